@@ -1,0 +1,1 @@
+"""Evaluation: what a student keeps of its teacher."""

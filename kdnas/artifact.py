@@ -1,0 +1,248 @@
+"""Artifacts: a stage works in a `.partial` folder, writes manifest.json last, and renames. No manifest: unfinished."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from kdnas.environment import host
+from kdnas.errors import KdnasError, UsageError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished result on disk: its folder and its manifest."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The figures that the stage returned."""
+        return dict(self.manifest["results"])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the files; changes when any content does."""
+        return digest_of(self.manifest["files"])
+
+    @classmethod
+    def load(cls, path: Path, kind: str | None = None) -> "Artifact":
+        """Open a finished artifact.
+
+        Raises:
+            UsageError: the folder is missing, unfinished, of another kind or of a newer schema.
+        """
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise UsageError(f"{path}: no finished artifact here ({error}); give a folder with {MANIFEST}") from error
+        if manifest.get("schema") != SCHEMA:
+            raise UsageError(f"{path}: schema {manifest.get('schema')}, this version reads {SCHEMA}; build it again")
+        if kind is not None and manifest["kind"] != kind:
+            raise UsageError(f"{path}: this is a '{manifest['kind']}' artifact, a '{kind}' is needed")
+        return cls(path, manifest)
+
+    def verify(self) -> None:
+        """Compare every file with its recorded hash.
+
+        Raises:
+            KdnasError: a file is missing or was changed.
+        """
+        for name, expected in self.manifest["files"].items():
+            file = self.path / name
+            if not file.is_file() or file_sha256(file) != expected:
+                raise KdnasError(
+                    f"{file}: missing or changed since it was written; remove {self.path} and build it again"
+                )
+
+
+def build(
+    home: Path,
+    kind: str,
+    label: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    work: Callable[[Path], dict[str, Any]],
+    needed_bytes: int = 50_000_000,
+) -> Artifact:
+    """Return the finished artifact of this configuration, or do the work (again from where it stopped) and publish it.
+
+    Args:
+        home: root of all artifacts.
+        kind: first folder below `home`, as in `latency-table`.
+        label: readable start of the artifact's folder name.
+        config: everything that decides the result; with `inputs` it makes the key.
+        inputs: name of each input to its digest.
+        work: gets the working folder, which holds what an interrupted run left; returns figures for the manifest.
+        needed_bytes: refuse to start with less free disk space.
+
+    Raises:
+        KdnasError: no disk space, or another process builds the same artifact.
+    """
+    config, inputs = to_json(config), dict(inputs)
+    key = digest_of({"kind": kind, "config": config, "inputs": inputs})[:12]
+    final = home / kind / f"{label}-{key}"
+    if (final / MANIFEST).exists():
+        return Artifact.load(final, kind)
+    partial = final.with_name(final.name + ".partial")
+    with disk_errors(home):
+        partial.mkdir(parents=True, exist_ok=True)
+        require_space(home, needed_bytes)
+        with locked(final.with_name(final.name + ".lock")):
+            if (final / MANIFEST).exists():  # built while this process waited
+                return Artifact.load(final, kind)
+            attempts = read_jsonl(partial / "attempts.jsonl")
+            append_jsonl(partial / "attempts.jsonl", {"started": now(), "pid": os.getpid()})
+            start = time.monotonic()
+            results = work(partial)
+            manifest = {
+                "schema": SCHEMA,
+                "kind": kind,
+                "key": key,
+                "config": config,
+                "inputs": inputs,
+                "results": to_json(results),
+                "host": host(),
+                "finished": now(),
+                "attempts": len(attempts) + 1,
+                "seconds": round(time.monotonic() - start, 1),
+                "files": {
+                    str(file.relative_to(partial)): file_sha256(file)
+                    for file in sorted(partial.rglob("*"))
+                    if file.is_file() and file.name != MANIFEST
+                },
+            }
+            write_json(partial / MANIFEST, manifest)
+            os.rename(partial, final)
+            fsync_folder(final.parent)
+    final.with_name(final.name + ".lock").unlink(missing_ok=True)
+    return Artifact(final, manifest)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock that the kernel drops when the process dies, however it dies.
+
+    Raises:
+        KdnasError: another process holds it.
+    """
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise KdnasError(
+                f"{path.with_suffix('')}: another process is building it; wait for it or stop it"
+            ) from error
+        yield
+
+
+@contextmanager
+def disk_errors(home: Path) -> Iterator[None]:
+    """Turn a full disk or an unwritable folder into a message."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise KdnasError(
+                f"{home}: no disk space left; free some or set KDNAS_HOME to another disk, then run the same "
+                "command again: finished work is kept"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR):
+            raise KdnasError(
+                f"{home}: cannot write here ({error.strerror}); set KDNAS_HOME to another folder"
+            ) from error
+        raise
+
+
+def require_space(folder: Path, needed_bytes: int) -> None:
+    """Raise KdnasError where the disk of `folder` has less than `needed_bytes` free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise KdnasError(
+            f"{folder}: {free / 1e9:.2f} GB free, {needed_bytes / 1e9:.2f} GB needed; free some space or set "
+            "KDNAS_HOME to another disk, then run the same command again"
+        )
+
+
+def to_json(value: Any) -> Any:
+    """Dataclasses, enums, paths and tuples as plain JSON values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return to_json(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_json(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of the value's canonical JSON."""
+    return hashlib.sha256(json.dumps(to_json(value), sort_keys=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def now() -> str:
+    """UTC time, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically and durably: a reader sees the old file or the new one, never a torn one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        json.dump(to_json(value), file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(path: Path) -> None:
+    """Make renames inside a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Rows of an append-only log; a torn last line is dropped, and cut off the file so that appends stay whole."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) != len(data):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    return [json.loads(line) for line in whole.splitlines() if line.strip()]
+
+
+def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one row and fsync it. Call `read_jsonl` once before the first append: it cuts off a torn last line."""
+    with path.open("a") as file:
+        file.write(json.dumps(to_json(row)) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,211 @@
+"""The command table. Each command is a plain function whose signature is its interface, imported only when called."""
+
+import difflib
+import importlib
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from kdnas.errors import KdnasError, Terminated, UsageError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row of the table: `module:function` and the line that `kdnas --help` shows."""
+
+    target: str
+    summary: str
+
+
+COMMANDS = {
+    "pipeline": Command(
+        "kdnas.pipeline:pipeline", "all stages: table, search, distil, refine, export, evaluate, report"
+    ),
+    "latency-table": Command("latency.run:latency_table", "measure what 2400 architectures cost on this host"),
+    "search": Command("kdnas.search.run:search", "KD-NAS: propose architectures, distil each briefly, keep the best"),
+    "distill": Command("kdnas.distill.run:distill", "distil a student's hidden states from the teacher (Eq. 1, 2)"),
+    "refine": Command("kdnas.distill.run:refine", "refine a distilled student by MiniLM-v2 relations (Eq. 5, 6)"),
+    "export": Command("export.run:export", "write ONNX and OpenVINO forms of a model, each checked against PyTorch"),
+    "evaluate": Command(
+        "evaluation.run:evaluate", "what a student keeps of its teacher; fine-tuned HAP and topic tasks"
+    ),
+    "speed": Command("latency.speed:speed", "teacher and exported student side by side on this host"),
+    "serve": Command("serving.run:serve", "answer HTTP requests with an exported model"),
+    "filter": Command("serving.filter:filter_documents", "score and split a corpus with an exported classifier"),
+    "report": Command("kdnas.report:report", "one self-contained HTML page of a pipeline's results"),
+}
+
+USAGE = """usage: kdnas COMMAND [--config FILE.yaml] [--option VALUE ...]
+
+Find, distil and ship the fastest text encoder that this CPU can run.
+
+commands:
+{rows}
+
+`kdnas COMMAND --help` lists a command's options. Options come from defaults, then the YAML file, then
+environment variables (KDNAS_HOME for --home, KDNAS_LATENCY__MINUTES for --latency.minutes), then flags.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a gate or bound not met, 4 done with quarantined records."""
+
+
+def usage() -> str:
+    """The text of `kdnas --help`."""
+    return USAGE.format(rows="\n".join(f"  {name:<14} {command.summary}" for name, command in COMMANDS.items()))
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Entry point of `kdnas`; always exits."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        sys.exit(0)
+    if argv[0] in ("-V", "--version"):
+        from kdnas import __version__
+
+        print(__version__)
+        sys.exit(0)
+    # Several commands hold worker processes: a terminating parent must run its `finally` blocks.
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    sys.exit(_run(argv))
+
+
+def _raise_terminated(_signal: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        if argv[0] not in COMMANDS:
+            raise UsageError(f"unknown command '{argv[0]}'{_suggest(argv[0], COMMANDS)}; `kdnas --help` lists them all")
+        function = load_command(argv[0])
+        code = function(**parse(argv[0], function, argv[1:]))
+        return code if isinstance(code, int) else 0
+    except KdnasError as error:
+        print(f"kdnas: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("kdnas: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except Terminated:
+        print("kdnas: terminated; the same command goes on from here", file=sys.stderr)
+        return 143
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _internal_error(error)
+
+
+def _internal_error(error: Exception) -> int:
+    """Keep the traceback in a file, show one line; `KDNAS_DEBUG=1` shows it all."""
+    if os.environ.get("KDNAS_DEBUG"):
+        traceback.print_exc()
+        return 1
+    first = (str(error).strip() or "no message").splitlines()[0]
+    where = ""
+    try:
+        log = Path(os.environ.get("KDNAS_HOME", "artifacts")) / "error.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("".join(traceback.format_exception(error)))
+        where = f" (traceback in {log})"
+    except OSError:
+        pass
+    print(f"kdnas: internal error: {type(error).__name__}: {first}{where}; finished stages are kept", file=sys.stderr)
+    return 1
+
+
+def load_command(name: str) -> Callable[..., Any]:
+    """Import a command's function.
+
+    Raises:
+        KdnasError: an optional part of the installation is missing.
+    """
+    module, _, attribute = COMMANDS[name].target.partition(":")
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise KdnasError(
+            f"'{name}' needs the package '{error.name}', which is not installed; "
+            "run `make setup` in the checkout, or `pip install 'kdnas[train,export,serve]' -c requirements.lock`"
+        ) from error
+    return function
+
+
+def parse(name: str, function: Callable[..., Any], argv: list[str]) -> dict[str, Any]:
+    """Read a command's arguments: defaults < YAML < environment < flags.
+
+    A parameter named `options` is a dataclass whose fields are flags of their own; other dataclasses are dotted groups.
+
+    Raises:
+        UsageError: an unknown key, a wrong type, a missing file.
+    """
+    from argparse import ArgumentError
+
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog=f"kdnas {name}",
+        description=COMMANDS[name].summary,
+        exit_on_error=False,
+        default_env=True,
+        env_prefix="KDNAS",
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parameters = signature(function).parameters
+    flattened = parameters["options"].annotation if "options" in parameters else None
+    if flattened is not None:
+        parser.add_class_arguments(flattened, None)
+    parser.add_function_arguments(function, None, skip={"options"})
+    try:
+        namespace = parser.parse_args(_normalise(argv, parser))
+        values = {key: value for key, value in vars(parser.instantiate(namespace)).items() if key != "config"}
+    except ArgumentError as error:
+        raise UsageError(_explain(str(error), name, parser)) from error
+    if flattened is not None:
+        fields = signature(flattened).parameters
+        values["options"] = flattened(**{key: values.pop(key) for key in fields})
+    return values
+
+
+def _normalise(argv: list[str], parser: Any) -> list[str]:
+    """Allow `--dry-run` for `--dry_run`, and a bare flag for `--flag true`."""
+    flags = {option for action in parser._actions if action.type is bool for option in action.option_strings}
+    result = []
+    for place, word in enumerate(argv):
+        if not word.startswith("--"):
+            result.append(word)
+            continue
+        option, equals, value = word.partition("=")
+        option = "--" + option[2:].replace("-", "_")
+        result.append(option + equals + value)
+        bare = place + 1 == len(argv) or argv[place + 1].lower() not in ("true", "false", "yes", "no")
+        if option in flags and not equals and bare:
+            result.append("true")
+    return result
+
+
+def _explain(message: str, name: str, parser: Any) -> str:
+    """jsonargparse's message in one line, with the nearest valid key where a key was misspelt."""
+    line = re.sub(r"\s+", " ", message).strip()
+    line = re.sub(r'Parser key "([^"]+)":', r"--\1:", line).replace("<class '", "").replace("'>", "")
+    keys = [option[2:] for action in parser._actions for option in action.option_strings if option.startswith("--")]
+    given = re.search(r"(?:unrecognized arguments: --|Option '|option ')([\w.]+)", line)
+    group = re.search(r"Group '([\w.]+)'", line)
+    hint = _suggest((f"{group[1]}." if group else "") + given[1], keys) if given else ""
+    return f"{name}: {line}{hint}; `kdnas {name} --help` lists the options"
+
+
+def _suggest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,370 @@
+"""Corpora: unique sentences, split into train and validation by group, tokenised once into memory-mapped arrays."""
+
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdnas.artifact import Artifact, build, file_sha256
+from kdnas.docstrings import docstring_sentences, installed_packages
+from kdnas.errors import KdnasError, UsageError
+from kdnas.progress import stage
+from kdnas.teacher import Teacher
+
+BUILTIN = "builtin:pydocs"
+SPLITS = ("train", "validation")
+COLUMNS = ("text", "topic", "group")
+
+
+class Row(NamedTuple):
+    """One sentence; `group` decides its split, so that what belongs together stays together."""
+
+    text: str
+    topic: str
+    group: str
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How a corpus is read.
+
+    Args:
+        column: column of the text in JSONL, Parquet and hub sets.
+        topic: column with a class label of each text, for the topic task; none by default (pydocs: the package).
+        group: column whose equal values stay in one split (pydocs: the module); by default each text for itself.
+        hub_config: configuration of a hub data set.
+        hub_split: split of a hub data set.
+        max_sentences: read no more than this many unique sentences; null reads all.
+        seq_len: tokens a sentence, special tokens included; longer ones are cut.
+        validation_share: share of the groups that goes to validation.
+    """
+
+    column: str = "text"
+    topic: str | None = None
+    group: str | None = None
+    hub_config: str | None = None
+    hub_split: str = "train"
+    max_sentences: int | None = None
+    seq_len: int = 128
+    validation_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.seq_len <= 512:
+            raise UsageError(f"text.seq_len is {self.seq_len}; allowed are 8 to 512")
+        if not 0 < self.validation_share < 1:
+            raise UsageError(f"text.validation_share is {self.validation_share}; allowed is between 0 and 1")
+        if self.max_sentences is not None and self.max_sentences < 100:
+            raise UsageError(f"text.max_sentences is {self.max_sentences}; at least 100 are needed")
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """One split: texts, topics and token ids (special tokens included) of N sentences."""
+
+    path: Path
+    split: str
+
+    @cached_property
+    def _table(self) -> Any:
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.path / f"{self.split}.parquet", memory_map=True)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        return list(self._table["text"].to_pylist())
+
+    @cached_property
+    def topics(self) -> list[str]:
+        """Class label of each sentence, empty where the corpus has none."""
+        return list(self._table["topic"].to_pylist())
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """All token ids in a row, int32."""
+        return np.load(self.path / f"{self.split}.tokens.npy", mmap_mode="r")
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """Where each sentence starts in `tokens`, and the end of the last: (N + 1,) int64."""
+        return np.load(self.path / f"{self.split}.offsets.npy")
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sentence, (N,)."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
+    def batch(self, indices: np.ndarray, pad_id: int, multiple: int = 8) -> tuple[np.ndarray, np.ndarray]:
+        """Padded ids and mask of some sentences, both (B, T) int64, T rounded up to `multiple`."""
+        rows = [self[int(index)] for index in indices]
+        width = -(-max(map(len, rows)) // multiple) * multiple
+        ids = np.full((len(rows), width), pad_id, dtype=np.int64)
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        for place, row in enumerate(rows):
+            ids[place, : len(row)] = row
+            mask[place, : len(row)] = 1
+        return ids, mask
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A built corpus: its artifact and its two splits."""
+
+    artifact: Artifact
+    pad_id: int
+
+    @property
+    def train(self) -> Sentences:
+        return Sentences(self.artifact.path, "train")
+
+    @property
+    def validation(self) -> Sentences:
+        return Sentences(self.artifact.path, "validation")
+
+    @property
+    def digest(self) -> str:
+        return self.artifact.digest
+
+
+def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int, pool: int = 64) -> list[np.ndarray]:
+    """Batches of one epoch, each of at most `batch_tokens` padded tokens and of similar lengths.
+
+    The order depends on `seed` and `epoch` alone: shuffle, sort by length within pools of about `pool` batches, cut by
+    budget, shuffle the batches. Every sentence is in exactly one batch.
+
+    Args:
+        lengths: (N,) tokens of each sentence.
+
+    Returns:
+        Index arrays into the split, each (B,) int64.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    pool_size = max(1, int(pool * batch_tokens / max(1.0, float(lengths.mean())))) if len(lengths) else 1
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), pool_size):
+        chunk = order[start : start + pool_size]
+        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
+        first = 0
+        for place in range(1, len(chunk) + 1):
+            # Sorted, so the newest is the longest; widths are rounded up to multiples of 8, as in `Sentences.batch`.
+            if place == len(chunk) or (place + 1 - first) * (-(-int(lengths[chunk[place]]) // 8) * 8) > batch_tokens:
+                batches.append(chunk[first:place])
+                first = place
+    return [batches[place] for place in rng.permutation(len(batches))]
+
+
+def build_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher) -> Corpus:
+    """Read, de-duplicate, split and tokenise a corpus, or return the cached one.
+
+    Args:
+        home: root of artifacts.
+        source: `builtin:pydocs`, a local .jsonl/.json/.parquet/.txt file (also .gz, .zst), or a hub id (owner/name).
+        text: how to read it.
+        teacher: its tokenizer makes the ids.
+
+    Raises:
+        UsageError: missing path, unknown column, empty or not UTF-8.
+        KdnasError: a hub id was given and the hub cannot be reached.
+    """
+    inputs = {"teacher": teacher.digest, "source": _source_digest(source)}
+    label = source.replace(":", "/").rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+    config = {"source": source, "text": text}
+    artifact = build(home, "corpus", label, config, inputs, lambda path: _work(path, source, text, teacher))
+    return Corpus(artifact, int(artifact.results["pad_id"]))
+
+
+def _source_digest(source: str) -> str:
+    if source == BUILTIN:
+        return json.dumps(installed_packages())
+    if source.startswith("builtin:"):
+        raise UsageError(f"corpus '{source}': the only packaged corpus is '{BUILTIN}'")
+    path = Path(source)
+    if path.is_file():
+        return file_sha256(path)
+    if path.is_dir():
+        raise UsageError(f"corpus '{source}': this is a folder; give one .jsonl, .parquet or .txt file")
+    if source.startswith((".", "/", "~")) or source.count("/") != 1 or path.suffix:
+        raise UsageError(f"corpus '{source}': no such file; give a file, a hub id (owner/name) or '{BUILTIN}'")
+    return source
+
+
+def _work(path: Path, source: str, text: TextOptions, teacher: Teacher) -> dict[str, Any]:
+    from tokenizers import Tokenizer
+
+    rows = unique_rows(read_rows(source, text), source, text.max_sentences)
+    splits = split_rows(rows, text.validation_share)
+    if not all(splits.values()):
+        raise UsageError(f"corpus '{source}': {len(rows)} unique sentences are too few to split; give at least 100")
+    tokenizer = Tokenizer.from_file(str(teacher.path / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(text.seq_len)
+    results: dict[str, Any] = {"sentences": len(rows), "pad_id": int(teacher.config.get("pad_token_id") or 0)}
+    with stage("corpus: tokenise", len(rows)) as progress:
+        for name in SPLITS:
+            results[f"{name}_sentences"] = len(splits[name])
+            results[f"{name}_tokens"] = _write_split(path, name, splits[name], tokenizer, progress.advance)
+    return results
+
+
+def _write_split(path: Path, name: str, rows: list[Row], tokenizer: Any, advance: Callable[[float], None]) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pieces, lengths = [], []
+    for start in range(0, len(rows), 4096):
+        chunk = rows[start : start + 4096]
+        for encoding in tokenizer.encode_batch_fast([row.text for row in chunk]):
+            pieces.append(np.asarray(encoding.ids, dtype=np.int32))
+            lengths.append(len(encoding.ids))
+        advance(len(chunk))
+    np.save(path / f"{name}.tokens.npy", np.concatenate(pieces))
+    np.save(path / f"{name}.offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    columns = {column: [getattr(row, column) for row in rows] for column in COLUMNS}
+    pq.write_table(pa.table(columns), path / f"{name}.parquet", compression="zstd")
+    return int(sum(lengths))
+
+
+def unique_rows(rows: Iterator[Row], source: str, limit: int | None) -> list[Row]:
+    """The first of each set of rows whose texts are equal but for case and white space, in order.
+
+    Raises:
+        UsageError: not one sentence.
+    """
+    seen: dict[str, Row] = {}
+    for row in rows:
+        text = " ".join(row.text.split())
+        if text:
+            seen.setdefault(text.lower(), row._replace(text=text))
+        if limit is not None and len(seen) >= limit:
+            break
+    if not seen:
+        raise UsageError(f"corpus '{source}': it is empty; give one with at least 100 sentences")
+    return list(seen.values())
+
+
+def split_rows(rows: list[Row], validation_share: float) -> dict[str, list[Row]]:
+    """Train and validation by the hash of each row's group: stable for ever, no group in both."""
+    splits: dict[str, list[Row]] = {name: [] for name in SPLITS}
+    for row in rows:
+        place = int.from_bytes(hashlib.sha256(row.group.encode()).digest()[:8], "big") / 2**64
+        splits["validation" if place < validation_share else "train"].append(row)
+    return splits
+
+
+def read_rows(source: str, text: TextOptions) -> Iterator[Row]:
+    """Rows of any supported source, in its order."""
+    if source == BUILTIN:
+        return (Row(*row) for row in docstring_sentences())
+    path = Path(source)
+    if not path.is_file():
+        return _table_rows(_hub_rows(source, text), source, text)
+    suffix = Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix
+    if suffix in (".jsonl", ".json"):
+        return _table_rows(_json_rows(path), source, text)
+    if suffix == ".parquet":
+        return _table_rows(_parquet_rows(path, source, text), source, text)
+    if suffix == ".txt":
+        return (Row(line, "", line.strip().lower()) for line in _lines(path))
+    raise UsageError(
+        f"corpus '{source}': unknown kind '{suffix}'; give .jsonl, .parquet or .txt, also with .gz or .zst"
+    )
+
+
+def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions) -> Iterator[Row]:
+    wanted = [name for name in (text.column, text.topic, text.group) if name]
+    for number, row in enumerate(rows, 1):
+        missing = [name for name in wanted if name not in row]
+        if missing:
+            raise UsageError(
+                f"corpus '{source}': row {number} has no column '{missing[0]}'; it has {', '.join(sorted(row))} "
+                "(set --text.column, --text.topic or --text.group)"
+            )
+        value = row[text.column]
+        if not isinstance(value, str):
+            raise UsageError(f"corpus '{source}': row {number}, column '{text.column}' is not text but {value!r:.60}")
+        topic = str(row[text.topic]) if text.topic else ""
+        yield Row(value, topic, str(row[text.group]) if text.group else " ".join(value.split()).lower())
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"corpus '{path}': line {number} is not valid JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise UsageError(f"corpus '{path}': line {number} is not a JSON object")
+        yield row
+
+
+def _parquet_rows(path: Path, source: str, text: TextOptions) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise UsageError(f"corpus '{source}': not a Parquet file ({error})") from error
+    wanted = [name for name in file.schema_arrow.names if name in (text.column, text.topic, text.group)]
+    for batch in file.iter_batches(columns=wanted or None):
+        yield from batch.to_pylist()
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines of a text file, plain, .gz or .zst, without empty ones.
+
+    Raises:
+        UsageError: not UTF-8, or a damaged archive.
+    """
+    import zstandard
+
+    number = 0
+    try:
+        with path.open("rb") as raw:
+            stream: Any = raw
+            if path.suffix == ".gz":
+                stream = gzip.GzipFile(fileobj=raw)
+            elif path.suffix == ".zst":
+                stream = zstandard.ZstdDecompressor().stream_reader(raw)
+            for line in io.TextIOWrapper(stream, encoding="utf-8"):
+                number += 1
+                if line.strip():
+                    yield line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"corpus '{path}': not UTF-8 near line {number + 1} ({error.reason}); convert it first"
+        ) from error
+    except (gzip.BadGzipFile, EOFError, zstandard.ZstdError) as error:
+        raise UsageError(f"corpus '{path}': damaged archive after line {number} ({error})") from error
+
+
+def _hub_rows(source: str, text: TextOptions) -> Iterator[dict[str, Any]]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        rows = load_dataset(source, text.hub_config, split=text.hub_split, streaming=True)
+        yield from rows
+    except DatasetNotFoundError as error:
+        raise UsageError(f"corpus '{source}': no such file here and no such data set on the hub") from error
+    except ValueError as error:  # unknown configuration or split; the message lists the valid ones
+        raise UsageError(f"corpus '{source}': {error}") from error
+    except OSError as error:
+        raise KdnasError(
+            f"corpus '{source}': no such file here, and the hub cannot be reached; check the network, "
+            f"give a local file, or use '{BUILTIN}'"
+        ) from error

@@ -1,0 +1,99 @@
+"""The host record: what a figure was measured on."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
+PACKAGES = ("torch", "transformers", "onnxruntime", "openvino", "optimum", "nncf", "tokenizers", "numpy")
+
+
+def cpu_info() -> tuple[str, list[str]]:
+    """Model name and the instruction-set flags that matter here (empty off Linux)."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return platform.processor() or platform.machine(), []
+    model, flags = "", set()
+    for line in path.read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            model = value.strip()
+        elif key.strip() == "flags":
+            flags = set(value.split())
+            break
+    return model, [flag for flag in FLAGS if flag in flags]
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or usable, usable))
+
+
+def default_threads() -> int:
+    """Threads for inference and its timing: min(4, physical cores), as the paper's four cores."""
+    return min(4, physical_cores())
+
+
+def has_bf16() -> bool:
+    """Whether the CPU computes in bfloat16 by itself (AVX512-BF16 or AMX)."""
+    return bool({"avx512_bf16", "amx_bf16"} & set(cpu_info()[1]))
+
+
+def commit() -> str | None:
+    """Commit of the source checkout, with `+` where files differ from it; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(["git", "-C", root, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+        dirty = subprocess.run(
+            ["git", "-C", root, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
+        )
+    except OSError:
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "") if head.returncode == 0 else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide speed and numbers, those that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def host() -> dict[str, Any]:
+    """CPU model, cores, memory, flags, operating system, versions and commit, ready for JSON."""
+    model, flags = cpu_info()
+    return {
+        "cpu": model,
+        "physical_cores": physical_cores(),
+        "logical_cores": os.cpu_count(),
+        "flags": flags,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+def host_line() -> str:
+    """The host in one line, for reports and notes."""
+    record = host()
+    return (
+        f"{record['cpu']}, {record['physical_cores']} cores, {record['memory_gib']} GiB, "
+        f"{' '.join(record['flags'])}, Python {record['python']}, "
+        + ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    )

@@ -1,0 +1,23 @@
+"""Errors meant for people: what was given, what is allowed, what to run. The CLI prints them without a traceback."""
+
+
+class KdnasError(Exception):
+    """A failure that its message explains in full; the CLI prints it and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(KdnasError):
+    """Wrong input: an unknown key, a missing path, a value out of range."""
+
+    exit_code = 2
+
+
+class BoundError(KdnasError):
+    """A gate or a quality bound was not met."""
+
+    exit_code = 3
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; raised in the main thread so that `finally` blocks run. Exit code 143."""

@@ -1,0 +1,89 @@
+"""Progress with an honest time left: a bar on a terminal, a plain line every few seconds elsewhere, all on stderr."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+LINE_SECONDS = 15.0
+
+
+def say(message: str) -> None:
+    """One plain line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """As in `3:07` or `1:03:07`."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Meter:
+    """Where a stage stands. The time left is what the work done in this run took, scaled to what remains."""
+
+    def __init__(self, title: str, total: float, done: float = 0.0) -> None:
+        self.title, self.total, self.done, self.note = title, total, done, ""
+        self._first = done
+        self._start = time.monotonic()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds to the end; None before anything was done in this run."""
+        worked = self.done - self._first
+        if worked <= 0:
+            return None
+        return max(0.0, (self.total - self.done) * (time.monotonic() - self._start) / worked)
+
+    def text(self) -> str:
+        """Share done, time spent, time left and the latest note."""
+        left = self.seconds_left
+        share = 100 * self.done / self.total if self.total else 100.0
+        spent = clock(time.monotonic() - self._start)
+        return f"{share:3.0f} %  {spent} spent, {'?' if left is None else clock(left)} left  {self.note}".rstrip()
+
+
+class Stage:
+    """Handle that a stage reports to."""
+
+    def __init__(self, meter: Meter, bar: Progress | None) -> None:
+        self._meter, self._bar, self._last_line = meter, bar, time.monotonic()
+        self._task = bar.add_task(meter.title, total=meter.total, text="") if bar else None
+
+    def update(self, done: float, note: str = "") -> None:
+        """Set how much is done, in the units of `total`, and a short note such as the loss."""
+        self._meter.done = done
+        self._meter.note = note or self._meter.note
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, text=self._meter.text())
+        elif time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = time.monotonic()
+            say(f"{self._meter.title}: {self._meter.text()}")
+
+    def advance(self, amount: float = 1.0, note: str = "") -> None:
+        """Add to what is done."""
+        self.update(self._meter.done + amount, note)
+
+
+@contextmanager
+def stage(title: str, total: float, done: float = 0.0) -> Iterator[Stage]:
+    """Show progress of one stage.
+
+    Args:
+        title: short name, as in `search`.
+        total: amount of work in any unit (steps, tokens, seconds).
+        done: what an earlier, interrupted run had finished; it does not count towards the speed of this one.
+    """
+    meter = Meter(title, total, done)
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description:<14}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            yield Stage(meter, bar)
+    else:
+        say(f"{title}: started" + (f" at {100 * done / total:.0f} %" if done and total else ""))
+        yield Stage(meter, None)
+        say(f"{title}: {meter.text()}")

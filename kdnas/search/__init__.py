@@ -1,0 +1,1 @@
+"""KD-NAS search: a controller proposes architectures, proxy distillation scores them."""

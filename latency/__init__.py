@@ -1,0 +1,1 @@
+"""The latency table: what each architecture costs on this host."""

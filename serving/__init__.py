@@ -1,0 +1,1 @@
+"""Serving over HTTP and filtering of corpora, from exported models alone."""

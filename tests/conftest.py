@@ -1,0 +1,73 @@
+"""Shared fixtures: the packaged teacher, a tiny one, and a small corpus of real sentences."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy
+import pytest
+
+from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.docstrings import sentences_of_file
+from kdnas.teacher import BUILTIN, Teacher, resolve_teacher
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data beside the checkout; not part of the product."""
+    if not SHARED.is_dir():
+        pytest.skip("the real data sets (../shared/data) are not beside this checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of artifacts, shared by the whole test run."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def teacher() -> Teacher:
+    """The packaged teacher: real weights."""
+    return resolve_teacher(BUILTIN)
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Teacher:
+    """A random BERT of 4 layers, 12 heads and width 96 with the packaged tokenizer: quick to run."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("tiny-teacher")
+    torch.manual_seed(0)
+    shape = {"num_hidden_layers": 4, "num_attention_heads": 12, "hidden_size": 96, "intermediate_size": 192}
+    config = BertConfig(vocab_size=teacher.config["vocab_size"], **shape)
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        (folder / name).write_bytes((teacher.path / name).read_bytes())
+    return resolve_teacher(str(folder))
+
+
+@pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """JSONL of some thousand real sentences: docstrings of numpy, with subpackage and module."""
+    root = Path(numpy.__file__).parent
+    file = tmp_path_factory.mktemp("corpus") / "numpy.jsonl"
+    with file.open("w") as out:
+        for source in sorted(root.rglob("*.py")):
+            parts = source.relative_to(root).with_suffix("").parts
+            for text, topic, group in sentences_of_file(source, parts[0], ".".join(parts)):
+                out.write(json.dumps({"text": text, "topic": topic, "group": group}) + "\n")
+    return file
+
+
+@pytest.fixture(scope="session")
+def corpus(home: Path, corpus_file: Path, teacher: Teacher) -> Corpus:
+    """The small corpus, built with the packaged tokenizer (which the tiny teacher shares)."""
+    text = TextOptions(topic="topic", group="group", seq_len=64, validation_share=0.2)
+    return build_corpus(home, str(corpus_file), text, teacher)
