@@ -1,0 +1,46 @@
+# `make pipeline`, `make test`, `make latency-table`; each takes ARGS="...". Everything is installed from exact pins.
+PYTHON ?= python3.11
+VENV ?= .venv
+ARGS ?=
+KDNAS = $(VENV)/bin/kdnas
+READY = $(VENV)/.installed
+
+.PHONY: pipeline test latency-table setup lint bench wheel-test hooks clean
+
+pipeline: setup
+	$(KDNAS) pipeline --config configs/offline.yaml $(ARGS)
+
+test: setup lint wheel-test
+	$(VENV)/bin/pytest $(ARGS)
+
+latency-table: setup
+	$(KDNAS) latency-table --minutes 10 $(ARGS)
+
+setup: $(READY)
+
+# A failed or interrupted installation leaves no stamp, so the next call does it again.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(VENV)/bin/pip check --disable-pip-version-check
+	touch $(READY)
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# The built wheel, imported from another folder in an environment without the checkout.
+wheel-test: setup
+	bash tests/wheel_test.sh $(VENV)/bin/python
+
+# What is timed: never part of the tests. Each prints JSON.
+bench: setup
+	@for file in tests/bench/*.py; do echo "== $$file"; $(VENV)/bin/python $$file $(ARGS) || exit 1; done
+
+hooks: setup
+	$(VENV)/bin/pre-commit install
+
+clean:
+	rm -rf $(VENV) build *.egg-info
