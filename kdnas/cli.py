@@ -150,14 +150,17 @@ def parse(name: str, function: Callable[..., Any], argv: list[str]) -> dict[str,
 
     from jsonargparse import ArgumentParser
 
+    files, argv = _config_files(argv)
     parser = ArgumentParser(
         prog=f"kdnas {name}",
+        default_config_files=files,  # unlike a `--config` action, these stay below the environment
         description=COMMANDS[name].summary,
         exit_on_error=False,
+        allow_abbrev=False,
         default_env=True,
         env_prefix="KDNAS",
     )
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("--config", type=Path, help="YAML file with any of these options; may be given several times")
     parameters = signature(function).parameters
     flattened = parameters["options"].annotation if "options" in parameters else None
     if flattened is not None:
@@ -174,9 +177,43 @@ def parse(name: str, function: Callable[..., Any], argv: list[str]) -> dict[str,
     return values
 
 
+def _config_files(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Split the YAML files of `--config` (or of KDNAS_CONFIG) off the arguments.
+
+    Raises:
+        UsageError: a file is missing, not UTF-8 or not YAML.
+    """
+    import yaml
+
+    files, rest, words = [], [], iter(argv)
+    for word in words:
+        if word == "--config":
+            files.append(next(words, ""))
+        elif word.startswith("--config="):
+            files.append(word.partition("=")[2])
+        else:
+            rest.append(word)
+    if not files and "KDNAS_CONFIG" in os.environ:
+        files = [os.environ["KDNAS_CONFIG"]]
+    for file in files:
+        try:
+            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(f"--config {file}: it does not exist or is not a YAML file ({reason})") from error
+        if not isinstance(content, dict):
+            raise UsageError(f"--config {file}: it must hold `option: value` lines, not {type(content).__name__}")
+    return files, rest
+
+
 def _normalise(argv: list[str], parser: Any) -> list[str]:
     """Allow `--dry-run` for `--dry_run`, and a bare flag for `--flag true`."""
-    flags = {option for action in parser._actions if action.type is bool for option in action.option_strings}
+    flags = {
+        option
+        for action in parser._actions
+        if getattr(action, "_typehint", None) is bool
+        for option in action.option_strings
+    }
     result = []
     for place, word in enumerate(argv):
         if not word.startswith("--"):

@@ -1,0 +1,157 @@
+"""The main job: every stage in its order, each a finished artifact that a second run finds and skips."""
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from evaluation.run import EvaluationOptions, run_evaluation
+from export.run import ExportOptions, run_export
+from latency.run import LatencyOptions, build_table
+from latency.speed import SpeedOptions, run_speed
+
+from kdnas.arch import Arch, SearchSpace
+from kdnas.artifact import Artifact, digest_of, disk_errors, write_json
+from kdnas.corpus import TextOptions, build_corpus
+from kdnas.distill.run import DistillOptions, RefineOptions, run_distill, run_refine
+from kdnas.environment import host_line
+from kdnas.plan import print_plan
+from kdnas.progress import clock, say
+from kdnas.report import write_report
+from kdnas.search.run import SearchOptions, read_latencies, run_search
+from kdnas.teacher import BUILTIN, resolve_teacher
+
+
+@dataclass
+class Run:
+    """The stages done so far, by name, in order."""
+
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    def stage(self, name: str, work: Callable[[], Artifact]) -> Artifact:
+        """Do one stage, or take it as finished, and say which."""
+        say(f"\n[{clock(time.monotonic() - self.started)}] {name}")
+        begun = time.monotonic()
+        artifact = self.artifacts[name] = work()
+        say(f"{name}: {artifact.path} ({clock(time.monotonic() - begun)})")
+        return artifact
+
+
+def pipeline(
+    teacher: str = BUILTIN,
+    corpus: str = "builtin:pydocs",
+    text: TextOptions = TextOptions(),
+    hap: Path | None = None,
+    space: SearchSpace = SearchSpace(),
+    latency: LatencyOptions = LatencyOptions(),
+    search: SearchOptions = SearchOptions(),
+    distill: DistillOptions = DistillOptions(),
+    refine: RefineOptions = RefineOptions(),
+    export: ExportOptions = ExportOptions(),
+    evaluation: EvaluationOptions = EvaluationOptions(),
+    speed: SpeedOptions = SpeedOptions(),
+    home: Path = Path("artifacts"),
+    dry_run: bool = False,
+) -> None:
+    """Run all stages; the same command after an interruption goes on where it stopped.
+
+    Args:
+        teacher: `builtin:minilm-l6`, a folder, or a hub id of a BERT, RoBERTa or XLM-RoBERTa encoder.
+        corpus: `builtin:pydocs`, a .jsonl, .parquet or .txt file (also .gz, .zst), or a hub id.
+        text: how the corpus is read.
+        hap: file or folder of a HAP set (columns tweet,class or text,label) to fine-tune and score on.
+        space: the values that the search may choose from.
+        latency: the latency table.
+        search: KD-NAS and its proxy distillation.
+        distill: hidden-state distillation of the winner.
+        refine: MiniLM-v2 refinement.
+        export: export and its parity check.
+        evaluation: what the student keeps.
+        speed: teacher and student side by side.
+        home: root of all artifacts.
+        dry_run: print the plan (steps, tokens, disk, hours on this host) and stop.
+    """
+    if hap is not None:
+        evaluation = replace(evaluation, hap=hap)
+    if dry_run:
+        print_plan(teacher, text, space, latency, search, distill, refine)
+        return
+    require_hap(evaluation.hap)
+    checked = resolve_teacher(teacher)
+    cut = space.teachable(checked.layers)
+    say(f"host: {host_line()}")
+    with disk_errors(home):
+        home.mkdir(parents=True, exist_ok=True)
+    run = Run()
+    sentences = build_corpus(home, corpus, text, checked)
+    run.artifacts["corpus"] = sentences.artifact
+    table = run.stage("latency-table", lambda: build_table(home, checked, sentences, latency))
+    latencies, teacher_latency_ms = read_latencies(table)
+    found = run.stage(
+        "search",
+        lambda: run_search(
+            home, checked, sentences, cut, latencies.__getitem__, teacher_latency_ms, table.digest, search
+        ),
+    )
+    winner = Arch.parse(found.results["winner"])
+    distilled = run.stage("distill", lambda: run_distill(home, checked, sentences, winner, distill))
+    refined = run.stage(
+        "refine",
+        lambda: run_refine(home, checked, sentences, distilled.path / "student", distilled.digest, refine),
+    )
+    student = refined.path / "student"
+    exported = run.stage("export", lambda: run_export(home, student, refined.digest, sentences, export))
+    judged = run.stage(
+        "evaluation", lambda: run_evaluation(home, checked, sentences, student, refined.digest, evaluation)
+    )
+    task = next((name for name in ("hap", "topic") if judged.results.get(name)), None)
+    if task:
+        folder = judged.path / "classifiers" / task
+        run.stage("classifier", lambda: run_export(home, folder, judged.digest, sentences, export))
+    run.stage("speed", lambda: run_speed(home, checked, sentences, student, exported.path, speed))
+    publish(home, run)
+
+
+def require_hap(path: Path | None) -> None:
+    """Refuse a wrong HAP set now, not after half an hour of other work."""
+    if path is not None:
+        from evaluation.hap import read_hap
+
+        read_hap(path)
+
+
+def publish(home: Path, run: Run) -> None:
+    """Write the report and put links to what a user takes home into `home/latest`."""
+    folder = home / "runs" / digest_of({name: artifact.digest for name, artifact in run.artifacts.items()})[:12]
+    with disk_errors(home):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(
+            folder / "artifacts.json", {name: artifact.path.resolve() for name, artifact in run.artifacts.items()}
+        )
+        write_report(run.artifacts, folder / "report.html")
+        link(folder / "student", run.artifacts["refine"].path / "student")
+        link(folder / "encoder", run.artifacts["export"].path)
+        if "classifier" in run.artifacts:
+            link(folder / "classifier", run.artifacts["classifier"].path)
+        link(home / "latest", folder)
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    latest = home / "latest"
+    say(f"\ndone in {clock(time.monotonic() - run.started)}, peak memory {peak / 2**20:.2f} GiB")
+    say(f"report:   {latest / 'report.html'}")
+    say(f"student:  {latest / 'student'} (transformers), {latest / 'encoder'} (ONNX Runtime, OpenVINO)")
+    if "classifier" in run.artifacts:
+        say(f"try it:   kdnas serve --model {latest / 'classifier'}")
+    print(latest / "report.html")
+    sys.stdout.flush()
+
+
+def link(place: Path, target: Path) -> None:
+    """Point the symbolic link `place` to `target`, atomically, relative so that `home` may move."""
+    temporary = place.with_name(place.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(os.path.relpath(target.resolve(), place.parent.resolve()), target_is_directory=True)
+    os.replace(temporary, place)

@@ -1,0 +1,184 @@
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdnas.corpus import Corpus, Row, TextOptions, build_corpus, read_rows, split_rows, token_batches, unique_rows
+from kdnas.errors import KdnasError, UsageError
+from kdnas.teacher import Teacher, load_tokenizer
+
+SENTENCES = [f"This is sentence number {n} of the test corpus." for n in range(300)]
+
+
+def as_jsonl(sentences: list[str]) -> bytes:
+    return "".join(json.dumps({"text": text, "kind": f"k{n % 3}"}) + "\n" for n, text in enumerate(sentences)).encode()
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "a.jsonl": lambda path: path.write_bytes(as_jsonl(SENTENCES)),
+    "a.jsonl.gz": lambda path: path.write_bytes(gzip.compress(as_jsonl(SENTENCES))),
+    "a.jsonl.zst": lambda path: path.write_bytes(zstandard.compress(as_jsonl(SENTENCES))),
+    "a.txt": lambda path: path.write_text("\n\n".join(SENTENCES)),
+    "a.txt.gz": lambda path: path.write_bytes(gzip.compress("\r\n".join(SENTENCES).encode())),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_kind_of_file_is_read(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / name)
+    assert [row.text for row in read_rows(str(tmp_path / name), TextOptions())] == SENTENCES
+
+
+def test_parquet_is_read_with_topic_and_group(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"body": SENTENCES, "kind": ["x"] * 300, "doc": ["d"] * 300, "other": [1] * 300}), file)
+    rows = list(read_rows(str(file), TextOptions(column="body", topic="kind", group="doc")))
+    assert rows[0] == Row(SENTENCES[0], "x", "d")
+    with pytest.raises(UsageError, match="no column 'text'; it has"):
+        list(read_rows(str(file), TextOptions()))
+
+
+def test_a_corpus_is_deterministic_cached_and_tokenised_as_by_transformers(
+    tmp_path: Path, corpus_file: Path, tiny_teacher: Teacher
+) -> None:
+    text = TextOptions(topic="topic", group="group", seq_len=32)
+    first = build_corpus(tmp_path / "a", str(corpus_file), text, tiny_teacher)
+    assert build_corpus(tmp_path / "a", str(corpus_file), text, tiny_teacher).artifact == first.artifact
+    second = build_corpus(tmp_path / "b", str(corpus_file), text, tiny_teacher)
+    ours = {name: sha for name, sha in first.artifact.manifest["files"].items() if name != "attempts.jsonl"}
+    theirs = second.artifact.manifest["files"]
+    assert all(theirs[name] == sha for name, sha in ours.items())
+    tokenizer = load_tokenizer(tiny_teacher.path)
+    for index in (0, 7, len(first.train) - 1):
+        expected = tokenizer(first.train.texts[index], truncation=True, max_length=32)["input_ids"]
+        assert first.train[index].tolist() == expected
+    assert first.train.lengths.max() <= 32
+
+
+def test_no_group_is_in_both_splits_and_no_sentence_twice(corpus: Corpus, corpus_file: Path) -> None:
+    group_of = {}
+    for line in corpus_file.read_text().splitlines():
+        row = json.loads(line)
+        group_of.setdefault(" ".join(row["text"].split()).lower(), row["group"])
+    groups = [{group_of[text.lower()] for text in split.texts} for split in (corpus.train, corpus.validation)]
+    assert not groups[0] & groups[1]
+    texts = [text.lower() for split in (corpus.train, corpus.validation) for text in split.texts]
+    assert len(texts) == len(set(texts))
+    assert len(corpus.train.topics) == len(corpus.train)
+
+
+def test_equal_sentences_are_kept_once() -> None:
+    rows = [Row("A  b.", "x", "1"), Row("a B.", "y", "2"), Row("  ", "", "3"), Row("C.", "z", "4")]
+    assert unique_rows(iter(rows), "s", None) == [Row("A b.", "x", "1"), Row("C.", "z", "4")]
+    assert len(unique_rows(iter(rows), "s", 1)) == 1
+
+
+@given(st.lists(st.text(max_size=4), min_size=1, max_size=40), st.floats(0.05, 0.95))
+def test_splits_depend_on_the_group_alone(groups: list[str], share: float) -> None:
+    rows = [Row(f"{n}", "", group) for n, group in enumerate(groups)]
+    splits = split_rows(rows, share)
+    assert len(splits["train"]) + len(splits["validation"]) == len(rows)
+    assert not {row.group for row in splits["train"]} & {row.group for row in splits["validation"]}
+    reverse = split_rows(rows[::-1], share)
+    assert set(reverse["train"]) == set(splits["train"])
+
+
+@given(
+    st.lists(st.integers(2, 128), min_size=1, max_size=300),
+    st.integers(128, 2048),
+    st.integers(0, 5),
+    st.integers(0, 5),
+)
+def test_batches_cover_all_within_the_budget(lengths: list[int], budget: int, seed: int, epoch: int) -> None:
+    array = np.array(lengths)
+    batches = token_batches(array, budget, seed, epoch, pool=4)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) * -(-int(array[batch].max()) // 8) * 8 <= budget
+    again = token_batches(array, budget, seed, epoch, pool=4)
+    assert all((a == b).all() for a, b in zip(batches, again, strict=True))
+
+
+def test_batches_differ_by_epoch_and_pad_little(corpus: Corpus) -> None:
+    lengths = corpus.train.lengths
+    first, second = (token_batches(lengths, 1024, 0, epoch) for epoch in (0, 1))
+    assert [batch.tolist() for batch in first] != [batch.tolist() for batch in second]
+    padded = sum(corpus.train.batch(batch, corpus.pad_id)[0].size for batch in first)
+    assert lengths.sum() / padded > 0.75
+
+
+def test_a_batch_is_padded_and_masked(corpus: Corpus) -> None:
+    ids, mask = corpus.train.batch(np.array([0, 1, 2]), pad_id=0)
+    assert ids.shape == mask.shape
+    assert ids.shape[1] % 8 == 0
+    for row in range(3):
+        length = int(mask[row].sum())
+        assert ids[row, :length].tolist() == corpus.train[row].tolist()
+        assert not ids[row, length:].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.jsonl", b"", "it is empty"),
+        ("empty.txt.gz", gzip.compress(b"\n \n"), "it is empty"),
+        ("latin.txt", "Käse\n".encode("latin-1"), "not UTF-8 near line 1"),
+        ("bad.jsonl", b'{"text": "a"}\n{oops\n', "line 2 is not valid JSON"),
+        ("list.jsonl", b"[1]\n", "line 1 is not a JSON object"),
+        ("column.jsonl", b'{"body": "a"}\n', "row 1 has no column 'text'; it has body"),
+        ("number.jsonl", b'{"text": 3}\n', "column 'text' is not text but 3"),
+        ("cut.txt.gz", gzip.compress(b"a sentence here\n" * 99)[:-9], "damaged archive"),
+        ("fake.txt.gz", b"plain", "damaged archive"),
+        ("fake.txt.zst", b"plain", "damaged archive"),
+        ("fake.parquet", b"plain", "not a Parquet file"),
+        ("a.csv", b"a,b\n", "unknown kind '.csv'"),
+        ("few.txt", b"Only one sentence.\n", "too few to split"),
+    ],
+)
+def test_wrong_files_are_explained(
+    name: str, content: bytes, message: str, tmp_path: Path, tiny_teacher: Teacher
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        build_corpus(tmp_path / "home", str(tmp_path / name), TextOptions(), tiny_teacher)
+
+
+@pytest.mark.parametrize("source", ["builtin:other", "no-such.jsonl", "/no/such/file.txt", "word", "."])
+def test_wrong_sources_are_explained(source: str, tmp_path: Path, tiny_teacher: Teacher) -> None:
+    with pytest.raises(UsageError, match=r"no such file|only packaged corpus|this is a folder"):
+        build_corpus(tmp_path, source, TextOptions(), tiny_teacher)
+
+
+def test_a_hub_that_cannot_be_reached_is_explained(
+    tmp_path: Path, tiny_teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets.config
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(KdnasError, match="the hub cannot be reached"):
+        build_corpus(tmp_path, "owner/no-such-set", TextOptions(), tiny_teacher)
+
+
+@pytest.mark.parametrize("wrong", [{"seq_len": 4}, {"validation_share": 0.0}, {"max_sentences": 3}])
+def test_wrong_options_are_explained(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        TextOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_real_english_sentences(shared_data: Path, tmp_path: Path, tiny_teacher: Teacher) -> None:
+    options = TextOptions(topic="source", max_sentences=5000)
+    corpus = build_corpus(tmp_path, str(shared_data / "text" / "english.jsonl.gz"), options, tiny_teacher)
+    assert corpus.artifact.results["sentences"] == 5000
+    assert {"digitalgov", "tatoeba"} <= set(corpus.train.topics)
+    assert 0.07 < len(corpus.validation) / 5000 < 0.13
