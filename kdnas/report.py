@@ -1,0 +1,334 @@
+"""The report: one self-contained HTML page of what a run found, made only from the artifacts on disk."""
+
+import csv
+import json
+import math
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import ChainableUndefined, Environment, PackageLoader, Undefined
+from plotly.offline import get_plotlyjs
+
+from kdnas import __version__, report_figures
+from kdnas.arch import Arch
+from kdnas.artifact import Artifact, disk_errors, read_jsonl
+from kdnas.errors import UsageError
+
+# Stage of the page, its artifact's kind, and the command that makes it.
+STAGES = {
+    "latency-table": "kdnas latency-table",
+    "search": "kdnas search",
+    "distill": "kdnas distill",
+    "refine": "kdnas refine",
+    "export": "kdnas export",
+    "evaluation": "kdnas evaluate",
+    "speed": "kdnas speed",
+}
+NOT_MEASURED = "not measured"
+NARROW = "\u202f"  # narrow no-break space: thousands
+NBSP = "\u00a0"
+
+
+def report(run: Path, out: Path = Path("report.html")) -> None:
+    """Write the page of a finished or half-finished run.
+
+    Args:
+        run: folder with artifacts.json (stage to artifact folder), as `kdnas pipeline` writes it.
+        out: HTML file to write.
+    """
+    write_report(load_run(run), out)
+    print(out)
+
+
+def load_run(run: Path) -> dict[str, Artifact]:
+    """Open the artifacts that a run lists.
+
+    Raises:
+        UsageError: no artifacts.json, unreadable, an artifact is missing or of another kind.
+    """
+    listing = run / "artifacts.json"
+    try:
+        paths = json.loads(listing.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{listing}: cannot read it ({error}); give the folder that `kdnas pipeline` wrote, as in artifacts/latest"
+        ) from error
+    if not isinstance(paths, dict) or not all(isinstance(path, str) for path in paths.values()):
+        raise UsageError(f"{listing}: an object of stage to artifact folder is needed, as `kdnas pipeline` writes it")
+    if not set(paths) & set(STAGES):
+        raise UsageError(f"{listing}: names none of the stages {', '.join(STAGES)}; run `kdnas pipeline`")
+    found = {}
+    for stage, name in paths.items():
+        path = Path(name) if Path(name).is_dir() else run / name
+        found[stage] = Artifact.load(path, stage if stage in STAGES else None)
+    return found
+
+
+def write_report(artifacts: dict[str, Artifact], out: Path) -> None:
+    """Write one HTML file that needs no network.
+
+    Args:
+        artifacts: stage to finished artifact; the page says how to make what is missing.
+        out: file to write, replaced whole.
+
+    Raises:
+        UsageError: `out` is a folder, or a file of an artifact is missing or unreadable.
+    """
+    if out.is_dir():
+        raise UsageError(f"{out}: is a folder; give a file name, as in {out / 'report.html'}")
+    page = template().render(context(artifacts))
+    with disk_errors(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = out.with_name(out.name + ".tmp")
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, out)
+
+
+def template() -> Any:
+    """The page's template; a figure that is missing renders as "not measured", never as 0."""
+    environment = Environment(
+        loader=PackageLoader("kdnas", "."),
+        autoescape=True,
+        undefined=ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "num": num, "fixed": fixed, "count": count, "percent": percent, "pct": pct, "million": million,
+        "ratio": ratio, "sci": sci, "minutes": minutes, "text": plain, "arch": arch_name, "settings": settings, "pyrepr": repr,
+    }  # fmt: skip
+    return environment.get_template("report.html.jinja")
+
+
+def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:
+    """Everything that the template shows."""
+    results = {stage.replace("-", "_"): artifact.results for stage, artifact in artifacts.items()}
+    for stage in ("distill", "refine", "search"):
+        for key in ("arch", "winner"):
+            if results.get(stage, {}).get(key):
+                results[stage][key] = arch_text(results[stage][key])
+    rows = results.get("speed", {}).get("rows") or []
+    return {
+        **results,
+        "version": __version__,
+        "plotly_js": get_plotlyjs(),
+        "commands": STAGES,
+        "figures": {name: json.loads(figure.to_json()) for name, figure in figures(artifacts, results).items()},
+        "winner": winner_of(results),
+        "front": front(results.get("search", {})),
+        "fastest": report_figures.fastest(rows),
+        "next": next_steps(artifacts),
+        "stages": [stage_row(name, artifact) for name, artifact in artifacts.items()],
+        "hosts": hosts(artifacts),
+        "total_seconds": sum(artifact.manifest.get("seconds") or 0 for artifact in artifacts.values()),
+    }
+
+
+def figures(artifacts: Mapping[str, Artifact], results: Mapping[str, Any]) -> dict[str, go.Figure]:
+    """Each figure for which there is something to show."""
+    drawn: dict[str, go.Figure] = {}
+    if "search" in artifacts:
+        journal = [{**row, "arch": arch_text(row["arch"])} for row in log(artifacts["search"], "journal.jsonl")]
+        drawn["search_scatter"] = report_figures.search_scatter(journal, results["search"])
+        drawn["search_rewards"] = report_figures.search_rewards(journal, results["search"])
+    if "latency-table" in artifacts:
+        table = latency_rows(artifacts["latency-table"].path / "table.csv")
+        drawn["latency"] = report_figures.latency_scatter(table, results["latency_table"], winner_of(results))
+    layers = {}
+    for stage in ("distill", "refine"):
+        if stage in artifacts:
+            drawn[stage] = report_figures.training_curve(log(artifacts[stage], "history.jsonl"))
+            if results[stage].get("explained_variance_layers"):
+                layers[stage] = results[stage]["explained_variance_layers"]
+    if layers:
+        drawn["layers"] = report_figures.layer_bars(layers)
+    rows = results.get("speed", {}).get("rows")
+    if rows:
+        drawn["speed_latency"] = report_figures.speed_bars(
+            rows, "p50_ms", "p50_ms", "p90_ms", "latency of a sentence, batch 1: p50 to p90 (ms)", " ms"
+        )
+        drawn["speed_ratio"] = report_figures.speed_bars(
+            rows, "speedup", "speedup_low", "speedup_high", "speed-up over the teacher (×)", "×"
+        )
+    return drawn
+
+
+def log(artifact: Artifact, name: str) -> list[dict[str, Any]]:
+    """Rows of an artifact's log.
+
+    Raises:
+        UsageError: the file is gone or damaged.
+    """
+    file = artifact.path / name
+    try:
+        if not file.is_file():
+            raise FileNotFoundError("missing")
+        return read_jsonl(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file}: cannot read it ({error}); remove {artifact.path} and build it again") from error
+
+
+def latency_rows(file: Path) -> list[dict[str, Any]]:
+    """Rows of a latency table, with `arch` as text.
+
+    Raises:
+        UsageError: the file is gone or damaged.
+    """
+    try:
+        with file.open(newline="") as lines:
+            return [
+                {
+                    "arch": ",".join(row[name] for name in ("layers", "heads", "hidden", "ffn", "activation")),
+                    "layers": int(row["layers"]),
+                    "source": row["source"],
+                    "parameters_millions": float(row["parameters_millions"]),
+                    "latency_ms": float(row["latency_ms"]),
+                }
+                for row in csv.DictReader(lines)
+            ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file}: cannot read it ({error}); remove {file.parent} and build it again") from error
+
+
+def winner_of(results: Mapping[str, Any]) -> str | None:
+    """The student's architecture: what was trained, else what the search chose."""
+    for stage, key in (("refine", "arch"), ("distill", "arch"), ("search", "winner")):
+        if results.get(stage, {}).get(key):
+            return str(results[stage][key])
+    return None
+
+
+def arch_text(value: Any) -> str:
+    """An architecture as `4,12,576,768,gelu`, whether it was stored as text or as fields."""
+    return ",".join(str(part) for part in value.values()) if isinstance(value, Mapping) else str(value)
+
+
+def front(search: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The Pareto front, fastest first."""
+    rows = [{**row, "arch": arch_text(row["arch"])} for row in search.get("pareto") or []]
+    return sorted(rows, key=lambda row: row["latency_ms"])
+
+
+def next_steps(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
+    """Quoted paths for the commands that a reader can paste."""
+    steps = {}
+    trained = artifacts.get("refine") or artifacts.get("distill")
+    if trained:
+        steps["student"] = str(trained.path / "student")
+    if "export" in artifacts:
+        steps["encoder"] = shlex.quote(str(artifacts["export"].path))
+    if "classifier" in artifacts:
+        steps["classifier"] = shlex.quote(str(artifacts["classifier"].path))
+    elif "evaluation" in artifacts:
+        tasks = [task for task in ("hap", "topic") if artifacts["evaluation"].results.get(task)]
+        if tasks:
+            steps["finetuned"] = shlex.quote(str(artifacts["evaluation"].path / "classifiers" / tasks[0]))
+    return steps
+
+
+def stage_row(name: str, artifact: Artifact) -> dict[str, Any]:
+    """How one stage was run."""
+    manifest = artifact.manifest
+    return {
+        "name": name,
+        "path": str(artifact.path),
+        "config": manifest.get("config"),
+        **{key: manifest.get(key) for key in ("seconds", "attempts", "finished", "key")},
+    }
+
+
+def hosts(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+    """The distinct host records, each with the stages that ran there."""
+    seen: dict[str, dict[str, Any]] = {}
+    for name, artifact in artifacts.items():
+        record = artifact.manifest.get("host") or {}
+        row = seen.setdefault(json.dumps(record, sort_keys=True), {"record": record, "stages": []})
+        row["stages"].append(name)
+    return list(seen.values())
+
+
+def shown(render: Callable[[float], str], value: Any) -> str:
+    """A number as text; null, missing and NaN as "not measured"; anything else as it stands."""
+    if value is None or isinstance(value, Undefined) or (isinstance(value, float) and not math.isfinite(value)):
+        return NOT_MEASURED
+    return render(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def grouped(value: float) -> str:
+    """As in 10 000, with narrow spaces."""
+    return f"{value:,.0f}".replace(",", NARROW)
+
+
+def num(value: Any, unit: str = "") -> str:
+    """Three significant digits and the unit, as in `0.812 ms`."""
+
+    def render(number: float) -> str:
+        whole = len(str(int(abs(number)))) if abs(number) >= 1 else 0
+        digits = f"{number:.{3 - whole}f}" if 1 <= whole <= 3 else grouped(number) if whole else f"{number:.3g}"
+        return digits + (NBSP + unit if unit else "")
+
+    return shown(render, value)
+
+
+def fixed(value: Any, places: int = 3, unit: str = "") -> str:
+    """A fixed number of decimals, as for scores that are compared down a column."""
+    return shown(lambda number: f"{number:.{places}f}" + (NBSP + unit if unit else ""), value)
+
+
+def count(value: Any) -> str:
+    """A whole number with grouped thousands."""
+    return shown(grouped, value)
+
+
+def percent(value: Any) -> str:
+    """A share as a percentage."""
+    return shown(lambda number: f"{100 * number:.1f}{NBSP}%", value)
+
+
+def pct(value: Any) -> str:
+    """A value that is a percentage already."""
+    return shown(lambda number: f"{number:.1f}{NBSP}%", value)
+
+
+def million(value: Any) -> str:
+    """A count in millions."""
+    return shown(lambda number: f"{number / 1e6:.2f}{NBSP}M", value)
+
+
+def ratio(value: Any) -> str:
+    """A speed-up, as in `8.3×`."""
+    return shown(lambda number: f"{number:.2f}×" if number < 10 else f"{number:.1f}×", value)
+
+
+def sci(value: Any) -> str:
+    """A small difference, as in `2.4e-06`."""
+    return shown(lambda number: f"{number:.1e}", value)
+
+
+def minutes(value: Any) -> str:
+    """Seconds as minutes."""
+    return shown(lambda number: f"{number / 60:.1f}{NBSP}min", value)
+
+
+def plain(value: Any) -> str:
+    """Text, or "not measured"; a list by its length, which is what a label list is read for."""
+    if isinstance(value, list | tuple | Mapping):
+        return str(len(value))
+    return shown(str, value)
+
+
+def arch_name(value: Any) -> str:
+    """`L4-H12-D576-F768-gelu` of `4,12,576,768,gelu`; text of another form as it stands."""
+    try:
+        return Arch.parse(str(value)).name
+    except UsageError:
+        return plain(value)
+
+
+def settings(value: Any) -> str:
+    """A stage's configuration as indented JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False)

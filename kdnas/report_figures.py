@@ -1,0 +1,331 @@
+"""Figures of the report: rows in, plotly figures out.
+
+Colours are from Okabe and Ito's palette, which colour-blind readers can tell apart; backgrounds are transparent and the
+page sets the colour of text and grid, so that each figure reads in light and in dark.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from itertools import accumulate
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+Row = dict[str, Any]
+
+GREY, SKY, BLUE, GREEN, ORANGE, PINK, RED = (
+    "#8a919c", "#56b4e9", "#0072b2", "#009e73", "#e69f00", "#cc79a7", "#d55e00",
+)  # fmt: skip
+DEPTH_COLOURS = (SKY, BLUE, GREEN, PINK, ORANGE)
+# Viridis without its ends, which vanish on black and on white.
+EPISODES = [[0, "#46589e"], [0.35, "#2a8f96"], [0.7, "#4cbb6c"], [1, "#e0b92e"]]
+WINNER = {"symbol": "star", "size": 18, "color": RED, "line": {"width": 1.5, "color": "#ffffff"}}
+TEACHER = {"symbol": "x", "size": 12, "color": GREY, "line": {"width": 1.5, "color": "#ffffff"}}
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+
+
+def style(figure: go.Figure, height: int = 430) -> go.Figure:
+    """Give a figure the look of the page: transparent, legend on top, margins that fit a phone."""
+    figure.update_layout(
+        template="none",
+        height=height,
+        font={"family": FONT, "size": 13, "color": GREY},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 56, "r": 12, "t": 12, "b": 48},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
+        hoverlabel={"align": "left"},
+        hovermode="closest",
+        bargap=0.35,
+    )
+    axis = {"gridcolor": "rgba(138,145,156,0.25)", "zeroline": False, "automargin": True, "title_standoff": 10}
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def text(value: Any) -> str:
+    """Text for a hover box or label: plotly reads a few HTML tags, so what comes from files is escaped."""
+    return escape(str(value))
+
+
+def known(rows: Sequence[Row], *names: str) -> list[Row]:
+    """The rows in which none of these fields is null or missing."""
+    return [row for row in rows if all(row.get(name) is not None for name in names)]
+
+
+def episode_colours(rows: Sequence[Row]) -> Row:
+    """Colour axis over the episodes; few enough of them are ticked one by one."""
+    episodes = sorted({row["episode"] for row in rows}) or [0]
+    bar: Row = {"title": {"text": "episode"}, "thickness": 12, "outlinewidth": 0, "len": 0.9}
+    if len(episodes) <= 10:
+        bar |= {"tickvals": episodes, "ticktext": [str(episode) for episode in episodes]}
+    return {"colorscale": EPISODES, "cmin": episodes[0], "cmax": max(episodes[-1], episodes[0] + 1), "colorbar": bar}
+
+
+def candidate_traces(rows: Sequence[Row], x: str, y: str) -> list[go.Scatter]:
+    """Candidates as circles (random picks) and diamonds (the controller's), coloured by episode."""
+    hover = (
+        "<b>%{customdata[0]}</b><br>%{customdata[1]} pick, candidate %{customdata[2]}, episode %{customdata[3]}<br>"
+        "loss %{customdata[4]:.4f}<br>latency %{customdata[5]:.3f} ms<br>reward %{customdata[6]:.4f}<extra></extra>"
+    )
+    traces = []
+    for explored, name, symbol, size in ((True, "random pick", "circle", 9), (False, "controller pick", "diamond", 11)):
+        picked = [row for row in rows if bool(row.get("explored")) is explored]
+        if not picked:
+            continue
+        word = name.split()[0]
+        fields = ("number", "episode", "loss", "latency_ms", "reward")
+        traces.append(
+            go.Scatter(
+                x=[row[x] for row in picked],
+                y=[row[y] for row in picked],
+                mode="markers",
+                name=name,
+                marker={
+                    "symbol": symbol,
+                    "size": size,
+                    "color": [row["episode"] for row in picked],
+                    "coloraxis": "coloraxis",
+                    "opacity": 0.9,
+                    "line": {"width": 1, "color": "rgba(255,255,255,0.7)"},
+                },
+                customdata=[[text(row["arch"]), word, *(row.get(name) for name in fields)] for row in picked],
+                hovertemplate=hover,
+            )
+        )
+    return traces
+
+
+def winner_trace(row: Row, x: str, y: str) -> go.Scatter:
+    """The winner as a star."""
+    return go.Scatter(
+        x=[row[x]],
+        y=[row[y]],
+        mode="markers",
+        name="winner",
+        marker=WINNER,
+        customdata=[[text(row["arch"]), row["latency_ms"]]],
+        hovertemplate="<b>winner %{customdata[0]}</b><br>latency %{customdata[1]:.3f} ms<extra></extra>",
+    )
+
+
+def search_scatter(journal: Sequence[Row], results: Row) -> go.Figure:
+    """Distillation loss against latency of every candidate, the Pareto front and the winner over them."""
+    rows = known(journal, "loss", "latency_ms")
+    front = sorted(known(results.get("pareto") or [], "loss", "latency_ms"), key=lambda row: row["latency_ms"])
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[row["latency_ms"] for row in front],
+        y=[row["loss"] for row in front],
+        mode="lines",
+        name="Pareto front",
+        line={"shape": "hv", "color": GREY, "width": 2, "dash": "dot"},
+        hoverinfo="skip",
+    )
+    figure.add_traces(candidate_traces(rows, "latency_ms", "loss"))
+    for row in [row for row in rows if row["arch"] == results.get("winner")][:1]:
+        figure.add_trace(winner_trace(row, "latency_ms", "loss"))
+    style(figure, 470).update_layout(coloraxis=episode_colours(rows))
+    figure.update_xaxes(title_text="latency, batch 1 (ms)", rangemode="tozero")
+    figure.update_yaxes(title_text="distillation loss (1 − explained variance)")
+    return figure
+
+
+def search_rewards(journal: Sequence[Row], results: Row) -> go.Figure:
+    """Reward of each candidate in the order of the search, and the best so far."""
+    rows = sorted(known(journal, "reward", "number"), key=lambda row: row["number"])
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[row["number"] for row in rows],
+        y=list(accumulate((row["reward"] for row in rows), max)),
+        mode="lines",
+        name="best so far",
+        line={"shape": "hv", "color": GREY, "width": 2},
+        hovertemplate="best after candidate %{x}: %{y:.4f}<extra></extra>",
+    )
+    figure.add_traces(candidate_traces(rows, "number", "reward"))
+    for row in [row for row in rows if row["arch"] == results.get("winner")][:1]:
+        figure.add_trace(winner_trace(row, "number", "reward"))
+    style(figure, 360).update_layout(coloraxis=episode_colours(rows))
+    figure.update_xaxes(title_text="candidate, in order of evaluation", tickformat="d")
+    figure.update_yaxes(title_text="reward (Eq. 4)")
+    return figure
+
+
+def latency_scatter(table: Sequence[Row], results: Row, winner: str | None) -> go.Figure:
+    """Latency against size of the whole space, by depth; measured rows are large, predicted ones small.
+
+    Args:
+        table: rows of table.csv with `arch`, `layers`, `parameters_millions`, `latency_ms`, `p90_ms`, `source`.
+        results: the latency table's figures (teacher).
+        winner: architecture to mark.
+    """
+    figure = go.Figure()
+    depths = sorted({row["layers"] for row in table})
+    for place, depth in enumerate(depths):
+        colour = DEPTH_COLOURS[place % len(DEPTH_COLOURS)]
+        for source, marker in (
+            ("predicted", {"size": 4, "color": colour, "opacity": 0.4}),
+            ("measured", {"size": 9, "color": colour, "line": {"width": 1, "color": "#ffffff"}}),
+        ):
+            rows = [row for row in table if row["layers"] == depth and row["source"] == source]
+            figure.add_scatter(
+                x=[row["parameters_millions"] for row in rows],
+                y=[row["latency_ms"] for row in rows],
+                mode="markers",
+                marker=marker,
+                legendgroup=str(depth),
+                showlegend=False,
+                customdata=[[text(row["arch"]), source] for row in rows],
+                hovertemplate="<b>%{customdata[0]}</b><br>%{x:.2f} M parameters<br>%{y:.3f} ms, %{customdata[1]}<extra></extra>",
+            )
+        key = {"size": 9, "color": colour}
+        figure.add_scatter(
+            x=[None], y=[None], mode="markers", marker=key, name=f"{depth} layers", legendgroup=str(depth)
+        )
+    for name, size, opacity in (("measured", 9, 1.0), ("predicted", 4, 0.7)):
+        key = {"size": size, "color": GREY, "opacity": opacity}
+        figure.add_scatter(x=[None], y=[None], mode="markers", marker=key, name=name)
+    mark_teacher_and_winner(figure, table, results, winner)
+    style(figure, 500).update_layout(legend={"itemsizing": "trace"})
+    figure.update_xaxes(title_text="parameters, embeddings included (millions)")
+    figure.update_yaxes(title_text="latency, batch 1 (ms)", rangemode="tozero")
+    return figure
+
+
+def mark_teacher_and_winner(figure: go.Figure, table: Sequence[Row], results: Row, winner: str | None) -> None:
+    """Add the teacher as a cross and the winner as a star."""
+    if results.get("teacher_latency_ms") is not None and results.get("teacher_parameters_millions") is not None:
+        figure.add_scatter(
+            x=[results["teacher_parameters_millions"]],
+            y=[results["teacher_latency_ms"]],
+            mode="markers",
+            name="teacher",
+            marker=TEACHER,
+            hovertemplate="<b>teacher</b><br>%{x:.2f} M parameters<br>%{y:.3f} ms<extra></extra>",
+        )
+    for row in [row for row in table if row["arch"] == winner]:
+        figure.add_trace(winner_trace(row, "parameters_millions", "latency_ms"))
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Centred running mean over a fortieth of the values."""
+    half = max(1, len(values) // 80)
+    windows = (values[max(0, place - half) : place + half + 1] for place in range(len(values)))
+    return [sum(window) / len(window) for window in windows]
+
+
+def training_curve(history: Sequence[Row]) -> go.Figure:
+    """Training loss above, explained variance on held-out sentences below, over the tokens seen."""
+    train = known([row for row in history if row.get("kind") == "train"], "tokens", "loss")
+    checks = known([row for row in history if row.get("kind") == "validation"], "tokens", "explained_variance")
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09)
+    tokens, losses = [row["tokens"] / 1e6 for row in train], [row["loss"] for row in train]
+    raw = {"color": BLUE, "width": 1}
+    line = {"color": BLUE, "width": 2.5}
+    hover = "%{x:.2f} M tokens<br>loss %{y:.4f}<extra></extra>"
+    figure.add_scatter(
+        x=tokens, y=losses, line=raw, opacity=0.35, name="training loss", row=1, col=1, hovertemplate=hover
+    )
+    figure.add_scatter(x=tokens, y=smoothed(losses), line=line, name="running mean", row=1, col=1, hovertemplate=hover)
+    figure.add_scatter(
+        x=[row["tokens"] / 1e6 for row in checks],
+        y=[row["explained_variance"] for row in checks],
+        mode="lines+markers",
+        line={"color": RED, "width": 2.5},
+        marker={"size": 7},
+        name="validation explained variance",
+        hovertemplate="%{x:.2f} M tokens<br>explained variance %{y:.4f}<extra></extra>",
+        row=2,
+        col=1,
+    )
+    style(figure, 470)
+    figure.update_yaxes(title_text="training loss", row=1, col=1)
+    figure.update_yaxes(title_text="explained variance", tickformat=".2f", row=2, col=1)
+    figure.update_xaxes(title_text="training tokens (millions)", row=2, col=1)
+    return figure
+
+
+def layer_bars(stages: dict[str, dict[str, float]]) -> go.Figure:
+    """Explained variance of each student layer, one bar a stage.
+
+    Args:
+        stages: stage name to layer to explained variance.
+    """
+    figure = go.Figure()
+    for (name, layers), colour in zip(stages.items(), (BLUE, ORANGE, GREEN), strict=False):
+        kept = {layer: value for layer, value in layers.items() if value is not None}
+        figure.add_bar(
+            x=[f"layer {text(layer)}" for layer in kept],
+            y=list(kept.values()),
+            name=name,
+            marker={"color": colour},
+            texttemplate="%{y:.2f}",
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{x}, after " + text(name) + "<br>explained variance %{y:.4f}<extra></extra>",
+        )
+    style(figure, 320).update_layout(showlegend=True, barmode="group", bargroupgap=0.08)
+    figure.update_yaxes(title_text="explained variance", tickformat=".1f", rangemode="tozero")
+    return figure
+
+
+def speed_bars(rows: Sequence[Row], value: str, low: str, high: str, title: str, unit: str) -> go.Figure:
+    """Horizontal bars, the first row on top; whiskers reach from `low` to `high`.
+
+    Args:
+        rows: rows of the speed artifact.
+        value: field of the bar's length.
+        low: field where the whisker starts.
+        high: field where the whisker ends.
+        title: of the axis, with its unit.
+        unit: shown after each number.
+    """
+    kept = known(rows, "name", value)
+    best = fastest(kept)
+    lengths = [row[value] for row in kept]
+    figure = go.Figure(
+        go.Bar(
+            x=lengths,
+            y=[text(row["name"]).replace(" ", "<br>", 1) for row in kept],
+            orientation="h",
+            marker={"color": [colour_of(row, best) for row in kept]},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [max(0.0, (row.get(high) or row[value]) - row[value]) for row in kept],
+                "arrayminus": [max(0.0, row[value] - (row.get(low) or row[value])) for row in kept],
+                "color": GREY,
+                "thickness": 2,
+                "width": 6,
+            },
+            text=[f"<b>{row[value]:.3g}{unit}</b>" for row in kept],
+            textposition="inside",
+            insidetextanchor="start",
+            textangle=0,
+            textfont={"color": "#ffffff"},
+            customdata=[[text(row["name"]), row.get(low), row.get(high)] for row in kept],
+            hovertemplate="<b>%{customdata[0]}</b><br>%{x:.3g}"
+            + unit
+            + " (%{customdata[1]:.3g} to %{customdata[2]:.3g})<extra></extra>",
+        )
+    )
+    style(figure, 110 + 52 * len(kept)).update_layout(showlegend=False)
+    figure.update_xaxes(title_text=title, rangemode="tozero")
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure
+
+
+def fastest(rows: Sequence[Row]) -> Row | None:
+    """The student's row with the largest speed-up; None where nothing was measured."""
+    students = [row for row in known(rows, "name", "speedup") if not row["name"].startswith("teacher")]
+    return max(students, key=lambda row: row["speedup"], default=None)
+
+
+def colour_of(row: Row, best: Row | None) -> str:
+    """Grey for the teacher, red for the fastest form, blue for the others."""
+    if row["name"].startswith("teacher"):
+        return "#6b7280"
+    return RED if best is not None and row["name"] == best["name"] else BLUE
