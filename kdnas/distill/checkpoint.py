@@ -1,0 +1,145 @@
+"""Checkpoints of the training loop: safetensors and JSON with hashes, written aside and renamed; the last two are kept."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kdnas.artifact import digest_of, file_sha256, fsync_folder, read_jsonl, write_json
+from kdnas.progress import say
+
+FOLDER = "checkpoints"
+KEPT = 2
+
+
+@dataclass
+class Position:
+    """Where training stands after `step` updates.
+
+    Args:
+        step: updates done.
+        epoch: pass over the corpus, from 0.
+        place: next batch in the epoch.
+        tokens: real tokens seen.
+        seconds: time spent in steps, over all attempts.
+        rng: torch's random state after the last update.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    place: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    rng: Tensor = field(default_factory=torch.get_rng_state, repr=False, compare=False)
+
+    def advance(self, epoch: int, place: int, tokens: int, seconds: float) -> None:
+        """Count one update."""
+        self.step += 1
+        self.epoch, self.place = epoch, place
+        self.tokens += tokens
+        self.seconds += seconds
+        self.rng = torch.get_rng_state()
+
+    def row(self) -> dict[str, Any]:
+        """The columns of a training row."""
+        return {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 3)}
+
+
+def save_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+    """Write a checkpoint durably; afterwards it and the one before it are on disk.
+
+    Args:
+        folder: working folder of the stage.
+        module: its state is saved.
+        optimizer: moments and step counts of the module's parameters.
+        position: where training stands.
+    """
+    root = folder / FOLDER
+    root.mkdir(exist_ok=True)
+    writing = root / "writing"
+    shutil.rmtree(writing, ignore_errors=True)
+    writing.mkdir()
+    tensors = {f"module/{name}": value.contiguous() for name, value in module.state_dict().items()}
+    for name, parameter in module.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{name}/{key}"] = value
+    tensors["rng"] = position.rng
+    file = writing / "state.safetensors"
+    save_file(tensors, file)
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
+    state = {key: value for key, value in vars(position).items() if key != "rng"}
+    record = {"position": state, "sha256": file_sha256(file)}
+    write_json(writing / "position.json", {**record, "digest": digest_of(record)})
+    final = root / f"step-{position.step:09d}"
+    shutil.rmtree(final, ignore_errors=True)
+    os.rename(writing, final)
+    fsync_folder(root)
+    for old in _checkpoints(folder)[KEPT:]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Position | None:
+    """Restore module, optimizer and torch's random state from the newest sound checkpoint; None where there is none."""
+    for path in _checkpoints(folder):
+        record = _sound_record(path)
+        if record is None:
+            say(f"{path}: damaged checkpoint; going on from the one before it")
+            shutil.rmtree(path)
+            continue
+        tensors = load_file(path / "state.safetensors")
+        module.load_state_dict(
+            {name.removeprefix("module/"): value for name, value in tensors.items() if name.startswith("module/")}
+        )
+        for name, parameter in module.named_parameters():
+            prefix = f"optimizer/{name}/"
+            state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            if state:
+                optimizer.state[parameter] = {
+                    key: value.to(parameter.device) if key != "step" else value for key, value in state.items()
+                }
+        torch.set_rng_state(tensors["rng"])
+        return Position(**record["position"], rng=tensors["rng"])
+    return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete all checkpoints of a finished stage."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def rewind_history(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drop the rows beyond `step`, which are done again, and return the others."""
+    rows = read_jsonl(path)
+    kept = [row for row in rows if row["step"] <= step]
+    if len(kept) != len(rows):
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    return kept
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Newest first."""
+    return sorted((folder / FOLDER).glob("step-*"), reverse=True)
+
+
+def _sound_record(path: Path) -> dict[str, Any] | None:
+    """What position.json says, where it and the weights agree with their hashes."""
+    try:
+        record: dict[str, Any] = json.loads((path / "position.json").read_text())
+        digest = record.pop("digest")
+        sound = digest == digest_of(record) and record["sha256"] == file_sha256(path / "state.safetensors")
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+    return record if sound else None

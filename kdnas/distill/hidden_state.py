@@ -1,0 +1,129 @@
+"""Distillation of hidden states (arXiv 2303.09639, Eq. 1): each student layer predicts states of teacher layers."""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+class HiddenStateLoss(nn.Module):
+    """Eq. 1: MSE of W h_S + b against h_T, one linear map a pair, over real tokens only.
+
+    The raw MSE depends on the scale of the teacher's layers; divided by their variance it is the share that the student
+    does not explain, so that 1 - loss is the explained variance.
+
+    Args:
+        pairs: (student layer, teacher layer), 1-based.
+        student_hidden: D_S.
+        teacher_hidden: D_T.
+        teacher_variance: (n_pairs,) variance of each pair's teacher layer; None leaves the raw MSE of the paper.
+    """
+
+    variance: Tensor
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[int, int]],
+        student_hidden: int,
+        teacher_hidden: int,
+        teacher_variance: Tensor | None,
+    ) -> None:
+        super().__init__()
+        self.pairs = list(pairs)
+        self.projections = nn.ModuleList(nn.Linear(student_hidden, teacher_hidden) for _ in self.pairs)
+        scale = torch.ones(len(self.pairs)) if teacher_variance is None else teacher_variance.detach().float()
+        self.register_buffer("variance", scale.clone())
+
+    def forward(self, student_states: Sequence[Tensor], teacher_states: Mapping[int, Tensor], mask: Tensor) -> Tensor:
+        """Loss of each pair, (n_pairs,); the objective is their mean.
+
+        Args:
+            student_states: L_S + 1 tensors (B, T, D_S), embedding output first, as transformers returns them.
+            teacher_states: teacher layer, 1-based, to (B, T, D_T); tensors of inference mode are fine.
+            mask: (B, T), 1 at real tokens.
+        """
+        weights = mask.float() / mask.sum()
+        losses = []
+        for (student_layer, teacher_layer), projection in zip(self.pairs, self.projections, strict=True):
+            # The difference is what autograd keeps, never the teacher's own (inference) tensor.
+            error = projection(student_states[student_layer]).float() - teacher_states[teacher_layer].float()
+            losses.append((error.square().mean(-1) * weights).sum())
+        return torch.stack(losses) / self.variance
+
+
+class TeacherStates:
+    """Hidden states of some layers of a frozen teacher; layers above the highest of them are not run.
+
+    Args:
+        teacher: encoder without pooler.
+        layers: wanted layers, 1-based; 0 is the embedding output.
+    """
+
+    def __init__(self, teacher: PreTrainedModel, layers: Iterable[int]) -> None:
+        self.layers = sorted(set(layers))
+        self._encoder = first_layers(teacher, self.layers[-1])
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> dict[int, Tensor]:
+        """Layer to (B, T, D_T), from ids and mask (B, T)."""
+        with torch.inference_mode():
+            states = self._encoder(
+                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
+            ).hidden_states
+        return {layer: states[layer] for layer in self.layers}
+
+
+class HiddenStateObjective(nn.Module):
+    """Student, frozen teacher and Eq. 1 as one module; its parameters are the student's and the projections'.
+
+    Args:
+        student: encoder without pooler.
+        teacher: source of the wanted states; not a submodule, so nothing trains or saves it.
+        loss: the pairs and their projections.
+    """
+
+    name = "hidden-state"
+
+    def __init__(self, student: PreTrainedModel, teacher: TeacherStates, loss: HiddenStateLoss) -> None:
+        super().__init__()
+        self.student, self.loss = student, loss
+        self.teacher = teacher
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Loss of each pair, (n_pairs,), from ids and mask (B, T)."""
+        targets = self.teacher(input_ids, attention_mask)
+        output = self.student(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+        losses: Tensor = self.loss(output.hidden_states, targets, attention_mask)
+        return losses
+
+
+def first_layers(encoder: PreTrainedModel, layers: int) -> PreTrainedModel:
+    """An encoder that shares all weights with `encoder` and stops after some layers; `encoder` itself is unchanged."""
+    view, inner = copy.copy(encoder), copy.copy(encoder.encoder)
+    view._modules, inner._modules = dict(encoder._modules), dict(encoder.encoder._modules)
+    inner.layer = encoder.encoder.layer[:layers]
+    view.encoder = inner
+    return view
+
+
+def teacher_layer_variance(teacher: TeacherStates, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[int, float]:
+    """Variance of each teacher layer over the real tokens of some batches.
+
+    It is the mean over dimensions of the variance around each dimension's own mean: the loss of the best constant.
+
+    Args:
+        teacher: the layers to measure.
+        batches: ids and mask, each (B, T).
+    """
+    count = 0.0
+    sums: dict[int, Tensor] = {}
+    squares: dict[int, Tensor] = {}
+    for input_ids, mask in batches:
+        real = mask.bool()
+        count += float(real.sum())
+        for layer, states in teacher(input_ids, mask).items():
+            rows = states[real].double()
+            sums[layer] = sums.get(layer, 0.0) + rows.sum(0)
+            squares[layer] = squares.get(layer, 0.0) + rows.square().sum(0)
+    return {layer: float((squares[layer] / count - (sums[layer] / count).square()).mean()) for layer in teacher.layers}

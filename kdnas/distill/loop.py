@@ -1,0 +1,252 @@
+"""The training loop: fused AdamW, linear warm-up and decay, bf16 autocast through `accelerate`, exact resume."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import AutocastKwargs
+from torch import Tensor, nn
+
+from kdnas.artifact import append_jsonl
+from kdnas.corpus import Sentences, token_batches
+from kdnas.distill.checkpoint import Position, rewind_history, save_checkpoint
+from kdnas.distill.options import LoopOptions
+from kdnas.environment import has_bf16, physical_cores
+from kdnas.errors import KdnasError, Terminated
+from kdnas.progress import stage
+
+BETAS = (0.9, 0.98)
+CLIP_NORM = 1.0
+Batch = tuple[Tensor, Tensor]  # ids and mask, each (B, T)
+
+
+def resolve_precision(precision: str) -> str:
+    """`bf16` or `f32`: `auto` is bf16 where the CPU computes in it by itself, or where there is a GPU."""
+    if precision != "auto":
+        return precision
+    return "bf16" if torch.cuda.is_available() or has_bf16() else "f32"
+
+
+def make_accelerator(precision: str) -> Accelerator:
+    """Device and autocast of one loop.
+
+    `accelerate` holds one mixed precision a process, so that is always bf16, and float32 loops switch autocast off:
+    loops of both kinds can live side by side.
+
+    Args:
+        precision: `auto`, `bf16` or `f32`.
+    """
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != "bf16":
+        AcceleratorState._reset_state()  # left by another user of accelerate in this process
+    autocast = AutocastKwargs(enabled=resolve_precision(precision) == "bf16")
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="bf16", kwargs_handlers=[autocast])
+
+
+def use_all_cores() -> None:
+    """One thread a physical core, unless OMP_NUM_THREADS says otherwise."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(physical_cores())
+
+
+def make_optimizer(module: nn.Module, peak_lr: float, weight_decay: float = 0.01) -> torch.optim.AdamW:
+    """Fused AdamW over the trainable parameters; biases and layer norms are not decayed."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in trained if parameter.dim() > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=peak_lr, betas=BETAS, fused=True)
+
+
+def lr_share(step: int, steps: int, warmup_share: float) -> float:
+    """Share of the peak learning rate at a 0-based step: linear up, then linear down towards 0 after the last step."""
+    warmup = max(1, round(warmup_share * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return (steps - step) / max(1, steps - warmup)
+
+
+def train_step(
+    objective: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator, batch: Batch, lr: float
+) -> Tensor:
+    """One update by the mean of the objective's parts.
+
+    Args:
+        objective: maps ids and mask (B, T) to a loss a part, (n_parts,).
+        optimizer: from `make_optimizer`.
+        accelerator: from `make_accelerator`.
+        batch: ids and mask.
+        lr: learning rate of this step.
+
+    Returns:
+        Loss of each part, (n_parts,), detached.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    with accelerator.autocast():
+        losses: Tensor = objective(*batch)
+    accelerator.backward(losses.mean())
+    accelerator.clip_grad_norm_(objective.parameters(), CLIP_NORM)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return losses.detach()
+
+
+def epoch_batches(sentences: Sentences, options: LoopOptions, epoch: int) -> list[np.ndarray]:
+    """Sentence numbers of each batch of an epoch; a function of the seed and the epoch alone."""
+    batches = token_batches(sentences.lengths, options.batch_tokens, options.seed, epoch)
+    cap = options.batch_sentences
+    if cap is None:
+        return batches
+    return [batch[start : start + cap] for batch in batches for start in range(0, len(batch), cap)]
+
+
+def to_tensors(sentences: Sentences, indices: np.ndarray, pad_id: int, device: torch.device | str = "cpu") -> Batch:
+    """Padded ids and mask (B, T) of some sentences on a device."""
+    ids, mask = sentences.batch(indices, pad_id)
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+
+def seconds_per_step(
+    objective: nn.Module, batches: Iterable[Batch], options: LoopOptions, warm: int = 3, limit_seconds: float = 20.0
+) -> float:
+    """Median time of a training step, measured; weights and random state are put back afterwards.
+
+    Args:
+        objective: what is trained.
+        batches: warm-up batches first, then the timed ones.
+        options: precision and optimizer settings.
+        warm: batches that are not timed: each new shape is slow once.
+        limit_seconds: stop early after this long; at least one step is timed.
+    """
+    accelerator = make_accelerator(options.precision)
+    optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay)
+    before = {name: value.clone() for name, value in objective.state_dict().items()}
+    rng = torch.get_rng_state()
+    times: list[float] = []
+    begin = time.monotonic()
+    for number, batch in enumerate(batches):
+        start = time.perf_counter()
+        float(train_step(objective, optimizer, accelerator, batch, 0.0).sum())
+        if number >= warm:
+            times.append(time.perf_counter() - start)
+        if times and time.monotonic() - begin > limit_seconds:
+            break
+    objective.load_state_dict(before)
+    torch.set_rng_state(rng)
+    return median(times)
+
+
+def train(
+    objective: nn.Module,
+    optimizer: torch.optim.AdamW,
+    sentences: Sentences,
+    pad_id: int,
+    options: LoopOptions,
+    steps: int,
+    folder: Path,
+    position: Position,
+    validate: Callable[[], dict[str, Any]],
+    title: str,
+) -> Position:
+    """Train from `position` to `steps`, logging to `history.jsonl` and keeping checkpoints in `folder`.
+
+    A run that was killed and goes on from its checkpoint computes, on a CPU, bit for bit what an uninterrupted one does.
+
+    Args:
+        objective: maps ids and mask (B, T) to a loss a part, (n_parts,); on the accelerator's device.
+        optimizer: its optimizer, already restored when this is a continuation.
+        sentences: training split.
+        pad_id: id of the padding token.
+        options: batches, learning rate, precision, logging.
+        steps: updates in all.
+        folder: working folder of the artifact.
+        position: where to start.
+        validate: figures of a validation row.
+        title: name of the stage in the progress display.
+
+    Raises:
+        KdnasError: the loss is no longer finite.
+    """
+    accelerator = make_accelerator(options.precision)
+    history = folder / "history.jsonl"
+    validated = {row["step"] for row in rewind_history(history, position.step) if row["kind"] == "validation"}
+    interval = max(1, -(-steps // options.validations))
+    batches = _batches_from(sentences, options, position)
+    saver = _Saver(folder, objective, optimizer, options.checkpoint_seconds)
+    with stage(title, steps, position.step) as progress:
+        try:
+            while True:
+                step = position.step
+                if step not in validated and (step % interval == 0 or step == steps):
+                    append_jsonl(history, {"kind": "validation", "step": step, "tokens": position.tokens, **validate()})
+                    validated.add(step)
+                if step >= steps:
+                    break
+                start = time.perf_counter()
+                epoch, place, indices = next(batches)
+                batch = to_tensors(sentences, indices, pad_id, accelerator.device)
+                lr = options.peak_lr * lr_share(step, steps, options.warmup_share)
+                saver.whole = False  # from here to the end of the step the weights and the position disagree
+                losses = train_step(objective, optimizer, accelerator, batch, lr)
+                position.advance(epoch, place + 1, int(sentences.lengths[indices].sum()), time.perf_counter() - start)
+                if position.step % options.log_every == 0 or position.step == steps:
+                    loss = _finite(losses, position.step)
+                    append_jsonl(history, {"kind": "train", "loss": loss, "lr": lr, **position.row()})
+                    progress.update(position.step, f"loss {loss:.4f}")
+                saver.whole = True
+                saver.save_when_due(position)
+        except (KeyboardInterrupt, Terminated):
+            saver.save(position)
+            raise
+        progress.update(steps)
+    saver.save(position)
+    return position
+
+
+def _batches_from(
+    sentences: Sentences, options: LoopOptions, position: Position
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(epoch, place, sentence numbers) of every batch from a position on, for ever."""
+    first = position.place
+    for epoch in count(position.epoch):
+        batches = epoch_batches(sentences, options, epoch)
+        for place in range(first, len(batches)):
+            yield epoch, place, batches[place]
+        first = 0
+
+
+def _finite(losses: Tensor, step: int) -> float:
+    loss = float(losses.mean())
+    if not np.isfinite(loss):
+        raise KdnasError(f"the loss is {loss} at step {step}: training diverged; run again with a lower --peak_lr")
+    return loss
+
+
+class _Saver:
+    """Saves checkpoints every so often, spending at most a twentieth of the time on it."""
+
+    def __init__(self, folder: Path, objective: nn.Module, optimizer: torch.optim.AdamW, every_seconds: float) -> None:
+        self.whole = True
+        self._folder, self._objective, self._optimizer = folder, objective, optimizer
+        self._every_seconds, self._cost_seconds, self._last = every_seconds, 0.0, time.monotonic()
+
+    def save_when_due(self, position: Position) -> None:
+        if time.monotonic() - self._last >= max(self._every_seconds, 20 * self._cost_seconds):
+            self.save(position)
+
+    def save(self, position: Position) -> None:
+        """Save now, unless an update is half done."""
+        if self.whole:
+            start = time.monotonic()
+            save_checkpoint(self._folder, self._objective, self._optimizer, position)
+            self._last = time.monotonic()
+            self._cost_seconds = self._last - start

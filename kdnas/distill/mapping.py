@@ -1,0 +1,53 @@
+"""Which teacher layers teach which student layer (arXiv 2303.09639, Eq. 2)."""
+
+from enum import Enum
+
+from kdnas.errors import UsageError
+
+
+class Mapping(Enum):
+    """How student layers are assigned to teacher layers; `uniform+last` is the published choice."""
+
+    LAST_1 = "last-1"
+    LAST = "last"
+    UNIFORM = "uniform"
+    UNIFORM_LAST = "uniform+last"
+
+
+def layer_pairs(student_layers: int, teacher_layers: int, mapping: Mapping) -> list[tuple[int, int]]:
+    """Pairs (student layer, teacher layer), both 1-based, by student layer, without repeats.
+
+    `uniform` is floor((i - 1) * L_T / L_S) + 1. The paper prints a `ceil` that leaves the teacher at 10 student layers;
+    this form equals it at 3, 4, 6 and 12 of 12. `last` is i + L_T - L_S. `last-1` is one below that, and never the
+    embedding output. `uniform+last` is both of the former, so a student layer learns from up to two teacher layers.
+
+    Args:
+        student_layers: L_S.
+        teacher_layers: L_T.
+        mapping: which formula.
+
+    Raises:
+        UsageError: the student is deeper than its teacher.
+    """
+    require_no_deeper(student_layers, teacher_layers)
+    pairs: list[tuple[int, int]] = []
+    for layer in range(1, student_layers + 1):
+        uniform = (layer - 1) * teacher_layers // student_layers + 1
+        last = layer + teacher_layers - student_layers
+        targets = {
+            Mapping.LAST_1: (max(1, last - 1),),
+            Mapping.LAST: (last,),
+            Mapping.UNIFORM: (uniform,),
+            Mapping.UNIFORM_LAST: (uniform, last),
+        }[mapping]
+        pairs += [(layer, target) for target in dict.fromkeys(targets)]
+    return pairs
+
+
+def require_no_deeper(student_layers: int, teacher_layers: int) -> None:
+    """Raise UsageError where the student has more layers than its teacher: no mapping is defined for it."""
+    if student_layers > teacher_layers:
+        raise UsageError(
+            f"the student has {student_layers} layers, its teacher {teacher_layers}: a student deeper than its teacher "
+            f"cannot be taught layer by layer; take at most {teacher_layers} layers or a deeper teacher"
+        )

@@ -1,0 +1,88 @@
+"""Options of distilling and refining; free of heavy imports, so that the command line reads them at once."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kdnas.distill.mapping import Mapping
+from kdnas.errors import UsageError
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """What both training stages share.
+
+    Args:
+        minutes: time to train; turned into a number of steps once, by measuring a few, and kept over restarts.
+        steps: number of updates; overrides `minutes`.
+        batch_tokens: padded tokens a batch.
+        batch_sentences: no more sentences a batch than this; null leaves it to `batch_tokens`.
+        peak_lr: learning rate after the warm-up.
+        warmup_share: share of the steps in which the learning rate rises.
+        weight_decay: decay of matrices; biases and layer norms are not decayed.
+        dropout: whether the student trains with dropout.
+        precision: bf16 autocast or f32; auto takes bf16 where the hardware has it.
+        seed: of the random weights and the order of the batches.
+        validations: how many times the validation loss is measured on the way.
+        validation_sentences: sentences of the validation split that are used.
+        log_every: steps between training rows of the history.
+        checkpoint_seconds: seconds between checkpoints.
+    """
+
+    minutes: float = 9
+    steps: int | None = None
+    batch_tokens: int = 4096
+    batch_sentences: int | None = None
+    peak_lr: float = 8e-4
+    warmup_share: float = 0.05
+    weight_decay: float = 0.01
+    dropout: bool = False
+    precision: Literal["auto", "bf16", "f32"] = "auto"
+    seed: int = 0
+    validations: int = 8
+    validation_sentences: int = 2000
+    log_every: int = 10
+    checkpoint_seconds: float = 60
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "peak_lr"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("steps", "batch_tokens", "batch_sentences", "validations", "validation_sentences", "log_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}; it must be at least 1")
+        if not 0 <= self.warmup_share < 1:
+            raise UsageError(f"warmup_share is {self.warmup_share}; allowed is 0 up to, not including, 1")
+        if self.weight_decay < 0 or self.checkpoint_seconds < 0:
+            raise UsageError("weight_decay and checkpoint_seconds must not be negative")
+        if self.precision not in ("auto", "bf16", "f32"):
+            raise UsageError(f"precision is '{self.precision}'; allowed are auto, bf16, f32")
+
+
+@dataclass(frozen=True)
+class DistillOptions(LoopOptions):
+    """Distillation of hidden states.
+
+    Args:
+        mapping: which teacher layers teach a student layer (Eq. 2).
+        normalise: divide each layer's loss by the teacher's variance; false is the raw MSE of the paper.
+    """
+
+    mapping: Mapping = Mapping.UNIFORM_LAST
+    normalise: bool = True
+
+
+@dataclass(frozen=True)
+class RefineOptions(LoopOptions):
+    """MiniLM-v2 after the hidden states.
+
+    Args:
+        relation_heads: parts that queries, keys and values are cut into; must divide both widths. Null takes the
+            published 48, or the largest common divisor below it.
+        teacher_layer: teacher layer to imitate, 1-based; null takes the last but one, as published.
+    """
+
+    minutes: float = 3
+    peak_lr: float = 3e-4
+    relation_heads: int | None = None
+    teacher_layer: int | None = None
