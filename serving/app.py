@@ -1,0 +1,303 @@
+"""The HTTP service as an ASGI application: prediction, health, metrics, documentation, limits."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from kdnas import __version__
+from kdnas.errors import UsageError
+from serving.batching import Batcher, OverloadedError, StoppedError
+from serving.page import docs_page
+from serving.predictor import Predictor
+from serving.schema import Classified, Embedded, Health, PredictRequest, Problem
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+ROUTES = ("/predict", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")
+SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0, 16.0)
+# Fewer characters than this are tokenised at once in the event loop: a thread costs more.
+INLINE_CHARACTERS = 2000
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Limits and batching of the service.
+
+    Args:
+        max_texts: texts that one request may hold.
+        max_body_bytes: size that one request may have.
+        max_queue_texts: texts that may wait; further requests get 503 with Retry-After.
+        max_batch_tokens: padded tokens that run together.
+        max_wait_ms: longest wait of a request for others to run with; one that comes alone never waits.
+        drain_seconds: time after SIGTERM in which the service still answers while /readyz says 503.
+        shutdown_seconds: time for requests in flight to finish after that.
+    """
+
+    max_texts: int = 128
+    max_body_bytes: int = 2_000_000
+    max_queue_texts: int = 1024
+    max_batch_tokens: int = 4096
+    max_wait_ms: float = 2.0
+    drain_seconds: float = 0.0
+    shutdown_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_texts", "max_body_bytes", "max_queue_texts", "max_batch_tokens"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; at least 1 is needed")
+        for name in ("max_wait_ms", "drain_seconds", "shutdown_seconds"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UsageError(f"{name} is {getattr(self, name)}; 0 or more is needed")
+
+
+class Service:
+    """State of one running service: its model, its batcher, its metrics."""
+
+    def __init__(self, predictor: Predictor, options: ServeOptions) -> None:
+        self.predictor, self.options = predictor, options
+        self.draining = False
+        self.in_flight = 0
+        self.cut = 0  # requests that the end of the process cut off
+        self.registry = CollectorRegistry()
+        self.requests = Counter("kdnas_requests", "Requests answered", ["path", "status"], registry=self.registry)
+        self.seconds = Histogram(
+            "kdnas_request_seconds", "Time from request to answer", ["path"], buckets=SECONDS, registry=self.registry
+        )
+        self.texts = Counter("kdnas_texts", "Texts run through the model", registry=self.registry)
+        self.tokens = Counter("kdnas_tokens", "Tokens run through the model", registry=self.registry)
+        self.batch = Histogram(
+            "kdnas_batch_texts", "Texts that ran together", buckets=[2.0**n for n in range(11)], registry=self.registry
+        )
+        self.batcher = Batcher(
+            predictor.predict,
+            predictor.session.warm,
+            options.max_batch_tokens,
+            options.max_queue_texts,
+            options.max_wait_ms,
+            self._observe,
+        )
+        queue = Gauge("kdnas_queue_texts", "Texts that wait for the model", registry=self.registry)
+        queue.set_function(lambda: self.batcher.waiting)
+        flying = Gauge("kdnas_requests_in_flight", "Requests not yet answered", registry=self.registry)
+        flying.set_function(lambda: self.in_flight)
+
+    def _observe(self, texts: int, tokens: int) -> None:
+        self.texts.inc(texts)
+        self.tokens.inc(tokens)
+        self.batch.observe(texts)
+
+    def unready(self) -> str:
+        """Why requests should go elsewhere; empty where they should not."""
+        if self.draining:
+            return "shutting down"
+        if not self.batcher.warmed.is_set():
+            return "warming up"
+        return f"the model failed: {self.batcher.failure}" if self.batcher.failure else ""
+
+    async def token_ids(self, texts: list[str], truncate: bool) -> list[list[int]]:
+        """Token ids of texts that the model can read.
+
+        Raises:
+            HTTPException: 413 where a text is too long and `truncate` is false.
+        """
+        small = sum(map(len, texts)) <= INLINE_CHARACTERS
+        encode = self.predictor.encode
+        rows = encode(texts) if small else await asyncio.to_thread(encode, texts)
+        limit = self.predictor.session.max_seq_len
+        for place, row in enumerate(rows):
+            if len(row) > limit and not truncate:
+                raise HTTPException(
+                    413,
+                    f"text {place} has {len(row)} tokens, the model reads {limit}; "
+                    'send shorter texts, or "truncate": true to have the rest cut off',
+                )
+            if len(row) > limit:
+                rows[place] = self.predictor.session.encode([texts[place]])[0]
+        return rows
+
+    def answer(self, results: np.ndarray) -> dict[str, Any]:
+        """Body of the answer to one request, from (N, C) probabilities or (N, D) embeddings."""
+        head = {"model": self.predictor.name, "form": self.predictor.session.form}
+        values = [[round(value, 6) for value in row] for row in results.tolist()]
+        if not self.predictor.classifies:
+            return head | {"embeddings": values}
+        labels = self.predictor.session.labels
+        predictions = []
+        for row in values:
+            best = max(range(len(row)), key=row.__getitem__)
+            predictions.append(
+                {"label": labels[best], "score": row[best], "scores": dict(zip(labels, row, strict=True))}
+            )
+        return head | {"predictions": predictions}
+
+
+class Front:
+    """First to see a request: counts and times it, and refuses bodies over the limit before they are held."""
+
+    def __init__(self, app: Any, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        service, start = self.service, time.perf_counter()
+        path = scope["path"] if scope["path"] in ROUTES else "other"
+        status = 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        service.in_flight += 1
+        try:
+            await self._limited(scope, receive, sending)
+        except asyncio.CancelledError:
+            service.cut += 1
+            raise
+        finally:
+            service.in_flight -= 1
+            service.requests.labels(path, str(status)).inc()
+            service.seconds.labels(path).observe(time.perf_counter() - start)
+
+    async def _limited(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        limit = self.service.options.max_body_bytes
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        body = bytearray()
+        more = True
+        while more and len(body) <= limit and int(length) <= limit:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        if more or len(body) > limit:
+            refusal = JSONResponse({"error": f"the body is over {limit} bytes; send fewer or shorter texts"}, 413)
+            await refusal(scope, receive, send)
+            return
+        replayed = False
+
+        async def replay() -> Message:
+            nonlocal replayed
+            if replayed:
+                return await receive()
+            replayed = True
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        await self.app(scope, replay, send)
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application of one service; its lifespan starts and stops the batcher."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.batcher.start()
+        yield
+        await asyncio.to_thread(service.batcher.stop)
+
+    session = service.predictor.session
+    app = FastAPI(
+        title="kdnas",
+        version=__version__,
+        summary=f"{service.predictor.name}: {session.task}, {session.form}",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.add_middleware(Front, service=service)
+    _add_errors(app)
+    _add_predict(app, service)
+    _add_operations(app, service)
+    return app
+
+
+def _add_predict(app: FastAPI, service: Service) -> None:
+    refusals: dict[int | str, dict[str, Any]] = {
+        413: {"model": Problem, "description": "too many texts, or too long ones"},
+        422: {"model": Problem, "description": "not a valid request"},
+        503: {"model": Problem, "description": "overloaded; come back after Retry-After seconds"},
+    }
+    response_model = Classified if service.predictor.classifies else Embedded
+    batcher, limit = service.batcher, service.options.max_texts
+
+    @app.post("/predict", response_model=response_model, responses=refusals, summary="Run the model on texts")
+    async def predict(body: PredictRequest) -> Response:
+        texts = body.all_texts()
+        if len(texts) > limit:
+            raise HTTPException(413, f"{len(texts)} texts in one request, {limit} are allowed; send several requests")
+        rows = await service.token_ids(texts, body.truncate)
+        try:
+            results = await batcher.submit(rows)
+        except (OverloadedError, StoppedError) as error:
+            raise HTTPException(503, "too many texts wait; try again", {"Retry-After": "1"}) from error
+        return Response(json.dumps(service.answer(results)), media_type="application/json")
+
+
+def _add_operations(app: FastAPI, service: Service) -> None:
+    @app.get("/livez", response_model=Health, summary="Whether the process lives")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get(
+        "/readyz",
+        response_model=Health,
+        summary="Whether requests should come here: 503 until the model is warm, and while shutting down",
+        responses={503: {"model": Health, "description": "not ready"}},
+    )
+    async def readyz() -> JSONResponse:
+        reason = service.unready()
+        return JSONResponse({"status": reason or "ready"}, 503 if reason else 200)
+
+    @app.get("/metrics", summary="Counters for Prometheus", response_class=Response)
+    async def metrics() -> Response:
+        return Response(generate_latest(service.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi(), service.predictor.session.labels))
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Every refusal has the same body: {"error": what is wrong}."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        problems = []
+        for item in error.errors():
+            place = ".".join(str(part) for part in item["loc"] if part != "body")
+            message = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "json_invalid":
+                place, message = "", f"not valid JSON: {item.get('ctx', {}).get('error', message)}"
+            elif not place and item["type"] in ("model_attributes_type", "dict_type", "missing"):
+                message = 'send a JSON object such as {"texts": ["..."]} with the header content-type: application/json'
+            problems.append(f"{place}: {message}" if place else message)
+        return JSONResponse({"error": "; ".join(problems[:5])}, 422)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def refused(_request: Request, error: StarletteHTTPException) -> JSONResponse:
+        detail = str(error.detail or HTTPStatus(error.status_code).phrase)
+        return JSONResponse({"error": detail}, error.status_code, headers=error.headers)

@@ -1,0 +1,267 @@
+"""`kdnas filter`: score documents with an exported classifier, split them into kept and dropped, resumable by shards."""
+
+import errno
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from kdnas.artifact import MANIFEST, Artifact, digest_of, file_sha256
+from kdnas.errors import KdnasError, UsageError
+from kdnas.progress import say, stage
+from serving.documents import Document, Source, find_source, quarantined, read_documents
+from serving.predictor import Predictor, Windower
+from serving.shards import Row, Run, flagged, open_run
+
+QUARANTINED_EXIT = 4
+# A shard also ends at this many bytes of text, so that memory stays bounded whatever the documents are.
+SHARD_BYTES = 32 * 2**20
+# Labels that name what a filter is for, in lower case.
+DROP_LABELS = (
+    "hap", "toxic", "toxicity", "offensive", "offense", "hate", "hateful", "hate_speech", "hate speech", "abusive",
+    "abuse", "profanity", "unsafe", "harmful", "spam",
+)  # fmt: skip
+SECOND_LABELS = ("1", "label_1", "true", "yes", "positive")
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """What is scored, and what is dropped.
+
+    Args:
+        column: column of the text in JSONL and Parquet.
+        label: documents with this label are dropped; by default the model's label that says so (hap, toxic, hate, ...).
+        threshold: probability of the label from which a document is dropped.
+        overlap: tokens that neighbouring windows of a long document share.
+        shard_documents: documents of one shard; what a crash can cost.
+        batch_tokens: padded tokens that run together.
+    """
+
+    column: str = "text"
+    label: str | None = None
+    threshold: float = 0.5
+    overlap: int = 16
+    shard_documents: int = 2000
+    batch_tokens: int = 4096
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise UsageError(f"threshold is {self.threshold}; allowed are 0 to 1")
+        if self.overlap < 0:
+            raise UsageError(f"overlap is {self.overlap}; 0 or more tokens are allowed")
+        for name in ("shard_documents", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; at least 1 is needed")
+
+
+def filter_documents(
+    model: Path,
+    input: Path,
+    output: Path,
+    form: str | None = None,
+    threads: int | None = None,
+    options: FilterOptions = FilterOptions(),
+) -> int:
+    """Score documents with an exported classifier and split them into kept and dropped ones.
+
+    A document that is longer than the model reads is split into windows; its score is the highest of theirs. OUT gets
+    `kept/` (lines as they came), `dropped/` (with the score and the reason), `quarantine/` (unreadable records, with the
+    line and the reason) and `manifest.json`. A run that was stopped goes on with the same command.
+
+    Args:
+        model: folder of a classifier that `kdnas export` wrote.
+        input: .jsonl or .txt file (also .gz, .zst), or .parquet.
+        output: folder for the result, new or left by the same command.
+        form: one of the model's forms, as in `openvino-int8`; by default the fastest.
+        threads: threads of the model; by default min(4, physical cores).
+        options: what is scored, and what is dropped.
+
+    Returns:
+        0, or 4 where records were quarantined.
+    """
+    source = find_source(input)
+    with output_errors(output):
+        check_apart(input, output)
+        check_documents(source, options.column)
+        predictor = Predictor(model, form, threads)
+        label = choose_label(predictor, model, options.label)
+        config = {
+            "column": options.column,
+            "label": label,
+            "threshold": options.threshold,
+            "overlap": options.overlap,
+            "shard_documents": options.shard_documents,
+            "batch_tokens": options.batch_tokens,
+            "form": predictor.session.form,
+        }
+        inputs = {"input": file_sha256(input), "model": model_digest(model)}
+        with open_run(output, config, inputs, source.suffix) as run:
+            if not run.finished:
+                filter_shards(run, source, predictor, options)
+                run.finish({"threads": predictor.session.threads, "input": str(input), "model": str(model)})
+            return report(run)
+
+
+def filter_shards(run: Run, source: Source, predictor: Predictor, options: FilterOptions) -> None:
+    """Score and write every shard that an earlier run has not finished."""
+    label, windower = run.config["label"], predictor.windower(options.overlap)
+    documents = read_documents(source, options.column, skip=run.lines)
+    with stage("filter", source.path.stat().st_size, run.position) as progress:
+        start, first = time.monotonic(), run.totals["documents"]
+        for shard in cut_shards(documents, options.shard_documents):
+            began = time.monotonic()
+            rows, tokens = score(shard, predictor, windower, label, source, options)
+            run.write_shard(shard[-1], rows, tokens, time.monotonic() - began)
+            rate = (run.totals["documents"] - first) / (time.monotonic() - start)
+            progress.update(run.position, f"{rate:.0f} docs/s, {run.totals['dropped']} dropped")
+
+
+def cut_shards(documents: Iterator[Document], shard_documents: int) -> Iterator[list[Document]]:
+    """Documents in groups of `shard_documents`, or fewer where they are large."""
+    shard: list[Document] = []
+    size = 0
+    for document in documents:
+        shard.append(document)
+        size += len(document.raw)
+        if len(shard) == shard_documents or size >= SHARD_BYTES:
+            yield shard
+            shard, size = [], 0
+    if shard:
+        yield shard
+
+
+def score(
+    shard: list[Document],
+    predictor: Predictor,
+    windower: Windower,
+    label: str,
+    source: Source,
+    options: FilterOptions,
+) -> tuple[list[Row], int]:
+    """Where each document of a shard goes, and the tokens that were run.
+
+    The score is the maximum of P(label) over the document's windows.
+
+    Raises:
+        KdnasError: the model gives something that is no probability.
+    """
+    readable = [document.text for document in shard if document.text is not None]
+    windows = windower.windows(readable)
+    flat = [window.tolist() for each in windows for window in each]
+    chances = predictor.predict(flat, options.batch_tokens)[:, predictor.session.labels.index(label)]
+    rows: list[Row] = []
+    place, texts = 0, iter(windows)
+    for document in shard:
+        if document.text is None:
+            rows.append(Row("quarantine", quarantined(document)))
+            continue
+        count = len(next(texts))
+        value = float(chances[place : place + count].max())
+        place += count
+        if not 0 <= value <= 1:
+            raise KdnasError(
+                f"line {document.line}: the model's score is {value}; try another --form, and export the model again"
+            )
+        # Decided on the number that is written down, so that the record never contradicts the decision.
+        value = round(min(value, 1.0), 6)
+        if value >= options.threshold:
+            reason = f"P({label}) {value} >= {options.threshold}"
+            verdict = {"label": label, "score": value, "reason": reason}
+            rows.append(Row("dropped", flagged(document, verdict, source.kind != "txt"), value, count))
+        else:
+            rows.append(Row("kept", document.raw, value, count))
+    return rows, sum(map(len, flat))
+
+
+def choose_label(predictor: Predictor, model: Path, label: str | None) -> str:
+    """The label whose documents are dropped.
+
+    Raises:
+        UsageError: the model is no classifier, has no such label, or does not say which of its labels it is.
+    """
+    labels = predictor.session.labels
+    if not predictor.classifies:
+        raise UsageError(
+            f"model '{model}': it is an encoder without a classification head; give an exported classifier, as "
+            "`kdnas evaluate` fine-tunes them (classifiers/<task>) and `kdnas export --model` exports them"
+        )
+    if label is not None:
+        if label not in labels:
+            raise UsageError(f"label '{label}': the model has no such label; it has {', '.join(labels)}")
+        return label
+    known = [name for name in labels if name.lower() in DROP_LABELS]
+    if not known and len(labels) == 2:
+        known = [name for name in labels if name.lower() in SECOND_LABELS]
+    if len(known) != 1:
+        raise UsageError(
+            f"model '{model}': which label is to be dropped cannot be told; give --label, one of {', '.join(labels)}"
+        )
+    return known[0]
+
+
+def model_digest(model: Path) -> str:
+    """Digest of an exported model: from its manifest, or of its files where it has none."""
+    if (model / MANIFEST).is_file():
+        return Artifact.load(model).digest
+    files = sorted(file for file in model.rglob("*") if file.is_file())
+    return digest_of({str(file.relative_to(model)): file_sha256(file) for file in files})
+
+
+def check_apart(input: Path, output: Path) -> None:
+    """Refuse an output that is the input, or that holds it.
+
+    Raises:
+        UsageError: it is so.
+    """
+    if output.resolve() == input.resolve() or output.resolve() in input.resolve().parents:
+        raise UsageError(f"output '{output}': the input {input} is there; give another folder")
+
+
+def check_documents(source: Source, column: str) -> None:
+    """Look at the start of the input before anything is written.
+
+    Raises:
+        UsageError: it holds no document, or no record at its start has the column.
+    """
+    first = list(islice(read_documents(source, column), 100))
+    if not first:
+        raise UsageError(f"input '{source.path}': it holds no document; give a file with at least one")
+    if all(document.problem.startswith("no column") for document in first):
+        keys = ", ".join(json.loads(first[0].raw)) or "none"
+        raise UsageError(f"input '{source.path}': no column '{column}'; it has {keys} (set --column)")
+
+
+def report(run: Run) -> int:
+    """Say what came out, print the folder, return the exit code."""
+    totals = run.totals
+    seconds = max(totals["seconds"], 1e-9)
+    say(
+        f"filter: {totals['documents']} documents: {totals['kept']} kept, {totals['dropped']} dropped, "
+        f"{totals['quarantine']} quarantined; {totals['documents'] / seconds:.0f} docs/s, "
+        f"{totals['tokens'] / seconds:.0f} tokens/s" + ("; finished earlier, left as it is" if run.finished else "")
+    )
+    print(run.path)
+    sys.stdout.flush()
+    return QUARANTINED_EXIT if totals["quarantine"] else 0
+
+
+@contextmanager
+def output_errors(output: Path) -> Iterator[None]:
+    """Turn a full disk or an unwritable folder into a message."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise KdnasError(
+                f"output '{output}': no disk space left; free some, then run the same command again: finished shards "
+                "are kept"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EPERM):
+            raise UsageError(
+                f"output '{output}': cannot write there ({error.strerror}); give another folder"
+            ) from error
+        raise

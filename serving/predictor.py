@@ -1,0 +1,91 @@
+"""An exported model behind both commands: untruncated token ids, windows of long texts, results of ids in any order."""
+
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from export.session import Session, mean_pool, pad, softmax, token_budget_batches
+
+# Texts are tokenised in pieces of about this many characters: an encoding takes some 100 bytes a token while it lives.
+PIECE_CHARACTERS = 1_000_000
+
+
+class Predictor:
+    """A session together with a tokenizer that does not cut.
+
+    Args:
+        path: folder that `kdnas export` wrote.
+        form: one of the forms in it; by default the fastest.
+        threads: threads that one call may use.
+
+    Raises:
+        UsageError: not an export folder, or an unknown form.
+    """
+
+    def __init__(self, path: Path, form: str | None = None, threads: int | None = None) -> None:
+        self.session = Session(path, form, threads)
+        self.name = path.resolve().name
+        self.classifies = self.session.task == "text-classification"
+        self._whole = Tokenizer.from_file(str(path / "tokenizer.json"))
+        self._whole.no_padding()
+        self._whole.no_truncation()
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text, special tokens included, never cut."""
+        return [encoding.ids for encoding in self._whole.encode_batch_fast(texts)]
+
+    def windower(self, overlap: int) -> "Windower":
+        """A tokenizer that splits texts into windows of `max_seq_len` tokens, `overlap` of them shared by neighbours."""
+        return Windower(self.session.path, self.session.max_seq_len, overlap)
+
+    def predict(self, rows: list[list[int]], batch_tokens: int) -> np.ndarray:
+        """Results of rows of token ids, in their order whatever the batches.
+
+        Args:
+            rows: N lists of token ids, special tokens included, none longer than the session's `max_seq_len`.
+            batch_tokens: padded tokens that one call of the engine may hold (a longer row still goes alone).
+
+        Returns:
+            (N, C) softmax probabilities of a classifier, or (N, D) L2-normalised means over the tokens, float32.
+        """
+        session = self.session
+        width = len(session.labels) if self.classifies else session.hidden
+        result = np.zeros((len(rows), width), dtype=np.float32)
+        for batch in token_budget_batches([len(row) for row in rows], batch_tokens):
+            ids, mask = pad([rows[index] for index in batch], session.pad_id, session.max_seq_len)
+            output = session.run(ids, mask)
+            result[batch] = softmax(output) if self.classifies else mean_pool(output, mask)
+        return result
+
+
+class Windower:
+    """Splits texts into windows that a model can read.
+
+    Args:
+        path: folder with `tokenizer.json`.
+        seq_len: tokens a window, special tokens included.
+        overlap: tokens that neighbouring windows share, so that no phrase is only seen cut in two.
+    """
+
+    def __init__(self, path: Path, seq_len: int, overlap: int) -> None:
+        self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        # The tokenizer panics where the overlap leaves no new token in a window.
+        self._tokenizer.enable_truncation(seq_len, stride=min(overlap, max(0, seq_len - special - 1)))
+
+    def windows(self, texts: list[str]) -> list[list[np.ndarray]]:
+        """Windows of each text: one or more int32 arrays of token ids, special tokens included in each."""
+        found: list[list[np.ndarray]] = []
+        first = 0
+        while first < len(texts):
+            last, characters = first, 0
+            while last < len(texts) and (last == first or characters + len(texts[last]) <= PIECE_CHARACTERS):
+                characters += len(texts[last])
+                last += 1
+            for encoding in self._tokenizer.encode_batch_fast(texts[first:last]):
+                pieces = [encoding, *encoding.overflowing]
+                found.append([np.asarray(piece.ids, dtype=np.int32) for piece in pieces])
+            first = last
+        return found
