@@ -1,0 +1,214 @@
+"""From measured architectures to all: a cost law fitted to relative error, and a learned correction of what it misses."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from kdnas.arch import Arch
+from latency.protocol import Lengths
+
+FOLDS = 5
+CORRECTIONS = ("none", "gaussian-process", "boosted-trees")
+# Layer weights, in millions of parameters, beyond which another part of them no longer stays in a cache.
+CACHE_MILLIONS = (2.0, 4.0, 8.0, 16.0, 32.0)
+
+Predict = Callable[[Sequence[Arch]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted predictor and how wrong it is on architectures that it was not fitted to.
+
+    Args:
+        predict: architectures (N) to latencies (N, K) in ms at the K measured lengths.
+        correction: the member of `CORRECTIONS` that won.
+        errors_pct: signed error of the mean latency of each measured architecture, predicted from the other folds (N,).
+        report: figures for the manifest.
+    """
+
+    predict: Predict
+    correction: str
+    errors_pct: np.ndarray
+    report: dict[str, Any]
+
+    @property
+    def relative_sd(self) -> float:
+        """Relative standard deviation of a predicted mean latency."""
+        return float(np.sqrt(np.mean((self.errors_pct / 100) ** 2)))
+
+
+def cost_features(archs: Sequence[Arch]) -> np.ndarray:
+    """What a forward pass is made of, each with a cost that is not negative: (N, F).
+
+    Per call: a constant, the embedding. Per layer: calls of kernels, element-wise work on hidden states, attention
+    heads, projections, the feed-forward layer, the activation. Then weights beyond what the caches hold.
+    """
+    rows = []
+    for arch in archs:
+        layer = [1.0, arch.heads, arch.hidden, arch.hidden**2, arch.hidden * arch.ffn]
+        layer += [arch.ffn * (arch.activation == name) for name in ("gelu", "relu", "silu")]
+        millions = arch.layer_parameters / 1e6
+        beyond = [max(0.0, millions - edge) for edge in CACHE_MILLIONS]
+        rows.append([1.0, arch.hidden, *(arch.layers * value for value in layer), *beyond])
+    return np.array(rows)
+
+
+def shape_features(archs: Sequence[Arch]) -> np.ndarray:
+    """Standardised inputs of the correction (N, 7): logarithms of the four sizes and of the weights, the activation."""
+    rows = [
+        [
+            *np.log([arch.layers, arch.heads, arch.hidden, arch.ffn, arch.layer_parameters]),
+            arch.activation == "relu",
+            arch.activation == "silu",
+        ]
+        for arch in archs
+    ]
+    centre = np.array([1.8, 1.4, 6.2, 6.9, 16.4, 1 / 3, 1 / 3])  # of the published space, so fits are comparable
+    spread = np.array([0.55, 0.6, 0.38, 0.66, 0.9, 0.5, 0.5])
+    return (np.array(rows, dtype=np.float64) - centre) / spread
+
+
+def fit_cost_law(archs: Sequence[Arch], latencies: np.ndarray) -> Predict:
+    """Non-negative least squares on the relative error, one fit per measured length.
+
+    Args:
+        archs: N architectures.
+        latencies: (N, K) ms.
+    """
+    from scipy.optimize import nnls
+
+    features = cost_features(archs)
+    scale = features.max(axis=0)
+    scale[scale == 0] = 1.0
+    columns = [nnls(features / scale / column[:, None], np.ones(len(archs)))[0] / scale for column in latencies.T]
+    weights = np.stack(columns, axis=1)  # (F, K)
+    return lambda wanted: np.maximum(cost_features(wanted) @ weights, 1e-6)
+
+
+def fit_correction(
+    kind: str, archs: Sequence[Arch], log_residuals: np.ndarray
+) -> Callable[[Sequence[Arch]], np.ndarray]:
+    """Learn the logarithm of measured / cost law, (N,); `kind` is one of `CORRECTIONS`."""
+    if kind == "none":
+        return lambda wanted: np.zeros(len(wanted))
+    inputs = shape_features(archs)
+    model = _gaussian_process() if kind == "gaussian-process" else _boosted_trees()
+    model.fit(inputs, log_residuals)
+    return lambda wanted: np.asarray(model.predict(shape_features(wanted)))
+
+
+def _gaussian_process() -> Any:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+    smooth = ConstantKernel(0.01, (1e-6, 1.0)) * Matern(np.full(7, 2.0), (0.2, 100.0), nu=2.5)
+    return GaussianProcessRegressor(smooth + WhiteKernel(1e-3, (1e-6, 0.1)), alpha=1e-8, random_state=0)
+
+
+def _boosted_trees() -> Any:
+    from sklearn.ensemble import GradientBoostingRegressor
+
+    return GradientBoostingRegressor(
+        n_estimators=200, max_depth=3, learning_rate=0.05, subsample=0.7, min_samples_leaf=3, random_state=0
+    )
+
+
+def fit_one(kind: str, lengths: Lengths, archs: Sequence[Arch], latencies: np.ndarray) -> Predict:
+    """Cost law times correction; the correction is learned on the mean latency and applied to every length."""
+    import warnings
+
+    law = fit_cost_law(archs, latencies)
+    residuals = np.log(lengths.mean(latencies) / lengths.mean(law(archs)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a length scale at its bound is no fault here
+        correction = fit_correction(kind, archs, residuals)
+    return lambda wanted: law(wanted) * np.exp(correction(wanted))[:, None]
+
+
+def fit_predictor(archs: Sequence[Arch], latencies: np.ndarray, lengths: Lengths) -> Fit:
+    """Choose the correction by cross-validation, state its error and the baselines', and fit it to everything.
+
+    Every measured architecture is held out once: the fold is its place in `archs` modulo 5.
+
+    Args:
+        archs: N measured architectures, in the order of the design.
+        latencies: (N, K) ms at the K measured lengths.
+    """
+    truth = lengths.mean(latencies)
+    seq_len = float(lengths.mean(lengths.strata))
+    errors = {}
+    for kind in CORRECTIONS:
+        held_out = cross_validate(partial(fit_one, kind, lengths), archs, latencies)
+        errors[kind] = 100 * (lengths.mean(held_out) / truth - 1)
+    best = min(CORRECTIONS, key=lambda kind: float(np.median(np.abs(errors[kind]))))
+    baselines = {}
+    for name, features in baseline_features(seq_len).items():
+        held_out = cross_validate(partial(fit_linear, features), archs, truth[:, None])
+        baselines[name] = error_summary(100 * (held_out[:, 0] / truth - 1))
+    report = {
+        "method": f"{FOLDS}-fold cross-validation over all measured architectures",
+        "correction": best,
+        **error_summary(errors[best]),
+        "corrections": {kind: error_summary(value) for kind, value in errors.items()},
+        "baselines": baselines,
+    }
+    return Fit(fit_one(best, lengths, archs, latencies), best, errors[best], report)
+
+
+def cross_validate(
+    fit: Callable[[Sequence[Arch], np.ndarray], Predict], archs: Sequence[Arch], latencies: np.ndarray
+) -> np.ndarray:
+    """Predictions (N, K) of every architecture by a fit to the folds that it is not in."""
+    result = np.empty_like(latencies)
+    folds = np.arange(len(archs)) % FOLDS
+    for fold in range(FOLDS):
+        inside, outside = folds != fold, folds == fold
+        predict = fit([arch for arch, use in zip(archs, inside, strict=True) if use], latencies[inside])
+        result[outside] = predict([arch for arch, use in zip(archs, outside, strict=True) if use])
+    return result
+
+
+def error_summary(errors_pct: np.ndarray) -> dict[str, float]:
+    """Median, 90th percentile and maximum of the absolute error in percent."""
+    absolute = np.abs(errors_pct)
+    return {
+        "median_abs_pct": round(float(np.median(absolute)), 2),
+        "p90_abs_pct": round(float(np.quantile(absolute, 0.9)), 2),
+        "max_abs_pct": round(float(absolute.max()), 2),
+    }
+
+
+def baseline_features(seq_len: float) -> dict[str, Callable[[Sequence[Arch]], np.ndarray]]:
+    """What others predict latency from: FLOPs, parameters, and a sum of layer costs looked up by each field's value."""
+    return {
+        "flops": lambda archs: np.array([[1.0, arch.flops(round(seq_len))] for arch in archs]),
+        "parameters": lambda archs: np.array([[1.0, arch.layer_parameters] for arch in archs]),
+        "layer-sum": _layer_sum_features,
+    }
+
+
+def _layer_sum_features(archs: Sequence[Arch]) -> np.ndarray:
+    from kdnas.arch import SearchSpace
+
+    space = SearchSpace()
+    rows = []
+    for arch in archs:
+        row = [1.0]
+        for name in ("heads", "hidden", "ffn", "activation"):
+            row += [float(arch.layers * (getattr(arch, name) == value)) for value in getattr(space, name)]
+        rows.append(row)
+    return np.array(rows)
+
+
+def fit_linear(
+    features: Callable[[Sequence[Arch]], np.ndarray], archs: Sequence[Arch], latencies: np.ndarray
+) -> Predict:
+    """Least squares on the relative error of latencies (N, 1); the smallest solution where values were never seen."""
+    matrix = features(archs)
+    scale = np.abs(matrix).max(axis=0)
+    scale[scale == 0] = 1.0
+    weights = np.linalg.lstsq(matrix / scale / latencies, np.ones(len(archs)), rcond=None)[0] / scale
+    return lambda wanted: (features(wanted) @ weights)[:, None]

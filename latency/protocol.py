@@ -1,0 +1,169 @@
+"""What is measured and in which order: options, sentence lengths and their strata, the design of architectures."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from kdnas.arch import Arch, SearchSpace
+from kdnas.environment import default_threads, physical_cores
+from kdnas.errors import UsageError
+
+ENGINE = "pytorch-f32"
+SENTENCES = 10_000
+STRATA = 7
+MINIMUM_ARCHITECTURES = 40
+
+
+@dataclass(frozen=True)
+class LatencyOptions:
+    """How the latency table is measured.
+
+    Args:
+        minutes: time budget of the command, measuring and fitting together; building the corpus is not counted.
+        threads: intra-op threads of PyTorch; null takes min(4, physical cores).
+        seed: seed of the sentences, the design, the order and the random weights.
+        tolerance: a window is discarded when the reference moved by more than this share of its running median.
+        max_architectures: measure no more than this many, whatever the budget; null is no limit.
+    """
+
+    minutes: float = 10
+    threads: int | None = None
+    seed: int = 0
+    tolerance: float = 0.1
+    max_architectures: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.2 <= self.minutes <= 60 * 24 * 7:
+            raise UsageError(
+                f"minutes is {self.minutes}; allowed are 0.2 to {60 * 24 * 7} (a week), 10 is a good budget"
+            )
+        cores = physical_cores()
+        if self.threads is not None and not 1 <= self.threads <= cores:
+            raise UsageError(f"threads is {self.threads}; this host has {cores} cores: allowed are 1 to {cores}")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; a whole number of at least 0 is needed")
+        if not 0 < self.tolerance < 1:
+            raise UsageError(f"tolerance is {self.tolerance}; allowed is between 0 and 1, 0.1 discards moves over 10 %")
+        if self.max_architectures is not None and self.max_architectures < 10:
+            raise UsageError(f"max_architectures is {self.max_architectures}; at least 10 are needed to fit the others")
+
+    @property
+    def resolved_threads(self) -> int:
+        return self.threads or default_threads()
+
+    @property
+    def minimum(self) -> int:
+        """Fewest kept architectures that a table is made of."""
+        return min(MINIMUM_ARCHITECTURES, self.max_architectures or MINIMUM_ARCHITECTURES)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The sentence lengths that a latency is averaged over, and the K lengths at which it is measured.
+
+    Between the measured lengths latency is interpolated linearly, beyond them extrapolated, so the mean over all
+    sentences is a fixed weighted sum of the K measured latencies.
+
+    Args:
+        values: distinct lengths of the sampled sentences in tokens, ascending (U,).
+        counts: sentences of each (U,).
+        strata: measured lengths in tokens, ascending (K,).
+        matrix: (U, K); row u times the K measured latencies is the latency at `values[u]`.
+    """
+
+    values: np.ndarray
+    counts: np.ndarray
+    strata: np.ndarray
+    matrix: np.ndarray
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(K,): times the K measured latencies gives the mean over the sentences. They sum to 1."""
+        return self.counts @ self.matrix / self.counts.sum()
+
+    def mean(self, latencies: np.ndarray) -> np.ndarray:
+        """Mean over the sentences of latencies (..., K) at the measured lengths, shape (...)."""
+        return np.asarray(latencies @ self.weights)
+
+    def quantile(self, latencies: np.ndarray, share: float) -> float:
+        """Quantile over the sentences of one architecture's latencies (K,)."""
+        return weighted_quantile(self.matrix @ latencies, self.counts, share)
+
+
+def sample_lengths(lengths: np.ndarray, seed: int, sentences: int = SENTENCES) -> np.ndarray:
+    """Lengths of `sentences` sentences drawn from `lengths` (N,); with replacement only where there are fewer."""
+    rng = np.random.default_rng([seed, 1])
+    return np.sort(rng.choice(np.asarray(lengths), sentences, replace=len(lengths) < sentences))
+
+
+def stratify(sample: np.ndarray, strata: int = STRATA) -> Lengths:
+    """Cut sampled lengths (N,) into equally probable strata, each represented by its rounded mean length.
+
+    Rounding and equal representatives do no harm: the weights come from interpolating each sentence, hence
+    weights @ strata is the exact mean length, whatever the strata (unless all lengths are equal, where it is too).
+    """
+    ordered = np.sort(np.asarray(sample))
+    parts = np.array_split(ordered, min(strata, len(ordered)))
+    places = np.unique([max(1, round(float(part.mean()))) for part in parts]).astype(np.int64)
+    values, counts = np.unique(ordered, return_counts=True)
+    return Lengths(values, counts, places, interpolation(values, places))
+
+
+def interpolation(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(U, K) matrix that interpolates from K ascending places to U values, linearly, also beyond the ends."""
+    if len(places) == 1:
+        return np.ones((len(values), 1))
+    left = np.clip(np.searchsorted(places, values, side="right") - 1, 0, len(places) - 2)
+    share = (values - places[left]) / (places[left + 1] - places[left])
+    matrix = np.zeros((len(values), len(places)))
+    rows = np.arange(len(values))
+    matrix[rows, left] = 1 - share
+    matrix[rows, left + 1] = share
+    return matrix
+
+
+def weighted_quantile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
+    """The smallest value at or below which at least `share` of the weight lies.
+
+    Args:
+        values: (N,) in any order.
+        weights: (N,) not negative, not all zero.
+        share: 0 to 1.
+    """
+    order = np.argsort(values, kind="stable")
+    cumulative = np.cumsum(np.asarray(weights, dtype=np.float64)[order])
+    # A hair below the target, so that 0.3 of 10 equal weights is the third and not, by rounding, the fourth.
+    place = int(np.searchsorted(cumulative, share * cumulative[-1] * (1 - 1e-12)))
+    return float(np.asarray(values)[order][min(place, len(order) - 1)])
+
+
+def design(seed: int) -> list[Arch]:
+    """All 2400 architectures in an order whose every prefix is balanced, so that a longer budget only adds.
+
+    Greedy: the next architecture is the one whose cells were used least so far, over single fields, pairs of fields and
+    the cell of all fields but depth; ties fall at random. Counts are scaled by the number of cells of their margin.
+    """
+    space = SearchSpace()
+    archs = list(space)
+    sizes = [len(values) for values in (space.layers, space.heads, space.hidden, space.ffn, space.activation)]
+    levels = np.stack(np.unravel_index(np.arange(len(archs)), sizes), axis=1)  # ids are in this order
+    margins = [(field,) for field in range(5)] + list(combinations(range(5), 2)) + [(1, 2, 3, 4)]
+    cells, scales, offset = [], [], 0
+    for margin in margins:
+        shape = [sizes[field] for field in margin]
+        cells.append(offset + np.ravel_multi_index(tuple(levels[:, field] for field in margin), shape))
+        scales.append(np.full(int(np.prod(shape)), float(np.prod(shape))))
+        offset += int(np.prod(shape))
+    members, scale = np.stack(cells, axis=1), np.concatenate(scales)  # (2400, M), (all cells,)
+    rng = np.random.default_rng([seed, 2])
+    used = np.zeros(offset)
+    left = rng.permutation(len(archs))
+    order = []
+    while len(left):
+        best = int(np.argmin(used[members[left]].sum(axis=1)))  # `left` is in random order: the first is a random tie
+        order.append(archs[left[best]])
+        chosen = members[left[best]]
+        used[chosen] += scale[chosen]
+        left = np.delete(left, best)
+    return order

@@ -1,0 +1,151 @@
+"""What the log of measured windows says: which are kept, what is queued next, and the latencies that follow."""
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdnas.arch import Arch
+from latency.protocol import Lengths
+
+TEACHER = "teacher"
+RUNNING_WINDOWS = 15
+GIVE_WAY_AFTER = 3
+
+Sample = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One model's latency, brought to the reference level of the whole run.
+
+    Args:
+        latencies: (K,) ms at the measured lengths.
+        relative_sd: standard error of the mean latency over its repeats and its reference, as a share.
+    """
+
+    latencies: np.ndarray
+    relative_sd: float
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """All kept measurements: the architectures in the order of the design, and the teacher.
+
+    Args:
+        archs: measured architectures (N).
+        latencies: (N, K) ms.
+        relative_sd: (N,).
+        teacher: median over the processes.
+        discarded: windows that were discarded.
+        readmitted: discarded windows that were taken back, because too few were left without them.
+    """
+
+    archs: list[Arch]
+    latencies: np.ndarray
+    relative_sd: np.ndarray
+    teacher: Measurement
+    discarded: int
+    readmitted: int
+
+
+def reference_history(samples: Sequence[Sample]) -> list[float]:
+    """All reference windows in order, in ms; those between two samples belong to both and count once."""
+    history: list[float] = []
+    for sample in samples:
+        history += sample.get("first_reference_ms", [])
+        history.append(sample["reference_after_ms"])
+    return history
+
+
+def running_level(history: Sequence[float]) -> float:
+    """Median of the latest reference windows: it follows a lasting change within some windows, but no burst."""
+    return statistics.median(history[-RUNNING_WINDOWS:])
+
+
+def movement(before_ms: float, after_ms: float, level_ms: float) -> float:
+    """How far the worse of two neighbouring reference windows is from the running level, as a share of it."""
+    return max(abs(before_ms / level_ms - 1), abs(after_ms / level_ms - 1))
+
+
+def next_round(order: Sequence[str], samples: Sequence[Sample], size: int, seed: int) -> list[str]:
+    """Names for the next process: the first of the design that have no kept window, shuffled, the teacher in front.
+
+    An architecture that was discarded several times gives way to the others. Empty when nothing is left.
+    """
+    kept = {sample["arch"] for sample in samples if sample["kept"]}
+    discards = Counter(sample["arch"] for sample in samples if not sample["kept"])
+    waiting = [name for name in order if name not in kept]
+    waiting.sort(key=lambda name: discards[name] >= GIVE_WAY_AFTER)  # stable
+    if not waiting:
+        return []
+    rng = np.random.default_rng([seed, 3, len(samples)])
+    return [TEACHER, *(waiting[place] for place in rng.permutation(min(size, len(waiting))))]
+
+
+def admitted(samples: Sequence[Sample], minimum: int) -> tuple[dict[str, list[Sample]], int]:
+    """Windows to use, by name, and how many of them had been discarded.
+
+    Discarded windows come back, those first whose reference moved least, only as far as fewer than `minimum`
+    architectures, or no teacher, would be left.
+    """
+    chosen: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample["kept"]:
+            chosen.setdefault(sample["arch"], []).append(sample)
+    readmitted = 0
+    for sample in sorted((s for s in samples if not s["kept"]), key=lambda s: s["moved"]):
+        name = sample["arch"]
+        missing = name == TEACHER or len(chosen.keys() - {TEACHER}) < minimum
+        if name not in chosen and missing:
+            chosen[name] = [sample]
+            readmitted += 1
+    return chosen, readmitted
+
+
+def gather(samples: Sequence[Sample], order: Sequence[str], lengths: Lengths, minimum: int) -> Measurements:
+    """Turn the log into latencies at one reference level: time / neighbouring reference * median reference of the run."""
+    chosen, readmitted = admitted(samples, minimum)
+    level = statistics.median(_neighbour(s) for windows in chosen.values() for s in windows)
+    found = {
+        name: combine([normalise(s, level, lengths) for s in windows], lengths) for name, windows in chosen.items()
+    }
+    names = [name for name in order if name in found]
+    return Measurements(
+        archs=[Arch.parse(name) for name in names],
+        latencies=np.stack([found[name].latencies for name in names]),
+        relative_sd=np.array([found[name].relative_sd for name in names]),
+        teacher=found[TEACHER],
+        discarded=sum(not sample["kept"] for sample in samples),
+        readmitted=readmitted,
+    )
+
+
+def _neighbour(sample: Sample) -> float:
+    return (float(sample["reference_before_ms"]) + float(sample["reference_after_ms"])) / 2
+
+
+def normalise(sample: Sample, level_ms: float, lengths: Lengths) -> Measurement:
+    """One window at the reference level `level_ms`.
+
+    The standard error joins that of the median over the sweeps (1.2533 sd / sqrt n) with the reference's own.
+    """
+    times = np.array(sample["times_ms"], dtype=np.float64)  # (rounds, K)
+    sweeps = lengths.mean(times)
+    error = 1.2533 * sweeps.std(ddof=1) / np.sqrt(len(sweeps)) / np.median(sweeps) if len(sweeps) > 1 else 0.0
+    drift = (sample["reference_after_ms"] - sample["reference_before_ms"]) / 2 / _neighbour(sample)
+    return Measurement(np.median(times, axis=0) * level_ms / _neighbour(sample), float(np.hypot(error, drift)))
+
+
+def combine(windows: Sequence[Measurement], lengths: Lengths) -> Measurement:
+    """Median over several windows of one model; with one, that one."""
+    if len(windows) == 1:
+        return windows[0]
+    latencies = np.stack([window.latencies for window in windows])
+    means = lengths.mean(latencies)
+    return Measurement(
+        np.median(latencies, axis=0), float(1.2533 * means.std(ddof=1) / np.sqrt(len(means)) / np.median(means))
+    )

@@ -1,0 +1,80 @@
+"""A process that measures: one JSON line in, one out. It ends when its standard input does, so never outlives its parent.
+
+Run as `python -m latency.worker`. The first line is the setup, `{"teacher": folder, "threads", "seed", "lengths"}`;
+the answer holds first windows of the reference. Each further line, `{"arch": "4,12,576,768,gelu"}` or
+`{"arch": "teacher"}`, is answered by its times and the reference windows before and after.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+FIRST_WINDOWS = 5
+TEACHER = "teacher"
+
+
+def main() -> None:
+    """Serve requests until end of file."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent closes the pipe
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints stays out of the protocol
+    try:
+        serve(sys.stdin, answers)
+    except BrokenPipeError:
+        os._exit(0)
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Answer each line of `requests` on `answers`."""
+    first = requests.readline()
+    if not first:
+        return
+    setup = json.loads(first)
+
+    import torch
+
+    from kdnas.arch import Arch
+    from kdnas.teacher import load_config
+    from latency.timing import ModelMaker, reference_window, sentence, window
+
+    torch.set_num_threads(setup["threads"])
+    config = load_config(Path(setup["teacher"]))
+    maker = ModelMaker(config, setup["seed"])
+    inputs = [sentence(length, config, setup["seed"]) for length in setup["lengths"]]
+    middle = inputs[len(inputs) // 2]
+    teacher = maker.model(config)
+    windows = [reference_window(teacher, middle) for _ in range(FIRST_WINDOWS + 1)][1:]
+    answer(answers, {"reference_ms": windows, "threads": torch.get_num_threads()})
+    before = windows[-1]
+    for line in iter(requests.readline, ""):
+        start = time.monotonic()
+        name = json.loads(line)["arch"]
+        model = teacher if name == TEACHER else maker.student(Arch.parse(name))
+        times = window(model, inputs)
+        del model
+        after = reference_window(teacher, middle)
+        answer(
+            answers,
+            {
+                "arch": name,
+                "times_ms": [[round(value, 4) for value in row] for row in times],
+                "reference_before_ms": round(before, 4),
+                "reference_after_ms": round(after, 4),
+                "worker_seconds": round(time.monotonic() - start, 3),
+            },
+        )
+        before = after
+
+
+def answer(out: TextIO, value: dict[str, Any]) -> None:
+    """Write one line at once."""
+    out.write(json.dumps(value) + "\n")
+    out.flush()
+
+
+if __name__ == "__main__":
+    main()
