@@ -2,21 +2,20 @@
 
 import csv
 import json
-import math
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import ChainableUndefined, Environment, PackageLoader, Undefined
+from jinja2 import ChainableUndefined, Environment, PackageLoader
 from plotly.offline import get_plotlyjs
 
 from kdnas import __version__, report_figures
-from kdnas.arch import Arch
 from kdnas.artifact import Artifact, disk_errors, read_jsonl
 from kdnas.errors import UsageError
+from kdnas.report_numbers import FILTERS, milliseconds, ratio
 
 # Stage of the page, its artifact's kind, and the command that makes it.
 STAGES = {
@@ -28,9 +27,6 @@ STAGES = {
     "evaluation": "kdnas evaluate",
     "speed": "kdnas speed",
 }
-NOT_MEASURED = "not measured"
-NARROW = "\u202f"  # narrow no-break space: thousands
-NBSP = "\u00a0"
 
 
 def report(run: Path, out: Path = Path("report.html")) -> None:
@@ -97,10 +93,7 @@ def template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "num": num, "fixed": fixed, "count": count, "percent": percent, "pct": pct, "million": million,
-        "ratio": ratio, "sci": sci, "minutes": minutes, "text": plain, "arch": arch_name, "settings": settings, "pyrepr": repr,
-    }  # fmt: skip
+    environment.filters |= FILTERS
     return environment.get_template("report.html.jinja")
 
 
@@ -149,10 +142,10 @@ def figures(artifacts: Mapping[str, Artifact], results: Mapping[str, Any]) -> di
     rows = results.get("speed", {}).get("rows")
     if rows:
         drawn["speed_latency"] = report_figures.speed_bars(
-            rows, "p50_ms", "p50_ms", "p90_ms", "latency of a sentence, batch 1: p50 to p90 (ms)", " ms"
+            rows, "p50_ms", "p50_ms", "p90_ms", "latency of a sentence, batch 1: p50 to p90 (ms)", milliseconds
         )
         drawn["speed_ratio"] = report_figures.speed_bars(
-            rows, "speedup", "speedup_low", "speedup_high", "speed-up over the teacher (×)", "×"
+            rows, "speedup", "speedup_low", "speedup_high", "speed-up over the teacher (×)", ratio
         )
     return drawn
 
@@ -221,13 +214,25 @@ def next_steps(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
         steps["student"] = str(trained.path / "student")
     if "export" in artifacts:
         steps["encoder"] = shlex.quote(str(artifacts["export"].path))
+    task, labels = classifier_task(artifacts)
     if "classifier" in artifacts:
         steps["classifier"] = shlex.quote(str(artifacts["classifier"].path))
-    elif "evaluation" in artifacts:
-        tasks = [task for task in ("hap", "topic") if artifacts["evaluation"].results.get(task)]
-        if tasks:
-            steps["finetuned"] = shlex.quote(str(artifacts["evaluation"].path / "classifiers" / tasks[0]))
+    elif task:
+        steps["finetuned"] = shlex.quote(str(artifacts["evaluation"].path / "classifiers" / task))
+    # A HAP classifier says by itself which label is bad; of topics somebody has to choose one.
+    if task == "topic" and labels:
+        steps["filter_label"] = f" --label {shlex.quote(labels[0])}"
     return steps
+
+
+def classifier_task(artifacts: Mapping[str, Artifact]) -> tuple[str | None, list[str]]:
+    """The task that the shipped classifier was fine-tuned on (HAP where there was a set), and its labels."""
+    results = artifacts["evaluation"].results if "evaluation" in artifacts else {}
+    for task in ("hap", "topic"):
+        if results.get(task):
+            labels = results[task].get("labels")
+            return task, [str(label) for label in labels] if isinstance(labels, list) else []
+    return None, []
 
 
 def stage_row(name: str, artifact: Artifact) -> dict[str, Any]:
@@ -249,86 +254,3 @@ def hosts(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
         row = seen.setdefault(json.dumps(record, sort_keys=True), {"record": record, "stages": []})
         row["stages"].append(name)
     return list(seen.values())
-
-
-def shown(render: Callable[[float], str], value: Any) -> str:
-    """A number as text; null, missing and NaN as "not measured"; anything else as it stands."""
-    if value is None or isinstance(value, Undefined) or (isinstance(value, float) and not math.isfinite(value)):
-        return NOT_MEASURED
-    return render(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-
-
-def grouped(value: float) -> str:
-    """As in 10 000, with narrow spaces."""
-    return f"{value:,.0f}".replace(",", NARROW)
-
-
-def num(value: Any, unit: str = "") -> str:
-    """Three significant digits and the unit, as in `0.812 ms`."""
-
-    def render(number: float) -> str:
-        whole = len(str(int(abs(number)))) if abs(number) >= 1 else 0
-        digits = f"{number:.{3 - whole}f}" if 1 <= whole <= 3 else grouped(number) if whole else f"{number:.3g}"
-        return digits + (NBSP + unit if unit else "")
-
-    return shown(render, value)
-
-
-def fixed(value: Any, places: int = 3, unit: str = "") -> str:
-    """A fixed number of decimals, as for scores that are compared down a column."""
-    return shown(lambda number: f"{number:.{places}f}" + (NBSP + unit if unit else ""), value)
-
-
-def count(value: Any) -> str:
-    """A whole number with grouped thousands."""
-    return shown(grouped, value)
-
-
-def percent(value: Any) -> str:
-    """A share as a percentage."""
-    return shown(lambda number: f"{100 * number:.1f}{NBSP}%", value)
-
-
-def pct(value: Any) -> str:
-    """A value that is a percentage already."""
-    return shown(lambda number: f"{number:.1f}{NBSP}%", value)
-
-
-def million(value: Any) -> str:
-    """A count in millions."""
-    return shown(lambda number: f"{number / 1e6:.2f}{NBSP}M", value)
-
-
-def ratio(value: Any) -> str:
-    """A speed-up, as in `8.3×`."""
-    return shown(lambda number: f"{number:.2f}×" if number < 10 else f"{number:.1f}×", value)
-
-
-def sci(value: Any) -> str:
-    """A small difference, as in `2.4e-06`."""
-    return shown(lambda number: f"{number:.1e}", value)
-
-
-def minutes(value: Any) -> str:
-    """Seconds as minutes."""
-    return shown(lambda number: f"{number / 60:.1f}{NBSP}min", value)
-
-
-def plain(value: Any) -> str:
-    """Text, or "not measured"; a list by its length, which is what a label list is read for."""
-    if isinstance(value, list | tuple | Mapping):
-        return str(len(value))
-    return shown(str, value)
-
-
-def arch_name(value: Any) -> str:
-    """`L4-H12-D576-F768-gelu` of `4,12,576,768,gelu`; text of another form as it stands."""
-    try:
-        return Arch.parse(str(value)).name
-    except UsageError:
-        return plain(value)
-
-
-def settings(value: Any) -> str:
-    """A stage's configuration as indented JSON."""
-    return json.dumps(value, indent=2, ensure_ascii=False)

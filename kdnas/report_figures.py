@@ -4,7 +4,7 @@ Colours are from Okabe and Ito's palette, which colour-blind readers can tell ap
 page sets the colour of text and grid, so that each figure reads in light and in dark.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from itertools import accumulate
 from typing import Any
@@ -14,14 +14,15 @@ from plotly.subplots import make_subplots
 
 Row = dict[str, Any]
 
+HALO = "#ffffff"  # the page paints this one in its own background
 GREY, SKY, BLUE, GREEN, ORANGE, PINK, RED = (
     "#8a919c", "#56b4e9", "#0072b2", "#009e73", "#e69f00", "#cc79a7", "#d55e00",
 )  # fmt: skip
 DEPTH_COLOURS = (SKY, BLUE, GREEN, PINK, ORANGE)
 # Viridis without its ends, which vanish on black and on white.
 EPISODES = [[0, "#46589e"], [0.35, "#2a8f96"], [0.7, "#4cbb6c"], [1, "#e0b92e"]]
-WINNER = {"symbol": "star", "size": 18, "color": RED, "line": {"width": 1.5, "color": "#ffffff"}}
-TEACHER = {"symbol": "x", "size": 12, "color": GREY, "line": {"width": 1.5, "color": "#ffffff"}}
+WINNER = {"symbol": "star", "size": 18, "color": RED, "line": {"width": 1.5, "color": HALO}}
+TEACHER = {"symbol": "x", "size": 12, "color": GREY, "line": {"width": 1.5, "color": HALO}}
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 
 
@@ -39,7 +40,12 @@ def style(figure: go.Figure, height: int = 430) -> go.Figure:
         hovermode="closest",
         bargap=0.35,
     )
-    axis = {"gridcolor": "rgba(138,145,156,0.25)", "zeroline": False, "automargin": True, "title_standoff": 10}
+    axis = {
+        "gridcolor": "rgba(138,145,156,0.25)",
+        "zeroline": False,
+        "automargin": True,
+        "title": {"standoff": 10, "font": {"size": 13}},
+    }
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
     return figure
@@ -76,26 +82,33 @@ def candidate_traces(rows: Sequence[Row], x: str, y: str) -> list[go.Scatter]:
         if not picked:
             continue
         word = name.split()[0]
+        # The legend shows the shape alone: a colour there would stand for an episode.
+        traces.append(legend_entry(name, {"symbol": symbol, "size": size, "color": GREY}))
         fields = ("number", "episode", "loss", "latency_ms", "reward")
         traces.append(
             go.Scatter(
                 x=[row[x] for row in picked],
                 y=[row[y] for row in picked],
                 mode="markers",
-                name=name,
+                showlegend=False,
                 marker={
                     "symbol": symbol,
                     "size": size,
                     "color": [row["episode"] for row in picked],
                     "coloraxis": "coloraxis",
                     "opacity": 0.9,
-                    "line": {"width": 1, "color": "rgba(255,255,255,0.7)"},
+                    "line": {"width": 1, "color": HALO},
                 },
                 customdata=[[text(row["arch"]), word, *(row.get(name) for name in fields)] for row in picked],
                 hovertemplate=hover,
             )
         )
     return traces
+
+
+def legend_entry(name: str, marker: Row, group: str = "") -> go.Scatter:
+    """A line of the legend without points of its own; clicking it hides what shares its group."""
+    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, legendgroup=group)
 
 
 def winner_trace(row: Row, x: str, y: str) -> go.Scatter:
@@ -149,7 +162,11 @@ def search_rewards(journal: Sequence[Row], results: Row) -> go.Figure:
     for row in [row for row in rows if row["arch"] == results.get("winner")][:1]:
         figure.add_trace(winner_trace(row, "number", "reward"))
     style(figure, 360).update_layout(coloraxis=episode_colours(rows))
-    figure.update_xaxes(title_text="candidate, in order of evaluation", tickformat="d")
+    figure.update_xaxes(
+        title_text="candidate, in order of evaluation",
+        tickformat="d",
+        range=[-1, max((row["number"] for row in rows), default=0) + 1],
+    )
     figure.update_yaxes(title_text="reward (Eq. 4)")
     return figure
 
@@ -168,7 +185,7 @@ def latency_scatter(table: Sequence[Row], results: Row, winner: str | None) -> g
         colour = DEPTH_COLOURS[place % len(DEPTH_COLOURS)]
         for source, marker in (
             ("predicted", {"size": 4, "color": colour, "opacity": 0.4}),
-            ("measured", {"size": 9, "color": colour, "line": {"width": 1, "color": "#ffffff"}}),
+            ("measured", {"size": 9, "color": colour, "line": {"width": 1, "color": HALO}}),
         ):
             rows = [row for row in table if row["layers"] == depth and row["source"] == source]
             figure.add_scatter(
@@ -181,13 +198,9 @@ def latency_scatter(table: Sequence[Row], results: Row, winner: str | None) -> g
                 customdata=[[text(row["arch"]), source] for row in rows],
                 hovertemplate="<b>%{customdata[0]}</b><br>%{x:.2f} M parameters<br>%{y:.3f} ms, %{customdata[1]}<extra></extra>",
             )
-        key = {"size": 9, "color": colour}
-        figure.add_scatter(
-            x=[None], y=[None], mode="markers", marker=key, name=f"{depth} layers", legendgroup=str(depth)
-        )
+        figure.add_trace(legend_entry(f"{depth} layers", {"size": 9, "color": colour}, str(depth)))
     for name, size, opacity in (("measured", 9, 1.0), ("predicted", 4, 0.7)):
-        key = {"size": size, "color": GREY, "opacity": opacity}
-        figure.add_scatter(x=[None], y=[None], mode="markers", marker=key, name=name)
+        figure.add_trace(legend_entry(name, {"size": size, "color": GREY, "opacity": opacity}))
     mark_teacher_and_winner(figure, table, results, winner)
     style(figure, 500).update_layout(legend={"itemsizing": "trace"})
     figure.update_xaxes(title_text="parameters, embeddings included (millions)")
@@ -227,7 +240,7 @@ def training_curve(history: Sequence[Row]) -> go.Figure:
     line = {"color": BLUE, "width": 2.5}
     hover = "%{x:.2f} M tokens<br>loss %{y:.4f}<extra></extra>"
     figure.add_scatter(
-        x=tokens, y=losses, line=raw, opacity=0.35, name="training loss", row=1, col=1, hovertemplate=hover
+        x=tokens, y=losses, line=raw, opacity=0.45, name="training loss", row=1, col=1, hovertemplate=hover
     )
     figure.add_scatter(x=tokens, y=smoothed(losses), line=line, name="running mean", row=1, col=1, hovertemplate=hover)
     figure.add_scatter(
@@ -241,10 +254,11 @@ def training_curve(history: Sequence[Row]) -> go.Figure:
         row=2,
         col=1,
     )
-    style(figure, 470)
+    style(figure, 430).update_layout(showlegend=False)
     figure.update_yaxes(title_text="training loss", row=1, col=1)
-    figure.update_yaxes(title_text="explained variance", tickformat=".2f", row=2, col=1)
+    figure.update_yaxes(title_text="explained variance", row=2, col=1)
     figure.update_xaxes(title_text="training tokens (millions)", row=2, col=1)
+    figure.update_xaxes(rangemode="tozero")
     return figure
 
 
@@ -272,7 +286,9 @@ def layer_bars(stages: dict[str, dict[str, float]]) -> go.Figure:
     return figure
 
 
-def speed_bars(rows: Sequence[Row], value: str, low: str, high: str, title: str, unit: str) -> go.Figure:
+def speed_bars(
+    rows: Sequence[Row], value: str, low: str, high: str, title: str, show: Callable[[Any], str]
+) -> go.Figure:
     """Horizontal bars, the first row on top; whiskers reach from `low` to `high`.
 
     Args:
@@ -281,39 +297,38 @@ def speed_bars(rows: Sequence[Row], value: str, low: str, high: str, title: str,
         low: field where the whisker starts.
         high: field where the whisker ends.
         title: of the axis, with its unit.
-        unit: shown after each number.
+        show: writes a number with its unit.
     """
     kept = known(rows, "name", value)
     best = fastest(kept)
-    lengths = [row[value] for row in kept]
+    names = [text(row["name"]).replace(" ", "<br>", 1) for row in kept]
+    # A whisker that was not measured has no length.
+    lows = [row[value] if row.get(low) is None else min(row[low], row[value]) for row in kept]
+    highs = [row[value] if row.get(high) is None else max(row[high], row[value]) for row in kept]
+    whiskers = {
+        "type": "data",
+        "symmetric": False,
+        "array": [end - row[value] for row, end in zip(kept, highs, strict=True)],
+        "arrayminus": [row[value] - start for row, start in zip(kept, lows, strict=True)],
+        "color": GREY,
+        "thickness": 2,
+        "width": 6,
+    }
     figure = go.Figure(
         go.Bar(
-            x=lengths,
-            y=[text(row["name"]).replace(" ", "<br>", 1) for row in kept],
+            x=[row[value] for row in kept],
+            y=names,
             orientation="h",
             marker={"color": [colour_of(row, best) for row in kept]},
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [max(0.0, (row.get(high) or row[value]) - row[value]) for row in kept],
-                "arrayminus": [max(0.0, row[value] - (row.get(low) or row[value])) for row in kept],
-                "color": GREY,
-                "thickness": 2,
-                "width": 6,
-            },
-            text=[f"<b>{row[value]:.3g}{unit}</b>" for row in kept],
-            textposition="inside",
-            insidetextanchor="start",
-            textangle=0,
-            textfont={"color": "#ffffff"},
-            customdata=[[text(row["name"]), row.get(low), row.get(high)] for row in kept],
-            hovertemplate="<b>%{customdata[0]}</b><br>%{x:.3g}"
-            + unit
-            + " (%{customdata[1]:.3g} to %{customdata[2]:.3g})<extra></extra>",
+            error_x=whiskers,
+            customdata=[[text(row["name"]), show(row[value]), show(row.get(low)), show(row.get(high))] for row in kept],
+            hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]} (%{customdata[2]} to %{customdata[3]})<extra></extra>",
         )
     )
-    style(figure, 110 + 52 * len(kept)).update_layout(showlegend=False)
-    figure.update_xaxes(title_text=title, rangemode="tozero")
+    labels = [f"  <b>{show(row[value])}</b>" for row in kept]
+    figure.add_scatter(x=highs, y=names, mode="text", text=labels, textposition="middle right", hoverinfo="skip")
+    style(figure, 90 + 50 * len(kept)).update_layout(showlegend=False)
+    figure.update_xaxes(title_text=title, range=[0, 1.4 * max(highs, default=1)])
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure
 

@@ -1,0 +1,120 @@
+"""How the report writes numbers: significant digits, units, and "not measured" where there is none."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jinja2 import Undefined
+
+from kdnas.arch import Arch
+from kdnas.errors import UsageError
+
+NOT_MEASURED = "not measured"
+NARROW = "\u202f"  # narrow no-break space: thousands
+NBSP = "\u00a0"
+
+
+def shown(render: Callable[[float], str], value: Any) -> str:
+    """A number as text; null, missing and NaN as "not measured"; anything else as it stands."""
+    if value is None or isinstance(value, Undefined) or (isinstance(value, float) and not math.isfinite(value)):
+        return NOT_MEASURED
+    return render(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def grouped(value: float) -> str:
+    """As in 10 000, with narrow spaces."""
+    return f"{value:,.0f}".replace(",", NARROW)
+
+
+def num(value: Any, unit: str = "") -> str:
+    """Three significant digits and the unit, as in `0.812 ms`."""
+
+    def render(number: float) -> str:
+        whole = len(str(int(abs(number)))) if abs(number) >= 1 else 0
+        digits = f"{number:.{3 - whole}f}" if 1 <= whole <= 3 else grouped(number) if whole else f"{number:.3g}"
+        return digits + (NBSP + unit if unit else "")
+
+    return shown(render, value)
+
+
+def milliseconds(value: Any) -> str:
+    """A latency, as in `0.812 ms`."""
+    return num(value, "ms")
+
+
+def fixed(value: Any, places: int = 3, unit: str = "") -> str:
+    """A fixed number of decimals, as for scores that are compared down a column."""
+    return shown(lambda number: f"{number:.{places}f}" + (NBSP + unit if unit else ""), value)
+
+
+def count(value: Any) -> str:
+    """A whole number with grouped thousands."""
+    return shown(grouped, value)
+
+
+def percent(value: Any) -> str:
+    """A share as a percentage."""
+    return shown(lambda number: f"{100 * number:.1f}{NBSP}%", value)
+
+
+def pct(value: Any) -> str:
+    """A value that is a percentage already."""
+    return shown(lambda number: f"{number:.1f}{NBSP}%", value)
+
+
+def million(value: Any) -> str:
+    """A count in millions."""
+    return shown(lambda number: f"{number / 1e6:.2f}{NBSP}M", value)
+
+
+def ratio(value: Any) -> str:
+    """A speed-up, as in `8.3×`."""
+    return shown(lambda number: f"{number:.2f}×" if number < 10 else f"{number:.1f}×", value)
+
+
+def sci(value: Any) -> str:
+    """A small difference, as in `2.4e-06`."""
+    return shown(lambda number: f"{number:.1e}", value)
+
+
+def minutes(value: Any) -> str:
+    """Seconds as minutes."""
+    return shown(lambda number: f"{number / 60:.1f}{NBSP}min", value)
+
+
+def plain(value: Any) -> str:
+    """Text, or "not measured"; a list by its length, which is what a label list is read for."""
+    if isinstance(value, list | tuple | Mapping):
+        return str(len(value))
+    return shown(str, value)
+
+
+def arch_name(value: Any) -> str:
+    """`L4-H12-D576-F768-gelu` of `4,12,576,768,gelu`; text of another form as it stands."""
+    try:
+        return Arch.parse(str(value)).name
+    except UsageError:
+        return plain(value)
+
+
+def settings(value: Any) -> str:
+    """A stage's configuration as indented JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "num": num,
+    "fixed": fixed,
+    "count": count,
+    "percent": percent,
+    "pct": pct,
+    "million": million,
+    "ratio": ratio,
+    "sci": sci,
+    "minutes": minutes,
+    "text": plain,
+    "arch": arch_name,
+    "settings": settings,
+    "pyrepr": repr,
+}
