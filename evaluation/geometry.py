@@ -1,0 +1,164 @@
+"""How close a student's space is to its teacher's on held-out sentences: explained variance and nearest neighbours."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evaluation.metrics import recall_at_k
+from kdnas.corpus import Corpus, Sentences, token_batches
+from kdnas.progress import stage
+from kdnas.teacher import load_encoder
+
+# Relative to the mean variance of a hidden dimension: enough for layer norm's exact linear dependence, no more.
+RIDGE = 1e-8
+
+
+class LinearFit:
+    """Least squares from X (N, D_S) to Y (N, D_T) with an intercept, from sums over batches, in float64.
+
+    Minimises |Y - X W - b|^2 + lambda |W|^2, lambda = ridge times the mean of the diagonal of the centred X'X.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.count = 0
+        self.gram = torch.zeros(inputs, inputs, dtype=torch.float64)
+        self.cross = torch.zeros(inputs, outputs, dtype=torch.float64)
+        self.sum_x = torch.zeros(inputs, dtype=torch.float64)
+        self.sum_y = torch.zeros(outputs, dtype=torch.float64)
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Add rows: x (N, D_S), y (N, D_T)."""
+        x, y = x.double(), y.double()
+        self.count += len(x)
+        self.gram += x.T @ x
+        self.cross += x.T @ y
+        self.sum_x += x.sum(0)
+        self.sum_y += y.sum(0)
+
+    def solve(self, ridge: float = RIDGE) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight (D_S, D_T) and intercept (D_T,), float64."""
+        mean_x, mean_y = self.sum_x / self.count, self.sum_y / self.count
+        gram = self.gram - self.count * torch.outer(mean_x, mean_x)
+        cross = self.cross - self.count * torch.outer(mean_x, mean_y)
+        gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+        weight = torch.linalg.solve(gram, cross)
+        return weight, mean_y - mean_x @ weight
+
+
+class VarianceMeter:
+    """Sums that give 1 - (squared error / variance) of each output dimension block."""
+
+    def __init__(self, outputs: int) -> None:
+        self.count = 0
+        self.error = torch.zeros(outputs, dtype=torch.float64)
+        self.sum = torch.zeros(outputs, dtype=torch.float64)
+        self.square = torch.zeros(outputs, dtype=torch.float64)
+
+    def add(self, truth: torch.Tensor, predicted: torch.Tensor) -> None:
+        """Add rows, both (N, D_T)."""
+        truth = truth.double()
+        self.count += len(truth)
+        self.error += (truth - predicted).square().sum(0)
+        self.sum += truth.sum(0)
+        self.square += truth.square().sum(0)
+
+    def explained(self, blocks: int) -> list[float]:
+        """Explained variance of each of `blocks` equal parts of the outputs: 1 - sum error / sum variance."""
+        variance = self.square - self.sum.square() / self.count
+        parts = zip(self.error.chunk(blocks), variance.chunk(blocks), strict=True)
+        return [float(1 - error.sum() / spread.sum()) for error, spread in parts]
+
+
+@dataclass(frozen=True)
+class Views:
+    """What both models make of one batch."""
+
+    places: np.ndarray  # (B,) places in the chosen sentences
+    student: torch.Tensor  # (N, D_S) last hidden states of the N real tokens
+    teacher: torch.Tensor  # (N, L_T * D_T) hidden states after each layer, side by side, of the same tokens
+    student_pooled: torch.Tensor  # (B, D_S) mean over real tokens, unit length
+    teacher_pooled: torch.Tensor  # (B, D_T)
+
+
+def geometry(
+    teacher: Path,
+    student: Path,
+    corpus: Corpus,
+    map_sentences: int,
+    sentences: int,
+    seed: int,
+    batch_tokens: int = 4096,
+) -> dict[str, Any]:
+    """Explained variance of the teacher's hidden states and recall@10 of its nearest neighbours.
+
+    A linear map from the student's last hidden state to every teacher layer is fitted on train sentences and scored
+    on validation sentences: 1 - |error|^2 / |teacher - its mean|^2 over real tokens. Never on padding.
+
+    Args:
+        teacher: model folder.
+        student: model folder; it must share the teacher's tokenizer.
+        corpus: gives the token ids of both splits.
+        map_sentences: train sentences of the linear map.
+        sentences: validation sentences of both measures; all where there are fewer.
+        seed: decides which sentences.
+        batch_tokens: padded tokens a batch.
+
+    Returns:
+        explained_variance (last teacher layer), explained_variance_layers, recall_at_10, sentences, map_sentences.
+    """
+    models = load_encoder(student), load_encoder(teacher)
+    layers, hidden = models[1].config.num_hidden_layers, models[1].config.hidden_size
+    train, held_out = (
+        choose(corpus.train, map_sentences, seed),
+        choose(corpus.validation, sentences, seed),
+    )
+    fit = LinearFit(models[0].config.hidden_size, layers * hidden)
+    meter = VarianceMeter(layers * hidden)
+    pooled = [np.zeros((len(held_out), model.config.hidden_size), dtype=np.float32) for model in models]
+    with stage("evaluate: geometry", len(train) + len(held_out)) as progress:
+        for view in views(*models, corpus.train, train, corpus.pad_id, batch_tokens):
+            fit.add(view.student, view.teacher)
+            progress.advance(len(view.places))
+        weight, intercept = fit.solve()
+        for view in views(*models, corpus.validation, held_out, corpus.pad_id, batch_tokens):
+            meter.add(view.teacher, view.student.double() @ weight + intercept)
+            pooled[0][view.places], pooled[1][view.places] = view.student_pooled, view.teacher_pooled
+            progress.advance(len(view.places))
+    explained = meter.explained(layers)
+    return {
+        "explained_variance": explained[-1],
+        "explained_variance_layers": {str(number): value for number, value in enumerate(explained, 1)},
+        "recall_at_10": recall_at_k(pooled[1], pooled[0], 10),
+        "sentences": len(held_out),
+        "map_sentences": len(train),
+    }
+
+
+def choose(split: Sentences, count: int, seed: int) -> np.ndarray:
+    """Places of `count` random sentences, sorted; all where there are fewer."""
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.choice(len(split), min(count, len(split)), replace=False))
+
+
+def views(
+    student: Any, teacher: Any, split: Sentences, chosen: np.ndarray, pad_id: int, batch_tokens: int
+) -> Iterator[Views]:
+    """What both models make of some sentences, batch by batch."""
+    for places in token_batches(split.lengths[chosen], batch_tokens, 0, 0):
+        ids, mask = map(torch.from_numpy, split.batch(chosen[places], pad_id))
+        with torch.inference_mode():
+            mine = student(input_ids=ids, attention_mask=mask).last_hidden_state
+            theirs = teacher(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[1:]
+            real = mask.bool()
+            tokens = torch.cat([state[real] for state in theirs], 1)
+            yield Views(places, mine[real], tokens, mean_pool(mine, mask), mean_pool(theirs[-1], mask))
+
+
+def mean_pool(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over real tokens, unit length: states (B, T, D), mask (B, T) -> (B, D)."""
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=-1)

@@ -1,0 +1,211 @@
+"""Hate, abuse and profanity (HAP): labelled texts from local files as a binary task."""
+
+import gzip
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evaluation.tasks import SPLITS, Task, normal_form, ordered, place_of
+from kdnas.artifact import file_sha256
+from kdnas.errors import UsageError
+
+LABELS = ["not-hap", "hap"]
+SUFFIXES = (".jsonl", ".jsonl.gz")
+SPLIT_NAMES = {"train": "train", "validation": "dev", "dev": "dev", "test": "test"}
+POSITIVE = {"1", "true", "yes", "hap", "hate", "hateful", "offensive", "offense", "abusive", "profane", "toxic"}
+NEGATIVE = {
+    "0",
+    "false",
+    "no",
+    "not-hap",
+    "none",
+    "neither",
+    "neutral",
+    "normal",
+    "other",
+    "clean",
+    "nohate",
+    "non-hate",
+}
+FORMS = "'tweet' and 'class' (0 hate, 1 offensive, 2 neither), or 'text' and 'label' (0, 1 or names)"
+NOTE = (
+    "HAP was not evaluated: give labelled texts with --hap PATH, a .jsonl[.gz] file or a folder of them with the "
+    f"columns {FORMS}, for example the set of Davidson et al. 2017"
+)
+
+Rows = list[tuple[str, int]]
+
+
+def hap_files(path: Path) -> list[Path]:
+    """The .jsonl and .jsonl.gz files that `--hap` stands for, sorted.
+
+    Raises:
+        UsageError: nothing there, or no such file in the folder.
+    """
+    if path.is_file():
+        if not path.name.endswith(SUFFIXES):
+            raise UsageError(f"--hap {path}: unknown kind of file; give {' or '.join(SUFFIXES)}")
+        return [path]
+    if not path.is_dir():
+        raise UsageError(f"--hap {path}: no such file or folder")
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.name.endswith(SUFFIXES))
+    if not files:
+        raise UsageError(f"--hap {path}: this folder has no {' or '.join(SUFFIXES)} file")
+    return files
+
+
+def hap_digest(path: Path) -> str:
+    """SHA-256 over the names and contents of the files: the path does not count."""
+    parts = [f"{file.name}:{file_sha256(file)}" for file in hap_files(path)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def read_hap(path: Path, seed: int, limit: int | None = None) -> Task:
+    """Read a HAP set.
+
+    Files named train, validation (or dev) and test, or `<anything>.train` and so on, are taken as splits. Without a
+    test file the validation file is the test; what is missing then is cut off by the hash of the text: one tenth of
+    train for dev, and 80/10/10 of everything where there is no test at all. Equal texts (but for case and white
+    space) are kept once: in test before dev before train.
+
+    Args:
+        path: file or folder.
+        seed: seed of the hash split and of the order.
+        limit: keep at most this many rows, by hash, in all; None keeps all.
+
+    Raises:
+        UsageError: missing, unknown columns or labels, not UTF-8, too few rows or one class only.
+    """
+    parts: dict[str, Rows] = {}
+    read = 0
+    for file in hap_files(path):
+        stem = file.name.removesuffix(".gz").removesuffix(".jsonl").lower()
+        rows = list(hap_rows(file))
+        read += len(rows)
+        parts.setdefault(SPLIT_NAMES.get(stem.rsplit(".", 1)[-1], "all"), []).extend(rows)
+    splits, how = _splits(parts, seed)
+    splits = _unique(splits)
+    kept = sum(map(len, splits.values()))
+    if limit is not None and limit < kept:
+        splits = {name: _sample(rows, round(limit * len(rows) / kept), seed) for name, rows in splits.items()}
+    counted = ", ".join(f"{len(splits[name])} {name}" for name in SPLITS)
+    notes = f"{how}; {read} rows read, {read - kept} repeated texts left out, used {counted}"
+    train, dev, test = (ordered(splits[name], seed) for name in SPLITS)
+    task = Task("hap", LABELS, train, dev, test, positive=1, notes=notes)
+    task.check(f"--hap {path}")
+    return task
+
+
+def _splits(parts: dict[str, Rows], seed: int) -> tuple[dict[str, Rows], str]:
+    """Rows of train, dev and test, and a line on how they came about."""
+    if "all" in parts or "train" not in parts or len(parts) == 1:
+        rows = [row for split in parts.values() for row in split]
+        names = {name: [row for row in rows if _share(row[0], seed) == name] for name in SPLITS}
+        return names, "split 80/10/10 by the hash of the text"
+    if "test" not in parts:
+        rest, how = {"test": parts["dev"]}, "the validation file is the test"
+    else:
+        rest, how = {"test": parts["test"]}, "the files' own test"
+    if "test" in parts and "dev" in parts:
+        return {"train": parts["train"], "dev": parts["dev"]} | rest, how + " and validation"
+    train = [row for row in parts["train"] if place_of(row[0], seed) >= 0.1]
+    dev = [row for row in parts["train"] if place_of(row[0], seed) < 0.1]
+    return {"train": train, "dev": dev} | rest, how + ", dev is a tenth of train by the hash of the text"
+
+
+def _share(text: str, seed: int) -> str:
+    place = place_of(text, seed)
+    return "dev" if place < 0.1 else "test" if place < 0.2 else "train"
+
+
+def _unique(splits: dict[str, Rows]) -> dict[str, Rows]:
+    """Each text once over all splits: in test before dev before train; of equal ones in a split, the first."""
+    seen: set[str] = set()
+    kept: dict[str, Rows] = {}
+    for name in ("test", "dev", "train"):
+        kept[name] = []
+        for text, label in splits[name]:
+            form = normal_form(text)
+            if form not in seen:
+                seen.add(form)
+                kept[name].append((text, label))
+    return kept
+
+
+def _sample(rows: Rows, count: int, seed: int) -> Rows:
+    split = ordered(rows, seed).first(count)
+    return list(zip(split.texts, split.labels, strict=True))
+
+
+def hap_rows(file: Path) -> Iterator[tuple[str, int]]:
+    """Text and 1 for HAP or 0, of each row of one file.
+
+    Raises:
+        UsageError: not UTF-8, not JSON lines, unknown columns or labels.
+    """
+    for number, line in _lines(file):
+        where = f"--hap {file}: line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"{where} is not valid JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise UsageError(f"{where} is not a JSON object")
+        if {"tweet", "class"} <= set(row):
+            text, label = row["tweet"], _davidson(row["class"], where)
+        elif {"text", "label"} <= set(row):
+            text, label = row["text"], _binary(row["label"], where)
+        else:
+            raise UsageError(f"{where} has the columns {', '.join(sorted(row)) or 'none'}; needed are {FORMS}")
+        if not isinstance(text, str):
+            raise UsageError(f"{where}: the text is not a string but {text!r:.60}")
+        if text.strip():
+            yield text, label
+
+
+def _davidson(value: Any, where: str) -> int:
+    if isinstance(value, bool) or str(value) not in ("0", "1", "2"):
+        raise UsageError(f"{where}: class is {value!r:.60}; allowed are 0 (hate), 1 (offensive) and 2 (neither)")
+    return int(str(value) != "2")
+
+
+def _binary(value: Any, where: str) -> int:
+    name = str(value).strip().lower().replace("_", "-").replace(" ", "-")
+    if name in POSITIVE:
+        return 1
+    if name in NEGATIVE:
+        return 0
+    raise UsageError(
+        f"{where}: label is {value!r:.60}; HAP is one of {', '.join(sorted(POSITIVE))}, "
+        f"and not HAP one of {', '.join(sorted(NEGATIVE))}"
+    )
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        with file.open("rb") as raw:
+            stream: Any = gzip.GzipFile(fileobj=raw) if file.suffix == ".gz" else raw
+            for number, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8"), 1):
+                if line.strip():
+                    yield number, line
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"--hap {file}: not UTF-8 near line {number + 1} ({error.reason}); convert it first"
+        ) from error
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise UsageError(f"--hap {file}: damaged archive after line {number} ({error})") from error
+    if not number:
+        raise UsageError(f"--hap {file}: the file is empty; needed are JSON lines with {FORMS}")
+
+
+def class_counts(task: Task) -> dict[str, dict[str, int]]:
+    """Rows of each class in each split, for the report."""
+    return {
+        name: {task.labels[place]: count for place, count in sorted(Counter(getattr(task, name).labels).items())}
+        for name in SPLITS
+    }

@@ -1,0 +1,59 @@
+"""What people read of an evaluation: the table on the terminal and the card of a classifier."""
+
+from typing import Any
+
+from evaluation.tasks import ROLES, Task
+
+
+def card(task: Task, record: dict[str, Any]) -> str:
+    """README.md of a classifier."""
+    rows = "\n".join(
+        f"| {name.replace('_', ' ')} | {record[name]:.4f} |"
+        for name in ("macro_f1", "accuracy", "binary_f1", "average_precision", "false_positive_rate")
+        if name in record
+    )
+    return f"""---
+library_name: transformers
+pipeline_tag: text-classification
+tags: [kdnas]
+---
+
+# A distilled encoder, fine-tuned for the {task.name} task
+
+Classes: {", ".join(f"`{label}`" for label in task.labels)}.
+
+| on {record["test_examples"]} test texts | |
+|---|---|
+{rows}
+
+Trained on {record["train_examples"]} texts (learning rate {record["learning_rate"]:g}, checkpoint of epoch
+{record["best_epoch"]} of {record["epochs"]}, chosen by macro-F1 on {record["dev_examples"]} dev texts, seed
+{record["seed"]}, texts cut at {record["seq_len"]} tokens, {record["precision"]} training).
+Splits: {task.notes}.
+
+Load it with `AutoModelForSequenceClassification.from_pretrained(folder)`.
+"""
+
+
+def show(results: dict[str, Any]) -> None:
+    """Print the figures as a small table on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("measure", "teacher", "student", "kept")
+    table.add_row("explained variance of hidden states", "", f"{results['explained_variance']:.4f}", "")
+    table.add_row("recall@10 of nearest neighbours", "", f"{results['recall_at_10']:.4f}", "")
+    for name in ("topic", "hap"):
+        task = results[name]
+        if task is not None:
+            kept = "" if task["retention"] is None else f"{100 * task['retention']:.1f} %"
+            table.add_row(f"{name}: {task['metric']}", f"{task['teacher']:.4f}", f"{task['student']:.4f}", kept)
+            for side in ("accuracy", "binary_f1", "average_precision", "false_positive_rate"):
+                if side in task:
+                    values = (f"{task[side][role]:.4f}" for role in ROLES)
+                    table.add_row(f"{name}: {side.replace('_', ' ')}", *values, "")
+    console = Console(stderr=True)
+    console.print(table)
+    for name in ("topic", "hap"):
+        if results[name] is None:
+            console.print(results[f"{name}_note"], highlight=False)

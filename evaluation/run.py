@@ -1,0 +1,297 @@
+"""`kdnas evaluate`: what a student keeps of its teacher, in geometry and on fine-tuned tasks."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from evaluation.hap import NOTE, class_counts, hap_digest, read_hap
+from evaluation.report import card, show
+from evaluation.tasks import ROLES, Task
+from evaluation.topic import topic_task
+from kdnas.artifact import MANIFEST, Artifact, build, file_sha256, fsync_folder, to_json, write_json
+from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.errors import UsageError
+from kdnas.progress import say, stage
+from kdnas.teacher import MODEL_TYPES, Teacher, resolve_teacher
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How much is measured.
+
+    Args:
+        hap: labelled texts, a .jsonl[.gz] file or a folder of them: `tweet` and `class`, or `text` and `label`.
+        minutes: time for everything; turned into examples and epochs by measured throughput.
+        seed: of samples, splits, heads, dropout and order.
+        sentences: validation sentences of explained variance and recall@10.
+        map_sentences: train sentences of the linear map from student to teacher.
+        topics: most frequent topics of the corpus that the topic task takes.
+        topic_train: train and dev sentences a topic, at most.
+        topic_test: test sentences a topic, at most.
+        hap_examples: HAP rows in all, at most; null takes all.
+        epochs: passes with each learning rate over all rows; null plans them from the minutes.
+        teacher_learning_rates: candidates, the first is taken where time allows one.
+        student_learning_rates: the same for the student; small models want larger ones.
+        batch_tokens: padded tokens a training batch.
+    """
+
+    hap: Path | None = None
+    minutes: float = 5.0
+    seed: int = 0
+    sentences: int = 4000
+    map_sentences: int = 3000
+    topics: int = 12
+    topic_train: int = 400
+    topic_test: int = 150
+    hap_examples: int | None = None
+    epochs: int | None = None
+    teacher_learning_rates: tuple[float, ...] = (1e-4, 5e-5)
+    student_learning_rates: tuple[float, ...] = (2e-4, 4e-4)
+    batch_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        bounds = {"sentences": 100, "map_sentences": 100, "topics": 2, "topic_train": 20, "topic_test": 5}
+        for name, least in (bounds | {"batch_tokens": 128, "hap_examples": 100, "epochs": 1}).items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} is {value}; at least {least} is needed")
+        if not self.minutes > 0:
+            raise UsageError(f"minutes is {self.minutes}; more than 0 is needed")
+        for name in ("teacher_learning_rates", "student_learning_rates"):
+            rates = getattr(self, name)
+            if not rates or not all(0 < rate < 1 for rate in rates):
+                raise UsageError(f"{name} is {list(rates)}; give one or more numbers between 0 and 1")
+
+
+def evaluate(
+    student: Path,
+    options: EvaluationOptions = EvaluationOptions(),
+    teacher: str = "builtin:minilm-l6",
+    corpus: str = "builtin:pydocs",
+    text: TextOptions = TextOptions(),
+    home: Path = Path("artifacts"),
+) -> None:
+    """Compare a student with its teacher and print where the results are.
+
+    Args:
+        student: a Hugging Face folder of the student, or a finished distill or refine artifact.
+        options: how much is measured.
+        teacher: hub id, folder or builtin:minilm-l6.
+        corpus: hub id, .jsonl, .parquet or .txt file, or builtin:pydocs.
+        text: how the corpus is read.
+        home: root of artifacts.
+    """
+    if options.hap is not None:
+        read_hap(options.hap, options.seed, options.hap_examples)  # a wrong file must not cost hours first
+    model, digest = resolve_student(student)
+    resolved = resolve_teacher(teacher)
+    artifact = run_evaluation(home, resolved, build_corpus(home, corpus, text, resolved), model, digest, options)
+    show(artifact.results)
+    print(artifact.path)
+
+
+def resolve_student(path: Path) -> tuple[Path, str]:
+    """Folder and digest of a student.
+
+    Args:
+        path: a Hugging Face folder, or an artifact that has one in `student/`.
+
+    Raises:
+        UsageError: nothing that can be loaded is there.
+    """
+    if (path / MANIFEST).is_file() and (path / "student").is_dir():
+        Artifact.load(path)
+        path = path / "student"
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (path / name).is_file():
+            raise UsageError(
+                f"student '{path}': {path / name} is missing; give a Hugging Face folder of an encoder, "
+                "or what `kdnas distill` or `kdnas refine` printed"
+            )
+    names = ("model.safetensors", "config.json", "tokenizer.json")
+    return path, sha256("".join(file_sha256(path / name) for name in names).encode()).hexdigest()
+
+
+def run_evaluation(
+    home: Path, teacher: Teacher, corpus: Corpus, student: Path, student_digest: str, options: EvaluationOptions
+) -> Artifact:
+    """Measure geometry, the topic task and, where asked, HAP; each finished part survives a kill.
+
+    Args:
+        home: root of artifacts.
+        teacher: fine-tuned in the same way; its classifiers are not kept.
+        corpus: gives held-out sentences and topics.
+        student: Hugging Face folder of the encoder.
+        student_digest: digest of the student's files.
+        options: how much is measured.
+
+    Raises:
+        UsageError: the HAP set or the student cannot be used.
+    """
+    hap = read_hap(options.hap, options.seed, options.hap_examples) if options.hap is not None else None
+    label = _check_student(student, teacher)
+    inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "student": student_digest}
+    if options.hap is not None:
+        inputs["hap"] = hap_digest(options.hap)
+    # Where the HAP set lies does not decide the result, what is in it does.
+    config = {name: value for name, value in to_json(options).items() if name != "hap"}
+    evaluation = _Evaluation(teacher.path, student, corpus, hap, options)
+    return build(home, "evaluation", label, config, inputs, evaluation.work)
+
+
+def _check_student(student: Path, teacher: Teacher) -> str:
+    """A label for the student, after checking that it is an encoder that reads the teacher's tokens."""
+    resolve_student(student)
+    try:
+        config = json.loads((student / "config.json").read_text())
+    except ValueError as error:
+        raise UsageError(f"student '{student}': config.json is not valid JSON ({error})") from error
+    if config.get("model_type") not in MODEL_TYPES:
+        raise UsageError(
+            f"student '{student}': its model_type is '{config.get('model_type')}'; supported are {', '.join(MODEL_TYPES)}"
+        )
+    if _vocabulary(student) != _vocabulary(teacher.path):
+        raise UsageError(
+            f"student '{student}': its tokenizer has another vocabulary than teacher '{teacher.spec}'; hidden states "
+            "are compared token by token, give the teacher that it was distilled from"
+        )
+    shape = (config[name] for name in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size"))
+    return "L{}-H{}-D{}-F{}-{}".format(*shape, config["hidden_act"])
+
+
+def _vocabulary(model: Path) -> dict[str, int]:
+    from tokenizers import Tokenizer
+
+    return dict(Tokenizer.from_file(str(model / "tokenizer.json")).get_vocab())
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """One evaluation: parts that are measured one after the other, each kept as parts/NAME.json once finished."""
+
+    teacher: Path
+    student: Path
+    corpus: Corpus
+    hap: Task | None
+    options: EvaluationOptions
+
+    @property
+    def seq_len(self) -> int:
+        return int(self.corpus.artifact.manifest["config"]["text"]["seq_len"])
+
+    def work(self, folder: Path) -> dict[str, Any]:
+        """Measure what is missing in the working folder and put all together."""
+        (folder / "parts").mkdir(exist_ok=True)
+        options = self.options
+        topic, topic_note = topic_task(
+            self.corpus, options.topics, options.topic_train, options.topic_test, options.seed
+        )
+        if topic is None:
+            say(f"evaluate: {topic_note}")
+        tasks = [task for task in (topic, self.hap) if task is not None]
+        geometry = _part(folder, "geometry", self._geometry)
+        # Geometry takes what it needs, and at least half of the time stays for the tasks.
+        left = options.minutes * 60 - min(geometry["seconds"], options.minutes * 30)
+        results = {**geometry, "topic": None, "topic_note": topic_note, "hap": None, "hap_note": NOTE}
+        for task in tasks:
+            results[task.name] = self._task(folder, task, left / len(tasks))
+        if self.hap is not None:
+            results["hap_note"] = self.hap.notes
+        write_json(folder / "evaluation.json", results)
+        return results
+
+    def _geometry(self) -> dict[str, Any]:
+        from evaluation.geometry import geometry
+
+        start, options = time.monotonic(), self.options
+        found = geometry(
+            self.teacher, self.student, self.corpus, options.map_sentences, options.sentences, options.seed
+        )
+        return found | {"seconds": round(time.monotonic() - start, 1)}
+
+    def _task(self, folder: Path, task: Task, seconds: float) -> dict[str, Any]:
+        """Fine-tune teacher and student with one plan and compare them."""
+        from evaluation.metrics import retention
+
+        plan = _part(folder, f"{task.name}-plan", lambda: self._plan(task, seconds))
+        runs = {
+            role: _part(folder, f"{task.name}-{role}", partial(self._run, folder, task, role, plan)) for role in ROLES
+        }
+        teacher, student = (runs[role]["macro_f1"] for role in ROLES)
+        sides: dict[str, Any] = {
+            name: {role: runs[role][name] for role in ROLES}
+            for name in ("accuracy", "binary_f1", "average_precision", "false_positive_rate")
+            if name in runs["teacher"]
+        }
+        return {
+            "labels": task.labels,
+            "metric": "macro-F1",
+            "teacher": teacher,
+            "student": student,
+            "retention": retention(teacher, student),
+            **sides,
+            "train_examples": runs["student"]["train_examples"],
+            "dev_examples": runs["student"]["dev_examples"],
+            "test_examples": runs["student"]["test_examples"],
+            "classes": class_counts(task),
+            "splits": task.notes,
+            "seconds": round(sum(run["seconds"] for run in runs.values()), 1),
+            "plan": plan,
+            "runs": runs,
+        }
+
+    def _rates(self, role: str) -> list[float]:
+        options = self.options
+        return list(options.teacher_learning_rates if role == "teacher" else options.student_learning_rates)
+
+    def _plan(self, task: Task, seconds: float) -> dict[str, Any]:
+        from evaluation.budget import make_plan, throughput
+
+        options = self.options
+        rates = min(len(self._rates(role)) for role in ROLES)
+        speeds: dict[str, float] = {}
+        if options.epochs is None:
+            for role, path in zip(ROLES, (self.teacher, self.student), strict=True):
+                speeds[role] = throughput(path, task, options.seed, self.seq_len, options.batch_tokens)
+        plan = make_plan(task, list(speeds.values()), seconds, rates, options.epochs)
+        return asdict(plan) | {
+            "available_train_examples": len(task.train),
+            "budget_seconds": round(seconds, 1) if options.epochs is None else None,
+            "examples_per_second": {role: round(speed, 1) for role, speed in speeds.items()},
+        }
+
+    def _run(self, folder: Path, task: Task, role: str, plan: dict[str, Any]) -> dict[str, Any]:
+        """Fine-tune one model on one task; the student's classifier is kept."""
+        from evaluation.finetune import Plan, finetune, save_classifier
+
+        path, options = getattr(self, role), self.options
+        given = Plan(**{name: plan[name] for name in Plan.__dataclass_fields__})
+        total = given.train_examples * given.epochs * given.learning_rates
+        with stage(f"evaluate: {task.name}, {role}", total) as progress:
+            model, record = finetune(
+                path, task, given, self._rates(role), options.seed, self.seq_len, options.batch_tokens, progress
+            )
+        if role == "student":
+            # Renamed into place before the part is written: a part that exists has its classifier.
+            final = folder / "classifiers" / task.name
+            scratch = final.with_name(f"{task.name}.tmp")
+            for left_over in (scratch, final):
+                shutil.rmtree(left_over, ignore_errors=True)
+            save_classifier(model, path, scratch, card(task, record))
+            scratch.rename(final)
+            fsync_folder(final.parent)
+        return record
+
+
+def _part(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A part that an earlier run finished, or a new one, written atomically."""
+    file = folder / "parts" / f"{name}.json"
+    if not file.exists():
+        write_json(file, make())
+    return dict(json.loads(file.read_text()))

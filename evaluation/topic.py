@@ -1,0 +1,80 @@
+"""The topic task, made of a corpus that has topics: which package a docstring sentence is from."""
+
+from collections import Counter, defaultdict
+
+from evaluation.tasks import Split, Task, ordered, place_of
+from kdnas.corpus import Corpus
+
+LEAST_TRAIN, LEAST_TEST = 20, 5
+DEV_SHARE, MOST_DEV_SHARE = 0.15, 0.3
+
+Row = tuple[str, str]  # text, group
+
+
+def topic_task(corpus: Corpus, topics: int, train_cap: int, test_cap: int, seed: int) -> tuple[Task | None, str]:
+    """The topic task, or None and the reason why this corpus has none.
+
+    The test rows come from the corpus's validation split, which shares no group (module) with train. The dev rows are
+    whole groups cut off train, chosen by hash, so that dev measures what test does.
+
+    Args:
+        corpus: any; a topic needs at least 20 train and 5 validation sentences.
+        topics: the most frequent so many topics are used.
+        train_cap: at most this many train and dev sentences a topic.
+        test_cap: at most this many test sentences a topic.
+        seed: decides which sentences are kept and which groups are dev.
+    """
+    train_rows, test_rows = _by_topic(corpus, "train"), _by_topic(corpus, "validation")
+    sizes = Counter({topic: len(rows) for topic, rows in train_rows.items() if len(rows) >= LEAST_TRAIN})
+    usable = [topic for topic in sizes if topic and len(test_rows.get(topic, [])) >= LEAST_TEST]
+    labels = sorted(sorted(usable, key=lambda topic: (-sizes[topic], topic))[:topics])
+    if len(labels) < 2:
+        return None, (
+            f"no topic task: {len(labels)} topics have at least {LEAST_TRAIN} train and {LEAST_TEST} validation "
+            "sentences in this corpus, two are needed; name a column of class labels with --text.topic"
+        )
+    splits: dict[str, list[tuple[str, int]]] = {"train": [], "dev": [], "test": []}
+    for place, topic in enumerate(labels):
+        kept = sorted(train_rows[topic], key=lambda row: (place_of(row[0], seed), row[0]))[:train_cap]
+        dev_texts = _dev_texts(kept, seed)
+        for text, _ in kept:
+            splits["dev" if text in dev_texts else "train"].append((text, place))
+        tests: Split = ordered([(text, place) for text, _ in test_rows[topic]], seed).first(test_cap)
+        splits["test"] += zip(tests.texts, tests.labels, strict=True)
+    notes = (
+        f"{len(labels)} most frequent topics of the corpus; at most {train_cap} train and dev and {test_cap} test "
+        "sentences each; test: the corpus's validation groups; dev: groups cut off train"
+    )
+    train, dev, test = (ordered(rows, seed) for rows in splits.values())
+    task = Task("topic", labels, train, dev, test, notes=notes)
+    task.check("the topic task of this corpus")
+    return task, notes
+
+
+def _by_topic(corpus: Corpus, split: str) -> dict[str, list[Row]]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(corpus.artifact.path / f"{split}.parquet", columns=["text", "topic", "group"])
+    rows: dict[str, list[Row]] = defaultdict(list)
+    for text, topic, group in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
+        rows[topic].append((text, group))
+    return rows
+
+
+def _dev_texts(rows: list[Row], seed: int) -> set[str]:
+    """Texts of about DEV_SHARE of one topic's rows: whole groups in the order of their hash, while they fit.
+
+    A topic whose groups are all too large (one module only) gives single sentences instead.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for text, group in rows:
+        groups[group].append(text)
+    chosen: set[str] = set()
+    for group in sorted(groups, key=lambda name: (place_of(name, seed), name)):
+        if len(chosen) >= DEV_SHARE * len(rows):
+            break
+        if len(chosen) + len(groups[group]) <= MOST_DEV_SHARE * len(rows):
+            chosen.update(groups[group])
+    if not chosen:
+        chosen = {text for text, _ in rows[: max(1, round(DEV_SHARE * len(rows)))]}
+    return chosen
