@@ -62,6 +62,9 @@ def save_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Opti
     """
     root = folder / FOLDER
     root.mkdir(exist_ok=True)
+    final = root / f"step-{position.step:09d}"
+    if final.exists():  # written or checked by this run: damaged ones are removed on load
+        return
     writing = root / "writing"
     shutil.rmtree(writing, ignore_errors=True)
     writing.mkdir()
@@ -77,8 +80,6 @@ def save_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Opti
     state = {key: value for key, value in vars(position).items() if key != "rng"}
     record = {"position": state, "sha256": file_sha256(file)}
     write_json(writing / "position.json", {**record, "digest": digest_of(record)})
-    final = root / f"step-{position.step:09d}"
-    shutil.rmtree(final, ignore_errors=True)
     os.rename(writing, final)
     fsync_folder(root)
     for old in _checkpoints(folder)[KEPT:]:

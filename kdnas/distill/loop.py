@@ -89,15 +89,26 @@ def train_step(
     Returns:
         Loss of each part, (n_parts,), detached.
     """
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    losses = backward(objective, accelerator, batch)
+    update(optimizer, lr)
+    return losses
+
+
+def backward(objective: nn.Module, accelerator: Accelerator, batch: Batch) -> Tensor:
+    """Loss of each part, (n_parts,); their mean's gradients are clipped and left on the parameters."""
     with accelerator.autocast():
         losses: Tensor = objective(*batch)
     accelerator.backward(losses.mean())
     accelerator.clip_grad_norm_(objective.parameters(), CLIP_NORM)
+    return losses.detach()
+
+
+def update(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Move the weights by the gradients on them, and clear those."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return losses.detach()
 
 
 def epoch_batches(sentences: Sentences, options: LoopOptions, epoch: int) -> list[np.ndarray]:
@@ -195,8 +206,9 @@ def train(
                 epoch, place, indices = next(batches)
                 batch = to_tensors(sentences, indices, pad_id, accelerator.device)
                 lr = options.peak_lr * lr_share(step, steps, options.warmup_share)
-                saver.whole = False  # from here to the end of the step the weights and the position disagree
-                losses = train_step(objective, optimizer, accelerator, batch, lr)
+                losses = backward(objective, accelerator, batch)
+                saver.whole = False  # until the position is advanced too, weights and position disagree
+                update(optimizer, lr)
                 position.advance(epoch, place + 1, int(sentences.lengths[indices].sum()), time.perf_counter() - start)
                 if position.step % options.log_every == 0 or position.step == steps:
                     loss = _finite(losses, position.step)

@@ -1,0 +1,151 @@
+"""MiniLM-v2 (arXiv 2012.15828; arXiv 2303.09639, Eq. 5 and 6): the student's last layer imitates relations of a teacher layer."""
+
+from math import gcd, sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kdnas.distill.hidden_state import first_layers
+from kdnas.errors import UsageError
+
+PUBLISHED_HEADS = 48
+RELATIONS = ("QQ", "KK", "VV")
+
+
+def resolve_relation_heads(relation_heads: int | None, student_hidden: int, teacher_hidden: int) -> int:
+    """Check a number of relation heads, or pick one.
+
+    Args:
+        relation_heads: must divide both widths; None takes 48, or the largest common divisor below it.
+        student_hidden: D_S.
+        teacher_hidden: D_T.
+
+    Raises:
+        UsageError: it does not divide both widths; the message lists what does.
+    """
+    common = gcd(student_hidden, teacher_hidden)
+    valid = [heads for heads in range(1, common + 1) if common % heads == 0]
+    if relation_heads is None:
+        return max(heads for heads in valid if heads <= PUBLISHED_HEADS)
+    if relation_heads not in valid:
+        raise UsageError(
+            f"relation_heads is {relation_heads}, which does not divide both the student's hidden size "
+            f"{student_hidden} and the teacher's {teacher_hidden}; valid counts: {', '.join(map(str, valid))}"
+        )
+    return relation_heads
+
+
+def resolve_teacher_layer(teacher_layer: int | None, teacher_layers: int) -> int:
+    """Check the imitated teacher layer, 1-based; None takes the last but one, as published (11 of 12).
+
+    Raises:
+        UsageError: the teacher has no such layer.
+    """
+    if teacher_layer is None:
+        return max(1, teacher_layers - 1)
+    if not 1 <= teacher_layer <= teacher_layers:
+        raise UsageError(f"teacher_layer is {teacher_layer}; this teacher's layers are 1 to {teacher_layers}")
+    return teacher_layer
+
+
+def relation_logits(vectors: Tensor, heads: int, mask: Tensor) -> Tensor:
+    """Log of Eq. 6, log softmax(A A' / sqrt(d_r)), in float32, with padded keys left out.
+
+    Args:
+        vectors: queries, keys or values of all attention heads side by side, (B, T, D).
+        heads: relation heads; d_r = D / heads.
+        mask: (B, T), 1 at real tokens.
+
+    Returns:
+        (B, heads, T, T), over the last axis.
+    """
+    batch, seq_len, width = vectors.shape
+    parts = vectors.float().view(batch, seq_len, heads, width // heads).transpose(1, 2)
+    scores = parts @ parts.transpose(-1, -2) / sqrt(width // heads)
+    # Finite, so that 0 * (log p - log q) at a padded key is 0 and not NaN.
+    scores = scores.masked_fill(~mask.bool()[:, None, None, :], torch.finfo(scores.dtype).min / 2)
+    return F.log_softmax(scores, dim=-1)
+
+
+def relation_loss(teacher: Tensor, student: Tensor, heads: int, mask: Tensor) -> Tensor:
+    """Eq. 5 for one relation: KL(teacher || student), averaged over relation heads and real query positions.
+
+    Args:
+        teacher: (B, T, D_T).
+        student: (B, T, D_S).
+        heads: relation heads, dividing both widths.
+        mask: (B, T), 1 at real tokens.
+
+    Returns:
+        A scalar, in float32.
+    """
+    with torch.autocast(teacher.device.type, enabled=False):
+        with torch.no_grad():
+            target = relation_logits(teacher, heads, mask)
+            share = target.exp()
+        divergence = (share * (target - relation_logits(student, heads, mask))).sum(-1)  # (B, heads, T)
+        real = mask.float()
+        return (divergence.mean(1) * real).sum() / real.sum()
+
+
+class QueriesKeysValues(nn.Module):
+    """Queries, keys and values of one layer; nothing after them is computed.
+
+    BERT, RoBERTa and XLM-RoBERTa all apply the three maps to the layer below's output, as it is.
+
+    Args:
+        encoder: encoder without pooler; its weights are shared, not copied.
+        layer: 1-based.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, layer: int) -> None:
+        super().__init__()
+        self.below = first_layers(encoder, layer - 1)
+        self.attention = encoder.encoder.layer[layer - 1].attention.self
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Three tensors (B, T, D), from ids and mask (B, T)."""
+        states = self.below(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.attention.query(states), self.attention.key(states), self.attention.value(states)
+
+
+class RelationObjective(nn.Module):
+    """Student, frozen teacher and MiniLM-v2's loss as one module; its parameters are the student's.
+
+    What follows the values in the student's last layer gets no gradient, as in the publication: it keeps the weights
+    that the hidden-state stage gave it.
+
+    Args:
+        student: encoder without pooler.
+        teacher: encoder without pooler; not a submodule, so nothing trains or saves it.
+        teacher_layer: imitated layer, 1-based.
+        relation_heads: from `resolve_relation_heads`.
+    """
+
+    name = "minilm-v2"
+
+    def __init__(
+        self, student: PreTrainedModel, teacher: PreTrainedModel, teacher_layer: int, relation_heads: int
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.relation_heads = relation_heads
+        # In tuples: these share weights, and must not appear in the state or the parameters a second time.
+        self._views = (
+            QueriesKeysValues(student, student.config.num_hidden_layers),
+            QueriesKeysValues(teacher, teacher_layer),
+        )
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Loss of QQ, KK and VV, (3,), from ids and mask (B, T)."""
+        student, teacher = self._views
+        with torch.inference_mode():
+            targets = teacher(input_ids, attention_mask)
+        outputs = student(input_ids, attention_mask)
+        losses = [
+            relation_loss(target, output, self.relation_heads, attention_mask)
+            for target, output in zip(targets, outputs, strict=True)
+        ]
+        return torch.stack(losses)

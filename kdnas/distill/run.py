@@ -1,0 +1,181 @@
+"""`kdnas distill` and `kdnas refine`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kdnas.arch import Arch
+from kdnas.artifact import MANIFEST, Artifact, build, digest_of, file_sha256
+from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.distill.mapping import require_no_deeper
+from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
+from kdnas.errors import UsageError
+from kdnas.teacher import Teacher, load_config, resolve_teacher
+
+STAGES = ("distill", "refine")
+# Float32 weights and two moments, in the two checkpoints that are kept and the one being written; then the student.
+COPIES_ON_DISK = 3 * 3 + 1
+
+
+def run_distill(home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, options: DistillOptions) -> Artifact:
+    """Distil the teacher's hidden states into a new student (Eq. 1 and 2).
+
+    Args:
+        home: root of artifacts.
+        teacher: the frozen teacher.
+        corpus: sentences, tokenised for this teacher.
+        arch: the student's shape.
+        options: how to train.
+
+    Returns:
+        Artifact with `student/`, `projections.safetensors` and `history.jsonl`.
+
+    Raises:
+        UsageError: the student is deeper than its teacher.
+    """
+    require_no_deeper(arch.layers, teacher.layers)
+
+    def work(folder: Path) -> dict[str, Any]:
+        from kdnas.distill.stages import distill_into
+
+        return distill_into(folder, teacher, corpus, arch, options)
+
+    return build(
+        home,
+        "distill",
+        f"{teacher.label}-{arch.name}",
+        {"arch": str(arch), **_deciding(options)},
+        {"teacher": teacher.digest, "corpus": corpus.digest},
+        work,
+        _needed_bytes(arch, teacher),
+    )
+
+
+def run_refine(
+    home: Path, teacher: Teacher, corpus: Corpus, student: Path, student_digest: str, options: RefineOptions
+) -> Artifact:
+    """Refine a student by MiniLM-v2 (Eq. 5 and 6).
+
+    Args:
+        home: root of artifacts.
+        teacher: the frozen teacher.
+        corpus: sentences, tokenised for this teacher.
+        student: Hugging Face folder of the student.
+        student_digest: changes when the student does.
+        options: how to train.
+
+    Returns:
+        Artifact with `student/` and `history.jsonl`.
+
+    Raises:
+        UsageError: no student there, another vocabulary than the teacher's, or relation heads that do not divide.
+    """
+    from kdnas.distill.relation import resolve_relation_heads, resolve_teacher_layer
+    from kdnas.student import arch_of
+
+    if not (student / "config.json").is_file() or not (student / "model.safetensors").is_file():
+        raise UsageError(f"student '{student}': no config.json and model.safetensors here; give a distilled student")
+    config = load_config(student)
+    if config.vocab_size != teacher.config["vocab_size"]:
+        raise UsageError(
+            f"student '{student}' has a vocabulary of {config.vocab_size}, teacher '{teacher.spec}' one of "
+            f"{teacher.config['vocab_size']}; give the teacher that it was distilled from"
+        )
+    arch = arch_of(config)
+    resolve_relation_heads(options.relation_heads, arch.hidden, teacher.hidden)
+    resolve_teacher_layer(options.teacher_layer, teacher.layers)
+
+    def work(folder: Path) -> dict[str, Any]:
+        from kdnas.distill.stages import refine_into
+
+        return refine_into(folder, teacher, corpus, student, options)
+
+    return build(
+        home,
+        "refine",
+        f"{teacher.label}-{arch.name}",
+        _deciding(options),
+        {"teacher": teacher.digest, "corpus": corpus.digest, "student": student_digest},
+        work,
+        _needed_bytes(arch, teacher),
+    )
+
+
+def find_student(path: Path) -> tuple[Path, str]:
+    """Folder and digest of a student, given its artifact's folder, the `student` folder in it, or any model folder.
+
+    Raises:
+        UsageError: no student there.
+    """
+    for root in (path, path.parent):
+        if (root / MANIFEST).is_file() and (root == path or path.name == "student"):
+            artifact = Artifact.load(root)
+            if artifact.manifest["kind"] not in STAGES:
+                raise UsageError(
+                    f"student '{path}': a '{artifact.manifest['kind']}' artifact; give a distilled student"
+                )
+            return root / "student", artifact.digest
+    files = [path / "config.json", path / "model.safetensors"]
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise UsageError(f"student '{path}': {missing[0]} is missing; give the folder that `kdnas distill` printed")
+    return path, digest_of([file_sha256(file) for file in files])
+
+
+def _deciding(options: LoopOptions) -> dict[str, Any]:
+    """The options that decide the result: how often checkpoints are written does not."""
+    return {key: value for key, value in asdict(options).items() if key != "checkpoint_seconds"}
+
+
+def _needed_bytes(arch: Arch, teacher: Teacher) -> int:
+    embeddings = (teacher.config["vocab_size"] + teacher.config["max_position_embeddings"]) * arch.hidden
+    return 4 * COPIES_ON_DISK * (embeddings + arch.layer_parameters)
+
+
+def distill(
+    options: DistillOptions,
+    arch: str,
+    teacher: str = "builtin:minilm-l6",
+    corpus: str = "builtin:pydocs",
+    text: TextOptions = TextOptions(),
+    home: Path = Path("artifacts"),
+) -> None:
+    """Distil a student's hidden states from its teacher's.
+
+    Args:
+        options: how to train.
+        arch: layers,heads,hidden,ffn,activation of the student, as in 4,12,576,768,gelu.
+        teacher: `builtin:minilm-l6`, a folder, or a hub id.
+        corpus: `builtin:pydocs`, a local file, or a hub id.
+        text: how the corpus is read.
+        home: root of all artifacts.
+    """
+    shape = Arch.parse(arch)
+    resolved = resolve_teacher(teacher)
+    require_no_deeper(shape.layers, resolved.layers)  # before the corpus is built
+    built = build_corpus(home, corpus, text, resolved)
+    print(run_distill(home, resolved, built, shape, options).path)
+
+
+def refine(
+    options: RefineOptions,
+    student: Path,
+    teacher: str = "builtin:minilm-l6",
+    corpus: str = "builtin:pydocs",
+    text: TextOptions = TextOptions(),
+    home: Path = Path("artifacts"),
+) -> None:
+    """Refine a distilled student by the relations of MiniLM-v2.
+
+    Args:
+        options: how to train.
+        student: folder that `kdnas distill` printed, or a Hugging Face folder of a student.
+        teacher: the student's teacher: `builtin:minilm-l6`, a folder, or a hub id.
+        corpus: `builtin:pydocs`, a local file, or a hub id.
+        text: how the corpus is read.
+        home: root of all artifacts.
+    """
+    folder, digest = find_student(student)
+    resolved = resolve_teacher(teacher)
+    built = build_corpus(home, corpus, text, resolved)
+    print(run_refine(home, resolved, built, folder, digest, options).path)

@@ -1,0 +1,176 @@
+"""The work of the two training stages, inside an artifact's working folder."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kdnas.arch import Arch
+from kdnas.artifact import read_jsonl, write_json
+from kdnas.corpus import Corpus
+from kdnas.distill.checkpoint import Position, load_checkpoint, remove_checkpoints
+from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates, teacher_layer_variance
+from kdnas.distill.loop import (
+    epoch_batches,
+    make_accelerator,
+    make_optimizer,
+    resolve_precision,
+    seconds_per_step,
+    to_tensors,
+    train,
+    use_all_cores,
+)
+from kdnas.distill.mapping import layer_pairs
+from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
+from kdnas.distill.relation import RelationObjective, resolve_relation_heads, resolve_teacher_layer
+from kdnas.distill.student_folder import save_student
+from kdnas.distill.validation import hidden_state_figures, relation_figures, sample_batches
+from kdnas.progress import say
+from kdnas.student import arch_of, student_from_teacher
+from kdnas.teacher import Teacher, load_encoder
+
+VARIANCE_SENTENCES = 1000
+WARM_BATCHES, TIMED_BATCHES = 3, 9
+RESULTS = "results.json"  # written when all files are: what a run killed after that returns
+
+Objective = HiddenStateObjective | RelationObjective
+Validate = Callable[[], dict[str, Any]]
+
+
+def distill_into(folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, options: DistillOptions) -> dict[str, Any]:
+    """Distil hidden states into a new student; `student/` and `projections.safetensors` are in `folder` afterwards."""
+    finished = _finished(folder)
+    if finished is not None:
+        return finished
+    use_all_cores()
+    accelerator = make_accelerator(options.precision)
+    encoder = load_encoder(teacher.path).to(accelerator.device)
+    pairs = layer_pairs(arch.layers, teacher.layers, options.mapping)
+    states = TeacherStates(encoder, [layer for _, layer in pairs])
+    with accelerator.autocast():
+        by_layer = teacher_layer_variance(
+            states,
+            sample_batches(corpus.train, VARIANCE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device),
+        )
+    variance = torch.tensor([by_layer[layer] for _, layer in pairs])
+    student = student_from_teacher(arch, encoder, options.seed)
+    loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, variance if options.normalise else None)
+    objective = HiddenStateObjective(student, states, loss).to(accelerator.device)
+    held_out = sample_batches(
+        corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, encoder.device
+    )
+    results = _fit(
+        folder, objective, corpus, options, lambda: hidden_state_figures(objective, held_out, accelerator, variance)
+    )
+    results |= {"teacher_layers_used": states.layers, "mapping": options.mapping, "pairs": pairs}
+    projections = {name: value.contiguous().cpu() for name, value in loss.state_dict().items()}
+    _save_tensors(folder / "projections.safetensors", projections)
+    return _finish(folder, objective, teacher, corpus, results)
+
+
+def refine_into(
+    folder: Path, teacher: Teacher, corpus: Corpus, student: Path, options: RefineOptions
+) -> dict[str, Any]:
+    """Refine a student by MiniLM-v2; `student/` is in `folder` afterwards."""
+    finished = _finished(folder)
+    if finished is not None:
+        return finished
+    use_all_cores()
+    torch.manual_seed(options.seed)
+    accelerator = make_accelerator(options.precision)
+    encoder = load_encoder(teacher.path).to(accelerator.device)
+    model = load_encoder(student).requires_grad_(True).to(accelerator.device)
+    layer = resolve_teacher_layer(options.teacher_layer, teacher.layers)
+    heads = resolve_relation_heads(options.relation_heads, model.config.hidden_size, teacher.hidden)
+    objective = RelationObjective(model, encoder, layer, heads)
+    held_out = sample_batches(
+        corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, encoder.device
+    )
+    results = _fit(folder, objective, corpus, options, lambda: relation_figures(objective, held_out, accelerator))
+    results |= {"teacher_layers_used": [layer], "relation_heads": heads}
+    return _finish(folder, objective, teacher, corpus, results)
+
+
+def _fit(
+    folder: Path, objective: Objective, corpus: Corpus, options: LoopOptions, validate: Validate
+) -> dict[str, Any]:
+    """Plan, train (on from a checkpoint where there is one) and return the figures of the manifest."""
+    objective.student.train(options.dropout)
+    sentences = corpus.train
+    steps = _planned_steps(folder, objective, corpus, options, validate)
+    optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay)
+    position = load_checkpoint(folder, objective, optimizer) or Position()
+    title = "distil" if isinstance(objective, HiddenStateObjective) else "refine"
+    position = train(objective, optimizer, sentences, corpus.pad_id, options, steps, folder, position, validate, title)
+    last = [row for row in read_jsonl(folder / "history.jsonl") if row["kind"] == "validation"][-1]
+    student = objective.student
+    return {
+        "arch": str(arch_of(student.config)),
+        "objective": objective.name,
+        "steps": position.step,
+        "tokens": position.tokens,
+        "epochs": position.epoch + position.place / len(epoch_batches(sentences, options, position.epoch)),
+        "tokens_per_second": round(position.tokens / position.seconds, 1),
+        "precision": resolve_precision(options.precision),
+        "validation_loss": last["validation_loss"],
+        "explained_variance": last["explained_variance"],
+        "explained_variance_layers": last["layers"],
+        "parameters_millions": sum(parameter.numel() for parameter in student.parameters()) / 1e6,
+    }
+
+
+def _planned_steps(folder: Path, objective: Objective, corpus: Corpus, options: LoopOptions, validate: Validate) -> int:
+    """Number of updates: given, or what fits into `minutes`; decided once and kept in plan.json over restarts."""
+    path = folder / "plan.json"
+    if path.exists():
+        return int(json.loads(path.read_text())["steps"])
+    if options.steps is not None:
+        write_json(path, {"steps": options.steps})
+        return options.steps
+    start = time.monotonic()
+    chosen = epoch_batches(corpus.train, options, 0)[: WARM_BATCHES + TIMED_BATCHES]
+    device = next(objective.parameters()).device
+    batches = (to_tensors(corpus.train, indices, corpus.pad_id, device) for indices in chosen)
+    warm = min(WARM_BATCHES, len(chosen) - 1)
+    step_seconds = seconds_per_step(objective, batches, options, warm, limit_seconds=min(20, 6 * options.minutes))
+    validation_start = time.monotonic()
+    validate()
+    validation_seconds = time.monotonic() - validation_start
+    left = options.minutes * 60 - (time.monotonic() - start) - (options.validations + 1) * validation_seconds
+    steps = max(1, int(left / step_seconds))
+    write_json(path, {"steps": steps, "seconds_per_step": step_seconds, "validation_seconds": validation_seconds})
+    say(f"{steps} steps of {step_seconds:.2f} s fit into {options.minutes:g} minutes")
+    return steps
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(tensors, temporary)
+    os.replace(temporary, path)
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """Figures of a run that was killed between its last file and its publication."""
+    path = folder / RESULTS
+    if not path.exists():
+        return None
+    remove_checkpoints(folder)
+    results: dict[str, Any] = json.loads(path.read_text())
+    return results
+
+
+def _finish(
+    folder: Path, objective: Objective, teacher: Teacher, corpus: Corpus, results: dict[str, Any]
+) -> dict[str, Any]:
+    source = str(corpus.artifact.manifest["config"]["source"])
+    name = Path(source).name if Path(source).exists() else source
+    save_student(folder / "student", objective.student.cpu(), teacher, name, results)
+    write_json(folder / RESULTS, results)
+    remove_checkpoints(folder)
+    return results

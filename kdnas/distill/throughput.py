@@ -1,0 +1,84 @@
+"""Training throughput, measured: what a plan's hours are made of."""
+
+import time
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates
+from kdnas.distill.loop import Batch, make_accelerator, make_optimizer, train_step, use_all_cores
+from kdnas.distill.mapping import Mapping, layer_pairs
+from kdnas.distill.relation import RelationObjective, resolve_relation_heads, resolve_teacher_layer
+from kdnas.errors import UsageError
+
+OBJECTIVES = ("hidden-state", "minilm-v2")
+WARM_STEPS = 2
+
+
+def make_objective(
+    teacher: PreTrainedModel, student: PreTrainedModel, objective: str
+) -> HiddenStateObjective | RelationObjective:
+    """The objective with its published settings, for timing.
+
+    Raises:
+        UsageError: an unknown objective, or a student deeper than its teacher.
+    """
+    if objective == "hidden-state":
+        pairs = layer_pairs(student.config.num_hidden_layers, teacher.config.num_hidden_layers, Mapping.UNIFORM_LAST)
+        loss = HiddenStateLoss(pairs, student.config.hidden_size, teacher.config.hidden_size, None)
+        return HiddenStateObjective(student, TeacherStates(teacher, [layer for _, layer in pairs]), loss)
+    if objective == "minilm-v2":
+        heads = resolve_relation_heads(None, student.config.hidden_size, teacher.config.hidden_size)
+        return RelationObjective(student, teacher, resolve_teacher_layer(None, teacher.config.num_hidden_layers), heads)
+    raise UsageError(f"objective '{objective}': allowed are {', '.join(OBJECTIVES)}")
+
+
+def measure_tokens_per_second(
+    teacher_model: PreTrainedModel,
+    student_model: PreTrainedModel,
+    objective: str,
+    batch_tokens: int,
+    seconds: float,
+    seq_len: int = 64,
+    precision: str = "auto",
+) -> float:
+    """Tokens a second of real training steps on random token ids. The student's weights change.
+
+    Args:
+        teacher_model: may be randomly initialised; it is not changed.
+        student_model: trained for these steps.
+        objective: `hidden-state` or `minilm-v2`.
+        batch_tokens: tokens a batch.
+        seconds: how long to measure, after two warm-up steps; one step is timed at least.
+        seq_len: tokens a sentence.
+        precision: `auto`, `bf16` or `f32`.
+    """
+    use_all_cores()
+    teacher_model.requires_grad_(False).eval()
+    student_model.requires_grad_(True).eval()
+    accelerator = make_accelerator(precision)
+    module = make_objective(teacher_model, student_model, objective).to(accelerator.device)
+    teacher_model.to(accelerator.device)
+    optimizer = make_optimizer(module, 1e-5)
+    batch = _random_batch(student_model, batch_tokens, seq_len, accelerator.device)
+    for _ in range(WARM_STEPS):
+        _timed_step(module, optimizer, accelerator, batch)
+    spent, steps = 0.0, 0
+    while steps == 0 or spent < seconds:
+        spent += _timed_step(module, optimizer, accelerator, batch)
+        steps += 1
+    return steps * batch[0].numel() / spent
+
+
+def _random_batch(model: PreTrainedModel, batch_tokens: int, seq_len: int, device: torch.device) -> Batch:
+    low, high = min(10, model.config.vocab_size - 1), model.config.vocab_size
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(low, high, (max(1, batch_tokens // seq_len), seq_len), generator=generator).to(device)
+    return ids, torch.ones_like(ids)
+
+
+def _timed_step(module: nn.Module, optimizer: torch.optim.Optimizer, accelerator: object, batch: Batch) -> float:
+    start = time.perf_counter()
+    float(train_step(module, optimizer, accelerator, batch, 1e-5).sum())
+    return time.perf_counter() - start
