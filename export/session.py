@@ -59,7 +59,7 @@ class Session:
         if self.threads < 1:
             raise UsageError(f"threads is {threads}; at least 1 is needed")
         self.form = choose_form(self.path, settings["forms"], form)
-        self._tokenizer = _load_tokenizer(self.path / "tokenizer.json", self.max_seq_len)
+        self._tokenizer = read_tokenizer(self.path / "tokenizer.json", self.max_seq_len)
         self._run = load_engine(self.path / FORMS[self.form], self.form, TASKS[self.task], self.threads)
 
     def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ class Session:
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut at `max_seq_len`."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        return token_ids(self._tokenizer, texts)
 
     def predict(self, texts: list[str], batch_tokens: int = 4096) -> np.ndarray:
         """Probabilities or embeddings of texts, in their order whatever the batches.
@@ -138,7 +138,12 @@ def choose_form(path: Path, present: Iterable[str], form: str | None) -> str:
     return form
 
 
-def _load_tokenizer(file: Path, max_seq_len: int) -> Any:
+def read_tokenizer(file: Path, max_seq_len: int) -> Any:
+    """A `tokenizers.Tokenizer` that cuts at `max_seq_len` and never pads.
+
+    Raises:
+        UsageError: the file is missing or damaged.
+    """
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises plain Exception for a missing or damaged file
@@ -146,6 +151,11 @@ def _load_tokenizer(file: Path, max_seq_len: int) -> Any:
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_seq_len)
     return tokenizer
+
+
+def token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Ids of each text, special tokens included."""
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
 
 
 def load_engine(graph: Path, form: str, output: str, threads: int) -> Engine:

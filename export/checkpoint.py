@@ -1,0 +1,148 @@
+"""What is exported: a Hugging Face folder, its task and labels, loaded whole or refused."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdnas.artifact import MANIFEST
+from kdnas.errors import UsageError
+from kdnas.teacher import load_tokenizer, resolve_teacher
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+LONGEST = 512
+# Heads that are not exported, and what an encoder was trained with that feature extraction does not need.
+OTHER_HEADS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder that can be exported.
+
+    Args:
+        path: the folder.
+        config: its config.json.
+        digest: SHA-256 over weights, configuration and tokenizer.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    digest: str
+
+    @property
+    def task(self) -> str:
+        """`text-classification` for a *ForSequenceClassification, else `feature-extraction`."""
+        classifier = any(name.endswith("ForSequenceClassification") for name in self.config.get("architectures") or [])
+        return "text-classification" if classifier else "feature-extraction"
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names in the order of the logits; empty for an encoder."""
+        if self.task == "feature-extraction":
+            return []
+        names = self.config.get("id2label") or {str(number): f"LABEL_{number}" for number in range(2)}
+        return [str(names[key]) for key in sorted(names, key=int)]
+
+    @property
+    def pad_id(self) -> int:
+        return int(self.config.get("pad_token_id") or 0)
+
+    @property
+    def max_seq_len(self) -> int:
+        """Tokens that the positions allow, at most 512. RoBERTa counts positions from pad_id + 1."""
+        positions = int(self.config["max_position_embeddings"])
+        return min(LONGEST, positions if self.config["model_type"] == "bert" else positions - self.pad_id - 1)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a session must know, without the forms."""
+        return {
+            "schema": 1,
+            "task": self.task,
+            "labels": self.labels,
+            "hidden": int(self.config["hidden_size"]),
+            "max_seq_len": self.max_seq_len,
+            "pad_id": self.pad_id,
+        }
+
+
+def open_checkpoint(spec: str) -> Checkpoint:
+    """Find a model and check its kind, weights and tokenizer.
+
+    Args:
+        spec: a Hugging Face folder, the artifact of `kdnas distill` or `refine`, a hub id or `builtin:minilm-l6`.
+
+    Raises:
+        UsageError: not found, not of a supported kind, without safetensors or tokenizer, or with a head that is not
+            exported.
+    """
+    folder = Path(spec)
+    if (folder / MANIFEST).is_file() and (folder / "student").is_dir():
+        spec = str(folder / "student")
+    try:
+        found = resolve_teacher(spec)
+    except UsageError as error:
+        raise UsageError(str(error).replace("teacher", "model", 1)) from error
+    head = next((name for name in found.config.get("architectures") or [] if name.endswith(OTHER_HEADS)), None)
+    if head is not None:
+        raise UsageError(f"model '{spec}': {head} is not exported; give an encoder or a *ForSequenceClassification")
+    checkpoint = Checkpoint(found.path, found.config, found.digest)
+    if checkpoint.task == "text-classification":
+        _require_single_label(spec, checkpoint)
+    return checkpoint
+
+
+def _require_single_label(spec: str, checkpoint: Checkpoint) -> None:
+    """Refuse what a softmax over labels would misread."""
+    kind = checkpoint.config.get("problem_type") or "single_label_classification"
+    if kind != "single_label_classification" or len(checkpoint.labels) < 2:
+        raise UsageError(
+            f"model '{spec}': {kind} with {len(checkpoint.labels)} labels; exported are single-label classifiers of at "
+            "least two labels (problem_type and id2label in config.json)"
+        )
+
+
+def load_model(checkpoint: Checkpoint) -> Any:
+    """The PyTorch model in float32, frozen, in evaluation mode; an encoder comes without pooler.
+
+    Raises:
+        UsageError: the file lacks weights, so that some would be random, or the shapes differ from the configuration.
+    """
+    import torch
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    options: dict[str, Any] = {
+        "use_safetensors": True,
+        "local_files_only": True,
+        "trust_remote_code": False,
+        "dtype": torch.float32,
+        "output_loading_info": True,
+    }
+    try:
+        if checkpoint.task == "text-classification":
+            model, info = AutoModelForSequenceClassification.from_pretrained(checkpoint.path, **options)
+        else:
+            model, info = AutoModel.from_pretrained(checkpoint.path, add_pooling_layer=False, **options)
+    except (RuntimeError, ValueError) as error:  # mismatched sizes, an unknown activation
+        first = str(error).strip().splitlines()[0]
+        raise UsageError(f"model '{checkpoint.path}': cannot be loaded ({first}); check its config.json") from error
+    if info["missing_keys"]:
+        lacking = ", ".join(sorted(info["missing_keys"])[:3])
+        raise UsageError(
+            f"model '{checkpoint.path}': its model.safetensors lacks {len(info['missing_keys'])} weights ({lacking}, "
+            f"...) of a {type(model).__name__}; they would be random. Fine-tune it first, or mend config.json"
+        )
+    return model.requires_grad_(False).eval()
+
+
+def copy_description(checkpoint: Checkpoint, folder: Path) -> None:
+    """Copy config.json and the tokenizer; files that a fast tokenizer can do without are made where they lack."""
+    shutil.copyfile(checkpoint.path / "config.json", folder / "config.json")
+    made = folder / "tokenizer.made"
+    for name in TOKENIZER_FILES:
+        if not (checkpoint.path / name).is_file() and not made.is_dir():
+            load_tokenizer(checkpoint.path).save_pretrained(made)
+        source = checkpoint.path / name if (checkpoint.path / name).is_file() else made / name
+        if source.is_file():
+            shutil.copyfile(source, folder / name)
+    shutil.rmtree(made, ignore_errors=True)

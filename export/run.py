@@ -1,0 +1,199 @@
+"""Export: one model folder to ONNX, OpenVINO float32 and OpenVINO int8, each compared with PyTorch."""
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.card import write_card
+from export.checkpoint import Checkpoint, copy_description, load_model, open_checkpoint
+from export.onnx_form import write_onnx
+from export.openvino_form import write_int8, write_openvino
+from export.parity import compare, require_bound, spread_over_lengths, torch_outputs
+from export.session import FORMS, SETTINGS, TASKS, load_engine, read_tokenizer, token_ids
+from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl, write_json
+from kdnas.corpus import Corpus, Sentences, TextOptions, build_corpus
+from kdnas.environment import default_threads
+from kdnas.errors import UsageError
+from kdnas.progress import stage
+from kdnas.teacher import resolve_teacher
+
+LOG = "forms.jsonl"
+ORDER = ("onnxruntime-f32", "openvino-f32", "openvino-int8")  # int8 is made from float32
+NOT_A_FORM = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a model is exported.
+
+    Args:
+        calibration_sentences: sentences of the corpus's train split on which the int8 form's ranges are measured.
+        parity_sentences: held-out sentences of all lengths on which every form is compared with PyTorch.
+        float_bound: largest difference of a float32 form from PyTorch, absolute up to 1 and relative beyond.
+        seed: chooses the calibration sentences.
+    """
+
+    calibration_sentences: int = 300
+    parity_sentences: int = 200
+    float_bound: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("calibration_sentences", "parity_sentences"):
+            if getattr(self, name) < 8:
+                raise UsageError(f"{name} is {getattr(self, name)}; at least 8 are needed")
+        if not 0 < self.float_bound < 1:
+            raise UsageError(f"float_bound is {self.float_bound}; allowed is between 0 and 1")
+
+
+def export(
+    model: str,
+    options: ExportOptions = ExportOptions(),
+    corpus: str = "builtin:pydocs",
+    text: TextOptions = TextOptions(),
+    home: Path = Path("artifacts"),
+) -> None:
+    """Write ONNX and OpenVINO forms of a model, each checked against PyTorch.
+
+    Args:
+        model: Hugging Face folder of an encoder or a sequence classifier (BERT, RoBERTa, XLM-RoBERTa), the artifact of
+            `kdnas distill` or `kdnas refine`, a hub id, or `builtin:minilm-l6`.
+        options: how.
+        corpus: sentences for calibration and parity: `builtin:pydocs`, a file or a hub id.
+        text: how the corpus is read.
+        home: root of artifacts.
+    """
+    checkpoint = open_checkpoint(model)
+    built = build_corpus(home, corpus, text, resolve_teacher(str(checkpoint.path)))
+    print(run_export(home, checkpoint.path, checkpoint.digest, built, options).path)
+
+
+def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, options: ExportOptions) -> Artifact:
+    """Export a model, or return the finished export of it.
+
+    Args:
+        home: root of artifacts.
+        model: Hugging Face folder of an encoder or a sequence classifier.
+        model_digest: its identity in the manifest.
+        corpus: calibration takes sentences of its train split, parity of its validation split.
+
+    Raises:
+        UsageError: the model is not of a supported kind or lacks weights.
+        BoundError: a float32 form differs from PyTorch beyond the bound.
+    """
+    checkpoint = open_checkpoint(str(model))
+    label = model.parent.name if model.name == "student" else model.name
+    inputs = {"model": model_digest, "corpus": corpus.digest}
+    # Weights are written four times (float32 twice, int8, scratch).
+    needed = 50_000_000 + 4 * (checkpoint.path / "model.safetensors").stat().st_size
+    config = {"options": options, "task": checkpoint.task}
+
+    def work(folder: Path) -> dict[str, Any]:
+        return _work(folder, label, checkpoint, corpus, options)
+
+    return build(home, "export", label, config, inputs, work, needed)
+
+
+def _work(folder: Path, name: str, checkpoint: Checkpoint, corpus: Corpus, options: ExportOptions) -> dict[str, Any]:
+    copy_description(checkpoint, folder)
+    tokenizer = read_tokenizer(folder / "tokenizer.json", checkpoint.max_seq_len)
+    finished = {row["form"]: row for row in read_jsonl(folder / LOG)}
+    with stage("export", len(ORDER) + 1, len(finished)) as progress, quiet():
+        model = load_model(checkpoint)
+        rows = parity_rows(corpus.validation, tokenizer, options.parity_sentences, checkpoint.max_seq_len)
+        reference = torch_outputs(model, checkpoint.task, rows)
+        progress.advance(note="PyTorch's answers")
+        for form in ORDER:
+            if form in finished:
+                continue
+            graph = folder / FORMS[form]
+            start = time.monotonic()
+            calibration = calibration_rows(corpus.train, tokenizer, options)
+            _write(form, model, checkpoint.task, calibration, folder)
+            seconds = round(time.monotonic() - start, 1)
+            run = load_engine(graph, form, TASKS[checkpoint.task], default_threads())
+            found = compare(run, checkpoint.task, rows, reference, checkpoint.pad_id, checkpoint.max_seq_len)
+            if form.endswith("-f32"):
+                require_bound(form, found, options.float_bound)
+            size_mb = round(sum(file.stat().st_size for file in graph.parent.iterdir()) / 1e6, 2)
+            finished[form] = {"form": form, **found, "size_mb": size_mb, "seconds": seconds}
+            append_jsonl(folder / LOG, finished[form])
+            progress.advance(note=form)
+    return _describe(folder, name, checkpoint, finished, len(rows))
+
+
+def _write(form: str, model: Any, task: str, calibration: list[list[int]], folder: Path) -> None:
+    """Write one form beside its place, then rename: a killed export leaves no half form under a final name."""
+    final = (folder / FORMS[form]).parent
+    scratch = folder / f"{form}.scratch"
+    for left in (final, scratch):
+        shutil.rmtree(left, ignore_errors=True)
+    if form == "openvino-int8":
+        write_int8((folder / FORMS["openvino-f32"]).parent, task, calibration, scratch)
+    else:
+        (write_onnx if form.startswith("onnx") else write_openvino)(model, task, scratch)
+    for file in scratch.iterdir():  # the tokenizer lies once, above the forms
+        if file.name in NOT_A_FORM:
+            file.unlink()
+    final.parent.mkdir(exist_ok=True)
+    os.rename(scratch, final)
+
+
+def _describe(
+    folder: Path, name: str, checkpoint: Checkpoint, finished: dict[str, dict[str, Any]], sentences: int
+) -> dict[str, Any]:
+    settings = {**checkpoint.settings, "forms": [form for form in FORMS if form in finished]}
+    values = max(row["max_abs_value"] for row in finished.values())
+    forms = {form: {key: value for key, value in finished[form].items() if key != "form"} for form in settings["forms"]}
+    results = {"task": checkpoint.task, "forms": forms, "sentences": sentences, "max_abs_value": values}
+    write_card(folder, name, settings, results)
+    write_json(folder / SETTINGS, settings)
+    return results
+
+
+def calibration_rows(sentences: Sentences, tokenizer: Any, options: ExportOptions) -> list[list[int]]:
+    """Token ids of random sentences, sorted by length; the same for the same seed."""
+    count = min(options.calibration_sentences, len(sentences))
+    chosen = np.random.default_rng(options.seed).choice(len(sentences), count, replace=False)
+    texts = sentences.texts
+    return sorted(token_ids(tokenizer, [texts[int(index)] for index in chosen]), key=len)
+
+
+def parity_rows(sentences: Sentences, tokenizer: Any, count: int, max_seq_len: int) -> list[list[int]]:
+    """Token ids of held-out sentences of all lengths, and two joined texts that reach half and all of the positions."""
+    texts = sentences.texts
+    chosen = spread_over_lengths(sentences.lengths, count)
+    rows = token_ids(tokenizer, [texts[index] for index in chosen] + [" ".join(texts[:max_seq_len])])
+    joined = rows.pop()
+    return [*rows, [*joined[: max_seq_len // 2 - 1], joined[-1]], joined]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporters' warnings, logs and bars off the terminal; what they find wrong, parity finds."""
+    import nncf  # noqa: F401  importing sets these loggers' levels: afterwards would be too late
+    import optimum.intel  # noqa: F401
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    loggers = [logging.getLogger(name) for name in ("transformers", "optimum", "nncf", "openvino", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
