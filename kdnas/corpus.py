@@ -355,11 +355,15 @@ def _lines(path: Path) -> Iterator[str]:
 def _hub_rows(source: str, text: TextOptions) -> Iterator[dict[str, Any]]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
+        if not constants.HF_HUB_OFFLINE:  # offline, a cached set may still load
+            HfApi().dataset_info(source, timeout=20)  # one quick try; load_dataset would retry, noisily, for half a minute
         rows = load_dataset(source, text.hub_config, split=text.hub_split, streaming=True)
         yield from rows
-    except DatasetNotFoundError as error:
+    except (DatasetNotFoundError, RepositoryNotFoundError) as error:
         raise UsageError(f"corpus '{source}': no such file here and no such data set on the hub") from error
     except ValueError as error:  # unknown configuration or split; the message lists the valid ones
         raise UsageError(f"corpus '{source}': {error}") from error

@@ -8,21 +8,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from evaluation.hap import read_hap
 from evaluation.run import EvaluationOptions, run_evaluation
 from export.run import ExportOptions, run_export
-from latency.run import LatencyOptions, build_table
-from latency.speed import SpeedOptions, run_speed
-
 from kdnas.arch import Arch, SearchSpace
 from kdnas.artifact import Artifact, digest_of, disk_errors, write_json
 from kdnas.corpus import TextOptions, build_corpus
-from kdnas.distill.run import DistillOptions, RefineOptions, run_distill, run_refine
+from kdnas.distill.options import DistillOptions, RefineOptions
+from kdnas.distill.run import run_distill, run_refine
 from kdnas.environment import host_line
 from kdnas.plan import print_plan
 from kdnas.progress import clock, say
 from kdnas.report import write_report
-from kdnas.search.run import SearchOptions, read_latencies, run_search
+from kdnas.search.options import SearchOptions
+from kdnas.search.run import read_latencies, run_search
 from kdnas.teacher import BUILTIN, resolve_teacher
+from latency.protocol import LatencyOptions
+from latency.run import build_table
+from latency.speed import SpeedOptions, run_speed
 
 
 @dataclass
@@ -78,9 +81,10 @@ def pipeline(
     if hap is not None:
         evaluation = replace(evaluation, hap=hap)
     if dry_run:
-        print_plan(teacher, text, space, latency, search, distill, refine)
+        print_plan(teacher, text, space, latency.minutes, search, distill, refine, home)
         return
-    require_hap(evaluation.hap)
+    if evaluation.hap is not None:
+        read_hap(evaluation.hap, evaluation.seed)  # refuse a wrong file now, not after half an hour of other work
     checked = resolve_teacher(teacher)
     cut = space.teachable(checked.layers)
     say(f"host: {host_line()}")
@@ -114,14 +118,6 @@ def pipeline(
         run.stage("classifier", lambda: run_export(home, folder, judged.digest, sentences, export))
     run.stage("speed", lambda: run_speed(home, checked, sentences, student, exported.path, speed))
     publish(home, run)
-
-
-def require_hap(path: Path | None) -> None:
-    """Refuse a wrong HAP set now, not after half an hour of other work."""
-    if path is not None:
-        from evaluation.hap import read_hap
-
-        read_hap(path)
 
 
 def publish(home: Path, run: Run) -> None:
