@@ -1,0 +1,65 @@
+"""The journal of a search: one append-only, fsynced line a finished candidate."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kdnas.arch import Arch, arch_id
+from kdnas.artifact import append_jsonl, read_jsonl
+
+FILE = "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One evaluated architecture.
+
+    Args:
+        number: its place in the search, from 0.
+        episode: from 0.
+        arch: what was evaluated.
+        explored: picked at random (exploration), not because the controller likes it.
+        loss: proxy loss on held-out sentences, as a share of the teacher's variance; None where it failed.
+        latency_ms: from the latency table.
+        reward: Eq. 4; None where it failed.
+        predicted_reward: what the controller had expected; None before it saw any result.
+        tokens: training tokens that it was distilled on.
+        seconds: wall time of its evaluation.
+        failed: why it has no loss, None for the others.
+    """
+
+    number: int
+    episode: int
+    arch: Arch
+    explored: bool
+    loss: float | None
+    latency_ms: float
+    reward: float | None
+    predicted_reward: float | None
+    tokens: int
+    seconds: float
+    failed: str | None = None
+
+
+def append(path: Path, candidate: Candidate) -> None:
+    """Write one candidate durably. Call `read` once before the first: it cuts off a torn last line."""
+    row = asdict(candidate) | {"arch": str(candidate.arch), "id": arch_id(candidate.arch)}
+    append_jsonl(path, row)
+
+
+def read(path: Path) -> list[Candidate]:
+    """All finished candidates, in order; an empty list where there is no journal yet."""
+    rows = []
+    for row in read_jsonl(path):
+        row.pop("id")
+        rows.append(Candidate(**row | {"arch": Arch.parse(row["arch"])}))
+    return rows
+
+
+def best(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The candidate with the highest reward, the faster one of equals; None where all failed."""
+    return max(
+        (candidate for candidate in candidates if candidate.reward is not None),
+        key=lambda candidate: (candidate.reward, -candidate.latency_ms),
+        default=None,
+    )

@@ -1,0 +1,216 @@
+"""Proxy distillation: every candidate is distilled for real, briefly, on the same batches (the paper's mini-KD)."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kdnas.arch import Arch, SearchSpace
+from kdnas.artifact import require_space
+from kdnas.corpus import Corpus, token_batches
+from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, teacher_layer_variance
+from kdnas.distill.loop import (
+    Batch,
+    lr_share,
+    make_accelerator,
+    make_optimizer,
+    resolve_precision,
+    train_step,
+    use_all_cores,
+)
+from kdnas.distill.mapping import Mapping, layer_pairs
+from kdnas.progress import say, stage
+from kdnas.search.options import ProxyOptions
+from kdnas.search.teacher_states import VARIANCE_TOKENS, CachedStates, Subset, cache_bytes
+from kdnas.student import student_from_teacher
+from kdnas.teacher import Teacher, load_encoder
+
+VALIDATION_BATCH_TOKENS = 4096
+CHECKED_EVERY = 20  # steps between two looks at whether the loss is still finite
+
+
+@dataclass(frozen=True)
+class ProxyResult:
+    """What proxy distillation says about an architecture.
+
+    Args:
+        loss: held-out loss, mean over layer pairs, as a share of the teacher's variance; NaN or infinite where it diverged.
+        tokens: real training tokens seen.
+    """
+
+    loss: float
+    tokens: int
+
+
+class LiveStates:
+    """States of a subset straight from the teacher, for sets too large to keep; otherwise as `CachedStates`."""
+
+    def __init__(self, subset: Subset, teacher: PreTrainedModel, pad_id: int) -> None:
+        self._subset, self._teacher, self._pad_id = subset, teacher, pad_id
+
+    def variance(self, layers: Sequence[int], limit: int = VARIANCE_TOKENS) -> dict[int, float]:
+        """Variance of each layer, of the first `limit` tokens or a little more."""
+        lengths = self._subset.lengths
+        count = min(len(lengths), int(np.searchsorted(np.cumsum(lengths), limit)) + 1)
+        batches = token_batches(lengths[:count], VALIDATION_BATCH_TOKENS, seed=0, epoch=0)
+        tensors = (self._subset.batch(places, self._pad_id, self._teacher.device) for places in batches)
+        return teacher_layer_variance(TeacherStates(self._teacher, layers), tensors)
+
+    def __call__(self, places: np.ndarray, mask: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+        """States of some layers, 1-based, each (B, T, D_T) float32."""
+        ids, mask = self._subset.batch(places, self._pad_id, self._teacher.device)
+        return TeacherStates(self._teacher, layers)(ids, mask)
+
+
+class _Objective(nn.Module):
+    """Student and Eq. 1 against states that are given; its parameters are the student's and the projections'."""
+
+    def __init__(self, student: PreTrainedModel, loss: HiddenStateLoss) -> None:
+        super().__init__()
+        self.student, self.loss = student, loss
+
+    def forward(self, input_ids: Tensor, mask: Tensor, targets: dict[int, Tensor]) -> Tensor:
+        """Loss of each pair, (n_pairs,)."""
+        output = self.student(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
+        losses: Tensor = self.loss(output.hidden_states, targets, mask)
+        return losses
+
+
+class Proxy:
+    """Distils candidates by hidden states (Eq. 1, Uniform+Last), each from its own start on the same batches.
+
+    Args:
+        folder: scratch for the teacher's states; gone on with after an interruption, deleted by `close`.
+        teacher: the teacher.
+        corpus: its splits give the proxy set and the held-out sentences.
+        space: decides which of the teacher's layers are needed.
+        options: budget and optimizer.
+        seed: of the proxy set, the batches and the students' random weights.
+    """
+
+    def __init__(
+        self, folder: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: ProxyOptions, seed: int
+    ) -> None:
+        use_all_cores()
+        self.options, self.seed, self._folder = options, seed, folder
+        self._pad_id, self._depth = corpus.pad_id, teacher.layers
+        self.precision = resolve_precision("auto")
+        self.accelerator = make_accelerator(self.precision)
+        self._teacher = load_encoder(teacher.path).to(self.accelerator.device)
+        self.train = training_subset(corpus, options, seed)
+        self.validation = validation_subset(corpus, options, seed)
+        self.plan = batch_plan(self.train.lengths, options, seed)
+        self.tokens = int(sum(int(self.train.lengths[places].sum()) for places in self.plan))
+        self._states, self._held_out = self._teacher_states(wanted_layers(space, teacher.layers))
+
+    def _teacher_states(self, layers: list[int]) -> tuple["CachedStates | LiveStates", "CachedStates | LiveStates"]:
+        """States of the proxy set and of the held-out sentences: kept on disk where they fit."""
+        subsets = {"train": self.train, "validation": self.validation}
+        tokens = sum(int(subset.lengths.sum()) for subset in subsets.values())
+        needed = cache_bytes(tokens, layers, int(self._teacher.config.hidden_size))
+        if needed > self.options.cache_gb * 1e9:
+            say(
+                f"search: the teacher's states of the proxy set would take {needed / 1e9:.1f} GB, proxy.cache_gb is "
+                f"{self.options.cache_gb:g}; the teacher runs again for every candidate"
+            )
+            live = [LiveStates(subset, self._teacher, self._pad_id) for subset in subsets.values()]
+            return live[0], live[1]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        require_space(self._folder, needed)
+        with stage("search: teacher", tokens) as progress:
+            cached = [
+                CachedStates(self._folder / name, subset, self._teacher, layers, self._pad_id, progress.advance)
+                for name, subset in subsets.items()
+            ]
+        return cached[0], cached[1]
+
+    def __call__(self, arch: Arch) -> ProxyResult:
+        """Distil one architecture and measure its held-out loss."""
+        pairs = layer_pairs(arch.layers, self._depth, Mapping.UNIFORM_LAST)
+        layers = sorted({layer for _, layer in pairs})
+        student = student_from_teacher(arch, self._teacher, self.seed).eval()  # eval: no dropout
+        variance = self._states.variance(layers)
+        scale = torch.tensor([variance[layer] for _, layer in pairs])
+        loss = HiddenStateLoss(pairs, arch.hidden, int(self._teacher.config.hidden_size), scale)
+        objective = _Objective(student, loss).to(self.accelerator.device)
+        tokens = self._train(objective, layers)
+        return ProxyResult(self._validate(objective, layers), tokens)
+
+    def _train(self, objective: _Objective, layers: list[int]) -> int:
+        """Real tokens seen: all of the plan, less where the loss is no longer finite."""
+        optimizer = make_optimizer(objective, self.options.peak_lr)
+        tokens = 0
+        for step, places in enumerate(self.plan):
+            ids, mask = self.train.batch(places, self._pad_id, self.accelerator.device)
+            batch = (ids, mask, self._states(places, mask, layers))
+            lr = self.options.peak_lr * lr_share(step, len(self.plan), self.options.warmup_share)
+            losses = train_step(objective, optimizer, self.accelerator, cast(Batch, batch), lr)
+            tokens += int(self.train.lengths[places].sum())
+            if step % CHECKED_EVERY == 0 and not bool(torch.isfinite(losses).all()):
+                break
+        return tokens
+
+    def _validate(self, objective: _Objective, layers: list[int]) -> float:
+        """Mean over pairs of the loss over all real tokens of the held-out sentences."""
+        total, tokens = 0.0, 0
+        for places in token_batches(self.validation.lengths, VALIDATION_BATCH_TOKENS, seed=0, epoch=0):
+            ids, mask = self.validation.batch(places, self._pad_id, self.accelerator.device)
+            targets = self._held_out(places, mask, layers)
+            with torch.no_grad(), self.accelerator.autocast():
+                losses = objective(ids, mask, targets)
+            count = int(self.validation.lengths[places].sum())
+            total += float(losses.double().mean()) * count
+            tokens += count
+        return total / tokens
+
+    def close(self) -> None:
+        """Delete the teacher's states."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def wanted_layers(space: SearchSpace, teacher_layers: int) -> list[int]:
+    """Teacher layers, 1-based, that any student of the space learns from."""
+    pairs = [pair for depth in space.layers for pair in layer_pairs(depth, teacher_layers, Mapping.UNIFORM_LAST)]
+    return sorted({layer for _, layer in pairs})
+
+
+def training_subset(corpus: Corpus, options: ProxyOptions, seed: int) -> Subset:
+    """Random training sentences that hold the proxy set's tokens, all of the split where it has fewer."""
+    lengths = corpus.train.lengths
+    fraction = options.corpus_fraction
+    wanted = fraction * lengths.sum() if fraction is not None else (options.tokens or 1) / options.epochs
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    enough = int(np.searchsorted(np.cumsum(lengths[order]), wanted)) + 1
+    return Subset(corpus.train, order[:enough])
+
+
+def validation_subset(corpus: Corpus, options: ProxyOptions, seed: int) -> Subset:
+    """Random held-out sentences."""
+    order = np.random.default_rng(seed).permutation(len(corpus.validation))
+    return Subset(corpus.validation, order[: options.validation_sentences])
+
+
+def batch_plan(lengths: np.ndarray, options: ProxyOptions, seed: int) -> list[np.ndarray]:
+    """Places in the proxy set of each training batch, the same for every candidate.
+
+    Args:
+        lengths: (N,) tokens of the set's sentences.
+        options: `tokens`, or `epochs` passes over the set, decide how many batches.
+        seed: of their order.
+    """
+    budget = options.tokens if options.tokens is not None else lengths.sum() * options.epochs
+    plan: list[np.ndarray] = []
+    seen, epoch = 0, 0
+    while seen < budget:
+        for places in token_batches(lengths, options.batch_tokens, seed, epoch):
+            if seen < budget:
+                plan.append(places)
+                seen += int(lengths[places].sum())
+        epoch += 1
+    return plan

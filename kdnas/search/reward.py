@@ -1,0 +1,33 @@
+"""The reward that ranks candidates (arXiv 2303.09639, Eq. 4)."""
+
+from kdnas.errors import UsageError
+
+ALPHA, BETA = -0.06, 0.6
+
+
+def reward(
+    loss: float, latency_ms: float, teacher_latency_ms: float, alpha: float = ALPHA, beta: float = BETA
+) -> float:
+    """Eq. 4: (1 - L) * (lat(S) / (beta * lat(T))) ** alpha.
+
+    A student that explains less than the teacher's mean does (L > 1) has a negative first factor, and the equation would
+    then pay for being slow. There the latency factor divides instead of multiplying, so that the reward falls with the
+    loss and with the latency everywhere; the paper's losses never reach that part.
+
+    Args:
+        loss: distillation loss L of the student, as a share of the teacher's variance (1 - L is what it explains).
+        latency_ms: the student's latency.
+        teacher_latency_ms: the teacher's, from the same table.
+        alpha: exponent, at most 0; 0 ignores latency.
+        beta: share of the teacher's latency at which the latency factor is 1.
+
+    Raises:
+        UsageError: a latency is not above 0.
+    """
+    if not (latency_ms > 0 and teacher_latency_ms > 0):
+        raise UsageError(
+            f"latencies are {latency_ms} ms (student) and {teacher_latency_ms} ms (teacher); both must be above 0"
+        )
+    kept = 1 - loss
+    speed = (latency_ms / (beta * teacher_latency_ms)) ** alpha
+    return kept * speed if kept >= 0 else kept / speed

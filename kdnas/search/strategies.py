@@ -1,0 +1,149 @@
+"""What to try next: ask/tell, so that the search can run any strategy and any strategy can be replayed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from kdnas.arch import Arch, SearchSpace
+from kdnas.errors import UsageError
+from kdnas.search.controller import Controller, encode
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What to evaluate next.
+
+    Args:
+        arch: the architecture.
+        explored: picked at random.
+        predicted_reward: what the strategy expects of it; None where it knows nothing yet.
+    """
+
+    arch: Arch
+    explored: bool
+    predicted_reward: float | None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What came of an architecture: its reward, None where its evaluation failed."""
+
+    arch: Arch
+    reward: float | None
+
+
+class Strategy(Protocol):
+    """Proposes the candidates of an episode, and learns from them when all are evaluated.
+
+    Everything that it proposes follows from its seed and from what it was told, so a search that was killed gets the same
+    proposals by telling the journal again.
+    """
+
+    def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
+        """The rest of this episode: `count` candidates less those that were evaluated before an interruption.
+
+        Fewer where the space has no more; nothing that was asked or told before.
+        """
+        ...
+
+    def tell(self, observations: Sequence[Observation]) -> None:
+        """Results of the whole episode, in order; the next `ask` is for the next episode."""
+        ...
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """Share of random candidates: `start - decay * episode`, at least `minimum`.
+
+    Args:
+        start: in the first episode.
+        decay: less an episode.
+        minimum: never less than this.
+    """
+
+    start: float = 1.0
+    decay: float = 0.05
+    minimum: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, value in (("start", self.start), ("decay", self.decay), ("min", self.minimum)):
+            if not 0 <= value <= 1:
+                raise UsageError(f"epsilon_{name} is {value}; allowed are 0 to 1")
+
+    def at(self, episode: int) -> float:
+        """Probability that a candidate of this episode (from 0) is a random one."""
+        return max(self.minimum, self.start - self.decay * episode)
+
+
+class Kdnas:
+    """KD-NAS: an LSTM scores every unexplored architecture each episode; epsilon-greedy picks among them.
+
+    The controller's input is the sequence (state, global best, previous best): the architecture itself, the best of all
+    episodes so far, and the best of the last episode; zeros in the first episode. A failed candidate counts as the worst
+    reward seen, at most 0, which is what a student that explains nothing of its teacher gets.
+    """
+
+    def __init__(self, space: SearchSpace, epsilon: Epsilon, controller: Controller, seed: int) -> None:
+        self.epsilon, self.controller, self.seed = epsilon, controller, seed
+        self.episode = 0
+        self.states = list(space)
+        self._encoded = encode(self.states)
+        self._place = {arch: place for place, arch in enumerate(self.states)}
+        self._unexplored = np.ones(len(self.states), dtype=bool)
+        self._observations: list[Observation] = []
+        self._sequences: list[np.ndarray] = []
+        self._global_best: Observation | None = None
+        self._previous_best: Observation | None = None
+
+    def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
+        """See `Strategy`. With probability epsilon a random unexplored architecture, else the best predicted one."""
+        unexplored = self._unexplored.copy()
+        unexplored[[self._place[arch] for arch in evaluated]] = False
+        scores = self.scores()
+        proposals = []
+        for number in range(len(evaluated), count):
+            candidates = np.flatnonzero(unexplored)
+            if not len(candidates):
+                break
+            # One generator a candidate: a resumed episode draws as the uninterrupted one.
+            rng = np.random.default_rng([self.seed, self.episode, number])
+            explored = bool(rng.random() < self.epsilon.at(self.episode))
+            place = int(rng.choice(candidates) if explored else candidates[np.argmax(scores[candidates])])
+            unexplored[place] = False
+            predicted = float(scores[place]) if self._observations else None
+            proposals.append(Proposal(self.states[place], explored, predicted))
+        return proposals
+
+    def tell(self, observations: Sequence[Observation]) -> None:
+        """See `Strategy`. Trains the controller on everything evaluated so far."""
+        archs = [observation.arch for observation in observations]
+        self._unexplored[[self._place[arch] for arch in archs]] = False
+        self._observations.extend(observations)
+        self._sequences.append(self._with_context(encode(archs)))
+        self.controller.fit(np.concatenate(self._sequences), self._rewards(), self.episode)
+        self._previous_best = _best(observations)
+        self._global_best = _best(self._observations)
+        self.episode += 1
+
+    def scores(self) -> np.ndarray:
+        """Predicted reward of every state of the space, in its order, in one pass: (N,) float64."""
+        return self.controller.predict(self._with_context(self._encoded))
+
+    def _with_context(self, encoded: np.ndarray) -> np.ndarray:
+        """Sequences (N, 3, width) of encodings (N, width) with the global and previous best of this moment."""
+        bests = encode([found.arch if found else None for found in (self._global_best, self._previous_best)])
+        context = np.broadcast_to(bests, (len(encoded), *bests.shape))
+        return np.concatenate([encoded[:, None], context], axis=1)
+
+    def _rewards(self) -> np.ndarray:
+        """Observed rewards (N,), failures at the worst one."""
+        worst = min((one.reward for one in self._observations if one.reward is not None), default=0.0)
+        return np.array([min(worst, 0.0) if one.reward is None else one.reward for one in self._observations])
+
+
+def _best(observations: Sequence[Observation]) -> Observation | None:
+    """The first one with the highest reward; None where all failed."""
+    finished = [one for one in observations if one.reward is not None]
+    return max(finished, key=lambda one: one.reward or 0.0, default=None)
