@@ -1,0 +1,252 @@
+"""Teacher and student side by side: every engine in one run, on the same sentences, in blocks of random order."""
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.session import FORMS, Session, read_settings
+from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl
+from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.environment import default_threads
+from kdnas.errors import UsageError
+from kdnas.progress import stage
+from kdnas.teacher import Teacher, load_encoder, resolve_teacher
+
+TEACHER = "teacher pytorch-f32"
+STUDENT = "student pytorch-f32"
+TOKENIZER = "tokenizer"
+LOG = "rounds.jsonl"
+# A host's slow burst should hit all engines of a round alike: they take turns after this many sentences.
+BLOCK = 10
+
+Call = Callable[[int], Any]  # runs sentence number n
+Times = dict[str, list[float]]  # milliseconds of each engine, one a sentence
+
+
+@dataclass(frozen=True)
+class SpeedOptions:
+    """How teacher and student are timed.
+
+    Args:
+        minutes: time for all rounds together; at least 2 rounds are run.
+        sentences: held-out sentences, drawn at random.
+        rounds: times that every engine sees every sentence, at most.
+        threads: threads of every engine; by default the physical cores, at most 4.
+        seed: chooses the sentences and the order of the engines.
+    """
+
+    minutes: float = 1.5
+    sentences: int = 200
+    rounds: int = 10
+    threads: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0:
+            raise UsageError(f"minutes is {self.minutes}; it must be above 0")
+        if self.sentences < 10 or self.rounds < 2:
+            raise UsageError(f"sentences is {self.sentences} and rounds is {self.rounds}; at least 10 and 2 are needed")
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"threads is {self.threads}; at least 1 is needed")
+
+
+def speed(
+    student: Path,
+    exported: Path,
+    options: SpeedOptions = SpeedOptions(),
+    teacher: str = "builtin:minilm-l6",
+    corpus: str = "builtin:pydocs",
+    text: TextOptions = TextOptions(),
+    home: Path = Path("artifacts"),
+) -> None:
+    """Time teacher and student, in PyTorch and exported, on the same sentences of this host.
+
+    Args:
+        student: Hugging Face folder of the student, or the artifact of `kdnas distill` or `kdnas refine`.
+        exported: the student's folder from `kdnas export`.
+        options: how.
+        teacher: `builtin:minilm-l6`, a folder or a hub id.
+        corpus: `builtin:pydocs`, a file or a hub id.
+        text: how the corpus is read.
+        home: root of artifacts.
+    """
+    folder = student / "student" if (student / "student").is_dir() else student
+    found = resolve_teacher(teacher)
+    built = build_corpus(home, corpus, text, found)
+    print(run_speed(home, found, built, folder, exported, options).path)
+
+
+def run_speed(
+    home: Path, teacher: Teacher, corpus: Corpus, student: Path, exported: Path, options: SpeedOptions
+) -> Artifact:
+    """Time every engine at batch 1, interleaved; the model call alone, on token ids.
+
+    Args:
+        home: root of artifacts.
+        teacher: timed in PyTorch, float32, eager.
+        corpus: its validation split gives the sentences; all engines get the teacher's token ids.
+        student: Hugging Face folder, timed in PyTorch.
+        exported: export of the student; each of its forms is timed.
+
+    Raises:
+        UsageError: not an export, or another vocabulary than the teacher's.
+    """
+    checked = resolve_teacher(str(student))
+    if checked.config["vocab_size"] != teacher.config["vocab_size"]:
+        raise UsageError(
+            f"{student}: vocabulary of {checked.config['vocab_size']}, the teacher's has {teacher.config['vocab_size']};"
+            " both must read the same token ids"
+        )
+    inputs = {
+        "teacher": teacher.digest,
+        "corpus": corpus.digest,
+        "student": checked.digest,
+        "exported": Artifact.load(exported, "export").digest,
+    }
+    label = f"{teacher.label}-{student.parent.name if student.name == 'student' else student.name}"
+
+    def work(folder: Path) -> dict[str, Any]:
+        return _work(folder, teacher, corpus, student, exported, options)
+
+    return build(home, "speed", label, {"options": options}, inputs, work)
+
+
+def _work(
+    folder: Path, teacher: Teacher, corpus: Corpus, student: Path, exported: Path, options: SpeedOptions
+) -> dict[str, Any]:
+    import torch
+
+    threads = options.threads or default_threads()
+    rng = np.random.default_rng(options.seed)
+    sentences = corpus.validation
+    chosen = rng.choice(len(sentences), min(options.sentences, len(sentences)), replace=False)
+    rows = [sentences[int(index)].astype(np.int64)[None] for index in chosen]
+    texts = [sentences.texts[int(index)] for index in chosen]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        engines = _engines(teacher, student, exported, rows, texts, threads)
+        rounds = _measure(folder / LOG, engines, rows, options)
+    finally:
+        torch.set_num_threads(before)
+    form = next(name for name in engines if name.startswith("student ") and name != STUDENT)
+    return {
+        "sentences": len(rows),
+        "threads": threads,
+        "rounds": len(rounds),
+        "rows": summarise(rounds),
+        "from_text": from_text(rounds, form),
+    }
+
+
+def _engines(
+    teacher: Teacher, student: Path, exported: Path, rows: list[np.ndarray], texts: list[str], threads: int
+) -> dict[str, Call]:
+    """Every engine by name, and the tokenizer; each answers sentence number `place`."""
+    masks = [np.ones_like(row) for row in rows]
+    sessions = [Session(exported, form, threads) for form in FORMS if form in read_settings(exported)["forms"]]
+    engines: dict[str, Call] = {TEACHER: _torch_call(teacher.path, rows), STUDENT: _torch_call(student, rows)}
+    for session in sessions:
+        engines[f"student {session.form}"] = _session_call(session, rows, masks)
+    engines[TOKENIZER] = lambda place: sessions[0].encode([texts[place]])
+    return engines
+
+
+def _torch_call(path: Path, rows: list[np.ndarray]) -> Call:
+    import torch
+
+    model = load_encoder(path)
+    ids = [torch.from_numpy(row) for row in rows]
+    masks = [torch.ones_like(row) for row in ids]
+
+    @torch.inference_mode()
+    def call(place: int) -> Any:
+        return model(input_ids=ids[place], attention_mask=masks[place])
+
+    return call
+
+
+def _session_call(session: Session, rows: list[np.ndarray], masks: list[np.ndarray]) -> Call:
+    return lambda place: session.run(rows[place], masks[place])
+
+
+def _measure(log: Path, engines: dict[str, Call], rows: list[np.ndarray], options: SpeedOptions) -> list[Times]:
+    """Rounds of an earlier, interrupted run, and new ones until the rounds or the minutes are used up."""
+    rounds: list[Times] = [row["times_ms"] for row in read_jsonl(log)]
+    spent = sum(sum(map(sum, times.values())) for times in rounds) / 1000
+    with stage("speed", options.rounds, len(rounds)) as progress:
+        _warm(engines, rows)
+        start = time.monotonic()
+        while len(rounds) < options.rounds:
+            if len(rounds) >= 2 and spent + time.monotonic() - start > 60 * options.minutes:
+                break
+            rounds.append(one_round(engines, len(rows), np.random.default_rng([options.seed, len(rounds)])))
+            append_jsonl(log, {"round": len(rounds), "times_ms": rounds[-1]})
+            progress.update(len(rounds))
+        progress.update(options.rounds)
+    return rounds
+
+
+def _warm(engines: dict[str, Call], rows: list[np.ndarray]) -> None:
+    """Run one sentence of every length in every engine: the first run of a length is slow."""
+    places = {row.shape[1]: place for place, row in enumerate(rows)}
+    for call in engines.values():
+        for place in places.values():
+            call(place)
+
+
+def one_round(engines: dict[str, Call], sentences: int, rng: np.random.Generator) -> Times:
+    """Every engine answers every sentence once, in blocks, the engines of a block in random order.
+
+    Returns:
+        Milliseconds of each engine, one a sentence.
+    """
+    times: Times = {name: [0.0] * sentences for name in engines}
+    names = list(engines)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for first in range(0, sentences, BLOCK):
+            for number in rng.permutation(len(names)):
+                call, own = engines[names[number]], times[names[number]]
+                call(first)  # not timed: brings this engine's weights and threads back after the other's
+                for place in range(first, min(first + BLOCK, sentences)):
+                    start = time.perf_counter_ns()
+                    call(place)
+                    own[place] = round((time.perf_counter_ns() - start) / 1e6, 5)
+    finally:
+        if collecting:
+            gc.enable()
+    return times
+
+
+def summarise(rounds: list[Times]) -> list[dict[str, Any]]:
+    """One row an engine: p50, p90 and mean over all sentences and rounds; speed-up over the teacher by round."""
+    rows = []
+    for name in (name for name in rounds[0] if name != TOKENIZER):
+        every = np.concatenate([times[name] for times in rounds])
+        ratios = [np.mean(times[TEACHER]) / np.mean(times[name]) for times in rounds]
+        p50, p90 = np.percentile(every, [50, 90])
+        row = {"name": name, "p50_ms": round(float(p50), 4), "p90_ms": round(float(p90), 4)}
+        rows.append({**row, "mean_ms": round(float(every.mean()), 4), **_spread(ratios)})
+    return rows
+
+
+def from_text(rounds: list[Times], name: str) -> dict[str, Any]:
+    """Speed-up of one engine with the same tokenising time added to both sides."""
+    tokenise = np.concatenate([times[TOKENIZER] for times in rounds])
+    ratios = [
+        np.add(times[TEACHER], times[TOKENIZER]).mean() / np.add(times[name], times[TOKENIZER]).mean()
+        for times in rounds
+    ]
+    return {"name": name, "tokenise_mean_ms": round(float(tokenise.mean()), 4), **_spread(ratios)}
+
+
+def _spread(ratios: list[Any]) -> dict[str, float]:
+    low, middle, high = (round(float(value), 3) for value in np.percentile(ratios, [5, 50, 95]))
+    return {"speedup": middle, "speedup_low": low, "speedup_high": high}
