@@ -1,6 +1,8 @@
 """Fine-tune an encoder as a sequence classifier: length batches, bf16 where the CPU has it, best checkpoint on dev."""
 
 import math
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,17 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from transformers.utils import logging
 
 from evaluation.metrics import classification_scores
-from evaluation.tasks import Split, Task, encode
+from evaluation.tasks import SPLITS, Split, Task, encode
 from kdnas.corpus import token_batches
-from kdnas.environment import has_bf16
+from kdnas.distill.loop import CLIP_NORM, lr_share, make_accelerator, make_optimizer, resolve_precision
+from kdnas.distill.student_folder import TOKENIZER_FILES
+from kdnas.errors import KdnasError
 from kdnas.progress import Stage
-from kdnas.teacher import load_tokenizer
 
-BETAS, WEIGHT_DECAY, CLIP, WARMUP_SHARE = (0.9, 0.999), 0.01, 1.0, 0.06
+WEIGHT_DECAY, WARMUP_SHARE = 0.01, 0.06
 # Epochs without a better dev score after which a run stops.
 PATIENCE = 2
 
@@ -40,6 +42,33 @@ class Plan:
     epochs: int
     learning_rates: int
     dev_examples: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is trained.
+
+    Args:
+        learning_rates: peak rates that could be tried, the preferred one first.
+        seed: of the head, the dropout and the order of the batches.
+        seq_len: tokens a text at most.
+        batch_tokens: padded tokens a training batch.
+    """
+
+    learning_rates: list[float]
+    seed: int
+    seq_len: int
+    batch_tokens: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights after an epoch, and how good they are on dev."""
+
+    dev_macro_f1: float
+    learning_rate: float
+    best_epoch: int
+    weights: dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -71,11 +100,6 @@ class Encoded:
         return {"input_ids": ids, "attention_mask": mask}
 
 
-def precision() -> str:
-    """`bf16` where the CPU computes in it, else `f32`."""
-    return "bf16" if has_bf16() else "f32"
-
-
 def load_classifier(path: Path, labels: list[str], seed: int) -> Any:
     """The encoder of a folder with a new classification head (random by `seed`), class names in its configuration."""
     from transformers import AutoModelForSequenceClassification
@@ -105,32 +129,27 @@ def quiet() -> Iterator[None]:
 
 
 class Trainer:
-    """One training run: model, optimiser and schedule."""
+    """One training run: model, optimiser and schedule, on the device and in the precision of distillation."""
 
     def __init__(self, model: Any, learning_rate: float, steps: int) -> None:
-        # Biases and layer norms (one-dimensional) are not decayed.
-        matrices = [weight for weight in model.parameters() if weight.ndim > 1]
-        vectors = [weight for weight in model.parameters() if weight.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
-        self.model = model
-        self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, fused=True)
-        warmup = max(1, round(WARMUP_SHARE * steps))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / max(1, steps - warmup))),
-        )
-        self.accelerator = Accelerator(cpu=True, mixed_precision="bf16" if has_bf16() else "no")
+        self.accelerator = make_accelerator("auto")
+        self.model = model.to(self.accelerator.device)
+        self.optimizer = make_optimizer(self.model, learning_rate, WEIGHT_DECAY)
+        self.learning_rate, self.steps, self.done = learning_rate, steps, 0
 
     def step(self, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> float:
-        """One optimiser step on a padded batch and its labels (B,); the loss."""
+        """One update by a padded batch and its labels (B,); the cross-entropy before it."""
+        device = self.accelerator.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * lr_share(self.done, self.steps, WARMUP_SHARE)
         with self.accelerator.autocast():
-            logits = self.model(**batch).logits
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels)
+            logits = self.model(**{name: value.to(device) for name, value in batch.items()}).logits
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels.to(device))
         self.accelerator.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
         self.optimizer.step()
-        self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.done += 1
         return float(loss.detach())
 
 
@@ -140,70 +159,57 @@ def predict(model: Any, data: Encoded, batch_tokens: int) -> np.ndarray:
     output = np.zeros((len(data.ids), model.config.num_labels), dtype=np.float32)
     for places in token_batches(data.lengths, batch_tokens, 0, 0):
         with torch.inference_mode():
-            logits = model(**data.batch(places, model.config.pad_token_id)).logits
-        output[places] = torch.softmax(logits, -1).numpy()
+            batch = data.batch(places, model.config.pad_token_id)
+            logits = model(**{name: value.to(model.device) for name, value in batch.items()}).logits
+        output[places] = torch.softmax(logits, -1).cpu().numpy()
     return output
 
 
-def finetune(
-    path: Path,
-    task: Task,
-    plan: Plan,
-    learning_rates: list[float],
-    seed: int,
-    seq_len: int,
-    batch_tokens: int,
-    progress: Stage,
-) -> tuple[Any, dict[str, Any]]:
+def finetune(path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage) -> tuple[Any, dict[str, Any]]:
     """Train a classifier with each learning rate, keep the checkpoint with the best dev macro-F1, score it on test.
 
     Args:
         path: folder of the encoder.
         task: the splits; test is used once, at the end.
         plan: examples, epochs and how many learning rates.
-        learning_rates: candidates; the first `plan.learning_rates` are tried.
-        seed: of the head, the dropout and the order of the batches.
-        seq_len: tokens a text at most.
-        batch_tokens: padded tokens a training batch.
+        recipe: learning rates, seed, lengths.
         progress: gets one unit for each training example seen.
 
     Returns:
-        The best model in f32, evaluation mode, and its record: what was tried, chosen, measured.
+        The best model on the CPU in f32, evaluation mode, and its record: what was tried, chosen, measured.
+
+    Raises:
+        KdnasError: the loss was not finite with any learning rate.
     """
     start = time.monotonic()
     train, dev, test = (
-        Encoded.of(split, path, seq_len)
+        Encoded.of(split, path, recipe.seq_len)
         for split in (task.train.first(plan.train_examples), task.dev.first(plan.dev_examples), task.test)
     )
     tried: list[dict[str, Any]] = []
-    best: tuple[float, float, int, dict[str, torch.Tensor]] | None = None
-    for rate in learning_rates[: plan.learning_rates]:
+    best: Checkpoint | None = None
+    for rate in recipe.learning_rates[: plan.learning_rates]:
         scores = []
-        for epoch, score, state in _run(path, task, train, dev, plan.epochs, rate, seed, batch_tokens, progress):
+        for epoch, score, state in _run(path, task, (train, dev), plan.epochs, rate, recipe, progress):
             scores.append(round(score, 4))
-            if best is None or score > best[0]:
-                best = (score, rate, epoch, {name: value.clone() for name, value in state.items()})
+            if best is None or score > best.dev_macro_f1:
+                best = Checkpoint(score, rate, epoch, {name: value.cpu().clone() for name, value in state.items()})
         tried.append({"learning_rate": rate, "dev_macro_f1": scores})
-    assert best is not None  # a plan has at least one rate and one epoch
-    model = load_classifier(path, task.labels, seed)
-    model.load_state_dict(best[3])
+    if best is None:
+        raise KdnasError(f"{path}: the loss of task {task.name} is not finite with any of {recipe.learning_rates}")
+    model = load_classifier(path, task.labels, recipe.seed)
+    model.load_state_dict(best.weights)
     record = {
-        **classification_scores(test.labels, predict(model, test, 4 * batch_tokens), task.positive),
-        "learning_rate": best[1],
-        "best_epoch": best[2],
-        "dev_macro_f1": best[0],
+        **classification_scores(test.labels, predict(model, test, 4 * recipe.batch_tokens), task.positive),
+        **{name: getattr(best, name) for name in ("learning_rate", "best_epoch", "dev_macro_f1")},
         "tried": tried,
         "chosen_by": "macro-F1 on dev, over learning rates and epochs",
         "epochs": plan.epochs,
-        "train_examples": len(train.ids),
-        "dev_examples": len(dev.ids),
-        "test_examples": len(test.ids),
-        "seq_len": seq_len,
-        "batch_tokens": batch_tokens,
+        **{f"{name}_examples": len(part.ids) for name, part in zip(SPLITS, (train, dev, test), strict=True)},
+        **{name: getattr(recipe, name) for name in ("seq_len", "batch_tokens", "seed")},
         "weight_decay": WEIGHT_DECAY,
         "warmup_share": WARMUP_SHARE,
-        "precision": precision(),
-        "seed": seed,
+        "precision": resolve_precision("auto"),
         "seconds": round(time.monotonic() - start, 1),
     }
     return model.eval(), record
@@ -212,17 +218,16 @@ def finetune(
 def _run(
     path: Path,
     task: Task,
-    train: Encoded,
-    dev: Encoded,
+    data: tuple[Encoded, Encoded],
     epochs: int,
     rate: float,
-    seed: int,
-    batch_tokens: int,
+    recipe: Recipe,
     progress: Stage,
 ) -> Iterator[tuple[int, float, dict[str, torch.Tensor]]]:
-    """One learning rate: after each epoch its number, the dev macro-F1 and the live weights."""
-    batches = [token_batches(train.lengths, batch_tokens, seed, epoch) for epoch in range(epochs)]
-    trainer = Trainer(load_classifier(path, task.labels, seed), rate, sum(map(len, batches)))
+    """One learning rate on train and dev: after each epoch its number, the dev macro-F1 and the live weights."""
+    train, dev = data
+    batches = [token_batches(train.lengths, recipe.batch_tokens, recipe.seed, epoch) for epoch in range(epochs)]
+    trainer = Trainer(load_classifier(path, task.labels, recipe.seed), rate, sum(map(len, batches)))
     pad_id, best, since = trainer.model.config.pad_token_id, -1.0, 0
     for epoch, order in enumerate(batches, 1):
         trainer.model.train()
@@ -231,7 +236,7 @@ def _run(
             if not math.isfinite(loss):
                 return  # this rate diverged; what it reached before counts
             progress.advance(len(places), f"lr {rate:g}, loss {loss:.3f}")
-        probabilities = predict(trainer.model, dev, 4 * batch_tokens)
+        probabilities = predict(trainer.model, dev, 4 * recipe.batch_tokens)
         score = classification_scores(dev.labels, probabilities, task.positive)["macro_f1"]
         yield epoch, score, trainer.model.state_dict()
         best, since = (score, 0) if score > best else (best, since + 1)
@@ -250,5 +255,10 @@ def save_classifier(model: Any, source: Path, folder: Path, card: str) -> None:
         card: text of README.md.
     """
     model.save_pretrained(folder, safe_serialization=True)
-    load_tokenizer(source).save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
     (folder / "README.md").write_text(card)
+    for file in folder.iterdir():
+        with file.open("rb") as written:
+            os.fsync(written.fileno())

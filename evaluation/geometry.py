@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from evaluation.finetune import quiet
 from evaluation.metrics import recall_at_k
 from kdnas.corpus import Corpus, Sentences, token_batches
 from kdnas.progress import stage
@@ -110,7 +111,8 @@ def geometry(
     Returns:
         explained_variance (last teacher layer), explained_variance_layers, recall_at_10, sentences, map_sentences.
     """
-    models = load_encoder(student), load_encoder(teacher)
+    with quiet():  # a teacher's unused pooler is no news
+        models = load_encoder(student), load_encoder(teacher)
     layers, hidden = models[1].config.num_hidden_layers, models[1].config.hidden_size
     train, held_out = (
         choose(corpus.train, map_sentences, seed),

@@ -64,7 +64,7 @@ def hap_digest(path: Path) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def read_hap(path: Path, seed: int, limit: int | None = None) -> Task:
+def read_hap(path: Path, seed: int = 0, limit: int | None = None) -> Task:
     """Read a HAP set.
 
     Files named train, validation (or dev) and test, or `<anything>.train` and so on, are taken as splits. Without a

@@ -187,6 +187,9 @@ class _Evaluation:
 
     def work(self, folder: Path) -> dict[str, Any]:
         """Measure what is missing in the working folder and put all together."""
+        from kdnas.distill.loop import use_all_cores
+
+        use_all_cores()
         (folder / "parts").mkdir(exist_ok=True)
         options = self.options
         topic, topic_note = topic_task(
@@ -262,21 +265,21 @@ class _Evaluation:
         plan = make_plan(task, list(speeds.values()), seconds, rates, options.epochs)
         return asdict(plan) | {
             "available_train_examples": len(task.train),
+            "cut_by_minutes": plan.train_examples < len(task.train),
             "budget_seconds": round(seconds, 1) if options.epochs is None else None,
             "examples_per_second": {role: round(speed, 1) for role, speed in speeds.items()},
         }
 
     def _run(self, folder: Path, task: Task, role: str, plan: dict[str, Any]) -> dict[str, Any]:
         """Fine-tune one model on one task; the student's classifier is kept."""
-        from evaluation.finetune import Plan, finetune, save_classifier
+        from evaluation.finetune import Plan, Recipe, finetune, save_classifier
 
         path, options = getattr(self, role), self.options
+        recipe = Recipe(self._rates(role), options.seed, self.seq_len, options.batch_tokens)
         given = Plan(**{name: plan[name] for name in Plan.__dataclass_fields__})
         total = given.train_examples * given.epochs * given.learning_rates
         with stage(f"evaluate: {task.name}, {role}", total) as progress:
-            model, record = finetune(
-                path, task, given, self._rates(role), options.seed, self.seq_len, options.batch_tokens, progress
-            )
+            model, record = finetune(path, task, given, recipe, progress)
         if role == "student":
             # Renamed into place before the part is written: a part that exists has its classifier.
             final = folder / "classifiers" / task.name

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 
 from evaluation.tasks import Split, Task, ordered, place_of
 from kdnas.corpus import Corpus
+from kdnas.errors import UsageError
 
 LEAST_TRAIN, LEAST_TEST = 20, 5
 DEV_SHARE, MOST_DEV_SHARE = 0.15, 0.3
@@ -47,7 +48,10 @@ def topic_task(corpus: Corpus, topics: int, train_cap: int, test_cap: int, seed:
     )
     train, dev, test = (ordered(rows, seed) for rows in splits.values())
     task = Task("topic", labels, train, dev, test, notes=notes)
-    task.check("the topic task of this corpus")
+    try:
+        task.check("the topic task of this corpus")
+    except UsageError as error:
+        return None, f"no topic task: {error}"
     return task, notes
 
 
@@ -64,17 +68,16 @@ def _by_topic(corpus: Corpus, split: str) -> dict[str, list[Row]]:
 def _dev_texts(rows: list[Row], seed: int) -> set[str]:
     """Texts of about DEV_SHARE of one topic's rows: whole groups in the order of their hash, while they fit.
 
-    A topic whose groups are all too large (one module only) gives single sentences instead.
+    A topic whose groups are too large for that (one module only) gives single sentences instead.
     """
+    wanted = max(1, round(DEV_SHARE * len(rows)))
     groups: dict[str, list[str]] = defaultdict(list)
     for text, group in rows:
         groups[group].append(text)
     chosen: set[str] = set()
     for group in sorted(groups, key=lambda name: (place_of(name, seed), name)):
-        if len(chosen) >= DEV_SHARE * len(rows):
-            break
-        if len(chosen) + len(groups[group]) <= MOST_DEV_SHARE * len(rows):
+        if len(chosen) < wanted and len(chosen) + len(groups[group]) <= MOST_DEV_SHARE * len(rows):
             chosen.update(groups[group])
-    if not chosen:
-        chosen = {text for text, _ in rows[: max(1, round(DEV_SHARE * len(rows)))]}
+    if len(chosen) < wanted / 2:
+        chosen = {text for text, _ in rows[:wanted]}
     return chosen
