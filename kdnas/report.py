@@ -142,7 +142,7 @@ def figures(artifacts: Mapping[str, Artifact], results: Mapping[str, Any]) -> di
     rows = results.get("speed", {}).get("rows")
     if rows:
         drawn["speed_latency"] = report_figures.speed_bars(
-            rows, "p50_ms", "p50_ms", "p90_ms", "latency of a sentence, batch 1: p50 to p90 (ms)", milliseconds
+            rows, "p50_ms", "p50_ms", "p90_ms", "latency, p50 to p90 (ms)", milliseconds
         )
         drawn["speed_ratio"] = report_figures.speed_bars(
             rows, "speedup", "speedup_low", "speedup_high", "speed-up over the teacher (×)", ratio

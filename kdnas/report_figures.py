@@ -20,7 +20,7 @@ GREY, SKY, BLUE, GREEN, ORANGE, PINK, RED = (
 )  # fmt: skip
 DEPTH_COLOURS = (SKY, BLUE, GREEN, PINK, ORANGE)
 # Viridis without its ends, which vanish on black and on white.
-EPISODES = [[0, "#46589e"], [0.35, "#2a8f96"], [0.7, "#4cbb6c"], [1, "#e0b92e"]]
+EPISODES = [[0, "#5a74c8"], [0.35, "#2a95a0"], [0.7, "#4cbb6c"], [1, "#e0b92e"]]
 WINNER = {"symbol": "star", "size": 18, "color": RED, "line": {"width": 1.5, "color": HALO}}
 TEACHER = {"symbol": "x", "size": 12, "color": GREY, "line": {"width": 1.5, "color": HALO}}
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
@@ -64,7 +64,7 @@ def known(rows: Sequence[Row], *names: str) -> list[Row]:
 def episode_colours(rows: Sequence[Row]) -> Row:
     """Colour axis over the episodes; few enough of them are ticked one by one."""
     episodes = sorted({row["episode"] for row in rows}) or [0]
-    bar: Row = {"title": {"text": "episode"}, "thickness": 12, "outlinewidth": 0, "len": 0.9}
+    bar: Row = {"title": {"text": "episode", "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0, "len": 0.9}
     if len(episodes) <= 10:
         bar |= {"tickvals": episodes, "ticktext": [str(episode) for episode in episodes]}
     return {"colorscale": EPISODES, "cmin": episodes[0], "cmax": max(episodes[-1], episodes[0] + 1), "colorbar": bar}

@@ -31,8 +31,8 @@ def num(value: Any, unit: str = "") -> str:
     """Three significant digits and the unit, as in `0.812 ms`."""
 
     def render(number: float) -> str:
-        whole = len(str(int(abs(number)))) if abs(number) >= 1 else 0
-        digits = f"{number:.{3 - whole}f}" if 1 <= whole <= 3 else grouped(number) if whole else f"{number:.3g}"
+        rounded = float(f"{number:.3g}")
+        digits = grouped(number) if abs(rounded) >= 1000 else f"{rounded:#.3g}".rstrip(".") if rounded else "0"
         return digits + (NBSP + unit if unit else "")
 
     return shown(render, value)
@@ -70,7 +70,7 @@ def million(value: Any) -> str:
 
 def ratio(value: Any) -> str:
     """A speed-up, as in `8.3×`."""
-    return shown(lambda number: f"{number:.2f}×" if number < 10 else f"{number:.1f}×", value)
+    return shown(lambda number: f"{number:.2f}×" if number < 9.995 else f"{number:.1f}×", value)
 
 
 def sci(value: Any) -> str:
@@ -79,8 +79,8 @@ def sci(value: Any) -> str:
 
 
 def minutes(value: Any) -> str:
-    """Seconds as minutes."""
-    return shown(lambda number: f"{number / 60:.1f}{NBSP}min", value)
+    """Seconds as minutes; less than a minute as seconds."""
+    return shown(lambda number: f"{number / 60:.1f}{NBSP}min" if number >= 60 else f"{number:.1f}{NBSP}s", value)
 
 
 def plain(value: Any) -> str:

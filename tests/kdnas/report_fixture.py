@@ -144,7 +144,7 @@ def evaluation_results(hap: bool) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "explained_variance": 0.7712, "recall_at_10": 0.642, "sentences": 2000, "topic": topic,
-        "hap": scored if hap else None, "hap_note": "" if hap else "No HAP set was given.",
+        "hap": scored if hap else None, "hap_note": "" if hap else "no HAP set was given",
     }  # fmt: skip
 
 
