@@ -15,7 +15,14 @@ CORRECTIONS = ("none", "gaussian-process", "boosted-trees")
 # Layer weights, in millions of parameters, beyond which another part of them no longer stays in a cache.
 CACHE_MILLIONS = (2.0, 4.0, 8.0, 16.0, 32.0)
 
+# No measurement is trusted beyond this, however close its repeats are: processes differ by about as much.
+FLOOR_SD = 0.01
+# Length scales of the Gaussian process are sought on this many architectures; the rest would cost cubic time.
+SCALE_ARCHITECTURES = 150
+
 Predict = Callable[[Sequence[Arch]], np.ndarray]
+# From architectures (N), their latencies (N, K) in ms and the relative standard error of each (N,).
+FitFunction = Callable[[Sequence[Arch], np.ndarray, np.ndarray], Predict]
 
 
 @dataclass(frozen=True)
@@ -71,64 +78,80 @@ def shape_features(archs: Sequence[Arch]) -> np.ndarray:
     return (np.array(rows, dtype=np.float64) - centre) / spread
 
 
-def fit_cost_law(archs: Sequence[Arch], latencies: np.ndarray) -> Predict:
+def trust(relative_sd: np.ndarray) -> np.ndarray:
+    """Weight (N,) of each row in a least-squares fit of relative errors."""
+    return 1 / np.maximum(relative_sd, FLOOR_SD)
+
+
+def fit_cost_law(archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.ndarray) -> Predict:
     """Non-negative least squares on the relative error, one fit per measured length.
 
     Args:
         archs: N architectures.
         latencies: (N, K) ms.
+        relative_sd: (N,).
     """
     from scipy.optimize import nnls
 
     features = cost_features(archs)
     scale = features.max(axis=0)
     scale[scale == 0] = 1.0
-    columns = [nnls(features / scale / column[:, None], np.ones(len(archs)))[0] / scale for column in latencies.T]
-    weights = np.stack(columns, axis=1)  # (F, K)
-    return lambda wanted: np.maximum(cost_features(wanted) @ weights, 1e-6)
+    weight = trust(relative_sd)
+    columns = [nnls(features / scale * (weight / column)[:, None], weight)[0] / scale for column in latencies.T]
+    coefficients = np.stack(columns, axis=1)  # (F, K)
+    return lambda wanted: np.maximum(cost_features(wanted) @ coefficients, 1e-6)
 
 
 def fit_correction(
-    kind: str, archs: Sequence[Arch], log_residuals: np.ndarray
+    kind: str, archs: Sequence[Arch], log_residuals: np.ndarray, relative_sd: np.ndarray
 ) -> Callable[[Sequence[Arch]], np.ndarray]:
     """Learn the logarithm of measured / cost law, (N,); `kind` is one of `CORRECTIONS`."""
     if kind == "none":
         return lambda wanted: np.zeros(len(wanted))
     inputs = shape_features(archs)
-    model = _gaussian_process() if kind == "gaussian-process" else _boosted_trees()
-    model.fit(inputs, log_residuals)
+    if kind == "gaussian-process":
+        model = _gaussian_process(inputs, log_residuals, relative_sd)
+    else:
+        model = _boosted_trees(inputs, log_residuals, relative_sd)
     return lambda wanted: np.asarray(model.predict(shape_features(wanted)))
 
 
-def _gaussian_process() -> Any:
+def _gaussian_process(inputs: np.ndarray, targets: np.ndarray, relative_sd: np.ndarray) -> Any:
+    import warnings
+
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-    smooth = ConstantKernel(0.01, (1e-6, 1.0)) * Matern(np.full(7, 2.0), (0.2, 100.0), nu=2.5)
-    return GaussianProcessRegressor(smooth + WhiteKernel(1e-3, (1e-6, 0.1)), alpha=1e-8, random_state=0)
-
-
-def _boosted_trees() -> Any:
-    from sklearn.ensemble import GradientBoostingRegressor
-
-    return GradientBoostingRegressor(
-        n_estimators=200, max_depth=3, learning_rate=0.05, subsample=0.7, min_samples_leaf=3, random_state=0
-    )
-
-
-def fit_one(kind: str, lengths: Lengths, archs: Sequence[Arch], latencies: np.ndarray) -> Predict:
-    """Cost law times correction; the correction is learned on the mean latency and applied to every length."""
-    import warnings
-
-    law = fit_cost_law(archs, latencies)
-    residuals = np.log(lengths.mean(latencies) / lengths.mean(law(archs)))
+    kernel = ConstantKernel(0.01, (1e-6, 1.0)) * Matern(np.full(7, 2.0), (0.2, 100.0), nu=2.5)
+    kernel += WhiteKernel(1e-3, (1e-6, 0.1))
+    noise = np.maximum(relative_sd, FLOOR_SD / 10) ** 2
+    some = slice(SCALE_ARCHITECTURES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a length scale at its bound is no fault here
-        correction = fit_correction(kind, archs, residuals)
+        scales = GaussianProcessRegressor(kernel, alpha=noise[some], random_state=0).fit(inputs[some], targets[some])
+    return GaussianProcessRegressor(scales.kernel_, alpha=noise, optimizer=None).fit(inputs, targets)
+
+
+def _boosted_trees(inputs: np.ndarray, targets: np.ndarray, relative_sd: np.ndarray) -> Any:
+    from sklearn.ensemble import GradientBoostingRegressor
+
+    model = GradientBoostingRegressor(
+        n_estimators=200, max_depth=3, learning_rate=0.05, subsample=0.7, min_samples_leaf=3, random_state=0
+    )
+    return model.fit(inputs, targets, sample_weight=trust(relative_sd) ** 2)
+
+
+def fit_one(
+    kind: str, lengths: Lengths, archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.ndarray
+) -> Predict:
+    """Cost law times correction; the correction is learned on the mean latency and applied to every length."""
+    law = fit_cost_law(archs, latencies, relative_sd)
+    residuals = np.log(lengths.mean(latencies) / lengths.mean(law(archs)))
+    correction = fit_correction(kind, archs, residuals, relative_sd)
     return lambda wanted: law(wanted) * np.exp(correction(wanted))[:, None]
 
 
-def fit_predictor(archs: Sequence[Arch], latencies: np.ndarray, lengths: Lengths) -> Fit:
+def fit_predictor(archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.ndarray, lengths: Lengths) -> Fit:
     """Choose the correction by cross-validation, state its error and the baselines', and fit it to everything.
 
     Every measured architecture is held out once: the fold is its place in `archs` modulo 5.
@@ -136,17 +159,19 @@ def fit_predictor(archs: Sequence[Arch], latencies: np.ndarray, lengths: Lengths
     Args:
         archs: N measured architectures, in the order of the design.
         latencies: (N, K) ms at the K measured lengths.
+        relative_sd: (N,) standard error of each; noisier ones count less in every fit.
+        lengths: the sentences.
     """
     truth = lengths.mean(latencies)
     seq_len = float(lengths.mean(lengths.strata))
     errors = {}
     for kind in CORRECTIONS:
-        held_out = cross_validate(partial(fit_one, kind, lengths), archs, latencies)
+        held_out = cross_validate(partial(fit_one, kind, lengths), archs, latencies, relative_sd)
         errors[kind] = 100 * (lengths.mean(held_out) / truth - 1)
-    best = min(CORRECTIONS, key=lambda kind: float(np.median(np.abs(errors[kind]))))
+    best = min(CORRECTIONS, key=lambda kind: float(np.mean(np.abs(errors[kind]))))
     baselines = {}
     for name, features in baseline_features(seq_len).items():
-        held_out = cross_validate(partial(fit_linear, features), archs, truth[:, None])
+        held_out = cross_validate(partial(fit_linear, features), archs, truth[:, None], relative_sd)
         baselines[name] = error_summary(100 * (held_out[:, 0] / truth - 1))
     report = {
         "method": f"{FOLDS}-fold cross-validation over all measured architectures",
@@ -155,18 +180,19 @@ def fit_predictor(archs: Sequence[Arch], latencies: np.ndarray, lengths: Lengths
         "corrections": {kind: error_summary(value) for kind, value in errors.items()},
         "baselines": baselines,
     }
-    return Fit(fit_one(best, lengths, archs, latencies), best, errors[best], report)
+    return Fit(fit_one(best, lengths, archs, latencies, relative_sd), best, errors[best], report)
 
 
 def cross_validate(
-    fit: Callable[[Sequence[Arch], np.ndarray], Predict], archs: Sequence[Arch], latencies: np.ndarray
+    fit: FitFunction, archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.ndarray
 ) -> np.ndarray:
     """Predictions (N, K) of every architecture by a fit to the folds that it is not in."""
     result = np.empty_like(latencies)
     folds = np.arange(len(archs)) % FOLDS
     for fold in range(FOLDS):
         inside, outside = folds != fold, folds == fold
-        predict = fit([arch for arch, use in zip(archs, inside, strict=True) if use], latencies[inside])
+        known = [arch for arch, use in zip(archs, inside, strict=True) if use]
+        predict = fit(known, latencies[inside], relative_sd[inside])
         result[outside] = predict([arch for arch, use in zip(archs, outside, strict=True) if use])
     return result
 
@@ -204,11 +230,16 @@ def _layer_sum_features(archs: Sequence[Arch]) -> np.ndarray:
 
 
 def fit_linear(
-    features: Callable[[Sequence[Arch]], np.ndarray], archs: Sequence[Arch], latencies: np.ndarray
+    features: Callable[[Sequence[Arch]], np.ndarray],
+    archs: Sequence[Arch],
+    latencies: np.ndarray,
+    relative_sd: np.ndarray,
 ) -> Predict:
     """Least squares on the relative error of latencies (N, 1); the smallest solution where values were never seen."""
     matrix = features(archs)
     scale = np.abs(matrix).max(axis=0)
     scale[scale == 0] = 1.0
-    weights = np.linalg.lstsq(matrix / scale / latencies, np.ones(len(archs)), rcond=None)[0] / scale
-    return lambda wanted: (features(wanted) @ weights)[:, None]
+    weight = trust(relative_sd)
+    weighted = matrix / scale * (weight[:, None] / latencies)
+    coefficients = np.linalg.lstsq(weighted, weight, rcond=None)[0] / scale
+    return lambda wanted: (features(wanted) @ coefficients)[:, None]

@@ -74,17 +74,18 @@ def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions)
     write_json(path / "lengths.json", _lengths_record(lengths))
     order = [str(arch) for arch in design(options.seed)][: options.max_architectures]
     samples = measure(path / "samples.jsonl", teacher, lengths, order, options, started)
+    measured_at = time.monotonic()
     measurements = gather(samples, order, lengths, options.minimum)
     if measurements.readmitted:
         say(
             f"latency-table: this host is noisy: {measurements.discarded} windows were discarded, and "
             f"{measurements.readmitted} had to be taken back; quieten the host or give more minutes"
         )
-    fit = fit_predictor(measurements.archs, measurements.latencies, lengths)
+    fit = fit_predictor(measurements.archs, measurements.latencies, measurements.relative_sd, lengths)
     rows = table_rows(measurements, fit, lengths, teacher)
     write_rows(path / "table.csv", rows)
     mean, p50, p90 = _figures(measurements.teacher.latencies, lengths)
-    spent = sum(float(sample["seconds"]) for sample in samples)
+    spent = sum(float(sample["seconds"]) for sample in samples) + time.monotonic() - measured_at
     shape = teacher.config
     teacher_arch = Arch(teacher.layers, shape["num_attention_heads"], teacher.hidden, shape["intermediate_size"])
     return {
@@ -104,7 +105,7 @@ def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions)
         "windows_readmitted": measurements.readmitted,
         "processes": len({sample["process"] for sample in samples}),
         "held_out": fit.report,
-        "minutes": round(max(spent, time.monotonic() - started) / 60, 2),
+        "minutes": round(spent / 60, 2),
     }
 
 

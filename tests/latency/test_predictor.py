@@ -1,0 +1,94 @@
+"""The predictor on a known law, and against what others predict latency from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from kdnas.arch import Arch, SearchSpace
+from latency.predictor import CORRECTIONS, Fit, cross_validate, error_summary, fit_cost_law, fit_predictor
+from latency.protocol import Lengths, design, stratify
+
+MEASURED = 120
+ACTIVATION_COST = {"gelu": 3.0, "relu": 1.0, "silu": 2.0}
+
+
+def law(arch: Arch, length: float) -> float:
+    """Milliseconds of a made-up host: kernel calls, heads, matrix products, activations, and a cache that overflows."""
+    layer = 0.25 + 0.002 * arch.heads + 4e-8 * length * arch.hidden**2 + 1e-8 * length * arch.hidden * arch.ffn
+    layer += 2e-6 * length * arch.ffn * ACTIVATION_COST[arch.activation]
+    return (0.2 + arch.layers * layer) * (1 + 0.1 * max(0.0, np.log(arch.layer_parameters / 8e6)))
+
+
+def latencies(archs: Sequence[Arch], lengths: Lengths) -> np.ndarray:
+    return np.array([[law(arch, length) for length in lengths.strata] for arch in archs])
+
+
+@pytest.fixture(scope="module")
+def lengths() -> Lengths:
+    return stratify(np.clip(np.random.default_rng(0).lognormal(3, 0.5, 10_000).astype(int), 4, 128))
+
+
+@pytest.fixture(scope="module")
+def fit(lengths: Lengths) -> Fit:
+    archs = design(0)[:MEASURED]
+    noise = np.exp(np.random.default_rng(1).normal(0, 0.01, (MEASURED, 1)))
+    return fit_predictor(archs, latencies(archs, lengths) * noise, np.full(MEASURED, 0.01), lengths)
+
+
+def test_recovers_the_law(fit: Fit, lengths: Lengths) -> None:
+    space = list(SearchSpace())
+    truth = lengths.mean(latencies(space, lengths))
+    errors = error_summary(100 * (lengths.mean(fit.predict(space)) / truth - 1))
+    assert errors["median_abs_pct"] < 1
+    assert errors["p90_abs_pct"] < 2
+    assert errors["max_abs_pct"] < 6
+
+
+def test_predicts_quantiles(fit: Fit, lengths: Lengths) -> None:
+    for arch in design(0)[-20:]:
+        predicted, truth = fit.predict([arch])[0], latencies([arch], lengths)[0]
+        for share in (0.5, 0.9):
+            assert lengths.quantile(predicted, share) == pytest.approx(lengths.quantile(truth, share), rel=0.06)
+
+
+def test_beats_the_baselines_on_held_out(fit: Fit) -> None:
+    report = fit.report
+    assert set(report["baselines"]) == {"flops", "parameters", "layer-sum"}
+    for errors in report["baselines"].values():
+        assert report["median_abs_pct"] < errors["median_abs_pct"] / 3
+        assert report["p90_abs_pct"] < errors["p90_abs_pct"] / 3
+    assert set(report["corrections"]) == set(CORRECTIONS)
+    assert report["correction"] in CORRECTIONS
+    assert report["median_abs_pct"] <= report["p90_abs_pct"] <= report["max_abs_pct"]
+
+
+def test_stated_error_is_honest(fit: Fit, lengths: Lengths) -> None:
+    """Held-out error, noise included, is about what predictions of unmeasured architectures err by, noise included."""
+    rest = design(0)[MEASURED:]
+    noise = np.exp(np.random.default_rng(2).normal(0, 0.01, len(rest)))
+    errors = lengths.mean(fit.predict(rest)) / (lengths.mean(latencies(rest, lengths)) * noise) - 1
+    assert fit.relative_sd == pytest.approx(float(np.sqrt(np.mean(errors**2))), rel=0.5)
+
+
+def test_noisy_measurements_count_less(lengths: Lengths) -> None:
+    archs = design(0)[:60]
+    times, noise = latencies(archs, lengths), np.full(60, 0.01)
+    times[::4] *= 2
+    trusting = fit_cost_law(archs, times, noise)(archs)
+    noise[::4] = 0.5
+    doubting = fit_cost_law(archs, times, noise)(archs)
+    good = np.arange(60) % 4 != 0
+    truth = latencies(archs, lengths)
+    assert np.abs(doubting / truth - 1)[good].mean() < 0.5 * np.abs(trusting / truth - 1)[good].mean()
+
+
+def test_cross_validation_never_shows_the_held_out() -> None:
+    archs = design(0)[:12]
+    times = np.arange(12.0)[:, None]
+
+    def fit(known: Sequence[Arch], latencies: np.ndarray, relative_sd: np.ndarray):  # type: ignore[no-untyped-def]
+        assert len(known) == len(latencies) == len(relative_sd)
+        return lambda wanted: np.array([[float(arch in known)] for arch in wanted])
+
+    assert cross_validate(fit, archs, times, np.ones(12)).ravel().tolist() == [0.0] * 12

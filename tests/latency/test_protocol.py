@@ -1,0 +1,121 @@
+"""Lengths, quantiles, the design, option limits."""
+
+from collections import Counter
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdnas.arch import FIELDS, Arch, SearchSpace
+from kdnas.environment import physical_cores
+from kdnas.errors import UsageError
+from latency.protocol import LatencyOptions, design, interpolation, sample_lengths, stratify, weighted_quantile
+
+LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=300).map(np.array)
+
+
+def test_strata_by_hand() -> None:
+    lengths = stratify(np.array([10, 10, 20, 20, 30, 30]), 3)
+    assert lengths.strata.tolist() == [10, 20, 30]
+    assert lengths.weights == pytest.approx([1 / 3, 1 / 3, 1 / 3])
+    # Latencies 1, 2, 4 ms: the mean is 7/3; half of the sentences take at most 2 ms, nine tenths at most 4.
+    assert float(lengths.mean(np.array([1.0, 2.0, 4.0]))) == pytest.approx(7 / 3)
+    assert lengths.quantile(np.array([1.0, 2.0, 4.0]), 0.5) == 2.0
+    assert lengths.quantile(np.array([1.0, 2.0, 4.0]), 0.9) == 4.0
+
+
+def test_interpolation_by_hand() -> None:
+    matrix = interpolation(np.array([5, 10, 15, 25]), np.array([10, 20]))
+    assert matrix.tolist() == [[1.5, -0.5], [1.0, 0.0], [0.5, 0.5], [-0.5, 1.5]]
+
+
+@given(LENGTHS, st.integers(1, 9))
+def test_mean_of_strata_is_mean_of_sentences(sample: np.ndarray, strata: int) -> None:
+    lengths = stratify(sample, strata)
+    assert lengths.weights.sum() == pytest.approx(1)
+    assert np.all(np.diff(lengths.strata) > 0)
+    assert lengths.counts.sum() == len(sample)
+    if len(lengths.strata) > 1:
+        assert float(lengths.mean(lengths.strata)) == pytest.approx(sample.mean())
+    else:
+        assert abs(lengths.strata[0] - sample.mean()) <= 0.5
+
+
+def test_mean_of_a_curved_latency_is_close() -> None:
+    sample = np.clip(np.random.default_rng(0).lognormal(3, 0.5, 10_000).astype(int), 4, 128)
+    lengths = stratify(sample)
+    curve = lambda length: 1 + 0.1 * length + 0.0005 * length**2  # noqa: E731
+    assert float(lengths.mean(curve(lengths.strata))) == pytest.approx(curve(sample).mean(), rel=0.02)
+
+
+def test_lengths_are_seeded_and_drawn_once_each() -> None:
+    population = np.arange(1, 20_001)
+    drawn = sample_lengths(population, seed=3)
+    assert len(drawn) == 10_000
+    assert len(set(drawn.tolist())) == 10_000
+    assert np.array_equal(drawn, sample_lengths(population, seed=3))
+    assert not np.array_equal(drawn, sample_lengths(population, seed=4))
+    assert len(sample_lengths(np.array([5, 9]), seed=0)) == 10_000  # with replacement where there are fewer
+
+
+def test_quantile_by_hand() -> None:
+    values, weights = np.array([3.0, 1.0, 2.0]), np.array([1, 2, 1])
+    assert [weighted_quantile(values, weights, share) for share in (0, 0.5, 0.51, 0.75, 0.76, 1)] == [1, 1, 2, 2, 3, 3]
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 6)), min_size=1, max_size=30), st.integers(0, 100))
+def test_quantile_is_that_of_the_repeated_values(pairs: list[tuple[int, int]], percent: int) -> None:
+    values, weights = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
+    repeated = np.repeat(values, weights.astype(int))
+    expected = np.quantile(repeated, percent / 100, method="inverted_cdf")
+    assert weighted_quantile(values, weights, percent / 100) == expected
+
+
+@pytest.fixture(scope="module")
+def order() -> list[Arch]:
+    return design(0)
+
+
+def test_design_is_all_of_the_space_once(order: list[Arch]) -> None:
+    assert len(order) == 2400
+    assert set(order) == set(SearchSpace())
+
+
+@pytest.mark.parametrize("count", [40, 100, 333, 600])
+def test_every_prefix_is_balanced(order: list[Arch], count: int) -> None:
+    space = SearchSpace()
+    for size, slack in ((1, 1), (2, 2)):
+        for names in combinations(FIELDS, size):
+            cells = int(np.prod([len(getattr(space, name)) for name in names]))
+            used = Counter(tuple(getattr(arch, name) for name in names) for arch in order[:count])
+            spread = [used[cell] for cell in used] + [0] * (cells - len(used))
+            assert max(spread) <= count / cells + slack + 0.1 * count / cells, names
+            assert min(spread) >= count / cells - slack - 0.1 * count / cells, names
+
+
+def test_each_cell_is_used_once_before_any_is_used_twice(order: list[Arch]) -> None:
+    assert len({(arch.heads, arch.hidden, arch.ffn, arch.activation) for arch in order[:480]}) == 480
+
+
+def test_design_depends_on_the_seed_alone(order: list[Arch]) -> None:
+    assert design(0) == order
+    assert design(1)[:20] != order[:20]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("minutes", 0.1),
+        ("minutes", float("nan")),
+        ("threads", 0),
+        ("threads", physical_cores() + 1),
+        ("seed", -1),
+        ("tolerance", 0.0),
+        ("max_architectures", 3),
+    ],
+)
+def test_options_out_of_range(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=name):
+        LatencyOptions(**{name: value})
