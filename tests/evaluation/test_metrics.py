@@ -1,0 +1,76 @@
+"""Metrics against values worked by hand and against brute force."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluation.metrics import classification_scores, false_positive_rate, neighbours, recall_at_k, retention
+
+
+def one_hot(places: list[int], classes: int) -> np.ndarray:
+    return np.eye(classes)[places]
+
+
+def test_binary_scores_by_hand() -> None:
+    # truth 1 1 1 0 0, said 1 1 0 1 0: 2 true positives, 1 missed, 1 false alarm, 1 true negative.
+    truth = np.array([1, 1, 1, 0, 0])
+    scores = classification_scores(truth, one_hot([1, 1, 0, 1, 0], 2), positive=1)
+    assert scores["accuracy"] == pytest.approx(3 / 5)
+    assert scores["binary_f1"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert scores["false_positive_rate"] == pytest.approx(1 / 2)
+
+
+def test_average_precision_by_hand() -> None:
+    # Ranked by probability: 1, 0, 1, 0. Precision at the two positives is 1 and 2/3, each half of the recall.
+    positive = np.array([0.9, 0.8, 0.7, 0.1])
+    scores = classification_scores(np.array([1, 0, 1, 0]), np.stack([1 - positive, positive], 1), positive=1)
+    assert scores["average_precision"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_macro_f1_of_three_classes_weighs_them_alike() -> None:
+    truth = np.array([0, 0, 0, 0, 1, 2])
+    scores = classification_scores(truth, one_hot([0, 0, 0, 0, 1, 1], 3), positive=None)
+    assert scores["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert set(scores) == {"accuracy", "macro_f1"}
+
+
+def test_false_positive_rate_without_negatives_is_zero() -> None:
+    assert false_positive_rate(np.array([True, True]), np.array([True, False])) == 0.0
+
+
+def test_retention() -> None:
+    assert retention(0.8, 0.6) == pytest.approx(0.75)
+    assert retention(0.0, 0.6) is None
+
+
+def brute_force_recall(teacher: np.ndarray, student: np.ndarray, k: int) -> float:
+    shares = []
+    for row in range(len(teacher)):
+        nearest = [
+            sorted((other for other in range(len(space)) if other != row), key=lambda other: -space[row] @ space[other])
+            for space in (teacher, student)
+        ]
+        shares.append(len(set(nearest[0][:k]) & set(nearest[1][:k])) / k)
+    return float(np.mean(shares))
+
+
+@given(st.integers(0, 1000), st.integers(12, 40), st.integers(1, 10))
+def test_recall_equals_brute_force(seed: int, count: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    teacher, student = rng.normal(size=(count, 5)), rng.normal(size=(count, 3))
+    assert recall_at_k(teacher, student, k) == pytest.approx(brute_force_recall(teacher, student, k))
+    assert recall_at_k(teacher, teacher, k) == 1.0
+
+
+def test_neighbours_exclude_the_row_itself_in_every_block() -> None:
+    rows = np.random.default_rng(0).normal(size=(50, 4))
+    found = neighbours(rows, 7, block=16)
+    assert all(row not in found[row] for row in range(50))
+    assert np.array_equal(np.sort(found), np.sort(neighbours(rows, 7, block=50)))
+
+
+def test_unrelated_spaces_agree_by_chance_only() -> None:
+    rng = np.random.default_rng(0)
+    assert recall_at_k(rng.normal(size=(400, 8)), rng.normal(size=(400, 8)), 10) < 0.06

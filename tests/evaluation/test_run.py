@@ -1,0 +1,209 @@
+"""A whole evaluation, killed and resumed, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForSequenceClassification
+
+from evaluation.report import show
+from evaluation.run import EvaluationOptions, resolve_student, run_evaluation
+from kdnas.artifact import Artifact
+from kdnas.corpus import Corpus, TextOptions
+from kdnas.errors import UsageError
+from kdnas.teacher import Teacher
+
+SIZES: dict[str, Any] = {
+    "sentences": 100,
+    "map_sentences": 100,
+    "topics": 3,
+    "topic_train": 40,
+    "topic_test": 10,
+    "epochs": 1,
+    "teacher_learning_rates": [1e-3],
+    "student_learning_rates": [2e-3],
+}
+SCRIPT = """
+import sys
+from pathlib import Path
+from evaluation.run import EvaluationOptions, resolve_student, run_evaluation
+from kdnas.artifact import Artifact
+from kdnas.corpus import Corpus
+from kdnas.teacher import resolve_teacher
+home, model, corpus, pad_id, options = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+import json
+run_evaluation(home, resolve_teacher(model), Corpus(Artifact.load(corpus), pad_id), *resolve_student(Path(model)),
+               EvaluationOptions(**json.loads(options)))
+"""
+
+
+def timeless(value: Any) -> Any:
+    """Results without what a clock decides."""
+    if isinstance(value, dict):
+        return {key: timeless(item) for key, item in value.items() if key != "seconds"}
+    return value
+
+
+@pytest.fixture(scope="module")
+def hap_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("hap") / "set.jsonl"
+    words = ("kind", "nasty")
+    rows = [{"text": f"number {n} is a {words[n % 2]} remark", "label": n % 2} for n in range(200)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture(scope="module")
+def evaluation(
+    tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Teacher, corpus: Corpus, hap_file: Path
+) -> Artifact:
+    """Run to the end without interruption, the teacher being its own student."""
+    home = tmp_path_factory.mktemp("whole")
+    options = EvaluationOptions(hap=hap_file, **SIZES)
+    return run_evaluation(home, tiny_teacher, corpus, *resolve_student(tiny_teacher.path), options)
+
+
+def test_results_hold_what_the_report_needs(evaluation: Artifact) -> None:
+    results = evaluation.results
+    assert results["explained_variance"] == pytest.approx(1, abs=1e-5)
+    assert results["recall_at_10"] == 1.0
+    assert results["sentences"] == 100
+    for name, classes in (("topic", 3), ("hap", 2)):
+        task = results[name]
+        assert len(task["labels"]) == classes
+        assert task["metric"] == "macro-F1"
+        assert task["retention"] == pytest.approx(task["student"] / task["teacher"])
+        assert task["runs"]["teacher"]["learning_rate"] == 1e-3
+        assert task["runs"]["student"]["learning_rate"] == 2e-3
+        assert task["test_examples"] == sum(task["classes"]["test"].values())
+        assert (task["runs"]["teacher"]["train_examples"], task["plan"]["epochs"]) == (task["train_examples"], 1)
+    assert set(results["hap"]["average_precision"]) == {"teacher", "student"}
+    assert 0 <= results["hap"]["false_positive_rate"]["student"] <= 1
+    assert json.loads((evaluation.path / "evaluation.json").read_text()) == results
+
+
+def test_student_classifiers_are_kept_and_load(evaluation: Artifact) -> None:
+    evaluation.verify()
+    folders = sorted(path.name for path in (evaluation.path / "classifiers").iterdir())
+    assert folders == ["hap", "topic"]  # the student's, the teacher's are not kept, no scratch
+    model = AutoModelForSequenceClassification.from_pretrained(evaluation.path / "classifiers" / "hap")
+    assert model.config.id2label == {0: "not-hap", 1: "hap"}
+    card = (evaluation.path / "classifiers" / "hap" / "README.md").read_text()
+    assert f"{evaluation.results['hap']['student']:.4f}" in card
+
+
+def test_table_names_both(evaluation: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
+    show(evaluation.results)
+    printed = capsys.readouterr()
+    assert f"{evaluation.results['topic']['student']:.4f}" in printed.err
+    assert printed.out == ""
+    show(evaluation.results | {"hap": None, "hap_note": "give it with --hap"})
+    assert "give it with --hap" in capsys.readouterr().err
+
+
+def test_killed_run_redoes_only_what_is_unfinished(
+    evaluation: Artifact, tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, hap_file: Path
+) -> None:
+    options = {"hap": str(hap_file), **SIZES}
+    command = [sys.executable, "-c", SCRIPT.replace("**json.loads(options)", "**fix(json.loads(options))")]
+    command[2] = command[2].replace("import json\n", "import json\ndef fix(o): return o | {'hap': Path(o['hap'])}\n")
+    arguments = [
+        str(tmp_path),
+        str(tiny_teacher.path),
+        str(corpus.artifact.path),
+        str(corpus.pad_id),
+        json.dumps(options),
+    ]
+    process = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("evaluation/*.partial/parts/topic-teacher.json")):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline, "the first parts never came"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    (partial,) = tmp_path.glob("evaluation/*.partial")
+    finished = {file.name: file.stat().st_mtime_ns for file in (partial / "parts").glob("*.json")}
+    assert {"geometry.json", "topic-plan.json", "topic-teacher.json"} <= set(finished)
+    assert "hap-student.json" not in finished
+
+    resumed = run_evaluation(
+        tmp_path, tiny_teacher, corpus, *resolve_student(tiny_teacher.path), EvaluationOptions(hap=hap_file, **SIZES)
+    )
+    assert resumed.manifest["attempts"] == 2
+    for name, written in finished.items():
+        assert (resumed.path / "parts" / name).stat().st_mtime_ns == written
+    assert timeless(resumed.results) == timeless(evaluation.results)
+    weights = "classifiers/topic/model.safetensors"
+    assert resumed.manifest["files"][weights] == evaluation.manifest["files"][weights]
+
+
+def test_finished_evaluation_is_not_repeated_wherever_the_hap_set_lies(
+    evaluation: Artifact, tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, hap_file: Path
+) -> None:
+    moved = tmp_path / hap_file.name
+    moved.write_bytes(hap_file.read_bytes())
+    home = evaluation.path.parent.parent
+    options = EvaluationOptions(hap=moved, **SIZES)
+    again = run_evaluation(home, tiny_teacher, corpus, *resolve_student(tiny_teacher.path), options)
+    assert again.path == evaluation.path
+    assert again.manifest == evaluation.manifest
+
+
+def test_bad_hap_set_is_refused_before_any_work(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
+    options = EvaluationOptions(hap=tmp_path / "none.jsonl", **SIZES)
+    with pytest.raises(UsageError, match="no such file or folder"):
+        run_evaluation(tmp_path, tiny_teacher, corpus, *resolve_student(tiny_teacher.path), options)
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_student_is_found_in_an_artifact_or_refused(tmp_path: Path, tiny_teacher: Teacher) -> None:
+    with pytest.raises(UsageError, match=r"config\.json is missing; give a Hugging Face folder"):
+        resolve_student(tmp_path)
+    (tmp_path / "student").symlink_to(tiny_teacher.path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema": 1, "kind": "refine"}))
+    assert resolve_student(tmp_path) == (tmp_path / "student", resolve_student(tiny_teacher.path)[1])
+
+
+def test_student_of_another_vocabulary_is_refused(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
+    for file in tiny_teacher.path.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    del tokenizer["model"]["vocab"]["zhang"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UsageError, match="another vocabulary than teacher"):
+        run_evaluation(tmp_path, tiny_teacher, corpus, *resolve_student(tmp_path), EvaluationOptions(**SIZES))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sentences": 5}, "sentences is 5; at least 100"),
+        ({"minutes": 0}, "minutes is 0"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"student_learning_rates": ()}, "student_learning_rates is"),
+        ({"teacher_learning_rates": (2.0,)}, "between 0 and 1"),
+    ],
+)
+def test_options_out_of_range(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        EvaluationOptions(**given)
+
+
+def test_command_line_reads_the_options() -> None:
+    from kdnas.cli import load_command, parse
+
+    values = parse(
+        "evaluate",
+        load_command("evaluate"),
+        ["--student", "somewhere", "--minutes", "2", "--student-learning-rates", "[1e-4,3e-4]", "--text.seq_len", "64"],
+    )
+    assert values["student"] == Path("somewhere")
+    assert values["options"] == EvaluationOptions(minutes=2, student_learning_rates=(1e-4, 3e-4))
+    assert values["text"] == TextOptions(seq_len=64)

@@ -1,0 +1,42 @@
+"""Splits, orders and tokens."""
+
+import pytest
+
+from evaluation.tasks import Split, Task, encode, normal_form, ordered, place_of
+from kdnas.corpus import Corpus
+from kdnas.errors import UsageError
+from kdnas.teacher import Teacher
+
+
+def test_case_and_white_space_do_not_make_a_text_another() -> None:
+    assert normal_form("  A\tText \n") == "a text"
+    assert place_of("A text", 0) == place_of(" a  TEXT ", 0)
+    assert place_of("A text", 0) != place_of("A text", 1)
+
+
+def test_order_does_not_depend_on_the_source() -> None:
+    rows = [(f"text {number}", number % 2) for number in range(50)]
+    assert ordered(rows, 0) == ordered(rows[::-1], 0)
+    assert ordered(rows, 0) != ordered(rows, 1)
+    assert ordered(rows, 0).first(3).texts == ordered(rows, 0).texts[:3]
+
+
+def test_tokens_equal_the_corpus(teacher: Teacher, corpus: Corpus) -> None:
+    for place, ids in enumerate(encode(corpus.validation.texts[:40], teacher.path, seq_len=64)):
+        assert ids.tolist() == corpus.validation[place].tolist()
+
+
+def test_texts_are_cut_at_seq_len(teacher: Teacher) -> None:
+    (ids,) = encode(["word " * 100], teacher.path, seq_len=16)
+    assert len(ids) == 16
+    assert ids[0] == 101
+    assert ids[-1] == 102
+
+
+@pytest.mark.parametrize("name", ["train", "dev", "test"])
+def test_useless_splits_are_refused(name: str) -> None:
+    good = {key: Split([f"{key} {n}" for n in range(30)], [0, 1] * 15) for key in ("train", "dev", "test")}
+    Task("toy", ["a", "b"], **good).check("file x")
+    for bad in (Split(["one"], [0]), Split([f"{n}" for n in range(30)], [1] * 30)):
+        with pytest.raises(UsageError, match=f"file x: its {name} split has .* at least .* two classes"):
+            Task("toy", ["a", "b"], **(good | {name: bad})).check("file x")
