@@ -244,7 +244,7 @@ def _finite(losses: Tensor, step: int) -> float:
 
 
 class _Saver:
-    """Saves checkpoints every so often, spending at most a twentieth of the time on it."""
+    """Saves checkpoints every so often, spending at most a twentieth of the time on it; after each update if asked to."""
 
     def __init__(self, folder: Path, objective: nn.Module, optimizer: torch.optim.AdamW, every_seconds: float) -> None:
         self.whole = True
@@ -252,7 +252,8 @@ class _Saver:
         self._every_seconds, self._cost_seconds, self._last = every_seconds, 0.0, time.monotonic()
 
     def save_when_due(self, position: Position) -> None:
-        if time.monotonic() - self._last >= max(self._every_seconds, 20 * self._cost_seconds):
+        wait = max(self._every_seconds, 20 * self._cost_seconds) if self._every_seconds else 0.0
+        if time.monotonic() - self._last >= wait:
             self.save(position)
 
     def save(self, position: Position) -> None:

@@ -25,7 +25,7 @@ class LoopOptions:
         validations: how many times the validation loss is measured on the way.
         validation_sentences: sentences of the validation split that are used.
         log_every: steps between training rows of the history.
-        checkpoint_seconds: seconds between checkpoints.
+        checkpoint_seconds: seconds between checkpoints, more where they are costly; 0 saves after every update.
     """
 
     minutes: float = 9

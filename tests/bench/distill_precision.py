@@ -1,0 +1,48 @@
+"""Training throughput in bf16 autocast against float32: the same loop, interleaved. Prints JSON.
+
+Run with `python tests/bench/distill_precision.py [ROUNDS]`; on a CPU with AVX512-BF16 the ratio should be at least 2.
+"""
+
+import copy
+import json
+import sys
+from statistics import median
+
+from kdnas.arch import Arch
+from kdnas.distill.throughput import OBJECTIVES, measure_tokens_per_second
+from kdnas.environment import has_bf16, host_line
+from kdnas.student import student_from_teacher
+from kdnas.teacher import BUILTIN, load_encoder, resolve_teacher
+
+ARCH = Arch(4, 12, 576, 768)
+BATCH_TOKENS = 4096
+SECONDS = 6.0
+
+
+def compare(objective: str, rounds: int) -> dict[str, object]:
+    """Tokens a second in both precisions and their ratio, each round both, in turns of who is first."""
+    teacher = load_encoder(resolve_teacher(BUILTIN).path)
+    student = student_from_teacher(ARCH, teacher, seed=0)
+    speeds: dict[str, list[float]] = {"bf16": [], "f32": []}
+    for number in range(rounds):
+        for precision in ("bf16", "f32") if number % 2 else ("f32", "bf16"):
+            speed = measure_tokens_per_second(
+                teacher, copy.deepcopy(student), objective, BATCH_TOKENS, SECONDS, seq_len=32, precision=precision
+            )
+            speeds[precision].append(round(speed, 1))
+    ratios = [half / full for half, full in zip(speeds["bf16"], speeds["f32"], strict=True)]
+    return {
+        "objective": objective,
+        "arch": str(ARCH),
+        "tokens_per_second": {precision: round(median(values), 1) for precision, values in speeds.items()},
+        "ratio": round(median(ratios), 2),
+        "ratio_low": round(min(ratios), 2),
+        "ratio_high": round(max(ratios), 2),
+        "rounds": speeds,
+    }
+
+
+if __name__ == "__main__":
+    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    rows = [compare(objective, wanted) for objective in OBJECTIVES]
+    print(json.dumps({"host": host_line(), "cpu_bf16": has_bf16(), "batch_tokens": BATCH_TOKENS, "rows": rows}))

@@ -1,0 +1,319 @@
+"""Both stages for real on a tiny teacher: killed and resumed runs, what is published, wrong input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModel, AutoTokenizer
+
+import kdnas.distill.loop as loop
+import kdnas.distill.run as run
+from kdnas.arch import Arch
+from kdnas.artifact import Artifact, file_sha256, read_jsonl
+from kdnas.corpus import Corpus
+from kdnas.distill.checkpoint import FOLDER, save_checkpoint
+from kdnas.distill.options import DistillOptions, RefineOptions
+from kdnas.distill.run import find_student, run_distill, run_refine
+from kdnas.errors import Terminated, UsageError
+from kdnas.teacher import Teacher
+
+ARCH = Arch(2, 4, 24, 64)
+STEPS = 15
+COMMON = {
+    "steps": STEPS,
+    "batch_tokens": 512,
+    "validations": 3,
+    "validation_sentences": 60,
+    "log_every": 4,
+    "checkpoint_seconds": 0.0,
+    "dropout": True,  # so that the random state matters
+}
+DISTILL = DistillOptions(**COMMON)
+REFINE = RefineOptions(**COMMON)
+
+CHILD = """
+import json, os, signal, sys
+from pathlib import Path
+from kdnas.arch import Arch
+from kdnas.artifact import Artifact
+from kdnas.corpus import Corpus
+from kdnas.distill import checkpoint, loop
+from kdnas.distill.options import DistillOptions
+from kdnas.distill.run import run_distill
+from kdnas.teacher import resolve_teacher
+
+home, teacher, corpus, options, kill_at = sys.argv[1:]
+if int(kill_at):  # die with the weights of this step on disk and the checkpoint not yet renamed
+    rename = checkpoint.os.rename
+    def dying(source, target):
+        if f"{int(kill_at):09d}" in str(target):
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, target)
+    checkpoint.os.rename = dying
+artifact = Artifact.load(Path(corpus))
+options = DistillOptions(**json.loads(options))
+run_distill(Path(home), resolve_teacher(teacher), Corpus(artifact, artifact.results["pad_id"]), Arch(2, 4, 24, 64), options)
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(home: Path, tiny_teacher: Teacher, corpus: Corpus) -> Artifact:
+    """An uninterrupted run."""
+    return run_distill(home / "whole", tiny_teacher, corpus, ARCH, DISTILL)
+
+
+def rows_without_times(artifact: Artifact) -> list[dict[str, object]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(artifact.path / "history.jsonl")]
+
+
+def assert_same_run(one: Artifact, other: Artifact) -> None:
+    for name in one.manifest["files"]:
+        if name.endswith(".safetensors"):
+            assert file_sha256(one.path / name) == file_sha256(other.path / name), name
+    assert rows_without_times(one) == rows_without_times(other)
+
+
+def child(home: Path, teacher: Teacher, corpus: Corpus, kill_at: int) -> subprocess.Popen[bytes]:
+    arguments = [str(home), str(teacher.path), str(corpus.artifact.path), json.dumps(COMMON), str(kill_at)]
+    return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], stderr=subprocess.DEVNULL)
+
+
+def test_killed_twice_and_resumed_is_bit_identical(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact
+) -> None:
+    first = child(tmp_path, tiny_teacher, corpus, 0)
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob(f"distill/*.partial/{FOLDER}/step-*[3-9]")):
+        assert first.poll() is None, "finished before it could be killed"
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    first.send_signal(signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    second = child(tmp_path, tiny_teacher, corpus, STEPS - 2)
+    assert second.wait(120) == -signal.SIGKILL
+    partial = next(tmp_path.glob("distill/*.partial"))
+    assert (partial / FOLDER / "writing").is_dir()
+    resumed = run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
+    assert resumed.manifest["attempts"] == 3
+    assert_same_run(whole, resumed)
+
+
+@pytest.mark.parametrize("error", [Terminated, KeyboardInterrupt])
+def test_a_signal_in_the_middle_of_a_step_saves_first(
+    tmp_path: Path,
+    tiny_teacher: Teacher,
+    corpus: Corpus,
+    whole: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+) -> None:
+    options = DistillOptions(**{**COMMON, "checkpoint_seconds": 1e6})
+    real, calls = loop.backward, []
+
+    def interrupted(*arguments: object) -> torch.Tensor:
+        calls.append(1)
+        losses = real(*arguments)
+        if len(calls) == 8:
+            raise error
+        return losses
+
+    monkeypatch.setattr(loop, "backward", interrupted)
+    with pytest.raises(error):
+        run_distill(tmp_path, tiny_teacher, corpus, ARCH, options)
+    assert [path.name for path in tmp_path.glob(f"distill/*.partial/{FOLDER}/*")] == ["step-000000007"]
+    assert_same_run(whole, run_distill(tmp_path, tiny_teacher, corpus, ARCH, options))
+    assert len(calls) == 8 + STEPS - 7
+
+
+def test_a_signal_between_update_and_position_keeps_the_checkpoint_before(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = loop.update, []
+
+    def interrupted(*arguments: object) -> None:
+        calls.append(1)
+        real(*arguments)
+        if len(calls) == 8:
+            raise Terminated
+
+    monkeypatch.setattr(loop, "update", interrupted)
+    with pytest.raises(Terminated):
+        run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
+    assert_same_run(whole, run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL))
+    assert len(calls) == 8 + STEPS - 7
+
+
+def test_a_damaged_newest_checkpoint_costs_only_its_step(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopping(folder: Path, *rest: object) -> None:
+        save_checkpoint(folder, *rest)
+        if rest[-1].step == 10:
+            file = folder / FOLDER / "step-000000010" / "state.safetensors"
+            file.write_bytes(file.read_bytes()[:-1] + b"?")
+            raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", stopping)
+        with pytest.raises(RuntimeError, match="power cut"):
+            run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
+    assert_same_run(whole, run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL))
+
+
+def test_killed_between_the_last_file_and_publication_does_nothing_again(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kdnas.distill.stages as stages
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "remove_checkpoints", lambda _: (_ for _ in ()).throw(RuntimeError("power cut")))
+        with pytest.raises(RuntimeError, match="power cut"):
+            run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
+    monkeypatch.setattr(stages, "load_encoder", lambda _: pytest.fail("worked again"))
+    published = run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
+    assert_same_run(whole, published)
+    assert published.results["steps"] == STEPS
+    assert not (published.path / FOLDER).exists()
+
+
+def test_what_is_published(whole: Artifact, tiny_teacher: Teacher) -> None:
+    whole.verify()
+    assert {name.split("/")[0] for name in whole.manifest["files"]} == {
+        "attempts.jsonl", "history.jsonl", "plan.json", "projections.safetensors", "results.json", "student",
+    }  # fmt: skip
+    results = whole.results
+    assert (results["arch"], results["objective"], results["steps"]) == (str(ARCH), "hidden-state", STEPS)
+    assert results["teacher_layers_used"] == [1, 3, 4]
+    assert set(results["explained_variance_layers"]) == {"1", "2"}
+    assert results["explained_variance"] == pytest.approx(1 - results["validation_loss"])
+    rows = read_jsonl(whole.path / "history.jsonl")
+    assert [row["step"] for row in rows if row["kind"] == "validation"] == [0, 5, 10, 15]
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [4, 8, 12, 15]
+    losses = [row["validation_loss"] for row in rows if row["kind"] == "validation"]
+    assert losses[-1] < losses[0]
+    with safe_open(whole.path / "projections.safetensors", "pt") as file:
+        assert file.get_tensor("projections.0.weight").shape == (96, 24)
+
+
+def test_the_student_is_a_stock_folder(whole: Artifact, tiny_teacher: Teacher) -> None:
+    folder = whole.path / "student"
+    model, info = AutoModel.from_pretrained(folder, add_pooling_layer=False, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == set(model.state_dict())
+    assert type(model).__name__ == "BertModel"
+    assert model.config.hidden_dropout_prob == 0.1
+    batch = AutoTokenizer.from_pretrained(folder)("A short sentence.", return_tensors="pt")
+    assert model(**batch).last_hidden_state.shape[-1] == ARCH.hidden
+    card = (folder / "README.md").read_text()
+    assert str(ARCH) in card
+    assert "AutoModel.from_pretrained" in card
+    assert f"{whole.results['explained_variance']:.3f}" in card
+
+
+def test_refine_resumes_bit_identically_and_publishes(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, digest = find_student(whole.path)
+    expected = run_refine(tmp_path / "a", tiny_teacher, corpus, student, digest, REFINE)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_finite", lambda _losses, step: (_ for _ in ()).throw(RuntimeError(str(step))))
+        with pytest.raises(RuntimeError, match=r"^4$"):
+            run_refine(tmp_path / "b", tiny_teacher, corpus, student, digest, REFINE)
+    assert_same_run(expected, run_refine(tmp_path / "b", tiny_teacher, corpus, student, digest, REFINE))
+    results = expected.results
+    assert (results["objective"], results["teacher_layers_used"], results["relation_heads"]) == ("minilm-v2", [3], 24)
+    assert results["explained_variance"] is None
+    rows = [row for row in read_jsonl(expected.path / "history.jsonl") if row["kind"] == "validation"]
+    assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
+    assert set(rows[0]["relations"]) == {"QQ", "KK", "VV"}
+    assert find_student(expected.path)[1] == expected.digest
+
+
+def test_minutes_become_steps_once(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
+    options = DistillOptions(**{**COMMON, "steps": None, "minutes": 0.05, "validations": 1, "checkpoint_seconds": 60.0})
+    artifact = run_distill(tmp_path, tiny_teacher, corpus, ARCH, options)
+    plan = json.loads((artifact.path / "plan.json").read_text())
+    assert plan["steps"] == artifact.results["steps"] >= 1
+    assert plan["seconds_per_step"] > 0
+
+
+def test_a_kept_plan_decides(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdnas.distill.stages.seconds_per_step", lambda *_, **__: 1e9)
+    options = DistillOptions(**{**COMMON, "steps": None, "minutes": 1.0})
+    with monkeypatch.context() as patch:
+        patch.setattr("kdnas.distill.stages.train", lambda *_: (_ for _ in ()).throw(RuntimeError("power cut")))
+        with pytest.raises(RuntimeError, match="power cut"):
+            run_distill(tmp_path, tiny_teacher, corpus, ARCH, options)
+    monkeypatch.setattr("kdnas.distill.stages.seconds_per_step", lambda *_, **__: pytest.fail("measured again"))
+    assert run_distill(tmp_path, tiny_teacher, corpus, ARCH, options).results["steps"] == 1
+
+
+def test_raw_loss_still_states_explained_variance(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact
+) -> None:
+    raw = run_distill(
+        tmp_path, tiny_teacher, corpus, ARCH, DistillOptions(**{**COMMON, "steps": 1, "normalise": False})
+    )
+    rows = {
+        name: next(row for row in read_jsonl(artifact.path / "history.jsonl") if row["step"] == 0)
+        for name, artifact in (("raw", raw), ("normalised", whole))
+    }
+    assert rows["raw"]["explained_variance"] == pytest.approx(rows["normalised"]["explained_variance"], rel=1e-5)
+    assert rows["raw"]["validation_loss"] != pytest.approx(rows["normalised"]["validation_loss"], rel=1e-3)
+
+
+def test_a_diverged_loss_is_said(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "backward", lambda *_: torch.tensor([float("nan")]))
+    with pytest.raises(Exception, match="diverged; run again with a lower --peak_lr"):
+        run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
+
+
+def test_a_student_deeper_than_its_teacher_is_refused_before_any_work(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus
+) -> None:
+    with pytest.raises(UsageError, match="student has 6 layers, its teacher 4"):
+        run_distill(tmp_path, tiny_teacher, corpus, Arch(6, 4, 48, 64), DISTILL)
+    with pytest.raises(UsageError, match="student has 10 layers, its teacher 6"):
+        run.distill(DISTILL, "10,12,288,384,gelu", home=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_students_are_refused(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact) -> None:
+    with pytest.raises(UsageError, match=r"config.json is missing; give the folder that `kdnas distill` printed"):
+        find_student(tmp_path)
+    with pytest.raises(UsageError, match="a 'corpus' artifact"):
+        find_student(corpus.artifact.path)
+    student = whole.path / "student"
+    assert find_student(whole.path) == find_student(student) == (student, whole.digest)
+    with pytest.raises(UsageError, match=r"relation_heads is 7.*valid counts"):
+        run_refine(tmp_path, tiny_teacher, corpus, student, "x", RefineOptions(relation_heads=7))
+    with pytest.raises(UsageError, match="teacher_layer is 9"):
+        run_refine(tmp_path, tiny_teacher, corpus, student, "x", RefineOptions(teacher_layer=9))
+    other = Teacher("other", tiny_teacher.path, {**tiny_teacher.config, "vocab_size": 9}, "x")
+    with pytest.raises(UsageError, match="vocabulary"):
+        run_refine(tmp_path, other, corpus, student, "x", REFINE)
+
+
+def test_the_command_prints_the_path(
+    tmp_path: Path, tiny_teacher: Teacher, corpus_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = {**os.environ, "KDNAS_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "kdnas.cli", "distill", "--arch", "2,4,48,64,relu", "--teacher", tiny_teacher.path]
+    command += ["--corpus", corpus_file, "--text.max_sentences", "300", "--steps", "2", "--batch-tokens", "256"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    artifact = Artifact.load(Path(done.stdout.splitlines()[-1]), "distill")
+    assert artifact.results["arch"] == "2,4,48,64,relu"
