@@ -105,6 +105,8 @@ def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:
             if results.get(stage, {}).get(key):
                 results[stage][key] = arch_text(results[stage][key])
     rows = results.get("speed", {}).get("rows") or []
+    if rows:  # the teacher first, then the slower before the faster
+        rows.sort(key=lambda row: (not row["name"].startswith("teacher"), row.get("speedup") or 0))
     return {
         **results,
         "version": __version__,
@@ -114,6 +116,7 @@ def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:
         "winner": winner_of(results),
         "front": front(results.get("search", {})),
         "fastest": report_figures.fastest(rows),
+        "explained": explained_variance(results),
         "next": next_steps(artifacts),
         "stages": [stage_row(name, artifact) for name, artifact in artifacts.items()],
         "hosts": hosts(artifacts),
@@ -247,10 +250,21 @@ def stage_row(name: str, artifact: Artifact) -> dict[str, Any]:
 
 
 def hosts(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
-    """The distinct host records, each with the stages that ran there."""
+    """The distinct host records, each with the stages that ran there and the commits of the source."""
     seen: dict[str, dict[str, Any]] = {}
     for name, artifact in artifacts.items():
-        record = artifact.manifest.get("host") or {}
-        row = seen.setdefault(json.dumps(record, sort_keys=True), {"record": record, "stages": []})
+        record = dict(artifact.manifest.get("host") or {})
+        commit = record.pop("commit", None) or "not a checkout"
+        row = seen.setdefault(json.dumps(record, sort_keys=True), {"record": record, "stages": [], "commits": {}})
         row["stages"].append(name)
+        row["commits"].setdefault(commit, []).append(name)
     return list(seen.values())
+
+
+def explained_variance(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The explained variance to show first, and whose it is: the evaluation's, else the last that training checked."""
+    for stage, of in (("evaluation", "last hidden states"), ("refine", "hidden states"), ("distill", "hidden states")):
+        value = results.get(stage, {}).get("explained_variance")
+        if value is not None:
+            return {"value": value, "of": f"of the teacher's {of} on held-out sentences"}
+    return {"value": None, "of": "kdnas evaluate measures it"}

@@ -231,35 +231,63 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 
 def training_curve(history: Sequence[Row]) -> go.Figure:
-    """Training loss above, explained variance on held-out sentences below, over the tokens seen."""
+    """Training loss above, what is checked on held-out sentences below, over the tokens seen.
+
+    Below is the explained variance of the hidden states; where the objective has none (relations), the validation
+    loss and its parts.
+    """
     train = known([row for row in history if row.get("kind") == "train"], "tokens", "loss")
-    checks = known([row for row in history if row.get("kind") == "validation"], "tokens", "explained_variance")
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09)
     tokens, losses = [row["tokens"] / 1e6 for row in train], [row["loss"] for row in train]
-    raw = {"color": BLUE, "width": 1}
-    line = {"color": BLUE, "width": 2.5}
-    hover = "%{x:.2f} M tokens<br>loss %{y:.4f}<extra></extra>"
-    figure.add_scatter(
-        x=tokens, y=losses, line=raw, opacity=0.45, name="training loss", row=1, col=1, hovertemplate=hover
-    )
-    figure.add_scatter(x=tokens, y=smoothed(losses), line=line, name="running mean", row=1, col=1, hovertemplate=hover)
-    figure.add_scatter(
-        x=[row["tokens"] / 1e6 for row in checks],
-        y=[row["explained_variance"] for row in checks],
-        mode="lines+markers",
-        line={"color": RED, "width": 2.5},
-        marker={"size": 7},
-        name="validation explained variance",
-        hovertemplate="%{x:.2f} M tokens<br>explained variance %{y:.4f}<extra></extra>",
-        row=2,
-        col=1,
-    )
-    style(figure, 430).update_layout(showlegend=False)
+    for name, values, width, opacity in (
+        ("training loss", losses, 1.0, 0.45),
+        ("running mean", smoothed(losses), 2.5, 1.0),
+    ):
+        figure.add_scatter(
+            x=tokens,
+            y=values,
+            mode="lines+markers" if len(tokens) < 3 else "lines",
+            line={"color": BLUE, "width": width},
+            opacity=opacity,
+            name=name,
+            showlegend=False,
+            hovertemplate="%{x:.3f} M tokens<br>" + name + " %{y:.4f}<extra></extra>",
+            row=1,
+            col=1,
+        )
+    checks = [row for row in history if row.get("kind") == "validation"]
+    explained = known(checks, "tokens", "explained_variance")
+    figure.add_traces(check_traces(explained, checks), rows=2, cols=1)
+    style(figure, 430).update_layout(showlegend=True)
     figure.update_yaxes(title_text="training loss", row=1, col=1)
-    figure.update_yaxes(title_text="explained variance", row=2, col=1)
-    figure.update_xaxes(title_text="training tokens (millions)", row=2, col=1)
+    figure.update_yaxes(title_text="explained variance" if explained else "validation loss", row=2, col=1)
     figure.update_xaxes(rangemode="tozero")
+    figure.update_xaxes(title_text="training tokens (millions)", row=2, col=1)
     return figure
+
+
+def check_traces(explained: Sequence[Row], checks: Sequence[Row]) -> list[go.Scatter]:
+    """Curves of what was checked on held-out sentences: explained variance, else the loss and its relations."""
+    if explained:
+        curves = {"explained variance": [(row["tokens"], row["explained_variance"]) for row in explained]}
+    else:
+        rows = known(checks, "tokens", "validation_loss")
+        curves = {"validation loss": [(row["tokens"], row["validation_loss"]) for row in rows]}
+        for part in sorted({part for row in rows for part in row.get("relations") or {}}):
+            curves[part] = [(row["tokens"], (row.get("relations") or {}).get(part)) for row in rows]
+    return [
+        go.Scatter(
+            x=[tokens / 1e6 for tokens, _ in curve],
+            y=[value for _, value in curve],
+            mode="lines+markers",
+            name=text(name),
+            line={"color": colour, "width": 2.5 if colour == RED else 1.5},
+            marker={"size": 7 if colour == RED else 5},
+            showlegend=len(curves) > 1,
+            hovertemplate="%{x:.3f} M tokens<br>" + text(name) + " %{y:.4f}<extra></extra>",
+        )
+        for (name, curve), colour in zip(curves.items(), (RED, GREEN, ORANGE, PINK, SKY), strict=False)
+    ]
 
 
 def layer_bars(stages: dict[str, dict[str, float]]) -> go.Figure:
@@ -281,7 +309,11 @@ def layer_bars(stages: dict[str, dict[str, float]]) -> go.Figure:
             cliponaxis=False,
             hovertemplate="%{x}, after " + text(name) + "<br>explained variance %{y:.4f}<extra></extra>",
         )
-    style(figure, 320).update_layout(showlegend=True, barmode="group", bargroupgap=0.08)
+    several = len(stages) > 1
+    style(figure, 320).update_layout(
+        showlegend=several, barmode="group", bargap=0.35 if several else 0.6, bargroupgap=0.08
+    )
+    figure.update_xaxes(showgrid=False)
     figure.update_yaxes(title_text="explained variance", tickformat=".1f", rangemode="tozero")
     return figure
 

@@ -53,6 +53,11 @@ def count(value: Any) -> str:
     return shown(grouped, value)
 
 
+def threads(value: Any) -> str:
+    """As in `1 thread`, `4 threads`."""
+    return shown(lambda number: f"{number:.0f} thread{'' if number == 1 else 's'}", value)
+
+
 def percent(value: Any) -> str:
     """A share as a percentage."""
     return shown(lambda number: f"{100 * number:.1f}{NBSP}%", value)
@@ -107,6 +112,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "num": num,
     "fixed": fixed,
     "count": count,
+    "threads": threads,
     "percent": percent,
     "pct": pct,
     "million": million,

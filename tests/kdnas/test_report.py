@@ -150,6 +150,40 @@ def test_stages_of_two_hosts_are_told_apart(run: dict[str, Artifact], tmp_path: 
     assert run["search"].manifest["host"]["cpu"] in page.within("host")
 
 
+def test_commits_of_one_host_are_listed_once(run: dict[str, Artifact], tmp_path: Path) -> None:
+    other = run["speed"].manifest | {"host": {**run["speed"].manifest["host"], "commit": "abcdef123456+"}}
+    _, page = render({**run, "speed": replace(run["speed"], manifest=other)}, tmp_path)
+    words = page.within("host")
+    assert words.count("instruction sets") == 1
+    assert "abcdef123456+ with local changes (speed)" in words
+
+
+def test_relations_are_drawn_where_there_is_no_explained_variance(run: dict[str, Artifact], tmp_path: Path) -> None:
+    text, page = render(run, tmp_path)
+    figures = page.figures(text)
+    assert figures["distill"]["layout"]["yaxis2"]["title"]["text"] == "explained variance"
+    assert figures["refine"]["layout"]["yaxis2"]["title"]["text"] == "validation loss"
+    names = [trace["name"] for trace in figures["refine"]["data"]]
+    assert names == ["training loss", "running mean", "validation loss", "KK", "QQ", "VV"]
+    assert "explained variance" not in page.within("training").split("Refine: MiniLM-v2")[1].split("Above")[0]
+
+
+def test_explained_variance_comes_from_the_last_stage_that_has_it(run: dict[str, Artifact], tmp_path: Path) -> None:
+    _, page = render({name: run[name] for name in ("distill", "refine")}, tmp_path)
+    assert "explained variance77.4\xa0%of the teacher's hidden states" in page.text_of[""]
+    _, page = render(run, tmp_path)
+    assert "explained variance77.1\xa0%of the teacher's last hidden states" in page.text_of[""]
+
+
+def test_forms_go_from_the_teacher_to_the_fastest(run: dict[str, Artifact], tmp_path: Path) -> None:
+    rows = run["speed"].results["rows"]
+    mixed = [rows[4], rows[1], rows[0], rows[3], rows[2]]
+    text, page = render({**run, "speed": changed(run["speed"], rows=mixed)}, tmp_path)
+    bars = page.figures(text)["speed_ratio"]["data"][0]
+    assert bars["x"] == [row["speedup"] for row in rows]
+    assert "openvino-int8 is 20.7× as fast as the teacher (19.8× to 21.9×)" in page.within("speed")
+
+
 def test_nothing_is_fetched(run: dict[str, Artifact], tmp_path: Path) -> None:
     text, page = render(run, tmp_path)
     for tag, attributes in page.tags:
