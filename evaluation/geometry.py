@@ -92,7 +92,7 @@ def geometry(
     map_sentences: int,
     sentences: int,
     seed: int,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 2048,
 ) -> dict[str, Any]:
     """Explained variance of the teacher's hidden states and recall@10 of its nearest neighbours.
 

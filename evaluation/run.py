@@ -51,7 +51,7 @@ class EvaluationOptions:
     topic_test: int = 150
     hap_examples: int | None = None
     epochs: int | None = None
-    teacher_learning_rates: tuple[float, ...] = (1e-4, 5e-5)
+    teacher_learning_rates: tuple[float, ...] = (5e-5, 1e-4)
     student_learning_rates: tuple[float, ...] = (2e-4, 4e-4)
     batch_tokens: int = 1024
 
@@ -91,6 +91,7 @@ def evaluate(
         read_hap(options.hap, options.seed, options.hap_examples)  # a wrong file must not cost hours first
     model, digest = resolve_student(student)
     resolved = resolve_teacher(teacher)
+    _check_student(model, resolved)
     artifact = run_evaluation(home, resolved, build_corpus(home, corpus, text, resolved), model, digest, options)
     show(artifact.results)
     print(artifact.path)

@@ -99,11 +99,8 @@ def test_same_seed_same_result(tiny_teacher: Teacher, task: Task, progress: Stag
 
 def test_predictions_do_not_depend_on_batches(tiny_teacher: Teacher, task: Task) -> None:
     model = load_classifier(tiny_teacher.path, task.labels, seed=0)
-    data = Encoded.of(
-        Split(["a", "a much longer sentence than the others are " * 2, "two words"] * 5, [0] * 15),
-        tiny_teacher.path,
-        32,
-    )
+    texts = ["a", "a much longer sentence than the others are " * 2, "two words"]
+    data = Encoded.of(Split(texts * 5, [0] * 15), tiny_teacher.path, 32)
     together, alone = predict(model, data, 100_000), predict(model, data, 8)
     assert together == pytest.approx(alone, abs=1e-5)
     assert together.sum(1) == pytest.approx(1)

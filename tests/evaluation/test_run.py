@@ -13,9 +13,9 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from evaluation.report import show
-from evaluation.run import EvaluationOptions, resolve_student, run_evaluation
+from evaluation.run import EvaluationOptions, evaluate, resolve_student, run_evaluation
 from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus, TextOptions
+from kdnas.corpus import Corpus, TextOptions, build_corpus
 from kdnas.errors import UsageError
 from kdnas.teacher import Teacher
 
@@ -29,17 +29,18 @@ SIZES: dict[str, Any] = {
     "teacher_learning_rates": [1e-3],
     "student_learning_rates": [2e-3],
 }
+TEXT = TextOptions(topic="topic", group="group", seq_len=64, validation_share=0.2)
 SCRIPT = """
-import sys
+import json, sys
 from pathlib import Path
 from evaluation.run import EvaluationOptions, resolve_student, run_evaluation
 from kdnas.artifact import Artifact
 from kdnas.corpus import Corpus
 from kdnas.teacher import resolve_teacher
-home, model, corpus, pad_id, options = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-import json
-run_evaluation(home, resolve_teacher(model), Corpus(Artifact.load(corpus), pad_id), *resolve_student(Path(model)),
-               EvaluationOptions(**json.loads(options)))
+home, model, corpus, hap = map(Path, sys.argv[1:5])
+options = EvaluationOptions(hap=hap, **json.loads(sys.argv[6]))
+corpus = Corpus(Artifact.load(corpus), int(sys.argv[5]))
+run_evaluation(home, resolve_teacher(str(model)), corpus, *resolve_student(model), options)
 """
 
 
@@ -60,13 +61,17 @@ def hap_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evaluation(
-    tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Teacher, corpus: Corpus, hap_file: Path
-) -> Artifact:
+def own_corpus(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Teacher, corpus_file: Path) -> Corpus:
+    """A corpus built with the tiny teacher, as the command builds it."""
+    return build_corpus(tmp_path_factory.mktemp("whole"), str(corpus_file), TEXT, tiny_teacher)
+
+
+@pytest.fixture(scope="module")
+def evaluation(tiny_teacher: Teacher, own_corpus: Corpus, hap_file: Path) -> Artifact:
     """Run to the end without interruption, the teacher being its own student."""
-    home = tmp_path_factory.mktemp("whole")
+    home = own_corpus.artifact.path.parent.parent
     options = EvaluationOptions(hap=hap_file, **SIZES)
-    return run_evaluation(home, tiny_teacher, corpus, *resolve_student(tiny_teacher.path), options)
+    return run_evaluation(home, tiny_teacher, own_corpus, *resolve_student(tiny_teacher.path), options)
 
 
 def test_results_hold_what_the_report_needs(evaluation: Artifact) -> None:
@@ -108,19 +113,17 @@ def test_table_names_both(evaluation: Artifact, capsys: pytest.CaptureFixture[st
 
 
 def test_killed_run_redoes_only_what_is_unfinished(
-    evaluation: Artifact, tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, hap_file: Path
+    evaluation: Artifact, tmp_path: Path, tiny_teacher: Teacher, own_corpus: Corpus, hap_file: Path
 ) -> None:
-    options = {"hap": str(hap_file), **SIZES}
-    command = [sys.executable, "-c", SCRIPT.replace("**json.loads(options)", "**fix(json.loads(options))")]
-    command[2] = command[2].replace("import json\n", "import json\ndef fix(o): return o | {'hap': Path(o['hap'])}\n")
     arguments = [
-        str(tmp_path),
-        str(tiny_teacher.path),
-        str(corpus.artifact.path),
-        str(corpus.pad_id),
-        json.dumps(options),
+        tmp_path,
+        tiny_teacher.path,
+        own_corpus.artifact.path,
+        hap_file,
+        str(own_corpus.pad_id),
+        json.dumps(SIZES),
     ]
-    process = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("evaluation/*.partial/parts/topic-teacher.json")):
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
@@ -132,34 +135,59 @@ def test_killed_run_redoes_only_what_is_unfinished(
     finished = {file.name: file.stat().st_mtime_ns for file in (partial / "parts").glob("*.json")}
     assert {"geometry.json", "topic-plan.json", "topic-teacher.json"} <= set(finished)
     assert "hap-student.json" not in finished
+    # What a kill while a classifier is written, or before its part is, leaves behind.
+    for folder in ("topic.tmp", "hap"):
+        (partial / "classifiers" / folder).mkdir(parents=True, exist_ok=True)
+        (partial / "classifiers" / folder / "torn.bin").write_text("torn")
 
     resumed = run_evaluation(
-        tmp_path, tiny_teacher, corpus, *resolve_student(tiny_teacher.path), EvaluationOptions(hap=hap_file, **SIZES)
+        tmp_path,
+        tiny_teacher,
+        own_corpus,
+        *resolve_student(tiny_teacher.path),
+        EvaluationOptions(hap=hap_file, **SIZES),
     )
     assert resumed.manifest["attempts"] == 2
     for name, written in finished.items():
         assert (resumed.path / "parts" / name).stat().st_mtime_ns == written
     assert timeless(resumed.results) == timeless(evaluation.results)
+    assert set(resumed.manifest["files"]) == set(evaluation.manifest["files"]) | {"attempts.jsonl"}
     weights = "classifiers/topic/model.safetensors"
     assert resumed.manifest["files"][weights] == evaluation.manifest["files"][weights]
 
 
 def test_finished_evaluation_is_not_repeated_wherever_the_hap_set_lies(
-    evaluation: Artifact, tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, hap_file: Path
+    evaluation: Artifact, tmp_path: Path, tiny_teacher: Teacher, own_corpus: Corpus, hap_file: Path
 ) -> None:
     moved = tmp_path / hap_file.name
     moved.write_bytes(hap_file.read_bytes())
     home = evaluation.path.parent.parent
     options = EvaluationOptions(hap=moved, **SIZES)
-    again = run_evaluation(home, tiny_teacher, corpus, *resolve_student(tiny_teacher.path), options)
+    again = run_evaluation(home, tiny_teacher, own_corpus, *resolve_student(tiny_teacher.path), options)
     assert again.path == evaluation.path
     assert again.manifest == evaluation.manifest
 
 
-def test_bad_hap_set_is_refused_before_any_work(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
+def test_command_prints_the_path_last(
+    evaluation: Artifact,
+    tiny_teacher: Teacher,
+    own_corpus: Corpus,
+    corpus_file: Path,
+    hap_file: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = EvaluationOptions(hap=hap_file, **SIZES)
+    home = own_corpus.artifact.path.parent.parent
+    evaluate(tiny_teacher.path, options, str(tiny_teacher.path), str(corpus_file), TEXT, home)
+    printed = capsys.readouterr()
+    assert printed.out == f"{evaluation.path}\n"
+    assert "explained variance" in printed.err
+
+
+def test_bad_hap_set_is_refused_before_any_work(tmp_path: Path, tiny_teacher: Teacher, own_corpus: Corpus) -> None:
     options = EvaluationOptions(hap=tmp_path / "none.jsonl", **SIZES)
     with pytest.raises(UsageError, match="no such file or folder"):
-        run_evaluation(tmp_path, tiny_teacher, corpus, *resolve_student(tiny_teacher.path), options)
+        run_evaluation(tmp_path, tiny_teacher, own_corpus, *resolve_student(tiny_teacher.path), options)
     assert not (tmp_path / "evaluation").exists()
 
 
@@ -171,14 +199,14 @@ def test_student_is_found_in_an_artifact_or_refused(tmp_path: Path, tiny_teacher
     assert resolve_student(tmp_path) == (tmp_path / "student", resolve_student(tiny_teacher.path)[1])
 
 
-def test_student_of_another_vocabulary_is_refused(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
+def test_student_of_another_vocabulary_is_refused(tmp_path: Path, tiny_teacher: Teacher, own_corpus: Corpus) -> None:
     for file in tiny_teacher.path.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
     del tokenizer["model"]["vocab"]["zhang"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UsageError, match="another vocabulary than teacher"):
-        run_evaluation(tmp_path, tiny_teacher, corpus, *resolve_student(tmp_path), EvaluationOptions(**SIZES))
+        run_evaluation(tmp_path, tiny_teacher, own_corpus, *resolve_student(tmp_path), EvaluationOptions(**SIZES))
 
 
 @pytest.mark.parametrize(
