@@ -1,0 +1,86 @@
+"""Tiny models of each kind and one export of each, shared by the tests of this package."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from export.checkpoint import open_checkpoint
+from export.run import ExportOptions, run_export
+from kdnas.artifact import Artifact
+from kdnas.corpus import Corpus
+from kdnas.teacher import Teacher
+
+SHAPE = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 48, "intermediate_size": 80}
+OPTIONS = ExportOptions(calibration_sentences=24, parity_sentences=24)
+
+
+@pytest.fixture(scope="session")
+def encoder_export(home: Path, tiny_teacher: Teacher, corpus: Corpus) -> Artifact:
+    """Export of the tiny random BERT."""
+    return run_export(home, tiny_teacher.path, tiny_teacher.digest, corpus, OPTIONS)
+
+
+@pytest.fixture(scope="session")
+def classifier_folder(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT classifier of three labels, with weights wide enough that its answers differ."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("tiny-classifier")
+    torch.manual_seed(1)
+    labels = {0: "clean", 1: "rude", 2: "hateful"}
+    config = BertConfig(
+        vocab_size=teacher.config["vocab_size"], initializer_range=0.2, id2label=labels, max_position_embeddings=100,
+        **SHAPE,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((teacher.path / name).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classifier_export(home: Path, classifier_folder: Path, corpus: Corpus) -> Artifact:
+    """Export of the tiny random classifier."""
+    return run_export(home, classifier_folder, open_checkpoint(str(classifier_folder)).digest, corpus, OPTIONS)
+
+
+@pytest.fixture(scope="session")
+def roberta_folder(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random XLM-RoBERTa with a Unigram tokenizer trained on the corpus: pad is 1, positions start at 2."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+
+    folder = tmp_path_factory.mktemp("tiny-xlmr")
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False)
+    texts = [json.loads(line)["text"] for line in corpus_file.read_text().splitlines()[:400]]
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    names = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "mask_token": "<mask>",
+    }
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    torch.manual_seed(2)
+    config = XLMRobertaConfig(
+        vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=92, pad_token_id=1, type_vocab_size=1,
+        hidden_act="gelu_new", **SHAPE,
+    )  # fmt: skip
+    XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def roberta_export(home: Path, roberta_folder: Path, corpus: Corpus) -> Artifact:
+    """Export of the tiny random XLM-RoBERTa; the corpus was tokenised by another tokenizer."""
+    return run_export(home, roberta_folder, open_checkpoint(str(roberta_folder)).digest, corpus, OPTIONS)

@@ -1,0 +1,195 @@
+"""Exporting: files, parity, resume after kill -9, and what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import export.run as module
+from export.checkpoint import open_checkpoint
+from export.run import ExportOptions, quiet, run_export
+from export.session import FORMS
+from kdnas.artifact import Artifact
+from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.errors import UsageError
+from kdnas.teacher import Teacher, resolve_teacher
+
+SMALL = ExportOptions(calibration_sentences=8, parity_sentences=8)
+
+
+@pytest.mark.parametrize("kind", ["encoder_export", "classifier_export", "roberta_export"])
+def test_every_form_is_there_and_close_to_pytorch(kind: str, request: pytest.FixtureRequest) -> None:
+    artifact: Artifact = request.getfixturevalue(kind)
+    files = {str(file.relative_to(artifact.path)) for file in artifact.path.rglob("*") if file.is_file()}
+    graphs = {
+        "onnx/model.onnx",
+        *(f"openvino/{x}/openvino_model.{end}" for x in ("f32", "int8") for end in ("xml", "bin")),
+    }
+    described = {
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "README.md",
+        "kdnas.json",
+    }
+    assert graphs | described <= files
+    assert not [name for name in files if "scratch" in name or name.endswith((".tmp", ".made"))]
+    assert list(artifact.results["forms"]) == list(FORMS)
+    for form, found in artifact.results["forms"].items():
+        assert 0 < found["mean_abs_diff"] <= found["max_abs_diff"]
+        assert found["size_mb"] > 0
+        if form.endswith("f32"):
+            assert found["max_abs_diff"] <= 1e-4 * max(1, found["max_abs_value"])
+            assert found["cosine_min"] > 0.99999
+        else:
+            assert found["cosine_mean"] > 0.97
+        assert ("labels_equal" in found) == (kind == "classifier_export")
+        assert form in (artifact.path / "README.md").read_text()
+    assert artifact.results["sentences"] == 26
+    int8, float32 = (artifact.results["forms"][form]["size_mb"] for form in ("openvino-int8", "openvino-f32"))
+    assert int8 < 0.45 * float32 + 0.3  # 0.3: the graph's text
+    artifact.verify()
+
+
+def test_a_finished_export_is_returned_as_it_is(
+    home: Path, tiny_teacher: Teacher, corpus: Corpus, encoder_export: Artifact
+) -> None:
+    again = run_export(
+        home,
+        tiny_teacher.path,
+        tiny_teacher.digest,
+        corpus,
+        ExportOptions(**encoder_export.manifest["config"]["options"]),
+    )
+    assert again == encoder_export
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import export.run as run
+from kdnas.artifact import Artifact
+from kdnas.corpus import Corpus
+home, model, corpus = (Path(word) for word in sys.argv[1:])
+run.write_int8 = lambda *_: time.sleep(600)
+options = run.ExportOptions(calibration_sentences=8, parity_sentences=8)
+run.run_export(home, model, "digest", Corpus(Artifact.load(corpus), 0), options)
+"""
+
+
+def test_kill_9_keeps_finished_forms(
+    tmp_path: Path, classifier_folder: Path, corpus: Corpus, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = [sys.executable, "-c", KILLED, tmp_path, classifier_folder, corpus.artifact.path]
+    noise = tmp_path / "noise.txt"
+    with noise.open("w") as stderr, subprocess.Popen(command, stdout=stderr, stderr=stderr) as process:
+        partial = _wait_for_rows(tmp_path, 2, process)
+        os.kill(process.pid, signal.SIGKILL)
+    stamps = {name: (partial / name).stat().st_mtime_ns for name in ("onnx/model.onnx", FORMS["openvino-f32"])}
+    (partial / "openvino-int8.scratch").mkdir(exist_ok=True)
+    (partial / "openvino-int8.scratch" / "half.bin").write_bytes(b"half")
+    capfd.readouterr()
+    artifact = run_export(tmp_path, classifier_folder, "digest", corpus, SMALL)
+    printed = capfd.readouterr()
+    lines = (noise.read_text() + printed.out + printed.err).splitlines()
+    assert [line for line in lines if not line.startswith("export: ")] == [], "the exporters' noise is on the terminal"
+    assert artifact.manifest["attempts"] == 2
+    assert {name: (artifact.path / name).stat().st_mtime_ns for name in stamps} == stamps, (
+        "finished forms were repeated"
+    )
+    assert set(artifact.results["forms"]) == set(FORMS)
+    assert not list(artifact.path.rglob("half.bin"))
+    artifact.verify()
+
+
+def _wait_for_rows(home: Path, rows: int, process: "subprocess.Popen[bytes]") -> Path:
+    for _ in range(1200):
+        logs = list(home.glob("export/*.partial/forms.jsonl"))
+        if logs and len(logs[0].read_text().splitlines()) >= rows:
+            return logs[0].parent
+        assert process.poll() is None, "it ended by itself"
+        time.sleep(0.1)
+    raise AssertionError("no second form after two minutes")
+
+
+def _copy(folder: Path, to: Path, **changes: object) -> Path:
+    to.mkdir()
+    for file in folder.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    config = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps({**config, **changes}))
+    return to
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architectures": ["BertForQuestionAnswering"]}, "BertForQuestionAnswering is not exported"),
+        ({"architectures": ["BertForSequenceClassification"]}, r"lacks 4 weights \(bert.pooler"),
+        ({"model_type": "gpt2"}, "model '.*': its model_type is 'gpt2'; supported are bert"),
+        ({"num_hidden_layers": 5}, "lacks 16 weights"),
+        ({"hidden_size": 192}, "cannot be loaded"),
+        ({"hidden_act": "sine"}, "cannot be loaded"),
+    ],
+)
+def test_refuses_models_that_it_would_export_wrongly(
+    changes: dict[str, object], message: str, tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus
+) -> None:
+    folder = _copy(tiny_teacher.path, tmp_path / "model", **changes)
+    with pytest.raises(UsageError, match=message):
+        run_export(tmp_path / "home", folder, "digest", corpus, SMALL)
+    assert not list(tmp_path.glob("home/export/*/manifest.json"))
+
+
+def test_refuses_classifiers_that_softmax_would_misread(
+    tmp_path: Path, classifier_folder: Path, corpus: Corpus
+) -> None:
+    several = _copy(classifier_folder, tmp_path / "several", problem_type="multi_label_classification")
+    one = _copy(classifier_folder, tmp_path / "one", id2label={"0": "score"}, problem_type="regression")
+    for folder in (several, one):
+        with pytest.raises(UsageError, match="single-label classifiers"):
+            run_export(tmp_path / "home", folder, "digest", corpus, SMALL)
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(UsageError, match="calibration_sentences is 2"):
+        ExportOptions(calibration_sentences=2)
+    with pytest.raises(UsageError, match="float_bound is 0"):
+        ExportOptions(float_bound=0)
+
+
+def test_quiet_lets_errors_through() -> None:
+    with pytest.raises(ValueError, match="seen"), quiet():
+        raise ValueError("seen")
+
+
+def test_command_prints_the_path_alone(
+    home: Path,
+    classifier_folder: Path,
+    classifier_export: Artifact,
+    corpus: Corpus,
+    corpus_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = TextOptions(**corpus.artifact.manifest["config"]["text"])
+    options = ExportOptions(**classifier_export.manifest["config"]["options"])
+    own = build_corpus(home, str(corpus_file), text, resolve_teacher(str(classifier_folder)))
+    digest = open_checkpoint(str(classifier_folder)).digest
+    given: list[Any] = []
+
+    def record(*arguments: Any) -> Artifact:
+        given.extend(arguments)
+        return classifier_export
+
+    monkeypatch.setattr(module, "run_export", record)
+    module.export(str(classifier_folder), options, str(corpus_file), text, home)
+    assert given == [home, classifier_folder, digest, own, options]
+    assert capsys.readouterr().out == f"{classifier_export.path}\n"

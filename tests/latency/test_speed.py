@@ -1,0 +1,114 @@
+"""Side by side: plausible rows, figures worked out by hand, resume, and what is refused."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import latency.speed as module
+from export.checkpoint import open_checkpoint
+from export.run import ExportOptions, run_export
+from kdnas.artifact import Artifact, append_jsonl
+from kdnas.corpus import Corpus
+from kdnas.errors import UsageError
+from kdnas.teacher import Teacher
+from latency.speed import STUDENT, TEACHER, TOKENIZER, SpeedOptions, from_text, one_round, run_speed, summarise
+
+OPTIONS = SpeedOptions(minutes=0.2, sentences=12, rounds=2, threads=1)
+ENGINES = [TEACHER, STUDENT, "student openvino-int8", "student openvino-f32", "student onnxruntime-f32"]
+
+
+@pytest.fixture(scope="module")
+def exported(home: Path, tiny_teacher: Teacher, corpus: Corpus) -> Artifact:
+    """The same export as the export tests make of this model, in the same home: made once a run."""
+    options = ExportOptions(calibration_sentences=24, parity_sentences=24)
+    return run_export(home, tiny_teacher.path, open_checkpoint(str(tiny_teacher.path)).digest, corpus, options)
+
+
+def test_rows_are_plausible(
+    home: Path, tiny_teacher: Teacher, corpus: Corpus, exported: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = run_speed(home, tiny_teacher, corpus, tiny_teacher.path, exported.path, OPTIONS)
+    found = artifact.results
+    assert (found["sentences"], found["threads"], found["rounds"]) == (12, 1, 2)
+    assert [row["name"] for row in found["rows"]] == ENGINES
+    for row in found["rows"]:
+        assert 0 < row["p50_ms"] <= row["p90_ms"]
+        assert row["mean_ms"] > 0
+        assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
+    assert found["rows"][0]["speedup"] == 1
+    assert found["from_text"]["name"] == "student openvino-int8"
+    assert found["from_text"]["tokenise_mean_ms"] > 0
+    monkeypatch.setattr(module, "_work", lambda *_: pytest.fail("timed again"))
+    assert run_speed(home, tiny_teacher, corpus, tiny_teacher.path, exported.path, OPTIONS) == artifact
+
+
+def test_an_interrupted_run_keeps_its_rounds(tmp_path: Path) -> None:
+    log = tmp_path / "rounds.jsonl"
+    calls: list[int] = []
+    rows = [np.array([[1, 2, 3]])] * 12
+    engines = {TEACHER: calls.append, "student x": calls.append}
+    old = {TEACHER: [1.0] * 12, "student x": [0.5] * 12}
+    append_jsonl(log, {"round": 1, "times_ms": old})
+    rounds = module._measure(log, engines, rows, SpeedOptions(rounds=3, sentences=12))
+    assert len(rounds) == 3
+    assert rounds[0] == old
+    assert len(log.read_text().splitlines()) == 3
+    again = module._measure(log, engines, rows, SpeedOptions(rounds=3, sentences=12))
+    assert again == rounds
+
+
+def test_minutes_bound_the_rounds_but_two_are_always_run(tmp_path: Path) -> None:
+    import time
+
+    engines = {TEACHER: lambda _: time.sleep(0.002)}
+    rows = [np.array([[1, 2, 3]])] * 10
+    options = SpeedOptions(minutes=1e-6, rounds=50)
+    assert len(module._measure(tmp_path / "log", engines, rows, options)) == 2
+
+
+def test_every_engine_answers_every_sentence_in_blocks_of_changing_order() -> None:
+    calls: list[tuple[str, int]] = []
+
+    def engine(name: str) -> module.Call:
+        return lambda place: calls.append((name, place))
+
+    times = one_round({name: engine(name) for name in "abc"}, 25, np.random.default_rng(0))
+    assert {name: len(values) for name, values in times.items()} == {"a": 25, "b": 25, "c": 25}
+    assert all(value > 0 for values in times.values() for value in values)
+    for name in "abc":
+        own = [place for who, place in calls if who == name]
+        assert own == [0, *range(10), 10, *range(10, 20), 20, *range(20, 25)]  # one untimed call leads each block
+    turns = [name for place, (name, _) in enumerate(calls) if place == 0 or calls[place - 1][0] != name]
+    assert len({tuple(turns[start : start + 3]) for start in range(0, len(turns), 3)}) > 1
+
+
+def test_figures_by_hand() -> None:
+    rounds = [
+        {TEACHER: [8.0, 12.0], "student x": [1.0, 3.0], TOKENIZER: [1.0, 1.0]},
+        {TEACHER: [20.0, 20.0], "student x": [2.0, 2.0], TOKENIZER: [0.5, 0.5]},
+    ]
+    teacher, student = summarise(rounds)
+    assert teacher["mean_ms"] == 15
+    assert teacher["speedup"] == teacher["speedup_low"] == teacher["speedup_high"] == 1
+    assert (student["mean_ms"], student["p50_ms"], student["p90_ms"]) == (2, 2, 2.7)
+    assert (student["speedup_low"], student["speedup"], student["speedup_high"]) == (5.25, 7.5, 9.75)  # of 5 and 10
+    text = from_text(rounds, "student x")
+    assert text["tokenise_mean_ms"] == 0.75
+    assert text["speedup"] == pytest.approx((11 / 3 + 20.5 / 2.5) / 2, abs=1e-3)
+
+
+def test_refusals(
+    tmp_path: Path, home: Path, tiny_teacher: Teacher, teacher: Teacher, corpus: Corpus, exported: Artifact
+) -> None:
+    with pytest.raises(UsageError, match="no finished artifact"):
+        run_speed(home, tiny_teacher, corpus, tiny_teacher.path, tmp_path, OPTIONS)
+    other = shutil.copytree(tiny_teacher.path, tmp_path / "other")
+    config = (other / "config.json").read_text()
+    (other / "config.json").write_text(config.replace('"vocab_size": 30522', '"vocab_size": 999'))
+    with pytest.raises(UsageError, match="vocabulary of 999, the teacher's has 30522"):
+        run_speed(home, tiny_teacher, corpus, other, exported.path, OPTIONS)
+    for wrong in ({"minutes": 0}, {"sentences": 3}, {"rounds": 1}, {"threads": 0}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            SpeedOptions(**wrong)
