@@ -34,9 +34,11 @@ class LatencyOptions:
     max_architectures: int | None = None
 
     def __post_init__(self) -> None:
+        # 10 and 10.0 are one budget, hence one artifact, whoever gives it.
+        object.__setattr__(self, "minutes", float(self.minutes))
         if not 0.2 <= self.minutes <= 60 * 24 * 7:
             raise UsageError(
-                f"minutes is {self.minutes}; allowed are 0.2 to {60 * 24 * 7} (a week), 10 is a good budget"
+                f"minutes is {self.minutes:g}; allowed are 0.2 to {60 * 24 * 7} (a week), 10 is a good budget"
             )
         cores = physical_cores()
         if self.threads is not None and not 1 <= self.threads <= cores:

@@ -34,6 +34,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     if not first:
         return
     setup = json.loads(first)
+    folder, threads, seed, lengths = (setup[key] for key in ("teacher", "threads", "seed", "lengths"))
 
     import torch
 
@@ -41,10 +42,10 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     from kdnas.teacher import load_config
     from latency.timing import ModelMaker, reference_window, sentence, window
 
-    torch.set_num_threads(setup["threads"])
-    config = load_config(Path(setup["teacher"]))
-    maker = ModelMaker(config, setup["seed"])
-    inputs = [sentence(length, config, setup["seed"]) for length in setup["lengths"]]
+    torch.set_num_threads(threads)
+    config = load_config(Path(folder))
+    maker = ModelMaker(config, seed)
+    inputs = [sentence(length, config, seed) for length in lengths]
     middle = inputs[len(inputs) // 2]
     teacher = maker.model(config)
     windows = [reference_window(teacher, middle) for _ in range(FIRST_WINDOWS + 1)][1:]

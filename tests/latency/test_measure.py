@@ -1,0 +1,143 @@
+"""The measuring loop with a worker that only pretends: its clock and the host's bursts are made up."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdnas.artifact import read_jsonl
+from kdnas.errors import KdnasError, UsageError
+from kdnas.teacher import Teacher
+from latency import measure as module
+from latency.measure import Worker, WorkerError, measure
+from latency.protocol import LatencyOptions, design, stratify
+from latency.samples import TEACHER
+
+LENGTHS = stratify(np.array([10, 10, 20, 20]), 2)
+ORDER = [str(arch) for arch in design(0)]
+
+
+class Pretender:
+    """Answers at once. In `bursts` (request numbers) the reference is three times slower; at `deaths` it dies."""
+
+    numbers: Iterator[int] = itertools.count(1)
+    bursts: tuple[int, ...] = ()
+    deaths: tuple[int, ...] = ()
+    setups: list[dict[str, Any]] = []  # noqa: RUF012
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        self.setups.append(setup)
+        self.before = 5.0
+
+    def __enter__(self) -> "Pretender":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def start(self) -> list[float]:
+        return [5.0] * 5
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        number = next(self.numbers)
+        if number in self.deaths:
+            raise WorkerError(f"death at request {number}")
+        after = 15.0 if number in self.bursts else 5.0
+        answer = {"arch": request["arch"], "times_ms": [[1.0, 2.0]] * 4}
+        answer |= {"reference_before_ms": self.before, "reference_after_ms": after, "worker_seconds": 0.1}
+        self.before = after
+        return answer
+
+
+@pytest.fixture
+def pretender(monkeypatch: pytest.MonkeyPatch) -> type[Pretender]:
+    fresh = type("Fresh", (Pretender,), {"numbers": itertools.count(1), "setups": []})
+    monkeypatch.setattr(module, "Worker", fresh)
+    return fresh
+
+
+def run(log: Path, teacher: Teacher, **options: Any) -> list[Any]:
+    chosen = LatencyOptions(**{"minutes": 1, "max_architectures": 70, **options})
+    return measure(log, teacher, LENGTHS, ORDER[: chosen.max_architectures], chosen, time.monotonic())
+
+
+def slow(seconds: float) -> Iterator[int]:
+    """Request numbers, each after a while."""
+    for number in itertools.count(1):
+        time.sleep(seconds)
+        yield number
+
+
+def kept(samples: list[Any]) -> list[str]:
+    return [sample["arch"] for sample in samples if sample["kept"] and sample["arch"] != TEACHER]
+
+
+def test_measures_each_once_in_fresh_processes(pretender: type[Pretender], tmp_path: Path, teacher: Teacher) -> None:
+    samples = run(tmp_path / "log", teacher)
+    assert read_jsonl(tmp_path / "log") == samples
+    assert sorted(kept(samples)) == sorted(ORDER[:70])
+    assert len(pretender.setups) == 2  # 60 architectures a process
+    assert [sample["process"] for sample in samples if sample["arch"] == TEACHER] == [1, 2]
+    assert kept(samples)[:60] != ORDER[:60]
+    assert sorted(kept(samples)[:60]) == sorted(ORDER[:60])
+    assert [sample["number"] for sample in samples] == list(range(1, 73))
+
+
+def test_a_burst_is_discarded_and_queued_again(pretender: type[Pretender], tmp_path: Path, teacher: Teacher) -> None:
+    pretender.bursts = (10, 11)
+    samples = run(tmp_path / "log", teacher)
+    discarded = [sample["number"] for sample in samples if not sample["kept"]]
+    assert discarded == [10, 11, 12]  # 12: its window lies after a slow reference
+    assert sorted(kept(samples)) == sorted(ORDER[:70])
+    assert {sample["arch"] for sample in samples if not sample["kept"]} <= set(kept(samples))
+
+
+def test_a_dead_worker_is_replaced(
+    pretender: type[Pretender], tmp_path: Path, teacher: Teacher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretender.deaths = (5, 6, 20)
+    samples = run(tmp_path / "log", teacher)
+    assert sorted(kept(samples)) == sorted(ORDER[:70])
+    assert "death at request 5" in capsys.readouterr().err
+    assert len(pretender.setups) == 4
+
+
+def test_a_worker_that_always_dies_ends_it(pretender: type[Pretender], tmp_path: Path, teacher: Teacher) -> None:
+    pretender.deaths = (4, 5, 6)
+    with pytest.raises(KdnasError, match="died 3 times: death at request 6"):
+        run(tmp_path / "log", teacher)
+    assert len(read_jsonl(tmp_path / "log")) == 3
+    samples = run(tmp_path / "log", teacher)  # later it is well again
+    assert sorted(kept(samples)) == sorted(ORDER[:70])
+
+
+def test_the_budget_counts_earlier_attempts(pretender: type[Pretender], tmp_path: Path, teacher: Teacher) -> None:
+    """An interrupted run that spent all but some seconds: the next one measures no more than they allow."""
+    log = tmp_path / "log"
+    samples = run(log, teacher)
+    rows = [{**sample, "seconds": 0.9} for sample in samples[:55]]  # 49.5 of 60 s, and two windows and the fit follow
+    log.write_text("".join(f"{module.json.dumps(row)}\n" for row in rows))
+    pretender.numbers = slow(0.5)
+    again = run(log, teacher)
+    assert again[:55] == rows
+    assert 55 < len(again) < 72
+    assert sum(sample["seconds"] for sample in again) < 60
+
+
+def test_too_small_a_budget_names_a_larger_one(pretender: type[Pretender], tmp_path: Path, teacher: Teacher) -> None:
+    pretender.numbers = slow(0.8)
+    with pytest.raises(UsageError, match=r"minutes is 0\.2: .* architectures were measured .* give at least --minutes"):
+        run(tmp_path / "log", teacher, minutes=0.2)
+    assert len(read_jsonl(tmp_path / "log")) <= 8  # it is told early, not after the whole budget
+
+
+def test_a_real_worker_says_why_it_died() -> None:
+    with (
+        Worker({"threads": 1}) as worker,
+        pytest.raises(WorkerError, match="exit code 1; its last words: KeyError: 'teach"),
+    ):
+        worker.start()

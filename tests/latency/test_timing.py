@@ -1,0 +1,109 @@
+"""Models from the shared pool are stock models with finite outputs, and the clock counts what it says."""
+
+import gc
+import time
+
+import pytest
+import torch
+from torch import nn
+from transformers import RobertaConfig
+
+from kdnas.arch import Arch
+from kdnas.student import new_student
+from kdnas.teacher import Teacher, load_config
+from latency.timing import ROUNDS, ModelMaker, reference_window, sentence, window
+
+ARCH = Arch(3, 4, 288, 512, "silu")
+
+
+@pytest.fixture(scope="module")
+def maker(tiny_teacher: Teacher) -> ModelMaker:
+    return ModelMaker(load_config(tiny_teacher.path), seed=0)
+
+
+def test_same_model_as_a_fresh_one(maker: ModelMaker) -> None:
+    made, fresh = maker.student(ARCH), new_student(ARCH, maker.teacher).eval()
+    assert type(made) is type(fresh)
+    assert made.config._attn_implementation == fresh.config._attn_implementation == "sdpa"
+    shapes = {name: (tuple(p.shape), p.dtype) for name, p in fresh.named_parameters()}
+    assert {name: (tuple(p.shape), p.dtype) for name, p in made.named_parameters()} == shapes
+    for (name, buffer), (_, expected) in zip(made.named_buffers(), fresh.named_buffers(), strict=True):
+        assert torch.equal(buffer, expected), name
+    # The same weights give the same output: nothing of the model but its weights was replaced.
+    fresh.load_state_dict(made.state_dict())
+    item = sentence(17, maker.teacher, seed=1)
+    with torch.inference_mode():
+        assert torch.equal(made(**item).last_hidden_state, fresh(**item).last_hidden_state)
+
+
+@pytest.mark.parametrize("arch", [Arch(3, 2, 288, 384, "relu"), Arch(12, 12, 768, 3072, "gelu")])
+def test_outputs_are_finite_and_no_weight_is_denormal(maker: ModelMaker, arch: Arch) -> None:
+    model = maker.student(arch)
+    for name, parameter in model.named_parameters():
+        assert not parameter.requires_grad
+        small = (parameter != 0) & (parameter.abs() < 1e-7)
+        assert not small.any(), name
+    with torch.inference_mode():
+        states = model(**sentence(64, maker.teacher, seed=0)).last_hidden_state
+    assert states.shape == (1, 64, arch.hidden)
+    assert torch.isfinite(states).all()
+    assert states.std() > 0.1  # a model whose states collapsed would multiply zeros
+
+
+def test_layer_weights_are_not_shared_but_the_embedding_table_is(maker: ModelMaker) -> None:
+    first, second = maker.student(ARCH), maker.student(ARCH)
+    places = [p.data_ptr() for m in (first, second) for p in m.encoder.parameters()]
+    assert len(set(places)) == len(places)
+    assert first.embeddings.word_embeddings.weight.data_ptr() == second.embeddings.word_embeddings.weight.data_ptr()
+
+
+def test_roberta_family() -> None:
+    config = RobertaConfig(
+        vocab_size=500,
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=96,
+        max_position_embeddings=66,
+        type_vocab_size=1,
+        pad_token_id=1,
+    )
+    maker = ModelMaker(config, seed=0)
+    item = sentence(64, config, seed=0)
+    assert (item["input_ids"] != 1).all()
+    with torch.inference_mode():
+        assert torch.isfinite(maker.model(config)(**item).last_hidden_state).all()
+
+
+class Sleeper(nn.Module):
+    """Sleeps one millisecond per token, and notes whether garbage could be collected meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.collecting = 0, False
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> None:
+        self.calls += 1
+        self.collecting |= gc.isenabled()
+        assert torch.is_inference_mode_enabled()
+        time.sleep(input_ids.shape[1] / 1000)
+
+
+def test_window_counts_no_warm_up(maker: ModelMaker) -> None:
+    items = [sentence(length, maker.teacher, 0) for length in (2, 8)]
+    model = Sleeper()
+    rounds = window(model, items, window_ms=60)
+    assert ROUNDS[0] <= len(rounds) <= ROUNDS[1]
+    assert model.calls == 2 * (len(rounds) + 1)  # the first sweep is not among the rounds
+    for short_ms, long_ms in rounds:
+        assert short_ms >= 2
+        assert long_ms >= 8
+    assert not model.collecting
+    assert gc.isenabled()
+
+
+def test_reference_window_is_a_median(maker: ModelMaker) -> None:
+    item = sentence(8, maker.teacher, 0)
+    model = Sleeper()
+    assert reference_window(model, item) >= 8
+    assert model.calls >= 7
