@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -146,7 +145,7 @@ class Service:
 
 
 class Front:
-    """First to see a request: counts and times it, and refuses bodies over the limit before they are held."""
+    """First to see a request: counts it, times it, and notices when it is cut off."""
 
     def __init__(self, app: Any, service: Service) -> None:
         self.app, self.service = app, service
@@ -167,7 +166,10 @@ class Front:
 
         service.in_flight += 1
         try:
-            await self._limited(scope, receive, sending)
+            length = dict(scope["headers"]).get(b"content-length", b"0")
+            limit = service.options.max_body_bytes
+            refusal = JSONResponse({"error": too_large(limit)}, 413) if int(length) > limit else None
+            await (refusal or self.app)(scope, receive, sending)
         except asyncio.CancelledError:
             service.cut += 1
             raise
@@ -176,37 +178,13 @@ class Front:
             service.requests.labels(path, str(status)).inc()
             service.seconds.labels(path).observe(time.perf_counter() - start)
 
-    async def _limited(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
-            await self.app(scope, receive, send)
-            return
-        limit = self.service.options.max_body_bytes
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        body = bytearray()
-        more = True
-        while more and len(body) <= limit and int(length) <= limit:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-        if more or len(body) > limit:
-            refusal = JSONResponse({"error": f"the body is over {limit} bytes; send fewer or shorter texts"}, 413)
-            await refusal(scope, receive, send)
-            return
-        replayed = False
 
-        async def replay() -> Message:
-            nonlocal replayed
-            if replayed:
-                return await receive()
-            replayed = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
-
-        await self.app(scope, replay, send)
+def too_large(max_body_bytes: int) -> str:
+    """Why a body was refused."""
+    return f"the body is over {max_body_bytes} bytes; send fewer or shorter texts"
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Service) -> Front:
     """The application of one service; its lifespan starts and stops the batcher."""
 
     @asynccontextmanager
@@ -223,12 +201,12 @@ def create_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        max_body_size=service.options.max_body_bytes,
     )
-    app.add_middleware(Front, service=service)
-    _add_errors(app)
+    _add_errors(app, service.options.max_body_bytes)
     _add_predict(app, service)
     _add_operations(app, service)
-    return app
+    return Front(app, service)
 
 
 def _add_predict(app: FastAPI, service: Service) -> None:
@@ -281,7 +259,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         return RedirectResponse("/docs")
 
 
-def _add_errors(app: FastAPI) -> None:
+def _add_errors(app: FastAPI, max_body_bytes: int) -> None:
     """Every refusal has the same body: {"error": what is wrong}."""
 
     @app.exception_handler(RequestValidationError)
@@ -299,5 +277,9 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     async def refused(_request: Request, error: StarletteHTTPException) -> JSONResponse:
-        detail = str(error.detail or HTTPStatus(error.status_code).phrase)
+        detail = str(error.detail)
+        if detail == "Content Too Large":  # a chunked body, measured while it came
+            detail = too_large(max_body_bytes)
+        elif error.status_code == 400:
+            detail = "the body cannot be read; send JSON in UTF-8"
         return JSONResponse({"error": detail}, error.status_code, headers=error.headers)

@@ -100,13 +100,13 @@ def read_documents(source: Source, column: str, skip: int = 0) -> Iterator[Docum
         yield from _parquet_documents(source.path, column, skip)
         return
     for number, line, position in _lines(source):
+        if number == 1 and line is not None:
+            line = line.removeprefix(codecs.BOM_UTF8)
         if number <= skip or (line is not None and not line.strip()):
             continue
         if line is None:
             yield Document(number, b"", None, f"longer than {MAX_LINE_BYTES} bytes", position)
             continue
-        if number == 1:
-            line = line.removeprefix(codecs.BOM_UTF8)
         text, problem = read_text(line, column if source.kind == "jsonl" else None)
         yield Document(number, line, text, problem, position)
 

@@ -118,6 +118,7 @@ def filter_shards(run: Run, source: Source, predictor: Predictor, options: Filte
             run.write_shard(shard[-1], rows, tokens, time.monotonic() - began)
             rate = (run.totals["documents"] - first) / (time.monotonic() - start)
             progress.update(run.position, f"{rate:.0f} docs/s, {run.totals['dropped']} dropped")
+        progress.update(source.path.stat().st_size)
 
 
 def cut_shards(documents: Iterator[Document], shard_documents: int) -> Iterator[list[Document]]:

@@ -1,0 +1,377 @@
+"""The filter as users run it, against the session's own scores; killed at any moment, it ends the same."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zstandard
+
+from export.session import Session
+from kdnas.artifact import Artifact
+from kdnas.errors import KdnasError, UsageError
+from serving.documents import Document
+from serving.filter import FilterOptions, choose_label, cut_shards, filter_documents
+from serving.predictor import Predictor
+
+FORM = "openvino-f32"
+
+
+def opened(file: Path) -> bytes:
+    data = file.read_bytes()
+    if file.suffix == ".gz":
+        return gzip.decompress(data)
+    return zstandard.ZstdDecompressor().decompressobj().decompress(data) if file.suffix == ".zst" else data
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for file in sorted(folder.glob("part-*")) for line in opened(file).splitlines()]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every published file with its bytes."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("part-*"))}
+
+
+def write_documents(path: Path, texts: list[str]) -> Path:
+    path.write_text("".join(json.dumps({"id": number, "text": text}) + "\n" for number, text in enumerate(texts)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def scores(classifier: Path, sentences: list[str]) -> np.ndarray:
+    """P(hap) of the first 300 sentences by the session itself."""
+    return Session(classifier, FORM, 1).predict(sentences[:300])[:, 1]
+
+
+@pytest.fixture
+def documents(tmp_path: Path, sentences: list[str]) -> Path:
+    return write_documents(tmp_path / "docs.jsonl", sentences[:300])
+
+
+def run(model: Path, source: Path, out: Path, **options: Any) -> int:
+    return filter_documents(model, source, out, FORM, 1, FilterOptions(**{"shard_documents": 64} | options))
+
+
+def test_split_is_that_of_the_session(classifier: Path, documents: Path, scores: np.ndarray, tmp_path: Path) -> None:
+    assert run(classifier, documents, tmp_path / "out", threshold=0.7) == 0
+    kept, dropped = rows(tmp_path / "out/kept"), rows(tmp_path / "out/dropped")
+    clear = np.abs(scores - 0.7) > 1e-4
+    assert {row["id"] for row in kept if clear[row["id"]]} == set(np.flatnonzero((scores < 0.7) & clear).tolist())
+    assert {row["id"] for row in dropped if clear[row["id"]]} == set(np.flatnonzero((scores >= 0.7) & clear).tolist())
+    assert len(kept) + len(dropped) == 300
+    assert min(len(kept), len(dropped)) > 30
+    for row in dropped:
+        assert row["kdnas"]["label"] == "hap"
+        assert row["kdnas"]["score"] == pytest.approx(scores[row["id"]], abs=1e-4)
+        assert row["kdnas"]["reason"] == f"P(hap) {row['kdnas']['score']} >= 0.7"
+    originals = documents.read_bytes().splitlines()
+    part = opened(tmp_path / "out/kept/part-00000.jsonl").splitlines()
+    assert part == [originals[json.loads(line)["id"]] for line in part]  # byte by byte, in order
+
+
+def test_manifest(classifier: Path, documents: Path, scores: np.ndarray, tmp_path: Path) -> None:
+    run(classifier, documents, tmp_path / "out")
+    artifact = Artifact.load(tmp_path / "out", "filter")
+    artifact.verify()
+    results = artifact.results
+    assert results["documents"] == results["windows"] == 300 == results["kept"] + results["dropped"]
+    assert results["tokens"] == sum(map(len, Session(classifier, FORM, 1).encode(_texts(documents))))
+    histogram = np.histogram(scores, 20, (0, 1))[0]
+    assert np.abs(np.cumsum(results["scores"]) - np.cumsum(histogram)).max() <= 2  # but for scores at an edge
+    assert set(artifact.manifest["files"]) == set(contents(tmp_path / "out"))
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"kept", "dropped", "manifest.json"}
+
+
+def _texts(documents: Path) -> list[str]:
+    return [json.loads(line)["text"] for line in documents.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst"])
+def test_compressed_input_gives_compressed_output(
+    classifier: Path, documents: Path, tmp_path: Path, suffix: str
+) -> None:
+    run(classifier, documents, tmp_path / "plain")
+    data = documents.read_bytes()
+    half = data.index(b"\n", len(data) // 2) - 7  # two archives in one file, cut inside a line
+    packed = tmp_path / f"docs{suffix}"
+    pack = gzip.compress if suffix.endswith("gz") else zstandard.ZstdCompressor().compress
+    packed.write_bytes(pack(data[:half]) + pack(data[half:]))
+    run(classifier, packed, tmp_path / "packed")
+    for fate in ("kept", "dropped"):
+        files = sorted((tmp_path / "packed" / fate).iterdir())
+        assert all(file.name.endswith(suffix) for file in files)
+        plain = sorted((tmp_path / "plain" / fate).iterdir())
+        assert [opened(file) for file in files] == [opened(file) for file in plain]
+
+
+def test_text_and_parquet(classifier: Path, documents: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = _texts(documents)
+    (tmp_path / "docs.txt").write_text("\n\n".join(texts))  # blank lines are no documents; no line end at the end
+    pq.write_table(pa.table({"id": range(300), "text": texts}), tmp_path / "docs.parquet", row_group_size=100)
+    for name in ("docs.jsonl", "docs.txt", "docs.parquet"):
+        assert run(classifier, tmp_path / name, tmp_path / f"out-{name}") == 0
+    expected = rows(tmp_path / "out-docs.jsonl/dropped")
+    assert rows(tmp_path / "out-docs.parquet/dropped") == expected
+    found = rows(tmp_path / "out-docs.txt/dropped")
+    assert [row["text"] for row in found] == [row["text"] for row in expected]
+    kept = b"".join(opened(file) for file in sorted((tmp_path / "out-docs.txt/kept").glob("*.txt"))).decode()
+    assert kept.splitlines() == [row["text"] for row in rows(tmp_path / "out-docs.jsonl/kept")]
+
+
+def test_unreadable_records_are_quarantined(classifier: Path, sentences: list[str], tmp_path: Path) -> None:
+    lines = [json.dumps({"text": text}).encode() for text in sentences[:20]]
+    bad = {
+        2: (b'{"text": "torn', "not JSON"),
+        4: (b'["a", "list"]', "not a JSON object but a list"),
+        6: (b'{"body": "x"}', "no column 'text'"),
+        8: (b'{"text": 7}', "column 'text' is not text but a number"),
+        10: (b'{"text": null}', "column 'text' is not text but null"),
+        12: (b'{"text": "\xff\xfe"}', "not UTF-8"),
+        14: (b'{"text": "\\ud83d"}', "half of a surrogate pair"),
+        16: (b"[" * 100000, "not JSON"),
+    }
+    for number, (line, _) in bad.items():
+        lines.insert(number - 1, line)
+    source = tmp_path / "docs.jsonl"
+    source.write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines) + b"\n")
+    assert run(classifier, source, tmp_path / "out", shard_documents=9) == 4
+    found = rows(tmp_path / "out/quarantine")
+    assert [row["line"] for row in found] == list(bad)
+    for row in found:
+        assert bad[row["line"]][1] in row["reason"]
+    assert found[0]["raw"] == '{"text": "torn'
+    assert "raw_base64" in found[5]
+    results = Artifact.load(tmp_path / "out").results
+    assert (results["documents"], results["quarantine"]) == (28, 8)
+    assert run(classifier, source, tmp_path / "out", shard_documents=9) == 4  # finished: left, same code
+
+
+def test_long_documents_are_scored_by_their_worst_window(
+    classifier: Path, sentences: list[str], scores: np.ndarray, tmp_path: Path
+) -> None:
+    session = Session(classifier, FORM, 1)
+    texts = [" ".join(sentences[start : start + 12]) for start in range(0, 240, 12)]
+    source = write_documents(tmp_path / "docs.jsonl", texts)
+    run(classifier, source, tmp_path / "out", threshold=0.0, overlap=16)  # everything is dropped, with its score
+    found = {row["id"]: row["kdnas"]["score"] for row in rows(tmp_path / "out/dropped")}
+    tokenizer = Predictor(classifier, FORM, 1)
+    for number, ids in enumerate(tokenizer.encode(texts)):
+        inner = ids[1:-1]
+        assert len(inner) > 62
+        windows, start = [], 0
+        while True:  # 62 tokens beside [CLS] and [SEP], 16 of them again in the next window
+            windows.append([ids[0], *inner[start : start + 62], ids[-1]])
+            if start + 62 >= len(inner):
+                break
+            start += 62 - 16
+        by_hand = []
+        for window in windows:
+            logits = session.run(np.array([window]), np.ones((1, len(window)), dtype=np.int64))[0].astype(float)
+            by_hand.append(1 / (1 + np.exp(logits[0] - logits[1])))
+        assert found[number] == pytest.approx(max(by_hand), abs=1e-4)
+    assert Artifact.load(tmp_path / "out").results["windows"] > 3 * len(texts)
+
+
+def test_verdict_is_spliced_in_or_replaced(classifier: Path, tmp_path: Path) -> None:
+    source = tmp_path / "docs.jsonl"
+    source.write_bytes(b'{"n": 1e400, "big": 123456789012345678901234567890, "text": "a"} \r\n{"text":"b","kdnas":1}\n')
+    run(classifier, source, tmp_path / "out", threshold=0.0)
+    first, second = opened(tmp_path / "out/dropped/part-00000.jsonl").splitlines()
+    assert first.startswith(
+        b'{"n": 1e400, "big": 123456789012345678901234567890, "text": "a", "kdnas": {"label": "hap"'
+    )
+    assert list(json.loads(second)) == ["text", "kdnas"]
+    assert json.loads(second)["kdnas"]["label"] == "hap"
+
+
+def test_finished_result_is_left_or_refused(
+    classifier: Path, documents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(classifier, documents, tmp_path / "out")
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*")}
+    assert run(classifier, documents, tmp_path / "out") == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == str(tmp_path / "out")
+    assert "finished earlier" in captured.err.splitlines()[-1]
+    with pytest.raises(UsageError, match=r"finished result of a run with threshold: 0.5 there, 0.6 now"):
+        run(classifier, documents, tmp_path / "out", threshold=0.6)
+    documents.write_text(documents.read_text() + '{"text": "one more"}\n')
+    with pytest.raises(UsageError, match="another input"):
+        run(classifier, documents, tmp_path / "out")
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*")} == before
+
+
+def test_foreign_folder_is_refused(classifier: Path, documents: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("dear")
+    with pytest.raises(UsageError, match="not empty, and not from `kdnas filter`"):
+        run(classifier, documents, tmp_path / "mine")
+    with pytest.raises(UsageError, match="it holds a 'export' artifact"):
+        run(classifier, documents, classifier)
+    with pytest.raises(UsageError, match="this is a file"):
+        run(classifier, documents, tmp_path / "mine/thesis.txt")
+    assert (tmp_path / "mine/thesis.txt").read_text() == "dear"
+
+
+def test_bad_input(classifier: Path, documents: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "blank.jsonl").write_text("\n \n")
+    (tmp_path / "docs.csv").write_text("a,b\n")
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(documents.read_bytes())[:-20])
+    (tmp_path / "cut.jsonl.zst").write_bytes(zstandard.compress(documents.read_bytes())[:-20])
+    (tmp_path / "not.jsonl.gz").write_bytes(documents.read_bytes())
+    for name, message in {
+        "none.jsonl": "no such file",
+        "empty.jsonl": "it is empty",
+        "blank.jsonl": "holds no document",
+        "docs.csv": "unknown kind",
+        "": "this is a folder",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            run(classifier, tmp_path / name, out)
+    with pytest.raises(UsageError, match=r"no column 'body'; it has id, text"):
+        run(classifier, documents, out, column="body")
+    for name, message in {"not.jsonl.gz": "damaged archive", "cut.jsonl.gz": "cut", "cut.jsonl.zst": "cut"}.items():
+        with pytest.raises(KdnasError, match=message):
+            run(classifier, tmp_path / name, tmp_path / f"out-{name}")
+    with pytest.raises(UsageError, match=r"the input .* is there"):
+        run(classifier, documents, tmp_path)
+    with pytest.raises(UsageError, match=r"the input .* is there"):
+        run(classifier, documents, documents)
+    with pytest.raises(UsageError, match="cannot write there"):
+        run(classifier, documents, documents / "out")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "options", [{"threshold": 1.5}, {"threshold": float("nan")}, {"overlap": -1}, {"shard_documents": 0}]
+)
+def test_bad_options(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        FilterOptions(**options)
+
+
+def test_encoder_and_labels(classifier: Path, encoder: Path, documents: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="encoder without a classification head"):
+        run(encoder, documents, tmp_path / "out")
+    with pytest.raises(UsageError, match="no such label; it has ok, hap"):
+        run(classifier, documents, tmp_path / "out", label="toxic")
+    assert not (tmp_path / "out").exists()
+    predictor = Predictor(classifier, FORM, 1)
+    for labels, expected in {
+        ("ok", "hap"): "hap",
+        ("Hate", "none", "fine"): "Hate",
+        ("0", "1"): "1",
+        ("LABEL_0", "LABEL_1"): "LABEL_1",
+    }.items():
+        predictor.session.labels = list(labels)
+        assert choose_label(predictor, classifier, None) == expected
+    for unclear in (["sports", "news"], ["hate", "offensive", "neither"], ["0", "1", "2"]):
+        predictor.session.labels = unclear
+        with pytest.raises(UsageError, match=f"one of {', '.join(unclear)}"):
+            choose_label(predictor, classifier, None)
+    assert choose_label(predictor, classifier, "2") == "2"
+
+
+def test_shards_are_cut_by_documents_and_by_bytes() -> None:
+    documents = [Document(number, b"x" * 12_000_000, "x", "", 0) for number in range(1, 6)]
+    assert [len(shard) for shard in cut_shards(iter(documents), 100)] == [3, 2]
+    assert [len(shard) for shard in cut_shards(iter(documents), 2)] == [2, 2, 1]
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
+    classifier: Path, sentences: list[str], tmp_path: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    texts = [*sentences[:250], " ".join(sentences[:40]), *sentences[250:500]]
+    source = write_documents(tmp_path / "docs.jsonl", texts)
+    lines = source.read_text().splitlines()
+    packed = tmp_path / "docs.jsonl.gz"
+    packed.write_bytes(gzip.compress("\n".join([*lines[:100], "{torn", "", *lines[100:]]).encode()))
+    assert run(classifier, packed, tmp_path / "whole", shard_documents=12) == 4
+    out = tmp_path / "killed"
+    words = ["filter", "--model", classifier, "--input", packed, "--output", out, "--form", FORM]
+    words += ["--threads", 1, "--shard-documents", 12]
+    command = [sys.executable, "-m", "kdnas.cli", *map(str, words)]
+    journal = out / "progress.jsonl"
+    for shards, pause in ((1, 0.0), (6, 0.003), (15, 0.007)):
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+            until = time.monotonic() + 30
+            while not journal.exists() or journal.read_bytes().count(b"\n") < shards:
+                assert time.monotonic() < until
+                assert process.poll() is None
+                time.sleep(0.001)
+            time.sleep(pause)
+            os.kill(process.pid, signal.SIGKILL)
+        assert not (out / "manifest.json").exists()
+    finished = [json.loads(line) for line in journal.read_text().splitlines()]
+    stamps = {name: (out / name).stat().st_mtime_ns for row in finished for name in row["files"]}
+    with journal.open("a") as file:
+        file.write('{"shard": 99, "li')  # torn by a crash
+    (out / "kept/part-09999.jsonl.gz").write_bytes(b"stray")
+    (out / "kept/part-09998.jsonl.gz.partial").write_bytes(b"stray")
+    done = kdnas(*words)
+    assert done.returncode == 4, done.stderr
+    assert done.stdout.splitlines()[-1] == str(out)
+    assert contents(out) == contents(tmp_path / "whole")
+    assert {name: (out / name).stat().st_mtime_ns for name in stamps} == stamps  # not done twice
+    found, expected = Artifact.load(out), Artifact.load(tmp_path / "whole")
+    found.verify()
+    keys = ("documents", "kept", "dropped", "quarantine", "windows", "tokens", "scores")
+    assert {key: found.results[key] for key in keys} == {key: expected.results[key] for key in keys}
+
+
+def test_unfinished_run_of_other_settings_is_refused(classifier: Path, documents: Path, tmp_path: Path) -> None:
+    run(classifier, documents, tmp_path / "out")
+    plan = json.loads((tmp_path / "out/manifest.json").read_text())
+    (tmp_path / "out/manifest.json").unlink()
+    (tmp_path / "out/run.json").write_text(json.dumps(plan))
+    with pytest.raises(UsageError, match=r"an unfinished run with threshold: 0.5 there, 0.9 now"):
+        run(classifier, documents, tmp_path / "out", threshold=0.9)
+
+
+def test_sigterm_stops_and_the_same_command_goes_on(
+    classifier: Path, sentences: list[str], tmp_path: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    source, out = write_documents(tmp_path / "docs.jsonl", sentences), tmp_path / "out"
+    words = ["filter", "--model", classifier, "--input", source, "--output", out, "--shard-documents", 20]
+    command = [sys.executable, "-m", "kdnas.cli", *map(str, words)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        until = time.monotonic() + 30
+        while not (out / "progress.jsonl").exists():
+            assert time.monotonic() < until
+            time.sleep(0.002)
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate(timeout=20)[1]
+    assert process.returncode == 143
+    assert "the same command goes on from here" in error
+    assert "Traceback" not in error
+    assert kdnas(*words).returncode == 0
+    assert Artifact.load(out).results["documents"] == len(sentences)
+
+
+def test_no_torch(classifier: Path, documents: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from kdnas.cli import load_command\n"
+        "model, source, out = map(Path, sys.argv[1:])\n"
+        "assert load_command('filter')(model, source, out) == 0\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    command = [sys.executable, "-c", program, classifier, documents, tmp_path / "out"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert {"openvino", "tokenizers", "serving"} <= loaded
+    heavy = {"torch", "transformers", "optimum", "nncf", "sklearn", "pandas", "pyarrow", "fastapi", "uvicorn"}
+    assert not loaded & (heavy | {"latency", "evaluation"})

@@ -1,0 +1,262 @@
+"""The service as users run it: a process, a real socket."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from export.session import Session
+from kdnas.errors import KdnasError, UsageError
+from serving.run import bind
+
+
+class Served:
+    """A running `kdnas serve`."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process, self.url = process, url
+        self.client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+
+    def post(self, **body: object) -> httpx.Response:
+        return self.client.post("/predict", json=body)
+
+    def metric(self, name: str) -> float:
+        lines = self.client.get("/metrics").text.splitlines()
+        return float(next(line for line in lines if line.startswith(name + " ")).split()[-1])
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when it holds; fail after 20 seconds."""
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@contextmanager
+def serving(model: Path, *words: object) -> Iterator[Served]:
+    """Start the service on a free port, wait until it listens, kill it at the end if it still runs."""
+    command = [sys.executable, "-m", "kdnas.cli", "serve", "--model", model, "--port", 0, "--threads", 1, *words]
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            line = next((line for line in process.stderr if "listening on" in line), "")
+            assert line, process.wait(10)
+            served = Served(process, line.split("listening on ")[1].split()[0])
+            with served.client:
+                wait_until(lambda: served.client.get("/readyz").status_code == 200)
+                yield served
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def served(classifier: Path) -> Iterator[Served]:
+    with serving(classifier, "--form", "openvino-f32", "--max-texts", 64, "--max-body-bytes", 100000) as running:
+        yield running
+
+
+def test_predictions_are_those_of_the_session(served: Served, classifier: Path, sentences: list[str]) -> None:
+    expected = Session(classifier, "openvino-f32", 1).predict(sentences[:64])
+    body = served.post(texts=sentences[:64]).raise_for_status().json()
+    assert (body["model"], body["form"]) == (classifier.name, "openvino-f32")
+    found = [[row["scores"]["ok"], row["scores"]["hap"]] for row in body["predictions"]]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for row, chances in zip(body["predictions"], expected, strict=True):
+        assert row["label"] == ("ok", "hap")[int(chances.argmax())]
+        assert row["score"] == max(row["scores"].values())
+
+
+def test_one_text(served: Served) -> None:
+    one, several = served.post(text="Hello there.").json(), served.post(texts=["Hello there."]).json()
+    assert one == several
+    assert len(one["predictions"]) == 1
+
+
+def test_concurrent_requests_get_their_own_answers(served: Served, sentences: list[str]) -> None:
+    groups = [sentences[start : start + 1 + start % 5] for start in range(0, 240, 4)]
+    alone = [served.post(texts=group).json() for group in groups]
+    before = served.metric("kdnas_batch_texts_count")
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(lambda group: served.post(texts=group).json(), groups))
+    assert served.metric("kdnas_batch_texts_count") - before < len(groups)  # some ran together
+    for one, other in zip(alone, together, strict=True):
+        for left, right in zip(one["predictions"], other["predictions"], strict=True):
+            assert left["scores"]["hap"] == pytest.approx(right["scores"]["hap"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b'{"texts": []}', 422, "'texts' is empty"),
+        (b"{}", 422, "give either 'text' or 'texts'"),
+        (b'{"text": "a", "texts": ["b"]}', 422, "give either 'text' or 'texts'"),
+        (b'{"texts": [1]}', 422, "texts.0: Input should be a valid string"),
+        (b'{"texts": ["a"], "txets": []}', 422, "txets: Extra inputs"),
+        (b'{"texts": ["\\ud800"]}', 422, "text 0 holds half of a surrogate pair"),
+        (b'{"texts": ["a"]', 422, "not valid JSON"),
+        (b"[1]", 422, 'such as {"texts"'),
+        (b'{"texts": ["\xff"]}', 400, "JSON in UTF-8"),
+        (json.dumps({"texts": ["a"] * 65}).encode(), 413, "65 texts in one request, 64 are allowed"),
+        (json.dumps({"texts": ["a", "word " * 100]}).encode(), 413, "text 1 has 102 tokens, the model reads 64"),
+        (json.dumps({"text": "x" * 100000}).encode(), 413, "the body is over 100000 bytes"),
+    ],
+)
+def test_bad_requests(served: Served, body: bytes, status: int, message: str) -> None:
+    answer = served.client.post("/predict", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == status
+    assert message in answer.json()["error"]
+    assert list(answer.json()) == ["error"]
+
+
+def test_chunked_body_over_the_limit(served: Served) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b'{"text": "'
+        for _ in range(30):
+            yield b"x" * 10000
+
+    answer = served.client.post("/predict", content=pieces(), headers={"content-type": "application/json"})
+    assert answer.status_code == 413
+    assert "the body is over 100000 bytes" in answer.json()["error"]
+
+
+def test_wrong_method_path_and_content_type(served: Served) -> None:
+    assert served.client.get("/predict").status_code == 405
+    assert served.client.get("/nothing").json() == {"error": "Not Found"}
+    form = served.client.post("/predict", content=b'{"text": "a"}', headers={"content-type": "text/plain"})
+    assert form.status_code == 422
+    assert "content-type: application/json" in form.json()["error"]
+
+
+def test_truncate_reads_the_start(served: Served) -> None:
+    long = "good word " * 100
+    cut = served.post(text=long, truncate=True).raise_for_status().json()["predictions"][0]
+    start = served.post(text="good word " * 31).json()["predictions"][0]
+    assert cut["scores"] == pytest.approx(start["scores"], abs=1e-5)
+
+
+def test_health_metrics_and_docs(served: Served) -> None:
+    assert served.client.get("/livez").json() == {"status": "alive"}
+    assert served.client.get("/readyz").json() == {"status": "ready"}
+    texts = served.metric("kdnas_texts_total")
+    served.post(texts=["a", "b", "c"])
+    assert served.metric("kdnas_texts_total") == texts + 3
+    metrics = served.client.get("/metrics").text
+    assert 'kdnas_requests_total{path="/predict",status="200"}' in metrics
+    assert 'kdnas_request_seconds_bucket{le="0.001",path="/predict"}' in metrics
+    assert "kdnas_queue_texts 0.0" in metrics
+    schema = served.client.get("/openapi.json").json()
+    assert {"/predict", "/livez", "/readyz", "/metrics"} <= set(schema["paths"])
+    page = served.client.get("/docs").text
+    assert "/predict" in page
+    assert "PredictRequest" in page
+    assert "<code>hap</code>" in page
+    assert "//" not in page.replace("http://HOST:PORT", "")  # nothing is fetched from elsewhere
+
+
+def test_embeddings_of_an_encoder(encoder: Path, sentences: list[str]) -> None:
+    with serving(encoder) as served:  # the default form
+        body = served.post(texts=sentences[:10]).raise_for_status().json()
+    expected = Session(encoder, None, 1)
+    assert body["form"] == expected.form == "openvino-int8"
+    np.testing.assert_allclose(body["embeddings"], expected.predict(sentences[:10]), atol=2e-2)
+    np.testing.assert_allclose(np.linalg.norm(body["embeddings"], axis=1), 1, atol=1e-4)
+
+
+def test_sigterm_finishes_requests_in_flight(classifier: Path, sentences: list[str]) -> None:
+    with serving(classifier, "--form", "openvino-f32", "--max-texts", 20000, "--max-queue-texts", 20000) as served:
+        texts = (sentences * 30)[:10000]
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(served.post, texts=texts)
+            wait_until(lambda: served.metric("kdnas_texts_total") >= 1)  # the model has begun on it
+            served.process.send_signal(signal.SIGTERM)
+            assert len(answer.result().raise_for_status().json()["predictions"]) == len(texts)
+        assert served.process.wait(20) == 0
+        with pytest.raises(httpx.TransportError):
+            served.client.get("/livez")
+
+
+def test_ctrl_c_ends_an_idle_service(classifier: Path) -> None:
+    with serving(classifier) as served:
+        served.process.send_signal(signal.SIGINT)
+        assert served.process.wait(20) == 0
+        assert served.process.stderr is not None
+        assert "Traceback" not in served.process.stderr.read()
+
+
+def test_drain_answers_and_says_not_ready(classifier: Path) -> None:
+    with serving(classifier, "--drain-seconds", 2) as served:
+        served.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: served.client.get("/readyz").status_code == 503)
+        assert served.client.get("/readyz").json() == {"status": "shutting down"}
+        assert served.post(text="still here").status_code == 200
+        assert served.process.wait(20) == 0
+
+
+def test_overload_is_refused_with_retry_after(classifier: Path, sentences: list[str]) -> None:
+    words = ("--form", "openvino-f32", "--max-queue-texts", 8, "--max-texts", 5000, "--max-wait-ms", 0)
+    with serving(classifier, *words) as served:
+        with ThreadPoolExecutor(9) as pool:
+            first = pool.submit(served.post, texts=(sentences * 8)[:5000])  # keeps the model busy
+            wait_until(lambda: served.metric("kdnas_texts_total") >= 1)
+            others = [pool.submit(served.post, texts=sentences[:4]) for _ in range(8)]
+            answers = [other.result() for other in others]
+            assert first.result().status_code == 200
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert refused
+        assert {answer.status_code for answer in answers} == {200, 503}
+        assert all(answer.headers["retry-after"] == "1" for answer in refused)
+        assert served.post(text="calm again").status_code == 200
+
+
+def test_port_in_use(classifier: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = kdnas("serve", "--model", classifier, "--port", taken.getsockname()[1])
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "Address already in use" in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_not_a_model(tmp_path: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = kdnas("serve", "--model", tmp_path, "--port", 0)
+    assert done.returncode == 2
+    assert "not an exported model" in done.stderr
+
+
+def test_bad_addresses() -> None:
+    with pytest.raises(UsageError, match="port is 70000"):
+        bind("127.0.0.1", 70000)
+    with pytest.raises(UsageError, match="no such address"):
+        bind("no.such.host.invalid", 0)
+    with pytest.raises(KdnasError, match="cannot listen"):
+        bind("192.0.2.1", 0)
+
+
+def test_no_torch(classifier: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from fastapi.testclient import TestClient\n"
+        "from kdnas.cli import load_command; load_command('serve')\n"
+        "from serving.app import Service, ServeOptions, create_app; from serving.predictor import Predictor\n"
+        "service = Service(Predictor(Path(sys.argv[1])), ServeOptions())\n"
+        "with TestClient(create_app(service)) as client:\n"
+        "    assert client.post('/predict', json={'text': 'a'}).status_code == 200\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(classifier)], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"openvino", "tokenizers", "fastapi"} <= loaded
+    assert not loaded & {"torch", "transformers", "optimum", "nncf", "sklearn", "pandas", "latency", "evaluation"}
