@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from kdnas.distill.attention import Float32Attention
+
 
 class HiddenStateLoss(nn.Module):
     """Eq. 1: MSE of W h_S + b against h_T, one linear map a pair, over real tokens only.
@@ -93,7 +95,8 @@ class HiddenStateObjective(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Loss of each pair, (n_pairs,), from ids and mask (B, T)."""
         targets = self.teacher(input_ids, attention_mask)
-        output = self.student(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+        with Float32Attention():
+            output = self.student(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
         losses: Tensor = self.loss(output.hidden_states, targets, attention_mask)
         return losses
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from kdnas.distill.attention import Float32Attention
 from kdnas.distill.hidden_state import first_layers
 from kdnas.errors import UsageError
 
@@ -143,7 +144,8 @@ class RelationObjective(nn.Module):
         student, teacher = self._views
         with torch.inference_mode():
             targets = teacher(input_ids, attention_mask)
-        outputs = student(input_ids, attention_mask)
+        with Float32Attention():
+            outputs = student(input_ids, attention_mask)
         losses = [
             relation_loss(target, output, self.relation_heads, attention_mask)
             for target, output in zip(targets, outputs, strict=True)
