@@ -107,7 +107,9 @@ class Proxy:
         self.validation = validation_subset(corpus, options, seed)
         self.plan = batch_plan(self.train.lengths, options, seed)
         self.tokens = int(sum(int(self.train.lengths[places].sum()) for places in self.plan))
-        self._states, self._held_out = self._teacher_states(wanted_layers(space, teacher.layers))
+        layers = wanted_layers(space, teacher.layers)
+        self._states, self._held_out = self._teacher_states(layers)
+        self._variance = self._states.variance(layers)
 
     def _teacher_states(self, layers: list[int]) -> tuple["CachedStates | LiveStates", "CachedStates | LiveStates"]:
         """States of the proxy set and of the held-out sentences: kept on disk where they fit."""
@@ -135,8 +137,7 @@ class Proxy:
         pairs = layer_pairs(arch.layers, self._depth, Mapping.UNIFORM_LAST)
         layers = sorted({layer for _, layer in pairs})
         student = student_from_teacher(arch, self._teacher, self.seed).eval()  # eval: no dropout
-        variance = self._states.variance(layers)
-        scale = torch.tensor([variance[layer] for _, layer in pairs])
+        scale = torch.tensor([self._variance[layer] for _, layer in pairs])
         loss = HiddenStateLoss(pairs, arch.hidden, int(self._teacher.config.hidden_size), scale)
         objective = _Objective(student, loss).to(self.accelerator.device)
         tokens = self._train(objective, layers)

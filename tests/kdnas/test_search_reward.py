@@ -1,0 +1,43 @@
+"""Eq. 4, by hand and as a property."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdnas.errors import UsageError
+from kdnas.search.reward import reward
+
+LOSSES = st.floats(0, 3)
+LATENCIES = st.floats(0.01, 1e4)
+
+
+@pytest.mark.parametrize(
+    ("loss", "latency_ms", "printed"),
+    [(0.050, 5.97, 1.07), (0.049, 6.12, 1.07), (0.057, 14.17, 1.01), (0.051, 13.20, 1.02)],
+)
+def test_published_rewards(loss: float, latency_ms: float, printed: float) -> None:
+    """Table 3 of the paper with the teacher's 64.98 ms of Table 2; all printed ones are about 0.008 higher."""
+    assert reward(loss, latency_ms, 64.98) == pytest.approx(printed, abs=0.011)
+
+
+def test_hand_worked() -> None:
+    assert reward(0.25, 30.0, 50.0) == pytest.approx(0.75)  # 30 = 0.6 * 50: the latency factor is 1
+    assert reward(0.25, 16.0, 8.0, alpha=-0.5, beta=0.5) == pytest.approx(0.75 / 2)  # (16 / 4) ** -0.5
+    assert reward(1.5, 16.0, 8.0, alpha=-0.5, beta=0.5) == pytest.approx(-1.0)  # slower is worse, below zero too
+    assert reward(0.4, 3.0, 50.0, alpha=0.0) == pytest.approx(0.6)
+
+
+@given(LOSSES, LOSSES, LATENCIES, LATENCIES)
+def test_falls_with_loss_and_with_latency(loss: float, more: float, latency_ms: float, longer: float) -> None:
+    first = reward(loss, latency_ms, 50.0)
+    assert reward(loss + more, latency_ms, 50.0) <= first
+    slower = reward(loss, latency_ms + longer, 50.0)
+    assert slower <= first
+    if abs(loss - 1) > 1e-6 and longer > 1e-3 * latency_ms:
+        assert slower < first
+
+
+@pytest.mark.parametrize(("latency_ms", "teacher_ms"), [(0.0, 1.0), (-1.0, 1.0), (1.0, 0.0), (float("nan"), 1.0)])
+def test_refuses_a_latency_that_is_none(latency_ms: float, teacher_ms: float) -> None:
+    with pytest.raises(UsageError, match="above 0"):
+        reward(0.5, latency_ms, teacher_ms)

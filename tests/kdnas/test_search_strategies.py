@@ -1,0 +1,99 @@
+"""Proposals: epsilon-greedy, never twice, the same after a replay."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdnas.arch import Arch, SearchSpace
+from kdnas.errors import UsageError
+from kdnas.search.controller import Controller
+from kdnas.search.strategies import Epsilon, Kdnas, Observation
+
+SMALL = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 768, 1536), activation=("gelu", "relu"))
+
+
+def strategy(seed: int, epsilon: Epsilon = Epsilon(), space: SearchSpace = SMALL, epochs: int = 1) -> Kdnas:
+    return Kdnas(space, epsilon, Controller(lr=1e-2, epochs=epochs, seed=seed), seed)
+
+
+def value(arch: Arch) -> float:
+    return 1 + arch.layers * arch.hidden * arch.ffn / 1e7
+
+
+def observe(archs: list[Arch]) -> list[Observation]:
+    return [Observation(arch, value(arch)) for arch in archs]
+
+
+def test_published_epsilon_explores_195_of_300() -> None:
+    epsilon = Epsilon()
+    assert [epsilon.at(episode) for episode in (0, 1, 14, 19, 30)] == pytest.approx([1.0, 0.95, 0.30, 0.05, 0.05])
+    assert 20 * sum(epsilon.at(episode) for episode in range(15)) == pytest.approx(195)
+
+
+@pytest.mark.parametrize("wrong", [{"start": 1.5}, {"decay": -0.1}, {"minimum": 2.0}])
+def test_epsilon_is_a_share(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="allowed are 0 to 1"):
+        Epsilon(**wrong)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**31), decay=st.sampled_from([0.0, 0.3, 1.0]), count=st.integers(1, 9))
+def test_never_repeats_and_ends_with_the_space(seed: int, decay: float, count: int) -> None:
+    asked, tried = strategy(seed, Epsilon(decay=decay)), []
+    while proposals := asked.ask(count):
+        assert len(proposals) == min(count, len(SMALL) - len(tried))
+        tried += [proposal.arch for proposal in proposals]
+        asked.tell(observe([proposal.arch for proposal in proposals]))
+    assert sorted(tried) == sorted(SMALL)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**31), done=st.integers(0, 5), episode=st.integers(0, 2))
+def test_replay_proposes_what_the_uninterrupted_one_does(seed: int, done: int, episode: int) -> None:
+    straight, resumed = strategy(seed, Epsilon(decay=0.4)), strategy(seed, Epsilon(decay=0.4))
+    for _ in range(episode):
+        told = observe([proposal.arch for proposal in straight.ask(5)])
+        straight.tell(told)
+        resumed.tell(told)
+    whole = straight.ask(5)
+    assert resumed.ask(5, [proposal.arch for proposal in whole[:done]]) == whole[done:]
+
+
+def test_explores_first_and_then_takes_the_best_predicted() -> None:
+    greedy = strategy(0, Epsilon(start=1.0, decay=1.0, minimum=0.0), SearchSpace(), epochs=10)
+    first = greedy.ask(30)
+    assert all(proposal.explored and proposal.predicted_reward is None for proposal in first)
+    greedy.tell(observe([proposal.arch for proposal in first]))
+    second = greedy.ask(10)
+    assert not any(proposal.explored for proposal in second)
+    scores = greedy.scores()
+    taken = {proposal.arch for proposal in first}
+    unexplored = [(score, arch) for score, arch in zip(scores, greedy.states, strict=True) if arch not in taken]
+    best = sorted((score for score, _ in unexplored), reverse=True)[:10]
+    assert [proposal.predicted_reward for proposal in second] == pytest.approx(best)
+    # What it learned is worth something: its choices beat the random ones by far.
+    mean_first, mean_second = (np.mean([value(p.arch) for p in proposals]) for proposals in (first, second))
+    assert mean_second > mean_first + np.std([value(arch) for arch in SearchSpace()])
+
+
+def test_global_and_previous_best_feed_the_controller() -> None:
+    told = strategy(0)
+    states = told.states
+    told.tell([Observation(states[3], 2.0), Observation(states[5], 1.0)])
+    told.tell([Observation(states[7], 1.5), Observation(states[8], None)])
+    context = told._with_context(told._encoded)
+    assert np.array_equal(context[0, 0], told._encoded[0])
+    assert np.array_equal(context[0, 1], told._encoded[3])
+    assert np.array_equal(context[0, 2], told._encoded[7])
+    # What was proposed in the first episode was proposed knowing no best.
+    assert told._sequences[0][:, 1:].sum() == 0
+    assert np.array_equal(told._sequences[1][0, 1:], told._encoded[[3, 3]])
+
+
+def test_a_failure_counts_as_the_worst_reward() -> None:
+    told = strategy(0)
+    told.tell([Observation(told.states[0], 0.5), Observation(told.states[1], None)])
+    assert told._rewards().tolist() == [0.5, 0.0]
+    told.tell([Observation(told.states[2], -0.2)])
+    assert told._rewards().tolist() == [0.5, -0.2, -0.2]
