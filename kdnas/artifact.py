@@ -20,6 +20,7 @@ from kdnas.errors import KdnasError, UsageError
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+ATTEMPTS = "attempts.jsonl"
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,11 @@ def build(
         with locked(final.with_name(final.name + ".lock")):
             if (final / MANIFEST).exists():  # built while this process waited
                 return Artifact.load(final, kind)
-            attempts = read_jsonl(partial / "attempts.jsonl")
-            append_jsonl(partial / "attempts.jsonl", {"started": now(), "pid": os.getpid()})
+            attempts = read_jsonl(partial / ATTEMPTS)
+            append_jsonl(partial / ATTEMPTS, {"started": now(), "pid": os.getpid()})
             start = time.monotonic()
             results = work(partial)
+            (partial / ATTEMPTS).unlink()  # when and how often is in the manifest; content alone makes the digest
             manifest = {
                 "schema": SCHEMA,
                 "kind": kind,
@@ -192,8 +194,16 @@ def to_json(value: Any) -> Any:
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 of the value's canonical JSON."""
-    return hashlib.sha256(json.dumps(to_json(value), sort_keys=True).encode()).hexdigest()
+    """SHA-256 of the value's canonical JSON; 10 and 10.0 are one value, as YAML and Python defaults may write either."""
+    return hashlib.sha256(json.dumps(_whole_floats_as_ints(to_json(value)), sort_keys=True).encode()).hexdigest()
+
+
+def _whole_floats_as_ints(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _whole_floats_as_ints(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole_floats_as_ints(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def file_sha256(path: Path) -> str:

@@ -39,6 +39,7 @@ def test_the_manifest_says_what_was_made_from_what(tmp_path: Path) -> None:
     assert manifest["files"]["data.txt"] == "73475cb40a568e8da8a045ced110137e159f890ac4da883b6b17dc651b3a8049"
     assert manifest["host"]["cpu"]
     assert manifest["attempts"] == 1
+    assert build(tmp_path / "other", "kind", "label", {"a": 1}, {"corpus": "abc"}, write).digest == made.digest
     assert not list(tmp_path.rglob("*.partial"))
     assert not list(tmp_path.rglob("*.lock"))
 
@@ -138,5 +139,6 @@ def test_logs_read_back_what_was_appended(rows: list[dict[str, Any]]) -> None:
 
 def test_digests_do_not_depend_on_key_order() -> None:
     assert digest_of({"a": 1, "b": (1, Path("x"))}) == digest_of({"b": [1, "x"], "a": 1})
+    assert digest_of({"minutes": 10}) == digest_of({"minutes": 10.0}) != digest_of({"minutes": 10.5})
     assert to_json({"a": (Path("x"),)}) == {"a": ["x"]}
     assert artifact.SCHEMA == 1
