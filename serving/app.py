@@ -52,13 +52,13 @@ class ServeOptions:
     max_batch_tokens: int = 4096
     max_wait_ms: float = 2.0
     drain_seconds: float = 0.0
-    shutdown_seconds: float = 30.0
+    shutdown_seconds: int = 30
 
     def __post_init__(self) -> None:
-        for name in ("max_texts", "max_body_bytes", "max_queue_texts", "max_batch_tokens"):
+        for name in ("max_texts", "max_body_bytes", "max_queue_texts", "max_batch_tokens", "shutdown_seconds"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; at least 1 is needed")
-        for name in ("max_wait_ms", "drain_seconds", "shutdown_seconds"):
+        for name in ("max_wait_ms", "drain_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UsageError(f"{name} is {getattr(self, name)}; 0 or more is needed")
 
@@ -156,7 +156,7 @@ class Front:
             return
         service, start = self.service, time.perf_counter()
         path = scope["path"] if scope["path"] in ROUTES else "other"
-        status = 500
+        status = 0
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -171,11 +171,14 @@ class Front:
             refusal = JSONResponse({"error": too_large(limit)}, 413) if int(length) > limit else None
             await (refusal or self.app)(scope, receive, sending)
         except asyncio.CancelledError:
+            # The end of the process, and nothing above waits for this task: answer instead of passing it on.
             service.cut += 1
-            raise
+            if not status:
+                stopped = JSONResponse({"error": "the service was stopped before it could answer"}, 503)
+                await stopped(scope, receive, sending)
         finally:
             service.in_flight -= 1
-            service.requests.labels(path, str(status)).inc()
+            service.requests.labels(path, str(status or 500)).inc()
             service.seconds.labels(path).observe(time.perf_counter() - start)
 
 

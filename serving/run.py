@@ -1,7 +1,10 @@
 """`kdnas serve`: the HTTP service as a process, from the socket to the end of the last request."""
 
+import logging
+import os
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 from types import FrameType
@@ -43,7 +46,11 @@ def serve(
             server.run(sockets=[sock])
         except OSError as error:  # the port was taken between the bind and the listening
             raise _bind_error(host, port, error) from error
-    return server.exit_code
+    if server.exit_code:
+        # The model may still run what was cut off, in a thread that cannot be stopped: a normal end would abort there.
+        sys.stderr.flush()
+        os._exit(server.exit_code)
+    return 0
 
 
 class Server(uvicorn.Server):
@@ -55,7 +62,7 @@ class Server(uvicorn.Server):
             log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=max(1, round(service.options.shutdown_seconds)),
+            timeout_graceful_shutdown=service.options.shutdown_seconds,
         )
         super().__init__(config)
         self._service, self._sock = service, sock
@@ -87,6 +94,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain and stop; second: stop at once. Not raised again afterwards: a drained end is a success."""
         if self._signal:
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off now is meant to be
             self.should_exit = self.force_exit = True
             return
         self._signal = sig

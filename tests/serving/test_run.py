@@ -187,6 +187,21 @@ def test_sigterm_finishes_requests_in_flight(classifier: Path, sentences: list[s
             served.client.get("/livez")
 
 
+def test_a_second_signal_cuts_requests_off(classifier: Path, sentences: list[str]) -> None:
+    with serving(classifier, "--form", "openvino-f32", "--max-texts", 99999, "--max-body-bytes", 10**8) as served:
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(served.post, texts=(sentences * 60)[:20000])
+            wait_until(lambda: served.metric("kdnas_texts_total") >= 1)
+            served.process.send_signal(signal.SIGTERM)
+            assert served.process.stderr is not None
+            assert "1 requests in flight" in served.process.stderr.readline()
+            served.process.send_signal(signal.SIGTERM)
+            assert answer.result(20).status_code == 503
+            assert "stopped" in answer.result().json()["error"]
+        assert served.process.wait(20) == 143
+        assert "Traceback" not in served.process.stderr.read()
+
+
 def test_ctrl_c_ends_an_idle_service(classifier: Path) -> None:
     with serving(classifier) as served:
         served.process.send_signal(signal.SIGINT)
