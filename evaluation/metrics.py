@@ -35,6 +35,12 @@ def false_positive_rate(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float((predicted & ~truth).sum() / negatives) if negatives else 0.0
 
 
+def majority_macro_f1(truth: list[int]) -> float:
+    """Macro-F1 of always naming the most frequent class: what a classifier that learnt nothing gets."""
+    share = max(truth.count(label) for label in set(truth)) / len(truth)
+    return 2 * share / (1 + share) / len(set(truth))
+
+
 def retention(teacher: float, student: float) -> float | None:
     """Student score / teacher score; None where the teacher scores nothing."""
     return student / teacher if teacher > 0 else None

@@ -221,13 +221,16 @@ class _Evaluation:
 
     def _task(self, folder: Path, task: Task, seconds: float) -> dict[str, Any]:
         """Fine-tune teacher and student with one plan and compare them."""
-        from evaluation.metrics import retention
+        from evaluation.metrics import majority_macro_f1, retention
 
         plan = _part(folder, f"{task.name}-plan", lambda: self._plan(task, seconds))
         runs = {
             role: _part(folder, f"{task.name}-{role}", partial(self._run, folder, task, role, plan)) for role in ROLES
         }
         teacher, student = (runs[role]["macro_f1"] for role in ROLES)
+        majority = majority_macro_f1(task.test.labels)
+        if teacher <= majority:
+            say(f"evaluate: {task.name}: the teacher learnt nothing in the time given, so retention means nothing")
         sides: dict[str, Any] = {
             name: {role: runs[role][name] for role in ROLES}
             for name in ("accuracy", "binary_f1", "average_precision", "false_positive_rate")
@@ -239,6 +242,7 @@ class _Evaluation:
             "teacher": teacher,
             "student": student,
             "retention": retention(teacher, student),
+            "majority": majority,
             **sides,
             "train_examples": runs["student"]["train_examples"],
             "dev_examples": runs["student"]["dev_examples"],

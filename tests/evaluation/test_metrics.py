@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.metrics import classification_scores, false_positive_rate, neighbours, recall_at_k, retention
+from evaluation.metrics import (
+    classification_scores,
+    false_positive_rate,
+    majority_macro_f1,
+    neighbours,
+    recall_at_k,
+    retention,
+)
 
 
 def one_hot(places: list[int], classes: int) -> np.ndarray:
@@ -38,6 +45,12 @@ def test_macro_f1_of_three_classes_weighs_them_alike() -> None:
 
 def test_false_positive_rate_without_negatives_is_zero() -> None:
     assert false_positive_rate(np.array([True, True]), np.array([True, False])) == 0.0
+
+
+def test_majority_is_what_naming_one_class_gets() -> None:
+    truth = [0, 1, 1, 1, 2]
+    scores = classification_scores(np.array(truth), one_hot([1] * 5, 3), positive=None)
+    assert majority_macro_f1(truth) == pytest.approx(scores["macro_f1"])
 
 
 def test_retention() -> None:
