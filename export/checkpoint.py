@@ -123,8 +123,8 @@ def load_model(checkpoint: Checkpoint) -> Any:
             model, info = AutoModelForSequenceClassification.from_pretrained(checkpoint.path, **options)
         else:
             model, info = AutoModel.from_pretrained(checkpoint.path, add_pooling_layer=False, **options)
-    except (RuntimeError, ValueError) as error:  # mismatched sizes, an unknown activation
-        first = str(error).strip().splitlines()[0]
+    except (RuntimeError, ValueError, KeyError) as error:  # mismatched sizes, impossible heads, an unknown activation
+        first = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         raise UsageError(f"model '{checkpoint.path}': cannot be loaded ({first}); check its config.json") from error
     if info["missing_keys"]:
         lacking = ", ".join(sorted(info["missing_keys"])[:3])

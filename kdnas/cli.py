@@ -177,7 +177,7 @@ def parse(name: str, function: Callable[..., Any], argv: list[str]) -> dict[str,
     return values
 
 
-def _config_files(argv: list[str]) -> tuple[list[str], list[str]]:
+def _config_files(argv: list[str]) -> tuple[list[str | os.PathLike[str]], list[str]]:
     """Split the YAML files of `--config` (or of KDNAS_CONFIG) off the arguments.
 
     Raises:
@@ -185,7 +185,8 @@ def _config_files(argv: list[str]) -> tuple[list[str], list[str]]:
     """
     import yaml
 
-    files, rest, words = [], [], iter(argv)
+    files: list[str | os.PathLike[str]] = []
+    rest, words = [], iter(argv)
     for word in words:
         if word == "--config":
             files.append(next(words, ""))

@@ -143,7 +143,9 @@ def load_encoder(path: Path) -> "PreTrainedModel":
     Works for teachers and for our students: all are stock Hugging Face directories.
     """
     from transformers import AutoModel
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # a checkpoint with a pooler is fine: it is left out on purpose
     model = AutoModel.from_pretrained(
         path, add_pooling_layer=False, use_safetensors=True, local_files_only=True, trust_remote_code=False
     )

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from kdnas.distill.mapping import Mapping
 from kdnas.errors import UsageError
 
 
@@ -68,7 +67,7 @@ class DistillOptions(LoopOptions):
         normalise: divide each layer's loss by the teacher's variance; false is the raw MSE of the paper.
     """
 
-    mapping: Mapping = Mapping.UNIFORM_LAST
+    mapping: Literal["last-1", "last", "uniform", "uniform+last"] = "uniform+last"
     normalise: bool = True
 
 

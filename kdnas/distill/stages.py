@@ -26,7 +26,7 @@ from kdnas.distill.loop import (
     train,
     use_all_cores,
 )
-from kdnas.distill.mapping import layer_pairs
+from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
 from kdnas.distill.relation import RelationObjective, resolve_relation_heads, resolve_teacher_layer
 from kdnas.distill.student_folder import save_student
@@ -51,7 +51,7 @@ def distill_into(folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, opt
     use_all_cores()
     accelerator = make_accelerator(options.precision)
     encoder = load_encoder(teacher.path).to(accelerator.device)
-    pairs = layer_pairs(arch.layers, teacher.layers, options.mapping)
+    pairs = layer_pairs(arch.layers, teacher.layers, Mapping(options.mapping))
     states = TeacherStates(encoder, [layer for _, layer in pairs])
     with accelerator.autocast():
         by_layer = teacher_layer_variance(

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from kdnas.arch import Arch, SearchSpace
 from kdnas.artifact import require_space
 from kdnas.corpus import Corpus, token_batches
+from kdnas.distill.attention import Float32Attention
 from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, teacher_layer_variance
 from kdnas.distill.loop import (
     Batch,
@@ -77,7 +78,8 @@ class _Objective(nn.Module):
 
     def forward(self, input_ids: Tensor, mask: Tensor, targets: dict[int, Tensor]) -> Tensor:
         """Loss of each pair, (n_pairs,)."""
-        output = self.student(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
+        with Float32Attention():
+            output = self.student(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
         losses: Tensor = self.loss(output.hidden_states, targets, mask)
         return losses
 

@@ -246,7 +246,7 @@ def test_killed_search_resumes_and_equals_the_uninterrupted(
             proxy=ProxyOptions(tokens=600, batch_tokens=256, validation_sentences=20),
         ),
     )
-    assert straight.manifest["key"] == resumed.manifest["key"]  # the same search by command and by call
+    assert straight.manifest["config"] == resumed.manifest["config"]  # the same by command and by call
     assert rows_of(straight.path / journal.FILE) == rows_of(resumed.path / journal.FILE)
     assert straight.results["winner"] == resumed.results["winner"]
     assert resumed.results["space_size"] == 2 * 5 * 3
