@@ -227,7 +227,7 @@ def test_killed_search_resumes_and_equals_the_uninterrupted(
     resumed = Artifact.load(Path(done.stdout.strip().splitlines()[-1]), "search")
     resumed.verify()
     assert resumed.manifest["attempts"] == 2
-    assert sorted(resumed.manifest["files"]) == ["attempts.jsonl", "journal.jsonl"]
+    assert sorted(resumed.manifest["files"]) == ["journal.jsonl"]
     lines = (resumed.path / journal.FILE).read_text().splitlines()
     assert [json.loads(line) for line in lines[: len(finished)]] == finished  # not evaluated again
     straight = run_search(
