@@ -360,7 +360,8 @@ def _hub_rows(source: str, text: TextOptions) -> Iterator[dict[str, Any]]:
 
     try:
         if not constants.HF_HUB_OFFLINE:  # offline, a cached set may still load
-            HfApi().dataset_info(source, timeout=20)  # one quick try; load_dataset would retry, noisily, for half a minute
+            # One quick try: load_dataset would retry, noisily, for half a minute.
+            HfApi().dataset_info(source, timeout=20)
         rows = load_dataset(source, text.hub_config, split=text.hub_split, streaming=True)
         yield from rows
     except (DatasetNotFoundError, RepositoryNotFoundError) as error:
