@@ -1,7 +1,6 @@
 """Session.run against OpenVINO's compiled model called by hand, interleaved; prints one JSON object.
 
-Run `python -m tests.bench.session_overhead EXPORT_FOLDER [ROUNDS]`, or from the checkout
-`python tests/bench/session_overhead.py EXPORT_FOLDER [ROUNDS]`.
+Run `python tests/bench/session_overhead.py [EXPORT_FOLDER [ROUNDS]]`; the folder is by default what `make pipeline` left.
 """
 
 import gc
@@ -41,7 +40,10 @@ def milliseconds(call: object, *arguments: object) -> float:
 
 
 def main() -> None:
-    folder, rounds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 30
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "artifacts/latest/encoder")
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 30
+    if not folder.is_dir():
+        sys.exit(f"{folder}: no such export; run `make pipeline` first, or give the folder of one")
     session = Session(folder, threads=1)
     compiled, names = by_hand(folder, session.form, 1)
     rng = np.random.default_rng(0)

@@ -151,7 +151,7 @@ def test_killed_run_redoes_only_what_is_unfinished(
     for name, written in finished.items():
         assert (resumed.path / "parts" / name).stat().st_mtime_ns == written
     assert timeless(resumed.results) == timeless(evaluation.results)
-    assert set(resumed.manifest["files"]) == set(evaluation.manifest["files"]) | {"attempts.jsonl"}
+    assert set(resumed.manifest["files"]) == set(evaluation.manifest["files"])
     weights = "classifiers/topic/model.safetensors"
     assert resumed.manifest["files"][weights] == evaluation.manifest["files"][weights]
 

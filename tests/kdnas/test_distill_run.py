@@ -186,7 +186,7 @@ def test_killed_between_the_last_file_and_publication_does_nothing_again(
 def test_what_is_published(whole: Artifact, tiny_teacher: Teacher) -> None:
     whole.verify()
     assert {name.split("/")[0] for name in whole.manifest["files"]} == {
-        "attempts.jsonl", "history.jsonl", "plan.json", "projections.safetensors", "results.json", "student",
+        "history.jsonl", "plan.json", "projections.safetensors", "results.json", "student",
     }  # fmt: skip
     results = whole.results
     assert (results["arch"], results["objective"], results["steps"]) == (str(ARCH), "hidden-state", STEPS)

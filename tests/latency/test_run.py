@@ -104,7 +104,7 @@ def test_manifest(run: Interrupted) -> None:
     assert 0 < results["minutes"] < 8
     assert manifest["config"]["options"]["threads"] == 1
     assert manifest["config"]["host"]["cpu"] == manifest["host"]["cpu"]
-    assert set(manifest["files"]) == {"attempts.jsonl", "lengths.json", "samples.jsonl", "table.csv"}
+    assert set(manifest["files"]) == {"lengths.json", "samples.jsonl", "table.csv"}
     assert run.artifact.path.parent.name == "latency-table"
 
 
