@@ -37,7 +37,7 @@ wheel-test: setup
 
 # What is timed: never part of the tests. Each prints JSON; session_overhead needs what `make pipeline` left.
 bench: setup
-	for file in tests/bench/*.py; do $(VENV)/bin/python $$file || exit 1; done
+	@for file in tests/bench/*.py; do $(VENV)/bin/python $$file || exit 1; done
 
 hooks: setup
 	$(VENV)/bin/pre-commit install
