@@ -30,7 +30,7 @@ class LatencyOptions:
     minutes: float = 10
     threads: int | None = None
     seed: int = 0
-    tolerance: float = 0.1
+    tolerance: float = 0.2
     max_architectures: int | None = None
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class LatencyOptions:
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}; a whole number of at least 0 is needed")
         if not 0 < self.tolerance < 1:
-            raise UsageError(f"tolerance is {self.tolerance}; allowed is between 0 and 1, 0.1 discards moves over 10 %")
+            raise UsageError(f"tolerance is {self.tolerance}; allowed is between 0 and 1, 0.2 discards moves over 20 %")
         if self.max_architectures is not None and self.max_architectures < 10:
             raise UsageError(f"max_architectures is {self.max_architectures}; at least 10 are needed to fit the others")
 

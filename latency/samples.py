@@ -14,6 +14,7 @@ from latency.protocol import Lengths
 TEACHER = "teacher"
 RUNNING_WINDOWS = 15
 GIVE_WAY_AFTER = 3
+TEACHER_EVERY = 15
 
 Sample = Mapping[str, Any]
 
@@ -72,7 +73,7 @@ def movement(before_ms: float, after_ms: float, level_ms: float) -> float:
 
 
 def next_round(order: Sequence[str], samples: Sequence[Sample], size: int, seed: int) -> list[str]:
-    """Names for the next process: the first of the design that have no kept window, shuffled, the teacher in front.
+    """Names for the next process: the first of the design that have no kept window, shuffled, the teacher now and then.
 
     An architecture that was discarded several times gives way to the others. Empty when nothing is left.
     """
@@ -83,7 +84,10 @@ def next_round(order: Sequence[str], samples: Sequence[Sample], size: int, seed:
     if not waiting:
         return []
     rng = np.random.default_rng([seed, 3, len(samples)])
-    return [TEACHER, *(waiting[place] for place in rng.permutation(min(size, len(waiting))))]
+    names = [waiting[place] for place in rng.permutation(min(size, len(waiting)))]
+    for place in range(0, len(names), TEACHER_EVERY)[::-1]:
+        names.insert(place, TEACHER)
+    return names
 
 
 def admitted(samples: Sequence[Sample], minimum: int) -> tuple[dict[str, list[Sample]], int]:

@@ -1,7 +1,8 @@
 """Distillation of hidden states (arXiv 2303.09639, Eq. 1): each student layer predicts states of teacher layers."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,10 +96,22 @@ class HiddenStateObjective(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Loss of each pair, (n_pairs,), from ids and mask (B, T)."""
         targets = self.teacher(input_ids, attention_mask)
-        with Float32Attention():
-            output = self.student(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
-        losses: Tensor = self.loss(output.hidden_states, targets, attention_mask)
+        losses: Tensor = self.loss(student_states(self.student, input_ids, attention_mask), targets, attention_mask)
         return losses
+
+    def states_of(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Sequence[Tensor], Any, Tensor]]:
+        """Student states, teacher states and mask of each batch, without gradients."""
+        for input_ids, mask in batches:
+            with torch.no_grad():
+                yield student_states(self.student, input_ids, mask), self.teacher(input_ids, mask), mask
+
+
+def student_states(student: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+    """L_S + 1 tensors (B, T, D_S), embedding output first, from ids and mask (B, T)."""
+    with Float32Attention():
+        output = student(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+    states: tuple[Tensor, ...] = output.hidden_states
+    return states
 
 
 def first_layers(encoder: PreTrainedModel, layers: int) -> PreTrainedModel:

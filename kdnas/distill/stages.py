@@ -28,6 +28,7 @@ from kdnas.distill.loop import (
 )
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
+from kdnas.distill.projection import fit_projections
 from kdnas.distill.relation import RelationObjective, resolve_relation_heads, resolve_teacher_layer
 from kdnas.distill.student_folder import save_student
 from kdnas.distill.validation import hidden_state_figures, relation_figures, sample_batches
@@ -35,7 +36,7 @@ from kdnas.progress import say
 from kdnas.student import arch_of, student_from_teacher
 from kdnas.teacher import Teacher, load_encoder
 
-VARIANCE_SENTENCES = 1000
+SAMPLE_SENTENCES = 1000  # for the teacher's variance and the start of the projections
 WARM_BATCHES, TIMED_BATCHES = 3, 9
 RESULTS = "results.json"  # written when all files are: what a run killed after that returns
 
@@ -53,15 +54,15 @@ def distill_into(folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, opt
     encoder = load_encoder(teacher.path).to(accelerator.device)
     pairs = layer_pairs(arch.layers, teacher.layers, Mapping(options.mapping))
     states = TeacherStates(encoder, [layer for _, layer in pairs])
+    samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
     with accelerator.autocast():
-        by_layer = teacher_layer_variance(
-            states,
-            sample_batches(corpus.train, VARIANCE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device),
-        )
+        by_layer = teacher_layer_variance(states, samples)
     variance = torch.tensor([by_layer[layer] for _, layer in pairs])
     student = student_from_teacher(arch, encoder, options.seed)
     loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, variance if options.normalise else None)
     objective = HiddenStateObjective(student, states, loss).to(accelerator.device)
+    with accelerator.autocast():
+        fit_projections(loss, objective.states_of(samples))
     held_out = sample_batches(
         corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, encoder.device
     )

@@ -1,7 +1,7 @@
 """Proxy distillation: every candidate is distilled for real, briefly, on the same batches (the paper's mini-KD)."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,8 +14,7 @@ from transformers import PreTrainedModel
 from kdnas.arch import Arch, SearchSpace
 from kdnas.artifact import require_space
 from kdnas.corpus import Corpus, token_batches
-from kdnas.distill.attention import Float32Attention
-from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, teacher_layer_variance
+from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, student_states, teacher_layer_variance
 from kdnas.distill.loop import (
     Batch,
     lr_share,
@@ -26,6 +25,7 @@ from kdnas.distill.loop import (
     use_all_cores,
 )
 from kdnas.distill.mapping import Mapping, layer_pairs
+from kdnas.distill.projection import fit_projections
 from kdnas.progress import say, stage
 from kdnas.search.options import ProxyOptions
 from kdnas.search.teacher_states import VARIANCE_TOKENS, CachedStates, Subset, cache_bytes
@@ -78,9 +78,7 @@ class _Objective(nn.Module):
 
     def forward(self, input_ids: Tensor, mask: Tensor, targets: dict[int, Tensor]) -> Tensor:
         """Loss of each pair, (n_pairs,)."""
-        with Float32Attention():
-            output = self.student(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
-        losses: Tensor = self.loss(output.hidden_states, targets, mask)
+        losses: Tensor = self.loss(student_states(self.student, input_ids, mask), targets, mask)
         return losses
 
 
@@ -142,8 +140,18 @@ class Proxy:
         scale = torch.tensor([self._variance[layer] for _, layer in pairs])
         loss = HiddenStateLoss(pairs, arch.hidden, int(self._teacher.config.hidden_size), scale)
         objective = _Objective(student, loss).to(self.accelerator.device)
+        with torch.no_grad(), self.accelerator.autocast():
+            fit_projections(loss, self._first_states(student, layers))
         tokens = self._train(objective, layers)
         return ProxyResult(self._validate(objective, layers), tokens)
+
+    def _first_states(
+        self, student: PreTrainedModel, layers: list[int]
+    ) -> Iterator[tuple[Sequence[Tensor], dict[int, Tensor], Tensor]]:
+        """Student states, teacher states and mask of each batch of the plan."""
+        for places in self.plan:
+            ids, mask = self.train.batch(places, self._pad_id, self.accelerator.device)
+            yield student_states(student, ids, mask), self._states(places, mask, layers), mask
 
     def _train(self, objective: _Objective, layers: list[int]) -> int:
         """Real tokens seen: all of the plan, less where the loss is no longer finite."""

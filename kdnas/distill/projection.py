@@ -1,0 +1,54 @@
+"""Where the projections of Eq. 1 start: at ridge regression, not at random.
+
+A new student's states already carry its embeddings, which come from the teacher. The best linear map from them is known
+in closed form, so no training step need be spent on finding it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from kdnas.distill.hidden_state import HiddenStateLoss
+
+FIT_TOKENS = 8192
+RIDGE = 1e-2  # of the mean square of an input
+
+
+def fit_projections(
+    loss: HiddenStateLoss, batches: Iterable[tuple[Sequence[Tensor], Mapping[int, Tensor], Tensor]]
+) -> None:
+    """Set every projection of `loss` to the ridge regression of its teacher layer on its student layer.
+
+    Args:
+        loss: its projections are overwritten.
+        batches: student states (L_S + 1 of (B, T, D_S)), teacher states (layer to (B, T, D_T)) and mask (B, T); read
+            until `FIT_TOKENS` real tokens were seen.
+    """
+    gram: dict[int, Tensor] = {}
+    cross: list[Tensor | float] = [0.0] * len(loss.pairs)
+    seen = 0
+    for student_states, teacher_states, mask in batches:
+        real = mask.bool()
+        inputs = {layer: _with_ones(student_states[layer][real]) for layer, _ in loss.pairs}
+        for layer, values in inputs.items():
+            gram[layer] = gram.get(layer, 0.0) + values.T @ values
+        for place, (layer, teacher_layer) in enumerate(loss.pairs):
+            cross[place] = cross[place] + inputs[layer].T @ teacher_states[teacher_layer][real].double()
+        seen += int(real.sum())
+        if seen >= FIT_TOKENS:
+            break
+    with torch.no_grad():
+        for place, (layer, _) in enumerate(loss.pairs):
+            ridge = RIDGE * gram[layer].diagonal()[:-1].mean() * torch.eye(len(gram[layer]), device=gram[layer].device)
+            ridge[-1, -1] = 0.0  # the mean is not shrunk
+            solution = torch.linalg.solve(gram[layer] + ridge.double(), cross[place])
+            projection = loss.projections[place]
+            projection.weight.copy_(solution[:-1].T)
+            projection.bias.copy_(solution[-1])
+
+
+def _with_ones(states: Tensor) -> Tensor:
+    """(N, D) as (N, D + 1) float64 with a column of ones for the bias."""
+    values = states.double()
+    return torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
