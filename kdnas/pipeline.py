@@ -22,6 +22,7 @@ from kdnas.progress import clock, say
 from kdnas.report import write_report
 from kdnas.search.options import SearchOptions
 from kdnas.search.run import read_latencies, run_search
+from kdnas.summary import summarise
 from kdnas.teacher import BUILTIN, resolve_teacher
 from latency.protocol import LatencyOptions
 from latency.run import build_table
@@ -129,6 +130,7 @@ def publish(home: Path, run: Run) -> None:
             folder / "artifacts.json", {name: artifact.path.resolve() for name, artifact in run.artifacts.items()}
         )
         write_report(run.artifacts, folder / "report.html")
+        (folder / "report.md").write_text(summarise(run.artifacts))
         link(folder / "student", run.artifacts["refine"].path / "student")
         link(folder / "encoder", run.artifacts["export"].path)
         if "classifier" in run.artifacts:

@@ -16,6 +16,7 @@ from kdnas import __version__, report_figures
 from kdnas.artifact import Artifact, disk_errors, read_jsonl
 from kdnas.errors import UsageError
 from kdnas.report_numbers import FILTERS, milliseconds, ratio
+from kdnas.summary import summarise
 
 # Stage of the page, its artifact's kind, and the command that makes it.
 STAGES = {
@@ -30,13 +31,15 @@ STAGES = {
 
 
 def report(run: Path, out: Path = Path("report.html")) -> None:
-    """Write the page of a finished or half-finished run.
+    """Write the page of a finished or half-finished run, and its figures as a Markdown table beside it.
 
     Args:
         run: folder with artifacts.json (stage to artifact folder), as `kdnas pipeline` writes it.
-        out: HTML file to write.
+        out: HTML file to write; the table goes to the same name with `.md`.
     """
-    write_report(load_run(run), out)
+    artifacts = load_run(run)
+    write_report(artifacts, out)
+    out.with_suffix(".md").write_text(summarise(artifacts))
     print(out)
 
 

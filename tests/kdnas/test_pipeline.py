@@ -157,6 +157,7 @@ def test_the_report_command_writes_it_again(home: Path, tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "r.html").stat().st_size > 1_000_000
+    assert (tmp_path / "r.md").read_text() == (home / "latest" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
