@@ -57,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Teacher, corpus_
 
 def wait_for_lines(home: Path, count: int, process: subprocess.Popen[str]) -> Path:
     """The log of the table that `process` builds, once it has `count` lines."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
         for log in home.glob("latency-table/*.partial/samples.jsonl"):
             if log.read_bytes().count(b"\n") >= count:
