@@ -313,7 +313,7 @@ def test_command(run: dict[str, Artifact], tmp_path: Path, capsys: pytest.Captur
     report(tmp_path / "run", tmp_path / "new" / "page.html")
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "new" / "page.html")
     assert WINNER.name in (tmp_path / "new" / "page.html").read_text()
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["page.html", "page.md"]
 
 
 def test_listing_may_be_relative_to_the_run(run: dict[str, Artifact], tmp_path: Path) -> None:

@@ -81,10 +81,11 @@ def test_measures_each_once_in_fresh_processes(pretender: type[Pretender], tmp_p
     assert read_jsonl(tmp_path / "log") == samples
     assert sorted(kept(samples)) == sorted(ORDER[:70])
     assert len(pretender.setups) == 2  # 60 architectures a process
-    assert [sample["process"] for sample in samples if sample["arch"] == TEACHER] == [1, 2]
+    assert [sample["number"] for sample in samples if sample["arch"] == TEACHER] == [1, 17, 33, 49, 65]
+    assert [sample["process"] for sample in samples] == [1] * 64 + [2] * 11
     assert kept(samples)[:60] != ORDER[:60]
     assert sorted(kept(samples)[:60]) == sorted(ORDER[:60])
-    assert [sample["number"] for sample in samples] == list(range(1, 73))
+    assert [sample["number"] for sample in samples] == list(range(1, 76))
 
 
 def test_a_burst_is_discarded_and_queued_again(pretender: type[Pretender], tmp_path: Path, teacher: Teacher) -> None:
