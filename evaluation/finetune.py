@@ -17,7 +17,7 @@ from transformers.utils import logging
 from evaluation.metrics import classification_scores
 from evaluation.tasks import SPLITS, Split, Task, encode
 from kdnas.corpus import token_batches
-from kdnas.distill.attention import Float32Attention
+from kdnas.distill.bf16 import FastBf16
 from kdnas.distill.loop import CLIP_NORM, lr_share, make_accelerator, make_optimizer, resolve_precision
 from kdnas.distill.student_folder import TOKENIZER_FILES
 from kdnas.errors import KdnasError
@@ -143,7 +143,7 @@ class Trainer:
         device = self.accelerator.device
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * lr_share(self.done, self.steps, WARMUP_SHARE)
-        with self.accelerator.autocast(), Float32Attention():
+        with self.accelerator.autocast(), FastBf16():
             logits = self.model(**{name: value.to(device) for name, value in batch.items()}).logits
         loss = torch.nn.functional.cross_entropy(logits.float(), labels.to(device))
         self.accelerator.backward(loss)

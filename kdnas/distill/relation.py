@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kdnas.distill.attention import Float32Attention
+from kdnas.distill.bf16 import FastBf16
 from kdnas.distill.hidden_state import first_layers
 from kdnas.errors import UsageError
 
@@ -64,9 +64,9 @@ def relation_logits(vectors: Tensor, heads: int, mask: Tensor) -> Tensor:
     """
     batch, seq_len, width = vectors.shape
     parts = vectors.float().view(batch, seq_len, heads, width // heads).transpose(1, 2)
-    scores = parts @ parts.transpose(-1, -2) / sqrt(width // heads)
+    scores = parts @ (parts / sqrt(width // heads)).transpose(-1, -2)
     # Finite, so that 0 * (log p - log q) at a padded key is 0 and not NaN.
-    scores = scores.masked_fill(~mask.bool()[:, None, None, :], torch.finfo(scores.dtype).min / 2)
+    scores += (1 - mask[:, None, None, :].float()) * (torch.finfo(scores.dtype).min / 2)
     return F.log_softmax(scores, dim=-1)
 
 
@@ -144,7 +144,7 @@ class RelationObjective(nn.Module):
         student, teacher = self._views
         with torch.inference_mode():
             targets = teacher(input_ids, attention_mask)
-        with Float32Attention():
+        with FastBf16():
             outputs = student(input_ids, attention_mask)
         losses = [
             relation_loss(target, output, self.relation_heads, attention_mask)

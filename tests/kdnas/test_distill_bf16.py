@@ -1,0 +1,129 @@
+"""Attention and casts inside bf16 autocast: where they are replaced, and that results and gradients agree."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.profiler import profile
+
+from kdnas.arch import Arch
+from kdnas.distill.bf16 import MATMUL_TOKENS, FastBf16
+from kdnas.distill.hidden_state import student_states
+from kdnas.student import new_student
+from kdnas.teacher import Teacher, load_encoder
+
+LONG = MATMUL_TOKENS + 1
+
+
+def vectors(tokens: int, requires_grad: bool = True) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, 3, tokens, 8)
+    return [torch.randn(shape, generator=generator).bfloat16().requires_grad_(requires_grad) for _ in range(3)]
+
+
+def masks(tokens: int) -> dict[str, dict[str, Any]]:
+    real = torch.ones(2, 1, tokens, tokens, dtype=torch.bool)
+    real[0, ..., tokens // 2 :] = False
+    added = torch.zeros(real.shape).masked_fill(~real, torch.finfo(torch.float32).min)
+    return {"none": {}, "boolean": {"attn_mask": real}, "added": {"attn_mask": added}, "scale": {"scale": 0.5}}
+
+
+@pytest.mark.parametrize("mask", ["none", "boolean", "added", "scale"])
+@pytest.mark.parametrize("tokens", [5, MATMUL_TOKENS, LONG])
+def test_attention_agrees_with_float32(tokens: int, mask: str) -> None:
+    options = masks(tokens)[mask]
+    fast, exact = vectors(tokens), [vector.detach().float().requires_grad_() for vector in vectors(tokens)]
+    with torch.autocast("cpu", dtype=torch.bfloat16), FastBf16():
+        found = F.scaled_dot_product_attention(*fast, **options)
+    expected = F.scaled_dot_product_attention(*exact, **options)
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    (found.float() * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for ours, theirs in zip(fast, exact, strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert ours.grad.dtype == torch.bfloat16
+        torch.testing.assert_close(ours.grad.float(), theirs.grad, atol=0.03, rtol=0.03)
+
+
+def test_causal_attention_agrees() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16), FastBf16():
+        found = F.scaled_dot_product_attention(*vectors(6), is_causal=True)
+    expected = F.scaled_dot_product_attention(*(vector.float() for vector in vectors(6)), is_causal=True)
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("tokens", [5, LONG])
+def test_dropout_in_attention(tokens: int) -> None:
+    """With dropout of nearly 1 nearly all shares are zero; the expectation stays."""
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16), FastBf16():
+        found = F.scaled_dot_product_attention(*vectors(tokens), dropout_p=0.999)
+    assert (found == 0).float().mean() > 0.5
+
+
+def kernels(tokens: int, requires_grad: bool) -> set[str]:
+    with profile() as seen, torch.autocast("cpu", dtype=torch.bfloat16), FastBf16():
+        F.scaled_dot_product_attention(*vectors(tokens, requires_grad))
+    return {event.key for event in seen.key_averages()}
+
+
+def test_which_attention_runs_where() -> None:
+    flash = "aten::_scaled_dot_product_flash_attention_for_cpu"
+    assert flash not in kernels(MATMUL_TOKENS, True)
+    assert flash in kernels(LONG, True)
+    assert flash in kernels(5, False)  # nothing to train: left alone
+
+
+def test_autocast_is_on_again_afterwards() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16), FastBf16():
+        F.scaled_dot_product_attention(*vectors(LONG))
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+def test_a_shared_input_is_cast_once() -> None:
+    layers = [torch.nn.Linear(8, 8) for _ in range(3)]
+    values = torch.randn(4, 8, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = [layer(values) for layer in layers]
+        with profile(record_shapes=True) as seen, FastBf16():
+            found = [layer(values) for layer in layers]
+            other = layers[0](values * 2)  # another tensor is never taken for it
+    casts = [event for event in seen.events() or [] if event.name == "aten::_to_copy" and [4, 8] in event.input_shapes]
+    assert len(casts) == 2  # one for the three, one for the other
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(other, found[0])
+
+
+def test_float32_training_is_left_alone() -> None:
+    layer, values = torch.nn.Linear(8, 8), torch.randn(4, 8, requires_grad=True)
+    with FastBf16():
+        assert layer(values).dtype == torch.float32
+
+
+def test_a_student_agrees_with_plain_autocast(teacher: Teacher) -> None:
+    """States and gradients differ from plain autocast's no more than those do from float32."""
+    torch.manual_seed(0)
+    student = new_student(Arch(3, 12, 288, 512), load_encoder(teacher.path).config).eval()
+    ids = torch.randint(1000, 2000, (6, 12), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[:3, 7:] = 0
+
+    def gradients(run: Any) -> tuple[Tensor, Tensor]:
+        student.zero_grad()
+        states = run()[-1]
+        (states.float().square() * mask[..., None]).mean().backward()
+        return states.detach().float()[mask.bool()], student.encoder.layer[0].attention.self.query.weight.grad.clone()
+
+    def plain() -> Any:
+        return student(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+
+    exact = gradients(plain)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected, found = gradients(plain), gradients(lambda: student_states(student, ids, mask))
+    for ours, theirs, truth in zip(found, expected, exact, strict=True):
+        assert (ours - truth).norm() <= 1.5 * (theirs - truth).norm()
