@@ -79,9 +79,17 @@ class RefineOptions(LoopOptions):
         relation_heads: parts that queries, keys and values are cut into; must divide both widths. Null takes the
             published 48, or the largest common divisor below it.
         teacher_layer: teacher layer to imitate, 1-based; null takes the last but one, as published.
+        hidden_state_weight: weight of the last layer's hidden states (Eq. 1, divided by the teacher's variance) beside
+            each relation: it holds the last layer's output; 0 is MiniLM-v2 as published.
     """
 
     minutes: float = 3
     peak_lr: float = 3e-4
     relation_heads: int | None = None
     teacher_layer: int | None = None
+    hidden_state_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.hidden_state_weight < float("inf"):
+            raise UsageError(f"hidden_state_weight is {self.hidden_state_weight}; it must be 0 or more")

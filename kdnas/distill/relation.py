@@ -1,5 +1,6 @@
 """MiniLM-v2 (arXiv 2012.15828; arXiv 2303.09639, Eq. 5 and 6): the student's last layer imitates relations of a teacher layer."""
 
+from collections.abc import Sequence
 from math import gcd, sqrt
 
 import torch
@@ -91,10 +92,23 @@ def relation_loss(teacher: Tensor, student: Tensor, heads: int, mask: Tensor) ->
         return (divergence.mean(1) * real).sum() / real.sum()
 
 
+def relation_losses(teacher: Sequence[Tensor], student: Sequence[Tensor], heads: int, mask: Tensor) -> Tensor:
+    """Eq. 5 for queries, keys and values, (3,), from three (B, T, D_T) and three (B, T, D_S)."""
+    pairs = zip(teacher, student, strict=True)
+    return torch.stack([relation_loss(target, output, heads, mask) for target, output in pairs])
+
+
+def queries_keys_values(encoder: PreTrainedModel, layer: int, below: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of a layer (1-based), three (B, T, D), from the output (B, T, D) of the layer below.
+
+    BERT, RoBERTa and XLM-RoBERTa all apply the three maps to it as it is.
+    """
+    attention = encoder.encoder.layer[layer - 1].attention.self
+    return attention.query(below), attention.key(below), attention.value(below)
+
+
 class QueriesKeysValues(nn.Module):
     """Queries, keys and values of one layer; nothing after them is computed.
-
-    BERT, RoBERTa and XLM-RoBERTa all apply the three maps to the layer below's output, as it is.
 
     Args:
         encoder: encoder without pooler; its weights are shared, not copied.
@@ -103,13 +117,13 @@ class QueriesKeysValues(nn.Module):
 
     def __init__(self, encoder: PreTrainedModel, layer: int) -> None:
         super().__init__()
+        self.encoder, self.layer = encoder, layer
         self.below = first_layers(encoder, layer - 1)
-        self.attention = encoder.encoder.layer[layer - 1].attention.self
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Three tensors (B, T, D), from ids and mask (B, T)."""
         states = self.below(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return self.attention.query(states), self.attention.key(states), self.attention.value(states)
+        return queries_keys_values(self.encoder, self.layer, states)
 
 
 class RelationObjective(nn.Module):
@@ -132,7 +146,7 @@ class RelationObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student
-        self.relation_heads = relation_heads
+        self.teacher_layer, self.relation_heads = teacher_layer, relation_heads
         # In tuples: these share weights, and must not appear in the state or the parameters a second time.
         self._views = (
             QueriesKeysValues(student, student.config.num_hidden_layers),
@@ -146,8 +160,4 @@ class RelationObjective(nn.Module):
             targets = teacher(input_ids, attention_mask)
         with FastBf16():
             outputs = student(input_ids, attention_mask)
-        losses = [
-            relation_loss(target, output, self.relation_heads, attention_mask)
-            for target, output in zip(targets, outputs, strict=True)
-        ]
-        return torch.stack(losses)
+        return relation_losses(targets, outputs, self.relation_heads, attention_mask)

@@ -3,20 +3,24 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from kdnas.arch import Arch
 from kdnas.artifact import read_jsonl, write_json
 from kdnas.corpus import Corpus
+from kdnas.distill.anchored import AnchoredRelationObjective
 from kdnas.distill.checkpoint import Position, load_checkpoint, remove_checkpoints
 from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates, teacher_layer_variance
 from kdnas.distill.loop import (
+    Batch,
     epoch_batches,
     make_accelerator,
     make_optimizer,
@@ -40,7 +44,7 @@ SAMPLE_SENTENCES = 1000  # for the teacher's variance and the start of the proje
 WARM_BATCHES, TIMED_BATCHES = 3, 9
 RESULTS = "results.json"  # written when all files are: what a run killed after that returns
 
-Objective = HiddenStateObjective | RelationObjective
+Objective = HiddenStateObjective | RelationObjective | AnchoredRelationObjective
 Validate = Callable[[], dict[str, Any]]
 
 
@@ -55,9 +59,7 @@ def distill_into(folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, opt
     pairs = layer_pairs(arch.layers, teacher.layers, Mapping(options.mapping))
     states = TeacherStates(encoder, [layer for _, layer in pairs])
     samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
-    with accelerator.autocast():
-        by_layer = teacher_layer_variance(states, samples)
-    variance = torch.tensor([by_layer[layer] for _, layer in pairs])
+    variance = _variance(states, pairs, samples, accelerator)
     student = student_from_teacher(arch, encoder, options.seed)
     loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, variance if options.normalise else None)
     objective = HiddenStateObjective(student, states, loss).to(accelerator.device)
@@ -87,15 +89,41 @@ def refine_into(
     accelerator = make_accelerator(options.precision)
     encoder = load_encoder(teacher.path).to(accelerator.device)
     model = load_encoder(student).requires_grad_(True).to(accelerator.device)
-    layer = resolve_teacher_layer(options.teacher_layer, teacher.layers)
-    heads = resolve_relation_heads(options.relation_heads, model.config.hidden_size, teacher.hidden)
-    objective = RelationObjective(model, encoder, layer, heads)
+    objective = _relations(encoder, model, corpus, options, accelerator)
     held_out = sample_batches(
         corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, encoder.device
     )
     results = _fit(folder, objective, corpus, options, lambda: relation_figures(objective, held_out, accelerator))
-    results |= {"teacher_layers_used": [layer], "relation_heads": heads}
+    results |= {"teacher_layers_used": [objective.teacher_layer], "relation_heads": objective.relation_heads}
     return _finish(folder, objective, teacher, corpus, results)
+
+
+def _relations(
+    teacher: PreTrainedModel, student: PreTrainedModel, corpus: Corpus, options: RefineOptions, accelerator: Accelerator
+) -> RelationObjective | AnchoredRelationObjective:
+    layers, hidden = teacher.config.num_hidden_layers, teacher.config.hidden_size
+    imitated = resolve_teacher_layer(options.teacher_layer, layers)
+    heads = resolve_relation_heads(options.relation_heads, student.config.hidden_size, hidden)
+    if not options.hidden_state_weight:
+        return RelationObjective(student, teacher, imitated, heads)
+    last = student.config.num_hidden_layers
+    pairs = [pair for pair in layer_pairs(last, layers, Mapping.UNIFORM_LAST) if pair[0] == last]
+    samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, teacher.device)
+    variance = _variance(TeacherStates(teacher, [layer for _, layer in pairs]), pairs, samples, accelerator)
+    anchor = HiddenStateLoss(pairs, student.config.hidden_size, hidden, variance).to(accelerator.device)
+    objective = AnchoredRelationObjective(student, teacher, imitated, heads, anchor, options.hidden_state_weight)
+    with accelerator.autocast():
+        fit_projections(anchor, objective.states_of(samples))
+    return objective
+
+
+def _variance(
+    states: TeacherStates, pairs: Sequence[tuple[int, int]], samples: list[Batch], accelerator: Accelerator
+) -> Tensor:
+    """Variance of each pair's teacher layer, (n_pairs,)."""
+    with accelerator.autocast():
+        by_layer = teacher_layer_variance(states, samples)
+    return torch.tensor([by_layer[layer] for _, layer in pairs])
 
 
 def _fit(

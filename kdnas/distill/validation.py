@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kdnas.corpus import Sentences, token_batches
+from kdnas.distill.anchored import AnchoredRelationObjective
 from kdnas.distill.hidden_state import HiddenStateObjective
 from kdnas.distill.loop import Batch, to_tensors
 from kdnas.distill.relation import RELATIONS, RelationObjective
@@ -58,12 +59,17 @@ def hidden_state_figures(
     }
 
 
-def relation_figures(objective: RelationObjective, batches: list[Batch], accelerator: Accelerator) -> dict[str, Any]:
-    """Loss as a whole and by relation; explained variance is not defined for it."""
+def relation_figures(
+    objective: RelationObjective | AnchoredRelationObjective, batches: list[Batch], accelerator: Accelerator
+) -> dict[str, Any]:
+    """Loss of the relations as a whole and one by one; explained variance of the last layer where it is the anchor."""
     losses = mean_losses(objective, batches, accelerator)
+    relations, layers = losses[: len(RELATIONS)], {}
+    if isinstance(objective, AnchoredRelationObjective):
+        layers[str(objective.student.config.num_hidden_layers)] = 1 - float(losses[-1]) / objective.weight
     return {
-        "validation_loss": float(losses.mean()),
+        "validation_loss": float(relations.mean()),
         "explained_variance": None,
-        "layers": {},
-        "relations": dict(zip(RELATIONS, losses.tolist(), strict=True)),
+        "layers": layers,
+        "relations": dict(zip(RELATIONS, relations.tolist(), strict=True)),
     }

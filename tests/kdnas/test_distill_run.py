@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -219,19 +220,28 @@ def test_the_student_is_a_stock_folder(whole: Artifact, tiny_teacher: Teacher) -
     assert f"{whole.results['explained_variance']:.3f}" in card
 
 
+@pytest.mark.parametrize(("weight", "objective"), [(0.0, "minilm-v2"), (4.0, "minilm-v2+hidden-state")])
 def test_refine_resumes_bit_identically_and_publishes(
-    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tiny_teacher: Teacher,
+    corpus: Corpus,
+    whole: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+    weight: float,
+    objective: str,
 ) -> None:
     student, digest = find_student(whole.path)
-    expected = run_refine(tmp_path / "a", tiny_teacher, corpus, student, digest, REFINE)
+    options = replace(REFINE, hidden_state_weight=weight)
+    expected = run_refine(tmp_path / "a", tiny_teacher, corpus, student, digest, options)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_finite", lambda _losses, step: (_ for _ in ()).throw(RuntimeError(str(step))))
         with pytest.raises(RuntimeError, match=r"^4$"):
-            run_refine(tmp_path / "b", tiny_teacher, corpus, student, digest, REFINE)
-    assert_same_run(expected, run_refine(tmp_path / "b", tiny_teacher, corpus, student, digest, REFINE))
+            run_refine(tmp_path / "b", tiny_teacher, corpus, student, digest, options)
+    assert_same_run(expected, run_refine(tmp_path / "b", tiny_teacher, corpus, student, digest, options))
     results = expected.results
-    assert (results["objective"], results["teacher_layers_used"], results["relation_heads"]) == ("minilm-v2", [3], 24)
+    assert (results["objective"], results["teacher_layers_used"], results["relation_heads"]) == (objective, [3], 24)
     assert results["explained_variance"] is None
+    assert list(results["explained_variance_layers"]) == ([str(ARCH.layers)] if weight else [])
     rows = [row for row in read_jsonl(expected.path / "history.jsonl") if row["kind"] == "validation"]
     assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
     assert set(rows[0]["relations"]) == {"QQ", "KK", "VV"}
