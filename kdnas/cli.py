@@ -76,7 +76,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
     sys.exit(_run(argv))
 
 
-def _raise_terminated(_signal: int, _frame: FrameType | None) -> None:
+_terminated: list[int] = []  # a library in whose call the signal arrives may turn the exception into its own
+
+
+def _raise_terminated(number: int, _frame: FrameType | None) -> None:
+    _terminated.append(number)
     raise Terminated
 
 
@@ -87,23 +91,28 @@ def _run(argv: list[str]) -> int:
         function = load_command(argv[0])
         code = function(**parse(argv[0], function, argv[1:]))
         return code if isinstance(code, int) else 0
-    except KdnasError as error:
-        print(f"kdnas: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("kdnas: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except Terminated:
+    except (Exception, KeyboardInterrupt, Terminated) as error:
+        return _exit_code(error)
+
+
+def _exit_code(error: BaseException) -> int:
+    """Say what ended the command."""
+    if _terminated or isinstance(error, Terminated):
         print("kdnas: terminated; the same command goes on from here", file=sys.stderr)
         return 143
-    except BrokenPipeError:
+    if isinstance(error, KeyboardInterrupt):
+        print("kdnas: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    if isinstance(error, KdnasError):
+        print(f"kdnas: {error}", file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
-        return _internal_error(error)
+    return _internal_error(error)
 
 
-def _internal_error(error: Exception) -> int:
+def _internal_error(error: BaseException) -> int:
     """Keep the traceback in a file, show one line; `KDNAS_DEBUG=1` shows it all."""
     if os.environ.get("KDNAS_DEBUG"):
         traceback.print_exc()

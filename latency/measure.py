@@ -225,6 +225,6 @@ def require_minimum(samples: Sequence[Sample], options: LatencyOptions, spent: f
     if done < options.minimum or all(sample["arch"] != TEACHER for sample in samples):
         raise UsageError(
             f"minutes is {options.minutes:g}: only {done} architectures were measured in {spent:.0f} s, {options.minimum} "
-            f"are the least to predict the others from; give at least --minutes "
-            f"{1.2 * fewest_minutes(samples, options, spent):.1f} on this host"
+            f"are the least to predict the others from; give at least "
+            f"{1.2 * fewest_minutes(samples, options, spent):.1f} minutes on this host"
         )

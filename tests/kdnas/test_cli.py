@@ -149,7 +149,13 @@ cli.main(["search"])
         ("raise errors.BoundError('bound')", 3, "kdnas: bound"),
         ("raise ValueError('odd')", 1, "internal error: ValueError: odd"),
         ("raise KeyboardInterrupt", 130, "interrupted"),
-        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)", 143, "terminated"),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)", 143, "kdnas: terminated"),
+        (
+            "\n    try: os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)"
+            "\n    except BaseException as e: raise errors.UsageError('a damaged file') from e",
+            143,
+            "kdnas: terminated",
+        ),
         ("return 4", 4, ""),
     ],
 )
