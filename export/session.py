@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from kdnas.environment import default_threads
+from kdnas.environment import default_threads, has_bf16
 from kdnas.errors import UsageError
 
 SETTINGS = "kdnas.json"
@@ -21,6 +21,8 @@ FORMS = {
     "openvino-f32": "openvino/f32/openvino_model.xml",
     "onnxruntime-f32": "onnx/model.onnx",
 }
+# Forms that are another form's graph in another precision, on hosts that compute in it: taken only when asked for.
+RUN_TIME_FORMS = {"openvino-bf16": "openvino-f32"}
 TASKS = {"feature-extraction": "last_hidden_state", "text-classification": "logits"}
 # Padded lengths are multiples of this: each new shape costs the engines a first, slow run and some memory.
 LENGTH_STEP = 8
@@ -60,7 +62,8 @@ class Session:
             raise UsageError(f"threads is {threads}; at least 1 is needed")
         self.form = choose_form(self.path, settings["forms"], form)
         self._tokenizer = read_tokenizer(self.path / "tokenizer.json", self.max_seq_len)
-        self._run = load_engine(self.path / FORMS[self.form], self.form, TASKS[self.task], self.threads)
+        graph = FORMS[RUN_TIME_FORMS.get(self.form, self.form)]
+        self._run = load_engine(self.path / graph, self.form, TASKS[self.task], self.threads)
 
     def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         """One call of the engine, shapes as given.
@@ -132,9 +135,12 @@ def choose_form(path: Path, present: Iterable[str], form: str | None) -> str:
     """
     usable = [name for name in FORMS if name in set(present)]
     if form is None and usable:
-        form = usable[0]
+        return usable[0]
+    usable += [name for name, graph in RUN_TIME_FORMS.items() if graph in usable]
     if form not in usable:
         raise UsageError(f"{path}: no form '{form}' here; it has {', '.join(usable) or 'none'}")
+    if form.endswith("-bf16") and not has_bf16():
+        raise UsageError(f"form '{form}': this CPU has neither AVX512-BF16 nor AMX; take {RUN_TIME_FORMS[form]}")
     return form
 
 
@@ -168,23 +174,34 @@ def load_engine(graph: Path, form: str, output: str, threads: int) -> Engine:
     if not graph.is_file():
         raise UsageError(f"{graph}: missing; export the model again")
     try:
-        return load(graph, output, threads)
+        return load(graph, form, output, threads)
     except Exception as error:  # both engines raise plain RuntimeError or their own class for a damaged graph
         first = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UsageError(f"{graph}: cannot be loaded ({first}); export the model again") from error
 
 
-def _load_openvino(graph: Path, output: str, threads: int) -> Engine:
+def _load_openvino(graph: Path, form: str, output: str, threads: int) -> Engine:
+    return compile_openvino(str(graph), form, output, threads)
+
+
+def compile_openvino(graph: Any, form: str, output: str, threads: int) -> Engine:
+    """A function (input_ids, attention_mask) -> the output named `output`.
+
+    Args:
+        graph: path of an `openvino_model.xml`, or an `openvino.Model`.
+        form: `openvino-bf16` computes in bf16; the others do not, though hosts that can would by themselves.
+        output: name of the wanted output.
+        threads: threads that one call may use.
+    """
     import openvino
 
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": str(threads),
-        # Hosts with bf16 would use it for what stays in floating point; parity is checked in f32.
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if form.endswith("-bf16") else "f32",
     }
-    compiled = openvino.Core().compile_model(str(graph), "CPU", settings)
+    compiled = openvino.Core().compile_model(graph, "CPU", settings)
     names = [port.get_any_name() for port in compiled.inputs]
     place = [output in port.get_names() for port in compiled.outputs].index(True)
     # A request may serve one caller at a time: idle ones wait here, and there are never more than callers at once.
@@ -203,7 +220,7 @@ def _load_openvino(graph: Path, output: str, threads: int) -> Engine:
     return run
 
 
-def _load_onnxruntime(graph: Path, output: str, threads: int) -> Engine:
+def _load_onnxruntime(graph: Path, _form: str, output: str, threads: int) -> Engine:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

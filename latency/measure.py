@@ -15,8 +15,10 @@ from kdnas.artifact import append_jsonl, read_jsonl
 from kdnas.errors import KdnasError, UsageError
 from kdnas.progress import Stage, say, stage
 from kdnas.teacher import Teacher
+from latency.engines import graph_form, needs_graphs
 from latency.protocol import LatencyOptions, Lengths
 from latency.samples import TEACHER, Sample, movement, next_round, reference_history, running_level
+from latency.template import write_templates
 
 ROUND_ARCHITECTURES = 60
 ANSWER_SECONDS = 600.0
@@ -125,6 +127,21 @@ def fit_seconds(windows: int) -> float:
     return 6.0 + 0.01 * windows
 
 
+def worker_setup(folder: Path, teacher: Teacher, lengths: Lengths, options: LatencyOptions) -> dict[str, Any]:
+    """The first line for a worker; graphs that its engine needs are written into `folder`."""
+    graphs = folder / "graphs"
+    if needs_graphs(options.engine):
+        graphs = write_templates(teacher.path, graph_form(options.engine), graphs)
+    return {
+        "engine": options.engine,
+        "graphs": str(graphs.resolve()),
+        "teacher": str(teacher.path.resolve()),
+        "threads": options.resolved_threads,
+        "seed": options.seed,
+        "lengths": lengths.strata.tolist(),
+    }
+
+
 def measure(
     log: Path, teacher: Teacher, lengths: Lengths, order: Sequence[str], options: LatencyOptions, started: float
 ) -> list[Sample]:
@@ -136,12 +153,7 @@ def measure(
     """
     samples: list[Sample] = list(read_jsonl(log))
     budget = Budget(options, samples, started)
-    setup = {
-        "teacher": str(teacher.path.resolve()),
-        "threads": options.resolved_threads,
-        "seed": options.seed,
-        "lengths": lengths.strata.tolist(),
-    }
+    setup = worker_setup(log.parent, teacher, lengths, options)
     failures = 0
     with stage("latency-table", budget.seconds, budget.earlier) as progress:
         while budget.allows(samples):

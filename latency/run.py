@@ -14,11 +14,14 @@ from kdnas.corpus import Corpus, TextOptions, build_corpus
 from kdnas.environment import host
 from kdnas.progress import say
 from kdnas.teacher import Teacher, resolve_teacher
+from latency.engines import ENGINES, require_engine
 from latency.measure import measure
 from latency.predictor import Fit, fit_predictor
-from latency.protocol import ENGINE, SENTENCES, LatencyOptions, Lengths, design, sample_lengths, stratify
+from latency.protocol import SENTENCES, LatencyOptions, Lengths, design, sample_lengths, stratify
 from latency.samples import Measurements, gather
 from latency.table import KIND, MEASURED, PREDICTED, Row, embedding_parameters, read_rows, write_rows
+from latency.validate import ValidationOptions, run_validation
+from latency.validate import summary as validation_summary
 
 
 def latency_table(
@@ -27,8 +30,10 @@ def latency_table(
     corpus: str = "builtin:pydocs",
     text: TextOptions = TextOptions(),
     home: Path = Path("artifacts"),
+    validate: bool = False,
+    validation: ValidationOptions = ValidationOptions(),
 ) -> None:
-    """Measure what the architectures cost on this host, in PyTorch at batch 1 over real sentence lengths.
+    """Measure what the architectures cost on this host, in one engine at batch 1 over real sentence lengths.
 
     Args:
         options: budget, threads and seed.
@@ -36,10 +41,17 @@ def latency_table(
         corpus: where sentence lengths come from: `builtin:pydocs`, a file, or a hub id.
         text: how the corpus is read.
         home: root of artifacts.
+        validate: measure 59 architectures that no table is fitted to, sentence by sentence, and state the error bound.
+        validation: how much of that is measured.
     """
     resolved = resolve_teacher(teacher)
-    artifact = build_table(home, resolved, build_corpus(home, corpus, text, resolved), options)
+    built = build_corpus(home, corpus, text, resolved)
+    artifact = build_table(home, resolved, built, options)
     say(summary(artifact))
+    if validate:
+        bound = run_validation(home, artifact, resolved, built, options, validation)
+        say(validation_summary(bound))
+        print(bound.path)
     print(artifact.path)
 
 
@@ -53,16 +65,16 @@ def build_table(home: Path, teacher: Teacher, corpus: Corpus, options: LatencyOp
         options: budget, threads and seed.
 
     Raises:
-        UsageError: the budget is too small for a table.
+        UsageError: the budget is too small for a table, or this host lacks what the engine needs.
         KdnasError: the measuring process died again and again.
     """
+    require_engine(options.engine)
     record = host()
     config = {
-        "engine": ENGINE,
         "options": replace(options, threads=options.resolved_threads),
         # Figures of different hosts or versions never mix, nor does one go on where another stopped.
         "host": {key: record[key] for key in ("cpu", "physical_cores", "flags")},
-        "versions": {name: record["versions"].get(name) for name in ("torch", "transformers")},
+        "versions": {name: record["versions"].get(name) for name in ENGINES[options.engine]},
     }
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest}
     return build(home, KIND, teacher.label, config, inputs, lambda path: _work(path, teacher, corpus, options))
@@ -89,9 +101,10 @@ def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions)
     shape = teacher.config
     teacher_arch = Arch(teacher.layers, shape["num_attention_heads"], teacher.hidden, shape["intermediate_size"])
     return {
-        "engine": ENGINE,
+        "engine": options.engine,
         "threads": options.resolved_threads,
         "sentences": SENTENCES,
+        "reference_level_ms": round(measurements.level_ms, 4),
         "teacher_latency_ms": round(mean, 4),
         "teacher_p50_ms": round(p50, 4),
         "teacher_p90_ms": round(p90, 4),

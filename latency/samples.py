@@ -41,6 +41,7 @@ class Measurements:
         latencies: (N, K) ms.
         relative_sd: (N,).
         teacher: median over the processes.
+        level_ms: median reference window of the run, that all latencies are brought to.
         discarded: windows that were discarded.
         readmitted: discarded windows that were taken back, because too few were left without them.
     """
@@ -49,6 +50,7 @@ class Measurements:
     latencies: np.ndarray
     relative_sd: np.ndarray
     teacher: Measurement
+    level_ms: float
     discarded: int
     readmitted: int
 
@@ -123,6 +125,7 @@ def gather(samples: Sequence[Sample], order: Sequence[str], lengths: Lengths, mi
         latencies=np.stack([found[name].latencies for name in names]),
         relative_sd=np.array([found[name].relative_sd for name in names]),
         teacher=found[TEACHER],
+        level_ms=level,
         discarded=sum(not sample["kept"] for sample in samples),
         readmitted=readmitted,
     )

@@ -3,10 +3,10 @@
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
@@ -18,6 +18,9 @@ POOL_VALUES = 4_000_000
 REFERENCE_MS = 60.0
 WINDOW_MS = 450.0
 ROUNDS = (4, 15)
+CHUNK, CHUNK_TRIES = 50, 4
+
+Sentence = Mapping[str, Any]  # input_ids and attention_mask, both (1, T), as the engine wants them
 
 
 class ModelMaker:
@@ -29,15 +32,17 @@ class ModelMaker:
     Args:
         teacher: configuration of the teacher; its family, vocabulary and positions are the students'.
         seed: seed of the pool.
+        dtype: of all weights.
     """
 
-    def __init__(self, teacher: PretrainedConfig, seed: int) -> None:
+    def __init__(self, teacher: PretrainedConfig, seed: int, dtype: torch.dtype = torch.float32) -> None:
         self.teacher = teacher
         generator = torch.Generator().manual_seed(seed)
         # The initialiser's spread, and nothing so close to zero that products become denormal and slow.
         self._pool = torch.randn(POOL_VALUES, generator=generator) * 0.02
         self._pool[self._pool.abs() < 1e-6] = 1e-3
-        self._table = torch.empty(0)
+        self._pool = self._pool.to(dtype)
+        self._table = torch.empty(0, dtype=dtype)
         self._place = 0
 
     def student(self, arch: Arch) -> PreTrainedModel:
@@ -45,7 +50,7 @@ class ModelMaker:
         return self.model(student_config(arch, self.teacher))
 
     def model(self, config: PretrainedConfig) -> PreTrainedModel:
-        """A model of this configuration without pooler, frozen, in evaluation mode, float32."""
+        """A model of this configuration without pooler, frozen, in evaluation mode."""
         with torch.device("meta"):
             model = AutoModel.from_config(config, add_pooling_layer=False)
         for module in model.modules():
@@ -53,7 +58,8 @@ class ModelMaker:
                 if isinstance(module, nn.Embedding) and parameter.shape[0] == config.vocab_size:
                     value = self._embeddings(*parameter.shape)
                 elif isinstance(module, nn.LayerNorm):
-                    value = torch.ones(parameter.shape) if name == "weight" else torch.zeros(parameter.shape)
+                    fill = torch.ones if name == "weight" else torch.zeros
+                    value = fill(parameter.shape, dtype=self._pool.dtype)
                 else:
                     value = self._values(parameter.shape)
                 setattr(module, name, nn.Parameter(value, requires_grad=False))
@@ -68,7 +74,7 @@ class ModelMaker:
 
     def _values(self, shape: torch.Size) -> torch.Tensor:
         """A new tensor filled from the pool, read on from where the last one ended."""
-        result = torch.empty(shape.numel())
+        result = torch.empty(shape.numel(), dtype=self._pool.dtype)
         filled = 0
         while filled < len(result):
             count = min(len(result) - filled, POOL_VALUES - self._place)
@@ -85,15 +91,6 @@ def _buffer(name: str, like: torch.Tensor) -> torch.Tensor:
     return torch.zeros(like.shape, dtype=like.dtype)
 
 
-def sentence(length: int, config: PretrainedConfig, seed: int) -> dict[str, torch.Tensor]:
-    """One sentence of random token ids, no padding: input_ids and attention_mask, both (1, length) int64."""
-    rng = np.random.default_rng([seed, length])
-    ids = rng.integers(0, config.vocab_size, length)
-    pad_id = config.pad_token_id or 0
-    ids[ids == pad_id] = (pad_id + 1) % config.vocab_size  # RoBERTa would not count padding as a position
-    return {"input_ids": torch.from_numpy(ids)[None], "attention_mask": torch.ones(1, length, dtype=torch.int64)}
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """No garbage collection and no autograd while a window is timed."""
@@ -106,21 +103,19 @@ def quiet() -> Iterator[None]:
         gc.enable()
 
 
-def call_ms(model: Callable[..., object], item: dict[str, torch.Tensor]) -> float:
+def call_ms(model: Callable[..., object], item: Sentence) -> float:
     """Milliseconds of one forward pass."""
     start = time.perf_counter_ns()
     model(**item)
     return (time.perf_counter_ns() - start) / 1e6
 
 
-def sweep_ms(model: Callable[..., object], inputs: Sequence[dict[str, torch.Tensor]]) -> list[float]:
+def sweep_ms(model: Callable[..., object], inputs: Sequence[Sentence]) -> list[float]:
     """Milliseconds of one forward pass over each input, in turn."""
     return [call_ms(model, item) for item in inputs]
 
 
-def window(
-    model: Callable[..., object], inputs: Sequence[dict[str, torch.Tensor]], window_ms: float = WINDOW_MS
-) -> list[list[float]]:
+def window(model: Callable[..., object], inputs: Sequence[Sentence], window_ms: float = WINDOW_MS) -> list[list[float]]:
     """Time a model: sweeps over all inputs, so that a burst of the host hits no length alone.
 
     The first sweep pays for what is done once per length and does not count. Then as many follow as the window holds,
@@ -139,9 +134,44 @@ def window(
         return rounds
 
 
-def reference_window(model: Callable[..., object], item: dict[str, torch.Tensor]) -> float:
+def reference_window(model: Callable[..., object], item: Sentence) -> float:
     """Median milliseconds of the reference model at one length, over about `REFERENCE_MS` and at least 5 calls."""
     with quiet():
         once = min(sweep_ms(model, [item, item]))  # its weights come back into the caches
         calls = min(max(int(REFERENCE_MS / max(once, 1e-3)), 5), 30)
         return statistics.median(sweep_ms(model, [item] * calls))
+
+
+def exhaustive(
+    model: Callable[..., object], sentences: Sequence[Sentence], reference: Callable[[], float], tolerance: float
+) -> tuple[list[float], int]:
+    """Time every sentence once, in chunks between reference windows; a chunk in which the reference moved is repeated.
+
+    Args:
+        model: what is timed.
+        sentences: S sentences.
+        reference: measures a reference window in ms.
+        tolerance: largest movement of the reference over a chunk, as a share.
+
+    Returns:
+        (S,) latencies in reference windows, and how many chunks were repeated.
+    """
+    with quiet():
+        sweep_ms(model, list({id(item): item for item in sentences}.values()))  # the first run of a length is slow
+    values: list[float] = []
+    again = 0
+    before = reference()
+    for first in range(0, len(sentences), CHUNK):
+        chunk = sentences[first : first + CHUNK]
+        tries: list[tuple[float, list[float]]] = []
+        while not tries or (tries[-1][0] > tolerance and len(tries) < CHUNK_TRIES):
+            with quiet():
+                sweep_ms(model, chunk[:1])  # its weights come back into the caches
+                times = sweep_ms(model, chunk)
+            after = reference()
+            level = (before + after) / 2
+            tries.append((abs(after - before) / level, [value / level for value in times]))
+            before = after
+        again += len(tries) - 1
+        values += min(tries)[1]
+    return values, again

@@ -1,8 +1,9 @@
 """A process that measures: one JSON line in, one out. It ends when its standard input does, so never outlives its parent.
 
-Run as `python -m latency.worker`. The first line is the setup, `{"teacher": folder, "threads", "seed", "lengths"}`;
-the answer holds first windows of the reference. Each further line, `{"arch": "4,12,576,768,gelu"}` or
-`{"arch": "teacher"}`, is answered by its times and the reference windows before and after.
+Run as `python -m latency.worker`. The first line is the setup, `{"engine", "teacher": folder, "graphs", "threads", "seed",
+"lengths"}`; the answer holds first windows of the reference. Each further line, `{"arch": "4,12,576,768,gelu"}` or
+`{"arch": "teacher"}`, is answered by its times and the reference windows before and after; with `"sentences"` (lengths) and
+`"tolerance"`, by one latency a sentence.
 """
 
 import json
@@ -10,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -34,27 +36,32 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     if not first:
         return
     setup = json.loads(first)
-    folder, threads, seed, lengths = (setup[key] for key in ("teacher", "threads", "seed", "lengths"))
-
-    import torch
-
     from kdnas.arch import Arch
     from kdnas.teacher import load_config
-    from latency.timing import ModelMaker, reference_window, sentence, window
+    from latency.engines import make_models
+    from latency.timing import exhaustive, reference_window, window
 
-    torch.set_num_threads(threads)
-    config = load_config(Path(folder))
-    maker = ModelMaker(config, seed)
-    inputs = [sentence(length, config, seed) for length in lengths]
+    config, seed = load_config(Path(setup["teacher"])), setup["seed"]
+    models = make_models(setup["engine"], config, seed, setup["threads"], Path(setup["graphs"]))
+    inputs = [models.sentence(length, seed) for length in setup["lengths"]]
     middle = inputs[len(inputs) // 2]
-    teacher = maker.model(config)
+    teacher = models.teacher()
     windows = [reference_window(teacher, middle) for _ in range(FIRST_WINDOWS + 1)][1:]
-    answer(answers, {"reference_ms": windows, "threads": torch.get_num_threads()})
+    answer(answers, {"reference_ms": windows})
     before = windows[-1]
     for line in iter(requests.readline, ""):
         start = time.monotonic()
-        name = json.loads(line)["arch"]
-        model = teacher if name == TEACHER else maker.student(Arch.parse(name))
+        request = json.loads(line)
+        name = request["arch"]
+        model = teacher if name == TEACHER else models.student(Arch.parse(name))
+        if "sentences" in request:
+            items = {length: models.sentence(length, seed) for length in set(request["sentences"])}
+            sentences = [items[length] for length in request["sentences"]]
+            reference = partial(reference_window, teacher, middle)
+            values, again = exhaustive(model, sentences, reference, request["tolerance"])
+            answer(answers, {"arch": name, "in_references": [round(value, 5) for value in values], "again": again})
+            del model
+            continue
         times = window(model, inputs)
         del model
         after = reference_window(teacher, middle)

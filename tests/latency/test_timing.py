@@ -2,6 +2,7 @@
 
 import gc
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,14 @@ from transformers import RobertaConfig
 from kdnas.arch import Arch
 from kdnas.student import new_student
 from kdnas.teacher import Teacher, load_config
-from latency.timing import ROUNDS, ModelMaker, reference_window, sentence, window
+from latency.engines import random_sentence
+from latency.timing import ROUNDS, ModelMaker, reference_window, window
 
 ARCH = Arch(3, 4, 288, 512, "silu")
+
+
+def sentence(length: int, config: Any, seed: int) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(value) for name, value in random_sentence(length, config, seed).items()}
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +113,11 @@ def test_reference_window_is_a_median(maker: ModelMaker) -> None:
     model = Sleeper()
     assert reference_window(model, item) >= 8
     assert model.calls >= 7
+
+
+def test_bf16_models_are_bf16_throughout(tiny_teacher: Teacher) -> None:
+    maker = ModelMaker(load_config(tiny_teacher.path), 0, torch.bfloat16)
+    model = maker.student(ARCH)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    with torch.inference_mode():
+        assert model(**sentence(12, maker.teacher, 0)).last_hidden_state.isfinite().all()

@@ -1,0 +1,165 @@
+"""What is timed: the very sessions that users get, for any architecture, with random weights.
+
+Compiled engines run graphs that `latency.graphs` rewrites from the exporter's own; the session is `export.session`'s.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from kdnas.arch import Arch, SearchSpace
+from kdnas.environment import cpu_info, has_bf16
+from kdnas.errors import UsageError
+from latency.graphs import GraphTemplate, Sizes, WeightPool, pool_bytes
+
+# Engine to the packages whose versions its figures depend on.
+ENGINES = {
+    "pytorch-f32": ("torch", "transformers"),
+    "pytorch-bf16": ("torch", "transformers"),
+    "openvino-f32": ("openvino", "optimum"),
+    "openvino-bf16": ("openvino", "optimum"),
+    "openvino-int8": ("openvino", "optimum", "nncf"),
+}
+OUTPUT = "last_hidden_state"
+
+Call = Callable[..., Any]
+
+
+class Models(Protocol):
+    """Makes runnable models of one engine; a model is called with `input_ids` and `attention_mask`, both (1, T)."""
+
+    def student(self, arch: Arch) -> Call:
+        """An architecture in the teacher's family; the student made before it must no longer be used."""
+
+    def teacher(self) -> Call:
+        """The teacher's shape."""
+
+    def sentence(self, length: int, seed: int) -> dict[str, Any]:
+        """Random token ids, no padding."""
+
+
+def require_engine(engine: str) -> None:
+    """Refuse what this host lacks.
+
+    Raises:
+        UsageError: an unknown engine, or one that this CPU would only emulate.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f"engine '{engine}': allowed are {', '.join(ENGINES)}")
+    if engine.endswith("-bf16") and not has_bf16():
+        raise UsageError(
+            f"engine '{engine}': this CPU ({cpu_info()[0]}) has neither AVX512-BF16 nor AMX, bf16 would be emulated; "
+            f"take {engine.replace('bf16', 'f32')}"
+        )
+    if engine.startswith("cuda"):
+        raise UsageError(f"engine '{engine}': no GPU is visible to PyTorch")
+
+
+def needs_graphs(engine: str) -> bool:
+    """Whether an engine runs exported graphs."""
+    return not engine.startswith("pytorch")
+
+
+def graph_form(engine: str) -> str:
+    """The exported form that an engine runs: bf16 is a run-time precision of the f32 graph."""
+    return engine.replace("-bf16", "-f32")
+
+
+def make_models(engine: str, config: Any, seed: int, threads: int, graphs: Path) -> Models:
+    """Models of one engine.
+
+    Args:
+        engine: one of `ENGINES`.
+        config: configuration of the teacher.
+        seed: of the random weights.
+        threads: that one call may use.
+        graphs: folder with the templates of `latency.template`, one an activation; PyTorch needs none.
+    """
+    if needs_graphs(engine):
+        return OpenvinoModels(engine, config, seed, threads, graphs)
+    return PytorchModels(engine, config, seed, threads)
+
+
+class PytorchModels:
+    """Eager PyTorch, stock models."""
+
+    def __init__(self, engine: str, config: Any, seed: int, threads: int) -> None:
+        import torch
+
+        from latency.timing import ModelMaker
+
+        torch.set_num_threads(threads)
+        self._config = config
+        self._maker = ModelMaker(config, seed, torch.bfloat16 if engine.endswith("bf16") else torch.float32)
+
+    def student(self, arch: Arch) -> Call:
+        return self._maker.student(arch)
+
+    def teacher(self) -> Call:
+        return self._maker.model(self._config)
+
+    def sentence(self, length: int, seed: int) -> dict[str, Any]:
+        import torch
+
+        return {name: torch.from_numpy(value) for name, value in random_sentence(length, self._config, seed).items()}
+
+
+class OpenvinoModels:
+    """OpenVINO, compiled from rewritten graphs with the session's own settings."""
+
+    def __init__(self, engine: str, config: Any, seed: int, threads: int, graphs: Path) -> None:
+        self._engine, self._config, self._threads = engine, config, threads
+        self._templates = {folder.name: GraphTemplate(folder) for folder in sorted(graphs.iterdir()) if folder.is_dir()}
+        space = SearchSpace()
+        largest = Arch(max(space.layers), 12, max(space.hidden), max(space.ffn))
+        rows = config.vocab_size, config.max_position_embeddings
+        self._students = WeightPool(pool_bytes(largest, *rows), seed)
+        self._teacher_pool = WeightPool(pool_bytes(teacher_shape(config), *rows), seed + 1)
+
+    def student(self, arch: Arch) -> Call:
+        return self._compile(arch, self._students)
+
+    def teacher(self) -> Call:
+        return self._compile(teacher_shape(self._config), self._teacher_pool)
+
+    def sentence(self, length: int, seed: int) -> dict[str, Any]:
+        return random_sentence(length, self._config, seed)
+
+    def _compile(self, arch: Arch, pool: WeightPool) -> Call:
+        import openvino
+
+        from export.session import compile_openvino
+
+        sizes = Sizes(arch, self._config.vocab_size, self._config.max_position_embeddings)
+        xml = self._templates[arch.activation].write(sizes, pool)
+        model = openvino.Core().read_model(xml, openvino.Tensor(pool.bytes, shared_memory=True))
+        return compile_openvino(model, self._engine, OUTPUT, self._threads)
+
+
+def teacher_shape(config: Any) -> Arch:
+    """The teacher as an architecture.
+
+    Raises:
+        UsageError: a graph cannot be made of it.
+    """
+    arch = Arch(
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        config.hidden_size,
+        config.intermediate_size,
+        config.hidden_act,
+    )
+    if arch.layers < 3:
+        raise UsageError(f"the teacher has {arch.layers} layers; compiled engines are measured from 3 layers on")
+    return arch
+
+
+def random_sentence(length: int, config: Any, seed: int) -> dict[str, np.ndarray]:
+    """One sentence of random token ids, no padding: input_ids and attention_mask, both (1, length) int64."""
+    rng = np.random.default_rng([seed, length])
+    ids = rng.integers(0, config.vocab_size, length)
+    pad_id = config.pad_token_id or 0
+    ids[ids == pad_id] = (pad_id + 1) % config.vocab_size  # RoBERTa would not count padding as a position
+    return {"input_ids": ids[None], "attention_mask": np.ones((1, length), dtype=np.int64)}

@@ -1,0 +1,130 @@
+"""Rewritten graphs against the exporter's own, for both families, all activations, f32 and int8."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import pytest
+import torch
+from transformers import AutoModel, RobertaConfig
+
+from export.openvino_form import write_int8, write_openvino
+from export.run import quiet
+from kdnas.arch import Arch
+from kdnas.errors import UsageError
+from kdnas.student import student_config
+from kdnas.teacher import Teacher, load_config
+from latency.engines import OpenvinoModels, require_engine, teacher_shape
+from latency.graphs import TEMPLATE_SIZES, GraphTemplate, Sizes, WeightPool, describe, pool_bytes
+from latency.template import write_templates
+
+ARCHS = [Arch(3, 4, 48, 96, "relu"), Arch(6, 3, 96, 64, "gelu"), Arch(4, 12, 72, 200, "silu")]
+VOCABULARY, POSITIONS = 211, 80
+
+
+@pytest.fixture(scope="module")
+def family(request: pytest.FixtureRequest, tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher's folder of the wanted family, with sizes of its own."""
+    folder = tmp_path_factory.mktemp(request.param)
+    config = load_config(tiny_teacher.path)
+    if request.param == "roberta":
+        config = RobertaConfig(type_vocab_size=1, pad_token_id=1)
+    config.vocab_size, config.max_position_embeddings = VOCABULARY, POSITIONS
+    config.save_pretrained(folder)
+    return folder
+
+
+def exported(family: Path, arch: Arch, form: str, folder: Path) -> Path:
+    """What `kdnas export` writes for this architecture."""
+    torch.manual_seed(1)
+    config = student_config(arch, load_config(family))
+    model = AutoModel.from_config(config, add_pooling_layer=False).eval()
+    rng = np.random.default_rng(0)
+    with quiet():
+        write_openvino(model, "feature-extraction", folder / "f32")
+        if form == "openvino-int8":
+            rows = [rng.integers(5, VOCABULARY, length).tolist() for length in range(8, 40, 2)]
+            write_int8(folder / "f32", "feature-extraction", rows, folder / "int8")
+    return folder / form.removeprefix("openvino-")
+
+
+def canonical(rows: list[tuple[Any, ...]]) -> list[str]:
+    """Without the order of nodes, which the exporter chooses anew, nor the type of tables' ranges."""
+    return sorted(map(str, rows))
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
+@pytest.mark.parametrize("form", ["openvino-f32", "openvino-int8"])
+def test_a_rewritten_graph_is_the_exporters(family: Path, form: str, tmp_path: Path) -> None:
+    templates = write_templates(family, form, tmp_path / "graphs")
+    for arch in ARCHS[:2] if form == "openvino-int8" else ARCHS:
+        pool = WeightPool(pool_bytes(arch, VOCABULARY, POSITIONS), 0)
+        xml = GraphTemplate(templates / arch.activation).write(Sizes(arch, VOCABULARY, POSITIONS), pool)
+        theirs = exported(family, arch, form, tmp_path / f"{arch}")
+        assert canonical(describe(xml)) == canonical(describe((theirs / "openvino_model.xml").read_bytes()))
+        ours = openvino.Core().read_model(xml, openvino.Tensor(pool.bytes, shared_memory=True))
+        expected = openvino.Core().read_model(str(theirs / "openvino_model.xml"))
+        types = [[op.get_type_name() for op in model.get_ordered_ops()] for model in (ours, expected)]
+        assert sorted(types[0]) == sorted(types[1])
+
+
+@pytest.mark.parametrize("family", ["bert"], indirect=True)
+def test_with_the_exported_weights_it_computes_the_same(family: Path, tmp_path: Path) -> None:
+    """The rewritten graph of the template's own sizes is the template: same constants, same outputs."""
+    templates = write_templates(family, "openvino-f32", tmp_path / "graphs")
+    pool = WeightPool(pool_bytes(TEMPLATE_SIZES.arch, 101, 59), 0)
+    xml = GraphTemplate(templates / "gelu").write(TEMPLATE_SIZES, pool)
+    ours = openvino.Core().compile_model(openvino.Core().read_model(xml, openvino.Tensor(pool.bytes)), "CPU")
+    theirs = openvino.Core().compile_model(str(templates / "gelu" / "openvino_model.xml"), "CPU")
+    rng = np.random.default_rng(0)
+    for length in (2, 9, 40):
+        ids = rng.integers(5, 101, (1, length))
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        np.testing.assert_allclose(ours(feeds)[0], theirs(feeds)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
+def test_models_run_and_are_finite(family: Path, tmp_path: Path) -> None:
+    for engine in ("openvino-f32", "openvino-int8"):
+        templates = write_templates(family, engine, tmp_path / "graphs")
+        models = OpenvinoModels(engine, load_config(family), 0, 1, templates)
+        for arch in (Arch(3, 2, 288, 384, "relu"), Arch(12, 12, 384, 768, "silu"), Arch(4, 12, 576, 768)):
+            run = models.student(arch)
+            for length in (2, 30):
+                states = run(**models.sentence(length, 0))
+                assert states.shape == (1, length, arch.hidden)
+                assert np.isfinite(states).all()
+                assert states.std() > 0
+
+
+def test_large_constants_do_not_overlap(tiny_teacher: Teacher, tmp_path: Path) -> None:
+    templates = write_templates(tiny_teacher.path, "openvino-f32", tmp_path)
+    arch = Arch(4, 12, 288, 384)
+    pool = WeightPool(pool_bytes(arch, 500, 64), 0)
+    taken: list[tuple[int, int]] = []
+    take = pool.take
+    pool.take = lambda size: (taken.append(take(size)), taken[-1])[1]  # type: ignore[method-assign,func-returns-value]
+    GraphTemplate(templates / "gelu").write(Sizes(arch, 500, 64), pool)
+    assert len(taken) >= 6 * 4
+    ends = sorted((first, first + size) for first, size in taken)
+    assert all(end <= start for (_, end), (start, _) in pairwise(ends))
+
+
+def test_too_shallow_a_graph(tiny_teacher: Teacher, tmp_path: Path) -> None:
+    templates = write_templates(tiny_teacher.path, "openvino-f32", tmp_path)
+    with pytest.raises(ValueError, match="layers is 2"):
+        GraphTemplate(templates / "gelu").write(Sizes(Arch(2, 4, 48, 96), 9, 9), WeightPool(1000, 0))
+    config = load_config(tiny_teacher.path)
+    config.num_hidden_layers = 2
+    with pytest.raises(UsageError, match="the teacher has 2 layers"):
+        teacher_shape(config)
+
+
+def test_engines_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latency.engines.has_bf16", lambda: False)
+    with pytest.raises(UsageError, match=r"neither AVX512-BF16 nor AMX.*take openvino-f32"):
+        require_engine("openvino-bf16")
+    with pytest.raises(UsageError, match="engine 'tensorrt': allowed are pytorch-f32"):
+        require_engine("tensorrt")
