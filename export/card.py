@@ -12,7 +12,8 @@ print(session.predict(["How do I open a file?"]))  # {what}
 ```
 
 `kdnas serve --model DIR` answers HTTP requests with this folder{filter}. ONNX Runtime and OpenVINO load the graphs
-directly; `optimum.onnxruntime` and `optimum.intel` load the folders `onnx`, `openvino/f32` and `openvino/int8`."""
+directly; `optimum.onnxruntime` and `optimum.intel` load the folders `onnx`, `onnx-int8`,
+`openvino/f32` and `openvino/int8`."""
 
 
 def write_card(folder: Path, name: str, settings: dict[str, Any], results: dict[str, Any]) -> None:
@@ -44,6 +45,6 @@ def card_text(name: str, settings: dict[str, Any], results: dict[str, Any]) -> s
         f"# {name}\n\nTask: {settings['task']}. Hidden size {settings['hidden']}, at most {settings['max_seq_len']} "
         f"tokens.\n\n## Against PyTorch\n\n{results['sentences']} held-out sentences of all lengths, each alone and in "
         f"padded batches; values up to {results['max_abs_value']:.1f}.\n\n{table}\n\n"
-        "The float32 forms are refused beyond 1e-4 (relative to values beyond 1); the int8 form is reported.\n\n"
+        "The float32 forms are refused beyond 1e-4 (relative to values beyond 1); the int8 forms are reported.\n\n"
         f"## Use\n\n{use}\n"
     )

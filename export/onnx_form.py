@@ -1,14 +1,53 @@
-"""The ONNX form: written by Optimum's exporter from a loaded PyTorch model, float32, dynamic batch and length."""
+"""The ONNX forms: float32 by Optimum's exporter, and int8 weights with activations quantised at run time."""
 
 from pathlib import Path
 from typing import Any
 
+from kdnas.teacher import load_config
+
+GRAPH = "model.onnx"
+
 
 def write_onnx(model: Any, task: str, folder: Path) -> None:
-    """Write `model.onnx` and the config.json that Optimum's classes want beside it.
+    """Write `model.onnx`, float32, dynamic batch and length, and the config.json that Optimum's classes want beside it.
 
     Optimum's own comparison is left out: every form is compared with PyTorch on real sentences afterwards.
     """
     from optimum.exporters.onnx import onnx_export_from_model
 
     onnx_export_from_model(model, folder, task=task, do_validation=False)
+
+
+def write_onnx_int8(float_folder: Path, folder: Path) -> None:
+    """Quantise the float32 form: weights per channel symmetric, activations by the range that each call finds.
+
+    The range is that of a whole batch, padding included: an answer moves a little with the batch that it is in.
+
+    Args:
+        float_folder: what `write_onnx` wrote.
+        folder: gets `model.onnx`, config.json and Optimum's settings.
+    """
+    from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
+
+    settings = AutoQuantizationConfig.avx512_vnni(
+        is_static=False,
+        per_channel=True,
+        operators_to_quantize=["MatMul", "Gather"],  # the quantiser makes a MatMul of every Gemm
+        nodes_to_exclude=_kept_in_float(float_folder / GRAPH),
+    )
+    quantizer = ORTQuantizer(float_folder / GRAPH, config=load_config(float_folder))
+    quantizer.quantize(settings, save_dir=folder, file_suffix=None)
+
+
+def _kept_in_float(file: Path) -> list[str]:
+    """Names of the products of two activations, which have no weights to shrink, and of look-ups in the small tables."""
+    import onnx
+
+    graph = onnx.load(file, load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    return [
+        node.name
+        for node in graph.node
+        if (node.op_type == "MatMul" and not weights & set(node.input))
+        or (node.op_type == "Gather" and "word_embeddings" not in node.input[0])
+    ]

@@ -1,4 +1,4 @@
-"""Export: one model folder to ONNX, OpenVINO float32 and OpenVINO int8, each compared with PyTorch."""
+"""Export: one model folder to ONNX and OpenVINO, each in float32 and int8, each compared with PyTorch."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ import numpy as np
 
 from export.card import write_card
 from export.checkpoint import Checkpoint, copy_description, load_model, open_checkpoint
-from export.onnx_form import write_onnx
+from export.onnx_form import write_onnx, write_onnx_int8
 from export.openvino_form import write_int8, write_openvino
 from export.parity import compare, require_bound, spread_over_lengths, torch_outputs
 from export.session import FORMS, SETTINGS, TASKS, load_engine, read_tokenizer, token_ids
@@ -28,7 +28,7 @@ from kdnas.progress import stage
 from kdnas.teacher import resolve_teacher
 
 LOG = "forms.jsonl"
-ORDER = ("onnxruntime-f32", "openvino-f32", "openvino-int8")  # int8 is made from float32
+ORDER = ("onnxruntime-f32", "openvino-f32", "onnxruntime-int8", "openvino-int8")  # int8 is made from float32
 NOT_A_FORM = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json")
 
 
@@ -94,7 +94,7 @@ def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, optio
     checkpoint = open_checkpoint(str(model))
     label = model.parent.name if model.name == "student" else model.name
     inputs = {"model": model_digest, "corpus": corpus.digest}
-    # Weights are written four times (float32 twice, int8, scratch).
+    # Weights are written up to four times (float32 twice, int8 twice in a quarter, and the quantiser's copy).
     needed = 50_000_000 + 4 * (checkpoint.path / "model.safetensors").stat().st_size
     config = {"options": options, "task": checkpoint.task}
 
@@ -140,6 +140,8 @@ def _write(form: str, model: Any, task: str, calibration: list[list[int]], folde
         shutil.rmtree(left, ignore_errors=True)
     if form == "openvino-int8":
         write_int8((folder / FORMS["openvino-f32"]).parent, task, calibration, scratch)
+    elif form == "onnxruntime-int8":
+        write_onnx_int8((folder / FORMS["onnxruntime-f32"]).parent, scratch)
     else:
         (write_onnx if form.startswith("onnx") else write_openvino)(model, task, scratch)
     for file in scratch.iterdir():  # the tokenizer lies once, above the forms

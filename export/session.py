@@ -4,7 +4,7 @@ An export folder holds `kdnas.json` (what a session must know), `tokenizer.json`
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ SETTINGS = "kdnas.json"
 FORMS = {
     "openvino-int8": "openvino/int8/openvino_model.xml",
     "openvino-f32": "openvino/f32/openvino_model.xml",
+    "onnxruntime-int8": "onnx-int8/model.onnx",
     "onnxruntime-f32": "onnx/model.onnx",
 }
 # Forms that are another form's graph in another precision, on hosts that compute in it: taken only when asked for.
@@ -170,18 +171,15 @@ def load_engine(graph: Path, form: str, output: str, threads: int) -> Engine:
     Raises:
         UsageError: the graph is missing or damaged, or has no such output.
     """
-    load = _load_openvino if form.startswith("openvino") else _load_onnxruntime
     if not graph.is_file():
         raise UsageError(f"{graph}: missing; export the model again")
     try:
-        return load(graph, form, output, threads)
+        if form.startswith("openvino"):
+            return compile_openvino(str(graph), form, output, threads)
+        return compile_onnxruntime(str(graph), output, threads)
     except Exception as error:  # both engines raise plain RuntimeError or their own class for a damaged graph
         first = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UsageError(f"{graph}: cannot be loaded ({first}); export the model again") from error
-
-
-def _load_openvino(graph: Path, form: str, output: str, threads: int) -> Engine:
-    return compile_openvino(str(graph), form, output, threads)
 
 
 def compile_openvino(graph: Any, form: str, output: str, threads: int) -> Engine:
@@ -220,7 +218,21 @@ def compile_openvino(graph: Any, form: str, output: str, threads: int) -> Engine
     return run
 
 
-def _load_onnxruntime(graph: Path, _form: str, output: str, threads: int) -> Engine:
+def compile_onnxruntime(
+    graph: str | bytes, output: str, threads: int, weights: Mapping[str, np.ndarray] | None = None
+) -> Engine:
+    """A function (input_ids, attention_mask) -> the output named `output`.
+
+    Args:
+        graph: path of a `model.onnx`, or its bytes.
+        output: name of the wanted output.
+        threads: threads that one call may use.
+        weights: initialisers that lie outside of the graph, by name; they are read in place, never copied whole, so they
+            must not change while the function is in use.
+
+    Raises:
+        ValueError: there is no such output.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -229,13 +241,19 @@ def _load_onnxruntime(graph: Path, _form: str, output: str, threads: int) -> Eng
     # Spinning threads would steal the cores from whatever runs next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in (weights or {}).items()}
+    if values:  # the first call tells the optimiser of them, without the others the session would copy them
+        options.add_external_initializers(list(values), list(values.values()))
+    for name, value in values.items():
+        options.add_initializer(name, value)
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     names = [port.name for port in session.get_inputs()]
     if output not in [port.name for port in session.get_outputs()]:
         raise ValueError(f"no output '{output}'")
+    alive = (session, values)  # a session holds no reference to what it reads in place
 
     def run(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        result: np.ndarray = session.run([output], _feeds(names, input_ids, attention_mask))[0]
+        result: np.ndarray = alive[0].run([output], _feeds(names, input_ids, attention_mask))[0]
         return result
 
     return run

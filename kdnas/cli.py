@@ -30,6 +30,11 @@ COMMANDS = {
         "kdnas.pipeline:pipeline", "all stages: table, search, distil, refine, export, evaluate, report"
     ),
     "latency-table": Command("latency.run:latency_table", "measure what 2400 architectures cost on this host"),
+    "recommend": Command("latency.recommend:recommend", "the most capable architectures that fit a latency budget"),
+    "compare-latency": Command(
+        "latency.compare:compare_latency", "whether two latency tables differ beyond their error"
+    ),
+    "latency-report": Command("latency.report:latency_report", "one self-contained HTML page of a latency table"),
     "search": Command("kdnas.search.run:search", "KD-NAS: propose architectures, distil each briefly, keep the best"),
     "distill": Command("kdnas.distill.run:distill", "distil a student's hidden states from the teacher (Eq. 1, 2)"),
     "refine": Command("kdnas.distill.run:refine", "refine a distilled student by MiniLM-v2 relations (Eq. 5, 6)"),
@@ -57,7 +62,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a gate or bound not met, 4 done w
 
 def usage() -> str:
     """The text of `kdnas --help`."""
-    return USAGE.format(rows="\n".join(f"  {name:<14} {command.summary}" for name, command in COMMANDS.items()))
+    return USAGE.format(rows="\n".join(f"  {name:<15} {command.summary}" for name, command in COMMANDS.items()))
 
 
 def main(argv: list[str] | None = None) -> NoReturn:

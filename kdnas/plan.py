@@ -141,7 +141,7 @@ def print_plan(
         ),
         training_row("distill", distill, speeds["hidden-state"], student),
         training_row("refine", refine, speeds["minilm-v2"], student),
-        PlanRow("export", "ONNX f32, OpenVINO f32 and int8", None, 2.25 * 4 * parameters(student) / 1e9),
+        PlanRow("export", "ONNX and OpenVINO, f32 and int8", None, 2.5 * 4 * parameters(student) / 1e9),
     ]
     show(rows, teacher, origin, config, arch, student, home)
 

@@ -21,6 +21,8 @@ ENGINES = {
     "openvino-f32": ("openvino", "optimum"),
     "openvino-bf16": ("openvino", "optimum"),
     "openvino-int8": ("openvino", "optimum", "nncf"),
+    "onnxruntime-f32": ("onnxruntime", "optimum"),
+    "onnxruntime-int8": ("onnxruntime", "optimum"),
 }
 OUTPUT = "last_hidden_state"
 
@@ -77,8 +79,10 @@ def make_models(engine: str, config: Any, seed: int, threads: int, graphs: Path)
         threads: that one call may use.
         graphs: folder with the templates of `latency.template`, one an activation; PyTorch needs none.
     """
-    if needs_graphs(engine):
+    if engine.startswith("openvino"):
         return OpenvinoModels(engine, config, seed, threads, graphs)
+    if engine.startswith("onnxruntime"):
+        return OnnxruntimeModels(config, seed, threads, graphs)
     return PytorchModels(engine, config, seed, threads)
 
 
@@ -111,12 +115,9 @@ class OpenvinoModels:
 
     def __init__(self, engine: str, config: Any, seed: int, threads: int, graphs: Path) -> None:
         self._engine, self._config, self._threads = engine, config, threads
-        self._templates = {folder.name: GraphTemplate(folder) for folder in sorted(graphs.iterdir()) if folder.is_dir()}
-        space = SearchSpace()
-        largest = Arch(max(space.layers), 12, max(space.hidden), max(space.ffn))
-        rows = config.vocab_size, config.max_position_embeddings
-        self._students = WeightPool(pool_bytes(largest, *rows), seed)
-        self._teacher_pool = WeightPool(pool_bytes(teacher_shape(config), *rows), seed + 1)
+        self._templates = {folder.name: GraphTemplate(folder) for folder in activation_folders(graphs)}
+        self._students = WeightPool(weight_bytes(largest_student(), config), seed)
+        self._teacher_pool = WeightPool(weight_bytes(teacher_shape(config), config), seed + 1)
 
     def student(self, arch: Arch) -> Call:
         return self._compile(arch, self._students)
@@ -136,6 +137,50 @@ class OpenvinoModels:
         xml = self._templates[arch.activation].write(sizes, pool)
         model = openvino.Core().read_model(xml, openvino.Tensor(pool.bytes, shared_memory=True))
         return compile_openvino(model, self._engine, OUTPUT, self._threads)
+
+
+class OnnxruntimeModels:
+    """ONNX Runtime, likewise. Its sessions pack matrices into memory of their own and read only tables from the pool.
+
+    So one pool serves the teacher and all students.
+    """
+
+    def __init__(self, config: Any, seed: int, threads: int, graphs: Path) -> None:
+        from latency.onnx_graphs import OnnxTemplate
+
+        self._config, self._threads = config, threads
+        self._templates = {folder.name: OnnxTemplate(folder) for folder in activation_folders(graphs)}
+        archs = largest_student(), teacher_shape(config)
+        self._pool = WeightPool(max(weight_bytes(arch, config) for arch in archs), seed)
+
+    def student(self, arch: Arch) -> Call:
+        from export.session import compile_onnxruntime
+
+        sizes = Sizes(arch, self._config.vocab_size, self._config.max_position_embeddings)
+        graph, weights = self._templates[arch.activation].write(sizes, self._pool)
+        return compile_onnxruntime(graph, OUTPUT, self._threads, weights)
+
+    def teacher(self) -> Call:
+        return self.student(teacher_shape(self._config))
+
+    def sentence(self, length: int, seed: int) -> dict[str, Any]:
+        return random_sentence(length, self._config, seed)
+
+
+def activation_folders(graphs: Path) -> list[Path]:
+    """The templates' folders, each named for its activation."""
+    return sorted(folder for folder in graphs.iterdir() if folder.is_dir())
+
+
+def largest_student() -> Arch:
+    """An architecture with as many weights as any of the search space."""
+    space = SearchSpace()
+    return Arch(max(space.layers), 12, max(space.hidden), max(space.ffn))
+
+
+def weight_bytes(arch: Arch, config: Any) -> int:
+    """Bytes of the matrices and tables of an architecture in the teacher's family, in float32."""
+    return pool_bytes(arch, config.vocab_size, config.max_position_embeddings)
 
 
 def teacher_shape(config: Any) -> Arch:

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from kdnas.artifact import append_jsonl, read_jsonl
@@ -17,7 +18,7 @@ from kdnas.progress import Stage, say, stage
 from kdnas.teacher import Teacher
 from latency.engines import graph_form, needs_graphs
 from latency.protocol import LatencyOptions, Lengths
-from latency.samples import TEACHER, Sample, movement, next_round, reference_history, running_level
+from latency.samples import TEACHER, Sample, movement, next_round
 from latency.template import write_templates
 
 ROUND_ARCHITECTURES = 60
@@ -62,9 +63,13 @@ class Worker:
                 continue
         self._errors.close()
 
-    def start(self) -> list[float]:
-        """First windows of the reference in ms."""
-        return list(self.ask(self._setup)["reference_ms"])
+    def start(self) -> None:
+        """Load the libraries and the reference.
+
+        Raises:
+            WorkerError: that failed.
+        """
+        self.ask(self._setup)
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Send one line and wait for its answer.
@@ -188,32 +193,25 @@ def _round(
 ) -> None:
     """One process: the teacher, then the architectures of the round, while the budget allows."""
     process = 1 + max((int(sample["process"]) for sample in samples), default=0)
-    history = reference_history(samples)
     with Worker(setup) as worker:
-        first: dict[str, Any] = {"first_reference_ms": worker.start()}
+        worker.start()
         for name in names:
             if not budget.allows(samples):
                 return
             answer = worker.ask({"arch": name})
-            before, after = answer["reference_before_ms"], answer["reference_after_ms"]
-            history += [*first.get("first_reference_ms", []), after]
-            level = running_level(history)
-            moved = movement(before, after, level)
+            moved = movement(answer["references_ms"])
             row = {
                 "number": len(samples) + 1,
                 "process": process,
                 **answer,
-                "level_ms": level,
                 "moved": round(moved, 4),
                 "kept": moved <= options.tolerance,
                 "seconds": round(budget.charge(), 3),
-                **first,
             }
-            first = {}
             append_jsonl(log, row)
             samples.append(row)
             kept = len({sample["arch"] for sample in samples if sample["kept"]} - {TEACHER})
-            progress.update(budget.spent, f"{kept} measured, teacher {level:.1f} ms")
+            progress.update(budget.spent, f"{kept} measured, reference {median(answer['references_ms']):.1f} ms")
             _foresee(samples, options, budget)
 
 

@@ -47,6 +47,27 @@ class Fit:
         return float(np.sqrt(np.mean((self.errors_pct / 100) ** 2)))
 
 
+def shrink(latencies: np.ndarray, relative_sd: np.ndarray, errors_pct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Join each measurement with what the other architectures say of it, each by its precision, in logarithms.
+
+    The held-out prediction is independent of the measurement. Its own variance is that of the held-out errors less that of
+    the measurements which they are counted against.
+
+    Args:
+        latencies: (N, K) ms, measured.
+        relative_sd: (N,) standard error of each.
+        errors_pct: (N,) signed error of the held-out prediction of each mean latency.
+
+    Returns:
+        (N, K) ms and (N,) relative standard errors.
+    """
+    noise = np.maximum(relative_sd, FLOOR_SD) ** 2
+    logs = np.log1p(errors_pct / 100)
+    model = max(float(np.mean(logs**2) - noise.mean()), FLOOR_SD**2)
+    share = noise / (noise + model)  # of the prediction
+    return latencies * np.exp(share * logs)[:, None], np.sqrt(noise * model / (noise + model))
+
+
 def cost_features(archs: Sequence[Arch]) -> np.ndarray:
     """What a forward pass is made of, each with a cost that is not negative: (N, F).
 

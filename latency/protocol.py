@@ -26,14 +26,24 @@ class LatencyOptions:
         threads: threads that one call may use; null takes min(4, physical cores).
         seed: seed of the sentences, the design, the order and the random weights.
         tolerance: a window is discarded when the reference moved by more than this share of its running median.
+        peak_seconds: time for measuring what the host can do at most, in matrix products and memory reads; 0 leaves it out.
         max_architectures: measure no more than this many, whatever the budget; null is no limit.
     """
 
-    engine: Literal["pytorch-f32", "pytorch-bf16", "openvino-f32", "openvino-bf16", "openvino-int8"] = "pytorch-f32"
+    engine: Literal[
+        "pytorch-f32",
+        "pytorch-bf16",
+        "openvino-f32",
+        "openvino-bf16",
+        "openvino-int8",
+        "onnxruntime-f32",
+        "onnxruntime-int8",
+    ] = "pytorch-f32"
     minutes: float = 10
     threads: int | None = None
     seed: int = 0
     tolerance: float = 0.2
+    peak_seconds: float = 6
     max_architectures: int | None = None
 
     def __post_init__(self) -> None:
@@ -50,6 +60,8 @@ class LatencyOptions:
             raise UsageError(f"seed is {self.seed}; a whole number of at least 0 is needed")
         if not 0 < self.tolerance < 1:
             raise UsageError(f"tolerance is {self.tolerance}; allowed is between 0 and 1, 0.2 discards moves over 20 %")
+        if not 0 <= self.peak_seconds <= 600:
+            raise UsageError(f"peak_seconds is {self.peak_seconds}; allowed are 0 (leave it out) to 600")
         if self.max_architectures is not None and self.max_architectures < 10:
             raise UsageError(f"max_architectures is {self.max_architectures}; at least 10 are needed to fit the others")
 

@@ -1,5 +1,6 @@
 """`kdnas latency-table`: measure some of the 2400 architectures within a budget, predict the others, state the error."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -16,10 +17,12 @@ from kdnas.progress import say
 from kdnas.teacher import Teacher, resolve_teacher
 from latency.engines import ENGINES, require_engine
 from latency.measure import measure
-from latency.predictor import Fit, fit_predictor
+from latency.predictor import Fit, fit_predictor, shrink
 from latency.protocol import SENTENCES, LatencyOptions, Lengths, design, sample_lengths, stratify
+from latency.report import report_of
+from latency.roofline import peaks_of
 from latency.samples import Measurements, gather
-from latency.table import KIND, MEASURED, PREDICTED, Row, embedding_parameters, read_rows, write_rows
+from latency.table import COLUMNS, KIND, MEASURED, PREDICTED, Row, embedding_parameters, interval, read_rows, write_rows
 from latency.validate import ValidationOptions, run_validation
 from latency.validate import summary as validation_summary
 
@@ -52,6 +55,7 @@ def latency_table(
         bound = run_validation(home, artifact, resolved, built, options, validation)
         say(validation_summary(bound))
         print(bound.path)
+    say(f"report: {report_of(artifact, home / f'latency-{options.engine}.html', home)}")
     print(artifact.path)
 
 
@@ -71,6 +75,7 @@ def build_table(home: Path, teacher: Teacher, corpus: Corpus, options: LatencyOp
     require_engine(options.engine)
     record = host()
     config = {
+        "columns": COLUMNS,
         "options": replace(options, threads=options.resolved_threads),
         # Figures of different hosts or versions never mix, nor does one go on where another stopped.
         "host": {key: record[key] for key in ("cpu", "physical_cores", "flags")},
@@ -85,6 +90,7 @@ def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions)
     lengths = stratify(sample_lengths(corpus.train.lengths, options.seed))
     write_json(path / "lengths.json", _lengths_record(lengths))
     order = [str(arch) for arch in design(options.seed)][: options.max_architectures]
+    roofline = _roofline(path / "roofline.json", options)
     samples = measure(path / "samples.jsonl", teacher, lengths, order, options, started)
     measured_at = time.monotonic()
     measurements = gather(samples, order, lengths, options.minimum)
@@ -96,30 +102,33 @@ def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions)
     fit = fit_predictor(measurements.archs, measurements.latencies, measurements.relative_sd, lengths)
     rows = table_rows(measurements, fit, lengths, teacher)
     write_rows(path / "table.csv", rows)
-    mean, p50, p90 = _figures(measurements.teacher.latencies, lengths)
     spent = sum(float(sample["seconds"]) for sample in samples) + time.monotonic() - measured_at
-    shape = teacher.config
-    teacher_arch = Arch(teacher.layers, shape["num_attention_heads"], teacher.hidden, shape["intermediate_size"])
     return {
         "engine": options.engine,
         "threads": options.resolved_threads,
         "sentences": SENTENCES,
+        "mean_length": round(float(lengths.mean(lengths.strata)), 2),
         "reference_level_ms": round(measurements.level_ms, 4),
-        "teacher_latency_ms": round(mean, 4),
-        "teacher_p50_ms": round(p50, 4),
-        "teacher_p90_ms": round(p90, 4),
-        "teacher_relative_sd": round(measurements.teacher.relative_sd, 5),
-        "teacher_parameters_millions": round(
-            (embedding_parameters(shape, teacher.hidden) + teacher_arch.layer_parameters) / 1e6, 3
-        ),
+        **_teacher_results(measurements, lengths, teacher),
         "measured": len(measurements.archs),
         "predicted": len(rows) - len(measurements.archs),
         "windows_discarded": measurements.discarded,
         "windows_readmitted": measurements.readmitted,
         "processes": len({sample["process"] for sample in samples}),
         "held_out": fit.report,
+        "roofline": roofline,
         "minutes": round(spent / 60, 2),
     }
+
+
+def _roofline(path: Path, options: LatencyOptions) -> dict[str, Any] | None:
+    """What the host can do at most, measured once a table, before its models are; None where that was not wanted."""
+    if not options.peak_seconds:
+        return None
+    if not path.exists():
+        write_json(path, asdict(peaks_of(options.engine, options.resolved_threads, options.peak_seconds)))
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record
 
 
 def _lengths_record(lengths: Lengths) -> dict[str, Any]:
@@ -133,36 +142,63 @@ def _lengths_record(lengths: Lengths) -> dict[str, Any]:
     }
 
 
-def _figures(latencies: np.ndarray, lengths: Lengths) -> tuple[float, float, float]:
-    """Mean, p50 and p90 in ms over the sentences, of latencies (K,) at the measured lengths."""
-    return float(lengths.mean(latencies)), lengths.quantile(latencies, 0.5), lengths.quantile(latencies, 0.9)
+def _teacher_results(measurements: Measurements, lengths: Lengths, teacher: Teacher) -> dict[str, float]:
+    """What the manifest states of the teacher, each key `teacher_...`."""
+    shape = teacher.config
+    arch = Arch(teacher.layers, shape["num_attention_heads"], teacher.hidden, shape["intermediate_size"])
+    mean, p50, p90, p99 = _figures(measurements.teacher.latencies, lengths)
+    return {
+        "teacher_latency_ms": round(mean, 4),
+        "teacher_p50_ms": round(p50, 4),
+        "teacher_p90_ms": round(p90, 4),
+        "teacher_p99_ms": round(p99, 4),
+        "teacher_relative_sd": round(measurements.teacher.relative_sd, 5),
+        "teacher_parameters_millions": round(
+            (embedding_parameters(shape, teacher.hidden) + arch.layer_parameters) / 1e6, 3
+        ),
+    }
+
+
+def _figures(latencies: np.ndarray, lengths: Lengths) -> tuple[float, float, float, float]:
+    """Mean, p50, p90 and p99 in ms over the sentences, of latencies (K,) at the measured lengths."""
+    p50, p90, p99 = (lengths.quantile(latencies, share) for share in (0.5, 0.9, 0.99))
+    return float(lengths.mean(latencies)), p50, p90, p99
 
 
 def table_rows(measurements: Measurements, fit: Fit, lengths: Lengths, teacher: Teacher) -> list[Row]:
-    """All 2400 rows: what was measured as measured, the rest as predicted."""
+    """All 2400 rows: what was measured, joined with what the others say of it; the rest as predicted."""
     archs = list(SearchSpace())
     latencies = fit.predict(archs)  # (2400, K)
     relative_sd = np.full(len(archs), fit.relative_sd)
+    sweeps = np.zeros(len(archs), dtype=np.int64)
     measured = [arch_id(arch) for arch in measurements.archs]
-    latencies[measured] = measurements.latencies
-    relative_sd[measured] = measurements.relative_sd
+    joined = shrink(measurements.latencies, measurements.relative_sd, fit.errors_pct)
+    latencies[measured], relative_sd[measured] = joined
+    sweeps[measured] = measurements.sweeps
     teacher_ms = float(lengths.mean(measurements.teacher.latencies))
+    seq_len = round(float(lengths.mean(lengths.strata)))
     known = set(measured)
     rows = []
     for place, arch in enumerate(archs):
-        mean, p50, p90 = _figures(latencies[place], lengths)
+        mean, p50, p90, p99 = _figures(latencies[place], lengths)
+        low_ms, high_ms = interval(mean, float(relative_sd[place]))
         rows.append(
             Row(
                 id=place,
                 **asdict(arch),
                 parameters_millions=(arch.layer_parameters + embedding_parameters(teacher.config, arch.hidden)) / 1e6,
                 layer_parameters_millions=arch.layer_parameters / 1e6,
+                gflops=arch.flops(seq_len) / 1e9,
                 latency_ms=mean,
+                low_ms=low_ms,
+                high_ms=high_ms,
                 p50_ms=p50,
                 p90_ms=p90,
-                relative_sd=float(relative_sd[place]),
+                p99_ms=p99,
                 teacher_ratio=mean / teacher_ms,
+                relative_sd=float(relative_sd[place]),
                 source=MEASURED if place in known else PREDICTED,
+                samples=int(sweeps[place]),
             )
         )
     return rows
@@ -177,7 +213,7 @@ def summary(artifact: Artifact) -> str:
         f"{results['measured']} architectures measured, {results['predicted']} predicted in {results['minutes']} minutes, "
         f"{results['windows_discarded']} windows discarded; {results['engine']}, {results['threads']} threads, batch 1",
         f"teacher  {results['teacher_latency_ms']:8.2f} ms  p50 {results['teacher_p50_ms']:.2f}  "
-        f"p90 {results['teacher_p90_ms']:.2f}",
+        f"p90 {results['teacher_p90_ms']:.2f}  p99 {results['teacher_p99_ms']:.2f}",
         *_lines("fastest", rows[:1]),
         *_lines("slowest", rows[-1:]),
         f"held-out error: median {held_out['median_abs_pct']} %, p90 {held_out['p90_abs_pct']} %, "
@@ -189,7 +225,8 @@ def summary(artifact: Artifact) -> str:
 
 def _lines(title: str, rows: Sequence[Row]) -> list[str]:
     return [
-        f"{title}  {row.latency_ms:8.2f} ms  p50 {row.p50_ms:.2f}  p90 {row.p90_ms:.2f}  {row.arch.name} "
-        f"({row.source}, {row.teacher_ratio:.2f} of the teacher)"
+        f"{title}  {row.latency_ms:8.2f} ms  p50 {row.p50_ms:.2f}  p90 {row.p90_ms:.2f}  p99 {row.p99_ms:.2f}  "
+        f"{row.arch.name} ({row.source}, 95 % interval {row.low_ms:.2f} to {row.high_ms:.2f} ms, "
+        f"{row.teacher_ratio:.2f} of the teacher)"
         for row in rows
     ]

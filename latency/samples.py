@@ -12,7 +12,6 @@ from kdnas.arch import Arch
 from latency.protocol import Lengths
 
 TEACHER = "teacher"
-RUNNING_WINDOWS = 15
 GIVE_WAY_AFTER = 3
 TEACHER_EVERY = 15
 
@@ -40,6 +39,7 @@ class Measurements:
         archs: measured architectures (N).
         latencies: (N, K) ms.
         relative_sd: (N,).
+        sweeps: (N,) timed sweeps over the lengths that each is made of.
         teacher: median over the processes.
         level_ms: median reference window of the run, that all latencies are brought to.
         discarded: windows that were discarded.
@@ -49,29 +49,21 @@ class Measurements:
     archs: list[Arch]
     latencies: np.ndarray
     relative_sd: np.ndarray
+    sweeps: np.ndarray
     teacher: Measurement
     level_ms: float
     discarded: int
     readmitted: int
 
 
-def reference_history(samples: Sequence[Sample]) -> list[float]:
-    """All reference windows in order, in ms; those between two samples belong to both and count once."""
-    history: list[float] = []
-    for sample in samples:
-        history += sample.get("first_reference_ms", [])
-        history.append(sample["reference_after_ms"])
-    return history
+def movement(references_ms: Sequence[float]) -> float:
+    """How far the reference moved while a window ran: its second largest deviation from its median, as a share of that.
 
-
-def running_level(history: Sequence[float]) -> float:
-    """Median of the latest reference windows: it follows a lasting change within some windows, but no burst."""
-    return statistics.median(history[-RUNNING_WINDOWS:])
-
-
-def movement(before_ms: float, after_ms: float, level_ms: float) -> float:
-    """How far the worse of two neighbouring reference windows is from the running level, as a share of it."""
-    return max(abs(before_ms / level_ms - 1), abs(after_ms / level_ms - 1))
+    Each sweep is compared with the reference beside it, so one move between two sweeps does little harm; many do.
+    """
+    middle = statistics.median(references_ms)
+    deviations = sorted(abs(value / middle - 1) for value in references_ms)
+    return deviations[-2] if len(deviations) > 2 else deviations[-1]
 
 
 def next_round(order: Sequence[str], samples: Sequence[Sample], size: int, seed: int) -> list[str]:
@@ -115,7 +107,7 @@ def admitted(samples: Sequence[Sample], minimum: int) -> tuple[dict[str, list[Sa
 def gather(samples: Sequence[Sample], order: Sequence[str], lengths: Lengths, minimum: int) -> Measurements:
     """Turn the log into latencies at one reference level: time / neighbouring reference * median reference of the run."""
     chosen, readmitted = admitted(samples, minimum)
-    level = statistics.median(_neighbour(s) for windows in chosen.values() for s in windows)
+    level = statistics.median(_reference(s) for windows in chosen.values() for s in windows)
     found = {
         name: combine([normalise(s, level, lengths) for s in windows], lengths) for name, windows in chosen.items()
     }
@@ -124,6 +116,7 @@ def gather(samples: Sequence[Sample], order: Sequence[str], lengths: Lengths, mi
         archs=[Arch.parse(name) for name in names],
         latencies=np.stack([found[name].latencies for name in names]),
         relative_sd=np.array([found[name].relative_sd for name in names]),
+        sweeps=np.array([sum(len(window["times_ms"]) for window in chosen[name]) for name in names], dtype=np.int64),
         teacher=found[TEACHER],
         level_ms=level,
         discarded=sum(not sample["kept"] for sample in samples),
@@ -131,20 +124,21 @@ def gather(samples: Sequence[Sample], order: Sequence[str], lengths: Lengths, mi
     )
 
 
-def _neighbour(sample: Sample) -> float:
-    return (float(sample["reference_before_ms"]) + float(sample["reference_after_ms"])) / 2
+def _reference(sample: Sample) -> float:
+    return float(statistics.median(sample["references_ms"]))
 
 
 def normalise(sample: Sample, level_ms: float, lengths: Lengths) -> Measurement:
-    """One window at the reference level `level_ms`.
+    """One window at the reference level `level_ms`: each sweep over the reference on both sides of it, median of the sweeps.
 
-    The standard error joins that of the median over the sweeps (1.2533 sd / sqrt n) with the reference's own.
+    The standard error is that of the median over the sweeps (1.2533 sd / sqrt n); it holds the reference's noise too.
     """
-    times = np.array(sample["times_ms"], dtype=np.float64)  # (rounds, K)
+    references = np.array(sample["references_ms"], dtype=np.float64)  # (R + 1,)
+    beside = (references[:-1] + references[1:]) / 2
+    times = np.array(sample["times_ms"], dtype=np.float64) / beside[:, None] * level_ms  # (R, K)
     sweeps = lengths.mean(times)
     error = 1.2533 * sweeps.std(ddof=1) / np.sqrt(len(sweeps)) / np.median(sweeps) if len(sweeps) > 1 else 0.0
-    drift = (sample["reference_after_ms"] - sample["reference_before_ms"]) / 2 / _neighbour(sample)
-    return Measurement(np.median(times, axis=0) * level_ms / _neighbour(sample), float(np.hypot(error, drift)))
+    return Measurement(np.median(times, axis=0), float(error))
 
 
 def combine(windows: Sequence[Measurement], lengths: Lengths) -> Measurement:

@@ -47,23 +47,28 @@ def write_templates(teacher: Path, form: str, folder: Path) -> Path:
 
 
 def export_templates(teacher: Path, form: str, folder: Path) -> None:
-    """Write one folder an activation, each with `openvino_model.xml` and `.bin`."""
+    """Write one folder an activation, each with `openvino_model.xml` and `.bin`, or with `model.onnx`."""
     import torch
 
+    from export.onnx_form import write_onnx, write_onnx_int8
     from export.openvino_form import write_int8, write_openvino
     from export.run import quiet
 
+    task = "feature-extraction"
+    write_plain = write_onnx if form.startswith("onnxruntime") else write_openvino
     for activation in get_args(Activation):
         with quiet():
             torch.manual_seed(0)
-            model = template_model(teacher, activation)
+            model = as_if_trained(template_model(teacher, activation))
             plain = folder / f"{activation}.f32"
-            write_openvino(model, "feature-extraction", plain)
-            if form.endswith("int8"):
-                write_int8(plain, "feature-extraction", _calibration(model.config), folder / activation)
-                shutil.rmtree(plain)
+            write_plain(model, task, plain)
+            if form == "onnxruntime-int8":
+                write_onnx_int8(plain, folder / activation)
+            elif form == "openvino-int8":
+                write_int8(plain, task, _calibration(model.config), folder / activation)
             else:
                 os.rename(plain, folder / activation)
+            shutil.rmtree(plain, ignore_errors=True)
 
 
 def template_model(teacher: Path, activation: str) -> Any:
@@ -78,6 +83,16 @@ def template_model(teacher: Path, activation: str) -> Any:
     config = student_config(replace(TEMPLATE, activation=activation), load_config(teacher))
     config.vocab_size, config.max_position_embeddings = TEMPLATE_VOCABULARY, TEMPLATE_POSITIONS
     return AutoModel.from_config(config, add_pooling_layer=False).eval()
+
+
+def as_if_trained(model: Any) -> Any:
+    """The model with noise on all weights: exporters share or leave out biases that are all 0 and scales that are 1."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return model
 
 
 def _calibration(config: Any) -> list[list[int]]:

@@ -15,9 +15,9 @@ from kdnas.arch import Arch
 from kdnas.student import student_config
 
 POOL_VALUES = 4_000_000
-REFERENCE_MS = 60.0
+REFERENCE_CALLS = 3
 WINDOW_MS = 450.0
-ROUNDS = (4, 15)
+ROUNDS = (6, 12)  # fewest and most sweeps of a window
 CHUNK, CHUNK_TRIES = 50, 4
 
 Sentence = Mapping[str, Any]  # input_ids and attention_mask, both (1, T), as the engine wants them
@@ -93,14 +93,17 @@ def _buffer(name: str, like: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No garbage collection and no autograd while a window is timed."""
-    gc.collect()
-    gc.disable()
+    """No garbage collection and no autograd while a window is timed; may be nested."""
+    collecting = gc.isenabled()
+    if collecting:
+        gc.collect()
+        gc.disable()
     try:
         with torch.inference_mode():
             yield
     finally:
-        gc.enable()
+        if collecting:
+            gc.enable()
 
 
 def call_ms(model: Callable[..., object], item: Sentence) -> float:
@@ -115,31 +118,38 @@ def sweep_ms(model: Callable[..., object], inputs: Sequence[Sentence]) -> list[f
     return [call_ms(model, item) for item in inputs]
 
 
-def window(model: Callable[..., object], inputs: Sequence[Sentence], window_ms: float = WINDOW_MS) -> list[list[float]]:
-    """Time a model: sweeps over all inputs, so that a burst of the host hits no length alone.
+def window(
+    model: Callable[..., object],
+    inputs: Sequence[Sentence],
+    reference: Callable[[], float],
+    window_ms: float = WINDOW_MS,
+) -> tuple[list[list[float]], list[float]]:
+    """Time a model in rounds: one sweep over all inputs between two reference windows, so that what slows the host for
+    longer than a round, slows both alike, and a burst hits no length alone.
 
-    The first sweep pays for what is done once per length and does not count. Then as many follow as the window holds,
+    The first sweep pays for what is done once per length and does not count. Then as many rounds follow as the window holds,
     within `ROUNDS`.
 
     Returns:
-        (rounds, inputs) milliseconds.
+        (R, K) milliseconds of the sweeps, and (R + 1) of the reference around them.
     """
+    rounds: list[list[float]] = []
     with quiet():
         sweep_ms(model, inputs)
-        rounds: list[list[float]] = []
+        references = [reference()]
         spent_ms = 0.0
         while len(rounds) < ROUNDS[0] or (spent_ms < window_ms and len(rounds) < ROUNDS[1]):
+            sweep_ms(model, inputs[:1])  # its weights come back into the caches
             rounds.append(sweep_ms(model, inputs))
+            references.append(reference())
             spent_ms += sum(rounds[-1])
-        return rounds
+        return rounds, references
 
 
 def reference_window(model: Callable[..., object], item: Sentence) -> float:
-    """Median milliseconds of the reference model at one length, over about `REFERENCE_MS` and at least 5 calls."""
+    """Median milliseconds of some calls of the reference model at one length, after one that brings its weights back."""
     with quiet():
-        once = min(sweep_ms(model, [item, item]))  # its weights come back into the caches
-        calls = min(max(int(REFERENCE_MS / max(once, 1e-3)), 5), 30)
-        return statistics.median(sweep_ms(model, [item] * calls))
+        return statistics.median(sweep_ms(model, [item] * (1 + REFERENCE_CALLS))[1:])
 
 
 def exhaustive(

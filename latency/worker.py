@@ -1,8 +1,8 @@
 """A process that measures: one JSON line in, one out. It ends when its standard input does, so never outlives its parent.
 
 Run as `python -m latency.worker`. The first line is the setup, `{"engine", "teacher": folder, "graphs", "threads", "seed",
-"lengths"}`; the answer holds first windows of the reference. Each further line, `{"arch": "4,12,576,768,gelu"}` or
-`{"arch": "teacher"}`, is answered by its times and the reference windows before and after; with `"sentences"` (lengths) and
+"lengths"}`; the answer says that it is ready. Each further line, `{"arch": "4,12,576,768,gelu"}` or
+`{"arch": "teacher"}`, is answered by its times and the reference windows around each sweep; with `"sentences"` (lengths) and
 `"tolerance"`, by one latency a sentence.
 """
 
@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -44,38 +43,30 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     config, seed = load_config(Path(setup["teacher"])), setup["seed"]
     models = make_models(setup["engine"], config, seed, setup["threads"], Path(setup["graphs"]))
     inputs = [models.sentence(length, seed) for length in setup["lengths"]]
-    middle = inputs[len(inputs) // 2]
     teacher = models.teacher()
-    windows = [reference_window(teacher, middle) for _ in range(FIRST_WINDOWS + 1)][1:]
-    answer(answers, {"reference_ms": windows})
-    before = windows[-1]
+    reference = partial(reference_window, teacher, inputs[len(inputs) // 2])
+    for _ in range(FIRST_WINDOWS):
+        reference()
+    answer(answers, {"ready": True})
     for line in iter(requests.readline, ""):
-        start = time.monotonic()
         request = json.loads(line)
         name = request["arch"]
         model = teacher if name == TEACHER else models.student(Arch.parse(name))
         if "sentences" in request:
             items = {length: models.sentence(length, seed) for length in set(request["sentences"])}
             sentences = [items[length] for length in request["sentences"]]
-            reference = partial(reference_window, teacher, middle)
             values, again = exhaustive(model, sentences, reference, request["tolerance"])
-            answer(answers, {"arch": name, "in_references": [round(value, 5) for value in values], "again": again})
-            del model
-            continue
-        times = window(model, inputs)
+            answer(answers, {"arch": name, "in_references": rounded(values, 5), "again": again})
+        else:
+            times, references = window(model, inputs, reference)
+            row = {"times_ms": [rounded(sweep, 4) for sweep in times], "references_ms": rounded(references, 4)}
+            answer(answers, {"arch": name, **row})
         del model
-        after = reference_window(teacher, middle)
-        answer(
-            answers,
-            {
-                "arch": name,
-                "times_ms": [[round(value, 4) for value in row] for row in times],
-                "reference_before_ms": round(before, 4),
-                "reference_after_ms": round(after, 4),
-                "worker_seconds": round(time.monotonic() - start, 3),
-            },
-        )
-        before = after
+
+
+def rounded(values: list[float], digits: int) -> list[float]:
+    """As many digits as a clock gives."""
+    return [round(value, digits) for value in values]
 
 
 def answer(out: TextIO, value: dict[str, Any]) -> None:

@@ -143,7 +143,8 @@ def test_refuses_what_is_not_an_export(tmp_path: Path, encoder_export: Artifact)
     with pytest.raises(UsageError, match=r"not an exported model.*kdnas export"):
         Session(tmp_path)
     with pytest.raises(
-        UsageError, match="no form 'tensorrt' here; it has openvino-int8, openvino-f32, onnxruntime-f32"
+        UsageError,
+        match="no form 'tensorrt' here; it has openvino-int8, openvino-f32, onnxruntime-int8, onnxruntime-f32",
     ):
         Session(encoder_export.path, "tensorrt")
     with pytest.raises(UsageError, match="threads is 0"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdnas.arch import Arch, SearchSpace
-from latency.predictor import CORRECTIONS, Fit, cross_validate, error_summary, fit_cost_law, fit_predictor
+from latency.predictor import CORRECTIONS, Fit, cross_validate, error_summary, fit_cost_law, fit_predictor, shrink
 from latency.protocol import Lengths, design, stratify
 
 MEASURED = 120
@@ -92,3 +92,22 @@ def test_cross_validation_never_shows_the_held_out() -> None:
         return lambda wanted: np.array([[float(arch in known)] for arch in wanted])
 
     assert cross_validate(fit, archs, times, np.ones(12)).ravel().tolist() == [0.0] * 12
+
+
+def test_shrinking_by_hand() -> None:
+    """Noise 0.1, prediction errors of which 0.01 variance is left to the model: half way, in logarithms."""
+    errors = 100 * np.expm1(np.full(4, np.sqrt(0.02)))
+    found, sd = shrink(np.full((4, 2), 10.0), np.full(4, 0.1), errors)
+    assert found == pytest.approx(10 * np.exp(np.sqrt(0.02) / 2))
+    assert sd == pytest.approx(0.1 / np.sqrt(2))
+
+
+def test_shrinking_brings_noisy_measurements_nearer_to_the_truth(lengths: Lengths) -> None:
+    archs = design(0)[:MEASURED]
+    truth = latencies(archs, lengths)
+    noisy = truth * np.exp(np.random.default_rng(3).normal(0, 0.08, (MEASURED, 1)))
+    sd = np.full(MEASURED, 0.08)
+    fit = fit_predictor(archs, noisy, sd, lengths)
+    found, found_sd = shrink(noisy, sd, fit.errors_pct)
+    assert np.abs(np.log(found / truth)).mean() < 0.6 * np.abs(np.log(noisy / truth)).mean()
+    assert (found_sd < sd).all()

@@ -8,10 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdnas.arch import FIELDS, Arch, SearchSpace
+from kdnas.arch import FIELDS, Arch, SearchSpace, arch_id
 from kdnas.environment import physical_cores
 from kdnas.errors import UsageError
-from latency.protocol import LatencyOptions, design, interpolation, sample_lengths, stratify, weighted_quantile
+from latency.protocol import (
+    HELD_OUT,
+    LatencyOptions,
+    design,
+    held_out,
+    interpolation,
+    sample_lengths,
+    stratify,
+    weighted_quantile,
+)
 
 LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=300).map(np.array)
 
@@ -78,9 +87,25 @@ def order() -> list[Arch]:
     return design(0)
 
 
-def test_design_is_all_of_the_space_once(order: list[Arch]) -> None:
-    assert len(order) == 2400
-    assert set(order) == set(SearchSpace())
+def test_design_and_held_out_are_all_of_the_space_once(order: list[Arch]) -> None:
+    apart = held_out()
+    assert len(apart) == len(set(apart)) == HELD_OUT == 59
+    assert len(order) == 2400 - 59
+    assert not set(order) & set(apart)
+    assert set(order) | set(apart) == set(SearchSpace())
+
+
+def test_held_out_never_changes(order: list[Arch]) -> None:
+    """Bounds of different tables are comparable, and what one table was fitted to is not what another is judged by."""
+    apart = held_out()
+    assert [str(arch) for arch in (*apart[:3], apart[-1])] == [
+        "3,2,576,512,gelu",
+        "3,2,576,512,silu",
+        "3,2,768,1024,gelu",
+        "12,12,768,1024,gelu",
+    ]
+    assert [arch_id(arch) for arch in apart] == sorted(arch_id(arch) for arch in apart)
+    assert not set(design(1)) & set(apart)
 
 
 @pytest.mark.parametrize("count", [40, 100, 333, 600])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latency.protocol import stratify
-from latency.samples import admitted, gather, movement, next_round, reference_history, running_level
+from latency.samples import admitted, gather, movement, next_round
 
 LENGTHS = stratify(np.array([10, 10, 20, 20]), 2)
 A, B, C = "3,2,288,384,gelu", "4,2,288,384,gelu", "6,2,288,384,gelu"
@@ -17,8 +17,7 @@ def sample(arch: str, reference: float, time_ms: float, kept: bool = True, **mor
     return {
         "arch": arch,
         "times_ms": times,
-        "reference_before_ms": reference,
-        "reference_after_ms": reference,
+        "references_ms": [reference] * 4,  # one around each of the three sweeps
         "kept": kept,
         "moved": 0.0,
         "process": 1,
@@ -27,19 +26,11 @@ def sample(arch: str, reference: float, time_ms: float, kept: bool = True, **mor
     }
 
 
-def test_running_level_ignores_a_burst_and_follows_a_lasting_change() -> None:
-    assert running_level([5.0] * 14 + [25.0]) == 5.0
-    assert running_level([5.0] * 20 + [6.0] * 8) == 6.0
-
-
-def test_movement_takes_the_worse_neighbour() -> None:
-    assert movement(5.0, 5.2, 5.0) == pytest.approx(0.04)
-    assert movement(4.0, 5.2, 5.0) == pytest.approx(0.2)
-
-
-def test_history_has_each_window_once() -> None:
-    rows = [sample(A, 5.0, 1.0, first_reference_ms=[4.0, 5.0]), sample(B, 6.0, 1.0)]
-    assert reference_history(rows) == [4.0, 5.0, 5.0, 6.0]
+def test_movement_forgives_one_move_alone() -> None:
+    assert movement([5.0, 5.0, 5.0, 7.0]) == 0.0
+    assert movement([6.0, 5.0, 5.0, 5.2, 5.0]) == pytest.approx(0.04)
+    assert movement([4.0, 5.0, 5.0, 6.0]) == pytest.approx(0.2)
+    assert movement([5.0, 6.0]) == pytest.approx(0.5 / 5.5)  # of two, either may be the one that moved
 
 
 def test_drift_cancels() -> None:
@@ -53,11 +44,31 @@ def test_drift_cancels() -> None:
     assert (found.discarded, found.readmitted) == (0, 0)
 
 
-def test_standard_error_joins_spread_and_drift() -> None:
+def test_drift_inside_a_window_cancels() -> None:
+    """The host slows to half its speed between the sweeps of one window: each is compared with the reference beside it."""
+    moving, steady = sample(A, 5.0, 2.0), sample(B, 6.0, 2.4)
+    moving |= {"references_ms": [5.0, 5.0, 10.0, 10.0], "times_ms": [[2.0, 4.0], [3.0, 6.0], [4.0, 8.0]]}
+    found = gather([sample("teacher", 5.0, 5.0), moving, steady], [A, B], LENGTHS, minimum=2)
+    assert found.latencies[0] == pytest.approx(found.latencies[1])
+    assert found.relative_sd == pytest.approx([0.0, 0.0])
+    assert found.level_ms == 6.0  # of 5, 7.5 and 6
+
+
+def test_sweeps_are_those_of_all_windows_used() -> None:
+    twice, longer = sample(A, 5.0, 2.0), sample(B, 5.0, 3.0)
+    longer |= {"times_ms": [[3.0, 6.0]] * 7, "references_ms": [5.0] * 8}
+    discarded = sample(A, 25.0, 2.0, kept=False, moved=4.0)
+    rows = [sample("teacher", 5.0, 5.0), twice, longer, discarded, twice]
+    found = gather(rows, [B, A], LENGTHS, minimum=2)
+    assert [str(arch) for arch in found.archs] == [B, A]
+    assert found.sweeps.tolist() == [7, 6]
+
+
+def test_standard_error_is_that_of_the_median_sweep() -> None:
     steady, moving = sample(A, 5.0, 2.0), sample(B, 5.0, 2.0)
-    moving |= {"reference_before_ms": 4.9, "reference_after_ms": 5.1}
+    moving["references_ms"] = [4.0, 5.0, 5.0, 6.0]  # beside the sweeps 4.5, 5 and 5.5: they count 10/9, 1 and 10/11
     found = gather([sample("teacher", 5.0, 5.0), steady, moving], [A, B], LENGTHS, minimum=2)
-    assert found.relative_sd == pytest.approx([0.0, 0.02])
+    assert found.relative_sd == pytest.approx([0.0, 1.2533 * 0.101178 / np.sqrt(3)], rel=1e-4)
     steady["times_ms"] = [[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]]  # sweeps of 1.5, 3, 4.5: sd 1.5, median 3
     found = gather([sample("teacher", 5.0, 5.0), steady], [A], LENGTHS, minimum=1)
     assert found.relative_sd == pytest.approx([1.2533 * 0.5 / np.sqrt(3)])

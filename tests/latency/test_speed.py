@@ -16,7 +16,8 @@ from kdnas.teacher import Teacher
 from latency.speed import STUDENT, TEACHER, TOKENIZER, SpeedOptions, from_text, one_round, run_speed, summarise
 
 OPTIONS = SpeedOptions(minutes=0.2, sentences=12, rounds=2, threads=1)
-ENGINES = [TEACHER, STUDENT, "student openvino-int8", "student openvino-f32", "student onnxruntime-f32"]
+ENGINES = [TEACHER, STUDENT, "student openvino-int8", "student openvino-f32"]
+ENGINES += ["student onnxruntime-int8", "student onnxruntime-f32"]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from kdnas.arch import Arch
 from kdnas.student import new_student
 from kdnas.teacher import Teacher, load_config
 from latency.engines import random_sentence
-from latency.timing import ROUNDS, ModelMaker, reference_window, window
+from latency.timing import REFERENCE_CALLS, ROUNDS, ModelMaker, reference_window, window
 
 ARCH = Arch(3, 4, 288, 512, "silu")
 
@@ -95,12 +95,20 @@ class Sleeper(nn.Module):
         time.sleep(input_ids.shape[1] / 1000)
 
 
-def test_window_counts_no_warm_up(maker: ModelMaker) -> None:
+def test_window_has_a_reference_on_both_sides_of_every_sweep(maker: ModelMaker) -> None:
     items = [sentence(length, maker.teacher, 0) for length in (2, 8)]
     model = Sleeper()
-    rounds = window(model, items, window_ms=60)
+    seen: list[int] = []
+
+    def reference() -> float:
+        seen.append(model.calls)
+        return 5.0
+
+    rounds, references = window(model, items, reference, window_ms=60)
     assert ROUNDS[0] <= len(rounds) <= ROUNDS[1]
-    assert model.calls == 2 * (len(rounds) + 1)  # the first sweep is not among the rounds
+    assert references == [5.0] * (len(rounds) + 1)
+    # The first sweep does not count, and before each counted one a call brings the weights back.
+    assert seen == [2 + 3 * number for number in range(len(rounds) + 1)]
     for short_ms, long_ms in rounds:
         assert short_ms >= 2
         assert long_ms >= 8
@@ -108,11 +116,11 @@ def test_window_counts_no_warm_up(maker: ModelMaker) -> None:
     assert gc.isenabled()
 
 
-def test_reference_window_is_a_median(maker: ModelMaker) -> None:
+def test_reference_window_is_a_median_after_a_call_that_does_not_count(maker: ModelMaker) -> None:
     item = sentence(8, maker.teacher, 0)
     model = Sleeper()
     assert reference_window(model, item) >= 8
-    assert model.calls >= 7
+    assert model.calls == 1 + REFERENCE_CALLS
 
 
 def test_bf16_models_are_bf16_throughout(tiny_teacher: Teacher) -> None:

@@ -1,0 +1,183 @@
+"""ONNX graphs of any architecture, rewritten from one small export just as `latency.graphs` rewrites OpenVINO's.
+
+Here tensors go by names and their shapes are inferred anew, so that repeating the middle layer means to rename what it
+makes and reads. Matrices and tables stay outside of the graph, in the pool's buffer: a protobuf holds no more than 2 GB.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from latency.graphs import POOL_FROM_VALUES, TEMPLATE, TEMPLATE_SIZES, Sizes, WeightPool, _resized
+
+LAYER_NAME = re.compile(
+    r"(encoder[./]layer\.)(\d+)(?=[./])"
+)  # the module's name in nodes, the parameter's in initialisers
+FIRST, MIDDLE, LAST, OUTSIDE = 0, 1, 2, -1
+POOLED = (TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8)
+SHOWN_VALUES = 8
+
+
+class OnnxTemplate:
+    """The exported graph of the template, ready to be rewritten.
+
+    Args:
+        folder: holds `model.onnx`, exported from `TEMPLATE_SIZES`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._frame = onnx.load(folder / "model.onnx")
+        graph = self._frame.graph
+        self._blocks = _assign_blocks(graph)
+        self._nodes, self._weights = list(graph.node), list(graph.initializer)
+        for inferred in (graph.node, graph.initializer, graph.value_info):
+            del inferred[:]
+
+    def write(self, sizes: Sizes, pool: WeightPool) -> tuple[bytes, dict[str, np.ndarray]]:
+        """The graph with these sizes, serialised, and its large weights by name: places in the pool's buffer.
+
+        Graphs made from one pool may be used at the same time, unlike OpenVINO's: they only read it, from the same places.
+
+        Raises:
+            ValueError: fewer than 3 layers.
+        """
+        depth = sizes.arch.layers
+        if depth < TEMPLATE.layers:
+            raise ValueError(f"layers is {depth}; a graph is made of at least {TEMPLATE.layers}")
+        pool.reset()
+        swap = dict(zip(TEMPLATE_SIZES.numbers, sizes.numbers, strict=True))
+        model = ModelProto()
+        model.CopyFrom(self._frame)
+        for value in (*model.graph.input, *model.graph.output):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.HasField("dim_value"):
+                    dim.dim_value = swap.get(dim.dim_value, dim.dim_value)
+        model.graph.node.extend(self._node(node, copy, depth, swap) for node, copy in self._order(depth - 2))
+        large: dict[str, np.ndarray] = {}
+        for weight in self._weights:
+            for copy in range(depth - 2 if self._blocks[weight.name] == MIDDLE else 1):
+                name = self._rename(weight.name, copy, depth)
+                if weight.data_type in POOLED and _count(weight, swap) >= POOL_FROM_VALUES:
+                    made, large[name] = _outside(weight, swap, pool)
+                else:
+                    made = _resized_tensor(weight, swap)
+                made.name = name
+                model.graph.initializer.append(made)
+        return model.SerializeToString(), large
+
+    def _order(self, copies: int) -> Iterator[tuple[NodeProto, int]]:
+        """(node, copy): what is below the last layer, the middle layer `copies` times, the last layer and what follows."""
+        blocks = [self._blocks[node.output[0]] for node in self._nodes]
+        last = blocks.index(LAST)
+        placed = list(zip(self._nodes, blocks, strict=True))
+        middle = [node for node, block in placed if block == MIDDLE]
+        yield from ((node, 0) for node, block in placed[:last] if block != MIDDLE)
+        yield from ((node, copy) for copy in range(copies) for node in middle)
+        yield from ((node, 0) for node, block in placed[last:] if block != MIDDLE)
+
+    def _node(self, old: NodeProto, copy: int, depth: int, swap: Mapping[int, int]) -> NodeProto:
+        node = NodeProto()
+        node.CopyFrom(old)
+        block = self._blocks[old.output[0]]
+        node.name = _layered(old.name, block, copy, depth)
+        node.input[:] = [self._source(name, block, copy, depth) for name in old.input]
+        node.output[:] = [self._rename(name, copy, depth) for name in old.output]
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                attribute.t.CopyFrom(_resized_tensor(attribute.t, swap))
+        return node
+
+    def _source(self, name: str, block: int, copy: int, depth: int) -> str:
+        """The new name of a tensor that a node of this block and copy reads."""
+        made_in = self._blocks.get(name, OUTSIDE)
+        if made_in == MIDDLE and block != MIDDLE:
+            return self._rename(name, depth - 3, depth)
+        below = LAYER_NAME.sub(rf"\g<1>{MIDDLE}", name)
+        if made_in == FIRST and block == MIDDLE and copy and self._blocks.get(below) == MIDDLE:
+            return self._rename(below, copy - 1, depth)  # the layer below is a middle one too
+        return self._rename(name, copy, depth)
+
+    def _rename(self, name: str, copy: int, depth: int) -> str:
+        return _layered(name, self._blocks.get(name, OUTSIDE), copy, depth)
+
+
+def _layered(name: str, block: int, copy: int, depth: int) -> str:
+    """The name of a node or tensor of this block in a graph of `depth` layers."""
+    if block == MIDDLE and not LAYER_NAME.search(name):
+        return f"{name}/{copy}"
+    layer = {MIDDLE: MIDDLE + copy, LAST: depth - 1}.get(block)
+    return name if layer is None else LAYER_NAME.sub(rf"\g<1>{layer}", name)
+
+
+def _count(tensor: TensorProto, swap: Mapping[int, int]) -> int:
+    return int(np.prod([swap.get(dim, dim) for dim in tensor.dims]))
+
+
+def _resized_tensor(old: TensorProto, swap: Mapping[int, int]) -> TensorProto:
+    """A small tensor with its new shape and values."""
+    dims = list(old.dims)
+    new = TensorProto(name=old.name, data_type=old.data_type, dims=[swap.get(dim, dim) for dim in dims])
+    new.raw_data = _resized(numpy_helper.to_array(old).ravel(), dims, _count(old, swap), swap).tobytes()
+    return new
+
+
+def _outside(old: TensorProto, swap: Mapping[int, int], pool: WeightPool) -> tuple[TensorProto, np.ndarray]:
+    """A large tensor with its new shape, left outside of the graph, and its random values."""
+    dtype = numpy_helper.to_array(old).dtype
+    new = TensorProto(data_type=old.data_type, dims=[swap.get(dim, dim) for dim in old.dims])
+    new.data_location = TensorProto.EXTERNAL
+    new.external_data.add(key="location", value="pool")
+    offset, size = pool.take(_count(old, swap) * dtype.itemsize)
+    return new, pool.bytes[offset : offset + size].view(dtype).reshape(tuple(new.dims))
+
+
+def _assign_blocks(graph: GraphProto) -> dict[str, int]:
+    """Tensor to the layer that it is made in or belongs to: 0, 1, 2 or `OUTSIDE`.
+
+    A node's name says it; constants without a layer's name, and all initialisers, belong to the one layer that reads them.
+    """
+    blocks: dict[str, int] = {}
+    readers: dict[str, set[int]] = defaultdict(set)
+    for node in reversed(graph.node):  # exported in topological order: readers come later
+        found = LAYER_NAME.search(node.name)
+        above = {block for name in node.output for block in readers[name]}
+        block = int(found[2]) if found else MIDDLE if above == {MIDDLE} else OUTSIDE
+        blocks |= dict.fromkeys(node.output, block)
+        for name in node.input:
+            readers[name].add(block)
+    for weight in graph.initializer:
+        above = readers[weight.name]
+        blocks[weight.name] = above.pop() if len(above) == 1 else OUTSIDE
+    return blocks
+
+
+def describe(serialised: bytes) -> list[tuple[Any, ...]]:
+    """What an engine sees of each node: type, attributes, and for each input what makes it, or its type and shape.
+
+    Values are shown of whole numbers and of short constants, names and the values of weights are not.
+    """
+    graph = onnx.load_model_from_string(serialised).graph
+    made_by: dict[str, Any] = {value.name: "input" for value in graph.input}
+    made_by |= {name: node.op_type for node in graph.node for name in node.output}
+    made_by |= {weight.name: _shown(weight, weight.data_type == TensorProto.INT64) for weight in graph.initializer}
+    rows = []
+    for node in graph.node:
+        attributes = [
+            (one.name, _shown(one.t, True) if one.type == AttributeProto.TENSOR else str(one)) for one in node.attribute
+        ]
+        inputs = [made_by.get(name) for name in node.input]
+        rows.append((node.domain, node.op_type, tuple(sorted(attributes, key=str)), tuple(inputs)))
+    return rows
+
+
+def _shown(tensor: TensorProto, values: bool) -> tuple[Any, ...]:
+    shape = tuple(tensor.dims)
+    if not values or np.prod(shape) > SHOWN_VALUES:
+        return tensor.data_type, shape
+    return tensor.data_type, shape, tuple(numpy_helper.to_array(tensor).ravel().tolist())

@@ -1,0 +1,139 @@
+"""`kdnas recommend`: of one host's latency table, the most capable architectures that fit a latency budget. No torch."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from kdnas.artifact import MANIFEST, Artifact
+from kdnas.errors import UsageError
+from kdnas.progress import say
+from kdnas.search.pareto import pareto_front
+from latency.table import KIND, LatencyTable, Row
+
+PLAIN_WIDTH = 100  # columns where stderr is no terminal
+
+
+def recommend(budget_ms: float, table: Path | None = None, top: int = 10, home: Path = Path("artifacts")) -> None:
+    """Print the architectures whose mean latency fits a budget, the most capable first; as JSON on stdout.
+
+    Args:
+        budget_ms: largest mean latency in ms, at batch 1 over the table's sentences.
+        table: folder that `kdnas latency-table` printed; by default the newest below `home`.
+        top: how many architectures to print.
+        home: root of artifacts.
+
+    Raises:
+        UsageError: a budget or count that makes no sense, a budget that nothing fits, or no table.
+    """
+    if not (math.isfinite(budget_ms) and budget_ms > 0):
+        raise UsageError(f"budget_ms is {budget_ms:g}; a number of milliseconds above 0 is needed, as in --budget_ms 3")
+    if top < 1:
+        raise UsageError(f"top is {top}; at least 1 is needed")
+    artifact = newest_table(home) if table is None else Artifact.load(table, KIND)
+    rows = LatencyTable.load(artifact.path).rows
+    front, others = fitting(rows, budget_ms)
+    if not front:
+        fastest = min(rows, key=lambda row: row.latency_ms)
+        raise UsageError(
+            f"budget_ms is {budget_ms:g}: no architecture of {artifact.path} is that fast; the fastest is {fastest.arch} "
+            f"with {fastest.latency_ms:.4f} ms; give at least {math.ceil(fastest.latency_ms * 100) / 100:g}"
+        )
+    shown = [*front, *others][:top]
+    say(f"table: {artifact.path}; {origin(artifact)}")
+    print_table(shown, len(front))
+    say(explanation(shown, len(front), len(front) + len(others), budget_ms))
+    print(json.dumps([str(row.arch) for row in shown]))
+
+
+def newest_table(home: Path) -> Artifact:
+    """The latency table below `home` that was finished last; says so where tables of several engines are there.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = []
+    for manifest in sorted((home / KIND).glob(f"*/{MANIFEST}")):
+        try:
+            found.append(Artifact.load(manifest.parent, KIND))
+        except UsageError as error:
+            say(f"passed over: {error}")
+    if not found:
+        raise UsageError(
+            f"{home / KIND}: no finished latency table here; run `kdnas latency-table`, or give its folder with --table"
+        )
+    newest = max(found, key=lambda artifact: str(artifact.manifest.get("finished")))
+    engines = sorted({str(artifact.results.get("engine")) for artifact in found})
+    if len(engines) > 1:
+        say(
+            f"{home / KIND} has tables of {', '.join(engines)}: took the newest, of {newest.results.get('engine')}; "
+            "--table FOLDER takes another"
+        )
+    return newest
+
+
+def fitting(rows: Sequence[Row], budget_ms: float) -> tuple[list[Row], list[Row]]:
+    """Rows of at most `budget_ms`: those on the Pareto front of low latency and many layer parameters, and the others.
+
+    Each part is sorted by falling layer parameters, then by rising latency, then by id.
+    """
+    within = [row for row in rows if row.latency_ms <= budget_ms]
+    on_front = set(pareto_front([(-row.layer_parameters_millions, row.latency_ms) for row in within]))
+    front = [row for place, row in enumerate(within) if place in on_front]
+    others = [row for place, row in enumerate(within) if place not in on_front]
+    return sorted(front, key=_capacity), sorted(others, key=_capacity)
+
+
+def _capacity(row: Row) -> tuple[float, float, int]:
+    return -row.layer_parameters_millions, row.latency_ms, row.id
+
+
+def origin(artifact: Artifact) -> str:
+    """Which engine and host a table is of."""
+    results, host = artifact.results, artifact.manifest.get("host") or {}
+    return (
+        f"{results.get('engine')}, {results.get('threads')} threads, batch 1, on {host.get('cpu')}, "
+        f"finished {artifact.manifest.get('finished')}"
+    )
+
+
+def print_table(rows: Sequence[Row], front: int) -> None:
+    """The rows on stderr; the first `front` of them are on the Pareto front, a line parts them from the others."""
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("architecture", no_wrap=True)
+    for name in ("latency\nms", "95 %\ninterval", "p90\nms", "M in\nlayers", "M in\nall", "of\nteacher"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for place, row in enumerate(rows):
+        table.add_row(
+            str(place + 1),
+            str(row.arch),
+            f"{row.latency_ms:.2f}",
+            f"{row.low_ms:.2f}-{row.high_ms:.2f}",
+            f"{row.p90_ms:.2f}",
+            f"{row.layer_parameters_millions:.2f}",
+            f"{row.parameters_millions:.2f}",
+            f"{100 * row.teacher_ratio:.1f} %",
+            row.source,
+        )
+        if place + 1 == front < len(rows):
+            table.add_row("", "not on the front:")
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    console.print(table, highlight=False)
+
+
+def explanation(shown: Sequence[Row], front: int, fit: int, budget_ms: float) -> str:
+    """What the order means, and for how many of the shown rows the budget lies inside their interval."""
+    close = sum(row.high_ms > budget_ms for row in shown)
+    unsure = f"\n{close} of the {len(shown)} shown may be slower than {budget_ms:g} ms: their interval ends above it"
+    return (
+        f"{len(shown)} of {fit} architectures within {budget_ms:g} ms, most layer parameters (M, millions) first: the {front} "
+        "that no other beats in both latency and layer parameters, then the rest; capacity is a proxy for quality, which "
+        "only distilling shows" + (unsure if close else "")
+    )

@@ -1,0 +1,283 @@
+"""The page of one latency table: self-contained HTML, made only from artifacts on disk."""
+
+import csv
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import ChainableUndefined, Environment, PackageLoader
+from plotly.offline import get_plotlyjs
+
+from kdnas import __version__
+from kdnas.arch import Arch, SearchSpace
+from kdnas.artifact import MANIFEST, Artifact, disk_errors
+from kdnas.errors import UsageError
+from kdnas.progress import say
+from kdnas.report import hosts, stage_row
+from kdnas.report_numbers import FILTERS
+from latency import report_figures
+from latency.protocol import Lengths, interpolation
+from latency.roofline import Peaks, bounds_ms, reached_shares
+from latency.table import KIND, MEASURED, Row, read_rows
+from latency.validate import KIND as VALIDATION
+from latency.validate import kendall_tau
+
+FIRST_SHOWN = Arch(6, 12, 384, 1024, "gelu")  # depth, heads and activation that the heat map opens with
+
+
+def latency_report(table: Path, out: Path | None = None, home: Path = Path("artifacts")) -> None:
+    """Write a latency table's page, with its validations and the other tables of its teacher.
+
+    Args:
+        table: folder of a finished latency table.
+        out: HTML file to write; null writes latency-report.html here.
+        home: root of artifacts, where validations and other tables are looked for.
+    """
+    print(report_of(Artifact.load(table, KIND), out or Path("latency-report.html"), home))
+
+
+def report_of(artifact: Artifact, page: Path, home: Path) -> Path:
+    """Write the page of a table with everything under `home` that belongs to it."""
+    validations = [found for found in neighbours(home, VALIDATION) if validates(found, artifact)]
+    others = [
+        found
+        for found in neighbours(home, KIND)
+        if found.digest != artifact.digest and found.manifest["inputs"].get("teacher") == teacher_of(artifact)
+    ]
+    return write_latency_report(artifact, page, validations, others)
+
+
+def neighbours(home: Path, kind: str) -> list[Artifact]:
+    """All finished artifacts of a kind; a damaged one is named and left out."""
+    found = []
+    for manifest in sorted((home / kind).glob(f"*/{MANIFEST}")):
+        try:
+            found.append(Artifact.load(manifest.parent, kind))
+        except UsageError as error:
+            say(f"latency-report: left out: {error}")
+    return found
+
+
+def validates(validation: Artifact, table: Artifact) -> bool:
+    """Whether a validation is about this very table."""
+    return validation.manifest["kind"] == VALIDATION and validation.manifest["inputs"].get(KIND) == table.digest
+
+
+def teacher_of(table: Artifact) -> str | None:
+    """Digest of the table's teacher."""
+    digest = table.manifest["inputs"].get("teacher")
+    return None if digest is None else str(digest)
+
+
+def write_latency_report(
+    table: Artifact, page: Path, validations: Sequence[Artifact] = (), others: Sequence[Artifact] = ()
+) -> Path:
+    """Write one HTML file that needs no network; where something is missing it says how to get it.
+
+    Args:
+        table: a latency table.
+        page: file to write, replaced whole.
+        validations: of this table.
+        others: tables to compare with; one that cannot be read is named on the page.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: `page` is a folder, the table is damaged, or a validation is of another table.
+    """
+    if page.is_dir():
+        raise UsageError(f"{page}: is a folder; give a file name, as in {page / 'latency-report.html'}")
+    if table.manifest["kind"] != KIND:
+        raise UsageError(f"{table.path}: a '{table.manifest['kind']}' artifact; a latency table is needed")
+    for validation in validations:
+        if not validates(validation, table):
+            raise UsageError(f"{validation.path}: is no validation of {table.path}; give those that name it as input")
+    text = template().render(context(table, validations, others))
+    with disk_errors(page.parent):
+        page.parent.mkdir(parents=True, exist_ok=True)
+        temporary = page.with_name(page.name + ".tmp")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, page)
+    return page
+
+
+def template() -> Any:
+    """The page's template; a figure that is missing renders as "not measured", never as 0."""
+    environment = Environment(
+        loader=PackageLoader("latency", "."),
+        autoescape=True,
+        undefined=ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= FILTERS
+    return environment.get_template("report.html.jinja")
+
+
+def look() -> dict[str, str]:
+    """Style sheet and painting script of the pipeline's report, so that both pages look and behave alike."""
+    source = (resources.files("kdnas") / "report.html.jinja").read_text(encoding="utf-8")
+    style = source.partition("<style>")[2].partition("</style>")[0]
+    script = source.rpartition("<script>")[2].partition("</script>")[0]
+    assert ":root" in style
+    assert "function paint()" in script
+    return {"style": style, "script": script}
+
+
+def context(table: Artifact, validations: Sequence[Artifact], others: Sequence[Artifact]) -> dict[str, Any]:
+    """Everything that the template shows."""
+    rows = read_rows(table.path / "table.csv")
+    best = max(validations, key=lambda found: (found.results["sentences"], found.manifest["finished"]), default=None)
+    peaks, shares, no_limit = limit(table, rows)
+    compared, left_out = compare(table, rows, others)
+    front = report_figures.pareto(rows)
+    drawn = {
+        "size": report_figures.size_scatter(rows, table.results),
+        "heat": report_figures.heat_map(rows, FIRST_SHOWN.layers, FIRST_SHOWN.heads, FIRST_SHOWN.activation),
+        "front": report_figures.front_scatter(rows, front),
+    }
+    if best is not None:
+        points = validation_points(best.path / "validation.csv")
+        drawn["errors"] = report_figures.error_scatter(points, float(best.results["bound_pct"]))
+    if compared:
+        tables = {row["name"]: row["rows"] for row in compared}
+        drawn["engines"] = report_figures.engine_scatter(rows, tables, str(table.results["engine"]))
+    if shares is not None:
+        drawn["limit"] = report_figures.limit_scatter(rows, shares.tolist())
+    artifacts = {"latency-table": table} | {f"validation {n}": found for n, found in enumerate(validations, 1)}
+    return {
+        "version": __version__,
+        "plotly_js": get_plotlyjs(),
+        **look(),
+        "t": table.results,
+        "bound": best.results if best is not None else None,
+        "validations": [found.results for found in validations],
+        "validate_command": validate_command(table),
+        "figures": {name: json.loads(figure.to_json()) for name, figure in drawn.items()},
+        "heat": heat_values(rows),
+        "fastest": min(rows, key=lambda row: row.latency_ms),
+        "slowest": max(rows, key=lambda row: row.latency_ms),
+        "front": front,
+        "compared": compared,
+        "left_out": left_out,
+        "peaks": peaks,
+        "no_limit": no_limit,
+        "reached": None if shares is None else share_figures(rows, shares),
+        "cpu": (table.manifest.get("host") or {}).get("cpu"),
+        "hosts": hosts(artifacts),
+        "stages": [stage_row(name, artifact) for name, artifact in artifacts.items()],
+    }
+
+
+def validation_points(file: Path) -> list[dict[str, Any]]:
+    """Rows of validation.csv.
+
+    Raises:
+        UsageError: the file is gone, empty or damaged.
+    """
+    names = ("exhaustive_ms", "table_ms", "error_pct")
+    try:
+        with file.open(newline="") as lines:
+            points = [
+                {"arch": Arch.parse(row["arch"]).name, **{name: float(row[name]) for name in names}}
+                for row in csv.DictReader(lines)
+            ]
+        if not points:
+            raise ValueError("no rows")
+    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
+        raise UsageError(f"{file}: cannot read it ({error}); remove {file.parent} and validate again") from error
+    return points
+
+
+def validate_command(table: Artifact) -> str:
+    """The command that validates this table, but for teacher and corpus, which a manifest knows by digest only."""
+    options = table.manifest["config"].get("options") or {}
+    words = ["kdnas", "latency-table"]
+    for name in ("engine", "minutes", "threads", "seed", "tolerance", "max_architectures"):
+        if options.get(name) is not None:
+            words += [f"--{name}", shlex.quote(f"{options[name]}")]
+    return " ".join([*words, "--validate", "true"])
+
+
+def heat_values(rows: Sequence[Row]) -> dict[str, Any]:
+    """Latency of all 2400 in order of id, which are measured, and the menus of the heat map."""
+    space = SearchSpace()
+    menus = {
+        name: [{"value": value, "first": value == getattr(FIRST_SHOWN, name)} for value in getattr(space, name)]
+        for name in ("layers", "heads", "activation")
+    }
+    return {
+        "menus": menus,
+        "values": {
+            "latency_ms": report_figures.rounded([row.latency_ms for row in rows]),
+            "measured": [row.id for row in rows if row.source == MEASURED],
+            "sizes": [len(getattr(space, name)) for name in ("layers", "heads", "hidden", "ffn", "activation")],
+        },
+    }
+
+
+def compare(table: Artifact, rows: Sequence[Row], others: Sequence[Artifact]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Each other table with its rows and the agreement of the two rankings; and why others were left out."""
+    compared: list[dict[str, Any]] = []
+    left_out = []
+    here = [row.latency_ms for row in rows]
+    for other in others:
+        try:
+            found = read_rows(other.path / "table.csv")
+        except UsageError as error:
+            left_out.append(str(error))
+            continue
+        results, cpu = other.results, (other.manifest.get("host") or {}).get("cpu")
+        name = f"{results['engine']}, {FILTERS['threads'](results.get('threads'))}"
+        if cpu != (table.manifest.get("host") or {}).get("cpu"):
+            name += f", {cpu}"
+        if name in [row["name"] for row in compared]:
+            name += f", {other.path.name}"
+        tau = kendall_tau(here, [row.latency_ms for row in found])
+        compared.append({"name": name, "rows": found, "results": results, "tau": tau, "path": str(other.path)})
+    return compared, left_out
+
+
+def limit(table: Artifact, rows: Sequence[Row]) -> tuple[Peaks | None, np.ndarray | None, str]:
+    """Peaks that the table states, and the share of the physical limit that each row reaches, (N,); or why there is none."""
+    record = table.results.get("roofline")
+    if not record:
+        return None, None, "it states no peaks of its host"
+    try:
+        peaks = Peaks.from_record(record)
+        bounds = bounds_ms([row.arch for row in rows], read_lengths(table.path / "lengths.json"), peaks)
+    except UsageError as error:
+        return None, None, str(error)
+    return peaks, reached_shares(bounds, np.array([row.latency_ms for row in rows])), ""
+
+
+def read_lengths(file: Path) -> Lengths:
+    """The sentence lengths that a table is about.
+
+    Raises:
+        UsageError: the file is gone or damaged.
+    """
+    try:
+        record: Mapping[str, Any] = json.loads(file.read_text())
+        values, counts, strata = (np.array(record[name], dtype=np.int64) for name in ("values", "counts", "strata"))
+        return Lengths(values, counts, strata, interpolation(values, strata))
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise UsageError(f"{file}: cannot read it ({error}); remove {file.parent} and build it again") from error
+
+
+def share_figures(rows: Sequence[Row], shares: np.ndarray) -> dict[str, Any]:
+    """What is said of the shares (N,): median, the best and the worst, and how many are above 1."""
+    return {
+        "median": float(np.median(shares)),
+        "best": float(shares.max()),
+        "best_arch": rows[int(shares.argmax())].arch.name,
+        "worst": float(shares.min()),
+        "worst_arch": rows[int(shares.argmin())].arch.name,
+        "above": int((shares > 1).sum()),
+    }

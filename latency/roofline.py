@@ -1,0 +1,299 @@
+"""The physical limit: no faster than the host's best matrix products, nor than its memory brings the weights.
+
+A sentence takes at least the longer of two times: its multiply-adds at the highest rate that the engine's own products
+reach on this host, and one read of all layers' weights. The part of them that fits the last-level cache is read at the
+cache's bandwidth, the rest at the memory's. Embeddings (some rows are looked up), activations, softmax and layer norms count
+nothing, so this is less than any engine can reach; int8 engines also do some work in f32. A share above 1 would mean that a
+peak was measured too low, by a busy host say: nothing is clipped.
+
+Run as `python -m latency.roofline ENGINE THREADS [SECONDS]`; prints one JSON line.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdnas.arch import Arch
+from kdnas.errors import KdnasError, UsageError
+from latency.engines import require_engine
+from latency.protocol import Lengths
+
+TOKENS = (16, 32, 64, 128)
+# Inner and outer width of products that the search space's layers have: projections and feed-forward, small to large.
+SHAPES = ((288, 384), (384, 1536), (576, 2048), (768, 768), (768, 3072))
+CHAIN = 16  # products in one call, so that what a call costs by itself does not show
+BYTES_PER_WEIGHT = {"f32": 4.0, "bf16": 2.0, "int8": 1.0}
+# What the engine's report calls the precision that a product was computed in.
+EXECUTED = {"f32": {"f32"}, "bf16": {"bf16"}, "int8": {"i8", "u8"}}
+DEFAULT_CACHE_BYTES = 32 * 2**20  # where the system does not say: of a server's cores, some share this much
+MEMORY_BYTES = 512 * 2**20  # read for the memory's bandwidth, or 8 caches, whichever is more
+PASSES = 2  # over all that is measured, as a burst may outlast a slot
+WINDOW = 7  # calls whose median counts; of all windows the best does, as other work on the host only slows
+SECONDS = 6.0
+ROOT = Path(__file__).resolve().parent.parent
+
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What a host reaches in one engine's precision.
+
+    Args:
+        gflops: best rate of matrix products in GFLOP/s (int8: GOP/s), a multiply-add counted as two.
+        gflops_by_tokens: the best at each number of tokens.
+        bandwidth_gbs: reading from memory, GB/s.
+        cache_gbs: reading what fits the last-level cache, GB/s; as if threads did not slow each other.
+        bytes_per_weight: 4 in f32, 2 in bf16, 1 in int8.
+        cache_bytes: size of the last-level cache.
+    """
+
+    gflops: float
+    gflops_by_tokens: dict[int, float]
+    bandwidth_gbs: float
+    cache_gbs: float
+    bytes_per_weight: float
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Peaks":
+        """Read back what was written as JSON.
+
+        Raises:
+            UsageError: a figure is missing or not above 0.
+        """
+        try:
+            peaks = cls(
+                gflops_by_tokens={int(key): float(value) for key, value in record["gflops_by_tokens"].items()},
+                cache_bytes=int(record.get("cache_bytes", DEFAULT_CACHE_BYTES)),
+                **{key: float(record[key]) for key in ("gflops", "bandwidth_gbs", "cache_gbs", "bytes_per_weight")},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"peaks {dict(record)}: not those of latency.roofline ({error!r})") from error
+        figures = (peaks.gflops, peaks.bandwidth_gbs, peaks.cache_gbs, peaks.bytes_per_weight)
+        if not all(np.isfinite(value) and value > 0 for value in figures):
+            raise UsageError(f"peaks {dict(record)}: every figure must be above 0")
+        return peaks
+
+
+def bound_ms(arch: Arch, seq_len: int, peaks: Peaks) -> float:
+    """The least time in ms that a sentence of `seq_len` tokens can take."""
+    return float(_bounds([arch], np.array([seq_len]), peaks)[0, 0])
+
+
+def bounds_ms(archs: Sequence[Arch], lengths: Lengths, peaks: Peaks) -> np.ndarray:
+    """The least time in ms, the mean over the sentences: (N,) for N architectures."""
+    bounds = _bounds(archs, lengths.values, peaks)
+    return np.asarray(bounds @ lengths.counts / lengths.counts.sum())
+
+
+def reached_shares(bounds: np.ndarray, latencies_ms: np.ndarray) -> np.ndarray:
+    """Share of the limit that is reached: bounds (N,) over latencies (N,), both in ms; 1 is the limit."""
+    return np.asarray(bounds) / np.asarray(latencies_ms)
+
+
+def _bounds(archs: Sequence[Arch], tokens: Any, peaks: Peaks) -> np.ndarray:
+    """(N, U) ms for N architectures at U lengths in tokens."""
+    tokens = np.asarray(tokens, dtype=np.int64)
+    compute = np.stack([arch.flops(tokens) for arch in archs]) / (peaks.gflops * 1e6)
+    weights = np.array([arch.layer_parameters for arch in archs]) * peaks.bytes_per_weight
+    cached = np.minimum(weights, peaks.cache_bytes)
+    read = cached / (peaks.cache_gbs * 1e6) + (weights - cached) / (peaks.bandwidth_gbs * 1e6)
+    return np.maximum(compute, read[:, None])
+
+
+def peaks_of(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
+    """Peaks of this host, measured for `seconds` in a process of its own: no thread pool stays with the one that asks.
+
+    Raises:
+        UsageError: an engine that this host lacks.
+        KdnasError: the process failed.
+    """
+    require_engine(engine)
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "latency.roofline", engine, str(threads), str(seconds)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    if done.returncode or not done.stdout.strip():
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise KdnasError(f"latency-table: the peaks of {engine} could not be measured: {last}")
+    return Peaks.from_record(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def measure_peaks(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
+    """Peaks of this host, measured in this process.
+
+    Two thirds of the time go to chains of matrix products of (tokens, K) x (K, N) in the engine, one third to reading.
+    Each figure is the best median of some calls in a row. ONNX Runtime is held against OpenVINO's products.
+
+    Raises:
+        UsageError: an engine without peaks.
+        KdnasError: the engine computed the products in another precision.
+    """
+    if not engine.startswith(("openvino-", "onnxruntime-", "pytorch-")):
+        raise UsageError(f"engine '{engine}': peaks are measured for openvino-*, onnxruntime-* and pytorch-*")
+    slot = seconds * 2 / 3 / (PASSES * len(SHAPES) * len(TOKENS))
+    by_tokens = _product_peaks(engine, threads, slot)
+    cache_bytes = last_cache_bytes()
+    reads = seconds / 3 / (2 * PASSES)  # memory and cache
+    return Peaks(
+        gflops=max(by_tokens.values()),
+        gflops_by_tokens=by_tokens,
+        bandwidth_gbs=read_gbs(max(MEMORY_BYTES, 8 * cache_bytes), threads, reads),
+        # One thread's, times threads: at microseconds a read, waiting for each other would show more than the cache.
+        cache_gbs=round(threads * read_gbs(cache_bytes // 4, 1, reads), 2),
+        bytes_per_weight=BYTES_PER_WEIGHT[engine.partition("-")[2]],
+        cache_bytes=cache_bytes,
+    )
+
+
+def _product_peaks(engine: str, threads: int, slot_seconds: float) -> dict[int, float]:
+    """GFLOP/s at each number of tokens, the best of all shapes."""
+    make = torch_chain if engine.startswith("pytorch-") else openvino_chain
+    chains = {shape: make(engine, threads, *shape) for shape in SHAPES}
+    best = dict.fromkeys(TOKENS, 0.0)
+    for _ in range(PASSES):
+        for tokens in TOKENS:
+            for (inner, outer), chain in chains.items():
+                took = best_seconds(chain(tokens), slot_seconds)
+                best[tokens] = max(best[tokens], 2 * tokens * inner * outer * CHAIN / took / 1e9)
+    return {tokens: round(value, 2) for tokens, value in best.items()}
+
+
+def best_seconds(run: Run, seconds: float) -> float:
+    """Duration of a call: the best median of WINDOW calls in a row, over `seconds`; two calls before are not counted."""
+    run(), run()
+    best = float("inf")
+    end = time.perf_counter() + seconds
+    while best == float("inf") or time.perf_counter() < end:
+        taken = []
+        for _ in range(WINDOW):
+            start = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - start)
+        best = min(best, statistics.median(taken))
+    return best
+
+
+def torch_chain(engine: str, threads: int, inner: int, outer: int) -> Callable[[int], Run]:
+    """Makes, for a number of tokens, a call of CHAIN linear layers, from `inner` to `outer` and back."""
+    import torch
+    from torch.nn.functional import linear
+
+    torch.set_num_threads(threads)
+    dtype = torch.bfloat16 if engine.endswith("-bf16") else torch.float32
+    there = (torch.randn(outer, inner) / inner**0.5).to(dtype)
+    back = (torch.randn(inner, outer) / outer**0.5).to(dtype)
+
+    def make(tokens: int) -> Run:
+        first = torch.randn(tokens, inner).to(dtype)
+
+        def run() -> object:
+            states = first
+            with torch.inference_mode():
+                for _ in range(CHAIN // 2):
+                    states = linear(linear(states, there), back)
+            return states
+
+        return run
+
+    return make
+
+
+def openvino_chain(engine: str, threads: int, inner: int, outer: int) -> Callable[[int], Run]:
+    """Makes, for a number of tokens, a call of a compiled graph of CHAIN products, from `inner` to `outer` and back.
+
+    Raises:
+        KdnasError: the engine computed the products in another precision.
+    """
+    compiled = compile_chain(engine, threads, inner, outer)
+    found = executed_precisions(compiled)
+    if not found or not found <= EXECUTED[engine.partition("-")[2]]:
+        raise KdnasError(f"engine '{engine}': it computed products in {', '.join(sorted(found)) or 'no known way'}")
+
+    def make(tokens: int) -> Run:
+        import openvino
+
+        request = compiled.create_infer_request()
+        states = np.random.default_rng(tokens).random((tokens, inner), dtype=np.float32)
+        request.set_input_tensor(openvino.Tensor(states))
+        return lambda: request.infer(share_outputs=True)
+
+    return make
+
+
+def compile_chain(engine: str, threads: int, inner: int, outer: int) -> Any:
+    """The compiled graph, with the settings of `export.session.compile_openvino`."""
+    import openvino
+    from openvino import opset13 as ops
+
+    rng = np.random.default_rng(0)
+    states = entry = ops.parameter([-1, inner], np.float32)
+    quantised = engine.endswith("-int8")
+    for place in range(CHAIN):
+        rows, columns = (inner, outer) if place % 2 else (outer, inner)
+        weights = rng.standard_normal((rows, columns), dtype=np.float32) / np.float32(columns**0.5)
+        factor: Any = ops.constant(weights)
+        if quantised:  # as NNCF writes it: 8-bit activations from 0, and weights around it
+            reach = np.abs(weights).max()
+            factor = ops.fake_quantize(factor, -reach, reach, -reach, reach, 255)
+            low, high = np.float32(0), np.float32(1)
+            states = ops.fake_quantize(states, low, high, low, high, 256)
+        states = ops.matmul(states, factor, False, True)
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(threads),
+        "INFERENCE_PRECISION_HINT": "bf16" if engine.endswith("-bf16") else "f32",
+    }
+    return openvino.Core().compile_model(openvino.Model([states], [entry], "products"), "CPU", settings)
+
+
+def executed_precisions(compiled: Any) -> set[str]:
+    """Precisions in which a compiled graph computes its products, as in `{"i8"}`."""
+    found = set()
+    for node in compiled.get_runtime_model().get_ops():
+        record = node.get_rt_info()
+        if record["layerType"].astype(str) in ("FullyConnected", "MatMul"):
+            found.add(record["runtimePrecision"].astype(str))
+    return found
+
+
+def read_gbs(size_bytes: int, threads: int, seconds: float) -> float:
+    """Bandwidth in GB/s of reading a buffer of this size, by PyTorch's threaded sum of f32."""
+    import torch
+
+    torch.set_num_threads(threads)
+    buffer = torch.ones(size_bytes // 4)
+    took = min(best_seconds(buffer.sum, seconds) for _ in range(PASSES))
+    return round(buffer.numel() * 4 / took / 1e9, 2)
+
+
+def last_cache_bytes(cpus: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Size of the last-level cache that CPU 0 has, as the system tells; else DEFAULT_CACHE_BYTES."""
+    sizes = {}
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    try:
+        for index in (cpus / "cpu0" / "cache").glob("index*"):
+            text = (index / "size").read_text().strip()
+            sizes[int((index / "level").read_text())] = int(text.rstrip("KMG")) * units.get(text[-1], 1)
+    except (OSError, ValueError):
+        return DEFAULT_CACHE_BYTES
+    return sizes[max(sizes)] if sizes else DEFAULT_CACHE_BYTES
+
+
+if __name__ == "__main__":
+    measured = measure_peaks(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else SECONDS)
+    print(json.dumps(asdict(measured)))

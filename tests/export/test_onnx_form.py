@@ -1,0 +1,40 @@
+"""The int8 ONNX form: what is quantised and what is not, and that Optimum loads it."""
+
+from collections import Counter
+
+import onnx
+import pytest
+from onnx import TensorProto
+
+from export.session import FORMS
+from kdnas.artifact import Artifact
+
+
+@pytest.mark.parametrize(("kind", "heads"), [("encoder_export", 0), ("classifier_export", 2), ("roberta_export", 0)])
+def test_products_with_weights_and_the_word_table_are_int8(
+    kind: str, heads: int, request: pytest.FixtureRequest
+) -> None:
+    artifact: Artifact = request.getfixturevalue(kind)
+    float_graph, graph = (
+        onnx.load(artifact.path / FORMS[form]).graph for form in ("onnxruntime-f32", "onnxruntime-int8")
+    )
+    weights = {weight.name: weight for weight in graph.initializer}
+    nodes = Counter(node.op_type for node in graph.node)
+    layers = Counter(node.op_type for node in float_graph.node)["Softmax"]
+    assert nodes["MatMulInteger"] == 6 * layers + heads
+    assert nodes["MatMul"] == 2 * layers
+    types = {name: weight.data_type for name, weight in weights.items() if name.endswith("_quantized")}
+    assert Counter(types.values()) == {TensorProto.INT8: 6 * layers + heads, TensorProto.UINT8: 1}
+    for node in graph.node:
+        if node.op_type == "MatMulInteger":
+            matrix, zero = weights[node.input[1]], weights[node.input[3]]
+            assert list(zero.dims) == [matrix.dims[1]], "one scale a channel"
+            assert not any(onnx.numpy_helper.to_array(zero))
+
+
+def test_optimum_loads_the_folders(encoder_export: Artifact) -> None:
+    from optimum.onnxruntime import ORTModelForFeatureExtraction
+
+    for form in ("onnxruntime-f32", "onnxruntime-int8"):
+        model = ORTModelForFeatureExtraction.from_pretrained((encoder_export.path / FORMS[form]).parent)
+        assert model.config.hidden_size == 96

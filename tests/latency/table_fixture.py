@@ -1,0 +1,98 @@
+"""Latency tables of a made-up host, for the tests of what reads them: real artifacts, latencies by a law."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdnas.arch import Arch, SearchSpace, arch_id
+from kdnas.artifact import MANIFEST, Artifact, build
+from latency.table import KIND, Row, interval, write_rows
+
+TEACHER_MS = 8.0
+MEASURED_EVERY = 10  # every tenth row is a measured one
+ACTIVATION_COST = {"gelu": 1.1, "relu": 1.0, "silu": 1.05}
+
+
+def law_ms(arch: Arch) -> float:
+    """Milliseconds: it rises with depth, heads, size and the activation's cost; no two architectures are alike."""
+    work = 2.1e-7 * arch.layer_parameters * ACTIVATION_COST[arch.activation]
+    return 0.15 + arch.layers * (0.04 + 0.003 * arch.heads) + work
+
+
+def row(arch: Arch, latency_ms: float, relative_sd: float = 0.02, **more: Any) -> Row:
+    """One row; `more` replaces any of its figures."""
+    place = arch_id(arch)
+    low_ms, high_ms = interval(latency_ms, relative_sd)
+    measured = place % MEASURED_EVERY == 0
+    size = arch.layer_parameters / 1e6
+    made = Row(
+        id=place,
+        layers=arch.layers,
+        heads=arch.heads,
+        hidden=arch.hidden,
+        ffn=arch.ffn,
+        activation=arch.activation,
+        parameters_millions=size + 0.0314 * arch.hidden,
+        layer_parameters_millions=size,
+        gflops=arch.flops(24) / 1e9,
+        latency_ms=latency_ms,
+        low_ms=low_ms,
+        high_ms=high_ms,
+        p50_ms=0.9 * latency_ms,
+        p90_ms=1.4 * latency_ms,
+        p99_ms=2 * latency_ms,
+        teacher_ratio=latency_ms / TEACHER_MS,
+        relative_sd=relative_sd,
+        source="measured" if measured else "predicted",
+        samples=12 if measured else 0,
+    )
+    return replace(made, **more)
+
+
+def law_rows(seed: int | None = None, relative_sd: float = 0.02, factor: float = 1.0) -> list[Row]:
+    """All 2400 rows by the law times `factor`; with a seed, times normal errors of `relative_sd`."""
+    archs = list(SearchSpace())
+    errors = np.zeros(len(archs)) if seed is None else np.random.default_rng(seed).normal(0, relative_sd, len(archs))
+    return [
+        row(arch, factor * law_ms(arch) * math.exp(error), relative_sd)
+        for arch, error in zip(archs, errors, strict=True)
+    ]
+
+
+def table_artifact(
+    home: Path,
+    rows: Sequence[Row],
+    engine: str = "openvino-f32",
+    threads: int = 2,
+    versions: str = "2026.4.1",
+    mean_length: float = 24.0,
+    finished: str = "2026-11-21T10:00:00+00:00",
+) -> Artifact:
+    """A finished latency table; the digest of the latencies is among its inputs, so each is an artifact of its own."""
+
+    def work(folder: Path) -> dict[str, Any]:
+        (folder / "lengths.json").write_text(json.dumps({"mean": mean_length}))
+        write_rows(folder / "table.csv", rows)
+        return {
+            "engine": engine,
+            "threads": threads,
+            "teacher_latency_ms": TEACHER_MS,
+            "teacher_relative_sd": 0.001,
+            "measured": sum(one.source == "measured" for one in rows),
+        }
+
+    config = {
+        "options": {"engine": engine, "threads": threads, "finished": finished},
+        "host": {"cpu": "Test CPU", "physical_cores": 2, "flags": ["avx2"]},
+        "versions": {"openvino": versions},
+        "sum": math.fsum(one.latency_ms for one in rows),
+    }
+    artifact = build(home, KIND, "tiny", config, {"teacher": "a" * 64, "corpus": "b" * 64}, work)
+    path = artifact.path / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), "finished": finished}))
+    return Artifact.load(artifact.path, KIND)

@@ -1,0 +1,179 @@
+"""Rewritten ONNX graphs against the exporter's own and against PyTorch, for both families, f32 and int8."""
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+from transformers import AutoModel, RobertaConfig
+
+from export.onnx_form import write_onnx, write_onnx_int8
+from export.run import quiet
+from export.session import compile_onnxruntime
+from kdnas.arch import Arch
+from kdnas.student import student_config
+from kdnas.teacher import Teacher, load_config
+from latency.engines import ENGINES, OnnxruntimeModels, graph_form, make_models
+from latency.graphs import TEMPLATE_SIZES, Sizes, WeightPool, pool_bytes
+from latency.onnx_graphs import OnnxTemplate, describe
+from latency.template import write_templates
+
+FORMS = ["onnxruntime-f32", "onnxruntime-int8"]
+ARCHS = [Arch(3, 4, 48, 96, "relu"), Arch(6, 3, 96, 64, "gelu"), Arch(4, 12, 72, 200, "silu")]
+VOCABULARY, POSITIONS = 211, 80
+OUTPUT = "last_hidden_state"
+
+
+@pytest.fixture(scope="module")
+def family(request: pytest.FixtureRequest, tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher's folder of the wanted family, with sizes of its own."""
+    folder = tmp_path_factory.mktemp(request.param)
+    config = load_config(tiny_teacher.path)
+    if request.param == "roberta":
+        config = RobertaConfig(type_vocab_size=1, pad_token_id=1)
+    config.vocab_size, config.max_position_embeddings = VOCABULARY, POSITIONS
+    config.save_pretrained(folder)
+    return folder
+
+
+def templates(family: Path, form: str) -> Path:
+    """Exported once a family and form: `write_templates` keeps what is there."""
+    return write_templates(family, form, family / "graphs")
+
+
+def trained(family: Path, arch: Arch) -> Any:
+    """A model all of whose weights are random and wide, so that each matters."""
+    torch.manual_seed(1)
+    model = AutoModel.from_config(student_config(arch, load_config(family)), add_pooling_layer=False).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    return model
+
+
+def exported(model: Any, form: str, folder: Path) -> bytes:
+    """What `kdnas export` writes."""
+    with quiet():
+        write_onnx(model, "feature-extraction", folder / "f32")
+        if form.endswith("int8"):
+            write_onnx_int8(folder / "f32", folder / "int8")
+    return (folder / form.removeprefix("onnxruntime-") / "model.onnx").read_bytes()
+
+
+def rewritten(family: Path, form: str, arch: Arch) -> tuple[bytes, dict[str, np.ndarray]]:
+    pool = WeightPool(pool_bytes(arch, VOCABULARY, POSITIONS), 0)
+    template = OnnxTemplate(templates(family, form) / arch.activation)
+    return template.write(Sizes(arch, VOCABULARY, POSITIONS), pool)
+
+
+def with_weights_of(graph: bytes, other: bytes) -> bytes:
+    """The graph with another's weights, found by the names of the nodes that read them."""
+    ours, theirs = onnx.load_model_from_string(graph), onnx.load_model_from_string(other)
+    places = {weight.name: weight for weight in ours.graph.initializer}
+    values = {weight.name: weight for weight in theirs.graph.initializer}
+    nodes = {node.name: node for node in ours.graph.node}
+    given = set()
+    for node in theirs.graph.node:
+        for place, name in enumerate(node.input):
+            if name in values:
+                mine = nodes[node.name].input[place]
+                assert places[mine].dims == values[name].dims
+                places[mine].CopyFrom(values[name])
+                places[mine].name = mine
+                given.add(mine)
+    assert given == set(places)
+    return ours.SerializeToString()
+
+
+def sentences(count: int = 3) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(5, VOCABULARY, (2, length)) for length in (2, 9, 40)[:count]]
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("arch", ARCHS, ids=str)
+def test_a_rewritten_graph_is_the_exporters(family: Path, form: str, arch: Arch, tmp_path: Path) -> None:
+    """Node by node, and with the exported weights it computes what PyTorch does, or the exporter's int8 graph."""
+    model = trained(family, arch)
+    theirs = exported(model, form, tmp_path)
+    ours, _ = rewritten(family, form, arch)
+    assert sorted(map(str, describe(ours))) == sorted(map(str, describe(theirs)))
+    run = compile_onnxruntime(with_weights_of(ours, theirs), OUTPUT, 1)
+    for ids in sentences():
+        mask = np.ones_like(ids)
+        mask[1, ids.shape[1] // 2 :] = 0
+        if form.endswith("int8"):
+            expected = compile_onnxruntime(theirs, OUTPUT, 1)(ids, mask)
+        else:
+            with torch.inference_mode():
+                inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+                expected = model(**inputs).last_hidden_state.numpy()
+        np.testing.assert_allclose(run(ids, mask)[mask == 1], expected[mask == 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert"], indirect=True)
+def test_of_the_templates_sizes_it_is_the_template(family: Path) -> None:
+    for form in FORMS:
+        folder = templates(family, form) / "gelu"
+        pool = WeightPool(pool_bytes(TEMPLATE_SIZES.arch, 101, 59), 0)
+        graph, weights = OnnxTemplate(folder).write(TEMPLATE_SIZES, pool)
+        ours = compile_onnxruntime(graph, OUTPUT, 1, weights)
+        theirs = compile_onnxruntime(str(folder / "model.onnx"), OUTPUT, 1)
+        for ids in (ids % 101 for ids in sentences()):
+            np.testing.assert_allclose(ours(ids, np.ones_like(ids)), theirs(ids, np.ones_like(ids)), atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
+@pytest.mark.parametrize("form", FORMS)
+def test_models_run_and_are_finite(family: Path, form: str) -> None:
+    assert graph_form(form) == form
+    assert form in ENGINES
+    models = make_models(form, load_config(family), 0, 1, templates(family, form))
+    assert isinstance(models, OnnxruntimeModels)
+    teacher = models.teacher()
+    sentence = models.sentence(30, 0)
+    first = teacher(**sentence)
+    for arch in (Arch(3, 2, 288, 384, "relu"), Arch(12, 12, 384, 768, "silu"), Arch(4, 12, 576, 768)):
+        run = models.student(arch)
+        for length in (2, 30):
+            states = run(**models.sentence(length, 0))
+            assert states.shape == (1, length, arch.hidden)
+            assert np.isfinite(states).all()
+            assert states.std() > 0
+    np.testing.assert_array_equal(teacher(**sentence), first, "a student's weights have changed the teacher's")
+
+
+@pytest.mark.parametrize("family", ["bert"], indirect=True)
+def test_matrices_and_tables_lie_apart_outside_of_the_graph(family: Path) -> None:
+    for form in FORMS:
+        serialised, large = rewritten(family, form, Arch(4, 12, 288, 384))
+        assert len(serialised) < 300_000
+        tables = [(VOCABULARY, 288), (POSITIONS, 288)]
+        matrices = [(288, 288)] * 4 + [(288, 384), (384, 288)]
+        assert sorted(value.shape for value in large.values()) == sorted(tables + matrices * 4)
+        assert {str(value.dtype) for value in large.values()} == (
+            {"float32"} if form.endswith("f32") else {"int8", "uint8", "float32"}
+        )
+        for one, other in combinations(large.values(), 2):
+            assert not np.may_share_memory(one, other)
+        model = onnx.load_model_from_string(serialised)
+        for weight in model.graph.initializer:
+            assert (weight.data_location == TensorProto.EXTERNAL) == (weight.name in large)
+            if weight.name in large:
+                assert tuple(weight.dims) == large[weight.name].shape
+                weight.CopyFrom(onnx.numpy_helper.from_array(large[weight.name], weight.name))
+        inside = compile_onnxruntime(model.SerializeToString(), OUTPUT, 1)
+        outside = compile_onnxruntime(serialised, OUTPUT, 1, large)
+        for ids in sentences():
+            np.testing.assert_array_equal(outside(ids, np.ones_like(ids)), inside(ids, np.ones_like(ids)))
+
+
+@pytest.mark.parametrize("family", ["bert"], indirect=True)
+def test_too_shallow_a_graph(family: Path) -> None:
+    with pytest.raises(ValueError, match="layers is 2"):
+        OnnxTemplate(templates(family, FORMS[0]) / "gelu").write(Sizes(Arch(2, 4, 48, 96), 9, 9), WeightPool(1000, 0))

@@ -1,0 +1,185 @@
+"""Validation with a worker that only pretends: what it computes, that it resumes, and that the bound is the largest error."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdnas.arch import Arch, SearchSpace
+from kdnas.artifact import Artifact, read_jsonl
+from kdnas.corpus import Corpus
+from kdnas.errors import KdnasError, UsageError
+from kdnas.teacher import Teacher
+from latency import measure as measuring
+from latency import validate as module
+from latency.measure import WorkerError
+from latency.protocol import HELD_OUT, LatencyOptions, design, held_out
+from latency.run import build_table
+from latency.samples import TEACHER
+from latency.timing import CHUNK, exhaustive
+from latency.validate import PASSES, ValidationOptions, evenly, kendall_tau, run_validation, sampling_error, summary
+
+OPTIONS = LatencyOptions(minutes=2, max_architectures=60, peak_seconds=0)
+VALIDATION = ValidationOptions(sentences=50)
+REFERENCE_MS = 5.0
+
+
+def true_ms(arch: Arch, length: float) -> float:
+    """A host whose latency is a law of the size alone."""
+    return 0.2 + arch.layer_parameters * (length + 10) * 2e-8
+
+
+class Pretender:
+    """Answers by the law; the odd passes of validation are 2 % slow, and `wrong` is 30 % slower than the law."""
+
+    wrong: Arch | None = None
+    deaths = 0
+    asked = 0
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        self.lengths = setup["lengths"]
+
+    def __enter__(self) -> "Pretender":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def start(self) -> None:
+        return
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        cls = type(self)
+        cls.asked += 1
+        if cls.deaths:
+            cls.deaths -= 1
+            raise WorkerError("death")
+        arch = Arch(6, 12, 384, 1536) if request["arch"] == TEACHER else Arch.parse(request["arch"])
+        if "sentences" in request:
+            slow = 1.3 if arch == cls.wrong else 1.0
+            values = [slow * true_ms(arch, length) / REFERENCE_MS for length in request["sentences"]]
+            return {"arch": request["arch"], "in_references": values, "again": 0}
+        times = [[true_ms(arch, length) for length in self.lengths]] * 4
+        return {
+            "arch": request["arch"],
+            "times_ms": times,
+            "references_ms": [REFERENCE_MS] * 5,
+        }
+
+
+@pytest.fixture
+def pretender(monkeypatch: pytest.MonkeyPatch) -> type[Pretender]:
+    fresh = type("Fresh", (Pretender,), {})
+    monkeypatch.setattr(measuring, "Worker", fresh)
+    monkeypatch.setattr(module, "Worker", fresh)
+    return fresh
+
+
+@pytest.fixture
+def table(pretender: type[Pretender], tmp_path: Path, teacher: Teacher, corpus: Corpus) -> Artifact:
+    return build_table(tmp_path, teacher, corpus, OPTIONS)
+
+
+def validation(table: Artifact, home: Path, teacher: Teacher, corpus: Corpus) -> Artifact:
+    return run_validation(home, table, teacher, corpus, OPTIONS, VALIDATION)
+
+
+def test_the_held_out_are_never_fitted() -> None:
+    apart = held_out()
+    assert len(apart) == HELD_OUT == len(set(apart))
+    assert 0.95**HELD_OUT < 0.05
+    for seed in (0, 1):
+        assert not set(apart) & set(design(seed))
+        assert set(apart) | set(design(seed)) == set(SearchSpace())
+
+
+def test_the_bound_is_the_largest_error(
+    pretender: type[Pretender], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
+) -> None:
+    pretender.wrong = held_out()[7]
+    found = validation(table, tmp_path, teacher, corpus)
+    rows = list(csv.DictReader((found.path / "validation.csv").open()))
+    assert [row["arch"] for row in rows] == [str(arch) for arch in held_out()]
+    errors = [abs(float(row["error_pct"])) for row in rows]
+    assert found.results["bound_pct"] == pytest.approx(max(errors), abs=0.01)
+    assert errors.index(max(errors)) == 7
+    assert errors[7] == pytest.approx(100 * (1 - 1 / 1.3), abs=3)
+    assert found.results["repeatability_pct"] == 0
+    assert 0.9 < found.results["kendall_tau"] <= 1
+    assert found.results["sampling_error_pct"] < 2
+    mean = sum(float(row["latency_ms"]) for row in csv.DictReader((table.path / "table.csv").open()))
+    assert found.results["exhaustive_hours"] == pytest.approx(mean / 1000 * 30000 / 3600, abs=0.1)
+    assert f"within {found.results['bound_pct']} %" in summary(found)
+
+
+def test_it_goes_on_where_it_stopped(
+    pretender: type[Pretender], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
+) -> None:
+    asked = pretender.asked
+    whole = validation(table, tmp_path / "other", teacher, corpus)
+    assert pretender.asked - asked == PASSES * HELD_OUT
+    pretender.asked, pretender.deaths = 0, 3
+    with pytest.raises(KdnasError, match="died 3 times: death"):
+        validation(table, tmp_path, teacher, corpus)
+    pretender.deaths = 2
+    found = validation(table, tmp_path, teacher, corpus)
+    assert pretender.asked == 3 + 2 + PASSES * HELD_OUT
+    rows = read_jsonl(found.path / "validation.jsonl")
+    assert len({(row["pass"], row["arch"]) for row in rows}) == len(rows) == PASSES * HELD_OUT
+    assert (found.path / "validation.csv").read_text() == (whole.path / "validation.csv").read_text()
+
+
+def test_another_artifact_is_refused(tmp_path: Path, teacher: Teacher, corpus: Corpus) -> None:
+    with pytest.raises(UsageError, match="a latency table is needed"):
+        run_validation(tmp_path, corpus.artifact, teacher, corpus, OPTIONS, VALIDATION)
+
+
+def test_options_out_of_range() -> None:
+    with pytest.raises(UsageError, match="sentences is 10; allowed are 50 to 10000"):
+        ValidationOptions(sentences=10)
+    with pytest.raises(UsageError, match="tolerance is 2"):
+        ValidationOptions(tolerance=2)
+
+
+def test_sentences_are_spread_evenly() -> None:
+    lengths = np.arange(10_000) % 100
+    chosen = evenly(lengths, 100)
+    assert sorted(chosen) == list(range(100))
+    assert chosen.mean() == lengths.mean()
+
+
+def test_sampling_error_by_hand() -> None:
+    """Latency equal to the length: the sample's mean is 2, all lengths' mean is 3."""
+    lengths = np.array([1, 3])
+    assert sampling_error(np.array([1.0, 3.0]), lengths, np.array([3, 3])) == pytest.approx(0.5)
+    assert sampling_error(np.array([1.0, 3.0]), lengths, lengths) == 0
+
+
+def test_kendall_tau_by_hand() -> None:
+    assert kendall_tau([1, 2, 3], [10, 20, 30]) == 1
+    assert kendall_tau([1, 2, 3], [10, 30, 20]) == pytest.approx(1 / 3, abs=1e-4)
+
+
+class Clocked:
+    """A model whose call takes the length in microseconds of a made-up clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.calls = 0
+        monkeypatch.setattr("latency.timing.time.perf_counter_ns", lambda: self.now)
+
+    def __call__(self, length: int) -> None:
+        self.calls += 1
+        self.now += length * 1000.0
+
+
+def test_exhaustive_times_each_sentence_once_and_repeats_what_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Clocked(monkeypatch)
+    sentences = [{"length": 1 + number % 7} for number in range(CHUNK + 10)]
+    references = iter([0.5, 0.5, 0.9, 0.5, 0.5])  # the second chunk sees a burst, and is measured again
+    values, again = exhaustive(model, sentences, lambda: next(references), 0.1)
+    assert again == 2  # the burst lies before the second try too
+    assert values == pytest.approx([item["length"] / 1000 / 0.5 for item in sentences])
+    assert model.calls == len(sentences) + (CHUNK + 1) + 3 * (10 + 1)
