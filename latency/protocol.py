@@ -25,7 +25,8 @@ class LatencyOptions:
         minutes: time budget of the command, measuring and fitting together; building the corpus is not counted.
         threads: threads that one call may use; null takes min(4, physical cores).
         seed: seed of the sentences, the design, the order and the random weights.
-        tolerance: a window is discarded when the reference moved by more than this share of its running median.
+        tolerance: a window is discarded when the reference moved by more than this share of its median while it ran, twice;
+            what is less is cancelled by the references beside each sweep.
         peak_seconds: time for measuring what the host can do at most, in matrix products and memory reads; 0 leaves it out.
         max_architectures: measure no more than this many, whatever the budget; null is no limit.
     """
@@ -42,7 +43,7 @@ class LatencyOptions:
     minutes: float = 10
     threads: int | None = None
     seed: int = 0
-    tolerance: float = 0.2
+    tolerance: float = 0.5
     peak_seconds: float = 6
     max_architectures: int | None = None
 
@@ -59,7 +60,7 @@ class LatencyOptions:
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}; a whole number of at least 0 is needed")
         if not 0 < self.tolerance < 1:
-            raise UsageError(f"tolerance is {self.tolerance}; allowed is between 0 and 1, 0.2 discards moves over 20 %")
+            raise UsageError(f"tolerance is {self.tolerance}; allowed is between 0 and 1, 0.5 discards moves over 50 %")
         if not 0 <= self.peak_seconds <= 600:
             raise UsageError(f"peak_seconds is {self.peak_seconds}; allowed are 0 (leave it out) to 600")
         if self.max_architectures is not None and self.max_architectures < 10:
