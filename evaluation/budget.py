@@ -8,7 +8,7 @@ import torch
 
 from evaluation.finetune import Encoded, Plan, Trainer, load_classifier
 from evaluation.tasks import Task
-from kdnas.corpus import token_batches
+from kdnas.sentences import token_batches
 
 MOST_EPOCHS, WANTED_EPOCHS, LEAST_EXAMPLES, MOST_DEV = 5, 3, 200, 1000
 # A forward pass in f32 against a training step in bf16: about one third, rounded up.

@@ -16,12 +16,12 @@ from transformers.utils import logging
 
 from evaluation.metrics import classification_scores
 from evaluation.tasks import SPLITS, Split, Task, encode
-from kdnas.corpus import token_batches
 from kdnas.distill.bf16 import FastBf16
 from kdnas.distill.loop import CLIP_NORM, lr_share, make_accelerator, make_optimizer, resolve_precision
 from kdnas.distill.student_folder import TOKENIZER_FILES
 from kdnas.errors import KdnasError
 from kdnas.progress import Stage
+from kdnas.sentences import token_batches
 
 WEIGHT_DECAY, WARMUP_SHARE = 0.01, 0.06
 # Epochs without a better dev score after which a run stops.

@@ -10,8 +10,9 @@ import torch
 
 from evaluation.finetune import quiet
 from evaluation.metrics import recall_at_k
-from kdnas.corpus import Corpus, Sentences, token_batches
+from kdnas.corpus import Corpus
 from kdnas.progress import stage
+from kdnas.sentences import Sentences, token_batches
 from kdnas.teacher import load_encoder
 
 # Relative to the mean variance of a hidden dimension: enough for layer norm's exact linear dependence, no more.

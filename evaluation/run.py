@@ -14,8 +14,9 @@ from evaluation.hap import NOTE, class_counts, hap_digest, read_hap
 from evaluation.report import card, show
 from evaluation.tasks import ROLES, Task
 from evaluation.topic import topic_task
-from kdnas.artifact import MANIFEST, Artifact, build, file_sha256, fsync_folder, to_json, write_json
+from kdnas.artifact import Artifact, build, file_sha256, fsync_folder, to_json, write_json
 from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.distill.student_folder import student_in
 from kdnas.errors import UsageError
 from kdnas.progress import say, stage
 from kdnas.teacher import MODEL_TYPES, Teacher, resolve_teacher
@@ -106,9 +107,7 @@ def resolve_student(path: Path) -> tuple[Path, str]:
     Raises:
         UsageError: nothing that can be loaded is there.
     """
-    if (path / MANIFEST).is_file() and (path / "student").is_dir():
-        Artifact.load(path)
-        path = path / "student"
+    path = student_in(path)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (path / name).is_file():
             raise UsageError(

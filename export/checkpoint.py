@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdnas.artifact import MANIFEST
+from kdnas.distill.student_folder import student_in
 from kdnas.errors import UsageError
 from kdnas.teacher import load_tokenizer, resolve_teacher
 
@@ -76,9 +76,9 @@ def open_checkpoint(spec: str) -> Checkpoint:
         UsageError: not found, not of a supported kind, without safetensors or tokenizer, or with a head that is not
             exported.
     """
-    folder = Path(spec)
-    if (folder / MANIFEST).is_file() and (folder / "student").is_dir():
-        spec = str(folder / "student")
+    folder = student_in(Path(spec))
+    if folder != Path(spec):
+        spec = str(folder)
     try:
         found = resolve_teacher(spec)
     except UsageError as error:

@@ -21,10 +21,11 @@ from export.openvino_form import write_int8, write_openvino
 from export.parity import compare, require_bound, spread_over_lengths, torch_outputs
 from export.session import FORMS, SETTINGS, TASKS, load_engine, read_tokenizer, token_ids
 from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl, write_json
-from kdnas.corpus import Corpus, Sentences, TextOptions, build_corpus
+from kdnas.corpus import Corpus, TextOptions, build_corpus
 from kdnas.environment import default_threads
 from kdnas.errors import UsageError
 from kdnas.progress import stage
+from kdnas.sentences import Sentences
 from kdnas.teacher import resolve_teacher
 
 LOG = "forms.jsonl"

@@ -182,6 +182,16 @@ def load_engine(graph: Path, form: str, output: str, threads: int) -> Engine:
         raise UsageError(f"{graph}: cannot be loaded ({first}); export the model again") from error
 
 
+def openvino_settings(form: str, threads: int) -> dict[str, str]:
+    """How OpenVINO runs a form: one call at a time, as fast as it goes, in the form's own precision."""
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(threads),
+        "INFERENCE_PRECISION_HINT": "bf16" if form.endswith("-bf16") else "f32",
+    }
+
+
 def compile_openvino(graph: Any, form: str, output: str, threads: int) -> Engine:
     """A function (input_ids, attention_mask) -> the output named `output`.
 
@@ -193,13 +203,7 @@ def compile_openvino(graph: Any, form: str, output: str, threads: int) -> Engine
     """
     import openvino
 
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
-        "INFERENCE_NUM_THREADS": str(threads),
-        "INFERENCE_PRECISION_HINT": "bf16" if form.endswith("-bf16") else "f32",
-    }
-    compiled = openvino.Core().compile_model(graph, "CPU", settings)
+    compiled = openvino.Core().compile_model(graph, "CPU", openvino_settings(form, threads))
     names = [port.get_any_name() for port in compiled.inputs]
     place = [output in port.get_names() for port in compiled.outputs].index(True)
     # A request may serve one caller at a time: idle ones wait here, and there are never more than callers at once.

@@ -17,6 +17,7 @@ from typing import Any
 
 from kdnas.environment import host
 from kdnas.errors import KdnasError, UsageError
+from kdnas.unfinished import tell_unfinished
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -95,7 +96,8 @@ def build(
         KdnasError: no disk space, or another process builds the same artifact.
     """
     config, inputs = to_json(config), dict(inputs)
-    key = digest_of({"kind": kind, "config": config, "inputs": inputs})[:12]
+    settings = {"config": config, "inputs": inputs}
+    key = digest_of({"kind": kind, **settings})[:12]
     final = home / kind / f"{label}-{key}"
     if (final / MANIFEST).exists():
         return Artifact.load(final, kind)
@@ -107,7 +109,9 @@ def build(
             if (final / MANIFEST).exists():  # built while this process waited
                 return Artifact.load(final, kind)
             attempts = read_jsonl(partial / ATTEMPTS)
-            append_jsonl(partial / ATTEMPTS, {"started": now(), "pid": os.getpid()})
+            if not attempts:
+                tell_unfinished(partial, ATTEMPTS, settings)
+            append_jsonl(partial / ATTEMPTS, {"started": now(), "pid": os.getpid(), "settings": settings})
             start = time.monotonic()
             results = work(partial)
             (partial / ATTEMPTS).unlink()  # when and how often is in the manifest; content alone makes the digest
@@ -115,24 +119,24 @@ def build(
                 "schema": SCHEMA,
                 "kind": kind,
                 "key": key,
-                "config": config,
-                "inputs": inputs,
+                **settings,
                 "results": to_json(results),
                 "host": host(),
                 "finished": now(),
                 "attempts": len(attempts) + 1,
                 "seconds": round(time.monotonic() - start, 1),
-                "files": {
-                    str(file.relative_to(partial)): file_sha256(file)
-                    for file in sorted(partial.rglob("*"))
-                    if file.is_file() and file.name != MANIFEST
-                },
+                "files": file_hashes(partial),
             }
-            write_json(partial / MANIFEST, manifest)
-            os.rename(partial, final)
-            fsync_folder(final.parent)
+            publish(partial, final, manifest)
     final.with_name(final.name + ".lock").unlink(missing_ok=True)
     return Artifact(final, manifest)
+
+
+def publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest, which makes the working folder a finished artifact, and give it its name; durably."""
+    write_json(partial / MANIFEST, manifest)
+    os.rename(partial, final)
+    fsync_folder(final.parent)
 
 
 @contextmanager
@@ -210,6 +214,15 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder but for manifests, by its path in the folder."""
+    return {
+        str(file.relative_to(folder)): file_sha256(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
 
 
 def now() -> str:

@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +15,11 @@ from kdnas.artifact import Artifact, build, file_sha256
 from kdnas.docstrings import docstring_sentences, installed_packages
 from kdnas.errors import KdnasError, UsageError
 from kdnas.progress import stage
+from kdnas.sentences import Sentences
 from kdnas.teacher import Teacher
 
 BUILTIN = "builtin:pydocs"
+UNKNOWN_SHARE = 0.5  # of the tokens; English text has next to none
 SPLITS = ("train", "validation")
 COLUMNS = ("text", "topic", "group")
 
@@ -65,61 +66,6 @@ class TextOptions:
 
 
 @dataclass(frozen=True)
-class Sentences:
-    """One split: texts, topics and token ids (special tokens included) of N sentences."""
-
-    path: Path
-    split: str
-
-    @cached_property
-    def _table(self) -> Any:
-        import pyarrow.parquet as pq
-
-        return pq.read_table(self.path / f"{self.split}.parquet", memory_map=True)
-
-    @cached_property
-    def texts(self) -> list[str]:
-        return list(self._table["text"].to_pylist())
-
-    @cached_property
-    def topics(self) -> list[str]:
-        """Class label of each sentence, empty where the corpus has none."""
-        return list(self._table["topic"].to_pylist())
-
-    @cached_property
-    def tokens(self) -> np.ndarray:
-        """All token ids in a row, int32."""
-        return np.load(self.path / f"{self.split}.tokens.npy", mmap_mode="r")
-
-    @cached_property
-    def offsets(self) -> np.ndarray:
-        """Where each sentence starts in `tokens`, and the end of the last: (N + 1,) int64."""
-        return np.load(self.path / f"{self.split}.offsets.npy")
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each sentence, (N,)."""
-        return np.diff(self.offsets)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
-
-    def batch(self, indices: np.ndarray, pad_id: int, multiple: int = 8) -> tuple[np.ndarray, np.ndarray]:
-        """Padded ids and mask of some sentences, both (B, T) int64, T rounded up to `multiple`."""
-        rows = [self[int(index)] for index in indices]
-        width = -(-max(map(len, rows)) // multiple) * multiple
-        ids = np.full((len(rows), width), pad_id, dtype=np.int64)
-        mask = np.zeros((len(rows), width), dtype=np.int64)
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = row
-            mask[place, : len(row)] = 1
-        return ids, mask
-
-
-@dataclass(frozen=True)
 class Corpus:
     """A built corpus: its artifact and its two splits."""
 
@@ -137,34 +83,6 @@ class Corpus:
     @property
     def digest(self) -> str:
         return self.artifact.digest
-
-
-def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int, pool: int = 64) -> list[np.ndarray]:
-    """Batches of one epoch, each of at most `batch_tokens` padded tokens and of similar lengths.
-
-    The order depends on `seed` and `epoch` alone: shuffle, sort by length within pools of about `pool` batches, cut by
-    budget, shuffle the batches. Every sentence is in exactly one batch.
-
-    Args:
-        lengths: (N,) tokens of each sentence.
-
-    Returns:
-        Index arrays into the split, each (B,) int64.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
-    pool_size = max(1, int(pool * batch_tokens / max(1.0, float(lengths.mean())))) if len(lengths) else 1
-    batches: list[np.ndarray] = []
-    for start in range(0, len(order), pool_size):
-        chunk = order[start : start + pool_size]
-        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
-        first = 0
-        for place in range(1, len(chunk) + 1):
-            # Sorted, so the newest is the longest; widths are rounded up to multiples of 8, as in `Sentences.batch`.
-            if place == len(chunk) or (place + 1 - first) * (-(-int(lengths[chunk[place]]) // 8) * 8) > batch_tokens:
-                batches.append(chunk[first:place])
-                first = place
-    return [batches[place] for place in rng.permutation(len(batches))]
 
 
 def build_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher) -> Corpus:
@@ -217,7 +135,24 @@ def _work(path: Path, source: str, text: TextOptions, teacher: Teacher) -> dict[
         for name in SPLITS:
             results[f"{name}_sentences"] = len(splits[name])
             results[f"{name}_tokens"] = _write_split(path, name, splits[name], tokenizer, progress.advance)
+    results["unknown_share"] = unknown_share(path, tokenizer)
+    if results["unknown_share"] > UNKNOWN_SHARE:
+        raise UsageError(
+            f"corpus '{source}': {100 * results['unknown_share']:.0f} % of its tokens are unknown to the tokenizer of "
+            f"'{teacher.spec}', up to {100 * UNKNOWN_SHARE:.0f} % are allowed; take a tokenizer that knows its script"
+        )
     return results
+
+
+def unknown_share(path: Path, tokenizer: Any) -> float:
+    """Share of the training tokens, special ones left out, that stand for what the tokenizer does not know."""
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    names = ("[UNK]", "<unk>")
+    unknown = {number for name in names if (number := tokenizer.token_to_id(name)) is not None}
+    counts = np.bincount(np.load(path / "train.tokens.npy", mmap_mode="r"))
+    known = sum(int(count) for number, count in enumerate(counts) if number not in special | unknown)
+    missed = sum(int(counts[number]) for number in unknown if number < len(counts))
+    return round(missed / max(1, known + missed), 4)
 
 
 def _write_split(path: Path, name: str, rows: list[Row], tokenizer: Any, advance: Callable[[float], None]) -> int:

@@ -13,7 +13,7 @@ from evaluation.run import EvaluationOptions, run_evaluation
 from export.run import ExportOptions, run_export
 from kdnas.arch import Arch, SearchSpace
 from kdnas.artifact import Artifact, digest_of, disk_errors, write_json
-from kdnas.corpus import TextOptions, build_corpus
+from kdnas.corpus import Corpus, TextOptions, build_corpus
 from kdnas.distill.options import DistillOptions, RefineOptions
 from kdnas.distill.run import run_distill, run_refine
 from kdnas.environment import host_line
@@ -23,7 +23,7 @@ from kdnas.report import write_report
 from kdnas.search.options import SearchOptions
 from kdnas.search.run import read_latencies, run_search
 from kdnas.summary import summarise
-from kdnas.teacher import BUILTIN, resolve_teacher
+from kdnas.teacher import BUILTIN, Teacher, resolve_teacher
 from latency.protocol import LatencyOptions
 from latency.run import build_table
 from latency.speed import SpeedOptions, run_speed
@@ -31,10 +31,13 @@ from latency.speed import SpeedOptions, run_speed
 
 @dataclass
 class Run:
-    """The stages done so far, by name, in order."""
+    """What every stage reads, and the stages done so far, by name, in order."""
 
+    home: Path
+    teacher: Teacher
+    corpus: Corpus
+    started: float
     artifacts: dict[str, Artifact] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
 
     def stage(self, name: str, work: Callable[[], Artifact]) -> Artifact:
         """Do one stage, or take it as finished, and say which."""
@@ -91,38 +94,55 @@ def pipeline(
     say(f"host: {host_line()}")
     with disk_errors(home):
         home.mkdir(parents=True, exist_ok=True)
-    run = Run()
+    started = time.monotonic()
     sentences = build_corpus(home, corpus, text, checked)
-    run.artifacts["corpus"] = sentences.artifact
-    table = run.stage("latency-table", lambda: build_table(home, checked, sentences, latency))
+    run = Run(home, checked, sentences, started, {"corpus": sentences.artifact})
+    winner = choose_arch(run, cut, latency, search)
+    refined = train_student(run, winner, distill, refine)
+    exported = ship_student(run, refined, export, evaluation)
+    run.stage("speed", lambda: run_speed(home, checked, sentences, refined.path / "student", exported.path, speed))
+    publish(run)
+
+
+def choose_arch(run: Run, space: SearchSpace, latency: LatencyOptions, search: SearchOptions) -> Arch:
+    """The winner of a search over a space that the teacher can teach, with this host's latencies."""
+    table = run.stage("latency-table", lambda: build_table(run.home, run.teacher, run.corpus, latency))
     latencies, teacher_latency_ms = read_latencies(table)
     found = run.stage(
         "search",
         lambda: run_search(
-            home, checked, sentences, cut, latencies.__getitem__, teacher_latency_ms, table.digest, search
+            run.home, run.teacher, run.corpus, space,
+            latencies.__getitem__, teacher_latency_ms, table.digest, search,
         ),
-    )
-    winner = Arch.parse(found.results["winner"])
-    distilled = run.stage("distill", lambda: run_distill(home, checked, sentences, winner, distill))
-    refined = run.stage(
-        "refine",
-        lambda: run_refine(home, checked, sentences, distilled.path / "student", distilled.digest, refine),
-    )
+    )  # fmt: skip
+    return Arch.parse(found.results["winner"])
+
+
+def train_student(run: Run, arch: Arch, distill: DistillOptions, refine: RefineOptions) -> Artifact:
+    """The distilled and refined student."""
+    distilled = run.stage("distill", lambda: run_distill(run.home, run.teacher, run.corpus, arch, distill))
+    student = distilled.path / "student"
+    return run.stage("refine", lambda: run_refine(run.home, run.teacher, run.corpus, student, distilled.digest, refine))
+
+
+def ship_student(run: Run, refined: Artifact, export: ExportOptions, evaluation: EvaluationOptions) -> Artifact:
+    """The exported student; it is evaluated too, and the classifier that this makes is exported beside it."""
     student = refined.path / "student"
-    exported = run.stage("export", lambda: run_export(home, student, refined.digest, sentences, export))
+    exported = run.stage("export", lambda: run_export(run.home, student, refined.digest, run.corpus, export))
     judged = run.stage(
-        "evaluation", lambda: run_evaluation(home, checked, sentences, student, refined.digest, evaluation)
+        "evaluation",
+        lambda: run_evaluation(run.home, run.teacher, run.corpus, student, refined.digest, evaluation),
     )
     task = next((name for name in ("hap", "topic") if judged.results.get(name)), None)
     if task:
         folder = judged.path / "classifiers" / task
-        run.stage("classifier", lambda: run_export(home, folder, judged.digest, sentences, export))
-    run.stage("speed", lambda: run_speed(home, checked, sentences, student, exported.path, speed))
-    publish(home, run)
+        run.stage("classifier", lambda: run_export(run.home, folder, judged.digest, run.corpus, export))
+    return exported
 
 
-def publish(home: Path, run: Run) -> None:
-    """Write the report and put links to what a user takes home into `home/latest`."""
+def publish(run: Run) -> None:
+    """Write the report and put links to what a user takes home into `latest` of the run's home."""
+    home = run.home
     folder = home / "runs" / digest_of({name: artifact.digest for name, artifact in run.artifacts.items()})[:12]
     with disk_errors(home):
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,20 +2,19 @@
 
 import csv
 import json
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import ChainableUndefined, Environment, PackageLoader
 from plotly.offline import get_plotlyjs
 
 from kdnas import __version__, report_figures
-from kdnas.artifact import Artifact, disk_errors, read_jsonl
+from kdnas.artifact import Artifact, read_jsonl
 from kdnas.errors import UsageError
-from kdnas.report_numbers import FILTERS, milliseconds, ratio
+from kdnas.report_numbers import milliseconds, ratio
+from kdnas.report_page import require_file_name, write_page
 from kdnas.summary import summarise
 
 # Stage of the page, its artifact's kind, and the command that makes it.
@@ -77,27 +76,8 @@ def write_report(artifacts: dict[str, Artifact], out: Path) -> None:
     Raises:
         UsageError: `out` is a folder, or a file of an artifact is missing or unreadable.
     """
-    if out.is_dir():
-        raise UsageError(f"{out}: is a folder; give a file name, as in {out / 'report.html'}")
-    page = template().render(context(artifacts))
-    with disk_errors(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(out.name + ".tmp")
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, out)
-
-
-def template() -> Any:
-    """The page's template; a figure that is missing renders as "not measured", never as 0."""
-    environment = Environment(
-        loader=PackageLoader("kdnas", "."),
-        autoescape=True,
-        undefined=ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= FILTERS
-    return environment.get_template("report.html.jinja")
+    require_file_name(out, "report.html")
+    write_page(out, "kdnas", context(artifacts))
 
 
 def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:

@@ -1,59 +1,33 @@
-"""Figures of the report: rows in, plotly figures out.
-
-Colours are from Okabe and Ito's palette, which colour-blind readers can tell apart; backgrounds are transparent and the
-page sets the colour of text and grid, so that each figure reads in light and in dark.
-"""
+"""Figures of the report: rows in, plotly figures out, in the look of `kdnas.report_style`."""
 
 from collections.abc import Callable, Sequence
-from html import escape
 from itertools import accumulate
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from kdnas.report_style import (
+    BLUE,
+    DEPTH_COLOURS,
+    EPISODES,
+    GREEN,
+    GREY,
+    HALO,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    legend_entry,
+    mark_teacher,
+    size_axes,
+    style,
+    text,
+)
+
 Row = dict[str, Any]
 
-HALO = "#ffffff"  # the page paints this one in its own background
-GREY, SKY, BLUE, GREEN, ORANGE, PINK, RED = (
-    "#8a919c", "#56b4e9", "#0072b2", "#009e73", "#e69f00", "#cc79a7", "#d55e00",
-)  # fmt: skip
-DEPTH_COLOURS = (SKY, BLUE, GREEN, PINK, ORANGE)
-# Viridis without its ends, which vanish on black and on white.
-EPISODES = [[0, "#5a74c8"], [0.35, "#2a95a0"], [0.7, "#4cbb6c"], [1, "#e0b92e"]]
 WINNER = {"symbol": "star", "size": 18, "color": RED, "line": {"width": 1.5, "color": HALO}}
-TEACHER = {"symbol": "x", "size": 12, "color": GREY, "line": {"width": 1.5, "color": HALO}}
-FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
-
-
-def style(figure: go.Figure, height: int = 430) -> go.Figure:
-    """Give a figure the look of the page: transparent, legend on top, margins that fit a phone."""
-    figure.update_layout(
-        template="none",
-        height=height,
-        font={"family": FONT, "size": 13, "color": GREY},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 56, "r": 12, "t": 12, "b": 48},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
-        hoverlabel={"align": "left"},
-        hovermode="closest",
-        bargap=0.35,
-    )
-    axis = {
-        "gridcolor": "rgba(138,145,156,0.25)",
-        "zeroline": False,
-        "automargin": True,
-        "title": {"standoff": 10, "font": {"size": 13}},
-    }
-    figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis)
-    return figure
-
-
-def text(value: Any) -> str:
-    """Text for a hover box or label: plotly reads a few HTML tags, so what comes from files is escaped."""
-    return escape(str(value))
 
 
 def known(rows: Sequence[Row], *names: str) -> list[Row]:
@@ -104,11 +78,6 @@ def candidate_traces(rows: Sequence[Row], x: str, y: str) -> list[go.Scatter]:
             )
         )
     return traces
-
-
-def legend_entry(name: str, marker: Row, group: str = "") -> go.Scatter:
-    """A line of the legend without points of its own; clicking it hides what shares its group."""
-    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, legendgroup=group)
 
 
 def winner_trace(row: Row, x: str, y: str) -> go.Scatter:
@@ -201,26 +170,12 @@ def latency_scatter(table: Sequence[Row], results: Row, winner: str | None) -> g
         figure.add_trace(legend_entry(f"{depth} layers", {"size": 9, "color": colour}, str(depth)))
     for name, size, opacity in (("measured", 9, 1.0), ("predicted", 4, 0.7)):
         figure.add_trace(legend_entry(name, {"size": size, "color": GREY, "opacity": opacity}))
-    mark_teacher_and_winner(figure, table, results, winner)
-    style(figure, 500).update_layout(legend={"itemsizing": "trace"})
-    figure.update_xaxes(title_text="parameters, embeddings included (millions)")
-    figure.update_yaxes(title_text="latency, batch 1 (ms)", rangemode="tozero")
-    return figure
-
-
-def mark_teacher_and_winner(figure: go.Figure, table: Sequence[Row], results: Row, winner: str | None) -> None:
-    """Add the teacher as a cross and the winner as a star."""
-    if results.get("teacher_latency_ms") is not None and results.get("teacher_parameters_millions") is not None:
-        figure.add_scatter(
-            x=[results["teacher_parameters_millions"]],
-            y=[results["teacher_latency_ms"]],
-            mode="markers",
-            name="teacher",
-            marker=TEACHER,
-            hovertemplate="<b>teacher</b><br>%{x:.2f} M parameters<br>%{y:.3f} ms<extra></extra>",
-        )
+    mark_teacher(figure, results)
     for row in [row for row in table if row["arch"] == winner]:
         figure.add_trace(winner_trace(row, "parameters_millions", "latency_ms"))
+    style(figure, 500).update_layout(legend={"itemsizing": "trace"})
+    size_axes(figure)
+    return figure
 
 
 def smoothed(values: Sequence[float]) -> list[float]:

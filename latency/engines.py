@@ -1,6 +1,6 @@
 """What is timed: the very sessions that users get, for any architecture, with random weights.
 
-Compiled engines run graphs that `latency.graphs` rewrites from the exporter's own; the session is `export.session`'s.
+Compiled engines run graphs that `latency.rewriting` makes of the exporter's own; the session is `export.session`'s.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,8 @@ import numpy as np
 from kdnas.arch import Arch, SearchSpace
 from kdnas.environment import cpu_info, has_bf16
 from kdnas.errors import UsageError
-from latency.graphs import GraphTemplate, Sizes, WeightPool, pool_bytes
+from latency.openvino_graphs import GraphTemplate
+from latency.rewriting import PoolPart, Sizes, WeightPool, part_bytes, table_bytes
 
 # Engine to the packages whose versions its figures depend on.
 ENGINES = {
@@ -23,7 +24,10 @@ ENGINES = {
     "openvino-int8": ("openvino", "optimum", "nncf"),
     "onnxruntime-f32": ("onnxruntime", "optimum"),
     "onnxruntime-int8": ("onnxruntime", "optimum"),
+    "cuda-f32": ("torch", "transformers"),
+    "cuda-bf16": ("torch", "transformers"),
 }
+GRAPH_ENGINES = ("openvino", "onnxruntime")
 OUTPUT = "last_hidden_state"
 
 Call = Callable[..., Any]
@@ -46,22 +50,24 @@ def require_engine(engine: str) -> None:
     """Refuse what this host lacks.
 
     Raises:
-        UsageError: an unknown engine, or one that this CPU would only emulate.
+        UsageError: an unknown engine, or one that this host lacks or would only emulate.
     """
     if engine not in ENGINES:
         raise UsageError(f"engine '{engine}': allowed are {', '.join(ENGINES)}")
-    if engine.endswith("-bf16") and not has_bf16():
+    if engine.startswith("cuda"):
+        from latency.cuda import require_cuda
+
+        require_cuda(engine)
+    elif engine.endswith("-bf16") and not has_bf16():
         raise UsageError(
             f"engine '{engine}': this CPU ({cpu_info()[0]}) has neither AVX512-BF16 nor AMX, bf16 would be emulated; "
             f"take {engine.replace('bf16', 'f32')}"
         )
-    if engine.startswith("cuda"):
-        raise UsageError(f"engine '{engine}': no GPU is visible to PyTorch")
 
 
 def needs_graphs(engine: str) -> bool:
     """Whether an engine runs exported graphs."""
-    return not engine.startswith("pytorch")
+    return engine.startswith(GRAPH_ENGINES)
 
 
 def graph_form(engine: str) -> str:
@@ -83,6 +89,10 @@ def make_models(engine: str, config: Any, seed: int, threads: int, graphs: Path)
         return OpenvinoModels(engine, config, seed, threads, graphs)
     if engine.startswith("onnxruntime"):
         return OnnxruntimeModels(config, seed, threads, graphs)
+    if engine.startswith("cuda"):
+        from latency.cuda import CudaModels
+
+        return CudaModels(engine, config, seed)
     return PytorchModels(engine, config, seed, threads)
 
 
@@ -116,33 +126,32 @@ class OpenvinoModels:
     def __init__(self, engine: str, config: Any, seed: int, threads: int, graphs: Path) -> None:
         self._engine, self._config, self._threads = engine, config, threads
         self._templates = {folder.name: GraphTemplate(folder) for folder in activation_folders(graphs)}
-        self._students = WeightPool(weight_bytes(largest_student(), config), seed)
-        self._teacher_pool = WeightPool(weight_bytes(teacher_shape(config), config), seed + 1)
+        self._students, self._reference = make_pool(config, seed, 2).parts
 
     def student(self, arch: Arch) -> Call:
         return self._compile(arch, self._students)
 
     def teacher(self) -> Call:
-        return self._compile(teacher_shape(self._config), self._teacher_pool)
+        return self._compile(teacher_shape(self._config), self._reference)
 
     def sentence(self, length: int, seed: int) -> dict[str, Any]:
         return random_sentence(length, self._config, seed)
 
-    def _compile(self, arch: Arch, pool: WeightPool) -> Call:
+    def _compile(self, arch: Arch, part: PoolPart) -> Call:
         import openvino
 
         from export.session import compile_openvino
 
         sizes = Sizes(arch, self._config.vocab_size, self._config.max_position_embeddings)
-        xml = self._templates[arch.activation].write(sizes, pool)
-        model = openvino.Core().read_model(xml, openvino.Tensor(pool.bytes, shared_memory=True))
+        xml = self._templates[arch.activation].write(sizes, part)
+        model = openvino.Core().read_model(xml, openvino.Tensor(part.bytes, shared_memory=True))
         return compile_openvino(model, self._engine, OUTPUT, self._threads)
 
 
 class OnnxruntimeModels:
     """ONNX Runtime, likewise. Its sessions pack matrices into memory of their own and read only tables from the pool.
 
-    So one pool serves the teacher and all students.
+    So one part of it serves the teacher and all students.
     """
 
     def __init__(self, config: Any, seed: int, threads: int, graphs: Path) -> None:
@@ -150,14 +159,13 @@ class OnnxruntimeModels:
 
         self._config, self._threads = config, threads
         self._templates = {folder.name: OnnxTemplate(folder) for folder in activation_folders(graphs)}
-        archs = largest_student(), teacher_shape(config)
-        self._pool = WeightPool(max(weight_bytes(arch, config) for arch in archs), seed)
+        (self._part,) = make_pool(config, seed, 1).parts
 
     def student(self, arch: Arch) -> Call:
         from export.session import compile_onnxruntime
 
         sizes = Sizes(arch, self._config.vocab_size, self._config.max_position_embeddings)
-        graph, weights = self._templates[arch.activation].write(sizes, self._pool)
+        graph, weights = self._templates[arch.activation].write(sizes, self._part)
         return compile_onnxruntime(graph, OUTPUT, self._threads, weights)
 
     def teacher(self) -> Call:
@@ -178,9 +186,12 @@ def largest_student() -> Arch:
     return Arch(max(space.layers), 12, max(space.hidden), max(space.ffn))
 
 
-def weight_bytes(arch: Arch, config: Any) -> int:
-    """Bytes of the matrices and tables of an architecture in the teacher's family, in float32."""
-    return pool_bytes(arch, config.vocab_size, config.max_position_embeddings)
+def make_pool(config: Any, seed: int, models: int) -> WeightPool:
+    """A pool for students, and with 2 models the teacher in a part of its own."""
+    largest, teacher = largest_student(), teacher_shape(config)
+    parts = [part_bytes(largest), part_bytes(teacher)]
+    tables = table_bytes(max(largest.hidden, teacher.hidden), config.vocab_size, config.max_position_embeddings)
+    return WeightPool(parts if models == 2 else [max(parts)], tables, seed)
 
 
 def teacher_shape(config: Any) -> Arch:

@@ -1,4 +1,4 @@
-"""ONNX graphs of any architecture, rewritten from one small export just as `latency.graphs` rewrites OpenVINO's.
+"""ONNX graphs of any architecture, rewritten from one small export as `latency.rewriting` says.
 
 Here tensors go by names and their shapes are inferred anew, so that repeating the middle layer means to rename what it
 makes and reads. Matrices and tables stay outside of the graph, in the pool's buffer: a protobuf holds no more than 2 GB.
@@ -14,12 +14,23 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from latency.graphs import POOL_FROM_VALUES, TEMPLATE, TEMPLATE_SIZES, Sizes, WeightPool, _resized
+from latency.rewriting import (
+    FIRST,
+    LAST,
+    MIDDLE,
+    OUTSIDE,
+    POOL_FROM_VALUES,
+    TABLE_ROWS,
+    PoolPart,
+    Sizes,
+    block_of,
+    resized,
+    substitution,
+)
 
 LAYER_NAME = re.compile(
     r"(encoder[./]layer\.)(\d+)(?=[./])"
 )  # the module's name in nodes, the parameter's in initialisers
-FIRST, MIDDLE, LAST, OUTSIDE = 0, 1, 2, -1
 POOLED = (TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8)
 SHOWN_VALUES = 8
 
@@ -39,7 +50,7 @@ class OnnxTemplate:
         for inferred in (graph.node, graph.initializer, graph.value_info):
             del inferred[:]
 
-    def write(self, sizes: Sizes, pool: WeightPool) -> tuple[bytes, dict[str, np.ndarray]]:
+    def write(self, sizes: Sizes, pool: PoolPart) -> tuple[bytes, dict[str, np.ndarray]]:
         """The graph with these sizes, serialised, and its large weights by name: places in the pool's buffer.
 
         Graphs made from one pool may be used at the same time, unlike OpenVINO's: they only read it, from the same places.
@@ -47,11 +58,9 @@ class OnnxTemplate:
         Raises:
             ValueError: fewer than 3 layers.
         """
-        depth = sizes.arch.layers
-        if depth < TEMPLATE.layers:
-            raise ValueError(f"layers is {depth}; a graph is made of at least {TEMPLATE.layers}")
+        swap = substitution(sizes)
         pool.reset()
-        swap = dict(zip(TEMPLATE_SIZES.numbers, sizes.numbers, strict=True))
+        depth = sizes.arch.layers
         model = ModelProto()
         model.CopyFrom(self._frame)
         for value in (*model.graph.input, *model.graph.output):
@@ -123,17 +132,18 @@ def _resized_tensor(old: TensorProto, swap: Mapping[int, int]) -> TensorProto:
     """A small tensor with its new shape and values."""
     dims = list(old.dims)
     new = TensorProto(name=old.name, data_type=old.data_type, dims=[swap.get(dim, dim) for dim in dims])
-    new.raw_data = _resized(numpy_helper.to_array(old).ravel(), dims, _count(old, swap), swap).tobytes()
+    new.raw_data = resized(numpy_helper.to_array(old).ravel(), dims, _count(old, swap), swap).tobytes()
     return new
 
 
-def _outside(old: TensorProto, swap: Mapping[int, int], pool: WeightPool) -> tuple[TensorProto, np.ndarray]:
+def _outside(old: TensorProto, swap: Mapping[int, int], pool: PoolPart) -> tuple[TensorProto, np.ndarray]:
     """A large tensor with its new shape, left outside of the graph, and its random values."""
     dtype = numpy_helper.to_array(old).dtype
     new = TensorProto(data_type=old.data_type, dims=[swap.get(dim, dim) for dim in old.dims])
     new.data_location = TensorProto.EXTERNAL
     new.external_data.add(key="location", value="pool")
-    offset, size = pool.take(_count(old, swap) * dtype.itemsize)
+    take = pool.take_table if old.dims[0] in TABLE_ROWS else pool.take
+    offset, size = take(_count(old, swap) * dtype.itemsize)
     return new, pool.bytes[offset : offset + size].view(dtype).reshape(tuple(new.dims))
 
 
@@ -146,8 +156,7 @@ def _assign_blocks(graph: GraphProto) -> dict[str, int]:
     readers: dict[str, set[int]] = defaultdict(set)
     for node in reversed(graph.node):  # exported in topological order: readers come later
         found = LAYER_NAME.search(node.name)
-        above = {block for name in node.output for block in readers[name]}
-        block = int(found[2]) if found else MIDDLE if above == {MIDDLE} else OUTSIDE
+        block = block_of(found and found[2], {block for name in node.output for block in readers[name]})
         blocks |= dict.fromkeys(node.output, block)
         for name in node.input:
             readers[name].add(block)

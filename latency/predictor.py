@@ -131,13 +131,14 @@ def fit_correction(
         return lambda wanted: np.zeros(len(wanted))
     inputs = shape_features(archs)
     if kind == "gaussian-process":
-        model = _gaussian_process(inputs, log_residuals, relative_sd)
+        model = gaussian_process(inputs, log_residuals, relative_sd)
     else:
         model = _boosted_trees(inputs, log_residuals, relative_sd)
     return lambda wanted: np.asarray(model.predict(shape_features(wanted)))
 
 
-def _gaussian_process(inputs: np.ndarray, targets: np.ndarray, relative_sd: np.ndarray) -> Any:
+def gaussian_process(inputs: np.ndarray, targets: np.ndarray, relative_sd: np.ndarray) -> Any:
+    """A scikit-learn process fitted to targets (N,) at inputs (N, 7), whose noise is `relative_sd` (N,) and what it finds."""
     import warnings
 
     from sklearn.gaussian_process import GaussianProcessRegressor
@@ -190,9 +191,12 @@ def fit_predictor(archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.
         held_out = cross_validate(partial(fit_one, kind, lengths), archs, latencies, relative_sd)
         errors[kind] = 100 * (lengths.mean(held_out) / truth - 1)
     best = min(CORRECTIONS, key=lambda kind: float(np.mean(np.abs(errors[kind]))))
+    others: dict[str, FitFunction] = {
+        name: partial(fit_linear, features) for name, features in baseline_features(seq_len).items()
+    }
     baselines = {}
-    for name, features in baseline_features(seq_len).items():
-        held_out = cross_validate(partial(fit_linear, features), archs, truth[:, None], relative_sd)
+    for name, fit in {**others, "hat": fit_hat}.items():
+        held_out = cross_validate(fit, archs, truth[:, None], relative_sd)
         baselines[name] = error_summary(100 * (held_out[:, 0] / truth - 1))
     report = {
         "method": f"{FOLDS}-fold cross-validation over all measured architectures",
@@ -264,3 +268,28 @@ def fit_linear(
     weighted = matrix / scale * (weight[:, None] / latencies)
     coefficients = np.linalg.lstsq(weighted, weight, rcond=None)[0] / scale
     return lambda wanted: (features(wanted) @ coefficients)[:, None]
+
+
+def fit_hat(archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.ndarray) -> Predict:
+    """The latency predictor of HAT (arXiv 2005.14187): a perceptron of three layers, 400 wide, on the sizes.
+
+    Each size is divided by its largest, the latencies (N, 1) by their mean; all rows weigh the same.
+    """
+    import warnings
+
+    from sklearn.neural_network import MLPRegressor
+
+    def inputs(wanted: Sequence[Arch]) -> np.ndarray:
+        rows = [
+            [arch.layers / 12, arch.heads / 12, arch.hidden / 768, arch.ffn / 3072]
+            + [float(arch.activation == name) for name in ("gelu", "relu", "silu")]
+            for arch in wanted
+        ]
+        return np.array(rows)
+
+    scale = float(latencies.mean())
+    model = MLPRegressor(hidden_layer_sizes=(400, 400, 400), max_iter=150, batch_size=32, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # stopped by the number of epochs, as theirs
+        model.fit(inputs(archs), latencies[:, 0] / scale)
+    return lambda wanted: np.maximum(model.predict(inputs(wanted)) * scale, 1e-6)[:, None]

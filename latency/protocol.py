@@ -12,6 +12,7 @@ from kdnas.errors import UsageError
 
 SENTENCES = 10_000
 STRATA = 7
+RUNS = 3  # of the published protocol
 MINIMUM_ARCHITECTURES = 40
 HELD_OUT, HELD_OUT_SEED = 59, 230309639
 
@@ -21,14 +22,18 @@ class LatencyOptions:
     """How the latency table is measured.
 
     Args:
-        engine: what is timed: eager PyTorch, or an exported graph in the session that users get.
-        minutes: time budget of the command, measuring and fitting together; building the corpus is not counted.
+        protocol: fast measures a design of architectures at some lengths, within `minutes`, and predicts the others; paper
+            measures every architecture on every sentence, three times, which takes hundreds of hours: it says how many
+            before it starts.
+        engine: what is timed: eager PyTorch, or an exported graph in the session that users get, or PyTorch on a GPU.
+        minutes: time budget of the fast protocol, measuring and fitting together; building the corpus is not counted.
+        sentences: how many sentences of the corpus the latency is a mean over.
         threads: threads that one call may use; null takes min(4, physical cores).
         seed: seed of the sentences, the design, the order and the random weights.
         tolerance: a window is discarded when the reference moved by more than this share of its median while it ran, twice;
             what is less is cancelled by the references beside each sweep.
         peak_seconds: time for measuring what the host can do at most, in matrix products and memory reads; 0 leaves it out.
-        max_architectures: measure no more than this many, whatever the budget; null is no limit.
+        max_architectures: measure no more than this many, whatever the budget, and predict the others; null is no limit.
     """
 
     engine: Literal[
@@ -39,8 +44,12 @@ class LatencyOptions:
         "openvino-int8",
         "onnxruntime-f32",
         "onnxruntime-int8",
+        "cuda-f32",
+        "cuda-bf16",
     ] = "pytorch-f32"
+    protocol: Literal["fast", "paper"] = "fast"
     minutes: float = 10
+    sentences: int = SENTENCES
     threads: int | None = None
     seed: int = 0
     tolerance: float = 0.5
@@ -54,6 +63,8 @@ class LatencyOptions:
             raise UsageError(
                 f"minutes is {self.minutes:g}; allowed are 0.2 to {60 * 24 * 7} (a week), 10 is a good budget"
             )
+        if not 50 <= self.sentences <= SENTENCES:
+            raise UsageError(f"sentences is {self.sentences}; allowed are 50 to {SENTENCES}")
         cores = physical_cores()
         if self.threads is not None and not 1 <= self.threads <= cores:
             raise UsageError(f"threads is {self.threads}; this host has {cores} cores: allowed are 1 to {cores}")
@@ -109,7 +120,7 @@ class Lengths:
         return weighted_quantile(self.matrix @ latencies, self.counts, share)
 
 
-def sample_lengths(lengths: np.ndarray, seed: int, sentences: int = SENTENCES) -> np.ndarray:
+def sample_lengths(lengths: np.ndarray, seed: int, sentences: int) -> np.ndarray:
     """Lengths of `sentences` sentences drawn from `lengths` (N,); with replacement only where there are fewer."""
     rng = np.random.default_rng([seed, 1])
     return np.sort(rng.choice(np.asarray(lengths), sentences, replace=len(lengths) < sentences))

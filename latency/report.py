@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -10,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import ChainableUndefined, Environment, PackageLoader
 from plotly.offline import get_plotlyjs
 
 from kdnas import __version__
 from kdnas.arch import Arch, SearchSpace
-from kdnas.artifact import MANIFEST, Artifact, disk_errors
+from kdnas.artifact import MANIFEST, Artifact
 from kdnas.errors import UsageError
 from kdnas.progress import say
 from kdnas.report import hosts, stage_row
 from kdnas.report_numbers import FILTERS
+from kdnas.report_page import require_file_name, write_page
 from latency import report_figures
 from latency.protocol import Lengths, interpolation
 from latency.roofline import Peaks, bounds_ms, reached_shares
@@ -91,33 +90,14 @@ def write_latency_report(
     Raises:
         UsageError: `page` is a folder, the table is damaged, or a validation is of another table.
     """
-    if page.is_dir():
-        raise UsageError(f"{page}: is a folder; give a file name, as in {page / 'latency-report.html'}")
+    require_file_name(page, "latency-report.html")
     if table.manifest["kind"] != KIND:
         raise UsageError(f"{table.path}: a '{table.manifest['kind']}' artifact; a latency table is needed")
     for validation in validations:
         if not validates(validation, table):
             raise UsageError(f"{validation.path}: is no validation of {table.path}; give those that name it as input")
-    text = template().render(context(table, validations, others))
-    with disk_errors(page.parent):
-        page.parent.mkdir(parents=True, exist_ok=True)
-        temporary = page.with_name(page.name + ".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, page)
+    write_page(page, "latency", context(table, validations, others))
     return page
-
-
-def template() -> Any:
-    """The page's template; a figure that is missing renders as "not measured", never as 0."""
-    environment = Environment(
-        loader=PackageLoader("latency", "."),
-        autoescape=True,
-        undefined=ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= FILTERS
-    return environment.get_template("report.html.jinja")
 
 
 def look() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Figures of the latency table's page: rows in, plotly figures out, in the look of `kdnas.report_figures`."""
+"""Figures of the latency table's page: rows in, plotly figures out, in the look of `kdnas.report_style`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from kdnas.arch import SearchSpace
-from kdnas.report_figures import (
+from kdnas.report_style import (
     BLUE,
     DEPTH_COLOURS,
     EPISODES,
@@ -17,8 +17,9 @@ from kdnas.report_figures import (
     PINK,
     RED,
     SKY,
-    TEACHER,
     legend_entry,
+    mark_teacher,
+    size_axes,
     style,
     text,
 )
@@ -135,17 +136,8 @@ def ring(colour: str) -> dict[str, Any]:
 def size_scatter(rows: Sequence[Row], results: Mapping[str, Any]) -> go.Figure:
     """Latency against parameters, the teacher as a cross."""
     figure = depth_scatter(rows, [row.parameters_millions for row in rows], [row.latency_ms for row in rows], "")
-    if results.get("teacher_parameters_millions") is not None and results.get("teacher_latency_ms") is not None:
-        figure.add_scatter(
-            x=[results["teacher_parameters_millions"]],
-            y=[results["teacher_latency_ms"]],
-            mode="markers",
-            name="teacher",
-            marker=TEACHER,
-            hovertemplate="<b>teacher</b><br>%{x:.2f} M parameters<br>%{y:.3f} ms<extra></extra>",
-        )
-    figure.update_xaxes(title_text="parameters, embeddings included (millions)")
-    figure.update_yaxes(title_text="latency, batch 1 (ms)", rangemode="tozero")
+    mark_teacher(figure, results)
+    size_axes(figure)
     return figure
 
 

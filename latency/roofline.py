@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from export.session import openvino_settings
 from kdnas.arch import Arch
 from kdnas.errors import KdnasError, UsageError
 from latency.engines import require_engine
@@ -235,7 +236,7 @@ def openvino_chain(engine: str, threads: int, inner: int, outer: int) -> Callabl
 
 
 def compile_chain(engine: str, threads: int, inner: int, outer: int) -> Any:
-    """The compiled graph, with the settings of `export.session.compile_openvino`."""
+    """The compiled graph, with the settings of `export.session`."""
     import openvino
     from openvino import opset13 as ops
 
@@ -252,13 +253,8 @@ def compile_chain(engine: str, threads: int, inner: int, outer: int) -> Any:
             low, high = np.float32(0), np.float32(1)
             states = ops.fake_quantize(states, low, high, low, high, 256)
         states = ops.matmul(states, factor, False, True)
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
-        "INFERENCE_NUM_THREADS": str(threads),
-        "INFERENCE_PRECISION_HINT": "bf16" if engine.endswith("-bf16") else "f32",
-    }
-    return openvino.Core().compile_model(openvino.Model([states], [entry], "products"), "CPU", settings)
+    model = openvino.Model([states], [entry], "products")
+    return openvino.Core().compile_model(model, "CPU", openvino_settings(engine, threads))
 
 
 def executed_precisions(compiled: Any) -> set[str]:

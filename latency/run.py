@@ -7,22 +7,23 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from kdnas.arch import Arch, SearchSpace, arch_id
-from kdnas.artifact import Artifact, build, write_json
+from kdnas.arch import arch_id
+from kdnas.artifact import Artifact, build, read_jsonl, write_json
 from kdnas.corpus import Corpus, TextOptions, build_corpus
 from kdnas.environment import host
 from kdnas.progress import say
-from kdnas.teacher import Teacher, resolve_teacher
+from kdnas.teacher import Teacher, resolve_shape, resolve_tokenizer
 from latency.engines import ENGINES, require_engine
-from latency.measure import measure
-from latency.predictor import Fit, fit_predictor, shrink
-from latency.protocol import SENTENCES, LatencyOptions, Lengths, design, sample_lengths, stratify
+from latency.measure import measure, worker_setup
+from latency.paper import measure_all, table2_archs, table2_ratios
+from latency.predictor import fit_predictor
+from latency.protocol import RUNS, SENTENCES, LatencyOptions, Lengths, design, sample_lengths, stratify
+from latency.quiet import check_host, describe
 from latency.report import report_of
 from latency.roofline import peaks_of
+from latency.rows import published_shape, table_rows, teacher_results, write_gpu_columns
 from latency.samples import Measurements, gather
-from latency.table import COLUMNS, KIND, MEASURED, PREDICTED, Row, embedding_parameters, interval, read_rows, write_rows
+from latency.table import COLUMNS, KIND, Row, read_rows, write_rows
 from latency.validate import ValidationOptions, run_validation
 from latency.validate import summary as validation_summary
 
@@ -31,6 +32,7 @@ def latency_table(
     options: LatencyOptions,
     teacher: str = "builtin:minilm-l6",
     corpus: str = "builtin:pydocs",
+    tokenizer: str | None = None,
     text: TextOptions = TextOptions(),
     home: Path = Path("artifacts"),
     validate: bool = False,
@@ -40,15 +42,19 @@ def latency_table(
 
     Args:
         options: budget, threads and seed.
-        teacher: the reference model: `builtin:minilm-l6`, a folder, or a hub id.
+        teacher: the reference model: `builtin:minilm-l6`, a folder, a hub id; or `builtin:xlm-roberta-base`, the published
+            teacher's shape without weights.
         corpus: where sentence lengths come from: `builtin:pydocs`, a file, or a hub id.
+        tokenizer: whose tokens are counted: a folder with `tokenizer.json`, or a hub id; null takes the teacher's, and for a
+            shape that of `builtin:minilm-l6`.
         text: how the corpus is read.
         home: root of artifacts.
         validate: measure 59 architectures that no table is fitted to, sentence by sentence, and state the error bound.
         validation: how much of that is measured.
     """
-    resolved = resolve_teacher(teacher)
-    built = build_corpus(home, corpus, text, resolved)
+    require_engine(options.engine)
+    resolved = resolve_shape(teacher)
+    built = build_corpus(home, corpus, text, resolve_tokenizer(tokenizer, resolved))
     artifact = build_table(home, resolved, built, options)
     say(summary(artifact))
     if validate:
@@ -78,52 +84,96 @@ def build_table(home: Path, teacher: Teacher, corpus: Corpus, options: LatencyOp
         "columns": COLUMNS,
         "options": replace(options, threads=options.resolved_threads),
         # Figures of different hosts or versions never mix, nor does one go on where another stopped.
-        "host": {key: record[key] for key in ("cpu", "physical_cores", "flags")},
+        "host": {key: record[key] for key in ("cpu", "physical_cores", "flags")} | _gpu(options.engine),
         "versions": {name: record["versions"].get(name) for name in ENGINES[options.engine]},
     }
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest}
     return build(home, KIND, teacher.label, config, inputs, lambda path: _work(path, teacher, corpus, options))
 
 
+def _gpu(engine: str) -> dict[str, Any]:
+    """The GPU that an engine runs on."""
+    if not engine.startswith("cuda"):
+        return {}
+    from latency.cuda import device_record
+
+    return device_record()
+
+
 def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions) -> dict[str, Any]:
     started = time.monotonic()
-    lengths = stratify(sample_lengths(corpus.train.lengths, options.seed))
-    write_json(path / "lengths.json", _lengths_record(lengths))
-    order = [str(arch) for arch in design(options.seed)][: options.max_architectures]
+    sample = sample_lengths(corpus.train.lengths, options.seed, options.sentences)
+    strata = stratify(sample)
+    setup = worker_setup(path, teacher, strata, options)
+    check = check_host(path / "check.jsonl", setup, strata)
     roofline = _roofline(path / "roofline.json", options)
-    samples = measure(path / "samples.jsonl", teacher, lengths, order, options, started)
-    measured_at = time.monotonic()
+    if options.protocol == "paper":
+        lengths = stratify(sample, len(sample))
+        measurements, spent = measure_all(path, setup, sample, lengths, options)
+    else:
+        lengths = strata
+        measurements, spent = _measure_design(path / "samples.jsonl", setup, lengths, teacher, options, started)
+    write_json(path / "lengths.json", _lengths_record(lengths))
+    fitting = time.monotonic()
+    fit = fit_predictor(measurements.archs, measurements.latencies, measurements.relative_sd, lengths)
+    rows = table_rows(measurements, fit, lengths, teacher)
+    write_rows(path / "table.csv", rows)
+    if options.engine.startswith("cuda") and options.protocol == "fast":
+        write_gpu_columns(path / "gpu.csv", read_jsonl(path / "samples.jsonl"), measurements, fit, lengths)
+    minutes = (spent + time.monotonic() - fitting) / 60
+    return {
+        "engine": options.engine,
+        "protocol": options.protocol,
+        "threads": options.resolved_threads,
+        "sentences": options.sentences,
+        "mean_length": round(float(lengths.mean(lengths.strata)), 2),
+        "reference_level_ms": round(measurements.level_ms, 4),
+        **teacher_results(measurements, lengths, teacher),
+        "measured": len(measurements.archs),
+        "predicted": len(rows) - len(measurements.archs),
+        "windows_discarded": measurements.discarded,
+        "windows_readmitted": measurements.readmitted,
+        "held_out": fit.report,
+        "check": check,
+        "roofline": roofline,
+        "minutes": round(minutes, 2),
+        **_cost(rows, minutes),
+    }
+
+
+def _measure_design(
+    log: Path, setup: dict[str, Any], lengths: Lengths, teacher: Teacher, options: LatencyOptions, started: float
+) -> tuple[Measurements, float]:
+    """The fast protocol; the measurements, and the seconds that they took."""
+    order = design_for(teacher, options)
+    samples = measure(log, setup, lengths, order, options, started)
     measurements = gather(samples, order, lengths, options.minimum)
     if measurements.readmitted:
         say(
             f"latency-table: this host is noisy: {measurements.discarded} windows were discarded, and "
             f"{measurements.readmitted} had to be taken back; quieten the host or give more minutes"
         )
-    fit = fit_predictor(measurements.archs, measurements.latencies, measurements.relative_sd, lengths)
-    rows = table_rows(measurements, fit, lengths, teacher)
-    write_rows(path / "table.csv", rows)
-    spent = sum(float(sample["seconds"]) for sample in samples) + time.monotonic() - measured_at
-    return {
-        "engine": options.engine,
-        "threads": options.resolved_threads,
-        "sentences": SENTENCES,
-        "mean_length": round(float(lengths.mean(lengths.strata)), 2),
-        "reference_level_ms": round(measurements.level_ms, 4),
-        **_teacher_results(measurements, lengths, teacher),
-        "measured": len(measurements.archs),
-        "predicted": len(rows) - len(measurements.archs),
-        "windows_discarded": measurements.discarded,
-        "windows_readmitted": measurements.readmitted,
-        "processes": len({sample["process"] for sample in samples}),
-        "held_out": fit.report,
-        "roofline": roofline,
-        "minutes": round(spent / 60, 2),
-    }
+    return measurements, sum(float(sample["seconds"]) for sample in samples)
+
+
+def design_for(teacher: Teacher, options: LatencyOptions) -> list[str]:
+    """The design, cut at `max_architectures`; with the published teacher's shape, its Table 2 comes first."""
+    order = [str(arch) for arch in design(options.seed)]
+    if published_shape(teacher):
+        first = [name for name in map(str, table2_archs()) if name in order]
+        order = [*first, *(name for name in order if name not in first)]
+    return order[: options.max_architectures]
+
+
+def _cost(rows: Sequence[Row], minutes: float) -> dict[str, float]:
+    """Hours that the published protocol takes here for the whole space, its calls alone, and how much cheaper this was."""
+    hours = sum(row.latency_ms for row in rows) / 1000 * SENTENCES * RUNS / 3600
+    return {"exhaustive_hours": round(hours, 1), "times_cheaper": round(60 * hours / minutes, 1)}
 
 
 def _roofline(path: Path, options: LatencyOptions) -> dict[str, Any] | None:
-    """What the host can do at most, measured once a table, before its models are; None where that was not wanted."""
-    if not options.peak_seconds:
+    """What the host can do at most, measured before its models are; None on a GPU, and where that was not wanted."""
+    if not options.peak_seconds or options.engine.startswith("cuda"):
         return None
     if not path.exists():
         write_json(path, asdict(peaks_of(options.engine, options.resolved_threads, options.peak_seconds)))
@@ -142,68 +192,6 @@ def _lengths_record(lengths: Lengths) -> dict[str, Any]:
     }
 
 
-def _teacher_results(measurements: Measurements, lengths: Lengths, teacher: Teacher) -> dict[str, float]:
-    """What the manifest states of the teacher, each key `teacher_...`."""
-    shape = teacher.config
-    arch = Arch(teacher.layers, shape["num_attention_heads"], teacher.hidden, shape["intermediate_size"])
-    mean, p50, p90, p99 = _figures(measurements.teacher.latencies, lengths)
-    return {
-        "teacher_latency_ms": round(mean, 4),
-        "teacher_p50_ms": round(p50, 4),
-        "teacher_p90_ms": round(p90, 4),
-        "teacher_p99_ms": round(p99, 4),
-        "teacher_relative_sd": round(measurements.teacher.relative_sd, 5),
-        "teacher_parameters_millions": round(
-            (embedding_parameters(shape, teacher.hidden) + arch.layer_parameters) / 1e6, 3
-        ),
-    }
-
-
-def _figures(latencies: np.ndarray, lengths: Lengths) -> tuple[float, float, float, float]:
-    """Mean, p50, p90 and p99 in ms over the sentences, of latencies (K,) at the measured lengths."""
-    p50, p90, p99 = (lengths.quantile(latencies, share) for share in (0.5, 0.9, 0.99))
-    return float(lengths.mean(latencies)), p50, p90, p99
-
-
-def table_rows(measurements: Measurements, fit: Fit, lengths: Lengths, teacher: Teacher) -> list[Row]:
-    """All 2400 rows: what was measured, joined with what the others say of it; the rest as predicted."""
-    archs = list(SearchSpace())
-    latencies = fit.predict(archs)  # (2400, K)
-    relative_sd = np.full(len(archs), fit.relative_sd)
-    sweeps = np.zeros(len(archs), dtype=np.int64)
-    measured = [arch_id(arch) for arch in measurements.archs]
-    joined = shrink(measurements.latencies, measurements.relative_sd, fit.errors_pct)
-    latencies[measured], relative_sd[measured] = joined
-    sweeps[measured] = measurements.sweeps
-    teacher_ms = float(lengths.mean(measurements.teacher.latencies))
-    seq_len = round(float(lengths.mean(lengths.strata)))
-    known = set(measured)
-    rows = []
-    for place, arch in enumerate(archs):
-        mean, p50, p90, p99 = _figures(latencies[place], lengths)
-        low_ms, high_ms = interval(mean, float(relative_sd[place]))
-        rows.append(
-            Row(
-                id=place,
-                **asdict(arch),
-                parameters_millions=(arch.layer_parameters + embedding_parameters(teacher.config, arch.hidden)) / 1e6,
-                layer_parameters_millions=arch.layer_parameters / 1e6,
-                gflops=arch.flops(seq_len) / 1e9,
-                latency_ms=mean,
-                low_ms=low_ms,
-                high_ms=high_ms,
-                p50_ms=p50,
-                p90_ms=p90,
-                p99_ms=p99,
-                teacher_ratio=mean / teacher_ms,
-                relative_sd=float(relative_sd[place]),
-                source=MEASURED if place in known else PREDICTED,
-                samples=int(sweeps[place]),
-            )
-        )
-    return rows
-
-
 def summary(artifact: Artifact) -> str:
     """The table in some lines of text: the teacher, the fastest and the slowest, the error."""
     results = artifact.results
@@ -219,8 +207,24 @@ def summary(artifact: Artifact) -> str:
         f"held-out error: median {held_out['median_abs_pct']} %, p90 {held_out['p90_abs_pct']} %, "
         f"largest {held_out['max_abs_pct']} %; medians of others: "
         + ", ".join(f"{name} {error['median_abs_pct']} %" for name, error in held_out["baselines"].items()),
+        describe(results["check"]),
+        f"all 2400 by the exhaustive protocol: {results['exhaustive_hours']:,.0f} hours; this took "
+        f"{results['times_cheaper']:,.0f} times less",
+        *table2_lines(artifact),
     ]
     return "\n".join(lines)
+
+
+def table2_lines(artifact: Artifact) -> list[str]:
+    """Table 2 of the paper beside this table, where the teacher has the published shape: latency over the teacher's."""
+    if not artifact.results["published_teacher"]:
+        return []
+    rows = read_rows(artifact.path / "table.csv")
+    lines = ["Table 2 of arXiv 2303.09639, latency as a share of the teacher's:      here   paper"]
+    for name, (arch, ratio) in table2_ratios().items():
+        row = rows[arch_id(arch)]
+        lines.append(f"  {name:12} {arch!s:24} {row.source:10} {row.teacher_ratio:20.3f} {ratio:7.3f}")
+    return lines
 
 
 def _lines(title: str, rows: Sequence[Row]) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from export.session import FORMS, Session, read_settings
 from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl
 from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.distill.student_folder import student_in
 from kdnas.environment import default_threads
 from kdnas.errors import UsageError
 from kdnas.progress import stage
@@ -75,10 +76,9 @@ def speed(
         text: how the corpus is read.
         home: root of artifacts.
     """
-    folder = student / "student" if (student / "student").is_dir() else student
     found = resolve_teacher(teacher)
     built = build_corpus(home, corpus, text, found)
-    print(run_speed(home, found, built, folder, exported, options).path)
+    print(run_speed(home, found, built, student_in(student), exported, options).path)
 
 
 def run_speed(

@@ -1,4 +1,4 @@
-"""Export the templates that `latency.graphs` rewrites: one tiny model of the teacher's family for each activation.
+"""Export the templates that `latency.rewriting` is about: one tiny model of the teacher's family for each activation.
 
 Run as `python -m latency.template TEACHER FORM FOLDER`, in a process of its own: the exporters' memory and threads must
 not stay with the one that measures.
@@ -15,7 +15,7 @@ import numpy as np
 
 from kdnas.arch import Activation
 from kdnas.errors import KdnasError
-from latency.graphs import TEMPLATE, TEMPLATE_POSITIONS, TEMPLATE_VOCABULARY
+from latency.rewriting import TEMPLATE, TEMPLATE_POSITIONS, TEMPLATE_VOCABULARY
 
 CALIBRATION_LENGTHS = range(8, 48, 2)
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,6 +1,7 @@
 """Models that cost nothing to initialise, and the clock around their forward pass."""
 
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,13 +123,15 @@ def window(
     model: Callable[..., object],
     inputs: Sequence[Sentence],
     reference: Callable[[], float],
+    rng: random.Random,
     window_ms: float = WINDOW_MS,
 ) -> tuple[list[list[float]], list[float]]:
     """Time a model in rounds: one sweep over all inputs between two reference windows, so that what slows the host for
     longer than a round, slows both alike, and a burst hits no length alone.
 
     The first sweep pays for what is done once per length and does not count. Then as many rounds follow as the window holds,
-    within `ROUNDS`.
+    within `ROUNDS`, each in a random order of the inputs, as users meet them: engines keep what they prepared for a length,
+    and the length before decides what of it is still in the caches.
 
     Returns:
         (R, K) milliseconds of the sweeps, and (R + 1) of the reference around them.
@@ -139,8 +142,10 @@ def window(
         references = [reference()]
         spent_ms = 0.0
         while len(rounds) < ROUNDS[0] or (spent_ms < window_ms and len(rounds) < ROUNDS[1]):
-            sweep_ms(model, inputs[:1])  # its weights come back into the caches
-            rounds.append(sweep_ms(model, inputs))
+            order = rng.sample(range(len(inputs)), len(inputs))
+            sweep_ms(model, [inputs[order[-1]]])  # its weights come back into the caches
+            times = dict(zip(order, sweep_ms(model, [inputs[place] for place in order]), strict=True))
+            rounds.append([times[place] for place in range(len(inputs))])
             references.append(reference())
             spent_ms += sum(rounds[-1])
         return rounds, references
@@ -154,7 +159,7 @@ def reference_window(model: Callable[..., object], item: Sentence) -> float:
 
 def exhaustive(
     model: Callable[..., object], sentences: Sequence[Sentence], reference: Callable[[], float], tolerance: float
-) -> tuple[list[float], int]:
+) -> tuple[list[float], float, int]:
     """Time every sentence once, in chunks between reference windows; a chunk in which the reference moved is repeated.
 
     Args:
@@ -164,9 +169,10 @@ def exhaustive(
         tolerance: largest movement of the reference over a chunk, as a share.
 
     Returns:
-        (S,) latencies in reference windows, and how many chunks were repeated.
+        (S,) latencies in reference windows, the median reference window in ms, and how many chunks were repeated.
     """
     values: list[float] = []
+    levels: list[float] = []
     again = 0
     with quiet():  # once: collecting garbage takes longer than a chunk
         sweep_ms(model, list({id(item): item for item in sentences}.values()))  # the first run of a length is slow
@@ -183,4 +189,5 @@ def exhaustive(
                 before = after
             again += len(tries) - 1
             values += min(tries)[1]
-    return values, again
+            levels.append(level)
+    return values, statistics.median(levels), again

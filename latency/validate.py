@@ -1,7 +1,6 @@
 """The bound: architectures that were never fitted, measured sentence by sentence, against what the table says of them."""
 
 import csv
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.arch import Arch, SearchSpace
-from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl
+from kdnas.arch import Arch
+from kdnas.artifact import Artifact, build
 from kdnas.corpus import Corpus
-from kdnas.errors import KdnasError, UsageError
-from kdnas.progress import say, stage
+from kdnas.errors import UsageError
 from kdnas.teacher import Teacher
-from latency.measure import ATTEMPTS, Worker, WorkerError, worker_setup
-from latency.protocol import SENTENCES, LatencyOptions, held_out, sample_lengths, stratify
+from latency.exhaustive import Passes, measure_passes, runs_of
+from latency.measure import worker_setup
+from latency.protocol import RUNS, SENTENCES, LatencyOptions, held_out, sample_lengths, stratify
 from latency.table import KIND as TABLE
 from latency.table import LatencyTable
 
 KIND = "latency-validation"
 LOG = "validation.jsonl"
-RUNS = 3  # of the published protocol
 PASSES = 2 * RUNS  # twice, to see how well the protocol repeats itself
 
 
@@ -31,7 +29,7 @@ class ValidationOptions:
     """How a table is validated.
 
     Args:
-        sentences: of the 10,000 whose lengths the table is about, evenly spread over them; fewer take less time.
+        sentences: of those whose lengths the table is about, evenly spread over them; fewer take less time.
         tolerance: a chunk is measured again when the reference moved by more than this share while it ran.
     """
 
@@ -89,18 +87,21 @@ def _work(
     options: LatencyOptions,
     validation: ValidationOptions,
 ) -> dict[str, Any]:
-    everything = sample_lengths(corpus.train.lengths, options.seed)
+    everything = sample_lengths(corpus.train.lengths, options.seed, options.sentences)
     lengths = evenly(everything, validation.sentences)
     setup = worker_setup(folder, teacher, stratify(everything), options)
-    rows = _measure(folder / LOG, setup, lengths, validation, options.seed)
+    names = [str(arch) for arch in held_out()]
+    passes = Passes(names, lengths, PASSES, validation.tolerance, options.seed)
+    rows = measure_passes(folder / LOG, "latency-validation", setup, passes)
     finished = LatencyTable.load(table.path)
     level = float(table.results["reference_level_ms"])
     archs = held_out()
-    first, second = ([_truth(rows, arch, half) for arch in archs] for half in (1, 0))
-    whole = [_truth(rows, arch, None) for arch in archs]
-    truth = np.array([values.mean() for values in whole]) * level
+    runs = np.stack([runs_of(rows, name) for name in names])  # (59, PASSES, S), in reference windows
+    whole = np.median(runs, axis=1)
+    first, second = (np.median(runs[:, half::2], axis=1).mean(axis=1) for half in (0, 1))
+    truth = whole.mean(axis=1) * level
     predicted = np.array([finished.latency_ms(arch) for arch in archs])
-    repeats = np.array([a.mean() / b.mean() - 1 for a, b in zip(first, second, strict=True)])
+    repeats = first / second - 1
     errors = predicted / truth - 1
     _write_csv(folder / "validation.csv", archs, truth, predicted, errors, repeats)
     return {
@@ -113,9 +114,10 @@ def _work(
         "kendall_tau": kendall_tau(predicted, truth),
         "repeatability_pct": _percent(np.abs(repeats).max()),
         "repeatability_median_pct": _percent(np.median(np.abs(repeats))),
-        "repeatability_tau": kendall_tau([a.mean() for a in first], [b.mean() for b in second]),
+        "repeatability_tau": kendall_tau(first, second),
         "sampling_error_pct": _percent(max(sampling_error(values, lengths, everything) for values in whole)),
-        **cost(finished, float(table.results["minutes"])),
+        **{key: table.results[key] for key in ("exhaustive_hours", "times_cheaper")},
+        "table_minutes": table.results["minutes"],
     }
 
 
@@ -124,46 +126,6 @@ def evenly(lengths: np.ndarray, sentences: int) -> np.ndarray:
     ordered = np.sort(lengths)
     places = ((np.arange(sentences) + 0.5) * len(ordered) / sentences).astype(int)
     return np.asarray(np.random.default_rng(0).permutation(ordered[places]))
-
-
-def _measure(
-    log: Path, setup: dict[str, Any], lengths: np.ndarray, validation: ValidationOptions, seed: int
-) -> list[dict[str, Any]]:
-    """All passes, on from where an interrupted run stopped."""
-    rows: list[dict[str, Any]] = list(read_jsonl(log))
-    names = [str(arch) for arch in held_out()]
-    failures = 0
-    with stage("latency-validation", PASSES * len(names), len(rows)) as progress:
-        while len(rows) < PASSES * len(names):
-            number = next(n for n in range(PASSES) if sum(row["pass"] == n for row in rows) < len(names))
-            done = {row["arch"] for row in rows if row["pass"] == number}
-            order = [str(name) for name in np.random.default_rng([seed, 4, number]).permutation(names)]
-            finished = len(rows)
-            try:
-                with Worker(setup) as worker:
-                    worker.start()
-                    for name in (name for name in order if name not in done):
-                        start = time.monotonic()
-                        request = {"arch": name, "sentences": lengths.tolist(), "tolerance": validation.tolerance}
-                        row = {"pass": number, **worker.ask(request), "seconds": round(time.monotonic() - start, 3)}
-                        append_jsonl(log, row)
-                        rows.append(row)
-                        progress.update(len(rows), f"pass {number + 1} of {PASSES}")
-            except WorkerError as error:
-                failures = failures + 1 if len(rows) == finished else 1
-                if failures == ATTEMPTS:
-                    raise KdnasError(
-                        f"latency-validation: the measuring process died {ATTEMPTS} times: {error}. "
-                        "What was measured is kept; the same command goes on from there"
-                    ) from error
-                say(f"latency-validation: the measuring process died ({error}); a new one goes on")
-    return rows
-
-
-def _truth(rows: Sequence[dict[str, Any]], arch: Arch, half: int | None) -> np.ndarray:
-    """Latency of each sentence in reference windows, (S,): the median of its runs in odd, even or all passes."""
-    runs = [row["in_references"] for row in rows if row["arch"] == str(arch) and half in (None, (row["pass"] + 1) % 2)]
-    return np.asarray(np.median(np.array(runs), axis=0))
 
 
 def sampling_error(values: np.ndarray, lengths: np.ndarray, everything: np.ndarray) -> float:
@@ -184,17 +146,6 @@ def kendall_tau(left: Sequence[float] | np.ndarray, right: Sequence[float] | np.
     from scipy.stats import kendalltau
 
     return round(float(kendalltau(left, right).statistic), 4)
-
-
-def cost(table: LatencyTable, minutes: float) -> dict[str, float]:
-    """Hours that the published protocol would take for the whole space on this host, and how much cheaper the table was."""
-    hours = sum(row.latency_ms for row in table.rows) / 1000 * SENTENCES * RUNS / 3600
-    assert len(table.rows) == len(SearchSpace())
-    return {
-        "exhaustive_hours": round(hours, 1),
-        "table_minutes": minutes,
-        "times_cheaper": round(60 * hours / minutes, 1),
-    }
 
 
 def _percent(share: float) -> float:

@@ -8,6 +8,7 @@ Run as `python -m latency.worker`. The first line is the setup, `{"engine", "tea
 
 import json
 import os
+import random
 import signal
 import sys
 from functools import partial
@@ -47,6 +48,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     reference = partial(reference_window, teacher, inputs[len(inputs) // 2])
     for _ in range(FIRST_WINDOWS):
         reference()
+    rng = random.Random(seed)
     answer(answers, {"ready": True})
     for line in iter(requests.readline, ""):
         request = json.loads(line)
@@ -55,13 +57,19 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         if "sentences" in request:
             items = {length: models.sentence(length, seed) for length in set(request["sentences"])}
             sentences = [items[length] for length in request["sentences"]]
-            values, again = exhaustive(model, sentences, reference, request["tolerance"])
-            answer(answers, {"arch": name, "in_references": rounded(values, 5), "again": again})
+            values, level, again = exhaustive(model, sentences, reference, request["tolerance"])
+            row = {"in_references": rounded(values, 5), "reference_ms": round(level, 4), "again": again}
         else:
-            times, references = window(model, inputs, reference)
+            times, references = window(model, inputs, reference, rng)
             row = {"times_ms": [rounded(sweep, 4) for sweep in times], "references_ms": rounded(references, 4)}
-            answer(answers, {"arch": name, **row})
+            row |= {name: rounded(values, 4) for name, values in columns(models, model, inputs).items()}
+        answer(answers, {"arch": name, **row})
         del model
+
+
+def columns(models: Any, model: Any, inputs: list[Any]) -> dict[str, list[float]]:
+    """What an engine measures beside the wall time of its calls: of a GPU, `graph_ms` and `device_ms`."""
+    return dict(models.columns(model, inputs)) if hasattr(models, "columns") else {}
 
 
 def rounded(values: list[float], digits: int) -> list[float]:

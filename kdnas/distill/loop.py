@@ -16,12 +16,12 @@ from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
 
 from kdnas.artifact import append_jsonl
-from kdnas.corpus import Sentences, token_batches
 from kdnas.distill.checkpoint import Position, rewind_history, save_checkpoint
 from kdnas.distill.options import LoopOptions
 from kdnas.environment import has_bf16, physical_cores
 from kdnas.errors import KdnasError, Terminated
 from kdnas.progress import stage
+from kdnas.sentences import Sentences, token_batches
 
 BETAS = (0.9, 0.98)
 CLIP_NORM = 1.0
@@ -188,34 +188,28 @@ def train(
         KdnasError: the loss is no longer finite.
     """
     accelerator = make_accelerator(options.precision)
-    history = folder / "history.jsonl"
-    validated = {row["step"] for row in rewind_history(history, position.step) if row["kind"] == "validation"}
-    interval = max(1, -(-steps // options.validations))
+    log = _Log(folder / "history.jsonl", position, steps, options)
     batches = _batches_from(sentences, options, position)
     saver = _Saver(folder, objective, optimizer, options.checkpoint_seconds)
     with stage(title, steps, position.step) as progress:
         try:
-            while True:
-                step = position.step
-                if step not in validated and (step % interval == 0 or step == steps):
-                    append_jsonl(history, {"kind": "validation", "step": step, "tokens": position.tokens, **validate()})
-                    validated.add(step)
-                if step >= steps:
-                    break
+            log.validate_when_due(position, validate)
+            while position.step < steps:
                 start = time.perf_counter()
                 epoch, place, indices = next(batches)
                 batch = to_tensors(sentences, indices, pad_id, accelerator.device)
-                lr = options.peak_lr * lr_share(step, steps, options.warmup_share)
+                lr = options.peak_lr * lr_share(position.step, steps, options.warmup_share)
                 losses = backward(objective, accelerator, batch)
                 saver.whole = False  # until the position is advanced too, weights and position disagree
                 update(optimizer, lr)
                 position.advance(epoch, place + 1, int(sentences.lengths[indices].sum()), time.perf_counter() - start)
-                if position.step % options.log_every == 0 or position.step == steps:
+                if log.loss_is_due(position.step):
                     loss = _finite(losses, position.step)
-                    append_jsonl(history, {"kind": "train", "loss": loss, "lr": lr, **position.row()})
+                    log.write_loss(position, loss, lr)
                     progress.update(position.step, f"loss {loss:.4f}")
                 saver.whole = True
                 saver.save_when_due(position)
+                log.validate_when_due(position, validate)
         except (KeyboardInterrupt, Terminated):
             saver.save(position)
             raise
@@ -241,6 +235,30 @@ def _finite(losses: Tensor, step: int) -> float:
     if not np.isfinite(loss):
         raise KdnasError(f"the loss is {loss} at step {step}: training diverged; run again with a lower --peak_lr")
     return loss
+
+
+class _Log:
+    """The rows of history.jsonl: losses every so many steps, validations at even distances; both at the last step too."""
+
+    def __init__(self, file: Path, position: Position, steps: int, options: LoopOptions) -> None:
+        self._file, self._steps, self._every = file, steps, options.log_every
+        self._interval = max(1, -(-steps // options.validations))
+        kept = rewind_history(file, position.step)
+        self._validated = {row["step"] for row in kept if row["kind"] == "validation"}
+
+    def loss_is_due(self, step: int) -> bool:
+        return step % self._every == 0 or step == self._steps
+
+    def write_loss(self, position: Position, loss: float, lr: float) -> None:
+        append_jsonl(self._file, {"kind": "train", "loss": loss, "lr": lr, **position.row()})
+
+    def validate_when_due(self, position: Position, validate: Callable[[], dict[str, Any]]) -> None:
+        """Validate unless this step was validated already, before an interruption."""
+        step = position.step
+        if step not in self._validated and (step % self._interval == 0 or step == self._steps):
+            row = {"kind": "validation", "step": step, "tokens": position.tokens, **validate()}
+            append_jsonl(self._file, row)
+            self._validated.add(step)
 
 
 class _Saver:

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.arch import Arch
-from kdnas.artifact import MANIFEST, Artifact, build, digest_of, file_sha256
+from kdnas.artifact import Artifact, build
 from kdnas.corpus import Corpus, TextOptions, build_corpus
 from kdnas.distill.mapping import require_no_deeper
 from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
+from kdnas.distill.student_folder import find_student
 from kdnas.errors import UsageError
 from kdnas.teacher import Teacher, load_config, resolve_teacher
 
-STAGES = ("distill", "refine")
 # Float32 weights and two moments, in the two checkpoints that are kept and the one being written; then the student.
 COPIES_ON_DISK = 3 * 3 + 1
 
@@ -99,27 +99,6 @@ def run_refine(
         work,
         _needed_bytes(arch, teacher),
     )
-
-
-def find_student(path: Path) -> tuple[Path, str]:
-    """Folder and digest of a student, given its artifact's folder, the `student` folder in it, or any model folder.
-
-    Raises:
-        UsageError: no student there.
-    """
-    for root in (path, path.parent):
-        if (root / MANIFEST).is_file() and (root == path or path.name == "student"):
-            artifact = Artifact.load(root)
-            if artifact.manifest["kind"] not in STAGES:
-                raise UsageError(
-                    f"student '{path}': a '{artifact.manifest['kind']}' artifact; give a distilled student"
-                )
-            return root / "student", artifact.digest
-    files = [path / "config.json", path / "model.safetensors"]
-    missing = [str(file) for file in files if not file.is_file()]
-    if missing:
-        raise UsageError(f"student '{path}': {missing[0]} is missing; give the folder that `kdnas distill` printed")
-    return path, digest_of([file_sha256(file) for file in files])
 
 
 def _deciding(options: LoopOptions) -> dict[str, Any]:

@@ -3,12 +3,16 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel
-
-from kdnas.artifact import fsync_folder
+from kdnas.artifact import MANIFEST, Artifact, digest_of, file_sha256, fsync_folder
+from kdnas.errors import UsageError
 from kdnas.teacher import Teacher
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+STAGES = ("distill", "refine")  # those whose artifact holds a student
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -47,8 +51,40 @@ tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
 """
 
 
+def student_in(path: Path) -> Path:
+    """The Hugging Face folder of a student: `student/` of the finished artifact at `path`, any other path as it stands.
+
+    Raises:
+        UsageError: the artifact is damaged or of a newer schema.
+    """
+    if (path / MANIFEST).is_file() and (path / "student").is_dir():
+        Artifact.load(path)
+        return path / "student"
+    return path
+
+
+def find_student(path: Path) -> tuple[Path, str]:
+    """Folder and digest of a student, given its artifact's folder, the `student` folder in it, or any model folder.
+
+    Raises:
+        UsageError: no student there.
+    """
+    folder = student_in(path)
+    root = folder.parent if folder.name == "student" else folder
+    if (root / MANIFEST).is_file():
+        artifact = Artifact.load(root)
+        if artifact.manifest["kind"] not in STAGES:
+            raise UsageError(f"student '{path}': a '{artifact.manifest['kind']}' artifact; give a distilled student")
+        return folder, artifact.digest
+    files = [folder / "config.json", folder / "model.safetensors"]
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise UsageError(f"student '{path}': {missing[0]} is missing; give the folder that `kdnas distill` printed")
+    return folder, digest_of([file_sha256(file) for file in files])
+
+
 def save_student(
-    folder: Path, student: PreTrainedModel, teacher: Teacher, corpus: str, results: dict[str, Any]
+    folder: Path, student: "PreTrainedModel", teacher: Teacher, corpus: str, results: dict[str, Any]
 ) -> None:
     """Write config, weights, the teacher's tokenizer files and a card; the folder appears whole or not at all.
 

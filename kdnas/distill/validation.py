@@ -7,11 +7,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from kdnas.corpus import Sentences, token_batches
 from kdnas.distill.anchored import AnchoredRelationObjective
 from kdnas.distill.hidden_state import HiddenStateObjective
 from kdnas.distill.loop import Batch, to_tensors
 from kdnas.distill.relation import RELATIONS, RelationObjective
+from kdnas.sentences import Sentences, token_batches
 
 
 def sample_batches(sentences: Sentences, limit: int, batch_tokens: int, pad_id: int, device: Any) -> list[Batch]:

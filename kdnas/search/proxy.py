@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from kdnas.arch import Arch, SearchSpace
 from kdnas.artifact import require_space
-from kdnas.corpus import Corpus, token_batches
+from kdnas.corpus import Corpus
 from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, student_states, teacher_layer_variance
 from kdnas.distill.loop import (
     Batch,
@@ -29,6 +29,7 @@ from kdnas.distill.projection import fit_projections
 from kdnas.progress import say, stage
 from kdnas.search.options import ProxyOptions
 from kdnas.search.teacher_states import VARIANCE_TOKENS, CachedStates, Subset, cache_bytes
+from kdnas.sentences import token_batches
 from kdnas.student import student_from_teacher
 from kdnas.teacher import Teacher, load_encoder
 

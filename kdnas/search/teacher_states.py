@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kdnas.artifact import write_json
-from kdnas.corpus import Sentences, token_batches
 from kdnas.distill.hidden_state import TeacherStates
 from kdnas.distill.loop import to_tensors
+from kdnas.sentences import Sentences, token_batches
 
 BATCH_TOKENS = 4096  # of the teacher's passes; they need no gradients, so more fit than in training
 SAVED_EVERY = 16  # batches between two marks that an interrupted computation goes on from

@@ -9,8 +9,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdnas.corpus import Corpus, Row, TextOptions, build_corpus, read_rows, split_rows, token_batches, unique_rows
+from kdnas.corpus import Corpus, Row, TextOptions, build_corpus, read_rows, split_rows, unique_rows
 from kdnas.errors import KdnasError, UsageError
+from kdnas.sentences import token_batches
 from kdnas.teacher import Teacher, load_tokenizer
 
 SENTENCES = [f"This is sentence number {n} of the test corpus." for n in range(300)]
@@ -180,3 +181,15 @@ def test_real_english_sentences(shared_data: Path, tmp_path: Path, tiny_teacher:
     assert corpus.artifact.results["sentences"] == 5000
     assert {"digitalgov", "tatoeba"} <= set(corpus.train.topics)
     assert 0.07 < len(corpus.validation) / 5000 < 0.13
+
+
+def test_a_tokenizer_without_the_script_is_refused(tmp_path: Path, teacher: Teacher) -> None:
+    words = ["ሰላም", "ለዓለም", "እንዴት", "ነህ", "ደህና", "ነኝ", "አመሰግናለሁ", "ቡና"]
+    file = tmp_path / "amharic.txt"
+    file.write_text("\n".join(" ".join(words[(n // 8**k) % 8] for k in range(4)) for n in range(300)))
+    with pytest.raises(UsageError, match=r"100 % of its tokens are unknown to the tokenizer of 'builtin:minilm-l6'"):
+        build_corpus(tmp_path, str(file), TextOptions(), teacher)
+
+
+def test_english_is_known(tmp_path: Path, corpus_file: Path, teacher: Teacher) -> None:
+    assert build_corpus(tmp_path, str(corpus_file), TextOptions(), teacher).artifact.results["unknown_share"] < 0.01

@@ -21,7 +21,8 @@ from kdnas.artifact import Artifact, file_sha256, read_jsonl
 from kdnas.corpus import Corpus
 from kdnas.distill.checkpoint import FOLDER, save_checkpoint
 from kdnas.distill.options import DistillOptions, RefineOptions
-from kdnas.distill.run import find_student, run_distill, run_refine
+from kdnas.distill.run import run_distill, run_refine
+from kdnas.distill.student_folder import find_student
 from kdnas.errors import Terminated, UsageError
 from kdnas.teacher import Teacher
 

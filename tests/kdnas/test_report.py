@@ -6,72 +6,21 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kdnas.artifact import Artifact
 from kdnas.errors import UsageError
 from kdnas.report import STAGES, load_run, report, write_report
-from kdnas.report_figures import latency_scatter, search_rewards, search_scatter, smoothed, speed_bars
-from kdnas.report_numbers import arch_name, count, milliseconds, minutes, num, percent, plain, ratio, sci
 
+from ..page_fixture import HOSTILE, Page, assert_fetches_nothing, browse, changed, drawn_chart
 from .report_fixture import WINNER, fake_run, write_listing
 
 SECTIONS = ("next", "search", "latency", "training", "evaluation", "speed", "export", "host")
 CHARTS = (
     "search_scatter", "search_rewards", "latency", "distill", "refine", "layers", "speed_latency", "speed_ratio"
 )  # fmt: skip
-VOID = {"meta", "br", "link", "img", "input", "hr"}
-HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"
-
-
-class Page(HTMLParser):
-    """Reads a page strictly: every element is closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.text_of: dict[str, str] = {}
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.section = ""
-        self.data: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag == "section":
-            self.section = dict(attrs)["id"] or ""
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"</{tag}> closes another element"
-        if tag == "section":
-            self.section = ""
-
-    def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] not in ("script", "style"):
-            self.text_of[self.section] = self.text_of.get(self.section, "") + data
-            self.data.append(data)
-
-    @property
-    def words(self) -> str:
-        """Visible text, white space made single."""
-        return " ".join("".join(self.data).split())
-
-    def within(self, section: str) -> str:
-        """Visible text of one section."""
-        return " ".join(self.text_of[section].split())
-
-    def figures(self, text: str) -> dict[str, Any]:
-        """Figures by name, as the browser parses them."""
-        found = re.findall(r'class="figure" data-target="chart-(\w+)">(.*?)</script>', text, re.S)
-        return {name: json.loads(figure) for name, figure in found}
 
 
 @pytest.fixture(scope="module")
@@ -80,28 +29,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     return fake_run(tmp_path_factory.mktemp("run"), hap=True)
 
 
-def render(artifacts: dict[str, Artifact], folder: Path) -> tuple[str, Page]:
-    """The page's source and its reading."""
+def render(artifacts: dict[str, Artifact], folder: Path) -> Page:
+    """The page's reading."""
     out = folder / "page.html"
     write_report(artifacts, out)
-    text = out.read_text(encoding="utf-8")
-    return text, Page(text)
-
-
-def changed(artifact: Artifact, **results: Any) -> Artifact:
-    """The artifact with other results."""
-    return replace(artifact, manifest={**artifact.manifest, "results": {**artifact.results, **results}})
+    return Page(out.read_text(encoding="utf-8"))
 
 
 def test_whole_page(run: dict[str, Artifact], tmp_path: Path) -> None:
-    text, page = render(run, tmp_path)
+    page = render(run, tmp_path)
     assert [attributes["id"] for tag, attributes in page.tags if tag == "section"] == list(SECTIONS)
-    figures = page.figures(text)
+    figures = page.figures
     assert sorted(figures) == sorted(CHARTS)
     captions = [tag for tag, _ in page.tags if tag == "figcaption"]
     assert len(captions) == len(CHARTS)
     assert "not measured" not in page.words
-    assert text.count("Plotly.react(") == 1
+    assert page.source.count("Plotly.react(") == 1
     for name, figure in figures.items():
         axes = [axis for key, axis in figure["layout"].items() if re.fullmatch(r"[xy]axis\d*", key)]
         titles = " ".join(axis.get("title", {}).get("text", "") for axis in axes)
@@ -111,7 +54,7 @@ def test_whole_page(run: dict[str, Artifact], tmp_path: Path) -> None:
 
 
 def test_figures_are_those_of_the_artifacts(run: dict[str, Artifact], tmp_path: Path) -> None:
-    text, page = render(run, tmp_path)
+    page = render(run, tmp_path)
     header = page.text_of[""]
     for shown in (WINNER.name, "23.0×", "21.4× to 25.1×", "98.3\xa0%", "100.2\xa0%", "77.1\xa0%", "18.3\xa0MB"):
         assert shown in header
@@ -120,7 +63,7 @@ def test_figures_are_those_of_the_artifacts(run: dict[str, Artifact], tmp_path: 
     assert "this table2.3 %5.7 %" in page.within("latency")
     assert "2.4e-06" in page.within("export")
     assert len(re.findall(WINNER.name, page.within("search"))) == 2  # the text and the Pareto table
-    figures = page.figures(text)
+    figures = page.figures
     marks = [point for trace in figures["latency"]["data"] for point in trace.get("customdata", [])]
     assert len([mark for mark in marks if mark[1] in ("measured", "predicted")]) == 2400
     candidates = [trace for trace in figures["search_scatter"]["data"] if "coloraxis" in trace.get("marker", {})]
@@ -131,7 +74,7 @@ def test_figures_are_those_of_the_artifacts(run: dict[str, Artifact], tmp_path: 
 
 
 def test_how_it_was_run(run: dict[str, Artifact], tmp_path: Path) -> None:
-    _, page = render(run, tmp_path)
+    page = render(run, tmp_path)
     words = page.within("host")
     assert re.findall(r"(\w+) resumed", words) == ["distill", "A"]  # the fixture interrupts the distillation once
     host = run["search"].manifest["host"]
@@ -145,22 +88,22 @@ def test_how_it_was_run(run: dict[str, Artifact], tmp_path: Path) -> None:
 
 def test_stages_of_two_hosts_are_told_apart(run: dict[str, Artifact], tmp_path: Path) -> None:
     elsewhere = run["speed"].manifest | {"host": {**run["speed"].manifest["host"], "cpu": "Another CPU"}}
-    _, page = render({**run, "speed": replace(run["speed"], manifest=elsewhere)}, tmp_path)
+    page = render({**run, "speed": replace(run["speed"], manifest=elsewhere)}, tmp_path)
     assert "Another CPU" in page.within("host")
     assert run["search"].manifest["host"]["cpu"] in page.within("host")
 
 
 def test_commits_of_one_host_are_listed_once(run: dict[str, Artifact], tmp_path: Path) -> None:
     other = run["speed"].manifest | {"host": {**run["speed"].manifest["host"], "commit": "abcdef123456+"}}
-    _, page = render({**run, "speed": replace(run["speed"], manifest=other)}, tmp_path)
+    page = render({**run, "speed": replace(run["speed"], manifest=other)}, tmp_path)
     words = page.within("host")
     assert words.count("instruction sets") == 1
     assert "abcdef123456+ with local changes (speed)" in words
 
 
 def test_relations_are_drawn_where_there_is_no_explained_variance(run: dict[str, Artifact], tmp_path: Path) -> None:
-    text, page = render(run, tmp_path)
-    figures = page.figures(text)
+    page = render(run, tmp_path)
+    figures = page.figures
     assert figures["distill"]["layout"]["yaxis2"]["title"]["text"] == "explained variance"
     assert figures["refine"]["layout"]["yaxis2"]["title"]["text"] == "validation loss"
     names = [trace["name"] for trace in figures["refine"]["data"]]
@@ -169,54 +112,41 @@ def test_relations_are_drawn_where_there_is_no_explained_variance(run: dict[str,
 
 
 def test_explained_variance_comes_from_the_last_stage_that_has_it(run: dict[str, Artifact], tmp_path: Path) -> None:
-    _, page = render({name: run[name] for name in ("distill", "refine")}, tmp_path)
+    page = render({name: run[name] for name in ("distill", "refine")}, tmp_path)
     assert "explained variance77.4\xa0%of the teacher's hidden states" in page.text_of[""]
-    _, page = render(run, tmp_path)
+    page = render(run, tmp_path)
     assert "explained variance77.1\xa0%of the teacher's last hidden states" in page.text_of[""]
 
 
 def test_forms_go_from_the_teacher_to_the_fastest(run: dict[str, Artifact], tmp_path: Path) -> None:
     rows = run["speed"].results["rows"]
     mixed = [rows[4], rows[1], rows[0], rows[3], rows[2]]
-    text, page = render({**run, "speed": changed(run["speed"], rows=mixed)}, tmp_path)
-    bars = page.figures(text)["speed_ratio"]["data"][0]
+    page = render({**run, "speed": changed(run["speed"], rows=mixed)}, tmp_path)
+    bars = page.figures["speed_ratio"]["data"][0]
     assert bars["x"] == [row["speedup"] for row in rows]
     assert "openvino-int8 is 20.7× as fast as the teacher (19.8× to 21.9×)" in page.within("speed")
 
 
 def test_nothing_is_fetched(run: dict[str, Artifact], tmp_path: Path) -> None:
-    text, page = render(run, tmp_path)
-    for tag, attributes in page.tags:
-        for name in ("src", "href", "srcset", "action", "poster", "data"):
-            value = attributes.get(name) or ""
-            allowed = (
-                value == "" or value.startswith("#") or (tag == "a" and value.startswith("https://arxiv.org/abs/"))
-            )
-            assert allowed, f"<{tag} {name}={value}>"
-    style = re.findall(r"<style>(.*?)</style>", text, re.S)
-    assert len(style) == 1
-    assert "url(" not in style[0]
-    assert "@import" not in style[0]
-    policy = [row["content"] for tag, row in page.tags if tag == "meta" and "http-equiv" in row]
-    assert policy[0] is not None
-    assert policy[0].startswith("default-src 'none'")
+    page = render(run, tmp_path)
+    assert_fetches_nothing(page, links="https://arxiv.org/abs/")
 
 
 def test_next_commands_have_the_real_paths(run: dict[str, Artifact], tmp_path: Path) -> None:
-    _, page = render(run, tmp_path)
+    page = render(run, tmp_path)
     words = page.within("next")
     assert f"kdnas export --model {run['evaluation'].path}/classifiers/hap" in words
     assert f"kdnas serve --model {run['export'].path}" in words
     assert f"AutoModel.from_pretrained('{run['refine'].path}/student')" in words
     odd = replace(run["export"], path=Path("my models/export"))
-    _, page = render({**run, "classifier": odd}, tmp_path)
+    page = render({**run, "classifier": odd}, tmp_path)
     assert "kdnas filter --model 'my models/export' --input docs.jsonl --output filtered" in page.within("next")
     assert "--label" not in page.within("next")
 
 
 def test_a_topic_filter_names_its_label(run: dict[str, Artifact], tmp_path: Path) -> None:
     without = changed(run["evaluation"], hap=None, hap_note="no HAP set was given")
-    _, page = render({**run, "evaluation": without}, tmp_path)
+    page = render({**run, "evaluation": without}, tmp_path)
     assert "/classifiers/topic" in page.within("next")
     assert "--output filtered --label numpy" in page.within("next")
     assert "HAP: no HAP set was given" in page.within("evaluation")
@@ -226,13 +156,13 @@ def test_a_topic_filter_names_its_label(run: dict[str, Artifact], tmp_path: Path
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_missing_stage_says_what_makes_it(run: dict[str, Artifact], tmp_path: Path, stage: str) -> None:
-    _, page = render({name: artifact for name, artifact in run.items() if name != stage}, tmp_path)
+    page = render({name: artifact for name, artifact in run.items() if name != stage}, tmp_path)
     assert page.words.count("Not in this run.") == 1
     assert f"Not in this run. {STAGES[stage]} makes" in page.words
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:
-    _, page = render({}, tmp_path)
+    page = render({}, tmp_path)
     assert page.words.count("Not in this run.") == len(STAGES)
     assert "No student yet" in page.words
     assert "kdnas pipeline" in page.within("next")
@@ -249,23 +179,23 @@ def test_null_is_not_measured_never_zero(run: dict[str, Artifact], tmp_path: Pat
         "search": changed(run["search"], winner_reward=None, pareto=[]),
         "latency-table": changed(run["latency-table"], teacher_latency_ms=None, held_out={}),
     }
-    text, page = render(blank, tmp_path)
+    page = render(blank, tmp_path)
     assert page.within("speed").count("not measured") == 2 * len(rows)
     assert "and not measured of the teacher's ten nearest" in page.within("evaluation")
     assert "at not measured tokens/s" in page.within("training")
     for zero in (" 0.000", " 0.0 ", "None", "nan", "Undefined", "null"):
         assert zero not in page.words
-    assert "NaN" not in "".join(re.findall(r'class="figure"[^>]*>(.*?)</script>', text, re.S))
+    assert "NaN" not in "".join(re.findall(r'class="figure"[^>]*>(.*?)</script>', page.source, re.S))
 
 
 def test_hostile_text_stays_text(run: dict[str, Artifact], tmp_path: Path) -> None:
-    clean, page = render(run, tmp_path)
-    text, attacked = render(hostile(run, tmp_path), tmp_path)
+    page = render(run, tmp_path)
+    attacked = render(hostile(run, tmp_path), tmp_path)
     assert [tag for tag, _ in attacked.tags].count("script") == [tag for tag, _ in page.tags].count("script")
     assert "img" not in [tag for tag, _ in attacked.tags]
-    assert HOSTILE not in text
+    assert HOSTILE not in attacked.source
     assert "document.title='owned'" in attacked.words  # still there, as text
-    assert len(attacked.figures(text)) == len(page.figures(clean))
+    assert len(attacked.figures) == len(page.figures)
 
 
 def hostile(run: dict[str, Artifact], folder: Path) -> dict[str, Artifact]:
@@ -290,7 +220,7 @@ def hostile(run: dict[str, Artifact], folder: Path) -> dict[str, Artifact]:
 
 def test_architectures_stored_as_fields(run: dict[str, Artifact], tmp_path: Path) -> None:
     fields = {"layers": 4, "heads": 12, "hidden": 384, "ffn": 1024, "activation": "gelu"}
-    _, page = render({"refine": changed(run["refine"], arch=fields)}, tmp_path)
+    page = render({"refine": changed(run["refine"], arch=fields)}, tmp_path)
     assert WINNER.name in page.words
 
 
@@ -361,94 +291,12 @@ def test_the_installed_command_answers_bad_input_without_traceback(tmp_path: Pat
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize(
-    ("shown", "expected"),
-    [
-        (num(0.87412, "ms"), "0.874\xa0ms"),
-        (num(6.541), "6.54"),
-        (num(64.98), "65.0"),
-        (num(0.99962), "1.00"),
-        (num(9.999), "10.0"),
-        (num(100.0), "100"),
-        (num(0.1), "0.100"),
-        (num(999.7), "1\u202f000"),
-        (num(12345.6), "12\u202f346"),
-        (num(0), "0"),
-        (num(-2.5), "-2.50"),
-        (num(None, "ms"), "not measured"),
-        (num(float("nan")), "not measured"),
-        (milliseconds(1.5), "1.50\xa0ms"),
-        (count(2400), "2\u202f400"),
-        (percent(0.98312), "98.3\xa0%"),
-        (ratio(8.3412), "8.34×"),
-        (ratio(22.998), "23.0×"),
-        (ratio(9.999), "10.0×"),
-        (sci(2.4e-6), "2.4e-06"),
-        (minutes(90), "1.5\xa0min"),
-        (minutes(3.14), "3.1\xa0s"),
-        (minutes(None), "not measured"),
-        (plain(["a", "b"]), "2"),
-        (plain(None), "not measured"),
-        (arch_name("4,12,384,1024,gelu"), "L4-H12-D384-F1024-gelu"),
-        (arch_name("something else"), "something else"),
-    ],
-)
-def test_numbers(shown: str, expected: str) -> None:
-    assert shown == expected
-
-
-def test_search_figures_by_hand() -> None:
-    def row(number: int, loss: float | None, took: float, reward: float | None, explored: bool) -> dict[str, Any]:
-        values = {"loss": loss, "latency_ms": took, "reward": reward, "explored": explored}
-        return {"number": number, "episode": number, "arch": f"a{number}", **values}
-
-    journal = [row(0, 0.5, 2.0, 0.3, True), row(1, 0.4, 3.0, 0.2, False), row(2, None, 1.0, None, True)]
-    results = {"winner": "a1", "pareto": [journal[1], journal[0]]}
-    scatter = search_scatter(journal, results)
-    traces = {trace.name: trace for trace in scatter.data if trace.name}
-    assert list(traces["Pareto front"].x) == [2.0, 3.0]  # fastest first, whatever the artifact's order
-    assert list(traces["winner"].x) == [3.0]
-    points = [trace for trace in scatter.data if trace.customdata is not None and trace.name != "winner"]
-    assert [(list(trace.x), trace.marker.symbol) for trace in points] == [([2.0], "circle"), ([3.0], "diamond")]
-    best = next(trace for trace in search_rewards(journal, results).data if trace.name == "best so far")
-    assert list(best.y) == [0.3, 0.3]
-
-
-def test_empty_logs_still_draw() -> None:
-    assert search_scatter([], {"winner": None, "pareto": None}).data
-    assert search_rewards([], {}).data
-    assert speed_bars([], "p50_ms", "p50_ms", "p90_ms", "latency (ms)", milliseconds).layout.height
-    assert latency_scatter([], {}, None).data
-
-
-def test_smoothing_keeps_a_constant_and_averages_neighbours() -> None:
-    assert smoothed([2.0] * 200) == [2.0] * 200
-    assert smoothed([0.0, 3.0, 0.0]) == [1.5, 1.0, 1.5]
-    assert smoothed([]) == []
-
-
-def browse(page: Path, folder: Path) -> tuple[str, list[str]]:
-    """The document after loading, and what the console said."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on PATH (Debian: apt install chromium): the page is not drawn in this run")
-    switches = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-        "--disable-sync", "--no-first-run", f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=10000",
-        "--enable-logging=stderr", "--window-size=1400,1000", "--dump-dom",
-    ]  # fmt: skip
-    done = subprocess.run([browser, *switches, page.as_uri()], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-
-
 def test_a_browser_draws_every_chart(run: dict[str, Artifact], tmp_path: Path) -> None:
     write_report(run, tmp_path / "page.html")
     document, console = browse(tmp_path / "page.html", tmp_path)
     assert console == []
     for name in CHARTS:
-        part = document.partition(f'id="chart-{name}"')[2].partition("<figcaption>")[0]
-        assert "main-svg" in part, f"{name} was not drawn"
+        part = drawn_chart(document, name)
         assert part.count('<path class="point"') + part.count('class="js-line"') + part.count('class="point"') > 0
 
 

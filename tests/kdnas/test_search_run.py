@@ -183,35 +183,28 @@ def rows_of(path: Path) -> list[dict[str, object]]:
     return [{**json.loads(line), "seconds": 0} for line in path.read_text().splitlines()]
 
 
-def test_killed_search_resumes_and_equals_the_uninterrupted(
-    tiny_teacher: Teacher, corpus: Corpus, corpus_file: Path, home: Path, tmp_path: Path
-) -> None:
-    """The command, killed with -9 after its first candidate, then typed again."""
-    artifact = table(home, list(SearchSpace()))
-    command = [sys.executable, "-m", "kdnas.cli", "search", "--table", artifact.path, "--home", home]
-    command += [
-        "--teacher",
-        tiny_teacher.path,
-        "--corpus",
-        corpus_file,
-        "--text.topic",
-        "topic",
-        "--text.group",
-        "group",
-    ]
-    command += [
-        "--text.seq_len",
-        "64",
-        "--text.validation_share",
-        "0.2",
-        "--space.hidden",
-        "[288]",
-        "--space.ffn",
-        "[384]",
-    ]
+KILLED_SPACE = SearchSpace(hidden=(288,), ffn=(384,))
+KILLED_OPTIONS = SearchOptions(
+    episodes=2,
+    candidates_per_episode=2,
+    epsilon_decay=1.0,
+    seed=3,
+    proxy=ProxyOptions(tokens=600, batch_tokens=256, validation_sentences=20),
+)
+
+
+def command_of(table: Path, home: Path, teacher: Path, corpus_file: Path) -> list[str | Path]:
+    """The command line that searches KILLED_SPACE with KILLED_OPTIONS."""
+    command: list[str | Path] = [sys.executable, "-m", "kdnas.cli", "search", "--table", table, "--home", home]
+    command += ["--teacher", teacher, "--corpus", corpus_file, "--text.topic", "topic", "--text.group", "group"]
+    command += ["--text.seq_len", "64", "--text.validation_share", "0.2"]
+    command += ["--space.hidden", "[288]", "--space.ffn", "[384]"]
     command += ["--episodes", "2", "--candidates_per_episode", "2", "--epsilon_decay", "1", "--seed", "3"]
-    command += ["--proxy.tokens", "600", "--proxy.batch_tokens", "256", "--proxy.validation_sentences", "20"]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("KDNAS")}
+    return [*command, "--proxy.tokens", "600", "--proxy.batch_tokens", "256", "--proxy.validation_sentences", "20"]
+
+
+def kill_after_a_candidate(command: list[str | Path], environment: dict[str, str], home: Path) -> list[object]:
+    """Start the command and kill it with -9 once a row is in its journal; the whole rows of that journal."""
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (killed := [path for path in home.glob("search/*.partial/journal.jsonl") if path.stat().st_size]):
@@ -220,7 +213,17 @@ def test_killed_search_resumes_and_equals_the_uninterrupted(
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    finished = [json.loads(line) for line in killed[0].read_bytes().split(b"\n")[:-1]]
+    return [json.loads(line) for line in killed[0].read_bytes().split(b"\n")[:-1]]
+
+
+def test_killed_search_resumes_and_equals_the_uninterrupted(
+    tiny_teacher: Teacher, corpus: Corpus, corpus_file: Path, home: Path, tmp_path: Path
+) -> None:
+    """The command, killed with -9 after its first candidate, then typed again."""
+    artifact = table(home, list(SearchSpace()))
+    command = command_of(artifact.path, home, tiny_teacher.path, corpus_file)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("KDNAS")}
+    finished = kill_after_a_candidate(command, environment, home)
     assert 1 <= len(finished) < 4
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -231,20 +234,7 @@ def test_killed_search_resumes_and_equals_the_uninterrupted(
     lines = (resumed.path / journal.FILE).read_text().splitlines()
     assert [json.loads(line) for line in lines[: len(finished)]] == finished  # not evaluated again
     straight = run_search(
-        tmp_path,
-        tiny_teacher,
-        corpus,
-        SearchSpace(hidden=(288,), ffn=(384,)),
-        latency_ms,
-        8.0,
-        artifact.digest,
-        SearchOptions(
-            episodes=2,
-            candidates_per_episode=2,
-            epsilon_decay=1.0,
-            seed=3,
-            proxy=ProxyOptions(tokens=600, batch_tokens=256, validation_sentences=20),
-        ),
+        tmp_path, tiny_teacher, corpus, KILLED_SPACE, latency_ms, 8.0, artifact.digest, KILLED_OPTIONS
     )
     assert straight.manifest["config"] == resumed.manifest["config"]  # the same by command and by call
     assert rows_of(straight.path / journal.FILE) == rows_of(resumed.path / journal.FILE)

@@ -8,37 +8,20 @@ import numpy as np
 import openvino
 import pytest
 import torch
-from transformers import AutoModel, RobertaConfig
+from transformers import AutoModel
 
 from export.openvino_form import write_int8, write_openvino
 from export.run import quiet
 from kdnas.arch import Arch
 from kdnas.errors import UsageError
 from kdnas.student import student_config
-from kdnas.teacher import Teacher, load_config
+from kdnas.teacher import load_config
 from latency.engines import OpenvinoModels, require_engine, teacher_shape
-from latency.graphs import TEMPLATE_SIZES, GraphTemplate, Sizes, WeightPool, describe, pool_bytes
-from latency.template import as_if_trained, write_templates
+from latency.openvino_graphs import GraphTemplate, describe
+from latency.rewriting import TEMPLATE_SIZES, Sizes
+from latency.template import as_if_trained
 
-ARCHS = [Arch(3, 4, 48, 96, "relu"), Arch(6, 3, 96, 64, "gelu"), Arch(4, 12, 72, 200, "silu")]
-VOCABULARY, POSITIONS = 211, 80
-
-
-@pytest.fixture(scope="module")
-def family(request: pytest.FixtureRequest, tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher's folder of the wanted family, with sizes of its own."""
-    folder = tmp_path_factory.mktemp(request.param)
-    config = load_config(tiny_teacher.path)
-    if request.param == "roberta":
-        config = RobertaConfig(type_vocab_size=1, pad_token_id=1)
-    config.vocab_size, config.max_position_embeddings = VOCABULARY, POSITIONS
-    config.save_pretrained(folder)
-    return folder
-
-
-def templates(family: Path, form: str) -> Path:
-    """Exported once a family and form: `write_templates` keeps what is there."""
-    return write_templates(family, form, family / "graphs")
+from .graph_fixture import ARCHS, POSITIONS, VOCABULARY, assert_students_run, pool_part, templates
 
 
 def exported(family: Path, arch: Arch, form: str, folder: Path) -> Path:
@@ -64,7 +47,7 @@ def canonical(rows: list[tuple[Any, ...]]) -> list[str]:
 @pytest.mark.parametrize("form", ["openvino-f32", "openvino-int8"])
 def test_a_rewritten_graph_is_the_exporters(family: Path, form: str, tmp_path: Path) -> None:
     for arch in ARCHS[1:2] if form == "openvino-int8" else ARCHS[:2]:
-        pool = WeightPool(pool_bytes(arch, VOCABULARY, POSITIONS), 0)
+        pool = pool_part(arch)
         xml = GraphTemplate(templates(family, form) / arch.activation).write(Sizes(arch, VOCABULARY, POSITIONS), pool)
         theirs = exported(family, arch, form, tmp_path / f"{arch}")
         assert canonical(describe(xml)) == canonical(describe((theirs / "openvino_model.xml").read_bytes()))
@@ -78,7 +61,7 @@ def test_a_rewritten_graph_is_the_exporters(family: Path, form: str, tmp_path: P
 def test_with_the_exported_weights_it_computes_the_same(family: Path) -> None:
     """The rewritten graph of the template's own sizes is the template: same constants, same outputs."""
     folder = templates(family, "openvino-f32") / "gelu"
-    pool = WeightPool(pool_bytes(TEMPLATE_SIZES.arch, 101, 59), 0)
+    pool = pool_part(TEMPLATE_SIZES.arch, 101, 59)
     xml = GraphTemplate(folder).write(TEMPLATE_SIZES, pool)
     ours = openvino.Core().compile_model(openvino.Core().read_model(xml, openvino.Tensor(pool.bytes)), "CPU")
     theirs = openvino.Core().compile_model(str(folder / "openvino_model.xml"), "CPU")
@@ -93,24 +76,20 @@ def test_with_the_exported_weights_it_computes_the_same(family: Path) -> None:
 def test_models_run_and_are_finite(family: Path) -> None:
     for engine in ("openvino-f32", "openvino-int8"):
         models = OpenvinoModels(engine, load_config(family), 0, 1, templates(family, engine))
-        for arch in (Arch(3, 2, 288, 384, "relu"), Arch(12, 12, 384, 768, "silu"), Arch(4, 12, 576, 768)):
-            run = models.student(arch)
-            for length in (2, 30):
-                states = run(**models.sentence(length, 0))
-                assert states.shape == (1, length, arch.hidden)
-                assert np.isfinite(states).all()
-                assert states.std() > 0
+        assert_students_run(models)
 
 
 @pytest.mark.parametrize("family", ["bert"], indirect=True)
 def test_large_constants_do_not_overlap(family: Path) -> None:
     arch = Arch(4, 12, 288, 384)
-    pool = WeightPool(pool_bytes(arch, 500, 64), 0)
+    pool = pool_part(arch, 500, 64)
     taken: list[tuple[int, int]] = []
     take = pool.take
+    table = pool.take_table
     pool.take = lambda size: (taken.append(take(size)), taken[-1])[1]  # type: ignore[method-assign,func-returns-value]
+    pool.take_table = lambda size: (taken.append(table(size)), taken[-1])[1]  # type: ignore[method-assign,func-returns-value]
     GraphTemplate(templates(family, "openvino-f32") / "gelu").write(Sizes(arch, 500, 64), pool)
-    assert len(taken) >= 6 * 4
+    assert len(taken) >= 6 * 4 + 1
     ends = sorted((first, first + size) for first, size in taken)
     assert all(end <= start for (_, end), (start, _) in pairwise(ends))
 
@@ -119,7 +98,7 @@ def test_large_constants_do_not_overlap(family: Path) -> None:
 def test_too_shallow_a_graph(family: Path) -> None:
     with pytest.raises(ValueError, match="layers is 2"):
         GraphTemplate(templates(family, "openvino-f32") / "gelu").write(
-            Sizes(Arch(2, 4, 48, 96), 9, 9), WeightPool(1000, 0)
+            Sizes(Arch(2, 4, 48, 96), 9, 9), pool_part(Arch(3, 4, 48, 96))
         )
     config = load_config(family)
     config.num_hidden_layers = 2

@@ -1,6 +1,7 @@
 """The measuring loop with a worker that only pretends: its clock and the host's bursts are made up."""
 
 import itertools
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +13,19 @@ import pytest
 from kdnas.artifact import read_jsonl
 from kdnas.errors import KdnasError, UsageError
 from kdnas.teacher import Teacher
-from latency import measure as module
-from latency.measure import Worker, WorkerError, measure
+from latency import process
+from latency.measure import measure, worker_setup
+from latency.process import Worker, WorkerError
 from latency.protocol import LatencyOptions, design, stratify
 from latency.samples import TEACHER
+
+from .worker_fixture import PretendedWorker
 
 LENGTHS = stratify(np.array([10, 10, 20, 20]), 2)
 ORDER = [str(arch) for arch in design(0)]
 
 
-class Pretender:
+class Pretender(PretendedWorker):
     """Answers at once. In `bursts` (request numbers) the reference is now and then slower; at `deaths` it dies."""
 
     numbers: Iterator[int] = itertools.count(1)
@@ -30,16 +34,8 @@ class Pretender:
     setups: list[dict[str, Any]] = []  # noqa: RUF012
 
     def __init__(self, setup: dict[str, Any]) -> None:
+        super().__init__(setup)
         self.setups.append(setup)
-
-    def __enter__(self) -> "Pretender":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-    def start(self) -> None:
-        return
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         number = next(self.numbers)
@@ -52,13 +48,14 @@ class Pretender:
 @pytest.fixture
 def pretender(monkeypatch: pytest.MonkeyPatch) -> type[Pretender]:
     fresh = type("Fresh", (Pretender,), {"numbers": itertools.count(1), "setups": []})
-    monkeypatch.setattr(module, "Worker", fresh)
+    monkeypatch.setattr(process, "Worker", fresh)
     return fresh
 
 
 def run(log: Path, teacher: Teacher, **options: Any) -> list[Any]:
     chosen = LatencyOptions(**{"minutes": 1, "max_architectures": 70, **options})
-    return measure(log, teacher, LENGTHS, ORDER[: chosen.max_architectures], chosen, time.monotonic())
+    setup = worker_setup(log.parent, teacher, LENGTHS, chosen)
+    return measure(log, setup, LENGTHS, ORDER[: chosen.max_architectures], chosen, time.monotonic())
 
 
 def slow(seconds: float) -> Iterator[int]:
@@ -116,8 +113,8 @@ def test_the_budget_counts_earlier_attempts(pretender: type[Pretender], tmp_path
     """An interrupted run that spent all but some seconds: the next one measures no more than they allow."""
     log = tmp_path / "log"
     samples = run(log, teacher)
-    rows = [{**sample, "seconds": 0.9} for sample in samples[:55]]  # 49.5 of 60 s, and two windows and the fit follow
-    log.write_text("".join(f"{module.json.dumps(row)}\n" for row in rows))
+    rows = [{**sample, "seconds": 0.8} for sample in samples[:55]]  # 44 of 60 s, and two windows and the fit follow
+    log.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     pretender.numbers = slow(0.5)
     again = run(log, teacher)
     assert again[:55] == rows

@@ -9,40 +9,22 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto
-from transformers import AutoModel, RobertaConfig
+from transformers import AutoModel
 
 from export.onnx_form import write_onnx, write_onnx_int8
 from export.run import quiet
 from export.session import compile_onnxruntime
 from kdnas.arch import Arch
 from kdnas.student import student_config
-from kdnas.teacher import Teacher, load_config
+from kdnas.teacher import load_config
 from latency.engines import ENGINES, OnnxruntimeModels, graph_form, make_models
-from latency.graphs import TEMPLATE_SIZES, Sizes, WeightPool, pool_bytes
 from latency.onnx_graphs import OnnxTemplate, describe
-from latency.template import write_templates
+from latency.rewriting import TEMPLATE_SIZES, Sizes
+
+from .graph_fixture import ARCHS, POSITIONS, VOCABULARY, assert_students_run, pool_part, templates
 
 FORMS = ["onnxruntime-f32", "onnxruntime-int8"]
-ARCHS = [Arch(3, 4, 48, 96, "relu"), Arch(6, 3, 96, 64, "gelu"), Arch(4, 12, 72, 200, "silu")]
-VOCABULARY, POSITIONS = 211, 80
 OUTPUT = "last_hidden_state"
-
-
-@pytest.fixture(scope="module")
-def family(request: pytest.FixtureRequest, tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher's folder of the wanted family, with sizes of its own."""
-    folder = tmp_path_factory.mktemp(request.param)
-    config = load_config(tiny_teacher.path)
-    if request.param == "roberta":
-        config = RobertaConfig(type_vocab_size=1, pad_token_id=1)
-    config.vocab_size, config.max_position_embeddings = VOCABULARY, POSITIONS
-    config.save_pretrained(folder)
-    return folder
-
-
-def templates(family: Path, form: str) -> Path:
-    """Exported once a family and form: `write_templates` keeps what is there."""
-    return write_templates(family, form, family / "graphs")
 
 
 def trained(family: Path, arch: Arch) -> Any:
@@ -65,7 +47,7 @@ def exported(model: Any, form: str, folder: Path) -> bytes:
 
 
 def rewritten(family: Path, form: str, arch: Arch) -> tuple[bytes, dict[str, np.ndarray]]:
-    pool = WeightPool(pool_bytes(arch, VOCABULARY, POSITIONS), 0)
+    pool = pool_part(arch)
     template = OnnxTemplate(templates(family, form) / arch.activation)
     return template.write(Sizes(arch, VOCABULARY, POSITIONS), pool)
 
@@ -120,7 +102,7 @@ def test_a_rewritten_graph_is_the_exporters(family: Path, form: str, arch: Arch,
 def test_of_the_templates_sizes_it_is_the_template(family: Path) -> None:
     for form in FORMS:
         folder = templates(family, form) / "gelu"
-        pool = WeightPool(pool_bytes(TEMPLATE_SIZES.arch, 101, 59), 0)
+        pool = pool_part(TEMPLATE_SIZES.arch, 101, 59)
         graph, weights = OnnxTemplate(folder).write(TEMPLATE_SIZES, pool)
         ours = compile_onnxruntime(graph, OUTPUT, 1, weights)
         theirs = compile_onnxruntime(str(folder / "model.onnx"), OUTPUT, 1)
@@ -138,13 +120,7 @@ def test_models_run_and_are_finite(family: Path, form: str) -> None:
     teacher = models.teacher()
     sentence = models.sentence(30, 0)
     first = teacher(**sentence)
-    for arch in (Arch(3, 2, 288, 384, "relu"), Arch(12, 12, 384, 768, "silu"), Arch(4, 12, 576, 768)):
-        run = models.student(arch)
-        for length in (2, 30):
-            states = run(**models.sentence(length, 0))
-            assert states.shape == (1, length, arch.hidden)
-            assert np.isfinite(states).all()
-            assert states.std() > 0
+    assert_students_run(models)
     np.testing.assert_array_equal(teacher(**sentence), first, "a student's weights have changed the teacher's")
 
 
@@ -176,4 +152,6 @@ def test_matrices_and_tables_lie_apart_outside_of_the_graph(family: Path) -> Non
 @pytest.mark.parametrize("family", ["bert"], indirect=True)
 def test_too_shallow_a_graph(family: Path) -> None:
     with pytest.raises(ValueError, match="layers is 2"):
-        OnnxTemplate(templates(family, FORMS[0]) / "gelu").write(Sizes(Arch(2, 4, 48, 96), 9, 9), WeightPool(1000, 0))
+        OnnxTemplate(templates(family, FORMS[0]) / "gelu").write(
+            Sizes(Arch(2, 4, 48, 96), 9, 9), pool_part(Arch(3, 4, 48, 96))
+        )

@@ -54,7 +54,7 @@ def test_predicts_quantiles(fit: Fit, lengths: Lengths) -> None:
 
 def test_beats_the_baselines_on_held_out(fit: Fit) -> None:
     report = fit.report
-    assert set(report["baselines"]) == {"flops", "parameters", "layer-sum"}
+    assert set(report["baselines"]) == {"flops", "parameters", "layer-sum", "hat"}
     for errors in report["baselines"].values():
         assert report["median_abs_pct"] < errors["median_abs_pct"] / 3
         assert report["p90_abs_pct"] < errors["p90_abs_pct"] / 3

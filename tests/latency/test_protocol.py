@@ -61,12 +61,14 @@ def test_mean_of_a_curved_latency_is_close() -> None:
 
 def test_lengths_are_seeded_and_drawn_once_each() -> None:
     population = np.arange(1, 20_001)
-    drawn = sample_lengths(population, seed=3)
+    drawn = sample_lengths(population, seed=3, sentences=10_000)
     assert len(drawn) == 10_000
     assert len(set(drawn.tolist())) == 10_000
-    assert np.array_equal(drawn, sample_lengths(population, seed=3))
-    assert not np.array_equal(drawn, sample_lengths(population, seed=4))
-    assert len(sample_lengths(np.array([5, 9]), seed=0)) == 10_000  # with replacement where there are fewer
+    assert np.array_equal(drawn, sample_lengths(population, seed=3, sentences=10_000))
+    assert not np.array_equal(drawn, sample_lengths(population, seed=4, sentences=10_000))
+    assert (
+        len(sample_lengths(np.array([5, 9]), seed=0, sentences=10_000)) == 10_000
+    )  # with replacement where there are fewer
 
 
 def test_quantile_by_hand() -> None:

@@ -1,165 +1,32 @@
 """The latency table's page: what it says, that it is whole, that text cannot break out of it."""
 
-import csv
 import json
-import random
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kdnas.arch import SearchSpace, arch_id
-from kdnas.artifact import Artifact, build, write_json
+from kdnas.arch import SearchSpace
+from kdnas.artifact import Artifact
 from kdnas.errors import UsageError
-from latency.protocol import held_out
 from latency.report import latency_report, look, write_latency_report
 from latency.report_figures import depth_scatter, error_scatter, pareto
-from latency.table import Row, read_rows, write_rows
+from latency.table import read_rows
 
-TEACHER_MS = 21.4
+from ..page_fixture import HOSTILE, Page, assert_fetches_nothing, browse, changed, drawn_chart
+from .report_fixture import ROOFLINE, fake_table, fake_validation
+
 SECTIONS = ("accuracy", "size", "shape", "engines", "front", "limit", "host")
 CHARTS = ("errors", "size", "heat", "engines", "front", "limit")
-LENGTHS = {"values": [8, 16, 24, 32, 64], "counts": [1000, 3000, 3000, 2000, 1000], "strata": [12, 24, 48]}
-ROOFLINE = {
-    "gflops": 118.0, "gflops_by_tokens": {"16": 90.0, "128": 118.0}, "bandwidth_gbs": 14.0, "cache_gbs": 60.0,
-    "bytes_per_weight": 4.0, "cache_bytes": 2**25,
-}  # fmt: skip
-HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"
-VOID = {"meta", "br", "link", "img", "input", "hr"}
-
-
-def fake_rows(draw: random.Random, noise: float) -> list[Row]:
-    """Latencies that rise with depth and width."""
-    rows = []
-    for arch in SearchSpace():
-        took = 0.35 + arch.layers * (0.22 + 1.25e-6 * arch.hidden * (2 * arch.hidden + arch.ffn)) * draw.gauss(1, noise)
-        size = arch.layer_parameters / 1e6
-        measured = draw.random() < 0.06
-        rows.append(
-            Row(
-                id=arch_id(arch),
-                layers=arch.layers,
-                heads=arch.heads,
-                hidden=arch.hidden,
-                ffn=arch.ffn,
-                activation=arch.activation,
-                parameters_millions=size + 0.0305 * arch.hidden,
-                layer_parameters_millions=size,
-                gflops=arch.flops(25) / 1e9,
-                latency_ms=took,
-                low_ms=took * 0.97,
-                high_ms=took * 1.03,
-                p50_ms=took * 0.97,
-                p90_ms=took * 1.3,
-                p99_ms=took * 1.9,
-                teacher_ratio=took / TEACHER_MS,
-                relative_sd=0.015,
-                source="measured" if measured else "predicted",
-                samples=12 if measured else 0,
-            )
-        )
-    return rows
-
-
-def fake_table(home: Path, engine: str = "pytorch-f32", noise: float = 0.03, **results: Any) -> Artifact:
-    """A latency table that never was."""
-    rows = fake_rows(random.Random(engine), noise)
-    measured = sum(row.source == "measured" for row in rows)
-    baselines = {name: {"median_abs_pct": 9.0, "p90_abs_pct": 27.0} for name in ("flops", "layer-sum")}
-    figures = {
-        "engine": engine, "threads": 2, "sentences": 10000, "teacher_latency_ms": TEACHER_MS, "teacher_p50_ms": 20.1,
-        "teacher_p90_ms": 29.8, "teacher_parameters_millions": 22.57, "measured": measured,
-        "predicted": 2400 - measured, "windows_discarded": 7, "windows_readmitted": 0, "processes": 3, "minutes": 10.0,
-        "held_out": {"median_abs_pct": 2.3, "p90_abs_pct": 5.7, "max_abs_pct": 9.4, "baselines": baselines},
-    } | results  # fmt: skip
-
-    def work(folder: Path) -> dict[str, Any]:
-        write_rows(folder / "table.csv", rows)
-        write_json(folder / "lengths.json", LENGTHS)
-        return figures
-
-    options = {"engine": engine, "minutes": 10.0, "threads": 2, "seed": 0, "tolerance": 0.2, "max_architectures": None}
-    return build(
-        home, "latency-table", "teacher", {"options": options}, {"teacher": "t" * 64, "corpus": "c" * 64}, work
-    )
-
-
-def fake_validation(home: Path, table: Artifact, sentences: int = 200) -> Artifact:
-    """A validation of it."""
-    draw = random.Random(sentences)
-    rows = {row.id: row for row in read_rows(table.path / "table.csv")}
-
-    def work(folder: Path) -> dict[str, Any]:
-        errors = []
-        with (folder / "validation.csv").open("w", newline="") as file:
-            out = csv.writer(file)
-            out.writerow(["arch", "exhaustive_ms", "table_ms", "error_pct", "repeat_pct"])
-            for arch in held_out():
-                says = rows[arch_id(arch)].latency_ms
-                truth = says * draw.gauss(1, 0.02)
-                errors.append(100 * (says / truth - 1))
-                out.writerow([str(arch), truth, says, errors[-1], 0.4])
-        return {
-            "engine": table.results["engine"], "sentences": sentences, "runs": 3, "seconds": 900.0,
-            "bound_pct": round(max(map(abs, errors)), 2), "median_abs_pct": 1.31, "kendall_tau": 0.981,
-            "repeatability_pct": 1.7, "repeatability_median_pct": 0.5, "repeatability_tau": 0.99,
-            "sampling_error_pct": 0.4, "exhaustive_hours": 312.0, "table_minutes": 10.0, "times_cheaper": 1872.0,
-        }  # fmt: skip
-
-    return build(home, "latency-validation", "teacher", {"sentences": sentences}, {"latency-table": table.digest}, work)
-
-
-class Page(HTMLParser):
-    """Reads a page strictly: every element is closed in order."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.section = ""
-        self.text_of: dict[str, str] = {}
-        self.feed(source)
-        self.close()
-        assert self.open == []
-        found = re.findall(r'class="figure" data-target="chart-(\w+)">(.*?)</script>', source, re.S)
-        self.figures = {name: json.loads(figure) for name, figure in found}
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag == "section":
-            self.section = dict(attrs)["id"] or ""
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"</{tag}> closes another element"
-        if tag == "section":
-            self.section = ""
-
-    def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] not in ("script", "style"):
-            self.text_of[self.section] = self.text_of.get(self.section, "") + data
-
-    def within(self, section: str) -> str:
-        """Visible text of a section; of what lies outside all where it is empty."""
-        return " ".join(self.text_of[section].split())
 
 
 def render(folder: Path, table: Artifact, *, validations: Any = (), others: Any = ()) -> Page:
     """The page's reading."""
     return Page(write_latency_report(table, folder / "page.html", validations, others).read_text(encoding="utf-8"))
-
-
-def changed(artifact: Artifact, **results: Any) -> Artifact:
-    """The artifact with other results."""
-    return replace(artifact, manifest={**artifact.manifest, "results": {**artifact.results, **results}})
 
 
 @pytest.fixture(scope="module")
@@ -240,18 +107,7 @@ def test_menus_reach_every_architecture(table: Artifact, tmp_path: Path) -> None
 
 
 def test_nothing_is_fetched(table: Artifact, tmp_path: Path) -> None:
-    page = render(tmp_path, table)
-    for tag, attributes in page.tags:
-        for name in ("src", "href", "srcset", "action", "poster", "data"):
-            value = attributes.get(name) or ""
-            assert value == "" or value.startswith("#"), f"<{tag} {name}={value}>"
-    source = (tmp_path / "page.html").read_text()
-    style = re.findall(r"<style>(.*?)</style>", source, re.S)[0]
-    assert "url(" not in style
-    assert "@import" not in style
-    policy = [row["content"] for tag, row in page.tags if tag == "meta" and "http-equiv" in row]
-    assert policy[0] is not None
-    assert policy[0].startswith("default-src 'none'")
+    assert_fetches_nothing(render(tmp_path, table))
 
 
 def test_what_is_missing_says_how_to_get_it(table: Artifact, tmp_path: Path) -> None:
@@ -399,9 +255,6 @@ def test_look_is_the_pipelines() -> None:
 def test_a_browser_draws_every_chart_and_follows_the_menus(
     table: Artifact, validation: Artifact, other: Artifact, tmp_path: Path
 ) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on PATH (Debian: apt install chromium): the page is not drawn in this run")
     page = write_latency_report(table, tmp_path / "page.html", [validation], [other])
     probe = """<script>
       [3, 1, 2].forEach((choice, place) => { menus[place].value = choice; menus[place].dispatchEvent(new Event("change")); });
@@ -409,18 +262,11 @@ def test_a_browser_draws_every_chart_and_follows_the_menus(
       document.title = JSON.stringify(document.getElementById("chart-heat").data[0].z);
     </script></body>"""
     page.write_text(page.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
-    switches = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-        "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000",
-        "--enable-logging=stderr", "--window-size=1400,1000", "--dump-dom",
-    ]  # fmt: skip
-    done = subprocess.run([browser, *switches, page.as_uri()], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []
+    document, console = browse(page, tmp_path)
+    assert console == []
     for name in CHARTS:
-        part = done.stdout.partition(f'id="chart-{name}"')[2].partition("<figcaption>")[0]
-        assert "main-svg" in part, f"{name} was not drawn"
-    shown = json.loads(re.findall(r"<title>(.*?)</title>", done.stdout)[0])
+        drawn_chart(document, name)
+    shown = json.loads(re.findall(r"<title>(.*?)</title>", document)[0])
     rows = [
         row for row in read_rows(table.path / "table.csv") if (row.layers, row.heads, row.activation) == (10, 3, "silu")
     ]

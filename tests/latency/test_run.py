@@ -146,7 +146,7 @@ def test_manifest(run: Interrupted) -> None:
     assert results["teacher_latency_ms"] > 0
     held_out = results["held_out"]
     assert held_out["median_abs_pct"] <= held_out["p90_abs_pct"] <= held_out["max_abs_pct"]
-    assert set(held_out["baselines"]) == {"flops", "parameters", "layer-sum"}
+    assert set(held_out["baselines"]) == {"flops", "parameters", "layer-sum", "hat"}
     assert 0 < results["minutes"] < 8
     assert manifest["config"]["options"]["threads"] == 1
     assert manifest["config"]["host"]["cpu"] == manifest["host"]["cpu"]

@@ -1,6 +1,7 @@
 """Models from the shared pool are stock models with finite outputs, and the clock counts what it says."""
 
 import gc
+import random
 import time
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_window_has_a_reference_on_both_sides_of_every_sweep(maker: ModelMaker) 
         seen.append(model.calls)
         return 5.0
 
-    rounds, references = window(model, items, reference, window_ms=60)
+    rounds, references = window(model, items, reference, random.Random(0), window_ms=60)
     assert ROUNDS[0] <= len(rounds) <= ROUNDS[1]
     assert references == [5.0] * (len(rounds) + 1)
     # The first sweep does not count, and before each counted one a call brings the weights back.

@@ -12,14 +12,15 @@ from kdnas.artifact import Artifact, read_jsonl
 from kdnas.corpus import Corpus
 from kdnas.errors import KdnasError, UsageError
 from kdnas.teacher import Teacher
-from latency import measure as measuring
-from latency import validate as module
-from latency.measure import WorkerError
+from latency import process
+from latency.process import WorkerError
 from latency.protocol import HELD_OUT, LatencyOptions, design, held_out
 from latency.run import build_table
 from latency.samples import TEACHER
 from latency.timing import CHUNK, exhaustive
 from latency.validate import PASSES, ValidationOptions, evenly, kendall_tau, run_validation, sampling_error, summary
+
+from .worker_fixture import PretendedWorker
 
 OPTIONS = LatencyOptions(minutes=2, max_architectures=60, peak_seconds=0)
 VALIDATION = ValidationOptions(sentences=50)
@@ -31,24 +32,12 @@ def true_ms(arch: Arch, length: float) -> float:
     return 0.2 + arch.layer_parameters * (length + 10) * 2e-8
 
 
-class Pretender:
+class Pretender(PretendedWorker):
     """Answers by the law; the odd passes of validation are 2 % slow, and `wrong` is 30 % slower than the law."""
 
     wrong: Arch | None = None
     deaths = 0
     asked = 0
-
-    def __init__(self, setup: dict[str, Any]) -> None:
-        self.lengths = setup["lengths"]
-
-    def __enter__(self) -> "Pretender":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-    def start(self) -> None:
-        return
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         cls = type(self)
@@ -60,8 +49,8 @@ class Pretender:
         if "sentences" in request:
             slow = 1.3 if arch == cls.wrong else 1.0
             values = [slow * true_ms(arch, length) / REFERENCE_MS for length in request["sentences"]]
-            return {"arch": request["arch"], "in_references": values, "again": 0}
-        times = [[true_ms(arch, length) for length in self.lengths]] * 4
+            return {"arch": request["arch"], "in_references": values, "reference_ms": REFERENCE_MS, "again": 0}
+        times = [[true_ms(arch, length) for length in self.setup["lengths"]]] * 4
         return {
             "arch": request["arch"],
             "times_ms": times,
@@ -72,8 +61,7 @@ class Pretender:
 @pytest.fixture
 def pretender(monkeypatch: pytest.MonkeyPatch) -> type[Pretender]:
     fresh = type("Fresh", (Pretender,), {})
-    monkeypatch.setattr(measuring, "Worker", fresh)
-    monkeypatch.setattr(module, "Worker", fresh)
+    monkeypatch.setattr(process, "Worker", fresh)
     return fresh
 
 
@@ -179,7 +167,8 @@ def test_exhaustive_times_each_sentence_once_and_repeats_what_moved(monkeypatch:
     model = Clocked(monkeypatch)
     sentences = [{"length": 1 + number % 7} for number in range(CHUNK + 10)]
     references = iter([0.5, 0.5, 0.9, 0.5, 0.5])  # the second chunk sees a burst, and is measured again
-    values, again = exhaustive(model, sentences, lambda: next(references), 0.1)
+    values, level, again = exhaustive(model, sentences, lambda: next(references), 0.1)
+    assert level == 0.5
     assert again == 2  # the burst lies before the second try too
     assert values == pytest.approx([item["length"] / 1000 / 0.5 for item in sentences])
     assert model.calls == len(sentences) + (CHUNK + 1) + 3 * (10 + 1)

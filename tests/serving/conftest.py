@@ -11,6 +11,8 @@ import pytest
 from kdnas.corpus import Corpus
 from kdnas.teacher import Teacher
 
+from .filter_fixture import write_documents
+
 
 def _export(home: Path, folder: Path, teacher: Teacher, corpus: Corpus) -> Path:
     from export.run import ExportOptions, run_export
@@ -60,6 +62,12 @@ def encoder(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory:
 def sentences(corpus: Corpus) -> list[str]:
     """Real sentences that the models read whole."""
     return [text for text in corpus.validation.texts if len(text) <= 150]
+
+
+@pytest.fixture
+def documents(tmp_path: Path, sentences: list[str]) -> Path:
+    """The first 300 of them as documents."""
+    return write_documents(tmp_path / "docs.jsonl", sentences[:300])
 
 
 @pytest.fixture

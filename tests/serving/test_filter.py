@@ -1,13 +1,9 @@
-"""The filter as users run it, against the session's own scores; killed at any moment, it ends the same."""
+"""The filter as users run it, against the session's own scores."""
 
 import gzip
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,46 +15,16 @@ from export.session import Session
 from kdnas.artifact import Artifact
 from kdnas.errors import KdnasError, UsageError
 from serving.documents import Document
-from serving.filter import FilterOptions, choose_label, cut_shards, filter_documents
+from serving.filter import FilterOptions, choose_label, cut_shards
 from serving.predictor import Predictor
 
-FORM = "openvino-f32"
-
-
-def opened(file: Path) -> bytes:
-    data = file.read_bytes()
-    if file.suffix == ".gz":
-        return gzip.decompress(data)
-    return zstandard.ZstdDecompressor().decompressobj().decompress(data) if file.suffix == ".zst" else data
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for file in sorted(folder.glob("part-*")) for line in opened(file).splitlines()]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every published file with its bytes."""
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("part-*"))}
-
-
-def write_documents(path: Path, texts: list[str]) -> Path:
-    path.write_text("".join(json.dumps({"id": number, "text": text}) + "\n" for number, text in enumerate(texts)))
-    return path
+from .filter_fixture import FORM, contents, opened, rows, run, write_documents
 
 
 @pytest.fixture(scope="module")
 def scores(classifier: Path, sentences: list[str]) -> np.ndarray:
     """P(hap) of the first 300 sentences by the session itself."""
     return Session(classifier, FORM, 1).predict(sentences[:300])[:, 1]
-
-
-@pytest.fixture
-def documents(tmp_path: Path, sentences: list[str]) -> Path:
-    return write_documents(tmp_path / "docs.jsonl", sentences[:300])
-
-
-def run(model: Path, source: Path, out: Path, **options: Any) -> int:
-    return filter_documents(model, source, out, FORM, 1, FilterOptions(**{"shard_documents": 64} | options))
 
 
 def test_split_is_that_of_the_session(classifier: Path, documents: Path, scores: np.ndarray, tmp_path: Path) -> None:
@@ -290,76 +256,6 @@ def test_shards_are_cut_by_documents_and_by_bytes() -> None:
     documents = [Document(number, b"x" * 12_000_000, "x", "", 0) for number in range(1, 6)]
     assert [len(shard) for shard in cut_shards(iter(documents), 100)] == [3, 2]
     assert [len(shard) for shard in cut_shards(iter(documents), 2)] == [2, 2, 1]
-
-
-def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
-    classifier: Path, sentences: list[str], tmp_path: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    texts = [*sentences[:250], " ".join(sentences[:40]), *sentences[250:500]]
-    source = write_documents(tmp_path / "docs.jsonl", texts)
-    lines = source.read_text().splitlines()
-    packed = tmp_path / "docs.jsonl.gz"
-    packed.write_bytes(gzip.compress("\n".join([*lines[:100], "{torn", "", *lines[100:]]).encode()))
-    assert run(classifier, packed, tmp_path / "whole", shard_documents=12) == 4
-    out = tmp_path / "killed"
-    words = ["filter", "--model", classifier, "--input", packed, "--output", out, "--form", FORM]
-    words += ["--threads", 1, "--shard-documents", 12]
-    command = [sys.executable, "-m", "kdnas.cli", *map(str, words)]
-    journal = out / "progress.jsonl"
-    for shards, pause in ((1, 0.0), (6, 0.003), (15, 0.007)):
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-            until = time.monotonic() + 30
-            while not journal.exists() or journal.read_bytes().count(b"\n") < shards:
-                assert time.monotonic() < until
-                assert process.poll() is None
-                time.sleep(0.001)
-            time.sleep(pause)
-            os.kill(process.pid, signal.SIGKILL)
-        assert not (out / "manifest.json").exists()
-    finished = [json.loads(line) for line in journal.read_text().splitlines()]
-    stamps = {name: (out / name).stat().st_mtime_ns for row in finished for name in row["files"]}
-    with journal.open("a") as file:
-        file.write('{"shard": 99, "li')  # torn by a crash
-    (out / "kept/part-09999.jsonl.gz").write_bytes(b"stray")
-    (out / "kept/part-09998.jsonl.gz.partial").write_bytes(b"stray")
-    done = kdnas(*words)
-    assert done.returncode == 4, done.stderr
-    assert done.stdout.splitlines()[-1] == str(out)
-    assert contents(out) == contents(tmp_path / "whole")
-    assert {name: (out / name).stat().st_mtime_ns for name in stamps} == stamps  # not done twice
-    found, expected = Artifact.load(out), Artifact.load(tmp_path / "whole")
-    found.verify()
-    keys = ("documents", "kept", "dropped", "quarantine", "windows", "tokens", "scores")
-    assert {key: found.results[key] for key in keys} == {key: expected.results[key] for key in keys}
-
-
-def test_unfinished_run_of_other_settings_is_refused(classifier: Path, documents: Path, tmp_path: Path) -> None:
-    run(classifier, documents, tmp_path / "out")
-    plan = json.loads((tmp_path / "out/manifest.json").read_text())
-    (tmp_path / "out/manifest.json").unlink()
-    (tmp_path / "out/run.json").write_text(json.dumps(plan))
-    with pytest.raises(UsageError, match=r"an unfinished run with threshold: 0.5 there, 0.9 now"):
-        run(classifier, documents, tmp_path / "out", threshold=0.9)
-
-
-def test_sigterm_stops_and_the_same_command_goes_on(
-    classifier: Path, sentences: list[str], tmp_path: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    source, out = write_documents(tmp_path / "docs.jsonl", sentences), tmp_path / "out"
-    words = ["filter", "--model", classifier, "--input", source, "--output", out, "--shard-documents", 20]
-    command = [sys.executable, "-m", "kdnas.cli", *map(str, words)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        until = time.monotonic() + 30
-        while not (out / "progress.jsonl").exists():
-            assert time.monotonic() < until
-            time.sleep(0.002)
-        process.send_signal(signal.SIGTERM)
-        error = process.communicate(timeout=20)[1]
-    assert process.returncode == 143
-    assert "the same command goes on from here" in error
-    assert "Traceback" not in error
-    assert kdnas(*words).returncode == 0
-    assert Artifact.load(out).results["documents"] == len(sentences)
 
 
 def test_no_torch(classifier: Path, documents: Path, tmp_path: Path) -> None:

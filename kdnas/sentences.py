@@ -1,0 +1,91 @@
+"""One split of a built corpus: memory-mapped token ids, and the batches of an epoch over them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """One split: texts, topics and token ids (special tokens included) of N sentences."""
+
+    path: Path
+    split: str
+
+    @cached_property
+    def _table(self) -> Any:
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.path / f"{self.split}.parquet", memory_map=True)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        return list(self._table["text"].to_pylist())
+
+    @cached_property
+    def topics(self) -> list[str]:
+        """Class label of each sentence, empty where the corpus has none."""
+        return list(self._table["topic"].to_pylist())
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """All token ids in a row, int32."""
+        return np.load(self.path / f"{self.split}.tokens.npy", mmap_mode="r")
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """Where each sentence starts in `tokens`, and the end of the last: (N + 1,) int64."""
+        return np.load(self.path / f"{self.split}.offsets.npy")
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sentence, (N,)."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
+    def batch(self, indices: np.ndarray, pad_id: int, multiple: int = 8) -> tuple[np.ndarray, np.ndarray]:
+        """Padded ids and mask of some sentences, both (B, T) int64, T rounded up to `multiple`."""
+        rows = [self[int(index)] for index in indices]
+        width = -(-max(map(len, rows)) // multiple) * multiple
+        ids = np.full((len(rows), width), pad_id, dtype=np.int64)
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        for place, row in enumerate(rows):
+            ids[place, : len(row)] = row
+            mask[place, : len(row)] = 1
+        return ids, mask
+
+
+def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int, pool: int = 64) -> list[np.ndarray]:
+    """Batches of one epoch, each of at most `batch_tokens` padded tokens and of similar lengths.
+
+    The order depends on `seed` and `epoch` alone: shuffle, sort by length within pools of about `pool` batches, cut by
+    budget, shuffle the batches. Every sentence is in exactly one batch.
+
+    Args:
+        lengths: (N,) tokens of each sentence.
+
+    Returns:
+        Index arrays into the split, each (B,) int64.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    pool_size = max(1, int(pool * batch_tokens / max(1.0, float(lengths.mean())))) if len(lengths) else 1
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), pool_size):
+        chunk = order[start : start + pool_size]
+        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
+        first = 0
+        for place in range(1, len(chunk) + 1):
+            # Sorted, so the newest is the longest; widths are rounded up to multiples of 8, as in `Sentences.batch`.
+            if place == len(chunk) or (place + 1 - first) * (-(-int(lengths[chunk[place]]) // 8) * 8) > batch_tokens:
+                batches.append(chunk[first:place])
+                first = place
+    return [batches[place] for place in rng.permutation(len(batches))]

@@ -1,0 +1,70 @@
+"""What to measure next, once the design has said the general: where the prediction is unsure and where it matters."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kdnas.arch import Arch
+from kdnas.search.pareto import pareto_front
+from latency.predictor import CACHE_MILLIONS, fit_cost_law, gaussian_process, shape_features
+from latency.protocol import Lengths
+from latency.samples import Measurements
+
+DESIGN_FIRST = 120  # architectures that the design chooses alone
+DESIGN_SHARE = 0.5  # of each later round: it keeps what is measured balanced
+NEAR_CACHE = 0.15  # of a cache boundary, as a share of its weights
+NEAR_FRONT = 0.05  # of the Pareto front, as a share of the latency
+
+
+def reorder(
+    order: Sequence[str], measurements: Measurements, lengths: Lengths, size: int, rng: np.random.Generator
+) -> list[str]:
+    """The design's order of what is left, with `size` architectures that promise most put first, half by the design.
+
+    Chance decides, with weights: the variance of a Gaussian process fitted to what is measured, twice as much near a cache
+    boundary, and twice near the Pareto front of low latency and many layer parameters. Taking the largest alone would take
+    neighbours, which say the same.
+
+    Args:
+        order: the design.
+        measurements: what is measured so far.
+        lengths: the sentences.
+        size: architectures of the next round.
+        rng: decides.
+    """
+    known = {str(arch) for arch in measurements.archs}
+    waiting = [name for name in order if name not in known]
+    if len(known) < DESIGN_FIRST or len(waiting) <= size:
+        return list(order)
+    by_design = waiting[: round(size * DESIGN_SHARE)]
+    others = waiting[len(by_design) :]
+    weights = promise([Arch.parse(name) for name in others], measurements, lengths)
+    chosen = rng.choice(len(others), size - len(by_design), replace=False, p=weights / weights.sum())
+    first = [*by_design, *(others[place] for place in chosen)]
+    taken = set(first)
+    return [*first, *(name for name in order if name not in taken)]
+
+
+def promise(archs: Sequence[Arch], measurements: Measurements, lengths: Lengths) -> np.ndarray:
+    """Weight of each architecture (N,), above 0."""
+    law = fit_cost_law(measurements.archs, measurements.latencies, measurements.relative_sd)
+    residuals = np.log(lengths.mean(measurements.latencies) / lengths.mean(law(measurements.archs)))
+    process = gaussian_process(shape_features(measurements.archs), residuals, measurements.relative_sd)
+    correction, deviation = process.predict(shape_features(archs), return_std=True)
+    latency_ms = lengths.mean(law(archs)) * np.exp(correction)
+    return np.asarray(deviation**2 * (1 + near_cache(archs)) * (1 + near_front(archs, latency_ms)) + 1e-12)
+
+
+def near_cache(archs: Sequence[Arch]) -> np.ndarray:
+    """Whether the layers' weights are about as many as a cache holds, (N,)."""
+    millions = np.array([arch.layer_parameters / 1e6 for arch in archs])
+    return np.asarray(np.abs(millions[:, None] / np.array(CACHE_MILLIONS) - 1).min(axis=1) <= NEAR_CACHE)
+
+
+def near_front(archs: Sequence[Arch], latency_ms: np.ndarray) -> np.ndarray:
+    """Whether no architecture with as many layer parameters is faster by more than `NEAR_FRONT`, (N,)."""
+    size = np.array([arch.layer_parameters for arch in archs])
+    front = sorted(pareto_front(list(zip((-size).tolist(), latency_ms.tolist(), strict=True))), key=lambda at: size[at])
+    sizes, fastest = size[front], latency_ms[front]  # both ascend: on the front, more weights cost more time
+    place = np.searchsorted(sizes, size)  # the first of the front that has at least as many
+    return np.asarray(latency_ms <= (1 + NEAR_FRONT) * fastest[np.minimum(place, len(front) - 1)])

@@ -1,0 +1,132 @@
+"""Measuring processes and their replacement when they die."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sized
+from pathlib import Path
+from typing import Any
+
+from kdnas.errors import KdnasError
+from kdnas.progress import say
+
+ANSWER_SECONDS = 600.0
+ATTEMPTS = 3
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class WorkerError(Exception):
+    """The worker process ended, or hung, with the reason as far as it is known."""
+
+
+class Worker:
+    """A measuring process behind a pipe. Reading blocks, so the parent takes nothing from the cores meanwhile."""
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        threads = str(setup["threads"])
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "latency.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": threads},
+        )
+        self._setup = setup
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process, whatever it is doing; its measurements are with the parent already."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            try:
+                if stream is not None:
+                    stream.close()
+            except BrokenPipeError:
+                continue
+        self._errors.close()
+
+    def start(self) -> None:
+        """Load the libraries and the reference.
+
+        Raises:
+            WorkerError: that failed.
+        """
+        self.ask(self._setup)
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send one line and wait for its answer.
+
+        Raises:
+            WorkerError: there will be none.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            ready, _, _ = select.select([self._process.stdout], [], [], ANSWER_SECONDS)
+            line = self._process.stdout.readline() if ready else ""
+        except BrokenPipeError:
+            line, ready = "", [self._process.stdout]
+        if not ready:
+            raise WorkerError(f"no answer within {ANSWER_SECONDS:.0f} s")
+        if not line.endswith("\n"):
+            raise WorkerError(self._reason())
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _reason(self) -> str:
+        code = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        how = (
+            f"killed by signal {-code} (9 is what a system short of memory sends)" if code < 0 else f"exit code {code}"
+        )
+        return f"{how}; its last words: {lines[-1] if lines else 'none'}"
+
+
+class Processes:
+    """One measuring process after another, until what is wanted is measured.
+
+    Args:
+        what: the stage's name in messages.
+        setup: the first line for each process.
+    """
+
+    def __init__(self, what: str, setup: dict[str, Any]) -> None:
+        self._what, self._setup = what, setup
+        self._deaths = 0
+
+    def run(self, measured: Sized, work: Callable[[Worker], None]) -> None:
+        """Start a fresh process and do some work with it; if it dies, say so and return, for the caller to go on.
+
+        Args:
+            measured: what `work` adds to; a process that died after adding something counts as the first death.
+            work: asks the process.
+
+        Raises:
+            KdnasError: processes died `ATTEMPTS` times without anything measured between.
+        """
+        before = len(measured)
+        try:
+            with Worker(self._setup) as worker:
+                worker.start()
+                work(worker)
+            self._deaths = 0
+        except WorkerError as error:
+            self._deaths = self._deaths + 1 if len(measured) == before else 1
+            if self._deaths == ATTEMPTS:
+                raise KdnasError(
+                    f"{self._what}: the measuring process died {ATTEMPTS} times: {error}. "
+                    "What was measured is kept; the same command goes on from there"
+                ) from error
+            say(f"{self._what}: the measuring process died ({error}); a new one goes on")

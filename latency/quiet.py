@@ -1,0 +1,79 @@
+"""The A/A check: one model timed as if it were several, before a table is started. What differs is the host's noise."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdnas.arch import Arch
+from kdnas.artifact import append_jsonl, read_jsonl
+from kdnas.progress import say
+from latency.process import Processes, Worker
+from latency.protocol import Lengths
+from latency.samples import Sample, normalise
+
+MODEL = Arch(6, 4, 576, 1024, "gelu")  # in the middle of the space
+PROCESSES, WINDOWS = 2, 4  # fresh processes, and windows of a fresh model in each
+QUIET_SD = 0.02  # a host is quiet when its windows differ by no more
+LARGEST_OF_59 = 2.6  # expected largest of 59 normal errors, in standard deviations
+
+
+def check_host(log: Path, setup: dict[str, Any], lengths: Lengths) -> dict[str, Any]:
+    """Time one architecture in several processes and say what that promises for a table.
+
+    A table joins each window with what the other architectures say of it, and a validation is the median of six passes:
+    together they err by about as much as one window, so the bound, the largest of 59 errors, is about 2.6 of its deviations.
+
+    Args:
+        log: windows that are done already, and those that follow.
+        setup: the first line for a measuring process.
+        lengths: the sentences.
+
+    Returns:
+        How far windows differ, in percent, and the bound to expect, for the manifest.
+
+    Raises:
+        KdnasError: the measuring process died again and again.
+    """
+    rows: list[Sample] = list(read_jsonl(log))
+    processes = Processes("latency-table: A/A check", setup)
+    while len(rows) < PROCESSES * WINDOWS:
+        processes.run(rows, partial(_windows, log, rows))
+    found = {**spread(rows, lengths), "quiet": True}
+    found["quiet"] = found["sd_pct"] <= 100 * QUIET_SD
+    say(f"latency-table: {describe(found)}")
+    return found
+
+
+def _windows(log: Path, rows: list[Sample], worker: Worker) -> None:
+    """One process: windows until its share is done."""
+    for _ in range(WINDOWS - len(rows) % WINDOWS):
+        row = worker.ask({"arch": str(MODEL)})
+        append_jsonl(log, row)
+        rows.append(row)
+
+
+def spread(rows: Sequence[Sample], lengths: Lengths) -> dict[str, Any]:
+    """Standard deviation and largest difference of windows of one model, in percent, and the bound to expect."""
+    means = np.log([float(lengths.mean(normalise(row, 1.0, lengths).latencies)) for row in rows])
+    sd = float(means.std(ddof=1))
+    return {
+        "windows": len(rows),
+        "sd_pct": round(100 * sd, 2),
+        "largest_pct": round(100 * float(np.expm1(means.max() - means.min())), 2),
+        "expected_bound_pct": round(100 * LARGEST_OF_59 * sd, 1),
+    }
+
+
+def describe(found: dict[str, Any]) -> str:
+    """The check in a sentence."""
+    noise = (
+        "" if found["quiet"] else f". This host is noisy (up to {100 * QUIET_SD:g} % would be quiet): stop other work"
+    )
+    return (
+        f"A/A check: {found['windows']} windows of one model, in {PROCESSES} processes, differ by {found['sd_pct']:g} % "
+        f"(standard deviation; largest {found['largest_pct']:g} %): expect a bound of about "
+        f"{found['expected_bound_pct']:g} %{noise}"
+    )

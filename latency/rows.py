@@ -1,0 +1,114 @@
+"""From measurements and a fit to the rows of the table."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdnas.arch import Arch, SearchSpace, arch_id
+from kdnas.teacher import Teacher
+from latency.predictor import Fit, fit_one, shrink
+from latency.protocol import Lengths
+from latency.samples import Measurements, Sample
+from latency.table import MEASURED, PREDICTED, Row, embedding_parameters, interval
+
+GPU_COLUMNS = ("graph_ms", "device_ms")
+
+
+def published_shape(teacher: Teacher) -> bool:
+    """Whether the teacher has the layers of XLM-R base."""
+    return (teacher.layers, teacher.hidden, teacher.config["intermediate_size"]) == (12, 768, 3072)
+
+
+def teacher_results(measurements: Measurements, lengths: Lengths, teacher: Teacher) -> dict[str, Any]:
+    """What the manifest states of the teacher, each key `teacher_...`."""
+    shape = teacher.config
+    arch = Arch(teacher.layers, shape["num_attention_heads"], teacher.hidden, shape["intermediate_size"])
+    mean, p50, p90, p99 = _figures(measurements.teacher.latencies, lengths)
+    return {
+        "teacher_latency_ms": round(mean, 4),
+        "teacher_p50_ms": round(p50, 4),
+        "teacher_p90_ms": round(p90, 4),
+        "teacher_p99_ms": round(p99, 4),
+        "teacher_relative_sd": round(measurements.teacher.relative_sd, 5),
+        "published_teacher": published_shape(teacher),
+        "teacher_parameters_millions": round(
+            (embedding_parameters(shape, teacher.hidden) + arch.layer_parameters) / 1e6, 3
+        ),
+    }
+
+
+def _figures(latencies: np.ndarray, lengths: Lengths) -> tuple[float, float, float, float]:
+    """Mean, p50, p90 and p99 in ms over the sentences, of latencies (K,) at the measured lengths."""
+    p50, p90, p99 = (lengths.quantile(latencies, share) for share in (0.5, 0.9, 0.99))
+    return float(lengths.mean(latencies)), p50, p90, p99
+
+
+def table_rows(measurements: Measurements, fit: Fit, lengths: Lengths, teacher: Teacher) -> list[Row]:
+    """All 2400 rows: what was measured, joined with what the others say of it; the rest as predicted."""
+    archs = list(SearchSpace())
+    latencies = fit.predict(archs)  # (2400, K)
+    relative_sd = np.full(len(archs), fit.relative_sd)
+    sweeps = np.zeros(len(archs), dtype=np.int64)
+    measured = [arch_id(arch) for arch in measurements.archs]
+    joined = shrink(measurements.latencies, measurements.relative_sd, fit.errors_pct)
+    latencies[measured], relative_sd[measured] = joined
+    sweeps[measured] = measurements.sweeps
+    teacher_ms = float(lengths.mean(measurements.teacher.latencies))
+    seq_len = round(float(lengths.mean(lengths.strata)))
+    known = set(measured)
+    rows = []
+    for place, arch in enumerate(archs):
+        mean, p50, p90, p99 = _figures(latencies[place], lengths)
+        low_ms, high_ms = interval(mean, float(relative_sd[place]))
+        rows.append(
+            Row(
+                id=place,
+                **asdict(arch),
+                parameters_millions=(arch.layer_parameters + embedding_parameters(teacher.config, arch.hidden)) / 1e6,
+                layer_parameters_millions=arch.layer_parameters / 1e6,
+                gflops=arch.flops(seq_len) / 1e9,
+                latency_ms=mean,
+                low_ms=low_ms,
+                high_ms=high_ms,
+                p50_ms=p50,
+                p90_ms=p90,
+                p99_ms=p99,
+                teacher_ratio=mean / teacher_ms,
+                relative_sd=float(relative_sd[place]),
+                source=MEASURED if place in known else PREDICTED,
+                samples=int(sweeps[place]),
+            )
+        )
+    return rows
+
+
+def write_gpu_columns(
+    path: Path, samples: Sequence[Sample], measurements: Measurements, fit: Fit, lengths: Lengths
+) -> None:
+    """Write `gpu.csv`: the mean CUDA-graph replay and the mean device-busy time of all architectures, in ms.
+
+    Measured where the table is, and as measured; the others are predicted by the table's kind of model.
+    """
+    archs = list(SearchSpace())
+    measured = [arch_id(arch) for arch in measurements.archs]
+    means = []
+    for name in GPU_COLUMNS:
+        by_arch: dict[str, list[list[float]]] = {}
+        for sample in samples:
+            by_arch.setdefault(sample["arch"], []).append(sample[name])
+        known = np.stack([np.median(by_arch[str(arch)], axis=0) for arch in measurements.archs])  # (N, K)
+        model = fit_one(fit.correction, lengths, measurements.archs, known, measurements.relative_sd)
+        values = lengths.mean(model(archs))
+        values[measured] = lengths.mean(known)
+        means.append(values)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "arch", *GPU_COLUMNS, "source"])
+        known_ids = set(measured)
+        for place, arch in enumerate(archs):
+            figures = [round(float(values[place]), 4) for values in means]
+            writer.writerow([place, str(arch), *figures, MEASURED if place in known_ids else PREDICTED])
