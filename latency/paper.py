@@ -67,7 +67,10 @@ def measure_all(
     passes = Passes(names, order, RUNS, CHUNK_TOLERANCE, options.seed)
     log = folder / "samples.jsonl"
     left = len(passes.missing(read_jsonl(log))) / (RUNS * len(names) * len(passes.parts))
-    hours = estimated_hours(folder / "pilot.jsonl", setup, len(names) * len(sample) * RUNS)
+    part = passes.parts[0]
+    warm_ups = len(set(part)) / len(part)  # each part runs each of its lengths once before it counts
+    calls = len(names) * len(sample) * RUNS * (1 + warm_ups)
+    hours = estimated_hours(folder / "pilot.jsonl", setup, calls)
     say(
         f"latency-table: paper protocol: {len(names)} models x {len(sample)} sentences x {RUNS} runs: about {hours:.2g} hours "
         f"on this host, {left * hours:.2g} of them left; stop it at any time, the same command goes on"
@@ -77,7 +80,7 @@ def measure_all(
     return gather_passes(rows, archs, order, lengths), seconds
 
 
-def estimated_hours(log: Path, setup: dict[str, Any], calls: int) -> float:
+def estimated_hours(log: Path, setup: dict[str, Any], calls: float) -> float:
     """Hours that so many calls take, from windows of some architectures of the design and the reference around them."""
     rows: list[Sample] = list(read_jsonl(log))
     names = [str(arch) for arch in design(int(setup["seed"]))[:PILOT]]
@@ -85,7 +88,7 @@ def estimated_hours(log: Path, setup: dict[str, Any], calls: int) -> float:
     while len(rows) < PILOT:
         processes.run(rows, partial(_pilot, log, rows, names))
     mean_ms = float(np.mean([np.mean(row["times_ms"]) for row in rows]))
-    reference_ms = float(np.median([row["references_ms"] for row in rows]))
+    reference_ms = float(np.median([value for row in rows for value in row["references_ms"]]))
     around_ms = (mean_ms + (1 + REFERENCE_CALLS) * reference_ms) / CHUNK
     return calls * (mean_ms + around_ms) / 3.6e6
 

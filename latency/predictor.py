@@ -278,6 +278,7 @@ def fit_hat(archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.ndarra
     import warnings
 
     from sklearn.neural_network import MLPRegressor
+    from threadpoolctl import threadpool_limits
 
     def inputs(wanted: Sequence[Arch]) -> np.ndarray:
         rows = [
@@ -289,7 +290,7 @@ def fit_hat(archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.ndarra
 
     scale = float(latencies.mean())
     model = MLPRegressor(hidden_layer_sizes=(400, 400, 400), max_iter=150, batch_size=32, random_state=0)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):  # products so small that threads only wait for each other
         warnings.simplefilter("ignore")  # stopped by the number of epochs, as theirs
         model.fit(inputs(archs), latencies[:, 0] / scale)
     return lambda wanted: np.maximum(model.predict(inputs(wanted)) * scale, 1e-6)[:, None]

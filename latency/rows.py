@@ -12,7 +12,8 @@ from kdnas.arch import Arch, SearchSpace, arch_id
 from kdnas.teacher import Teacher
 from latency.predictor import Fit, fit_one, shrink
 from latency.protocol import Lengths
-from latency.samples import Measurements, Sample
+from latency.roofline import Peaks, bounds_ms
+from latency.samples import Measurements, Sample, admitted
 from latency.table import MEASURED, PREDICTED, Row, embedding_parameters, interval
 
 GPU_COLUMNS = ("graph_ms", "device_ms")
@@ -34,7 +35,6 @@ def teacher_results(measurements: Measurements, lengths: Lengths, teacher: Teach
         "teacher_p90_ms": round(p90, 4),
         "teacher_p99_ms": round(p99, 4),
         "teacher_relative_sd": round(measurements.teacher.relative_sd, 5),
-        "published_teacher": published_shape(teacher),
         "teacher_parameters_millions": round(
             (embedding_parameters(shape, teacher.hidden) + arch.layer_parameters) / 1e6, 3
         ),
@@ -47,19 +47,24 @@ def _figures(latencies: np.ndarray, lengths: Lengths) -> tuple[float, float, flo
     return float(lengths.mean(latencies)), p50, p90, p99
 
 
-def table_rows(measurements: Measurements, fit: Fit, lengths: Lengths, teacher: Teacher) -> list[Row]:
+def table_rows(
+    measurements: Measurements, fit: Fit, lengths: Lengths, teacher: Teacher, peaks: Peaks | None
+) -> list[Row]:
     """All 2400 rows: what was measured, joined with what the others say of it; the rest as predicted."""
     archs = list(SearchSpace())
     latencies = fit.predict(archs)  # (2400, K)
     relative_sd = np.full(len(archs), fit.relative_sd)
     sweeps = np.zeros(len(archs), dtype=np.int64)
     measured = [arch_id(arch) for arch in measurements.archs]
-    joined = shrink(measurements.latencies, measurements.relative_sd, fit.errors_pct)
-    latencies[measured], relative_sd[measured] = joined
+    latencies[measured], relative_sd[measured] = measurements.latencies, measurements.relative_sd
+    if len(measured) < len(archs):  # a table of measurements alone shows them as they are
+        joined = shrink(measurements.latencies, measurements.relative_sd, fit.errors_pct)
+        latencies[measured], relative_sd[measured] = joined
     sweeps[measured] = measurements.sweeps
     teacher_ms = float(lengths.mean(measurements.teacher.latencies))
     seq_len = round(float(lengths.mean(lengths.strata)))
     known = set(measured)
+    limits = np.full(len(archs), np.nan) if peaks is None else bounds_ms(archs, lengths, peaks)
     rows = []
     for place, arch in enumerate(archs):
         mean, p50, p90, p99 = _figures(latencies[place], lengths)
@@ -78,6 +83,8 @@ def table_rows(measurements: Measurements, fit: Fit, lengths: Lengths, teacher: 
                 p90_ms=p90,
                 p99_ms=p99,
                 teacher_ratio=mean / teacher_ms,
+                limit_ms=float(limits[place]),
+                limit_share=float(limits[place]) / mean,
                 relative_sd=float(relative_sd[place]),
                 source=MEASURED if place in known else PREDICTED,
                 samples=int(sweeps[place]),
@@ -96,9 +103,10 @@ def write_gpu_columns(
     archs = list(SearchSpace())
     measured = [arch_id(arch) for arch in measurements.archs]
     means = []
+    kept, _ = admitted(samples, len(measured))
     for name in GPU_COLUMNS:
         by_arch: dict[str, list[list[float]]] = {}
-        for sample in samples:
+        for sample in (one for windows in kept.values() for one in windows):
             by_arch.setdefault(sample["arch"], []).append(sample[name])
         known = np.stack([np.median(by_arch[str(arch)], axis=0) for arch in measurements.archs])  # (N, K)
         model = fit_one(fit.correction, lengths, measurements.archs, known, measurements.relative_sd)

@@ -20,7 +20,7 @@ from latency.predictor import fit_predictor
 from latency.protocol import RUNS, SENTENCES, LatencyOptions, Lengths, design, sample_lengths, stratify
 from latency.quiet import check_host, describe
 from latency.report import report_of
-from latency.roofline import peaks_of
+from latency.roofline import Peaks, peaks_of
 from latency.rows import published_shape, table_rows, teacher_results, write_gpu_columns
 from latency.samples import Measurements, gather
 from latency.table import COLUMNS, KIND, Row, read_rows, write_rows
@@ -116,7 +116,8 @@ def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions)
     write_json(path / "lengths.json", _lengths_record(lengths))
     fitting = time.monotonic()
     fit = fit_predictor(measurements.archs, measurements.latencies, measurements.relative_sd, lengths)
-    rows = table_rows(measurements, fit, lengths, teacher)
+    peaks = None if roofline is None else Peaks.from_record(roofline)
+    rows = table_rows(measurements, fit, lengths, teacher, peaks)
     write_rows(path / "table.csv", rows)
     if options.engine.startswith("cuda") and options.protocol == "fast":
         write_gpu_columns(path / "gpu.csv", read_jsonl(path / "samples.jsonl"), measurements, fit, lengths)
@@ -135,6 +136,7 @@ def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions)
         "windows_readmitted": measurements.readmitted,
         "held_out": fit.report,
         "check": check,
+        "table2": _table2(rows, teacher),
         "roofline": roofline,
         "minutes": round(minutes, 2),
         **_cost(rows, minutes),
@@ -210,21 +212,35 @@ def summary(artifact: Artifact) -> str:
         describe(results["check"]),
         f"all 2400 by the exhaustive protocol: {results['exhaustive_hours']:,.0f} hours; this took "
         f"{results['times_cheaper']:,.0f} times less",
-        *table2_lines(artifact),
+        *table2_lines(results["table2"]),
     ]
     return "\n".join(lines)
 
 
-def table2_lines(artifact: Artifact) -> list[str]:
-    """Table 2 of the paper beside this table, where the teacher has the published shape: latency over the teacher's."""
-    if not artifact.results["published_teacher"]:
+def _table2(rows: Sequence[Row], teacher: Teacher) -> list[dict[str, Any]]:
+    """Table 2 of the paper beside this table, where the teacher has the published shape: latencies over the teacher's."""
+    if not published_shape(teacher):
         return []
-    rows = read_rows(artifact.path / "table.csv")
-    lines = ["Table 2 of arXiv 2303.09639, latency as a share of the teacher's:      here   paper"]
-    for name, (arch, ratio) in table2_ratios().items():
-        row = rows[arch_id(arch)]
-        lines.append(f"  {name:12} {arch!s:24} {row.source:10} {row.teacher_ratio:20.3f} {ratio:7.3f}")
-    return lines
+    return [
+        {
+            "name": name,
+            "arch": str(arch),
+            "source": row.source,
+            "ratio": row.teacher_ratio,
+            "paper_ratio": round(ratio, 4),
+        }
+        for name, (arch, ratio) in table2_ratios().items()
+        for row in [rows[arch_id(arch)]]
+    ]
+
+
+def table2_lines(table2: Sequence[dict[str, Any]]) -> list[str]:
+    """Table 2 as text."""
+    lines = ["Table 2 of arXiv 2303.09639, latency over the teacher's:             here    paper"] if table2 else []
+    return lines + [
+        f"  {row['name']:12} {row['arch']:22} {row['source']:10} {row['ratio']:21.3f} {row['paper_ratio']:8.3f}"
+        for row in table2
+    ]
 
 
 def _lines(title: str, rows: Sequence[Row]) -> list[str]:

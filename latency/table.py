@@ -35,6 +35,8 @@ class Row:
         p90_ms: 90th percentile over the sentences.
         p99_ms: 99th percentile over the sentences.
         teacher_ratio: latency over the teacher's.
+        limit_ms: least time that the host's peaks allow, as `latency.roofline` has it; nan where they were not measured.
+        limit_share: that over the latency.
         relative_sd: measured: standard error of its repeats; predicted: error on held-out architectures.
         source: `measured` or `predicted`.
         samples: timed sweeps over the sentence lengths behind a measured row; 0 where predicted.
@@ -56,6 +58,8 @@ class Row:
     p90_ms: float
     p99_ms: float
     teacher_ratio: float
+    limit_ms: float
+    limit_share: float
     relative_sd: float
     source: str
     samples: int
@@ -67,7 +71,8 @@ class Row:
 
 COLUMNS = [field.name for field in fields(Row)]
 DECIMALS = {
-    "parameters_millions": 3, "layer_parameters_millions": 3, "gflops": 5, "teacher_ratio": 5, "relative_sd": 5,
+    "parameters_millions": 3, "layer_parameters_millions": 3, "gflops": 5, "teacher_ratio": 5, "limit_ms": 5, "limit_share": 4,
+    "relative_sd": 5,
 }  # fmt: skip
 INTERVAL_SDS = 1.96  # two-sided 95 % of a normal distribution, of the logarithm of the latency
 

@@ -7,7 +7,17 @@ import torch
 
 from kdnas import teacher as module
 from kdnas.errors import KdnasError, UsageError
-from kdnas.teacher import BUILTIN, Teacher, load_encoder, load_tokenizer, resolve_teacher
+from kdnas.teacher import (
+    BUILTIN,
+    SHAPE,
+    Teacher,
+    load_config,
+    load_encoder,
+    load_tokenizer,
+    resolve_shape,
+    resolve_teacher,
+    resolve_tokenizer,
+)
 
 
 @pytest.fixture
@@ -91,3 +101,59 @@ def test_roberta_kinds_load(kind: str, tiny_teacher: Teacher, tmp_path: Path) ->
     shutil.copy(tiny_teacher.path / "tokenizer.json", tmp_path)
     found = resolve_teacher(str(tmp_path))
     assert load_encoder(found.path).config.model_type == kind
+
+
+def test_the_published_shape_can_be_timed_but_is_no_teacher() -> None:
+    found = resolve_shape(SHAPE)
+    assert (found.layers, found.hidden, found.config["vocab_size"]) == (12, 768, 250002)
+    assert found.label == "xlm-roberta-base"
+    config = load_config(found.path)
+    assert (config.model_type, config.num_attention_heads, config.intermediate_size) == ("xlm-roberta", 12, 3072)
+    with pytest.raises(UsageError, match=r"a shape without weights.*FacebookAI/xlm-roberta-base is the model"):
+        resolve_teacher(SHAPE)
+
+
+def test_a_teacher_is_its_own_shape(teacher: Teacher, copy: Path) -> None:
+    assert resolve_shape(BUILTIN) == teacher
+    assert resolve_shape(str(copy)) == resolve_teacher(str(copy))
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(UsageError, match="save its fast tokenizer there"):
+        resolve_shape(str(copy))
+
+
+def test_a_configuration_alone_is_a_shape(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    (copy / "tokenizer.json").unlink()
+    first = resolve_shape(str(copy))
+    assert (first.layers, first.hidden) == (4, 96)
+    (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
+    assert resolve_shape(str(copy)).digest != first.digest
+    (copy / "config.json").unlink()
+    with pytest.raises(UsageError, match=r"config\.json is missing"):
+        resolve_shape(str(copy))
+
+
+def test_tokens_are_counted_by_the_models_own_tokenizer_or_the_packaged_one(teacher: Teacher, copy: Path) -> None:
+    shape, own = resolve_shape(SHAPE), resolve_shape(str(copy))
+    assert resolve_tokenizer(None, own) == own
+    assert resolve_tokenizer(None, shape).path == teacher.path
+    assert resolve_tokenizer(None, shape) == resolve_tokenizer(BUILTIN, shape) == resolve_tokenizer(BUILTIN, own)
+    asked = resolve_tokenizer(str(copy), shape)
+    assert asked.path == copy
+    assert asked.digest == resolve_tokenizer(None, shape).digest  # the copy has the packaged tokenizer
+    (copy / "tokenizer.json").write_text((copy / "tokenizer.json").read_text() + "\n")
+    assert resolve_tokenizer(str(copy), shape).digest != asked.digest
+
+
+def test_a_folder_needs_nothing_but_a_tokenizer_to_count_tokens(copy: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "tokenizer"
+    alone.mkdir()
+    shutil.copy(copy / "tokenizer.json", alone)
+    assert resolve_tokenizer(str(alone), resolve_shape(SHAPE)).path == alone
+    (alone / "tokenizer.json").unlink()
+    with pytest.raises(
+        UsageError, match=r"tokenizer\.json is missing; give a folder with a fast tokenizer, or 'builtin"
+    ):
+        resolve_tokenizer(str(alone), resolve_shape(SHAPE))
+    with pytest.raises(UsageError, match="tokenizer 'builtin:xlm-roberta-base'"):
+        resolve_tokenizer(SHAPE, resolve_shape(SHAPE))

@@ -48,7 +48,8 @@ def fake_table(home: Path, engine: str = "pytorch-f32", noise: float = 0.03, **r
     figures = {
         "engine": engine, "threads": 2, "sentences": 10000, "teacher_latency_ms": TEACHER_MS, "teacher_p50_ms": 20.1,
         "teacher_p90_ms": 29.8, "teacher_parameters_millions": 22.57, "measured": measured,
-        "predicted": 2400 - measured, "windows_discarded": 7, "windows_readmitted": 0, "processes": 3, "minutes": 10.0,
+        "predicted": 2400 - measured, "windows_discarded": 7, "windows_readmitted": 0, "minutes": 10.0,
+        "check": {"windows": 8, "sd_pct": 1.5, "largest_pct": 4.2, "expected_bound_pct": 3.9, "quiet": True},
         "held_out": {"median_abs_pct": 2.3, "p90_abs_pct": 5.7, "max_abs_pct": 9.4, "baselines": baselines},
     } | results  # fmt: skip
 

@@ -4,9 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from kdnas.arch import Arch, SearchSpace
-from latency.predictor import CORRECTIONS, Fit, cross_validate, error_summary, fit_cost_law, fit_predictor, shrink
+from latency.predictor import (
+    CORRECTIONS,
+    Fit,
+    cross_validate,
+    error_summary,
+    fit_cost_law,
+    fit_hat,
+    fit_predictor,
+    shrink,
+)
 from latency.protocol import Lengths, design, stratify
 
 MEASURED = 120
@@ -111,3 +121,16 @@ def test_shrinking_brings_noisy_measurements_nearer_to_the_truth(lengths: Length
     found, found_sd = shrink(noisy, sd, fit.errors_pct)
     assert np.abs(np.log(found / truth)).mean() < 0.6 * np.abs(np.log(noisy / truth)).mean()
     assert (found_sd < sd).all()
+
+
+def test_the_perceptron_of_hat_beats_a_constant(lengths: Lengths) -> None:
+    known, unseen = design(0)[:60], design(0)[-200:]
+    times = lengths.mean(latencies(known, lengths))[:, None]
+    truth = lengths.mean(latencies(unseen, lengths))
+    with threadpool_limits(1):  # on a busy host, two threads for such small products wait for each other
+        predicted = fit_hat(known, times, np.full(60, 0.01))(unseen)
+    assert predicted.shape == (200, 1)
+    assert (predicted > 0).all()
+    found = error_summary(100 * (predicted[:, 0] / truth - 1))["median_abs_pct"]
+    constant = error_summary(100 * (np.median(times) / truth - 1))["median_abs_pct"]
+    assert found < constant / 3

@@ -50,7 +50,7 @@ def test_rows_by_hand(tiny_teacher: Teacher) -> None:
     fit = Fit(lambda archs: np.full((len(archs), 2), 2.0), "none", np.array([3.0]), {})
     joined = 1.03 ** (25 / 26)
     sd = 0.01 * math.sqrt(25 / 26)
-    rows = table_rows(measurements, fit, lengths, tiny_teacher)
+    rows = table_rows(measurements, fit, lengths, tiny_teacher, None)
     found = {row.arch: row for row in rows}
     row = found[arch]
     figures = (row.latency_ms, row.p50_ms, row.p90_ms, row.p99_ms, row.teacher_ratio)
@@ -150,7 +150,7 @@ def test_manifest(run: Interrupted) -> None:
     assert 0 < results["minutes"] < 8
     assert manifest["config"]["options"]["threads"] == 1
     assert manifest["config"]["host"]["cpu"] == manifest["host"]["cpu"]
-    assert set(manifest["files"]) == {"lengths.json", "roofline.json", "samples.jsonl", "table.csv"}
+    assert set(manifest["files"]) == {"check.jsonl", "lengths.json", "roofline.json", "samples.jsonl", "table.csv"}
     assert results["roofline"]["gflops"] > 0
     assert results["roofline"]["bandwidth_gbs"] > 0
     assert run.artifact.path.parent.name == "latency-table"
@@ -172,6 +172,8 @@ def test_table_has_every_architecture(run: Interrupted) -> None:
         assert 0 < row.low_ms <= row.latency_ms <= row.high_ms
         assert row.high_ms / row.latency_ms == pytest.approx(math.exp(1.96 * row.relative_sd), rel=1e-3)
         assert row.gflops == pytest.approx(row.arch.flops(seq_len) / 1e9, abs=1e-5)
+        assert row.limit_ms > 0
+        assert row.limit_share == pytest.approx(row.limit_ms / row.latency_ms, rel=0.01, abs=1e-4)
         assert row.relative_sd >= 0
         assert row.teacher_ratio == pytest.approx(row.latency_ms / teacher_ms, rel=1e-3)
     table = LatencyTable.load(run.artifact.path)

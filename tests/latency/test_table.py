@@ -18,7 +18,7 @@ def rows() -> list[Row]:
     return [
         Row(
             *(place, arch.layers, arch.heads, arch.hidden, arch.ffn, arch.activation, 20.5, 3.25, 0.06636),
-            *(0.5 + place, 0.48 + place, 0.52 + place, 0.4 + place, 0.9 + place, 1.5 + place, 0.25, 0.0123),
+            *(0.5 + place, 0.48 + place, 0.52 + place, 0.4 + place, 0.9 + place, 1.5 + place, 0.25, 0.1, 0.2, 0.0123),
             *(("measured", 12) if place == 7 else ("predicted", 0)),
         )
         for place, arch in enumerate(SearchSpace())
@@ -32,10 +32,10 @@ def test_round_trip(rows: list[Row], tmp_path: Path) -> None:
     assert len(lines) == 2401
     assert lines[0] == (
         "id,layers,heads,hidden,ffn,activation,parameters_millions,layer_parameters_millions,gflops,latency_ms,low_ms,high_ms,"
-        "p50_ms,p90_ms,p99_ms,teacher_ratio,relative_sd,source,samples"
+        "p50_ms,p90_ms,p99_ms,teacher_ratio,limit_ms,limit_share,relative_sd,source,samples"
     )
-    assert lines[1] == "0,3,2,288,384,gelu,20.5,3.25,0.06636,0.5,0.48,0.52,0.4,0.9,1.5,0.25,0.0123,predicted,0"
-    assert lines[8] == "7,3,2,288,576,relu,20.5,3.25,0.06636,7.5,7.48,7.52,7.4,7.9,8.5,0.25,0.0123,measured,12"
+    assert lines[1] == "0,3,2,288,384,gelu,20.5,3.25,0.06636,0.5,0.48,0.52,0.4,0.9,1.5,0.25,0.1,0.2,0.0123,predicted,0"
+    assert lines[8] == "7,3,2,288,576,relu,20.5,3.25,0.06636,7.5,7.48,7.52,7.4,7.9,8.5,0.25,0.1,0.2,0.0123,measured,12"
 
 
 def test_interval_by_hand() -> None:
@@ -65,7 +65,12 @@ def test_incomplete_rows_are_not_written(rows: list[Row], tmp_path: Path) -> Non
         (lambda text: text[: len(text) // 2], "build it again"),
         (lambda text: text.replace("relative_sd", "sd"), r"columns are .*'sd'.* needed are .*'relative_sd'"),
         (lambda text: text.replace("\n5,3,", "\nfive,3,"), "not a latency table .*five"),
-        (lambda text: text.replace("0.25,0.0123,predicted,0\n6,", "0.25,0.0123,predicted,0,more\n6,"), "not a latency"),
+        (
+            lambda text: text.replace(
+                "0.25,0.1,0.2,0.0123,predicted,0\n6,", "0.25,0.1,0.2,0.0123,predicted,0,more\n6,"
+            ),
+            "not a latency",
+        ),
         (lambda text: "\n".join(text.splitlines()[:-1]), "2399 rows"),
         (
             lambda text: text.replace("\n5,3,2,288,512,silu,", "\n5,3,2,288,512,gelu,"),

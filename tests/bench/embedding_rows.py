@@ -1,0 +1,53 @@
+"""Does a model with all rows of XLM-R's word embeddings answer slower than one with those that the latency table keeps?
+
+Run as `python tests/bench/embedding_rows.py [ROUNDS]`: both models of the shape 4,12,576,768 in eager PyTorch, the same weights
+in the layers, random ids, in turn; prints the ratio of the sums over all lengths by round: median and range.
+"""
+
+import random
+import sys
+from statistics import median
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from kdnas.arch import Arch
+from kdnas.environment import default_threads, host_line
+from kdnas.teacher import SHAPE, load_config, resolve_shape
+from latency.engines import TIMED_VOCABULARY, random_sentence
+from latency.timing import ModelMaker, sweep_ms
+
+LENGTHS = (8, 12, 16, 24, 32, 48)
+SENTENCES = 20  # each with other ids, so that their rows are in no cache
+
+
+def model_of(rows: int) -> tuple[PreTrainedModel, list[dict[str, torch.Tensor]]]:
+    """A model with so many rows, and sentences for it."""
+    config = load_config(resolve_shape(SHAPE).path)
+    config.vocab_size = rows
+    model = ModelMaker(config, 0).student(Arch(4, 12, 576, 768))
+    sentences = [random_sentence(length, config, seed) for seed in range(SENTENCES) for length in LENGTHS]
+    return model, [{name: torch.from_numpy(value) for name, value in item.items()} for item in sentences]
+
+
+def main(rounds: int) -> None:
+    """Time both and print."""
+    torch.set_num_threads(default_threads())
+    print(host_line())
+    both = [model_of(TIMED_VOCABULARY), model_of(250_002)]
+    ratios = []
+    with torch.inference_mode():
+        for _ in range(rounds):
+            took = [0.0, 0.0]
+            for place in random.sample(range(len(both[0][1])), len(both[0][1])):
+                for number in random.sample((0, 1), 2):
+                    model, items = both[number]
+                    took[number] += sum(sweep_ms(model, [items[place - 1], items[place]])[1:])
+            ratios.append(took[1] / took[0])
+    low, high = np.percentile(ratios, [5, 95])
+    print(f"250,002 rows over {TIMED_VOCABULARY:,}: {median(ratios):.3f} [{low:.3f}, {high:.3f}] over {rounds} rounds")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
