@@ -1,18 +1,29 @@
 """What to measure next, once the design has said the general: where the prediction is unsure and where it matters."""
 
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from kdnas.arch import Arch
 from kdnas.search.pareto import pareto_front
-from latency.predictor import CACHE_MILLIONS, fit_cost_law, gaussian_process, shape_features
+from latency.predictor import (
+    CACHE_MILLIONS,
+    cross_validate,
+    fit_cost_law,
+    fit_one,
+    gaussian_process,
+    shape_features,
+)
 from latency.protocol import Lengths
-from latency.samples import Measurements
+from latency.samples import Measurements, Sample
 
 DESIGN_FIRST = 120  # architectures that the design chooses alone
 DESIGN_SHARE = 0.5  # of each later round: it keeps what is measured balanced
 NEAR_CACHE = 0.15  # of a cache boundary, as a share of its weights
+DOUBT = 2.0  # standard deviations from what the others say, from which an architecture is measured again
+MOST_WINDOWS = 3
 NEAR_FRONT = 0.05  # of the Pareto front, as a share of the latency
 
 
@@ -43,6 +54,23 @@ def reorder(
     first = [*by_design, *(others[place] for place in chosen)]
     taken = set(first)
     return [*first, *(name for name in order if name not in taken)]
+
+
+def doubtful(samples: Sequence[Sample], measurements: Measurements, lengths: Lengths) -> list[str]:
+    """Measured architectures that the others contradict, the worst first, but for those measured `MOST_WINDOWS` times.
+
+    A disturbance that slows one model and spares the reference beside it shows nowhere else. Another window, whose median
+    with the first is taken, says which of the two it was, a disturbance or a truth that the model does not know.
+    """
+    if len(measurements.archs) < DESIGN_FIRST:
+        return []
+    fit = partial(fit_one, "gaussian-process", lengths)
+    held_out = cross_validate(fit, measurements.archs, measurements.latencies, measurements.relative_sd)
+    errors = np.abs(np.log(lengths.mean(held_out) / lengths.mean(measurements.latencies)))
+    limit = DOUBT * 1.4826 * float(np.median(errors))  # the median of absolute errors as a standard deviation
+    windows = Counter(sample["arch"] for sample in samples if sample["kept"])
+    names = [str(measurements.archs[place]) for place in np.argsort(-errors) if errors[place] > limit]
+    return [name for name in names if windows[name] < MOST_WINDOWS]
 
 
 def promise(archs: Sequence[Arch], measurements: Measurements, lengths: Lengths) -> np.ndarray:

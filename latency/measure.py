@@ -13,7 +13,7 @@ from kdnas.artifact import append_jsonl, read_jsonl
 from kdnas.errors import UsageError
 from kdnas.progress import Stage, stage
 from kdnas.teacher import Teacher
-from latency.adaptive import DESIGN_FIRST, reorder
+from latency.adaptive import DESIGN_FIRST, doubtful, reorder
 from latency.engines import graph_form, needs_graphs
 from latency.process import Processes, Worker
 from latency.protocol import LatencyOptions, Lengths
@@ -94,7 +94,7 @@ def measure(
     processes = Processes("latency-table", setup)
     with stage("latency-table", budget.seconds, budget.earlier) as progress:
         while budget.allows(samples):
-            names = next_round(_order(order, samples, lengths, options), samples, ROUND_ARCHITECTURES, options.seed)
+            names = _names(order, samples, lengths, options)
             if not names:
                 break
             processes.run(samples, partial(_round, log, samples, names, options, budget, progress))
@@ -103,13 +103,21 @@ def measure(
     return samples
 
 
-def _order(order: Sequence[str], samples: Sequence[Sample], lengths: Lengths, options: LatencyOptions) -> list[str]:
-    """The design, with what promises most before it once enough is measured."""
+def _names(order: Sequence[str], samples: Sequence[Sample], lengths: Lengths, options: LatencyOptions) -> list[str]:
+    """Names for the next process: the design's, and once enough is measured what promises most and what is in doubt."""
     kept = {sample["arch"] for sample in samples if sample["kept"]} - {TEACHER}
     if len(kept) < DESIGN_FIRST:
-        return list(order)
+        return next_round(order, samples, ROUND_ARCHITECTURES, options.seed)
     rng = np.random.default_rng([options.seed, 5, len(samples)])
-    return reorder(order, gather(samples, order, lengths, options.minimum), lengths, ROUND_ARCHITECTURES, rng)
+    measurements = gather(samples, order, lengths, options.minimum)
+    again = doubtful(samples, measurements, lengths)[: ROUND_ARCHITECTURES // 3]
+    size = ROUND_ARCHITECTURES - len(again)
+    names = next_round(reorder(order, measurements, lengths, size, rng), samples, size, options.seed)
+    if not names:
+        return []
+    for name in again:
+        names.insert(int(rng.integers(1, len(names) + 1)), name)  # the teacher stays first
+    return names
 
 
 def _round(

@@ -8,7 +8,7 @@ import pytest
 
 from kdnas.arch import Arch, SearchSpace
 from latency import adaptive
-from latency.adaptive import DESIGN_FIRST, near_cache, near_front, promise, reorder
+from latency.adaptive import DESIGN_FIRST, doubtful, near_cache, near_front, promise, reorder
 from latency.protocol import design, stratify
 from latency.samples import Measurement, Measurements
 
@@ -126,3 +126,16 @@ def test_what_is_near_a_cache_or_the_front_weighs_twice(mark: str, monkeypatch: 
     without = promise(rest, known, LENGTHS)
     assert 0 < marks[0].sum() < len(rest)
     assert whole / without == pytest.approx(np.where(marks[0], 2, 1))
+
+
+def test_what_the_others_contradict_is_measured_again_up_to_three_times() -> None:
+    found = measured(DESIGN[:DESIGN_FIRST])
+    odd = str(found.archs[17])
+    found.latencies[17] *= 2
+    windows: list[dict[str, Any]] = [{"arch": str(arch), "kept": True} for arch in found.archs]
+    names = doubtful(windows, found, LENGTHS)
+    assert names[0] == odd
+    assert len(names) < DESIGN_FIRST / 4
+    assert odd in doubtful([*windows, {"arch": odd, "kept": True}, {"arch": odd, "kept": False}], found, LENGTHS)
+    assert odd not in doubtful([*windows, *[{"arch": odd, "kept": True}] * 2], found, LENGTHS)
+    assert doubtful(windows, measured(DESIGN[: DESIGN_FIRST - 1]), LENGTHS) == []
