@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kdnas.arch import Arch
 from kdnas.errors import KdnasError, UsageError
-from latency.engines import Call, random_sentence
+from latency.engines import REFERENCE, Call, random_sentence
 
 if TYPE_CHECKING:
     import torch
@@ -137,6 +137,10 @@ class CudaModels:
         """The teacher's shape, called eagerly."""
         with self._there:
             return EagerCall(self._maker.model(self._config), self._device)
+
+    def reference(self) -> Call:
+        """The shape that all are compared with, called eagerly."""
+        return self.student(REFERENCE)
 
     def sentence(self, length: int, seed: int) -> dict[str, "torch.Tensor"]:
         """Random token ids without padding on the GPU: input_ids and attention_mask, both (1, length) int64."""

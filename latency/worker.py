@@ -44,8 +44,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     config, seed = load_config(Path(setup["teacher"])), setup["seed"]
     models = make_models(setup["engine"], config, seed, setup["threads"], Path(setup["graphs"]))
     inputs = [models.sentence(length, seed) for length in setup["lengths"]]
-    teacher = models.teacher()
-    reference = partial(reference_window, teacher, inputs[len(inputs) // 2])
+    reference = partial(reference_window, models.reference(), inputs[len(inputs) // 2])
     for _ in range(FIRST_WINDOWS):
         reference()
     rng = random.Random(seed)
@@ -53,7 +52,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     for line in iter(requests.readline, ""):
         request = json.loads(line)
         name = request["arch"]
-        model = teacher if name == TEACHER else models.student(Arch.parse(name))
+        model = models.teacher() if name == TEACHER else models.student(Arch.parse(name))
         if "sentences" in request:
             items = {length: models.sentence(length, seed) for length in set(request["sentences"])}
             sentences = [items[length] for length in request["sentences"]]
