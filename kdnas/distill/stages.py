@@ -25,8 +25,6 @@ from kdnas.distill.loop import (
     make_accelerator,
     make_optimizer,
     resolve_precision,
-    seconds_per_step,
-    to_tensors,
     train,
     use_all_cores,
 )
@@ -34,14 +32,13 @@ from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.relation import RelationObjective, resolve_relation_heads, resolve_teacher_layer
+from kdnas.distill.step_budget import extended_steps, planned_steps
 from kdnas.distill.student_folder import save_student
 from kdnas.distill.validation import hidden_state_figures, relation_figures, sample_batches
-from kdnas.progress import say
 from kdnas.student import arch_of, student_from_teacher
 from kdnas.teacher import Teacher, load_encoder
 
 SAMPLE_SENTENCES = 1000  # for the teacher's variance and the start of the projections
-WARM_BATCHES, TIMED_BATCHES = 3, 9
 RESULTS = "results.json"  # written when all files are: what a run killed after that returns
 
 Objective = HiddenStateObjective | RelationObjective | AnchoredRelationObjective
@@ -132,11 +129,16 @@ def _fit(
     """Plan, train (on from a checkpoint where there is one) and return the figures of the manifest."""
     objective.student.train(options.dropout)
     sentences = corpus.train
-    steps = _planned_steps(folder, objective, corpus, options, validate)
+    start = time.monotonic()
+    steps: int | None = planned_steps(folder, objective, corpus, options, validate)
     optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay)
     position = load_checkpoint(folder, objective, optimizer) or Position()
     title = "distil" if isinstance(objective, HiddenStateObjective) else "refine"
-    position = train(objective, optimizer, sentences, corpus.pad_id, options, steps, folder, position, validate, title)
+    while steps is not None:
+        position = train(
+            objective, optimizer, sentences, corpus.pad_id, options, steps, folder, position, validate, title
+        )
+        steps = extended_steps(folder, options, position, time.monotonic() - start)
     last = [row for row in read_jsonl(folder / "history.jsonl") if row["kind"] == "validation"][-1]
     student = objective.student
     return {
@@ -152,30 +154,6 @@ def _fit(
         "explained_variance_layers": last["layers"],
         "parameters_millions": sum(parameter.numel() for parameter in student.parameters()) / 1e6,
     }
-
-
-def _planned_steps(folder: Path, objective: Objective, corpus: Corpus, options: LoopOptions, validate: Validate) -> int:
-    """Number of updates: given, or what fits into `minutes`; decided once and kept in plan.json over restarts."""
-    path = folder / "plan.json"
-    if path.exists():
-        return int(json.loads(path.read_text())["steps"])
-    if options.steps is not None:
-        write_json(path, {"steps": options.steps})
-        return options.steps
-    start = time.monotonic()
-    chosen = epoch_batches(corpus.train, options, 0)[: WARM_BATCHES + TIMED_BATCHES]
-    device = next(objective.parameters()).device
-    batches = (to_tensors(corpus.train, indices, corpus.pad_id, device) for indices in chosen)
-    warm = min(WARM_BATCHES, len(chosen) - 1)
-    step_seconds = seconds_per_step(objective, batches, options, warm, limit_seconds=min(20, 6 * options.minutes))
-    validation_start = time.monotonic()
-    validate()
-    validation_seconds = time.monotonic() - validation_start
-    left = options.minutes * 60 - (time.monotonic() - start) - (options.validations + 1) * validation_seconds
-    steps = max(1, int(left / step_seconds))
-    write_json(path, {"steps": steps, "seconds_per_step": step_seconds, "validation_seconds": validation_seconds})
-    say(f"{steps} steps of {step_seconds:.2f} s fit into {options.minutes:g} minutes")
-    return steps
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

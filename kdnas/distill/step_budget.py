@@ -1,0 +1,71 @@
+"""How many updates fit into the minutes of a stage: measured before, and again where the first measurement was wrong."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdnas.artifact import write_json
+from kdnas.corpus import Corpus
+from kdnas.distill.checkpoint import Position
+from kdnas.distill.loop import epoch_batches, seconds_per_step, to_tensors
+from kdnas.distill.options import LoopOptions
+from kdnas.progress import say
+
+PLAN = "plan.json"
+WARM_BATCHES, TIMED_BATCHES = 3, 9
+UNUSED = 0.4  # share of the minutes that must be left over for training to go on
+USED = 0.9  # share of what is left that is planned for: validations take some
+
+
+def planned_steps(
+    folder: Path, objective: nn.Module, corpus: Corpus, options: LoopOptions, validate: Callable[[], dict[str, Any]]
+) -> int:
+    """Number of updates: given, or what fits into `minutes`; decided once and kept in plan.json over restarts."""
+    path = folder / PLAN
+    if path.exists():
+        return int(json.loads(path.read_text())["steps"])
+    if options.steps is not None:
+        write_json(path, {"steps": options.steps})
+        return options.steps
+    start = time.monotonic()
+    chosen = epoch_batches(corpus.train, options, 0)[: WARM_BATCHES + TIMED_BATCHES]
+    device = next(objective.parameters()).device
+    batches = (to_tensors(corpus.train, indices, corpus.pad_id, device) for indices in chosen)
+    warm = min(WARM_BATCHES, len(chosen) - 1)
+    step_seconds = seconds_per_step(objective, batches, options, warm, limit_seconds=min(20, 6 * options.minutes))
+    validation_start = time.monotonic()
+    validate()
+    validation_seconds = time.monotonic() - validation_start
+    left = options.minutes * 60 - (time.monotonic() - start) - (options.validations + 1) * validation_seconds
+    steps = max(1, int(left / step_seconds))
+    write_json(path, {"steps": steps, "seconds_per_step": step_seconds, "validation_seconds": validation_seconds})
+    say(f"{steps} steps of {step_seconds:.2f} s fit into {options.minutes:g} minutes")
+    return steps
+
+
+def extended_steps(folder: Path, options: LoopOptions, position: Position, elapsed_seconds: float) -> int | None:
+    """Number of updates to go on to, where far fewer than fit were planned; None where the minutes are used.
+
+    Other work on the host while the plan was measured made steps look slow: 10 were planned once, where 370 fit. The learning
+    rate follows the new number, so it rises again; kept in plan.json over restarts.
+
+    Args:
+        folder: holds the plan.
+        options: minutes, or steps, which are never extended.
+        position: where training ended.
+        elapsed_seconds: since the stage began, in this attempt.
+    """
+    budget = options.minutes * 60
+    left = budget - max(elapsed_seconds, position.seconds)
+    if options.steps is not None or left < UNUSED * budget:
+        return None
+    steps = position.step + int(USED * left * position.step / position.seconds)
+    if steps < 1.5 * position.step:
+        return None
+    write_json(folder / PLAN, {"steps": steps, "extended_from": position.step})
+    say(f"{position.step} steps left {left:.0f} of {budget:.0f} s unused: on to {steps}")
+    return steps

@@ -1,0 +1,48 @@
+"""Minutes to updates, and on where a disturbed measurement planned too few."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import kdnas.distill.step_budget as step_budget
+from kdnas.arch import Arch
+from kdnas.artifact import read_jsonl
+from kdnas.corpus import Corpus
+from kdnas.distill.checkpoint import Position
+from kdnas.distill.options import DistillOptions
+from kdnas.distill.run import run_distill
+from kdnas.distill.step_budget import PLAN, USED, extended_steps
+from kdnas.teacher import Teacher
+
+OPTIONS = DistillOptions(minutes=6)
+
+
+def test_goes_on_where_most_of_the_minutes_are_left(tmp_path: Path) -> None:
+    position = Position(step=10, seconds=10.0)
+    assert extended_steps(tmp_path, OPTIONS, position, 60.0) == 10 + int(USED * 300)
+    assert json.loads((tmp_path / PLAN).read_text()) == {"steps": 10 + int(USED * 300), "extended_from": 10}
+
+
+def test_time_of_earlier_attempts_counts(tmp_path: Path) -> None:
+    assert extended_steps(tmp_path, OPTIONS, Position(step=100, seconds=300.0), 1.0) is None
+    assert not (tmp_path / PLAN).exists()
+
+
+def test_a_good_plan_and_given_steps_are_left_alone(tmp_path: Path) -> None:
+    assert extended_steps(tmp_path, OPTIONS, Position(step=250, seconds=250.0), 300.0) is None
+    assert extended_steps(tmp_path, DistillOptions(minutes=6, steps=10), Position(step=10, seconds=1.0), 2.0) is None
+
+
+def test_a_stage_planned_in_a_disturbed_moment_uses_its_minutes(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_budget, "seconds_per_step", lambda *args, **more: 3.0)  # 100 times what it is
+    options = DistillOptions(minutes=0.2, batch_tokens=512, validations=2, validation_sentences=60, log_every=4)
+    artifact = run_distill(tmp_path, tiny_teacher, corpus, Arch(2, 4, 24, 64), options)
+    rows = read_jsonl(artifact.path / "history.jsonl")
+    assert artifact.results["steps"] > 3 * 4  # 4 were planned at most
+    assert rows[-1]["kind"] == "validation"
+    assert rows[-1]["step"] == artifact.results["steps"]
+    rates = [row["lr"] for row in rows if row["kind"] == "train"]
+    assert max(rates[1:]) > rates[0]  # it rose again
