@@ -66,6 +66,7 @@ def extended_steps(folder: Path, options: LoopOptions, position: Position, elaps
     steps = position.step + int(USED * left * position.step / position.seconds)
     if steps < 1.5 * position.step:
         return None
-    write_json(folder / PLAN, {"steps": steps, "extended_from": position.step})
+    plan = json.loads((folder / PLAN).read_text())
+    write_json(folder / PLAN, {**plan, "steps": steps, "extended_from": position.step})
     say(f"{position.step} steps left {left:.0f} of {budget:.0f} s unused: on to {steps}")
     return steps

@@ -260,13 +260,14 @@ def test_minutes_become_steps_once(tmp_path: Path, tiny_teacher: Teacher, corpus
 def test_a_kept_plan_decides(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdnas.distill.stages.seconds_per_step", lambda *_, **__: 1e9)
+    monkeypatch.setattr("kdnas.distill.step_budget.seconds_per_step", lambda *_, **__: 1e9)
+    monkeypatch.setattr("kdnas.distill.stages.extended_steps", lambda *_: None)
     options = DistillOptions(**{**COMMON, "steps": None, "minutes": 1.0})
     with monkeypatch.context() as patch:
         patch.setattr("kdnas.distill.stages.train", lambda *_: (_ for _ in ()).throw(RuntimeError("power cut")))
         with pytest.raises(RuntimeError, match="power cut"):
             run_distill(tmp_path, tiny_teacher, corpus, ARCH, options)
-    monkeypatch.setattr("kdnas.distill.stages.seconds_per_step", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr("kdnas.distill.step_budget.seconds_per_step", lambda *_, **__: pytest.fail("measured again"))
     assert run_distill(tmp_path, tiny_teacher, corpus, ARCH, options).results["steps"] == 1
 
 

@@ -20,8 +20,10 @@ OPTIONS = DistillOptions(minutes=6)
 
 def test_goes_on_where_most_of_the_minutes_are_left(tmp_path: Path) -> None:
     position = Position(step=10, seconds=10.0)
+    (tmp_path / PLAN).write_text(json.dumps({"steps": 10, "seconds_per_step": 6.0}))
     assert extended_steps(tmp_path, OPTIONS, position, 60.0) == 10 + int(USED * 300)
-    assert json.loads((tmp_path / PLAN).read_text()) == {"steps": 10 + int(USED * 300), "extended_from": 10}
+    plan = json.loads((tmp_path / PLAN).read_text())
+    assert plan == {"steps": 10 + int(USED * 300), "seconds_per_step": 6.0, "extended_from": 10}
 
 
 def test_time_of_earlier_attempts_counts(tmp_path: Path) -> None:
