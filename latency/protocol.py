@@ -170,6 +170,8 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, share: float) -> 
 def held_out() -> list[Arch]:
     """59 architectures that no table is ever fitted to, in order of id, the same for all seeds.
 
+    Only the paper protocol measures them, with all others, and then predicts none.
+
     The largest of n errors of a random sample exceeds the 95th percentile of all with probability 1 - 0.95 ** n, which is
     above 0.95 from n = 59 on: a bound that assumes nothing about the errors' distribution.
     """
