@@ -34,7 +34,7 @@ TIMED_VOCABULARY = 65_536  # rows; 75 MB at the least width
 # virtual machine takes, of the last-level cache say, then slows it about as much as what it is compared with. With a reference
 # of 12 layers of 768, windows of one model differed twice as much.
 REFERENCE = Arch(6, 12, 384, 1536, "gelu")
-OUTPUT = "last_hidden_state"
+OUTPUTS = ("last_hidden_state",)
 
 Call = Callable[..., Any]
 
@@ -161,12 +161,12 @@ class OpenvinoModels:
     def _compile(self, arch: Arch, part: PoolPart) -> Call:
         import openvino
 
-        from export.session import compile_openvino
+        from export.engines import compile_openvino
 
         sizes = Sizes(arch, self._config.vocab_size, self._config.max_position_embeddings)
         xml = self._templates[arch.activation].write(sizes, part)
         model = openvino.Core().read_model(xml, openvino.Tensor(part.bytes, shared_memory=True))
-        return compile_openvino(model, self._engine, OUTPUT, self._threads)
+        return compile_openvino(model, self._engine, OUTPUTS, self._threads)
 
 
 class OnnxruntimeModels:
@@ -183,11 +183,11 @@ class OnnxruntimeModels:
         (self._part,) = make_pool(config, seed, []).parts
 
     def student(self, arch: Arch) -> Call:
-        from export.session import compile_onnxruntime
+        from export.engines import compile_onnxruntime
 
         sizes = Sizes(arch, self._config.vocab_size, self._config.max_position_embeddings)
         graph, weights = self._templates[arch.activation].write(sizes, self._part)
-        return compile_onnxruntime(graph, OUTPUT, self._threads, weights)
+        return compile_onnxruntime(graph, OUTPUTS, self._threads, weights)
 
     def teacher(self) -> Call:
         return self.student(teacher_shape(self._config))

@@ -39,11 +39,11 @@ class OnnxTemplate:
     """The exported graph of the template, ready to be rewritten.
 
     Args:
-        folder: holds `model.onnx`, exported from `TEMPLATE_SIZES`.
+        folder: holds one `.onnx` file, exported from `TEMPLATE_SIZES`.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._frame = onnx.load(folder / "model.onnx")
+        self._frame = onnx.load(next(folder.glob("*.onnx")))
         graph = self._frame.graph
         self._blocks = _assign_blocks(graph)
         self._nodes, self._weights = list(graph.node), list(graph.initializer)

@@ -47,7 +47,7 @@ def write_templates(teacher: Path, form: str, folder: Path) -> Path:
 
 
 def export_templates(teacher: Path, form: str, folder: Path) -> None:
-    """Write one folder an activation, each with `openvino_model.xml` and `.bin`, or with `model.onnx`."""
+    """Write one folder an activation, each with `openvino_model.xml` and `.bin`, or with one `.onnx` file."""
     import torch
 
     from export.onnx_form import write_onnx, write_onnx_int8

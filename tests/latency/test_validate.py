@@ -18,7 +18,7 @@ from latency.protocol import HELD_OUT, LatencyOptions, design, held_out
 from latency.run import build_table
 from latency.samples import TEACHER
 from latency.timing import CHUNK, exhaustive
-from latency.validate import PASSES, ValidationOptions, evenly, kendall_tau, run_validation, sampling_error, summary
+from latency.validate import ValidationOptions, evenly, kendall_tau, run_validation, sampling_error, summary
 
 from .worker_fixture import PretendedWorker
 
@@ -107,16 +107,25 @@ def test_it_goes_on_where_it_stopped(
 ) -> None:
     asked = pretender.asked
     whole = validation(table, tmp_path / "other", teacher, corpus)
-    assert pretender.asked - asked == PASSES * HELD_OUT
+    assert pretender.asked - asked == VALIDATION.passes * HELD_OUT
     pretender.asked, pretender.deaths = 0, 3
     with pytest.raises(KdnasError, match="died 3 times: death"):
         validation(table, tmp_path, teacher, corpus)
     pretender.deaths = 2
     found = validation(table, tmp_path, teacher, corpus)
-    assert pretender.asked == 3 + 2 + PASSES * HELD_OUT
+    assert pretender.asked == 3 + 2 + VALIDATION.passes * HELD_OUT
     rows = read_jsonl(found.path / "validation.jsonl")
-    assert len({(row["pass"], row["arch"]) for row in rows}) == len(rows) == PASSES * HELD_OUT
+    assert len({(row["pass"], row["arch"]) for row in rows}) == len(rows) == VALIDATION.passes * HELD_OUT
     assert (found.path / "validation.csv").read_text() == (whole.path / "validation.csv").read_text()
+
+
+def test_more_runs(
+    pretender: type[Pretender], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
+) -> None:
+    found = run_validation(tmp_path, table, teacher, corpus, OPTIONS, ValidationOptions(sentences=50, runs=5))
+    rows = read_jsonl(found.path / "validation.jsonl")
+    assert [sum(row["pass"] == number for row in rows) for number in range(10)] == [HELD_OUT] * 10
+    assert "50 sentences and 5 runs" in summary(found)
 
 
 def test_another_artifact_is_refused(tmp_path: Path, teacher: Teacher, corpus: Corpus) -> None:
@@ -129,6 +138,8 @@ def test_options_out_of_range() -> None:
         ValidationOptions(sentences=10)
     with pytest.raises(UsageError, match="tolerance is 2"):
         ValidationOptions(tolerance=2)
+    with pytest.raises(UsageError, match=r"runs is 2; allowed are 3 \(as published\) to 1000"):
+        ValidationOptions(runs=2)
 
 
 def test_sentences_are_spread_evenly() -> None:

@@ -1,0 +1,101 @@
+"""Do the latency table's models answer as fast as those that users get?
+
+The table's models take their weights from one random pool, and its compiled engines run graphs that were rewritten from a small
+export. Here each is timed against a model with weights of its own: eager, or exported by the exporters themselves.
+
+Run as `python tests/bench/pooled_models.py [BUILDS]`: in each build both are made anew and answer the same lengths in turn;
+prints for each engine and shape the ratio of the sums over all lengths by build: median and range.
+"""
+
+import random
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModel
+
+from export.onnx_form import write_onnx, write_onnx_int8
+from export.openvino_form import write_int8, write_openvino
+from export.run import quiet
+from export.session import FORMS, load_engine
+from kdnas.arch import Arch
+from kdnas.environment import default_threads, host_line
+from kdnas.student import student_config
+from kdnas.teacher import BUILTIN, load_config, resolve_teacher
+from latency.engines import OUTPUTS, make_models, needs_graphs
+from latency.template import as_if_trained, write_templates
+from latency.timing import sweep_ms
+
+ENGINES = ("pytorch-f32", "onnxruntime-f32", "onnxruntime-int8", "openvino-f32", "openvino-int8")
+ARCHS = (Arch(3, 12, 384, 1024, "relu"), Arch(6, 12, 576, 1024, "gelu"))
+LENGTHS = (8, 12, 16, 24, 32, 48, 96)
+ROUNDS = 30
+TASK = "feature-extraction"
+
+
+def own_model(arch: Arch, engine: str, folder: Path) -> Callable[[], Callable[..., Any]]:
+    """A function that loads a model with weights of its own, as users get it."""
+    torch.manual_seed(1)
+    config = student_config(arch, load_config(resolve_teacher(BUILTIN).path))
+    model = as_if_trained(AutoModel.from_config(config, add_pooling_layer=False).eval())
+    if engine == "pytorch-f32":
+        model.save_pretrained(folder)
+        return lambda: AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(5, config.vocab_size, length).tolist() for length in range(8, 48, 2)]
+    with quiet():
+        if engine.startswith("openvino"):
+            write_openvino(model, TASK, folder / "f32")
+            if engine.endswith("int8"):
+                write_int8(folder / "f32", TASK, rows, folder / "int8")
+        else:
+            write_onnx(model, TASK, folder / "f32")
+            if engine.endswith("int8"):
+                write_onnx_int8(folder / "f32", folder / "int8")
+    graph = folder / engine.rpartition("-")[2] / Path(FORMS[engine]).name
+    return lambda: load_engine(graph, engine, OUTPUTS, default_threads())
+
+
+def ratio(pooled: Callable[..., Any], own: Callable[..., Any], items: list[dict[str, Any]]) -> float:
+    """Time of the pooled model over the other's, sums over all lengths of the medians over all rounds."""
+    took: dict[tuple[int, int], list[float]] = {}
+    both = (pooled, own)
+    with torch.inference_mode():
+        for number in (0, 1):
+            sweep_ms(both[number], items)
+        for _ in range(ROUNDS):
+            for number in random.sample((0, 1), 2):
+                order = random.sample(range(len(items)), len(items))
+                times = sweep_ms(both[number], [items[order[-1]], *(items[place] for place in order)])[1:]
+                for place, time_ms in zip(order, times, strict=True):
+                    took.setdefault((number, place), []).append(time_ms)
+    sums = [sum(median(took[number, place]) for place in range(len(items))) for number in (0, 1)]
+    return sums[0] / sums[1]
+
+
+def main(builds: int) -> None:
+    """Time all and print."""
+    torch.set_num_threads(default_threads())
+    print(host_line())
+    teacher = resolve_teacher(BUILTIN)
+    for engine in ENGINES:
+        for arch in ARCHS:
+            with tempfile.TemporaryDirectory() as scratch:
+                load = own_model(arch, engine, Path(scratch) / "own")
+                graphs = Path(scratch) / "graphs"
+                if needs_graphs(engine):
+                    graphs = write_templates(teacher.path, engine, graphs)
+                models = make_models(engine, load_config(teacher.path), 0, default_threads(), graphs)
+                items = [models.sentence(length, 0) for length in LENGTHS]
+                ratios = [ratio(models.student(arch), load(), items) for _ in range(builds)]
+            shown = f"{median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}]"
+            print(f"{engine:17} {arch.name:24} pooled over own {shown} over {builds} builds", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
