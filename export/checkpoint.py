@@ -10,9 +10,14 @@ from kdnas.errors import UsageError
 from kdnas.teacher import load_tokenizer, resolve_teacher
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+WEIGHTS = "model.safetensors"
 LONGEST = 512
-# Heads that are not exported, and what an encoder was trained with that feature extraction does not need.
-OTHER_HEADS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
+HEADS = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+}
+OTHER_HEADS = ("ForMultipleChoice", "ForNextSentencePrediction")  # not exported
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,17 @@ class Checkpoint:
 
     @property
     def task(self) -> str:
-        """`text-classification` for a *ForSequenceClassification, else `feature-extraction`."""
-        classifier = any(name.endswith("ForSequenceClassification") for name in self.config.get("architectures") or [])
-        return "text-classification" if classifier else "feature-extraction"
+        """What its head is for; `feature-extraction` for an encoder, whatever head it was trained with."""
+        for name in self.config.get("architectures") or []:
+            for head, task in HEADS.items():
+                if name.endswith(head):
+                    return task
+        return "feature-extraction"
 
     @property
     def labels(self) -> list[str]:
-        """Class names in the order of the logits; empty for an encoder."""
-        if self.task == "feature-extraction":
+        """Class names in the order of the logits; empty where there are no classes."""
+        if not self.task.endswith("classification"):
             return []
         names = self.config.get("id2label") or {str(number): f"LABEL_{number}" for number in range(2)}
         return [str(names[key]) for key in sorted(names, key=int)]
@@ -85,9 +93,9 @@ def open_checkpoint(spec: str) -> Checkpoint:
         raise UsageError(str(error).replace("teacher", "model", 1)) from error
     head = next((name for name in found.config.get("architectures") or [] if name.endswith(OTHER_HEADS)), None)
     if head is not None:
-        raise UsageError(f"model '{spec}': {head} is not exported; give an encoder or a *ForSequenceClassification")
+        raise UsageError(f"model '{spec}': {head} is not exported; give an encoder or one of {', '.join(HEADS)}")
     checkpoint = Checkpoint(found.path, found.config, found.digest)
-    if checkpoint.task == "text-classification":
+    if checkpoint.task.endswith("classification"):
         _require_single_label(spec, checkpoint)
     return checkpoint
 
@@ -109,7 +117,7 @@ def load_model(checkpoint: Checkpoint) -> Any:
         UsageError: the file lacks weights, so that some would be random, or the shapes differ from the configuration.
     """
     import torch
-    from transformers import AutoModel, AutoModelForSequenceClassification
+    import transformers
 
     options: dict[str, Any] = {
         "use_safetensors": True,
@@ -119,10 +127,11 @@ def load_model(checkpoint: Checkpoint) -> Any:
         "output_loading_info": True,
     }
     try:
-        if checkpoint.task == "text-classification":
-            model, info = AutoModelForSequenceClassification.from_pretrained(checkpoint.path, **options)
+        if checkpoint.task == "feature-extraction":
+            model, info = transformers.AutoModel.from_pretrained(checkpoint.path, add_pooling_layer=False, **options)
         else:
-            model, info = AutoModel.from_pretrained(checkpoint.path, add_pooling_layer=False, **options)
+            head = next(head for head, task in HEADS.items() if task == checkpoint.task)
+            model, info = getattr(transformers, f"AutoModel{head}").from_pretrained(checkpoint.path, **options)
     except (RuntimeError, ValueError, KeyError) as error:  # mismatched sizes, impossible heads, an unknown activation
         first = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         raise UsageError(f"model '{checkpoint.path}': cannot be loaded ({first}); check its config.json") from error
@@ -133,6 +142,15 @@ def load_model(checkpoint: Checkpoint) -> Any:
             f"...) of a {type(model).__name__}; they would be random. Fine-tune it first, or mend config.json"
         )
     return model.requires_grad_(False).eval()
+
+
+def copy_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """Copy weights, config.json and the tokenizer, unless an interrupted export did."""
+    copy_description(checkpoint, folder)
+    target = folder / WEIGHTS
+    if not target.is_file():
+        shutil.copyfile(checkpoint.path / WEIGHTS, folder / f"{WEIGHTS}.scratch")
+        (folder / f"{WEIGHTS}.scratch").rename(target)
 
 
 def copy_description(checkpoint: Checkpoint, folder: Path) -> None:

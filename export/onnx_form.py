@@ -25,7 +25,8 @@ def write_onnx_int8(float_folder: Path, folder: Path) -> None:
 
     Args:
         float_folder: what `write_onnx` wrote.
-        folder: gets `model.onnx`, config.json and Optimum's settings.
+        folder: gets `model_quantized.onnx`, config.json and Optimum's settings. The name is Optimum's own: it finds a file
+            by its name alone, wherever it lies in a model's folder.
     """
     from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
 
@@ -36,7 +37,7 @@ def write_onnx_int8(float_folder: Path, folder: Path) -> None:
         nodes_to_exclude=_kept_in_float(float_folder / GRAPH),
     )
     quantizer = ORTQuantizer(float_folder / GRAPH, config=load_config(float_folder))
-    quantizer.quantize(settings, save_dir=folder, file_suffix=None)
+    quantizer.quantize(settings, save_dir=folder, file_suffix="quantized")
 
 
 def _kept_in_float(file: Path) -> list[str]:

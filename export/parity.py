@@ -1,15 +1,18 @@
 """Parity: an exported form against PyTorch on real sentences, alone and in padded batches of mixed lengths."""
 
 from collections.abc import Callable
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 
-from export.session import mean_pool, pad
+from export.session import TASKS, mean_pool
 from kdnas.errors import BoundError
+from kdnas.padding import pad
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
-BATCH = 16
+BATCHES = (1, 2, 4, 8, 16, 32)
+QUANTILES = (0.5, 0.9, 0.99)
 
 
 def spread_over_lengths(lengths: np.ndarray, count: int) -> list[int]:
@@ -20,7 +23,7 @@ def spread_over_lengths(lengths: np.ndarray, count: int) -> list[int]:
 
 
 def torch_outputs(model: Any, task: str, rows: list[list[int]]) -> list[np.ndarray]:
-    """What PyTorch answers to each row alone: logits (1, C) or last hidden states (T, D)."""
+    """What PyTorch answers to each row alone: logits (1, C) of a text, else (T, D) for its T tokens."""
     import torch
 
     outputs = []
@@ -28,9 +31,9 @@ def torch_outputs(model: Any, task: str, rows: list[list[int]]) -> list[np.ndarr
         for row in rows:
             ids = torch.tensor([row])
             answer = model(input_ids=ids, attention_mask=torch.ones_like(ids))
-            outputs.append(
-                answer.logits.numpy() if task == "text-classification" else answer.last_hidden_state[0].numpy()
-            )
+            found = [getattr(answer, name) for name in TASKS[task]]
+            whole = found[0] if len(found) == 1 else torch.stack(found, dim=-1)
+            outputs.append((whole if task == "text-classification" else whole[0]).numpy())
     return outputs
 
 
@@ -45,9 +48,10 @@ def compare(
         reference: `torch_outputs` of them.
 
     Returns:
-        max_abs_diff and mean_abs_diff over all values; max_abs_value of PyTorch, to judge them by; cosine_min and
-        cosine_mean between mean-pooled embeddings (classifiers: between logits); labels_equal, the share of sentences
-        with the same first label (classifiers only).
+        max_abs_diff, mean_abs_diff and quantiles over all values; max_abs_value of PyTorch, to judge them by; cosine_min
+        and cosine_mean between means over the tokens (text classifiers: between logits); labels_equal, the share of
+        texts or tokens with the same first label, or of texts with the same answer. Labels differ in a float32 form
+        within its bound only where PyTorch's two best logits are no further apart than twice that.
     """
     alone = [_split(run(*pad_exactly(row)), task, [row])[0] for row in rows]
     batched = padded_outputs(run, task, rows, pad_id, max_seq_len)
@@ -59,13 +63,19 @@ def compare(
     result = {
         "max_abs_diff": float(flat.max()) if np.isfinite(flat).all() else float("inf"),
         "mean_abs_diff": float(flat.mean(dtype=np.float64)),
+        **{f"p{100 * share:.0f}_abs_diff": float(np.quantile(flat, share)) for share in QUANTILES},
         "max_abs_value": float(max(np.abs(expected).max() for expected in reference)),
         "cosine_min": float(cosines.min()),
         "cosine_mean": float(cosines.mean()),
     }
-    if task == "text-classification":
-        equal = [got.argmax() == want.argmax() for got, want in zip(alone + batched, reference * 2, strict=True)]
-        result["labels_equal"] = float(np.mean(equal))
+    if task != "feature-extraction":
+        pairs = zip(alone + batched, reference * 2, strict=True)
+        # Which label a text or token has; or which token is an answer's first, and which its last.
+        axis = 0 if task == "question-answering" else -1
+        equal = [got.argmax(axis) == want.argmax(axis) for got, want in pairs]
+        if task == "question-answering":
+            equal = [np.atleast_1d(same.all()) for same in equal]
+        result["labels_equal"] = float(np.concatenate(equal).mean())
     return result
 
 
@@ -92,11 +102,13 @@ def pad_exactly(row: list[int]) -> tuple[np.ndarray, np.ndarray]:
 def padded_outputs(
     run: Run, task: str, rows: list[list[int]], pad_id: int, max_seq_len: int, seed: int = 0
 ) -> list[np.ndarray]:
-    """Answers in the order of `rows`, run in batches of 16 of mixed lengths, without what belongs to padding."""
-    order = np.random.default_rng(seed).permutation(len(rows))
+    """Answers in the order of `rows`, run in batches of 1 to 32 of mixed lengths, without what belongs to padding."""
+    order = np.random.default_rng(seed).permutation(len(rows)).tolist()
     answers: list[np.ndarray] = [np.empty(0)] * len(rows)
-    for start in range(0, len(order), BATCH):
-        chosen = [int(index) for index in order[start : start + BATCH]]
+    for size in cycle(BATCHES):
+        chosen, order = order[:size], order[size:]
+        if not chosen:
+            break
         batch = [rows[index] for index in chosen]
         for index, answer in zip(chosen, _split(run(*pad(batch, pad_id, max_seq_len)), task, batch), strict=True):
             answers[index] = answer
@@ -104,7 +116,7 @@ def padded_outputs(
 
 
 def _split(output: np.ndarray, task: str, rows: list[list[int]]) -> list[np.ndarray]:
-    """One array a row: logits (1, C), or the states of its real tokens (T, D)."""
+    """One array a row: logits (1, C) of a text, or what its real tokens got (T, D)."""
     if task == "text-classification":
         return [output[place : place + 1] for place in range(len(rows))]
     return [output[place, : len(row)] for place, row in enumerate(rows)]

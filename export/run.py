@@ -1,7 +1,8 @@
-"""Export: one model folder to ONNX and OpenVINO, each in float32 and int8, each compared with PyTorch."""
+"""Export: one model folder to ONNX and OpenVINO, each in float32 and int8 (OpenVINO in bf16 too), compared with PyTorch."""
 
 import contextlib
 import io
+import json
 import logging
 import os
 import shutil
@@ -10,21 +11,25 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from export.card import write_card
-from export.checkpoint import Checkpoint, copy_description, load_model, open_checkpoint
+from export.checkpoint import Checkpoint, copy_checkpoint, load_model, open_checkpoint
+from export.engines import load_engine
+from export.hub import upload
 from export.onnx_form import write_onnx, write_onnx_int8
 from export.openvino_form import write_int8, write_openvino
 from export.parity import compare, require_bound, spread_over_lengths, torch_outputs
-from export.session import FORMS, SETTINGS, TASKS, load_engine, read_tokenizer, token_ids
+from export.pooling import write_modules
+from export.session import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, read_tokenizer, token_ids
+from export.vocabulary import REPORT, trim
 from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl, write_json
 from kdnas.corpus import Corpus, TextOptions, build_corpus
-from kdnas.environment import default_threads
+from kdnas.environment import default_threads, has_bf16
 from kdnas.errors import UsageError
-from kdnas.progress import stage
+from kdnas.progress import say, stage
 from kdnas.sentences import Sentences
 from kdnas.teacher import resolve_teacher
 
@@ -42,12 +47,15 @@ class ExportOptions:
         parity_sentences: held-out sentences of all lengths on which every form is compared with PyTorch.
         float_bound: largest difference of a float32 form from PyTorch, absolute up to 1 and relative beyond.
         seed: chooses the calibration sentences.
+        vocabulary: `corpus` keeps only the tokens that the corpus's train split is made of, and all single characters;
+            `text.languages` says which languages those are.
     """
 
     calibration_sentences: int = 300
     parity_sentences: int = 200
     float_bound: float = 1e-4
     seed: int = 0
+    vocabulary: Literal["whole", "corpus"] = "whole"
 
     def __post_init__(self) -> None:
         for name in ("calibration_sentences", "parity_sentences"):
@@ -63,20 +71,25 @@ def export(
     corpus: str = "builtin:pydocs",
     text: TextOptions = TextOptions(),
     home: Path = Path("artifacts"),
+    push_to_hub: str | None = None,
 ) -> None:
     """Write ONNX and OpenVINO forms of a model, each checked against PyTorch.
 
     Args:
-        model: Hugging Face folder of an encoder or a sequence classifier (BERT, RoBERTa, XLM-RoBERTa), the artifact of
-            `kdnas distill` or `kdnas refine`, a hub id, or `builtin:minilm-l6`.
+        model: Hugging Face folder of an encoder, a classifier of texts or tokens, or a question answerer (BERT, RoBERTa,
+            XLM-RoBERTa), the artifact of `kdnas distill` or `kdnas refine`, a hub id, or `builtin:minilm-l6`.
         options: how.
         corpus: sentences for calibration and parity: `builtin:pydocs`, a file or a hub id.
         text: how the corpus is read.
         home: root of artifacts.
+        push_to_hub: owner/name on the model hub, where the finished export goes; null keeps it here.
     """
     checkpoint = open_checkpoint(model)
     built = build_corpus(home, corpus, text, resolve_teacher(str(checkpoint.path)))
-    print(run_export(home, checkpoint.path, checkpoint.digest, built, options).path)
+    exported = run_export(home, checkpoint.path, checkpoint.digest, built, options).path
+    if push_to_hub is not None:
+        say(f"export: {upload(exported, push_to_hub)}")
+    print(exported)
 
 
 def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, options: ExportOptions) -> Artifact:
@@ -84,7 +97,7 @@ def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, optio
 
     Args:
         home: root of artifacts.
-        model: Hugging Face folder of an encoder or a sequence classifier.
+        model: Hugging Face folder, as `open_checkpoint` takes it.
         model_digest: its identity in the manifest.
         corpus: calibration takes sentences of its train split, parity of its validation split.
 
@@ -95,8 +108,8 @@ def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, optio
     checkpoint = open_checkpoint(str(model))
     label = model.parent.name if model.name == "student" else model.name
     inputs = {"model": model_digest, "corpus": corpus.digest}
-    # Weights are written up to four times (float32 twice, int8 twice in a quarter, and the quantiser's copy).
-    needed = 50_000_000 + 4 * (checkpoint.path / "model.safetensors").stat().st_size
+    # Weights are written up to five times (float32 three times, int8 twice in a quarter, and the quantiser's copy).
+    needed = 50_000_000 + 5 * (checkpoint.path / "model.safetensors").stat().st_size
     config = {"options": options, "task": checkpoint.task}
 
     def work(folder: Path) -> dict[str, Any]:
@@ -106,27 +119,32 @@ def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, optio
 
 
 def _work(folder: Path, name: str, checkpoint: Checkpoint, corpus: Corpus, options: ExportOptions) -> dict[str, Any]:
-    copy_description(checkpoint, folder)
+    if options.vocabulary == "corpus":
+        checkpoint = trim(checkpoint, corpus.train.texts, corpus.validation.texts, folder)
+    else:
+        copy_checkpoint(checkpoint, folder)
     tokenizer = read_tokenizer(folder / "tokenizer.json", checkpoint.max_seq_len)
     finished = {row["form"]: row for row in read_jsonl(folder / LOG)}
-    with stage("export", len(ORDER) + 1, len(finished)) as progress, quiet():
+    order = [*ORDER, *(RUN_TIME_FORMS if has_bf16() else ())]
+    with stage("export", len(order) + 1, len(finished)) as progress, quiet():
         model = load_model(checkpoint)
         rows = parity_rows(corpus.validation, tokenizer, options.parity_sentences, checkpoint.max_seq_len)
         reference = torch_outputs(model, checkpoint.task, rows)
         progress.advance(note="PyTorch's answers")
-        for form in ORDER:
+        calibration = calibration_rows(corpus.train, tokenizer, options)
+        for form in order:
             if form in finished:
                 continue
-            graph = folder / FORMS[form]
+            graph = folder / FORMS[RUN_TIME_FORMS.get(form, form)]
             start = time.monotonic()
-            calibration = calibration_rows(corpus.train, tokenizer, options)
-            _write(form, model, checkpoint.task, calibration, folder)
+            if form in FORMS:
+                _write(form, model, checkpoint.task, calibration, folder)
             seconds = round(time.monotonic() - start, 1)
             run = load_engine(graph, form, TASKS[checkpoint.task], default_threads())
             found = compare(run, checkpoint.task, rows, reference, checkpoint.pad_id, checkpoint.max_seq_len)
             if form.endswith("-f32"):
                 require_bound(form, found, options.float_bound)
-            size_mb = round(sum(file.stat().st_size for file in graph.parent.iterdir()) / 1e6, 2)
+            size_mb = round(sum(file.stat().st_size for file in graph.parent.iterdir() if file.is_file()) / 1e6, 2)
             finished[form] = {"form": form, **found, "size_mb": size_mb, "seconds": seconds}
             append_jsonl(folder / LOG, finished[form])
             progress.advance(note=form)
@@ -157,9 +175,19 @@ def _describe(
 ) -> dict[str, Any]:
     settings = {**checkpoint.settings, "forms": [form for form in FORMS if form in finished]}
     values = max(row["max_abs_value"] for row in finished.values())
-    forms = {form: {key: value for key, value in finished[form].items() if key != "form"} for form in settings["forms"]}
-    results = {"task": checkpoint.task, "forms": forms, "sentences": sentences, "max_abs_value": values}
+    found = {form: {key: value for key, value in row.items() if key != "form"} for form, row in finished.items()}
+    results: dict[str, Any] = {
+        "task": checkpoint.task,
+        "forms": {form: found[form] for form in settings["forms"]},
+        "run_time_forms": {form: found[form] for form in RUN_TIME_FORMS if form in found},
+        "sentences": sentences,
+        "max_abs_value": values,
+    }
+    if (folder / REPORT).is_file():
+        results["vocabulary"] = json.loads((folder / REPORT).read_text())
     write_card(folder, name, settings, results)
+    if checkpoint.task == "feature-extraction":
+        write_modules(folder, settings["hidden"], settings["max_seq_len"])
     write_json(folder / SETTINGS, settings)
     return results
 

@@ -22,6 +22,7 @@ from kdnas.unfinished import tell_unfinished
 SCHEMA = 1
 MANIFEST = "manifest.json"
 ATTEMPTS = "attempts.jsonl"
+SEAL = "sha256"  # of the manifest's own content
 
 
 @dataclass(frozen=True)
@@ -50,26 +51,32 @@ class Artifact:
         """
         try:
             manifest = json.loads((path / MANIFEST).read_text())
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:  # not there, not JSON or not UTF-8
             raise UsageError(f"{path}: no finished artifact here ({error}); give a folder with {MANIFEST}") from error
         if manifest.get("schema") != SCHEMA:
             raise UsageError(f"{path}: schema {manifest.get('schema')}, this version reads {SCHEMA}; build it again")
-        if kind is not None and manifest["kind"] != kind:
-            raise UsageError(f"{path}: this is a '{manifest['kind']}' artifact, a '{kind}' is needed")
+        if kind is not None and manifest.get("kind") != kind:
+            raise UsageError(f"{path}: this is a '{manifest.get('kind')}' artifact, a '{kind}' is needed")
         return cls(path, manifest)
 
     def verify(self) -> None:
-        """Compare every file with its recorded hash.
+        """Compare every file with its recorded hash, and the manifest with its own.
 
         Raises:
-            KdnasError: a file is missing or was changed.
+            KdnasError: a file is missing, was changed or lies outside of the folder.
         """
+        again = f"remove {self.path} and make it again"
+        file = self.path / MANIFEST
+        sealed = self.manifest.get(SEAL) == seal_of(self.manifest)
+        if not sealed or file.read_text() != json_text(self.manifest):  # the text: a seal does not see white space
+            raise KdnasError(f"{file}: changed since it was written, or of an older version; {again}")
+        root = self.path.resolve()
         for name, expected in self.manifest["files"].items():
             file = self.path / name
+            if not file.resolve().is_relative_to(root):
+                raise KdnasError(f"{file}: a link to a file outside of the folder; {again}")
             if not file.is_file() or file_sha256(file) != expected:
-                raise KdnasError(
-                    f"{file}: missing or changed since it was written; remove {self.path} and build it again"
-                )
+                raise KdnasError(f"{file}: missing or changed since it was written; {again}")
 
 
 def build(
@@ -129,12 +136,12 @@ def build(
             }
             publish(partial, final, manifest)
     final.with_name(final.name + ".lock").unlink(missing_ok=True)
-    return Artifact(final, manifest)
+    return Artifact.load(final)
 
 
 def publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest, which makes the working folder a finished artifact, and give it its name; durably."""
-    write_json(partial / MANIFEST, manifest)
+    write_manifest(partial, manifest)
     os.rename(partial, final)
     fsync_folder(final.parent)
 
@@ -210,6 +217,16 @@ def _whole_floats_as_ints(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write manifest.json with a hash of its own content."""
+    write_json(folder / MANIFEST, {**manifest, SEAL: seal_of(manifest)})
+
+
+def seal_of(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest's content, its seal left out."""
+    return digest_of({key: value for key, value in manifest.items() if key != SEAL})
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
@@ -230,12 +247,16 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def json_text(value: Any) -> str:
+    """A value as the text of a JSON file."""
+    return json.dumps(to_json(value), indent=2) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically and durably: a reader sees the old file or the new one, never a torn one."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w") as file:
-        json.dump(to_json(value), file, indent=2)
-        file.write("\n")
+        file.write(json_text(value))
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin
 
 from kdnas.errors import KdnasError, Terminated, UsageError
 
@@ -222,25 +222,31 @@ def _config_files(argv: list[str]) -> tuple[list[str | os.PathLike[str]], list[s
 
 
 def _normalise(argv: list[str], parser: Any) -> list[str]:
-    """Allow `--dry-run` for `--dry_run`, and a bare flag for `--flag true`."""
-    flags = {
-        option
-        for action in parser._actions
-        if getattr(action, "_typehint", None) is bool
-        for option in action.option_strings
+    """Allow `--dry-run` for `--dry_run`, `--flag` for `--flag true` and `--no-flag` for `--flag false`, `a,b` for `[a,b]`."""
+    types = {
+        option: getattr(action, "_typehint", None) for action in parser._actions for option in action.option_strings
     }
-    result = []
+    result: list[str] = []
     for place, word in enumerate(argv):
+        follows = argv[place + 1] if place + 1 < len(argv) else ""
         if not word.startswith("--"):
-            result.append(word)
+            result.append(_listed(word, types.get(result[-1]) if result else None))
             continue
         option, equals, value = word.partition("=")
         option = "--" + option[2:].replace("-", "_")
-        result.append(option + equals + value)
-        bare = place + 1 == len(argv) or argv[place + 1].lower() not in ("true", "false", "yes", "no")
-        if option in flags and not equals and bare:
+        if types.get("--" + option.removeprefix("--no_")) is bool and option not in types and not equals:
+            result += ["--" + option.removeprefix("--no_"), "false"]
+            continue
+        result.append(option + equals + (_listed(value, types.get(option)) if equals else ""))
+        if types.get(option) is bool and not equals and follows.lower() not in ("true", "false", "yes", "no"):
             result.append("true")
     return result
+
+
+def _listed(word: str, kind: Any) -> str:
+    """`a,b` as `[a,b]` where the type is a tuple, also one that may be None."""
+    several = any(get_origin(part) is tuple for part in (kind, *get_args(kind)))
+    return f"[{word}]" if several and not word.startswith("[") and word != "null" else word
 
 
 def _explain(message: str, name: str, parser: Any) -> str:

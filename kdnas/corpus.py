@@ -40,6 +40,8 @@ class TextOptions:
         column: column of the text in JSONL, Parquet and hub sets.
         topic: column with a class label of each text, for the topic task; none by default (pydocs: the package).
         group: column whose equal values stay in one split (pydocs: the module); by default each text for itself.
+        languages: read only rows whose `language_column` is one of these; null reads all.
+        language_column: column with the language of each text.
         hub_config: configuration of a hub data set.
         hub_split: split of a hub data set.
         max_sentences: read no more than this many unique sentences; null reads all.
@@ -50,17 +52,27 @@ class TextOptions:
     column: str = "text"
     topic: str | None = None
     group: str | None = None
+    languages: tuple[str, ...] | None = None
+    language_column: str = "lang"
     hub_config: str | None = None
     hub_split: str = "train"
     max_sentences: int | None = None
     seq_len: int = 128
     validation_share: float = 0.1
 
+    @property
+    def columns(self) -> list[str]:
+        """Columns that are read."""
+        language = self.language_column if self.languages else None
+        return [name for name in (self.column, self.topic, self.group, language) if name]
+
     def __post_init__(self) -> None:
         if not 8 <= self.seq_len <= 512:
             raise UsageError(f"text.seq_len is {self.seq_len}; allowed are 8 to 512")
         if not 0 < self.validation_share < 1:
             raise UsageError(f"text.validation_share is {self.validation_share}; allowed is between 0 and 1")
+        if self.languages is not None and not self.languages:
+            raise UsageError("text.languages is empty; name at least one, or leave it out")
         if self.max_sentences is not None and self.max_sentences < 100:
             raise UsageError(f"text.max_sentences is {self.max_sentences}; at least 100 are needed")
 
@@ -202,6 +214,8 @@ def split_rows(rows: list[Row], validation_share: float) -> dict[str, list[Row]]
 
 def read_rows(source: str, text: TextOptions) -> Iterator[Row]:
     """Rows of any supported source, in its order."""
+    if text.languages is not None and (source == BUILTIN or ".txt" in Path(source).suffixes):
+        raise UsageError(f"corpus '{source}': it does not say its texts' languages; leave out text.languages")
     if source == BUILTIN:
         return (Row(*row) for row in docstring_sentences())
     path = Path(source)
@@ -220,19 +234,31 @@ def read_rows(source: str, text: TextOptions) -> Iterator[Row]:
 
 
 def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions) -> Iterator[Row]:
-    wanted = [name for name in (text.column, text.topic, text.group) if name]
+    wanted = text.columns
+    languages = set(text.languages or ())
+    seen: set[str] = set()
     for number, row in enumerate(rows, 1):
         missing = [name for name in wanted if name not in row]
         if missing:
             raise UsageError(
                 f"corpus '{source}': row {number} has no column '{missing[0]}'; it has {', '.join(sorted(row))} "
-                "(set --text.column, --text.topic or --text.group)"
+                "(set --text.column, --text.topic, --text.group or --text.language_column)"
             )
+        if languages:
+            language = str(row[text.language_column])
+            seen.add(language)
+            if language not in languages:
+                continue
         value = row[text.column]
         if not isinstance(value, str):
             raise UsageError(f"corpus '{source}': row {number}, column '{text.column}' is not text but {value!r:.60}")
         topic = str(row[text.topic]) if text.topic else ""
         yield Row(value, topic, str(row[text.group]) if text.group else " ".join(value.split()).lower())
+    if absent := sorted(languages - seen):
+        raise UsageError(
+            f"corpus '{source}': no text of language {', '.join(absent)} in column '{text.language_column}'; it has "
+            f"{', '.join(sorted(seen)[:40])}"
+        )
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -254,7 +280,7 @@ def _parquet_rows(path: Path, source: str, text: TextOptions) -> Iterator[dict[s
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise UsageError(f"corpus '{source}': not a Parquet file ({error})") from error
-    wanted = [name for name in file.schema_arrow.names if name in (text.column, text.topic, text.group)]
+    wanted = [name for name in file.schema_arrow.names if name in text.columns]
     for batch in file.iter_batches(columns=wanted or None):
         yield from batch.to_pylist()
 

@@ -4,6 +4,7 @@ import ast
 import inspect
 import platform
 import re
+import signal
 import sysconfig
 import warnings
 from collections.abc import Iterator
@@ -40,9 +41,15 @@ def installed_packages() -> dict[str, str]:
 def docstring_sentences() -> Iterator[tuple[str, str, str]]:
     """Yield (sentence, package, module) in a stable order; the sentences are not yet de-duplicated."""
     files = list(source_files())
-    with ProcessPoolExecutor(physical_cores()) as pool:
+    with ProcessPoolExecutor(physical_cores(), initializer=_leave_signals_to_the_parent) as pool:
         for rows in pool.map(sentences_of_file, *zip(*files, strict=True), chunksize=64):
             yield from rows
+
+
+def _leave_signals_to_the_parent() -> None:
+    """Ctrl-C reaches the whole group: a worker that it ends while it holds a queue's lock would leave the others waiting."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def source_files() -> Iterator[tuple[Path, str, str]]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from kdnas.padding import pad, padded_length
+
 
 @dataclass(frozen=True)
 class Sentences:
@@ -51,16 +53,9 @@ class Sentences:
     def __getitem__(self, index: int) -> np.ndarray:
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
-    def batch(self, indices: np.ndarray, pad_id: int, multiple: int = 8) -> tuple[np.ndarray, np.ndarray]:
-        """Padded ids and mask of some sentences, both (B, T) int64, T rounded up to `multiple`."""
-        rows = [self[int(index)] for index in indices]
-        width = -(-max(map(len, rows)) // multiple) * multiple
-        ids = np.full((len(rows), width), pad_id, dtype=np.int64)
-        mask = np.zeros((len(rows), width), dtype=np.int64)
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = row
-            mask[place, : len(row)] = 1
-        return ids, mask
+    def batch(self, indices: np.ndarray, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """Padded ids and mask of some sentences, both (B, T) int64."""
+        return pad([self[int(index)] for index in indices], pad_id)
 
 
 def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int, pool: int = 64) -> list[np.ndarray]:
@@ -84,8 +79,8 @@ def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int,
         chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
         first = 0
         for place in range(1, len(chunk) + 1):
-            # Sorted, so the newest is the longest; widths are rounded up to multiples of 8, as in `Sentences.batch`.
-            if place == len(chunk) or (place + 1 - first) * (-(-int(lengths[chunk[place]]) // 8) * 8) > batch_tokens:
+            # Sorted, so the newest is the longest.
+            if place == len(chunk) or (place + 1 - first) * padded_length(int(lengths[chunk[place]])) > batch_tokens:
                 batches.append(chunk[first:place])
                 first = place
     return [batches[place] for place in rng.permutation(len(batches))]

@@ -65,6 +65,7 @@ def filter_documents(
     form: str | None = None,
     threads: int | None = None,
     options: FilterOptions = FilterOptions(),
+    verify: bool = True,
 ) -> int:
     """Score documents with an exported classifier and split them into kept and dropped ones.
 
@@ -79,6 +80,7 @@ def filter_documents(
         form: one of the model's forms, as in `openvino-int8`; by default the fastest.
         threads: threads of the model; by default min(4, physical cores).
         options: what is scored, and what is dropped.
+        verify: compare the model's files with the hashes in its manifest first; `--no-verify` leaves that out.
 
     Returns:
         0, or 4 where records were quarantined.
@@ -87,7 +89,7 @@ def filter_documents(
     with output_errors(output):
         check_apart(input, output)
         check_documents(source, options.column)
-        predictor = Predictor(model, form, threads)
+        predictor = Predictor(model, form, threads, verify)
         label = choose_label(predictor, model, options.label)
         config = {
             "column": options.column,

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from export.session import Session, mean_pool, pad, softmax, token_budget_batches
+from export.session import Session, mean_pool, softmax, token_budget_batches
+from kdnas.padding import pad
 
 # Texts are tokenised in pieces of about this many characters: an encoding takes some 100 bytes a token while it lives.
 PIECE_CHARACTERS = 1_000_000
@@ -18,13 +19,16 @@ class Predictor:
         path: folder that `kdnas export` wrote.
         form: one of the forms in it; by default the fastest.
         threads: threads that one call may use.
+        verify: compare the folder's files with the hashes in its manifest first.
 
     Raises:
         UsageError: not an export folder, or an unknown form.
+        KdnasError: a file was changed since it was exported.
     """
 
-    def __init__(self, path: Path, form: str | None = None, threads: int | None = None) -> None:
-        self.session = Session(path, form, threads)
+    def __init__(self, path: Path, form: str | None = None, threads: int | None = None, verify: bool = True) -> None:
+        self.session = Session(path, form, threads, verify)
+        self.session.require_task("text-classification", "feature-extraction")
         self.name = path.resolve().name
         self.classifies = self.session.task == "text-classification"
         self._whole = Tokenizer.from_file(str(path / "tokenizer.json"))

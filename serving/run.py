@@ -24,6 +24,7 @@ def serve(
     port: int = 8000,
     threads: int | None = None,
     options: ServeOptions = ServeOptions(),
+    verify: bool = True,
 ) -> int:
     """Answer HTTP requests with an exported model until SIGTERM or Ctrl-C.
 
@@ -37,10 +38,11 @@ def serve(
         port: port to listen on; 0 takes a free one.
         threads: threads of the model; by default min(4, physical cores).
         options: limits and batching.
+        verify: compare the model's files with the hashes in its manifest first; `--no-verify` leaves that out.
     """
     sock = bind(host, port)
     with sock:
-        service = Service(Predictor(model, form, threads), options)
+        service = Service(Predictor(model, form, threads, verify), options)
         server = Server(service, sock)
         try:
             server.run(sockets=[sock])

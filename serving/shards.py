@@ -12,7 +12,17 @@ from typing import Any
 
 import zstandard
 
-from kdnas.artifact import MANIFEST, SCHEMA, append_jsonl, fsync_folder, locked, now, read_jsonl, write_json
+from kdnas.artifact import (
+    MANIFEST,
+    SCHEMA,
+    append_jsonl,
+    fsync_folder,
+    locked,
+    now,
+    read_jsonl,
+    write_json,
+    write_manifest,
+)
 from kdnas.environment import host
 from kdnas.errors import UsageError
 from serving.documents import Document
@@ -137,7 +147,7 @@ class Run:
             "seconds": round(self._totals["seconds"], 1),
             "files": {name: digest for row in self._journal for name, digest in row["files"].items()},
         }
-        write_json(self.path / MANIFEST, manifest)
+        write_manifest(self.path, manifest)
         for name in (JOURNAL, PLAN):
             (self.path / name).unlink()
 

@@ -7,12 +7,17 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import hypothesis
 import numpy
 import pytest
 
 from kdnas.corpus import Corpus, TextOptions, build_corpus
 from kdnas.docstrings import sentences_of_file
 from kdnas.teacher import BUILTIN, Teacher, resolve_teacher
+
+# Timings belong in benchmarks: a busy host must not fail a test.
+hypothesis.settings.register_profile("kdnas", deadline=None)
+hypothesis.settings.load_profile("kdnas")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,21 +24,50 @@ def encoder_export(home: Path, tiny_teacher: Teacher, corpus: Corpus) -> Artifac
 
 @pytest.fixture(scope="session")
 def classifier_folder(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BERT classifier of three labels, with weights wide enough that its answers differ."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification
-
-    folder = tmp_path_factory.mktemp("tiny-classifier")
-    torch.manual_seed(1)
+    """A random BERT classifier of three labels."""
     labels = {0: "clean", 1: "rude", 2: "hateful"}
-    config = BertConfig(
-        vocab_size=teacher.config["vocab_size"], initializer_range=0.2, id2label=labels, max_position_embeddings=100,
-        **SHAPE,
-    )  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(folder)
+    folder = tmp_path_factory.mktemp("tiny-classifier")
+    return random_model("BertForSequenceClassification", teacher, folder, id2label=labels)
+
+
+def random_model(kind: str, teacher: Teacher, folder: Path, **settings: Any) -> Path:
+    """A random BERT with a head, with weights wide enough that its answers differ."""
+    import torch
+    import transformers
+
+    torch.manual_seed(3)
+    config = transformers.BertConfig(
+        vocab_size=teacher.config["vocab_size"], initializer_range=0.2, max_position_embeddings=100, **settings, **SHAPE
+    )
+    getattr(transformers, kind)(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((teacher.path / name).read_bytes())
     return folder
+
+
+@pytest.fixture(scope="session")
+def token_folder(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random classifier of tokens with three labels."""
+    labels = {0: "O", 1: "PER", 2: "LOC"}
+    return random_model("BertForTokenClassification", teacher, tmp_path_factory.mktemp("tiny-tokens"), id2label=labels)
+
+
+@pytest.fixture(scope="session")
+def token_export(home: Path, token_folder: Path, corpus: Corpus) -> Artifact:
+    """Its export."""
+    return run_export(home, token_folder, open_checkpoint(str(token_folder)).digest, corpus, OPTIONS)
+
+
+@pytest.fixture(scope="session")
+def question_folder(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random question answerer."""
+    return random_model("BertForQuestionAnswering", teacher, tmp_path_factory.mktemp("tiny-questions"))
+
+
+@pytest.fixture(scope="session")
+def question_export(home: Path, question_folder: Path, corpus: Corpus) -> Artifact:
+    """Its export."""
+    return run_export(home, question_folder, open_checkpoint(str(question_folder)).digest, corpus, OPTIONS)
 
 
 @pytest.fixture(scope="session")

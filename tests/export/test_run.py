@@ -17,22 +17,26 @@ from export.run import ExportOptions, quiet, run_export
 from export.session import FORMS
 from kdnas.artifact import Artifact
 from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.environment import has_bf16
 from kdnas.errors import UsageError
 from kdnas.teacher import Teacher, resolve_teacher
 
 SMALL = ExportOptions(calibration_sentences=8, parity_sentences=8)
 
 
-@pytest.mark.parametrize("kind", ["encoder_export", "classifier_export", "roberta_export"])
+@pytest.mark.parametrize(
+    "kind", ["encoder_export", "classifier_export", "roberta_export", "token_export", "question_export"]
+)
 def test_every_form_is_there_and_close_to_pytorch(kind: str, request: pytest.FixtureRequest) -> None:
     artifact: Artifact = request.getfixturevalue(kind)
     files = {str(file.relative_to(artifact.path)) for file in artifact.path.rglob("*") if file.is_file()}
     graphs = {
         "onnx/model.onnx",
-        "onnx-int8/model.onnx",
-        *(f"openvino/{x}/openvino_model.{end}" for x in ("f32", "int8") for end in ("xml", "bin")),
+        "onnx-int8/model_quantized.onnx",
+        *(f"{folder}/openvino_model.{end}" for folder in ("openvino", "openvino/int8") for end in ("xml", "bin")),
     }
     described = {
+        "model.safetensors",
         "config.json",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -51,8 +55,10 @@ def test_every_form_is_there_and_close_to_pytorch(kind: str, request: pytest.Fix
             assert found["cosine_min"] > 0.99999
         else:
             assert found["cosine_mean"] > 0.97
-        assert ("labels_equal" in found) == (kind == "classifier_export")
+        assert found["p50_abs_diff"] <= found["p90_abs_diff"] <= found["p99_abs_diff"] <= found["max_abs_diff"]
+        assert ("labels_equal" in found) == (kind not in ("encoder_export", "roberta_export"))
         assert form in (artifact.path / "README.md").read_text()
+    assert set(artifact.results["run_time_forms"]) == ({"openvino-bf16"} if has_bf16() else set())
     assert artifact.results["sentences"] == 26
     for engine in ("openvino", "onnxruntime"):
         int8, float32 = (artifact.results["forms"][f"{engine}-{width}"]["size_mb"] for width in ("int8", "f32"))
@@ -134,7 +140,7 @@ def _copy(folder: Path, to: Path, **changes: object) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architectures": ["BertForQuestionAnswering"]}, "BertForQuestionAnswering is not exported"),
+        ({"architectures": ["BertForMultipleChoice"]}, "BertForMultipleChoice is not exported"),
         ({"architectures": ["BertForSequenceClassification"]}, r"lacks 4 weights \(bert.pooler"),
         ({"model_type": "gpt2"}, "model '.*': its model_type is 'gpt2'; supported are bert"),
         ({"num_hidden_layers": 5}, "lacks 16 weights"),

@@ -31,9 +31,11 @@ class Group:
 
     Args:
         column: which.
+        languages: some.
     """
 
     column: str = "text"
+    languages: tuple[str, ...] | None = None
 
 
 def command(options: Options = Options(), text: Group = Group(), home: Path = Path("artifacts")) -> None:
@@ -65,6 +67,19 @@ def test_flags_may_be_bare_and_dashed(parse) -> None:
     assert parse("--fast")["options"].fast is True
     assert parse("--fast", "false")["options"].fast is False
     assert parse("--fast", "--minutes", "2")["options"] == Options(2, True)
+    assert parse("--no-fast", "--minutes", "2")["options"] == Options(2, False)
+    with pytest.raises(UsageError, match="no_minutes"):
+        parse("--no-minutes")
+
+
+@pytest.mark.parametrize(
+    "argv", [["--text.languages", "en,de"], ["--text.languages=en,de"], ["--text.languages", "[en,de]"]]
+)
+def test_lists_need_no_brackets(parse, argv: list[str]) -> None:
+    assert parse(*argv)["text"].languages == ("en", "de")
+    assert parse()["text"].languages is None
+    assert parse("--text.languages", "en")["text"].languages == ("en",)
+    assert parse("--text.languages", "null")["text"].languages is None
 
 
 @pytest.mark.parametrize(
@@ -187,6 +202,32 @@ def test_ctrl_c_ends_a_real_command(tmp_path: Path) -> None:
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.5, 3.0])
+def test_ctrl_c_pressed_twice_while_processes_read_docstrings(seconds: float) -> None:
+    """A terminal sends Ctrl-C to the whole group: a reader that died with a queue's lock left the command waiting for ever."""
+    body = "from kdnas.docstrings import docstring_sentences; print('ready', flush=True); list(docstring_sentences())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", RAISING.format(body=body)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(seconds)
+    try:
+        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert "Traceback" not in errors
 

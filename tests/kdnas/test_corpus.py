@@ -48,6 +48,35 @@ def test_parquet_is_read_with_topic_and_group(tmp_path: Path) -> None:
         list(read_rows(str(file), TextOptions()))
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_only_some_languages_are_read(name: str, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / name
+    languages = ["de", "en", "sw"]
+    rows = [{"text": text, "kind": languages[n % 3]} for n, text in enumerate(SENTENCES)]
+    if name.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = TextOptions(languages=("de", "sw"), language_column="kind")
+    assert [row.text for row in read_rows(str(file), text)] == [s for n, s in enumerate(SENTENCES) if n % 3 != 1]
+    with pytest.raises(UsageError, match="no text of language fr in column 'kind'; it has de, en, sw"):
+        list(read_rows(str(file), TextOptions(languages=("de", "fr"), language_column="kind")))
+    with pytest.raises(UsageError, match="row 1 has no column 'lang'"):
+        list(read_rows(str(file), TextOptions(languages=("de",))))
+
+
+@pytest.mark.parametrize("source", ["builtin:pydocs", "a.txt", "a.txt.gz"])
+def test_a_source_without_languages_is_explained(source: str, tmp_path: Path) -> None:
+    if source in WRITERS:
+        WRITERS[source](tmp_path / source)
+        source = str(tmp_path / source)
+    with pytest.raises(UsageError, match="does not say its texts' languages"):
+        read_rows(source, TextOptions(languages=("en",)))
+
+
 def test_a_corpus_is_deterministic_cached_and_tokenised_as_by_transformers(
     tmp_path: Path, corpus_file: Path, tiny_teacher: Teacher
 ) -> None:
@@ -169,8 +198,8 @@ def test_a_hub_that_cannot_be_reached_is_explained(
         build_corpus(tmp_path, "owner/no-such-set", TextOptions(), tiny_teacher)
 
 
-@pytest.mark.parametrize("wrong", [{"seq_len": 4}, {"validation_share": 0.0}, {"max_sentences": 3}])
-def test_wrong_options_are_explained(wrong: dict[str, float]) -> None:
+@pytest.mark.parametrize("wrong", [{"seq_len": 4}, {"validation_share": 0.0}, {"max_sentences": 3}, {"languages": ()}])
+def test_wrong_options_are_explained(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         TextOptions(**wrong)  # type: ignore[arg-type]
 

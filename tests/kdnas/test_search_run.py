@@ -79,7 +79,7 @@ def test_interrupted_after_every_candidate_equals_uninterrupted(tmp_path: Path) 
     assert without_seconds(journal.read(path)) == without_seconds(expected)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 1000))
 def test_seed_decides_and_nothing_is_evaluated_twice(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     options = replace(OPTIONS, seed=seed, episodes=5, controller_epochs=2)  # 20 wanted, the space has 16

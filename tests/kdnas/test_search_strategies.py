@@ -37,7 +37,7 @@ def test_epsilon_is_a_share(wrong: dict[str, float]) -> None:
         Epsilon(**wrong)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**31), decay=st.sampled_from([0.0, 0.3, 1.0]), count=st.integers(1, 9))
 def test_never_repeats_and_ends_with_the_space(seed: int, decay: float, count: int) -> None:
     asked, tried = strategy(seed, Epsilon(decay=decay)), []
@@ -48,7 +48,7 @@ def test_never_repeats_and_ends_with_the_space(seed: int, decay: float, count: i
     assert sorted(tried) == sorted(SMALL)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**31), done=st.integers(0, 5), episode=st.integers(0, 2))
 def test_replay_proposes_what_the_uninterrupted_one_does(seed: int, done: int, episode: int) -> None:
     straight, resumed = strategy(seed, Epsilon(decay=0.4)), strategy(seed, Epsilon(decay=0.4))

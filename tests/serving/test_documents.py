@@ -13,7 +13,7 @@ from serving import documents
 from serving.documents import find_source, read_documents, read_text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lines=st.lists(
         st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=20), min_size=1

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from export.session import Session
 from kdnas.artifact import Artifact
 from kdnas.errors import KdnasError, UsageError
 from serving.documents import Document
-from serving.filter import FilterOptions, choose_label, cut_shards
+from serving.filter import FilterOptions, choose_label, cut_shards, filter_documents
 from serving.predictor import Predictor
 
 from .filter_fixture import FORM, contents, opened, rows, run, write_documents
@@ -42,6 +43,14 @@ def test_split_is_that_of_the_session(classifier: Path, documents: Path, scores:
     originals = documents.read_bytes().splitlines()
     part = opened(tmp_path / "out/kept/part-00000.jsonl").splitlines()
     assert part == [originals[json.loads(line)["id"]] for line in part]  # byte by byte, in order
+
+
+def test_a_model_that_was_changed_is_refused(classifier: Path, documents: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(classifier, tmp_path / "model"))
+    (model / "README.md").write_text("changed")
+    with pytest.raises(KdnasError, match=r"README\.md: missing or changed since it was written"):
+        filter_documents(model, documents, tmp_path / "out", FORM, 1)
+    assert filter_documents(model, documents, tmp_path / "out", FORM, 1, verify=False) in (0, 4)
 
 
 def test_manifest(classifier: Path, documents: Path, scores: np.ndarray, tmp_path: Path) -> None:

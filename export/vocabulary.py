@@ -1,0 +1,214 @@
+"""Vocabulary trimming: tokenizer and embedding rows cut to what a corpus needs, with the same answers on text it covers.
+
+A multilingual student is mostly word embeddings (250,002 rows of 576 are 94 % of `4,12,576,768`); text in a few languages
+touches a tenth of them. Both kinds of tokenizer choose among the pieces of their vocabulary only: WordPiece takes the longest
+that matches, Unigram the path of the best score. A text all of whose pieces are kept is therefore tokenised as before.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.checkpoint import Checkpoint, copy_description, load_model, open_checkpoint
+from export.session import read_tokenizer
+from kdnas.artifact import write_json
+from kdnas.errors import BoundError, UsageError
+
+KINDS = ("WordPiece", "Unigram")
+REPORT = "vocabulary.json"
+CHUNK = 4096
+UNCUT = 1_000_000  # tokens a text
+
+
+def trim(checkpoint: Checkpoint, texts: Sequence[str], held_out: Sequence[str], folder: Path) -> Checkpoint:
+    """Write the model with a vocabulary of its own into `folder`; one that is there is kept.
+
+    Args:
+        checkpoint: the whole model.
+        texts: what the vocabulary is for; all pieces that they are made of are kept, and all single characters.
+        held_out: other texts, to say how much of them it covers.
+        folder: gets weights, configuration and tokenizer, and at last a report, `vocabulary.json`.
+
+    Raises:
+        UsageError: the tokenizer is neither WordPiece nor Unigram, or has ids that the model has no rows for.
+        BoundError: a held-out text whose tokens were all kept is tokenised in another way than before.
+    """
+    if not (folder / REPORT).is_file():
+        scratch = folder / "vocabulary.scratch"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        copy_description(checkpoint, scratch)
+        tokenizer = read_tokenizer(scratch / "tokenizer.json", UNCUT)
+        description = json.loads((scratch / "tokenizer.json").read_text())
+        kept = kept_ids(description, used_ids(tokenizer, texts))
+        rows = int(checkpoint.config["vocab_size"])
+        if kept[-1] >= rows:
+            raise UsageError(
+                f"model '{checkpoint.path}': its tokenizer has the id {kept[-1]}, its embeddings have {rows} rows; "
+                "give the tokenizer that it was trained with"
+            )
+        _write_model(checkpoint, kept, scratch)
+        _write_tokenizer(description, kept, scratch)
+        covered = covered_share(tokenizer, read_tokenizer(scratch / "tokenizer.json", UNCUT), held_out, kept)
+        row_mb = 4e-6 * int(checkpoint.config["hidden_size"])
+        report = {
+            "tokens_before": rows,
+            "tokens_after": len(kept),
+            "embeddings_mb_before": round(rows * row_mb, 2),
+            "embeddings_mb_after": round(len(kept) * row_mb, 2),
+            **covered,
+        }
+        for file in scratch.iterdir():
+            os.replace(file, folder / file.name)
+        scratch.rmdir()
+        write_json(folder / REPORT, report)
+    return open_checkpoint(str(folder))
+
+
+def used_ids(tokenizer: Any, texts: Iterable[str]) -> set[int]:
+    """Ids of all pieces that the texts are made of."""
+    found: set[int] = set()
+    for chunk in _chunks(list(texts)):
+        for encoding in tokenizer.encode_batch_fast(chunk):
+            found.update(encoding.ids)
+    return found
+
+
+def kept_ids(description: Mapping[str, Any], used: Iterable[int]) -> list[int]:
+    """Ids that stay, ascending: those used, all added tokens, all single characters, and what the algorithm itself needs.
+
+    Args:
+        description: content of tokenizer.json.
+        used: ids that the texts need.
+
+    Raises:
+        UsageError: neither WordPiece nor Unigram.
+    """
+    model = description["model"]
+    kind = model.get("type")
+    kept = set(used) | {int(token["id"]) for token in description.get("added_tokens") or []}
+    if kind == "WordPiece":
+        prefix = model["continuing_subword_prefix"]
+        kept |= {number for token, number in model["vocab"].items() if len(token.removeprefix(prefix)) == 1}
+        kept.add(model["vocab"][model["unk_token"]])
+    elif kind == "Unigram":
+        kept |= {number for number, (token, _) in enumerate(model["vocab"]) if len(token) == 1 or _is_byte(token)}
+        # What an unknown character costs follows from the least score of the vocabulary.
+        kept.add(min(range(len(model["vocab"])), key=lambda number: model["vocab"][number][1]))
+        kept |= {model["unk_id"]} - {None}
+    else:
+        raise UsageError(f"vocabulary: a {kind} tokenizer is not trimmed; {' and '.join(KINDS)} are. Leave it whole")
+    return sorted(kept)
+
+
+def covered_share(whole: Any, trimmed: Any, texts: Sequence[str], kept: Sequence[int]) -> dict[str, float]:
+    """Shares of the texts' tokens that are kept, and of the texts whose tokens all are: those are answered as before.
+
+    Args:
+        whole: the tokenizer before.
+        trimmed: after.
+        texts: N texts.
+        kept: old ids that stay, ascending.
+
+    Raises:
+        BoundError: a covered text is tokenised in another way than before.
+    """
+    new = np.full(max(whole.get_vocab_size(), kept[-1] + 1), -1, dtype=np.int64)
+    new[list(kept)] = np.arange(len(kept))
+    tokens = covered_tokens = covered_texts = 0
+    for chunk in _chunks(texts):
+        for text, before, after in zip(
+            chunk, whole.encode_batch_fast(chunk), trimmed.encode_batch_fast(chunk), strict=True
+        ):
+            expected = new[before.ids]
+            covered = bool((expected >= 0).all())
+            if covered and expected.tolist() != after.ids:
+                raise BoundError(f"vocabulary: {text!r:.80} is tokenised in another way than before; leave it whole")
+            tokens, covered_tokens = tokens + len(expected), covered_tokens + int((expected >= 0).sum())
+            covered_texts += covered
+    return {
+        "held_out_tokens_covered": round(covered_tokens / max(1, tokens), 6),
+        "held_out_texts_covered": round(covered_texts / max(1, len(texts)), 6),
+    }
+
+
+def renumbered(description: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
+    """tokenizer.json with the kept pieces only, numbered in their old order.
+
+    Args:
+        description: content of tokenizer.json.
+        kept: ids that stay, ascending.
+    """
+    new = {old: number for number, old in enumerate(kept)}
+    result: dict[str, Any] = json.loads(json.dumps(description))
+    model = result["model"]
+    if model["type"] == "WordPiece":
+        model["vocab"] = {token: new[old] for token, old in model["vocab"].items() if old in new}
+    else:
+        model["vocab"] = [piece for old, piece in enumerate(model["vocab"]) if old in new]
+        model["unk_id"] = new.get(model["unk_id"])
+    for token in result.get("added_tokens") or []:
+        token["id"] = new[token["id"]]
+    if result.get("padding"):
+        result["padding"]["pad_id"] = new[result["padding"]["pad_id"]]
+    _renumber_processor(result.get("post_processor"), new)
+    return result
+
+
+def _renumber_processor(processor: dict[str, Any] | None, new: Mapping[int, int]) -> None:
+    """Ids of the special tokens that a post-processor adds, in place."""
+    if not processor:
+        return
+    for inner in processor.get("processors") or []:
+        _renumber_processor(inner, new)
+    for name in ("sep", "cls"):
+        if name in processor:
+            processor[name][1] = new[processor[name][1]]
+    special = processor.get("special_tokens")
+    for token in special.values() if isinstance(special, dict) else []:
+        token["ids"] = [new[old] for old in token["ids"]]
+
+
+def _write_tokenizer(description: Mapping[str, Any], kept: Sequence[int], folder: Path) -> None:
+    text = json.dumps(renumbered(description, kept), ensure_ascii=False)
+    (folder / "tokenizer.json").write_text(text)
+    file = folder / "tokenizer_config.json"
+    if file.is_file():
+        new = {str(old): str(number) for number, old in enumerate(kept)}
+        settings = json.loads(file.read_text())
+        if "added_tokens_decoder" in settings:
+            decoder = settings["added_tokens_decoder"]
+            settings["added_tokens_decoder"] = {new[old]: token for old, token in decoder.items() if old in new}
+        write_json(file, settings)
+
+
+def _write_model(checkpoint: Checkpoint, kept: Sequence[int], folder: Path) -> None:
+    """Weights and configuration with the kept rows of the word embeddings."""
+    import torch
+
+    model = load_model(checkpoint)
+    whole = model.get_input_embeddings()
+    new = {old: number for number, old in enumerate(kept)}
+    padding = None if whole.padding_idx is None else new[whole.padding_idx]
+    embedding = torch.nn.Embedding(len(kept), whole.embedding_dim, padding)
+    embedding.weight = torch.nn.Parameter(whole.weight[torch.tensor(kept)].clone(), requires_grad=False)
+    model.set_input_embeddings(embedding)
+    model.config.vocab_size = len(kept)
+    for name, value in model.config.to_dict().items():
+        if name.endswith("_token_id") and value in new:
+            setattr(model.config, name, new[value])
+    model.save_pretrained(folder)
+
+
+def _is_byte(token: str) -> bool:
+    """Whether a piece stands for one byte of what has no piece of its own, as in `<0x0A>`."""
+    return len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+
+
+def _chunks(texts: Sequence[str]) -> Iterable[list[str]]:
+    return (list(texts[first : first + CHUNK]) for first in range(0, len(texts), CHUNK))

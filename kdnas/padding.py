@@ -1,0 +1,28 @@
+"""Rows of token ids padded to one rectangle: the same widths in training, evaluation and every exported session."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# Padded lengths are multiples of this: each new shape costs the engines a first, slow run and some memory.
+LENGTH_STEP = 8
+
+
+def padded_length(length: int) -> int:
+    """The next multiple of LENGTH_STEP."""
+    return -(-length // LENGTH_STEP) * LENGTH_STEP
+
+
+def pad(
+    rows: Sequence[Sequence[int] | np.ndarray], pad_id: int, max_seq_len: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and mask (B, T) int64 of some rows, T a multiple of LENGTH_STEP but never beyond the model's positions."""
+    width = padded_length(max(map(len, rows)))
+    if max_seq_len is not None:
+        width = min(width, max_seq_len)
+    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
+    mask = np.zeros((len(rows), width), dtype=np.int64)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = row
+        mask[place, : len(row)] = 1
+    return ids, mask

@@ -1,0 +1,157 @@
+"""Trimmed vocabularies: the same answers on what they cover, for WordPiece and Unigram, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+from export.checkpoint import Checkpoint, load_model, open_checkpoint
+from export.run import ExportOptions, run_export
+from export.session import Session, read_tokenizer
+from export.vocabulary import covered_share, kept_ids, renumbered, trim, used_ids
+from kdnas.corpus import Corpus
+from kdnas.errors import BoundError, UsageError
+from kdnas.teacher import Teacher
+
+SENTENCES = 60  # of the corpus, that the vocabulary is for
+
+
+@pytest.fixture(params=["wordpiece", "unigram"])
+def checkpoint(request: pytest.FixtureRequest, classifier_folder: Path, roberta_folder: Path) -> Checkpoint:
+    return open_checkpoint(str(classifier_folder if request.param == "wordpiece" else roberta_folder))
+
+
+def states(checkpoint: Checkpoint, texts: list[str]) -> list[np.ndarray]:
+    """What PyTorch answers to each text."""
+    tokenizer, model = (
+        read_tokenizer(checkpoint.path / "tokenizer.json", checkpoint.max_seq_len),
+        load_model(checkpoint),
+    )
+    with torch.inference_mode():
+        return [model(torch.tensor([tokenizer.encode(text).ids]))[0].numpy() for text in texts]
+
+
+def test_it_answers_as_before_on_what_it_covers(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Path) -> None:
+    texts, held_out = corpus.train.texts[:SENTENCES], corpus.validation.texts
+    trimmed = trim(checkpoint, texts, held_out, tmp_path)
+    report = json.loads((tmp_path / "vocabulary.json").read_text())
+    assert report["tokens_after"] == trimmed.config["vocab_size"] < report["tokens_before"]
+    assert report["embeddings_mb_after"] < report["embeddings_mb_before"]
+    assert 0 < report["held_out_texts_covered"] < report["held_out_tokens_covered"] < 1
+    for before, after in zip(states(checkpoint, texts[:20]), states(trimmed, texts[:20]), strict=True):
+        np.testing.assert_allclose(before, after, atol=1e-5)
+    assert trimmed.pad_id == int(
+        Tokenizer.from_file(str(trimmed.path / "tokenizer.json")).token_to_id("[PAD]" if trimmed.labels else "<pad>")
+    )
+
+
+def test_it_loads_with_transformers(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    trimmed = trim(checkpoint, corpus.train.texts[:SENTENCES], corpus.validation.texts, tmp_path)
+    theirs = AutoTokenizer.from_pretrained(trimmed.path)
+    ours = read_tokenizer(trimmed.path / "tokenizer.json", trimmed.max_seq_len)
+    for text in corpus.train.texts[:20]:
+        ids = theirs(text, truncation=True, max_length=trimmed.max_seq_len)["input_ids"]
+        assert ids == ours.encode(text).ids
+    assert len(theirs) == trimmed.config["vocab_size"]
+    assert theirs.pad_token_id == trimmed.pad_id
+
+
+def test_every_character_that_was_known_still_is(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Path) -> None:
+    whole = read_tokenizer(checkpoint.path / "tokenizer.json", 512)
+    trimmed = trim(checkpoint, corpus.train.texts[:3], corpus.validation.texts[:50], tmp_path)
+    cut = read_tokenizer(trimmed.path / "tokenizer.json", 512)
+    names = ("[UNK]", "<unk>")
+    for text in corpus.validation.texts[:50]:
+        known = not set(whole.encode(text).tokens) & set(names)
+        assert not known or not set(cut.encode(text).tokens) & set(names)
+
+
+def test_an_export_with_a_vocabulary_of_its_own(
+    classifier_folder: Path, corpus: Corpus, tmp_path: Path, classifier_export: Any
+) -> None:
+    options = ExportOptions(calibration_sentences=24, parity_sentences=24, vocabulary="corpus")
+    checkpoint = open_checkpoint(str(classifier_folder))
+    found = run_export(tmp_path, checkpoint.path, checkpoint.digest, corpus, options)
+    vocabulary = found.results["vocabulary"]
+    assert vocabulary["tokens_after"] < vocabulary["tokens_before"] == 30522
+    card = (found.path / "README.md").read_text()
+    assert f"{vocabulary['tokens_after']:,} of 30,522 tokens were kept" in card
+    sizes = [one.results["forms"]["openvino-f32"]["size_mb"] for one in (found, classifier_export)]
+    assert sizes[0] < 0.8 * sizes[1]
+    texts = corpus.train.texts[:40]
+    whole, cut = (Session(one.path, "openvino-f32", threads=1).predict(texts) for one in (classifier_export, found))
+    np.testing.assert_allclose(cut, whole, atol=1e-5)
+
+
+TEXTS = ["the cat sat on the mat", "a bat and a rat", "thematic catalogue", "natation, batter!"]
+
+
+def unigram() -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=60, special_tokens=["<s>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS * 20, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    return tokenizer
+
+
+def wordpiece() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.WordPieceTrainer(vocab_size=70, special_tokens=["[CLS]", "[SEP]", "[UNK]"], show_progress=False)
+    tokenizer.train_from_iterator(TEXTS * 20, trainer)
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 1), ("[CLS]", 0))
+    return tokenizer
+
+
+WHOLE = {"unigram": unigram(), "wordpiece": wordpiece()}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+@settings(max_examples=200)
+@given(
+    st.lists(st.text("thecasonmbrdlgui ,!?é", max_size=30), max_size=4), st.text("thecasonmbrdlgui ,!?éß", max_size=40)
+)
+def test_covered_texts_are_tokenised_as_before(kind: str, texts: list[str], other: str) -> None:
+    whole = WHOLE[kind]
+    description = json.loads(whole.to_str())
+    kept = kept_ids(description, used_ids(whole, texts))
+    cut = Tokenizer.from_str(json.dumps(renumbered(description, kept)))
+    assert cut.get_vocab_size() == len(kept)
+    for text in (*texts, other):
+        before = whole.encode(text)
+        if set(before.ids) <= set(kept):
+            assert cut.encode(text).tokens == before.tokens
+            assert [kept[number] for number in cut.encode(text).ids] == before.ids
+    assert covered_share(whole, cut, texts, kept)["held_out_texts_covered"] in (0, 1)
+
+
+def test_a_tokenizer_that_changed_is_found() -> None:
+    whole = WHOLE["unigram"]
+    description = json.loads(whole.to_str())
+    kept = kept_ids(description, used_ids(whole, TEXTS))
+    wrong = renumbered(description, kept)
+    wrong["model"]["vocab"][3:] = wrong["model"]["vocab"][:2:-1]
+    with pytest.raises(BoundError, match="tokenised in another way"):
+        covered_share(whole, Tokenizer.from_str(json.dumps(wrong)), TEXTS, kept)
+
+
+def test_what_is_refused(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"a BPE tokenizer is not trimmed; WordPiece and Unigram are"):
+        kept_ids({"model": {"type": "BPE"}, "added_tokens": []}, [1, 2])
+    checkpoint = open_checkpoint(str(tiny_teacher.path))
+    short = Checkpoint(checkpoint.path, {**checkpoint.config, "vocab_size": 2000}, checkpoint.digest)
+    with pytest.raises(UsageError, match=r"its tokenizer has the id \d+, its embeddings have 2000 rows"):
+        trim(short, corpus.train.texts[:50], corpus.validation.texts[:50], tmp_path)
