@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,16 +78,22 @@ def main(argv: list[str] | None = None) -> NoReturn:
         print(__version__)
         sys.exit(0)
     # Several commands hold worker processes: a terminating parent must run its `finally` blocks.
-    signal.signal(signal.SIGTERM, _raise_terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # a script's background job ignores Ctrl-C
+            signal.signal(number, _raise_once)
     sys.exit(_run(argv))
 
 
-_terminated: list[int] = []  # a library in whose call the signal arrives may turn the exception into its own
+_signals: list[tuple[int, float]] = []  # number and second of each signal that was raised as an exception
+REPEAT_SECONDS = 1.0
 
 
-def _raise_terminated(number: int, _frame: FrameType | None) -> None:
-    _terminated.append(number)
-    raise Terminated
+def _raise_once(number: int, _frame: FrameType | None) -> None:
+    """Raise for the signal, but not for one within a second of the last: a second Ctrl-C would break off the clean-up."""
+    now = time.monotonic()
+    if not _signals or now - _signals[-1][1] > REPEAT_SECONDS:
+        _signals.append((number, now))
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
 def _run(argv: list[str]) -> int:
@@ -101,11 +108,15 @@ def _run(argv: list[str]) -> int:
 
 
 def _exit_code(error: BaseException) -> int:
-    """Say what ended the command."""
-    if _terminated or isinstance(error, Terminated):
+    """Say what ended the command; a library in whose call a signal arrives may have turned its exception into another."""
+    first = _signals[0][0] if _signals else None
+    if first:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # from here on the command ends by itself
+    if first == signal.SIGTERM or isinstance(error, Terminated):
         print("kdnas: terminated; the same command goes on from here", file=sys.stderr)
         return 143
-    if isinstance(error, KeyboardInterrupt):
+    if first == signal.SIGINT or isinstance(error, KeyboardInterrupt):
         print("kdnas: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     if isinstance(error, KdnasError):

@@ -188,9 +188,15 @@ def test_exit_codes(tmp_path: Path, body: str, code: int, message: str) -> None:
         assert "ValueError: odd" in (tmp_path / "error.log").read_text()
 
 
-def test_ctrl_c_ends_a_real_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize("presses", [1, 10])
+def test_ctrl_c_ends_a_real_command(presses: int) -> None:
+    """Pressed again and again, it breaks off neither the clean-up nor the message."""
+    body = (
+        "\n    try: print('ready', flush=True); time.sleep(30)"
+        "\n    finally: time.sleep(0.3); print('cleaned', flush=True)"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", RAISING.format(body="print('ready', flush=True); time.sleep(30)")],
+        [sys.executable, "-c", RAISING.format(body=body)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -199,11 +205,13 @@ def test_ctrl_c_ends_a_real_command(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     process.stdout.readline()
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    for _ in range(presses):
+        time.sleep(0.04)
+        process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "Traceback" not in errors
+    assert output == "cleaned\n"
+    assert errors == "kdnas: interrupted; the same command goes on from here\n"
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.5, 3.0])
