@@ -1,24 +1,22 @@
 """What people read of an evaluation: the table on the terminal and the card of a classifier."""
 
+from pathlib import Path
 from typing import Any
 
 from evaluation.tasks import ROLES, Task
+from kdnas.card import LONGEST, demoted, inherited, read_card, with_metadata
+
+METADATA = {"library_name": "transformers", "pipeline_tag": "text-classification", "tags": ["kdnas"]}
 
 
-def card(task: Task, record: dict[str, Any]) -> str:
-    """README.md of a classifier."""
+def card(task: Task, record: dict[str, Any], source: Path) -> str:
+    """README.md of a classifier that was made from the encoder in folder `source`."""
     rows = "\n".join(
         f"| {name.replace('_', ' ')} | {record[name]:.4f} |"
         for name in ("macro_f1", "accuracy", "binary_f1", "average_precision", "false_positive_rate")
         if name in record
     )
-    return f"""---
-library_name: transformers
-pipeline_tag: text-classification
-tags: [kdnas]
----
-
-# A distilled encoder, fine-tuned for the {task.name} task
+    text = f"""# A distilled encoder, fine-tuned for the {task.name} task
 
 Classes: {", ".join(f"`{label}`" for label in task.labels)}.
 
@@ -33,6 +31,9 @@ Splits: {task.notes}.
 
 Load it with `AutoModelForSequenceClassification.from_pretrained(folder)`.
 """
+    _, encoder = read_card(source)
+    origin = f"\n## The encoder\n\n{demoted(demoted(encoder))}\n" if 0 < len(encoder) <= LONGEST else ""
+    return with_metadata(inherited(source) | METADATA, text + origin)
 
 
 def show(results: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from evaluation.hap import NOTE, class_counts, hap_digest, read_hap
 from evaluation.report import card, show
-from evaluation.tasks import ROLES, Task
+from evaluation.tasks import ROLES, Task, write_labelled
 from evaluation.topic import topic_task
 from kdnas.artifact import Artifact, build, file_sha256, fsync_folder, to_json, write_json
 from kdnas.corpus import Corpus, TextOptions, build_corpus
@@ -20,6 +20,9 @@ from kdnas.distill.student_folder import student_in
 from kdnas.errors import UsageError
 from kdnas.progress import say, stage
 from kdnas.teacher import MODEL_TYPES, Teacher, resolve_teacher
+
+# Test texts of a task in an evaluation's folder: what an export of its classifier is judged on.
+LABELLED = "labelled/{}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -290,7 +293,8 @@ class _Evaluation:
             scratch = final.with_name(f"{task.name}.tmp")
             for left_over in (scratch, final):
                 shutil.rmtree(left_over, ignore_errors=True)
-            save_classifier(model, path, scratch, card(task, record))
+            save_classifier(model, path, scratch, card(task, record, path))
+            write_labelled(folder / LABELLED.format(task.name), task)
             scratch.rename(final)
             fsync_folder(final.parent)
         return record

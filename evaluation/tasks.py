@@ -1,6 +1,7 @@
 """Classification tasks: labelled texts in train, dev and test, with no text in two of them."""
 
 import hashlib
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,3 +97,11 @@ def encode(texts: list[str], model: Path, seq_len: int) -> list[np.ndarray]:
     tokenizer.no_padding()
     tokenizer.enable_truncation(seq_len)
     return [np.asarray(encoding.ids, dtype=np.int64) for encoding in tokenizer.encode_batch_fast(texts)]
+
+
+def write_labelled(file: Path, task: Task) -> None:
+    """Write the test texts of a task as lines of `text` and `label`, the label by its name."""
+    file.parent.mkdir(exist_ok=True)
+    rows = zip(task.test.texts, task.test.labels, strict=True)
+    lines = [json.dumps({"text": text, "label": task.labels[label]}, ensure_ascii=False) for text, label in rows]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The ONNX forms: float32 by Optimum's exporter, and int8 weights with activations quantised at run time."""
+"""The ONNX forms: float32 by Optimum's exporter, and int8 weights in two ways with activations quantised at run time."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,10 @@ from typing import Any
 from kdnas.teacher import load_config
 
 GRAPH = "model.onnx"
+QUANTIZED = (
+    "model_quantized.onnx"  # Optimum's own name: it finds a file by its name alone, wherever it lies in a folder
+)
+BLOCK = 64  # inputs that share one scale
 
 
 def write_onnx(model: Any, task: str, folder: Path) -> None:
@@ -18,26 +22,45 @@ def write_onnx(model: Any, task: str, folder: Path) -> None:
     onnx_export_from_model(model, folder, task=task, do_validation=False)
 
 
-def write_onnx_int8(float_folder: Path, folder: Path) -> None:
+def write_onnx_int8(float_folder: Path, folder: Path, operators: tuple[str, ...] = ("MatMul", "Gather")) -> None:
     """Quantise the float32 form: weights per channel symmetric, activations by the range that each call finds.
 
     The range is that of a whole batch, padding included: an answer moves a little with the batch that it is in.
 
     Args:
         float_folder: what `write_onnx` wrote.
-        folder: gets `model_quantized.onnx`, config.json and Optimum's settings. The name is Optimum's own: it finds a file
-            by its name alone, wherever it lies in a model's folder.
+        folder: gets `model_quantized.onnx`, config.json and Optimum's settings.
+        operators: what is quantised; the quantiser makes a MatMul of every Gemm.
     """
     from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
 
     settings = AutoQuantizationConfig.avx512_vnni(
         is_static=False,
         per_channel=True,
-        operators_to_quantize=["MatMul", "Gather"],  # the quantiser makes a MatMul of every Gemm
+        operators_to_quantize=list(operators),
         nodes_to_exclude=_kept_in_float(float_folder / GRAPH),
     )
     quantizer = ORTQuantizer(float_folder / GRAPH, config=load_config(float_folder))
     quantizer.quantize(settings, save_dir=folder, file_suffix="quantized")
+
+
+def write_onnx_int8_blocks(float_folder: Path, folder: Path) -> None:
+    """Quantise tables per row, and matrices in blocks of 64 inputs; activations too, each token and block by itself.
+
+    Slower than one scale a channel, nearer to float32, and an answer does not move with the batch that it is in.
+
+    Args:
+        float_folder: what `write_onnx` wrote.
+        folder: as `write_onnx_int8` fills it.
+    """
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+
+    write_onnx_int8(float_folder, folder, operators=("Gather",))
+    settings = DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, accuracy_level=4, bits=8)
+    quantizer = MatMulNBitsQuantizer(onnx.load(folder / QUANTIZED), algo_config=settings)
+    quantizer.process()
+    onnx.save(quantizer.model.model, folder / QUANTIZED)
 
 
 def _kept_in_float(file: Path) -> list[str]:

@@ -1,6 +1,7 @@
-"""The OpenVINO forms: float32, and int8 weights and activations calibrated on real sentences by NNCF."""
+"""The OpenVINO forms: float32, and int8 by NNCF in several ways, with activations calibrated on real sentences or not."""
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +15,109 @@ KINDS = {
     "token-classification": "OVModelForTokenClassification",
     "question-answering": "OVModelForQuestionAnswering",
 }
+GRAPH = "openvino_model.xml"
 # NNCF would report its use over the network.
 os.environ.setdefault("NNCF_CI", "1")
 
 
 def write_openvino(model: Any, task: str, folder: Path) -> None:
-    """Write `openvino_model.xml` and `.bin` in float32, without compression of weights."""
+    """Write `openvino_model.xml` and its `.bin` in float32, without compression of weights."""
     from optimum.exporters.openvino.convert import export_from_model
     from optimum.intel import OVConfig
 
     export_from_model(model, folder, task=task, ov_config=OVConfig(dtype="fp32"), stateful=False)
 
 
-def write_int8(float_folder: Path, task: str, rows: list[list[int]], folder: Path) -> None:
+def write_int8(float_folder: Path, task: str, rows: list[list[int]], folder: Path, smooth: bool = True) -> None:
     """Quantise the float32 form: weights per channel symmetric, activations static, ranges seen on `rows`.
 
     Args:
         float_folder: what `write_openvino` wrote.
         rows: token ids of the calibration sentences; each is run alone, so padding never shifts a range.
+        smooth: move wide activations into the weights first (SmoothQuant, arXiv 2211.10438).
+    """
+    import nncf
+    from optimum.intel import OVQuantizationConfig
+
+    graph = _read(float_folder)
+    samples = nncf.Dataset([_feeds(_names(graph), row) for row in rows])
+    settings = OVQuantizationConfig(bits=8, num_samples=len(rows), smooth_quant_alpha=None if smooth else -1)
+    _quantize(graph, float_folder, task, settings, folder, {"model": samples})
+
+
+def write_int8_weights(float_folder: Path, task: str, folder: Path) -> None:
+    """Quantise the weights alone, per channel symmetric; OpenVINO quantises activations in small groups as it runs."""
+    from optimum.intel import OVWeightQuantizationConfig
+
+    _quantize(_read(float_folder), float_folder, task, OVWeightQuantizationConfig(bits=8, sym=True), folder, None)
+
+
+def write_int8_controlled(
+    float_folder: Path,
+    rows: list[list[int]],
+    kept: Callable[[np.ndarray, np.ndarray], float],
+    least: float,
+    folder: Path,
+) -> None:
+    """Quantise as `write_int8` does, then give the most sensitive layers back their float32 until answers are kept.
+
+    Args:
+        float_folder: what `write_openvino` wrote.
+        rows: token ids of the calibration sentences; the answers to them are compared too.
+        kept: how much of float32's outputs for one row, the first argument, the second has: 1 is all.
+        least: the mean of `kept` to reach, over all rows.
     """
     import nncf
     import openvino
-    import optimum.intel
-    from optimum.intel import OVConfig, OVQuantizationConfig, OVQuantizer
 
-    kind = getattr(optimum.intel, KINDS[task])
-    graph = openvino.Core().read_model(str(float_folder / "openvino_model.xml"))
-    names = [port.get_any_name() for port in graph.inputs]
-    model = kind(graph, config=load_config(float_folder), compile=False)
-    samples = nncf.Dataset([_feeds(names, row) for row in rows])
-    config = OVConfig(quantization_config=OVQuantizationConfig(bits=8, num_samples=len(rows)))
-    OVQuantizer.from_pretrained(model).quantize({"model": samples}, save_directory=folder, ov_config=config)
+    graph = _read(float_folder)
+    names = _names(graph)
+    compiled = openvino.Core().compile_model(graph, "CPU")
+    pairs = [(feeds := _feeds(names, row), _stacked(compiled(feeds))) for row in rows]
+
+    def validate(candidate: Any, items: Iterable[Any]) -> tuple[float, list[float]]:
+        values = [kept(expected, _stacked(candidate(feeds))) for feeds, expected in items]
+        return float(np.mean(values)), values
+
+    quantized = nncf.quantize_with_accuracy_control(
+        graph,
+        calibration_dataset=nncf.Dataset([feeds for feeds, _ in pairs]),
+        validation_dataset=nncf.Dataset(pairs),
+        validation_fn=validate,
+        max_drop=1 - least,
+        drop_type=nncf.DropType.ABSOLUTE,
+        model_type=nncf.ModelType.TRANSFORMER,
+    )
+    folder.mkdir()
+    openvino.save_model(quantized, str(folder / GRAPH), compress_to_fp16=False)
+    load_config(float_folder).save_pretrained(folder)
+    _save_with_int8_rows(folder)
+
+
+def _read(float_folder: Path) -> Any:
+    import openvino
+
+    return openvino.Core().read_model(str(float_folder / GRAPH))
+
+
+def _names(graph: Any) -> list[str]:
+    return [port.get_any_name() for port in graph.inputs]
+
+
+def _stacked(outputs: Any) -> np.ndarray:
+    """All outputs of one call along a new last axis."""
+    return np.stack([np.array(value) for value in outputs.values()], axis=-1)
+
+
+def _quantize(
+    graph: Any, float_folder: Path, task: str, settings: Any, folder: Path, calibration: dict[str, Any] | None
+) -> None:
+    import optimum.intel
+    from optimum.intel import OVConfig, OVQuantizer
+
+    model = getattr(optimum.intel, KINDS[task])(graph, config=load_config(float_folder), compile=False)
+    config = OVConfig(quantization_config=settings)
+    OVQuantizer.from_pretrained(model).quantize(calibration, save_directory=folder, ov_config=config)
     _save_with_int8_rows(folder)
 
 
@@ -52,7 +125,7 @@ def _save_with_int8_rows(folder: Path) -> None:
     """Write the quantised graph again with tables that stay int8 in memory."""
     import openvino
 
-    graph = folder / "openvino_model.xml"
+    graph = folder / GRAPH
     scratch = folder / "int8-rows"
     scratch.mkdir()
     model = openvino.Core().read_model(str(graph))  # maps the weights of the file, which must not change meanwhile

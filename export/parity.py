@@ -49,7 +49,8 @@ def compare(
 
     Returns:
         max_abs_diff, mean_abs_diff and quantiles over all values; max_abs_value of PyTorch, to judge them by; cosine_min
-        and cosine_mean between means over the tokens (text classifiers: between logits); labels_equal, the share of
+        and cosine_mean between means over the tokens (text classifiers: between logits); batch_max_abs_diff, how far an
+        answer moves with the batch that it is in; labels_equal, the share of
         texts or tokens with the same first label, or of texts with the same answer. Labels differ in a float32 form
         within its bound only where PyTorch's two best logits are no further apart than twice that.
     """
@@ -60,6 +61,7 @@ def compare(
     ]
     flat = np.concatenate([difference.ravel() for difference in differences])
     cosines = np.array([_cosine(got, want) for a in (alone, batched) for got, want in zip(a, reference, strict=True)])
+    moved = np.concatenate([np.abs(one - other).ravel() for one, other in zip(alone, batched, strict=True)])
     result = {
         "max_abs_diff": float(flat.max()) if np.isfinite(flat).all() else float("inf"),
         "mean_abs_diff": float(flat.mean(dtype=np.float64)),
@@ -67,6 +69,7 @@ def compare(
         "max_abs_value": float(max(np.abs(expected).max() for expected in reference)),
         "cosine_min": float(cosines.min()),
         "cosine_mean": float(cosines.mean()),
+        "batch_max_abs_diff": float(moved.max()) if np.isfinite(moved).all() else float("inf"),
     }
     if task != "feature-extraction":
         pairs = zip(alone + batched, reference * 2, strict=True)

@@ -18,7 +18,7 @@ from kdnas.errors import UsageError
 from kdnas.padding import pad, padded_length
 
 SETTINGS = "kdnas.json"
-# Fastest first; the graph of each form inside an export folder.
+# The graph of each form inside an export folder.
 FORMS = {
     "openvino-int8": "openvino/int8/openvino_model.xml",
     "openvino-f32": "openvino/openvino_model.xml",
@@ -41,7 +41,7 @@ class Session:
 
     Args:
         path: folder that `kdnas export` wrote.
-        form: one of the forms in it; by default the fastest.
+        form: one of the forms in it; by default the fastest of those that kept the answers, as the export measured them.
         threads: threads that one call may use; by default those of `kdnas.environment.default_threads`.
         verify: compare every file of the folder with the hash in its manifest first.
 
@@ -152,12 +152,12 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def choose_form(path: Path, present: Iterable[str], form: str | None) -> str:
-    """The form asked for, or the fastest of those present.
+    """The form asked for, or the first of those present.
 
     Raises:
         UsageError: it is not present; the message lists those that are.
     """
-    usable = [name for name in FORMS if name in set(present)]
+    usable = [name for name in present if name in FORMS]
     if form is None and usable:
         return usable[0]
     usable += [name for name, graph in RUN_TIME_FORMS.items() if graph in usable]

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from evaluation.hap import read_hap
-from evaluation.run import EvaluationOptions, run_evaluation
-from export.run import ExportOptions, run_export
+from evaluation.run import LABELLED, EvaluationOptions, run_evaluation
+from export.labelled import LEAST
+from export.options import ExportOptions
+from export.run import run_export
 from kdnas.arch import Arch, SearchSpace
 from kdnas.artifact import Artifact, digest_of, disk_errors, write_json
 from kdnas.corpus import Corpus, TextOptions, build_corpus
@@ -128,7 +130,8 @@ def train_student(run: Run, arch: Arch, distill: DistillOptions, refine: RefineO
 def ship_student(run: Run, refined: Artifact, export: ExportOptions, evaluation: EvaluationOptions) -> Artifact:
     """The exported student; it is evaluated too, and the classifier that this makes is exported beside it."""
     student = refined.path / "student"
-    exported = run.stage("export", lambda: run_export(run.home, student, refined.digest, run.corpus, export))
+    plain = replace(export, evaluation=None)  # labelled texts are for the classifier
+    exported = run.stage("export", lambda: run_export(run.home, student, refined.digest, run.corpus, plain))
     judged = run.stage(
         "evaluation",
         lambda: run_evaluation(run.home, run.teacher, run.corpus, student, refined.digest, evaluation),
@@ -136,7 +139,9 @@ def ship_student(run: Run, refined: Artifact, export: ExportOptions, evaluation:
     task = next((name for name in ("hap", "topic") if judged.results.get(name)), None)
     if task:
         folder = judged.path / "classifiers" / task
-        run.stage("classifier", lambda: run_export(run.home, folder, judged.digest, run.corpus, export))
+        test = judged.path / LABELLED.format(task) if judged.results[task]["test_examples"] >= LEAST else None
+        judging = replace(export, evaluation=export.evaluation or test)
+        run.stage("classifier", lambda: run_export(run.home, folder, judged.digest, run.corpus, judging))
     return exported
 
 

@@ -114,8 +114,15 @@ def _export(results: dict[str, Any]) -> Iterator[Cell]:
         yield (
             f"{form} against PyTorch",
             f"largest difference {figures['max_abs_diff']:.2g}, cosine at least {figures.get('cosine_min', 1):.4f}, "
-            f"{figures['size_mb']:.1f} MB",
+            f"{figures['size_mb']:.1f} MB" + _recipe(figures),
         )
+
+
+def _recipe(figures: dict[str, Any]) -> str:
+    """How an int8 form was made, and what that costs."""
+    if "recipe" not in figures:
+        return ""
+    return f"; {figures['recipe']}, {figures['loss_points']:.2f} points of {figures['loss_of']} lost"
 
 
 def _speed(results: dict[str, Any]) -> Iterator[Cell]:

@@ -52,7 +52,7 @@ def export_templates(teacher: Path, form: str, folder: Path) -> None:
 
     from export.onnx_form import write_onnx, write_onnx_int8
     from export.openvino_form import write_int8, write_openvino
-    from export.run import quiet
+    from export.quiet import quiet
 
     task = "feature-extraction"
     write_plain = write_onnx if form.startswith("onnxruntime") else write_openvino

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdnas.artifact import MANIFEST, Artifact, digest_of, file_sha256, fsync_folder
+from kdnas.card import inherited, with_metadata
 from kdnas.errors import UsageError
 from kdnas.teacher import Teacher
 
@@ -25,14 +26,8 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
 )
 
-CARD = """---
-library_name: transformers
-pipeline_tag: feature-extraction
-tags:
-- distillation
-- kdnas
----
-# {name}
+METADATA = {"library_name": "transformers", "pipeline_tag": "feature-extraction", "tags": ["distillation", "kdnas"]}
+CARD = """# {name}
 
 A text encoder of {parameters_millions:.1f} million parameters: `{arch}` (layers, heads, hidden size, feed-forward size,
 activation), distilled with kdnas.
@@ -112,10 +107,11 @@ def save_student(
 
 def _card(teacher: Teacher, corpus: str, results: dict[str, Any]) -> str:
     explained = results["explained_variance"]
-    return CARD.format(
+    text = CARD.format(
         name=f"{teacher.label} as {results['arch']}",
         teacher=teacher.spec,
         corpus=corpus,
         explained="" if explained is None else f"; explained variance of the teacher's hidden states: {explained:.3f}",
         **{key: value for key, value in results.items() if key != "explained_variance"},
     )
+    return with_metadata(inherited(teacher.path) | METADATA, text)

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModel
 
 from export.openvino_form import write_int8, write_openvino
-from export.run import quiet
+from export.quiet import quiet
 from export.session import FORMS, SETTINGS
 from kdnas.arch import Arch
 from kdnas.environment import host_line

@@ -1,7 +1,8 @@
 """Speed of the exported shape 4,12,576,768 beside XLM-R base (12,12,768,3072), both with 250,002 tokens and random weights.
 
-Run as `python tests/bench/export_speed.py [ROUNDS]`: one text at a time, all engines in turn on the same ids of 16 to 128
-tokens, in one run; prints for each length the median latency of each, and the ratios of the aims with their spread by round.
+Run as `python tests/bench/export_speed.py [ROUNDS]`: all engines in turn on the same ids, in one run. Prints the median latency
+of one text of 16 to 128 tokens and the ratios of the aims with their spread by round; the share of the host's matrix-product
+peak at 128 tokens; the same from text, with a Unigram tokenizer of 250,002 pieces; and the throughput at the best batch.
 """
 
 import gc
@@ -10,27 +11,31 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
+from export_memory import synthetic_tokenizer
 from transformers import AutoModel
 
 from export.engines import load_engine
 from export.onnx_form import write_onnx, write_onnx_int8
 from export.openvino_form import write_int8, write_openvino
-from export.run import quiet
+from export.quiet import quiet
 from export.session import FORMS, TASKS
 from kdnas.arch import Arch
 from kdnas.environment import default_threads, has_bf16, host_line
 from kdnas.student import student_config
 from kdnas.teacher import SHAPE, load_config, resolve_shape
+from latency.roofline import peaks_of
 
 STUDENT = Arch(4, 12, 576, 768, "gelu")
 TASK = "feature-extraction"
 LENGTHS = (16, 32, 64, 128)
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
 CALLS = 5  # of one engine in a row, after one that brings its weights back
 RATIOS = {
     "student openvino-int8": ("teacher pytorch-f32", "teacher openvino-f32", "teacher openvino-int8"),
@@ -84,31 +89,87 @@ def main(rounds: int) -> None:
             engines |= {f"{name} {form}": call for form, call in made.items()}
         gc.collect()
         gc.disable()
-        for length in LENGTHS:
-            time_length(engines, length, rounds)
+        with torch.inference_mode():
+            for length in LENGTHS:
+                took = time_ids(engines, ids_of(1, length), rounds)
+                show_ratios(f"{length} tokens", took)
+            show_shares(took, LENGTHS[-1])
+            time_text(engines, rounds)
+            time_batches(engines, rounds // 6 + 1)
 
 
-def time_length(engines: dict[str, Call], length: int, rounds: int) -> None:
-    """All engines at one length."""
-    rng = np.random.default_rng(length)
-    ids = rng.integers(5, 250_000, (1, length))
+def ids_of(batch: int, length: int) -> np.ndarray:
+    """Random token ids (batch, length)."""
+    return np.random.default_rng(length).integers(5, 250_000, (batch, length))
+
+
+def time_ids(engines: dict[str, Call], ids: np.ndarray, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each engine in each round."""
     mask = np.ones_like(ids)
-    took: dict[str, list[float]] = {name: [] for name in engines}
-    with torch.inference_mode():
-        for number in range(rounds + 1):
-            for name in random.sample(list(engines), len(engines)):
-                engines[name](ids, mask)
-                start = time.perf_counter_ns()
-                for _ in range(CALLS):
-                    engines[name](ids, mask)
-                if number:  # the first round warms up
-                    took[name].append((time.perf_counter_ns() - start) / 1e6 / CALLS)
-    print(f"{length} tokens: " + ", ".join(f"{name} {median(values):.2f} ms" for name, values in took.items()))
+    return take_turns({name: partial(call, ids, mask) for name, call in engines.items()}, rounds)
+
+
+def take_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds a call of each in each round, all in a new random order each time; the first round warms up."""
+    took: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name in random.sample(list(calls), len(calls)):
+            calls[name]()
+            start = time.perf_counter_ns()
+            for _ in range(CALLS):
+                calls[name]()
+            if number:
+                took[name].append((time.perf_counter_ns() - start) / 1e6 / CALLS)
+    return took
+
+
+def show_ratios(title: str, took: dict[str, list[float]]) -> None:
+    """Latencies, and the ratios of the aims."""
+    print(f"{title}: " + ", ".join(f"{name} {median(values):.2f} ms" for name, values in took.items()))
     for name, others in RATIOS.items():
         for other in others:
-            ratios = np.array(took[other]) / np.array(took[name])
-            low, middle, high = np.percentile(ratios, [5, 50, 95])
-            print(f"  {name} is {middle:.1f} [{low:.1f}, {high:.1f}] times as fast as {other}", flush=True)
+            if name in took and other in took:
+                ratios = np.array(took[other]) / np.array(took[name])
+                low, middle, high = np.percentile(ratios, [5, 50, 95])
+                print(f"  {name} is {middle:.1f} [{low:.1f}, {high:.1f}] times as fast as {other}", flush=True)
+
+
+def show_shares(took: dict[str, list[float]], length: int) -> None:
+    """Share of the best rate of matrix products on this host that the student reaches."""
+    for engine in ("openvino-int8", "openvino-f32"):
+        peaks = peaks_of(engine, default_threads())
+        rate = STUDENT.flops(length) / median(took[f"student {engine}"]) / 1e6
+        print(
+            f"  student {engine} at {length} tokens: {rate:.0f} GFLOP/s, {100 * rate / peaks.gflops:.0f} % of the peak of "
+            f"{peaks.gflops:.0f}; {100 * rate / peaks.gflops_by_tokens[length]:.0f} % of that of products of {length} tokens",
+            flush=True,
+        )
+
+
+def time_text(engines: dict[str, Call], rounds: int) -> None:
+    """From text, tokenising included."""
+    tokenizer, words = synthetic_tokenizer(250_002)
+    text = " ".join(words[:20])
+    count = len(tokenizer.encode(text).ids)
+
+    def call(engine: Call) -> Any:
+        ids = np.array([tokenizer.encode(text).ids])
+        return engine(ids, np.ones_like(ids))
+
+    wanted = {*RATIOS, "teacher pytorch-f32"}
+    took = take_turns({name: partial(call, engines[name]) for name in wanted}, rounds)
+    show_ratios(f"from text, {count} tokens", took)
+
+
+def time_batches(engines: dict[str, Call], rounds: int) -> None:
+    """Sentences of 32 tokens a second at the best batch."""
+    wanted = {name: engines[name] for name in (*RATIOS, "teacher pytorch-f32", "teacher openvino-f32")}
+    best: dict[str, tuple[float, int]] = {}
+    for batch in BATCHES:
+        for name, values in time_ids(wanted, ids_of(batch, 32), rounds).items():
+            best[name] = max(best.get(name, (0.0, 0)), (1e3 * batch / median(values), batch))
+    shown = (f"{name} {rate:,.0f} a second (batch {batch})" for name, (rate, batch) in best.items())
+    print("sentences of 32 tokens: " + ", ".join(shown), flush=True)
 
 
 if __name__ == "__main__":

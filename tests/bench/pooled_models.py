@@ -21,7 +21,7 @@ from transformers import AutoModel
 
 from export.onnx_form import write_onnx, write_onnx_int8
 from export.openvino_form import write_int8, write_openvino
-from export.run import quiet
+from export.quiet import quiet
 from export.session import FORMS, load_engine
 from kdnas.arch import Arch
 from kdnas.environment import default_threads, host_line

@@ -44,7 +44,7 @@ def main() -> None:
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 30
     if not folder.is_dir():
         sys.exit(f"{folder}: no such export; run `make pipeline` first, or give the folder of one")
-    session = Session(folder, threads=1)
+    session = Session(folder, "openvino-int8", threads=1)
     compiled, names = by_hand(folder, session.form, 1)
     rng = np.random.default_rng(0)
     found: dict[str, dict[str, float]] = {}

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from export.checkpoint import open_checkpoint
-from export.run import ExportOptions, run_export
+from export.options import ExportOptions
+from export.run import run_export
 from kdnas.artifact import Artifact
 from kdnas.corpus import Corpus
 from kdnas.teacher import Teacher
 
 SHAPE = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 48, "intermediate_size": 80}
-OPTIONS = ExportOptions(calibration_sentences=24, parity_sentences=24)
+OPTIONS = ExportOptions(calibration_sentences=24, parity_sentences=24, recipes=("static", "dynamic"))
+EVERY_RECIPE = ExportOptions(calibration_sentences=24, parity_sentences=24)
 
 
 @pytest.fixture(scope="session")
@@ -72,8 +74,8 @@ def question_export(home: Path, question_folder: Path, corpus: Corpus) -> Artifa
 
 @pytest.fixture(scope="session")
 def classifier_export(home: Path, classifier_folder: Path, corpus: Corpus) -> Artifact:
-    """Export of the tiny random classifier."""
-    return run_export(home, classifier_folder, open_checkpoint(str(classifier_folder)).digest, corpus, OPTIONS)
+    """Export of the tiny random classifier, with every recipe."""
+    return run_export(home, classifier_folder, open_checkpoint(str(classifier_folder)).digest, corpus, EVERY_RECIPE)
 
 
 @pytest.fixture(scope="session")

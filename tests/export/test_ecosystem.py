@@ -9,7 +9,7 @@ from optimum.intel import OVModelForFeatureExtraction, OVModelForSequenceClassif
 from optimum.onnxruntime import ORTModelForFeatureExtraction, ORTModelForSequenceClassification
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from export.run import quiet
+from export.quiet import quiet
 from export.session import Session, softmax
 from kdnas.artifact import Artifact
 from kdnas.corpus import Corpus

@@ -10,7 +10,7 @@ import pytest
 import export.openvino_form as module
 from export.checkpoint import load_model, open_checkpoint
 from export.openvino_form import take_rows_before_scaling, write_int8, write_openvino
-from export.run import quiet
+from export.quiet import quiet
 from kdnas.teacher import Teacher
 
 ROWS = [list(range(5, 5 + length)) for length in range(6, 30, 2)]

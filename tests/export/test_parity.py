@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from export.engines import load_engine
+from export.making import parity_rows
 from export.parity import compare, require_bound, spread_over_lengths
-from export.run import parity_rows
 from export.session import FORMS, read_tokenizer
 from kdnas.artifact import Artifact
 from kdnas.corpus import Corpus

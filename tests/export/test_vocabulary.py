@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from export.checkpoint import Checkpoint, load_model, open_checkpoint
-from export.run import ExportOptions, run_export
+from export.options import ExportOptions
+from export.run import run_export
 from export.session import Session, read_tokenizer
 from export.vocabulary import covered_share, kept_ids, renumbered, trim, used_ids
 from kdnas.corpus import Corpus

@@ -44,7 +44,7 @@ CONFIG = {
         "map_sentences": 200,
         "topics": 3,
         "topic_train": 60,
-        "topic_test": 30,
+        "topic_test": 40,
     },
     "speed": {"minutes": 0.05, "sentences": 20},
 }
@@ -100,6 +100,7 @@ def test_every_stage_left_a_finished_artifact(home: Path) -> None:
     assert all(manifest["host"]["cpu"] for manifest in manifests.values())
     assert sum(manifest["attempts"] > 1 for manifest in manifests.values()) >= 4  # the kills fell inside stages
     assert not list(home.rglob("*.partial"))
+    assert manifests["classifier"]["results"]["labelled_texts"] == 120  # int8 was judged by the task's test texts
 
 
 def test_no_candidate_was_evaluated_twice(home: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel
 
 from export.openvino_form import write_int8, write_openvino
-from export.run import quiet
+from export.quiet import quiet
 from kdnas.arch import Arch
 from kdnas.errors import UsageError
 from kdnas.student import student_config

@@ -13,7 +13,7 @@ from transformers import AutoModel
 
 from export.engines import compile_onnxruntime
 from export.onnx_form import write_onnx, write_onnx_int8
-from export.run import quiet
+from export.quiet import quiet
 from kdnas.arch import Arch
 from kdnas.student import student_config
 from kdnas.teacher import load_config

@@ -8,7 +8,8 @@ import pytest
 
 import latency.speed as module
 from export.checkpoint import open_checkpoint
-from export.run import ExportOptions, run_export
+from export.options import ExportOptions
+from export.run import run_export
 from kdnas.artifact import Artifact, append_jsonl
 from kdnas.corpus import Corpus
 from kdnas.errors import UsageError

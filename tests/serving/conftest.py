@@ -15,7 +15,8 @@ from .filter_fixture import write_documents
 
 
 def _export(home: Path, folder: Path, teacher: Teacher, corpus: Corpus) -> Path:
-    from export.run import ExportOptions, run_export
+    from export.options import ExportOptions
+    from export.run import run_export
 
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
         (folder / name).write_bytes((teacher.path / name).read_bytes())

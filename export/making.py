@@ -1,0 +1,166 @@
+"""The making of one export: every form written, compared with PyTorch, judged and raced."""
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.card import write_card
+from export.checkpoint import Checkpoint, copy_checkpoint, load_model
+from export.engines import Engine, load_engine
+from export.judge import Judge
+from export.labelled import Labelled
+from export.onnx_form import write_onnx
+from export.openvino_form import write_openvino
+from export.options import ExportOptions
+from export.parity import compare, require_bound, spread_over_lengths, torch_outputs
+from export.pooling import write_modules
+from export.quiet import quiet
+from export.race import race
+from export.recipes import RECIPES, Kitchen, require_inside, without_tokenizer
+from export.session import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, read_tokenizer, token_ids
+from export.vocabulary import REPORT, trim
+from kdnas.artifact import append_jsonl, read_jsonl, write_json
+from kdnas.corpus import Corpus
+from kdnas.environment import default_threads, has_bf16
+from kdnas.progress import stage
+from kdnas.sentences import Sentences
+
+LOG = "forms.jsonl"
+ORDER = ("onnxruntime-f32", "openvino-f32", "onnxruntime-int8", "openvino-int8")  # int8 is made from float32
+
+
+@dataclass
+class Making:
+    """One export: forms that are written one after the other, each kept as a line of forms.jsonl once finished."""
+
+    name: str
+    checkpoint: Checkpoint
+    corpus: Corpus
+    options: ExportOptions
+    labelled: Labelled | None
+    rows: list[list[int]] = field(default_factory=list)
+    reference: list[np.ndarray] = field(default_factory=list)
+
+    def work(self, folder: Path) -> dict[str, Any]:
+        """Make what is missing in the working folder and describe all."""
+        checkpoint, corpus, options = self.checkpoint, self.corpus, self.options
+        source = checkpoint.path
+        if options.vocabulary == "corpus":
+            checkpoint = self.checkpoint = trim(checkpoint, corpus.train.texts, corpus.validation.texts, folder)
+        else:
+            copy_checkpoint(checkpoint, folder)
+        tokenizer = read_tokenizer(folder / "tokenizer.json", checkpoint.max_seq_len)
+        finished = {row["form"]: row for row in read_jsonl(folder / LOG)}
+        order = [*ORDER, *(RUN_TIME_FORMS if has_bf16() else ())]
+        with stage("export", len(order) + 1, len(finished)) as progress, quiet():
+            model = load_model(checkpoint)
+            self.rows = parity_rows(corpus.validation, tokenizer, options.parity_sentences, checkpoint.max_seq_len)
+            self.reference = torch_outputs(model, checkpoint.task, self.rows)
+            judge = Judge(checkpoint.task)
+            if self.labelled is not None:
+                judge = Judge.by_labels(self.labelled, model, tokenizer, checkpoint.pad_id, checkpoint.max_seq_len)
+            progress.advance(note="PyTorch's answers")
+            calibration = calibration_rows(corpus.train, tokenizer, options)
+            kitchen = Kitchen(
+                folder,
+                checkpoint.task,
+                calibration,
+                lambda run: self._measure(run, judge),
+                options.max_loss_points,
+                self.rows[-1],
+                options.recipes,
+            )
+            for form in order:
+                if form not in finished:
+                    finished[form] = self._make(form, model, kitchen)
+                    append_jsonl(folder / LOG, finished[form])
+                    progress.advance(note=form)
+        for form, latency_ms in self._race(folder, order).items():
+            finished[form]["latency_ms"] = round(latency_ms, 4)
+        return self._describe(folder, finished, source)
+
+    def _make(self, form: str, model: Any, kitchen: Kitchen) -> dict[str, Any]:
+        """Write one form and measure it."""
+        start, graph = time.monotonic(), kitchen.folder / FORMS[RUN_TIME_FORMS.get(form, form)]
+        if form in RECIPES:
+            found = kitchen.cook(form)
+            if self.labelled is not None and not self.options.allow_loss:
+                require_inside(form, found, self.options.max_loss_points)
+        else:
+            if form in FORMS:
+                write_float(form, model, self.checkpoint.task, graph.parent)
+            size_mb = sum(file.stat().st_size for file in graph.parent.iterdir() if file.is_file()) / 1e6
+            run = load_engine(graph, form, TASKS[self.checkpoint.task], default_threads())
+            found = {**kitchen.measure(run), "size_mb": round(size_mb, 2)}
+            if form.endswith("-f32"):
+                require_bound(form, found, self.options.float_bound)
+        return {"form": form, **found, "seconds": round(time.monotonic() - start, 1)}
+
+    def _measure(self, run: Engine, judge: Judge) -> dict[str, Any]:
+        checkpoint = self.checkpoint
+        found = compare(run, checkpoint.task, self.rows, self.reference, checkpoint.pad_id, checkpoint.max_seq_len)
+        return {**found, **judge.loss(run, found)}
+
+    def _race(self, folder: Path, forms: list[str]) -> dict[str, float]:
+        """Latency of every form in one run."""
+        outputs = TASKS[self.checkpoint.task]
+        graphs = {form: folder / FORMS[RUN_TIME_FORMS.get(form, form)] for form in forms}
+        runs = {form: load_engine(graph, form, outputs, default_threads()) for form, graph in graphs.items()}
+        return race(runs, self.rows[-1])
+
+    def _describe(self, folder: Path, finished: dict[str, dict[str, Any]], source: Path) -> dict[str, Any]:
+        checkpoint = self.checkpoint
+        # The first form is the one that a session takes: the fastest of those that keep the answers.
+        inside = {form: row["loss_points"] <= self.options.max_loss_points for form, row in finished.items()}
+        forms = sorted(FORMS, key=lambda form: (not inside[form], finished[form]["latency_ms"]))
+        settings = {**checkpoint.settings, "forms": forms}
+        found = {form: {key: value for key, value in row.items() if key != "form"} for form, row in finished.items()}
+        results: dict[str, Any] = {
+            "task": checkpoint.task,
+            "forms": {form: found[form] for form in forms},
+            "run_time_forms": {form: found[form] for form in RUN_TIME_FORMS if form in found},
+            "sentences": len(self.rows),
+            "max_abs_value": max(row["max_abs_value"] for row in finished.values()),
+            "max_loss_points": self.options.max_loss_points,
+            "labelled_texts": len(self.labelled.texts) if self.labelled is not None else 0,
+        }
+        if (folder / REPORT).is_file():
+            results["vocabulary"] = json.loads((folder / REPORT).read_text())
+        write_card(folder, self.name, settings, results, source)
+        if checkpoint.task == "feature-extraction":
+            write_modules(folder, settings["hidden"], settings["max_seq_len"])
+        write_json(folder / SETTINGS, settings)
+        return results
+
+
+def write_float(form: str, model: Any, task: str, final: Path) -> None:
+    """Write a float32 form beside its place, then rename: a killed export leaves no half form under a final name."""
+    scratch = final.with_name(f"{final.name}.scratch")
+    for left in (final, scratch):
+        shutil.rmtree(left, ignore_errors=True)
+    (write_onnx if form.startswith("onnx") else write_openvino)(model, task, scratch)
+    without_tokenizer(scratch)
+    os.rename(scratch, final)
+
+
+def calibration_rows(sentences: Sentences, tokenizer: Any, options: ExportOptions) -> list[list[int]]:
+    """Token ids of random sentences, sorted by length; the same for the same seed."""
+    count = min(options.calibration_sentences, len(sentences))
+    chosen = np.random.default_rng(options.seed).choice(len(sentences), count, replace=False)
+    texts = sentences.texts
+    return sorted(token_ids(tokenizer, [texts[int(index)] for index in chosen]), key=len)
+
+
+def parity_rows(sentences: Sentences, tokenizer: Any, count: int, max_seq_len: int) -> list[list[int]]:
+    """Token ids of held-out sentences of all lengths, and two joined texts that reach half and all of the positions."""
+    texts = sentences.texts
+    chosen = spread_over_lengths(sentences.lengths, count)
+    rows = token_ids(tokenizer, [texts[index] for index in chosen] + [" ".join(texts[:max_seq_len])])
+    joined = rows.pop()
+    return [*rows, [*joined[: max_seq_len // 2 - 1], joined[-1]], joined]

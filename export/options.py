@@ -1,0 +1,55 @@
+"""How a model is exported."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from export.recipes import NAMES, RECIPES
+from kdnas.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a model is exported.
+
+    Args:
+        calibration_sentences: sentences of the corpus's train split on which the int8 form's ranges are measured.
+        parity_sentences: held-out sentences of all lengths on which every form is compared with PyTorch.
+        float_bound: largest difference of a float32 form from PyTorch, absolute up to 1 and relative beyond.
+        recipes: ways to int8 that are tried for each engine; the fastest that stays inside the bound is taken.
+        evaluation: labelled texts, a .jsonl[.gz] file with `text`, `label` and perhaps `language`, on which an int8 classifier
+            must stay within the bound in every language; without it label agreement or cosines are judged, and never refused.
+        evaluation_texts: of each language, at most.
+        max_loss_points: macro-F1 that int8 may lose, in hundredths.
+        allow_loss: report a larger loss instead of refusing it.
+        seed: chooses the calibration sentences.
+        vocabulary: `corpus` keeps only the tokens that the corpus's train split is made of, and all single characters;
+            `text.languages` says which languages those are.
+    """
+
+    calibration_sentences: int = 300
+    parity_sentences: int = 200
+    float_bound: float = 1e-4
+    recipes: tuple[str, ...] = NAMES
+    evaluation: Path | None = None
+    evaluation_texts: int = 2000
+    max_loss_points: float = 1.0
+    allow_loss: bool = False
+    seed: int = 0
+    vocabulary: Literal["whole", "corpus"] = "whole"
+
+    def __post_init__(self) -> None:
+        for name in ("calibration_sentences", "parity_sentences"):
+            if getattr(self, name) < 8:
+                raise UsageError(f"{name} is {getattr(self, name)}; at least 8 are needed")
+        if self.evaluation_texts < 100:
+            raise UsageError(f"evaluation_texts is {self.evaluation_texts}; at least 100 are needed")
+        if not 0 < self.float_bound < 1:
+            raise UsageError(f"float_bound is {self.float_bound}; allowed is between 0 and 1")
+        if not 0 < self.max_loss_points <= 100:
+            raise UsageError(f"max_loss_points is {self.max_loss_points}; allowed is above 0 and up to 100")
+        if unknown := set(self.recipes) - set(NAMES):
+            raise UsageError(f"recipes has {', '.join(sorted(unknown))}; allowed are {', '.join(NAMES)}")
+        for form, names in RECIPES.items():
+            if not set(names) & set(self.recipes):
+                raise UsageError(f"recipes has none for {form}; at least one of {', '.join(names)} is needed")

@@ -1,0 +1,131 @@
+"""int8 in several ways: each recipe is written, judged and raced; the fastest that stays inside the bound is taken."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.checkpoint import TOKENIZER_FILES
+from export.engines import Engine, load_engine
+from export.judge import answers_kept
+from export.onnx_form import write_onnx_int8, write_onnx_int8_blocks
+from export.openvino_form import write_int8, write_int8_controlled, write_int8_weights
+from export.race import race
+from export.session import FORMS, TASKS
+from kdnas.environment import default_threads
+from kdnas.errors import BoundError
+
+# The first of each form is the one that latency tables are made of. Accuracy control is tried where no other static one will do.
+RECIPES = {
+    "openvino-int8": ("static-smoothquant", "static", "weight-only"),
+    "onnxruntime-int8": ("dynamic", "block-wise"),
+}
+CONTROLLED = "static-accuracy-control"
+FLOAT = {"openvino-int8": "openvino-f32", "onnxruntime-int8": "onnxruntime-f32"}
+NAMES = (*(name for names in RECIPES.values() for name in names), CONTROLLED)
+Measure = Callable[[Engine], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Kitchen:
+    """What recipes are made and judged with.
+
+    Args:
+        folder: of the export, with the float32 forms.
+        task: of the model.
+        calibration: token ids of the calibration sentences.
+        measure: what a form differs by and loses (`loss_points`).
+        bound: points that may be lost.
+        row: token ids of a text to race on.
+        allowed: recipes that may be tried.
+    """
+
+    folder: Path
+    task: str
+    calibration: list[list[int]]
+    measure: Measure
+    bound: float
+    row: list[int]
+    allowed: tuple[str, ...]
+
+    def cook(self, form: str) -> dict[str, Any]:
+        """Put the winner of an int8 form in its place; returns what was measured of it and of all that were tried.
+
+        Where none stays inside the bound, the one that loses least is taken: `require_inside` refuses it.
+        """
+        scratch = self.folder / f"{form}.scratch"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        tried: dict[str, dict[str, Any]] = {}
+        runs: dict[str, Engine] = {}
+        for name in (name for name in RECIPES[form] if name in self.allowed):
+            tried[name], runs[name] = self._try(form, name, scratch / name)
+        static = [found for name, found in tried.items() if name.startswith("static")]
+        if CONTROLLED in self.allowed and static and all(found["loss_points"] > self.bound for found in static):
+            tried[CONTROLLED], runs[CONTROLLED] = self._try(form, CONTROLLED, scratch / CONTROLLED)
+        for name, latency_ms in race(runs, self.row).items():
+            tried[name]["latency_ms"] = round(latency_ms, 4)
+        winner = choose(tried, self.bound)
+        runs.clear()  # engines map the files that are moved now
+        final = (self.folder / FORMS[form]).parent
+        shutil.rmtree(final, ignore_errors=True)
+        final.parent.mkdir(exist_ok=True)
+        os.rename(scratch / winner, final)
+        shutil.rmtree(scratch)
+        shown = ("latency_ms", "loss_points", "size_mb")
+        table = {name: {key: found[key] for key in shown} for name, found in tried.items()}
+        return {**tried[winner], "recipe": winner, "tried": table}
+
+    def _try(self, form: str, name: str, folder: Path) -> tuple[dict[str, Any], Engine]:
+        source = (self.folder / FORMS[FLOAT[form]]).parent
+        if name == "static-smoothquant":
+            write_int8(source, self.task, self.calibration, folder)
+        elif name == "static":
+            write_int8(source, self.task, self.calibration, folder, smooth=False)
+        elif name == "weight-only":
+            write_int8_weights(source, self.task, folder)
+        elif name == CONTROLLED:
+            write_int8_controlled(source, self.calibration, self._kept, 1 - self.bound / 100, folder)
+        elif name == "dynamic":
+            write_onnx_int8(source, folder)
+        else:
+            write_onnx_int8_blocks(source, folder)
+        without_tokenizer(folder)
+        run = load_engine(folder / Path(FORMS[form]).name, form, TASKS[self.task], default_threads())
+        size_mb = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 1e6
+        return {**self.measure(run), "size_mb": round(size_mb, 2)}, run
+
+    def _kept(self, expected: np.ndarray, got: np.ndarray) -> float:
+        return answers_kept(self.task, expected, got)
+
+
+def without_tokenizer(folder: Path) -> None:
+    """Remove the tokenizer that the exporters copy: it lies once, above the forms."""
+    for name in (*TOKENIZER_FILES, "vocab.txt", "vocab.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def choose(tried: dict[str, dict[str, Any]], bound: float) -> str:
+    """The recipe with the least latency of those that lose at most `bound` points; where there is none, with the least loss."""
+    inside = [name for name, found in tried.items() if found["loss_points"] <= bound]
+    if inside:
+        return min(inside, key=lambda name: tried[name]["latency_ms"])
+    return min(tried, key=lambda name: tried[name]["loss_points"])
+
+
+def require_inside(form: str, found: dict[str, Any], bound: float) -> None:
+    """Refuse an int8 form that loses more than `bound` points.
+
+    Raises:
+        BoundError: it does; the message lists what was tried.
+    """
+    if found["loss_points"] > bound:
+        tried = ", ".join(f"{name} {row['loss_points']:.2f}" for name, row in found["tried"].items())
+        raise BoundError(
+            f"{form}: loses {found['loss_points']:.2f} points of {found['loss_of']} on the labelled texts, allowed are {bound:g} "
+            f"(tried: {tried}); give --max_loss_points, more calibration sentences of these languages, or --allow_loss true"
+        )

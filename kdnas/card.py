@@ -1,0 +1,39 @@
+"""Model cards: what the README.md of a model's folder says, and what of it goes on to a model made from it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+# What a model made from another one inherits.
+CARRIED = ("license", "license_name", "license_link", "language")
+LONGEST = 6000  # characters of a card that is quoted in another
+
+
+def read_card(folder: Path) -> tuple[dict[str, Any], str]:
+    """Metadata and text of the folder's README.md; nothing of one that is missing or damaged."""
+    from huggingface_hub import ModelCard
+
+    try:
+        card = ModelCard.load(folder / "README.md", ignore_metadata_errors=True)
+    except (OSError, ValueError):
+        return {}, ""
+    return card.data.to_dict(), str(card.text).strip()
+
+
+def inherited(folder: Path) -> dict[str, Any]:
+    """Licence and languages of the model in this folder."""
+    metadata, _ = read_card(folder)
+    return {name: metadata[name] for name in CARRIED if metadata.get(name)}
+
+
+def with_metadata(metadata: dict[str, Any], text: str) -> str:
+    """A card: metadata that model hubs read, then the text."""
+    from huggingface_hub import ModelCardData
+
+    return f"---\n{ModelCardData(**metadata).to_yaml()}\n---\n\n{text}"
+
+
+def demoted(text: str) -> str:
+    """The text with its headings one level lower, but for those in code blocks."""
+    parts = re.split(r"(^```.*?^```)", text, flags=re.M | re.S)
+    return "".join(part if part.startswith("```") else re.sub(r"^#", "##", part, flags=re.M) for part in parts)

@@ -1,0 +1,134 @@
+"""One text at a time through our session, Optimum's model classes and sentence-transformers, with the same graph and threads.
+
+Run as `python tests/bench/peers.py [EXPORT_FOLDER [ROUNDS]]`; the folder is by default what `make pipeline` left. All take
+turns in one run; prints for each the median time of a text of about 20 tokens, from text to vector, and of 32 tokens, from
+ids to states.
+"""
+
+import gc
+import random
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import openvino
+import torch
+
+from export.quiet import quiet
+from export.session import FORMS, Session
+from kdnas.environment import default_threads, host_line
+
+TEXT = "Returns the inverse of a square matrix, or raises an error where the determinant is zero or nearly so."
+CALLS = 10
+FORM_PAIRS = {"openvino": "openvino-f32", "onnx": "onnxruntime-f32"}
+
+
+def text_calls(folder: Path) -> dict[str, Callable[[], Any]]:
+    """From text to a mean-pooled vector, in float32."""
+    from sentence_transformers import SentenceTransformer
+
+    calls: dict[str, Callable[[], Any]] = {}
+    threads = default_threads()
+    encoding: Any = {"normalize_embeddings": True, "show_progress_bar": False}
+    for backend, form in FORM_PAIRS.items():
+        session = Session(folder, form, verify=False)
+        calls[f"{form}, ours"] = partial(session.predict, [TEXT])
+        options = openvino_options(threads) if backend == "openvino" else {"session_options": onnx_options(threads)}
+        model = SentenceTransformer(str(folder), backend=backend, model_kwargs=options, device="cpu")  # type: ignore[arg-type]
+        calls[f"{form}, sentence-transformers"] = partial(model.encode, [TEXT], **encoding)
+    model = SentenceTransformer(str(folder), device="cpu")
+    calls["pytorch, sentence-transformers"] = partial(model.encode, [TEXT], **encoding)
+    return calls
+
+
+def id_calls(folder: Path) -> dict[str, Callable[[], Any]]:
+    """From ids to hidden states, in every form."""
+    from optimum.intel import OVModelForFeatureExtraction
+    from optimum.onnxruntime import ORTModelForFeatureExtraction
+
+    threads = default_threads()
+    ids = np.random.default_rng(0).integers(1000, 2000, (1, 32))
+    mask = np.ones_like(ids)
+    feeds = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    feeds["token_type_ids"] = torch.zeros_like(feeds["input_ids"])
+    calls: dict[str, Callable[[], Any]] = {}
+    for form, graph in FORMS.items():
+        session = Session(folder, form, verify=False)
+        calls[f"{form}, ours"] = partial(session.run, ids, mask)
+        where = (folder / graph).parent
+        if form.startswith("openvino"):
+            peer = OVModelForFeatureExtraction.from_pretrained(where, **openvino_options(threads))
+            compiled = openvino.Core().compile_model(str(folder / graph), "CPU", openvino_options(threads)["ov_config"])
+            names = [port.get_any_name() for port in compiled.inputs]
+            arrays = {name: {"input_ids": ids, "attention_mask": mask}.get(name, np.zeros_like(ids)) for name in names}
+            calls[f"{form}, by hand"] = partial(compiled, arrays)
+        else:
+            peer = ORTModelForFeatureExtraction.from_pretrained(where, session_options=onnx_options(threads))
+        calls[f"{form}, Optimum"] = partial(peer, **feeds)
+    return calls
+
+
+def openvino_options(threads: int) -> dict[str, Any]:
+    """Our settings, for Optimum's classes."""
+    return {
+        "ov_config": {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(threads),
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+    }
+
+
+def onnx_options(threads: int) -> Any:
+    """The same number of threads for ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return options
+
+
+def compare(title: str, calls: dict[str, Callable[[], Any]], rounds: int) -> None:
+    """Time all in turn and print."""
+    took: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name in random.sample(list(calls), len(calls)):
+            calls[name]()
+            start = time.perf_counter_ns()
+            for _ in range(CALLS):
+                calls[name]()
+            if number:  # the first round warms up
+                took[name].append((time.perf_counter_ns() - start) / 1e6 / CALLS)
+    print(title)
+    for name, values in sorted(took.items()):
+        ours = np.array(took.get(f"{name.split(',')[0]}, ours", values))
+        low, middle, high = np.percentile(np.array(values) / ours, [5, 50, 95])
+        print(f"  {name:34} {median(values):6.3f} ms; {middle:.2f} [{low:.2f}, {high:.2f}] times ours", flush=True)
+
+
+def main() -> None:
+    """Load, check that all agree, time and print."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "artifacts/latest/encoder")
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 40
+    if not folder.is_dir():
+        sys.exit(f"{folder}: no such export; run `make pipeline` first, or give the folder of one")
+    print(host_line(), flush=True)
+    torch.set_num_threads(default_threads())
+    with quiet():
+        texts, ids = text_calls(folder), id_calls(folder)
+    vectors = [np.asarray(call()) for call in texts.values()]
+    assert all(np.abs(vector - vectors[0]).max() < 1e-4 for vector in vectors), "the peers do not compute the same"
+    gc.disable()
+    with torch.inference_mode():
+        compare(f"from text to vector, {len(TEXT.split())} words", texts, rounds)
+        compare("from ids to states, 32 tokens", ids, rounds)
+
+
+if __name__ == "__main__":
+    main()
