@@ -73,7 +73,8 @@ class Making:
                 calibration,
                 lambda run: self._measure(run, judge),
                 options.max_loss_points,
-                self.rows[-1],
+                self.rows[:-2],
+                checkpoint.max_seq_len,
                 options.recipes,
             )
             for form in order:
@@ -81,8 +82,8 @@ class Making:
                     finished[form] = self._make(form, model, kitchen)
                     append_jsonl(folder / LOG, finished[form])
                     progress.advance(note=form)
-        for form, latency_ms in self._race(folder, order).items():
-            finished[form]["latency_ms"] = round(latency_ms, 4)
+        for form, found in self._race(folder, order).items():
+            finished[form] |= found
         return self._describe(folder, finished, source)
 
     def _make(self, form: str, model: Any, kitchen: Kitchen) -> dict[str, Any]:
@@ -107,19 +108,28 @@ class Making:
         found = compare(run, checkpoint.task, self.rows, self.reference, checkpoint.pad_id, checkpoint.max_seq_len)
         return {**found, **judge.loss(run, found)}
 
-    def _race(self, folder: Path, forms: list[str]) -> dict[str, float]:
-        """Latency of every form in one run."""
-        outputs = TASKS[self.checkpoint.task]
-        graphs = {form: folder / FORMS[RUN_TIME_FORMS.get(form, form)] for form in forms}
-        runs = {form: load_engine(graph, form, outputs, default_threads()) for form, graph in graphs.items()}
-        return race(runs, self.rows[-1])
+    def _race(self, folder: Path, forms: list[str]) -> dict[str, dict[str, Any]]:
+        """The threads with which each form is fastest, one or all, and its latency with them: all forms in one run."""
+        outputs, most = TASKS[self.checkpoint.task], default_threads()
+        rows, max_seq_len = self.rows[:-2], self.checkpoint.max_seq_len
+        best: dict[str, Engine] = {}
+        threads: dict[str, int] = {}
+        for form in forms:
+            graph = folder / FORMS[RUN_TIME_FORMS.get(form, form)]
+            runs = {f"{form}-{count}": load_engine(graph, form, outputs, count) for count in sorted({1, most})}
+            took = race(runs, rows, max_seq_len)
+            name = min(took, key=lambda name: took[name])
+            best[form], threads[form] = runs[name], int(name.rpartition("-")[2])
+        latencies = race(best, rows, max_seq_len)
+        return {form: {"latency_ms": round(latencies[form], 4), "threads": threads[form]} for form in forms}
 
     def _describe(self, folder: Path, finished: dict[str, dict[str, Any]], source: Path) -> dict[str, Any]:
         checkpoint = self.checkpoint
         # The first form is the one that a session takes: the fastest of those that keep the answers.
         inside = {form: row["loss_points"] <= self.options.max_loss_points for form, row in finished.items()}
         forms = sorted(FORMS, key=lambda form: (not inside[form], finished[form]["latency_ms"]))
-        settings = {**checkpoint.settings, "forms": forms}
+        threads = {form: row["threads"] for form, row in finished.items()}
+        settings = {**checkpoint.settings, "forms": forms, "threads": threads}
         found = {form: {key: value for key, value in row.items() if key != "form"} for form, row in finished.items()}
         results: dict[str, Any] = {
             "task": checkpoint.task,

@@ -1,34 +1,49 @@
-"""Which form is the fastest here: all of them in turn on the same text, in one run."""
+"""Which way to run is the fastest here: all of them in turn on the same real sentences, one at a time, in one run."""
 
 import random
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from export.engines import Engine
+from export.session import LENGTH_STEPS
+from kdnas.padding import pad
 
-TOKENS, ROUNDS, CALLS = 32, 21, 3
+SENTENCES, LEAST_ROUNDS, MOST_ROUNDS = 24, 3, 15
+SECONDS = 10.0
 
 
-def race(runs: Mapping[str, Engine], row: list[int]) -> dict[str, float]:
-    """Median latency of each, in ms, at batch 1 and 32 tokens.
+def race(runs: Mapping[str, Engine], rows: Sequence[Sequence[int]], max_seq_len: int) -> dict[str, float]:
+    """Mean latency of each over sentences of all lengths, in ms, at batch 1: the median over the rounds.
+
+    Each round runs all of them in a new random order, each over all sentences twice; the second time counts. So an engine
+    meets another length with each call, as it does in use, and its weights are where they are after a few calls.
 
     Args:
-        runs: the engines by name; each round runs all of them in a new random order, after one call that warms up.
-        row: token ids; the first 32 are taken.
+        runs: the engines, by names that begin with the engine's, as forms do.
+        rows: token ids; 24 of them, evenly spread, are taken.
+        max_seq_len: of the model.
     """
-    ids = np.asarray([row[:TOKENS]], dtype=np.int64)
-    mask = np.ones_like(ids)
+    chosen = [rows[place * len(rows) // min(SENTENCES, len(rows))] for place in range(min(SENTENCES, len(rows)))]
+    random.Random(0).shuffle(chosen)
+    padded = {step: [pad([row], 0, max_seq_len, step) for row in chosen] for step in set(LENGTH_STEPS.values())}
+    texts = {name: padded[LENGTH_STEPS[name.partition("-")[0]]] for name in runs}
     took: dict[str, list[float]] = {name: [] for name in runs}
-    order, shuffle = list(runs), random.Random(0).shuffle
-    for _ in range(ROUNDS):
-        shuffle(order)
+    order, began, rounds = list(runs), time.monotonic(), 0
+    while rounds < LEAST_ROUNDS or (rounds < MOST_ROUNDS and time.monotonic() - began < SECONDS):
+        random.Random(rounds).shuffle(order)
         for name in order:
-            runs[name](ids, mask)
-            start = time.perf_counter()
-            for _ in range(CALLS):
-                runs[name](ids, mask)
-            took[name].append((time.perf_counter() - start) * 1e3 / CALLS)
+            _all(runs[name], texts[name])
+            took[name].append(_all(runs[name], texts[name]) / len(chosen))
+        rounds += 1
     return {name: statistics.median(values) for name, values in took.items()}
+
+
+def _all(run: Engine, texts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Milliseconds of one pass over all texts."""
+    start = time.perf_counter()
+    for ids, mask in texts:
+        run(ids, mask)
+    return (time.perf_counter() - start) * 1e3

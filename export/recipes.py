@@ -40,7 +40,8 @@ class Kitchen:
         calibration: token ids of the calibration sentences.
         measure: what a form differs by and loses (`loss_points`).
         bound: points that may be lost.
-        row: token ids of a text to race on.
+        rows: token ids of the sentences to race on.
+        max_seq_len: of the model.
         allowed: recipes that may be tried.
     """
 
@@ -49,7 +50,8 @@ class Kitchen:
     calibration: list[list[int]]
     measure: Measure
     bound: float
-    row: list[int]
+    rows: list[list[int]]
+    max_seq_len: int
     allowed: tuple[str, ...]
 
     def cook(self, form: str) -> dict[str, Any]:
@@ -67,8 +69,10 @@ class Kitchen:
         static = [found for name, found in tried.items() if name.startswith("static")]
         if CONTROLLED in self.allowed and static and all(found["loss_points"] > self.bound for found in static):
             tried[CONTROLLED], runs[CONTROLLED] = self._try(form, CONTROLLED, scratch / CONTROLLED)
-        for name, latency_ms in race(runs, self.row).items():
-            tried[name]["latency_ms"] = round(latency_ms, 4)
+        engine = form.partition("-")[0]
+        took = race({f"{engine}-{name}": run for name, run in runs.items()}, self.rows, self.max_seq_len)
+        for name in tried:
+            tried[name]["latency_ms"] = round(took[f"{engine}-{name}"], 4)
         winner = choose(tried, self.bound)
         runs.clear()  # engines map the files that are moved now
         final = (self.folder / FORMS[form]).parent

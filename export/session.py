@@ -4,7 +4,7 @@ An export folder holds `kdnas.json` (what a session must know), `tokenizer.json`
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from export.engines import load_engine
 from kdnas.artifact import Artifact
 from kdnas.environment import default_threads, has_bf16
 from kdnas.errors import UsageError
-from kdnas.padding import pad, padded_length
+from kdnas.padding import LENGTH_STEP, pad, padded_length
 
 SETTINGS = "kdnas.json"
 # The graph of each form inside an export folder.
@@ -27,6 +27,9 @@ FORMS = {
 }
 # Forms that are another form's graph in another precision, on hosts that compute in it: taken only when asked for.
 RUN_TIME_FORMS = {"openvino-bf16": "openvino-f32"}
+# Widths of padded batches are multiples of this. A change of shape costs OpenVINO time, and each new one memory; ONNX Runtime
+# has nothing to gain from tokens that are not there.
+LENGTH_STEPS = {"openvino": LENGTH_STEP, "onnxruntime": 1}
 # The outputs of each task's graph.
 TASKS = {
     "feature-extraction": ("last_hidden_state",),
@@ -42,7 +45,8 @@ class Session:
     Args:
         path: folder that `kdnas export` wrote.
         form: one of the forms in it; by default the fastest of those that kept the answers, as the export measured them.
-        threads: threads that one call may use; by default those of `kdnas.environment.default_threads`.
+        threads: threads that one call may use; by default those with which the export measured the form to be fastest, but
+            no more than `kdnas.environment.default_threads`.
         verify: compare every file of the folder with the hash in its manifest first.
 
     Attributes:
@@ -68,10 +72,11 @@ class Session:
         self.hidden = int(settings["hidden"])
         self.max_seq_len = int(settings["max_seq_len"])
         self.pad_id = int(settings["pad_id"])
-        self.threads = default_threads() if threads is None else threads
+        self.form = choose_form(self.path, settings["forms"], form)
+        best = min(int(settings.get("threads", {}).get(self.form, default_threads())), default_threads())
+        self.threads = best if threads is None else threads
         if self.threads < 1:
             raise UsageError(f"threads is {threads}; at least 1 is needed")
-        self.form = choose_form(self.path, settings["forms"], form)
         self.tokenizer = read_tokenizer(self.path / "tokenizer.json", self.max_seq_len)
         graph = FORMS[RUN_TIME_FORMS.get(self.form, self.form)]
         self._run = load_engine(self.path / graph, self.form, TASKS[self.task], self.threads)
@@ -91,6 +96,10 @@ class Session:
             (B, T, 2) of an answer's first and last token.
         """
         return self._run(input_ids, attention_mask, token_type_ids)
+
+    def pad(self, rows: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and mask (B, T) of rows of token ids, padded as the engine likes it."""
+        return pad(rows, self.pad_id, self.max_seq_len, LENGTH_STEPS[self.form.partition("-")[0]])
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut at `max_seq_len`."""
@@ -114,7 +123,7 @@ class Session:
         width = len(self.labels) if self.task == "text-classification" else self.hidden
         result = np.zeros((len(rows), width), dtype=np.float32)
         for batch in token_budget_batches([len(row) for row in rows], batch_tokens):
-            ids, mask = pad([rows[index] for index in batch], self.pad_id, self.max_seq_len)
+            ids, mask = self.pad([rows[index] for index in batch])
             output = self.run(ids, mask)
             result[batch] = softmax(output) if self.task == "text-classification" else mean_pool(output, mask)
         return result

@@ -8,7 +8,6 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from export.session import Session, softmax, token_budget_batches
-from kdnas.padding import pad
 
 OVERLAP = 64  # tokens that neighbouring windows of a long context share
 
@@ -58,7 +57,7 @@ def token_scores(session: Session, texts: Sequence[str], batch_tokens: int = 409
     encodings = session.tokenizer.encode_batch(list(texts))
     result: list[Any] = [None] * len(encodings)
     for batch in token_budget_batches([len(one.ids) for one in encodings], batch_tokens):
-        ids, mask = pad([encodings[place].ids for place in batch], session.pad_id, session.max_seq_len)
+        ids, mask = session.pad([encodings[place].ids for place in batch])
         for place, logits in zip(batch, session.run(ids, mask), strict=True):
             encoding = encodings[place]
             real = np.flatnonzero(np.asarray(encoding.special_tokens_mask) == 0)
@@ -99,8 +98,9 @@ class Answerer:
         """
         best = Answer("", 0, 0, -np.inf)
         for window in self._windows(question, context):
-            ids, mask = pad([window.ids], self._session.pad_id, self._session.max_seq_len)
-            types, _ = pad([window.type_ids], 0, self._session.max_seq_len)
+            ids, mask = self._session.pad([window.ids])
+            types = np.zeros_like(ids)
+            types[0, : len(window.type_ids)] = window.type_ids
             first, last = self._session.run(ids, mask, types)[0, : len(window.ids)].T
             inside = np.asarray([part == 1 for part in window.sequence_ids])
             allowed = inside[:, None] & inside[None, :] & _within(len(inside), max_answer_tokens)

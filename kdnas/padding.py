@@ -8,16 +8,16 @@ import numpy as np
 LENGTH_STEP = 8
 
 
-def padded_length(length: int) -> int:
-    """The next multiple of LENGTH_STEP."""
-    return -(-length // LENGTH_STEP) * LENGTH_STEP
+def padded_length(length: int, step: int = LENGTH_STEP) -> int:
+    """The next multiple of `step`."""
+    return -(-length // step) * step
 
 
 def pad(
-    rows: Sequence[Sequence[int] | np.ndarray], pad_id: int, max_seq_len: int | None = None
+    rows: Sequence[Sequence[int] | np.ndarray], pad_id: int, max_seq_len: int | None = None, step: int = LENGTH_STEP
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and mask (B, T) int64 of some rows, T a multiple of LENGTH_STEP but never beyond the model's positions."""
-    width = padded_length(max(map(len, rows)))
+    """Ids and mask (B, T) int64 of some rows, T a multiple of `step` but never beyond the model's positions."""
+    width = padded_length(max(map(len, rows)), step)
     if max_seq_len is not None:
         width = min(width, max_seq_len)
     ids = np.full((len(rows), width), pad_id, dtype=np.int64)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from export.session import FORMS, Session, read_settings
+from export.session import Session, read_settings
 from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl
 from kdnas.corpus import Corpus, TextOptions, build_corpus
 from kdnas.distill.student_folder import student_in
@@ -37,7 +37,8 @@ class SpeedOptions:
         minutes: time for all rounds together; at least 2 rounds are run.
         sentences: held-out sentences, drawn at random.
         rounds: times that every engine sees every sentence, at most.
-        threads: threads of every engine; by default the physical cores, at most 4.
+        threads: threads of every engine; by default the physical cores, at most 4, in PyTorch, and those that a session of
+            the export takes by itself in the others.
         seed: chooses the sentences and the order of the engines.
     """
 
@@ -130,7 +131,9 @@ def _work(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        engines = _engines(teacher, student, exported, rows, texts, threads)
+        present = read_settings(exported)["forms"]
+        sessions = [Session(exported, form, options.threads) for form in FORMS if form in present]
+        engines = _engines(teacher, student, sessions, rows, texts)
         rounds = _measure(folder / LOG, engines, rows, options)
     finally:
         torch.set_num_threads(before)
@@ -138,6 +141,7 @@ def _work(
     return {
         "sentences": len(rows),
         "threads": threads,
+        "session_threads": {session.form: session.threads for session in sessions},
         "rounds": len(rounds),
         "rows": summarise(rounds),
         "from_text": from_text(rounds, form),
@@ -145,14 +149,12 @@ def _work(
 
 
 def _engines(
-    teacher: Teacher, student: Path, exported: Path, rows: list[np.ndarray], texts: list[str], threads: int
+    teacher: Teacher, student: Path, sessions: list[Session], rows: list[np.ndarray], texts: list[str]
 ) -> dict[str, Call]:
     """Every engine by name, and the tokenizer; each answers sentence number `place`."""
-    masks = [np.ones_like(row) for row in rows]
-    sessions = [Session(exported, form, threads) for form in FORMS if form in read_settings(exported)["forms"]]
     engines: dict[str, Call] = {TEACHER: _torch_call(teacher.path, rows), STUDENT: _torch_call(student, rows)}
     for session in sessions:
-        engines[f"student {session.form}"] = _session_call(session, rows, masks)
+        engines[f"student {session.form}"] = _session_call(session, rows)
     engines[TOKENIZER] = lambda place: sessions[0].encode([texts[place]])
     return engines
 
@@ -171,8 +173,9 @@ def _torch_call(path: Path, rows: list[np.ndarray]) -> Call:
     return call
 
 
-def _session_call(session: Session, rows: list[np.ndarray], masks: list[np.ndarray]) -> Call:
-    return lambda place: session.run(rows[place], masks[place])
+def _session_call(session: Session, rows: list[np.ndarray]) -> Call:
+    padded = [session.pad(list(row)) for row in rows]
+    return lambda place: session.run(*padded[place])
 
 
 def _measure(log: Path, engines: dict[str, Call], rows: list[np.ndarray], options: SpeedOptions) -> list[Times]:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from kdnas.artifact import MANIFEST, Artifact, digest_of, file_sha256
+from kdnas.environment import default_threads
 from kdnas.errors import KdnasError, UsageError
 from kdnas.progress import say, stage
 from serving.documents import Document, Source, find_source, quarantined, read_documents
@@ -89,7 +90,8 @@ def filter_documents(
     with output_errors(output):
         check_apart(input, output)
         check_documents(source, options.column)
-        predictor = Predictor(model, form, threads, verify)
+        # Large batches want all cores, whatever is best for one text.
+        predictor = Predictor(model, form, default_threads() if threads is None else threads, verify)
         label = choose_label(predictor, model, options.label)
         config = {
             "column": options.column,

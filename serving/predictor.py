@@ -6,7 +6,6 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from export.session import Session, mean_pool, softmax, token_budget_batches
-from kdnas.padding import pad
 
 # Texts are tokenised in pieces of about this many characters: an encoding takes some 100 bytes a token while it lives.
 PIECE_CHARACTERS = 1_000_000
@@ -57,7 +56,7 @@ class Predictor:
         width = len(session.labels) if self.classifies else session.hidden
         result = np.zeros((len(rows), width), dtype=np.float32)
         for batch in token_budget_batches([len(row) for row in rows], batch_tokens):
-            ids, mask = pad([rows[index] for index in batch], session.pad_id, session.max_seq_len)
+            ids, mask = session.pad([rows[index] for index in batch])
             output = session.run(ids, mask)
             result[batch] = softmax(output) if self.classifies else mean_pool(output, mask)
         return result

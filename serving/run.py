@@ -36,7 +36,7 @@ def serve(
         form: one of the forms in it, as in `openvino-int8`; by default the fastest.
         host: address to listen on; 0.0.0.0 for all of this machine's.
         port: port to listen on; 0 takes a free one.
-        threads: threads of the model; by default min(4, physical cores).
+        threads: threads of the model; by default those with which the export measured it to be fastest, at most 4.
         options: limits and batching.
         verify: compare the model's files with the hashes in its manifest first; `--no-verify` leaves that out.
     """
