@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from export.session import Session, read_settings
+from export.session import FORMS, Session, read_settings
 from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl
 from kdnas.corpus import Corpus, TextOptions, build_corpus
 from kdnas.distill.student_folder import student_in
