@@ -32,7 +32,7 @@ Splits: {task.notes}.
 Load it with `AutoModelForSequenceClassification.from_pretrained(folder)`.
 """
     _, encoder = read_card(source)
-    origin = f"\n## The encoder\n\n{demoted(demoted(encoder))}\n" if 0 < len(encoder) <= LONGEST else ""
+    origin = f"\n## The encoder\n\n{demoted(encoder)}\n" if 0 < len(encoder) <= LONGEST else ""
     return with_metadata(inherited(source) | METADATA, text + origin)
 
 

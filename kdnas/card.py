@@ -11,11 +11,12 @@ LONGEST = 6000  # characters of a card that is quoted in another
 
 def read_card(folder: Path) -> tuple[dict[str, Any], str]:
     """Metadata and text of the folder's README.md; nothing of one that is missing or damaged."""
+    import yaml
     from huggingface_hub import ModelCard
 
     try:
         card = ModelCard.load(folder / "README.md", ignore_metadata_errors=True)
-    except (OSError, ValueError):
+    except (OSError, ValueError, yaml.YAMLError):
         return {}, ""
     return card.data.to_dict(), str(card.text).strip()
 
@@ -34,6 +35,6 @@ def with_metadata(metadata: dict[str, Any], text: str) -> str:
 
 
 def demoted(text: str) -> str:
-    """The text with its headings one level lower, but for those in code blocks."""
+    """The text with its headings two levels lower, as a part of another card, but for those in code blocks."""
     parts = re.split(r"(^```.*?^```)", text, flags=re.M | re.S)
-    return "".join(part if part.startswith("```") else re.sub(r"^#", "##", part, flags=re.M) for part in parts)
+    return "".join(part if part.startswith("```") else re.sub(r"^#", "###", part, flags=re.M) for part in parts)
