@@ -12,7 +12,7 @@ from kdnas.artifact import append_jsonl, read_jsonl
 from kdnas.progress import say
 from latency.exhaustive import Passes, Row, measure_passes, runs_of
 from latency.process import Processes, Worker
-from latency.protocol import RUNS, LatencyOptions, Lengths, design
+from latency.protocol import RUNS, WARM_CALLS, LatencyOptions, Lengths, design
 from latency.samples import TEACHER, Measurement, Measurements, Sample
 from latency.timing import CHUNK, REFERENCE_CALLS
 
@@ -68,7 +68,7 @@ def measure_all(
     log = folder / "samples.jsonl"
     left = len(passes.missing(read_jsonl(log))) / (RUNS * len(names) * len(passes.parts))
     part = passes.parts[0]
-    warm_ups = len(set(part)) / len(part)  # each part runs each of its lengths once before it counts
+    warm_ups = len(set(part)) / len(part) + WARM_CALLS / CHUNK  # each length of a part once, and some before each chunk
     calls = len(names) * len(sample) * RUNS * (1 + warm_ups)
     hours = estimated_hours(folder / "pilot.jsonl", setup, calls)
     say(

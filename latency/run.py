@@ -19,7 +19,7 @@ from latency.engines import ENGINES, require_engine
 from latency.measure import measure, worker_setup
 from latency.paper import measure_all, table2_archs, table2_ratios
 from latency.predictor import fit_predictor
-from latency.protocol import RUNS, SENTENCES, LatencyOptions, Lengths, design, sample_lengths, stratify
+from latency.protocol import RUNS, SENTENCES, WARM_CALLS, LatencyOptions, Lengths, design, sample_lengths, stratify
 from latency.quiet import check_host, describe
 from latency.report import report_of
 from latency.roofline import Peaks, peaks_of
@@ -84,6 +84,7 @@ def build_table(home: Path, teacher: Teacher, corpus: Corpus, options: LatencyOp
     record = host()
     config = {
         "columns": COLUMNS,
+        "warm_calls": WARM_CALLS,
         "options": replace(options, threads=options.resolved_threads),
         # Figures of different hosts or versions never mix, nor does one go on where another stopped.
         "host": {key: record[key] for key in ("cpu", "physical_cores", "flags")} | _gpu(options.engine),

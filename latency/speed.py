@@ -17,6 +17,7 @@ from kdnas.environment import default_threads
 from kdnas.errors import UsageError
 from kdnas.progress import stage
 from kdnas.teacher import Teacher, load_encoder, resolve_teacher
+from latency.protocol import WARM_CALLS
 
 TEACHER = "teacher pytorch-f32"
 STUDENT = "student pytorch-f32"
@@ -217,7 +218,8 @@ def one_round(engines: dict[str, Call], sentences: int, rng: np.random.Generator
         for first in range(0, sentences, BLOCK):
             for number in rng.permutation(len(names)):
                 call, own = engines[names[number]], times[names[number]]
-                call(first)  # not timed: brings this engine's weights and threads back after the other's
+                for place in range(first - WARM_CALLS, first):  # not timed: bring the weights and threads back
+                    call(place % sentences)
                 for place in range(first, min(first + BLOCK, sentences)):
                     start = time.perf_counter_ns()
                     call(place)

@@ -14,6 +14,7 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from kdnas.arch import Arch
 from kdnas.student import student_config
+from latency.protocol import WARM_CALLS
 
 POOL_VALUES = 4_000_000
 REFERENCE_CALLS = 3
@@ -143,7 +144,7 @@ def window(
         spent_ms = 0.0
         while len(rounds) < ROUNDS[0] or (spent_ms < window_ms and len(rounds) < ROUNDS[1]):
             order = rng.sample(range(len(inputs)), len(inputs))
-            sweep_ms(model, [inputs[order[-1]]])  # its weights come back into the caches
+            sweep_ms(model, rng.choices(inputs, k=WARM_CALLS))  # its weights come back into the caches
             times = dict(zip(order, sweep_ms(model, [inputs[place] for place in order]), strict=True))
             rounds.append([times[place] for place in range(len(inputs))])
             references.append(reference())
@@ -181,7 +182,8 @@ def exhaustive(
             chunk = sentences[first : first + CHUNK]
             tries: list[tuple[float, list[float]]] = []
             while not tries or (tries[-1][0] > tolerance and len(tries) < CHUNK_TRIES):
-                sweep_ms(model, chunk[:1])  # its weights come back into the caches
+                warm = [sentences[(first - place) % len(sentences)] for place in range(WARM_CALLS, 0, -1)]
+                sweep_ms(model, warm)  # its weights come back into the caches
                 times = sweep_ms(model, chunk)
                 after = reference()
                 level = (before + after) / 2

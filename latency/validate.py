@@ -15,7 +15,7 @@ from kdnas.errors import UsageError
 from kdnas.teacher import Teacher
 from latency.exhaustive import Passes, measure_passes, runs_of
 from latency.measure import worker_setup
-from latency.protocol import RUNS, SENTENCES, LatencyOptions, held_out, sample_lengths, stratify
+from latency.protocol import RUNS, SENTENCES, WARM_CALLS, LatencyOptions, held_out, sample_lengths, stratify
 from latency.table import KIND as TABLE
 from latency.table import LatencyTable
 
@@ -79,8 +79,12 @@ def run_validation(
     """
     if table.manifest["kind"] != TABLE:
         raise UsageError(f"{table.path}: a '{table.manifest['kind']}' artifact; a latency table is needed")
-    config = {"engine": options.engine, "options": validation, "held_out": [str(arch) for arch in held_out()]}
-    config["host"] = table.manifest["config"]["host"]
+    config: dict[str, Any] = {
+        "engine": options.engine,
+        "options": validation,
+        "held_out": [str(arch) for arch in held_out()],
+    }
+    config |= {"host": table.manifest["config"]["host"], "warm_calls": WARM_CALLS}
 
     def work(folder: Path) -> dict[str, Any]:
         return _work(folder, table, teacher, corpus, options, validation)

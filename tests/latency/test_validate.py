@@ -14,7 +14,7 @@ from kdnas.errors import KdnasError, UsageError
 from kdnas.teacher import Teacher
 from latency import process
 from latency.process import WorkerError
-from latency.protocol import HELD_OUT, LatencyOptions, design, held_out
+from latency.protocol import HELD_OUT, WARM_CALLS, LatencyOptions, design, held_out
 from latency.run import build_table
 from latency.samples import TEACHER
 from latency.timing import CHUNK, exhaustive
@@ -182,4 +182,4 @@ def test_exhaustive_times_each_sentence_once_and_repeats_what_moved(monkeypatch:
     assert level == 0.5
     assert again == 2  # the burst lies before the second try too
     assert values == pytest.approx([item["length"] / 1000 / 0.5 for item in sentences])
-    assert model.calls == len(sentences) + (CHUNK + 1) + 3 * (10 + 1)
+    assert model.calls == len(sentences) + (CHUNK + WARM_CALLS) + 3 * (10 + WARM_CALLS)
