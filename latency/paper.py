@@ -14,7 +14,7 @@ from latency.exhaustive import Passes, Row, measure_passes, runs_of
 from latency.process import Processes, Worker
 from latency.protocol import RUNS, WARM_CALLS, LatencyOptions, Lengths, design
 from latency.samples import TEACHER, Measurement, Measurements, Sample
-from latency.timing import CHUNK, REFERENCE_CALLS
+from latency.timing import CHUNK, REFERENCE_CALLS, REFERENCE_WARM_CALLS
 
 PILOT = 8  # architectures that the estimate is made from
 CHUNK_TOLERANCE = 0.1
@@ -89,7 +89,7 @@ def estimated_hours(log: Path, setup: dict[str, Any], calls: float) -> float:
         processes.run(rows, partial(_pilot, log, rows, names))
     mean_ms = float(np.mean([np.mean(row["times_ms"]) for row in rows]))
     reference_ms = float(np.median([value for row in rows for value in row["references_ms"]]))
-    around_ms = (mean_ms + (1 + REFERENCE_CALLS) * reference_ms) / CHUNK
+    around_ms = (REFERENCE_WARM_CALLS + REFERENCE_CALLS) * reference_ms / CHUNK
     return calls * (mean_ms + around_ms) / 3.6e6
 
 

@@ -17,7 +17,8 @@ from kdnas.student import student_config
 from latency.protocol import WARM_CALLS
 
 POOL_VALUES = 4_000_000
-REFERENCE_CALLS = 3
+# A reference window after a large model would else be slower than one after a small model: 4 calls that do not count.
+REFERENCE_WARM_CALLS, REFERENCE_CALLS = 4, 5
 WINDOW_MS = 450.0
 ROUNDS = (6, 12)  # fewest and most sweeps of a window
 CHUNK, CHUNK_TRIES = 20, 4
@@ -153,9 +154,11 @@ def window(
 
 
 def reference_window(model: Callable[..., object], item: Sentence) -> float:
-    """Median milliseconds of some calls of the reference model at one length, after one that brings its weights back."""
+    """Median milliseconds of some calls of the reference model at one length, after some that bring its weights back."""
     with quiet():
-        return statistics.median(sweep_ms(model, [item] * (1 + REFERENCE_CALLS))[1:])
+        return statistics.median(
+            sweep_ms(model, [item] * (REFERENCE_WARM_CALLS + REFERENCE_CALLS))[REFERENCE_WARM_CALLS:]
+        )
 
 
 def exhaustive(
