@@ -68,7 +68,7 @@ def measure_all(
     log = folder / "samples.jsonl"
     left = len(passes.missing(read_jsonl(log))) / (RUNS * len(names) * len(passes.parts))
     part = passes.parts[0]
-    warm_ups = len(set(part)) / len(part) + WARM_CALLS / CHUNK  # each length of a part once, and some before each chunk
+    warm_ups = len(set(part)) / len(part)  # each part runs each of its lengths once before it counts
     calls = len(names) * len(sample) * RUNS * (1 + warm_ups)
     hours = estimated_hours(folder / "pilot.jsonl", setup, calls)
     say(
@@ -89,7 +89,7 @@ def estimated_hours(log: Path, setup: dict[str, Any], calls: float) -> float:
         processes.run(rows, partial(_pilot, log, rows, names))
     mean_ms = float(np.mean([np.mean(row["times_ms"]) for row in rows]))
     reference_ms = float(np.median([value for row in rows for value in row["references_ms"]]))
-    around_ms = (REFERENCE_WARM_CALLS + REFERENCE_CALLS) * reference_ms / CHUNK
+    around_ms = (WARM_CALLS * mean_ms + (REFERENCE_WARM_CALLS + REFERENCE_CALLS) * reference_ms) / CHUNK
     return calls * (mean_ms + around_ms) / 3.6e6
 
 

@@ -183,11 +183,13 @@ def test_the_hours_are_told_before_the_passes(
 ) -> None:
     sample = drawn(corpus)
     strata = stratify(sample).strata
-    # Each call, and a twentieth of what is around a chunk: its first call again, and a reference window of four calls.
+    # Each call, and a twentieth of what is around a chunk: eight calls that do not count, and nine of the reference.
     mean = np.mean([[true_ms(str(arch), length) for length in strata] for arch in design(0)[:PILOT]])
     part = np.random.default_rng([0, 6]).permutation(sample)[: exhaustive.PART]
     warm_ups = len(set(part.tolist())) / len(part)  # every length of a part once before it counts
-    hours = (ARCHITECTURES + 1) * SENTENCES * RUNS * (1 + warm_ups) * (mean + (mean + 4 * REFERENCE_MS) / 20) / 3.6e6
+    hours = (
+        (ARCHITECTURES + 1) * SENTENCES * RUNS * (1 + warm_ups) * (mean + (8 * mean + 9 * REFERENCE_MS) / 20) / 3.6e6
+    )
     pretender.deaths = (40, 41, 42)  # a third of the parts is done then
     with pytest.raises(KdnasError):
         measured(tmp_path, teacher, sample)
@@ -209,7 +211,7 @@ def test_an_estimate_goes_on_where_it_stopped(pretender: type[Pretender], tmp_pa
     assert pretender.windows == PILOT - 4
     assert [row["arch"] for row in read_jsonl(log)] == names
     mean = (4 * 20.0 + sum(true_ms(name, length) / 2 for name in names[4:] for length in (10, 20))) / PILOT
-    assert hours == pytest.approx(mean + (mean + 4 * 5.0) / 20)
+    assert hours == pytest.approx(mean + (8 * mean + 9 * 5.0) / 20)
 
 
 def test_table_2_by_hand() -> None:
