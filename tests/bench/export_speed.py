@@ -36,7 +36,7 @@ STUDENT = Arch(4, 12, 576, 768, "gelu")
 TASK = "feature-extraction"
 LENGTHS = (16, 32, 64, 128)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-CALLS = 5  # of one engine in a row, after one that brings its weights back
+CALLS = 8  # of one engine in a row, after as many that bring its weights back
 RATIOS = {
     "student openvino-int8": ("teacher pytorch-f32", "teacher openvino-f32", "teacher openvino-int8"),
     "student openvino-f32": ("teacher openvino-f32",),
@@ -114,7 +114,8 @@ def take_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, li
     took: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name in random.sample(list(calls), len(calls)):
-            calls[name]()
+            for _ in range(CALLS):
+                calls[name]()
             start = time.perf_counter_ns()
             for _ in range(CALLS):
                 calls[name]()

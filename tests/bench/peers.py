@@ -99,7 +99,8 @@ def compare(title: str, calls: dict[str, Callable[[], Any]], rounds: int) -> Non
     took: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name in random.sample(list(calls), len(calls)):
-            calls[name]()
+            for _ in range(CALLS):
+                calls[name]()
             start = time.perf_counter_ns()
             for _ in range(CALLS):
                 calls[name]()
