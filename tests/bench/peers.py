@@ -6,9 +6,7 @@ ids to states.
 """
 
 import gc
-import random
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,13 +16,13 @@ from typing import Any
 import numpy as np
 import openvino
 import torch
+from export_speed import take_turns
 
 from export.quiet import quiet
 from export.session import FORMS, Session
 from kdnas.environment import default_threads, host_line
 
 TEXT = "Returns the inverse of a square matrix, or raises an error where the determinant is zero or nearly so."
-CALLS = 10
 FORM_PAIRS = {"openvino": "openvino-f32", "onnx": "onnxruntime-f32"}
 
 
@@ -96,21 +94,14 @@ def onnx_options(threads: int) -> Any:
 
 def compare(title: str, calls: dict[str, Callable[[], Any]], rounds: int) -> None:
     """Time all in turn and print."""
-    took: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 1):
-        for name in random.sample(list(calls), len(calls)):
-            for _ in range(CALLS):
-                calls[name]()
-            start = time.perf_counter_ns()
-            for _ in range(CALLS):
-                calls[name]()
-            if number:  # the first round warms up
-                took[name].append((time.perf_counter_ns() - start) / 1e6 / CALLS)
+    took = take_turns(calls, rounds)
     print(title)
     for name, values in sorted(took.items()):
-        ours = np.array(took.get(f"{name.split(',')[0]}, ours", values))
-        low, middle, high = np.percentile(np.array(values) / ours, [5, 50, 95])
-        print(f"  {name:34} {median(values):6.3f} ms; {middle:.2f} [{low:.2f}, {high:.2f}] times ours", flush=True)
+        shown = f"  {name:34} {median(values):6.3f} ms"
+        if ours := took.get(f"{name.split(',')[0]}, ours"):
+            low, middle, high = np.percentile(np.array(values) / np.array(ours), [5, 50, 95])
+            shown += f"; {middle:.2f} [{low:.2f}, {high:.2f}] times ours"
+        print(shown, flush=True)
 
 
 def main() -> None:
