@@ -1,16 +1,42 @@
-"""What an exported form loses against PyTorch, in points: of macro-F1 on labelled texts, else by how its answers differ."""
+"""What an exported form loses against PyTorch, in points: of a score on labelled inputs, else by how its answers differ."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from export.engines import Engine
 from export.labelled import Labelled
-from export.session import token_budget_batches, token_ids
+from export.scores import METRICS, scores
+from kdnas.errors import UsageError
 from kdnas.padding import pad
 
-BATCH_TOKENS = 2048
+
+@dataclass
+class Candidate:
+    """A form that is not published yet, with what a session has beside its engine (`export.spans.Runs`)."""
+
+    engine: Engine
+    task: str
+    tokenizer: Any
+    pad_id: int
+    max_seq_len: int
+
+    def require_task(self, *tasks: str) -> None:
+        """Raise UsageError unless the model's task is one of these."""
+        if self.task not in tasks:
+            raise UsageError(f"a model for {self.task}; {' or '.join(tasks)} is needed here")
+
+    def pad(self, rows: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and mask (B, T) of rows of token ids."""
+        return pad(rows, self.pad_id, self.max_seq_len)
+
+    def run(
+        self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The engine's outputs."""
+        return self.engine(input_ids, attention_mask, token_type_ids)
 
 
 @dataclass(frozen=True)
@@ -19,33 +45,22 @@ class Judge:
 
     Args:
         task: of the model.
-        labelled: texts that decide; without them the answers to held-out sentences do.
-        rows: token ids of the labelled texts.
-        logits: PyTorch's, (N, C).
-        pad_id: of the model.
-        max_seq_len: of the model.
+        score: points of an engine in each language; without it the answers to held-out sentences decide.
+        before: PyTorch's points.
     """
 
     task: str
-    labelled: Labelled | None = None
-    rows: tuple[list[int], ...] = ()
-    logits: np.ndarray | None = None
-    pad_id: int = 0
-    max_seq_len: int = 0
+    score: Callable[[Engine], dict[str, float]] | None = None
+    before: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def by_labels(cls, labelled: Labelled, model: Any, tokenizer: Any, pad_id: int, max_seq_len: int) -> "Judge":
-        """A judge of text classifiers by what PyTorch's model scores on labelled texts."""
-        import torch
+    def by_labels(cls, labelled: Labelled, names: Sequence[str], trained: Candidate) -> "Judge":
+        """A judge by what PyTorch's model, of these class names, scores on labelled inputs."""
 
-        def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-            with torch.inference_mode():
-                answer = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
-            return np.asarray(answer.logits.numpy())
+        def score(engine: Engine) -> dict[str, float]:
+            return scores(trained.task, replace(trained, engine=engine), names, labelled)
 
-        rows = tuple(token_ids(tokenizer, labelled.texts))
-        logits = _logits(run, rows, pad_id, max_seq_len)
-        return cls("text-classification", labelled, rows, logits, pad_id, max_seq_len)
+        return cls(trained.task, score, score(trained.engine))
 
     def loss(self, run: Engine, found: dict[str, float]) -> dict[str, Any]:
         """`loss_points`, and what they are points of.
@@ -55,42 +70,21 @@ class Judge:
             found: what `export.parity.compare` says of it.
 
         Returns:
-            With labelled texts the macro-F1 that is lost, in hundredths, in the language that loses most, and each
+            With labelled inputs the points that are lost in the language that loses most (`export.scores`), and each
             language's. Without them the share of changed labels or answers, which no accuracy can lose more than; for
             embeddings one minus the mean cosine. All times 100.
         """
-        if self.labelled is None or self.logits is None:
+        if self.score is None:
             labels = self.task != "feature-extraction"
             kept = found["labels_equal" if labels else "cosine_mean"]
             return {
                 "loss_points": 100 * (1 - kept) if np.isfinite(kept) else 100.0,
                 "loss_of": "labels changed" if labels else "mean cosine",
             }
-        logits = _logits(run, self.rows, self.pad_id, self.max_seq_len)
-        truth, languages = np.asarray(self.labelled.labels), np.asarray(self.labelled.languages)
-        lost = {}
-        for language in sorted(set(self.labelled.languages)):
-            rows = languages == language
-            before, after = (_macro_f1(truth[rows], answers[rows].argmax(-1)) for answers in (self.logits, logits))
-            lost[language] = 100 * (before - after)
+        after = self.score(run)
+        lost = {language: points - after[language] for language, points in self.before.items()}
         named = {"loss_by_language": lost} if set(lost) != {""} else {}
-        return {"loss_points": max(lost.values()), "loss_of": "macro-F1", **named}
-
-
-def _logits(run: Engine, rows: tuple[list[int], ...], pad_id: int, max_seq_len: int) -> np.ndarray:
-    """Logits (N, C) in the order of the rows, in batches of like length."""
-    answers: list[np.ndarray] = [np.empty(0)] * len(rows)
-    for batch in token_budget_batches([len(row) for row in rows], BATCH_TOKENS):
-        output = run(*pad([rows[place] for place in batch], pad_id, max_seq_len))
-        for place, answer in zip(batch, output, strict=True):
-            answers[place] = answer
-    return np.stack(answers)
-
-
-def _macro_f1(truth: np.ndarray, answers: np.ndarray) -> float:
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(truth, answers, average="macro", zero_division=0))
+        return {"loss_points": max(lost.values()), "loss_of": METRICS[self.task], **named}
 
 
 def answers_kept(task: str, expected: np.ndarray, got: np.ndarray) -> float:

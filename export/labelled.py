@@ -1,70 +1,133 @@
-"""Labelled texts on which an export is judged: JSON lines with `text`, `label` and, where there are several, `language`."""
+"""Labelled inputs on which an export is judged: JSON lines with the columns that the task's usual data sets have."""
 
 import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kdnas.errors import UsageError
+from kdnas.progress import say
 
-FORM = 'lines like {"text": "...", "label": "name or number", "language": "de"} (the language may be left out)'
+# One line of each task; `language` may be left out.
+LINES = {
+    "text-classification": '{"text": "...", "label": "name or number", "language": "de"}',
+    "token-classification": '{"tokens": ["...", "..."], "ner_tags": ["name or number", 0], "language": "de"}',
+    "question-answering": '{"question": "...", "context": "...", "answers": {"text": ["..."]}, "language": "de"}',
+}
 LEAST = 100
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """N texts, their class numbers and their languages ("" where none is given)."""
+    """N inputs, what is true of them, and their languages ("" where none is given).
 
-    texts: list[str]
-    labels: list[int]
-    languages: list[str]
+    Args:
+        inputs: texts; lists of words; or pairs of a question and its context.
+        truths: class numbers; lists of the words' class numbers; or lists of the answers that are right.
+        languages: one for each input.
+    """
+
+    inputs: list[Any] = field(default_factory=list)
+    truths: list[Any] = field(default_factory=list)
+    languages: list[str] = field(default_factory=list)
 
 
-def read_labelled(path: Path, names: list[str], most: int) -> Labelled:
-    """Read the first `most` rows of each language.
+def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelled:
+    """Read the first `most` rows of each language. Questions that have no answer are left out, and counted on stderr.
 
     Args:
         path: a .jsonl or .jsonl.gz file.
+        task: a key of `LINES`.
         names: the model's class names; a label is one of them, or its number.
         most: rows a language, at most.
 
     Raises:
         UsageError: no such file, a row of another form, a label that the model does not have, or fewer than 100 rows.
     """
-    found = Labelled([], [], [])
+    found = Labelled()
     seen: Counter[str] = Counter()
     numbers = {name: place for place, name in enumerate(names)}
     numbers = {str(place): place for place in range(len(names))} | numbers
-    for number, row in _rows(path):
-        text, label, language = row.get("text"), row.get("label"), row.get("language") or ""
-        if not isinstance(text, str) or label is None or not isinstance(language, str):
-            raise UsageError(f"{path}: line {number} has no text or no label; wanted are {FORM}")
-        if str(label) not in numbers:
-            raise UsageError(f"{path}: line {number} has label '{label}'; the model's are {', '.join(names)}")
+    unanswered = 0
+    for number, row in _rows(path, task):
+        language = row.get("language") or ""
+        try:
+            inputs, truth = _read(row, task)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{path}: line {number} is not as wanted ({error}); wanted are {wanted(task)}") from error
+        if not isinstance(language, str):
+            raise UsageError(f"{path}: line {number} has a language that is no text; wanted are {wanted(task)}")
+        if task != "question-answering":
+            labels = truth if isinstance(truth, list) else [truth]
+            if unknown := [label for label in labels if str(label) not in numbers]:
+                raise UsageError(f"{path}: line {number} has label '{unknown[0]}'; the model's are {', '.join(names)}")
+            classes = [numbers[str(label)] for label in labels]
+            truth = classes if isinstance(truth, list) else classes[0]
+        elif not truth:
+            unanswered += 1
+            continue
         seen[language] += 1
         if seen[language] <= most:
-            found.texts.append(text)
-            found.labels.append(numbers[str(label)])
+            found.inputs.append(inputs)
+            found.truths.append(truth)
             found.languages.append(language)
-    if len(found.texts) < LEAST:
-        raise UsageError(f"{path}: {len(found.texts)} rows; at least {LEAST} are needed to tell what int8 loses")
+    if unanswered:
+        say(f"export: {path}: {unanswered} questions without an answer are left out; the models always answer")
+    if len(found.inputs) < LEAST:
+        raise UsageError(f"{path}: {len(found.inputs)} rows; at least {LEAST} are needed to tell what int8 loses")
     return found
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def wanted(task: str) -> str:
+    """What a file for this task looks like."""
+    return f"lines like {LINES[task]} (the language may be left out)"
+
+
+def _read(row: dict[str, Any], task: str) -> tuple[Any, Any]:
+    """Input and truth as they stand in a row.
+
+    Raises:
+        KeyError, TypeError, ValueError: they do not stand there so.
+    """
+    if task == "text-classification":
+        _require_texts(row["text"])
+        return row["text"], _require_label(row["label"])
+    if task == "token-classification":
+        words, tags = list(row["tokens"]), [_require_label(tag) for tag in row["ner_tags"]]
+        _require_texts(*words)
+        if len(words) != len(tags):
+            raise ValueError(f"{len(words)} tokens, {len(tags)} ner_tags")
+        return words, tags
+    answers = list(row["answers"]["text"])
+    _require_texts(row["question"], row["context"], *answers)
+    return (row["question"], row["context"]), answers
+
+
+def _require_texts(*values: Any) -> None:
+    if not all(isinstance(value, str) for value in values):
+        raise TypeError("a text is not a text")
+
+
+def _require_label(value: Any) -> Any:
+    if value is None or isinstance(value, bool) or not isinstance(value, str | int):
+        raise TypeError("a label is neither a name nor a number")
+    return value
+
+
+def _rows(path: Path, task: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and row of each line that is not empty."""
     if not path.name.endswith((".jsonl", ".jsonl.gz")) or not path.is_file():
-        raise UsageError(f"{path}: no such .jsonl or .jsonl.gz file; wanted are {FORM}")
+        raise UsageError(f"{path}: no such .jsonl or .jsonl.gz file; wanted are {wanted(task)}")
     try:
         with (gzip.open if path.name.endswith(".gz") else open)(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     row = json.loads(line)
                     if not isinstance(row, dict):
-                        raise UsageError(f"{path}: line {number} is not an object; wanted are {FORM}")
+                        raise UsageError(f"{path}: line {number} is not an object; wanted are {wanted(task)}")
                     yield number, row
     except (OSError, EOFError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read ({error}); wanted are {FORM}") from error
+        raise UsageError(f"{path}: cannot be read ({error}); wanted are {wanted(task)}") from error

@@ -13,12 +13,12 @@ import numpy as np
 from export.card import write_card
 from export.checkpoint import Checkpoint, copy_checkpoint, load_model
 from export.engines import Engine, load_engine
-from export.judge import Judge
+from export.judge import Candidate, Judge
 from export.labelled import Labelled
 from export.onnx_form import write_onnx
 from export.openvino_form import write_openvino
 from export.options import ExportOptions
-from export.parity import compare, require_bound, spread_over_lengths, torch_outputs
+from export.parity import compare, require_bound, spread_over_lengths, torch_engine, torch_outputs
 from export.pooling import write_modules
 from export.quiet import quiet
 from export.race import race
@@ -27,8 +27,8 @@ from export.session import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, read_tokenize
 from export.vocabulary import REPORT, trim
 from kdnas.artifact import append_jsonl, read_jsonl, write_json
 from kdnas.corpus import Corpus
-from kdnas.environment import default_threads, has_bf16
-from kdnas.progress import stage
+from kdnas.environment import default_threads, has_bf16, has_vnni
+from kdnas.progress import say, stage
 from kdnas.sentences import Sentences
 
 LOG = "forms.jsonl"
@@ -58,13 +58,19 @@ class Making:
         tokenizer = read_tokenizer(folder / "tokenizer.json", checkpoint.max_seq_len)
         finished = {row["form"]: row for row in read_jsonl(folder / LOG)}
         order = [*ORDER, *(RUN_TIME_FORMS if has_bf16() else ())]
+        if not has_vnni():
+            say(
+                "export: no VNNI or AMX is known of this CPU: int8 may be no faster than float32 here; what is fastest is taken"
+            )
         with stage("export", len(order) + 1, len(finished)) as progress, quiet():
             model = load_model(checkpoint)
             self.rows = parity_rows(corpus.validation, tokenizer, options.parity_sentences, checkpoint.max_seq_len)
             self.reference = torch_outputs(model, checkpoint.task, self.rows)
             judge = Judge(checkpoint.task)
             if self.labelled is not None:
-                judge = Judge.by_labels(self.labelled, model, tokenizer, checkpoint.pad_id, checkpoint.max_seq_len)
+                engine, around = torch_engine(model, checkpoint.task), (checkpoint.pad_id, checkpoint.max_seq_len)
+                trained = Candidate(engine, checkpoint.task, tokenizer, *around)
+                judge = Judge.by_labels(self.labelled, checkpoint.settings["labels"], trained)
             progress.advance(note="PyTorch's answers")
             calibration = calibration_rows(corpus.train, tokenizer, options)
             kitchen = Kitchen(
@@ -138,7 +144,7 @@ class Making:
             "sentences": len(self.rows),
             "max_abs_value": max(row["max_abs_value"] for row in finished.values()),
             "max_loss_points": self.options.max_loss_points,
-            "labelled_texts": len(self.labelled.texts) if self.labelled is not None else 0,
+            "labelled_texts": len(self.labelled.inputs) if self.labelled is not None else 0,
         }
         if (folder / REPORT).is_file():
             results["vocabulary"] = json.loads((folder / REPORT).read_text())

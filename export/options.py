@@ -17,10 +17,11 @@ class ExportOptions:
         parity_sentences: held-out sentences of all lengths on which every form is compared with PyTorch.
         float_bound: largest difference of a float32 form from PyTorch, absolute up to 1 and relative beyond.
         recipes: ways to int8 that are tried for each engine; the fastest that stays inside the bound is taken.
-        evaluation: labelled texts, a .jsonl[.gz] file with `text`, `label` and perhaps `language`, on which an int8 classifier
-            must stay within the bound in every language; without it label agreement or cosines are judged, and never refused.
-        evaluation_texts: of each language, at most.
-        max_loss_points: macro-F1 that int8 may lose, in hundredths.
+        evaluation: labelled inputs, a .jsonl[.gz] file with `text` and `label`, `tokens` and `ner_tags`, or `question`,
+            `context` and `answers`, and perhaps `language`, on which int8 must stay within the bound in every language;
+            without it label agreement or cosines are judged, and never refused.
+        evaluation_texts: labelled inputs of each language, at most.
+        max_loss_points: macro-F1 of texts, entity F1 of tokens, or F1 of answers that int8 may lose, in hundredths.
         allow_loss: report a larger loss instead of refusing it.
         seed: chooses the calibration sentences.
         vocabulary: `corpus` keeps only the tokens that the corpus's train split is made of, and all single characters;

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from export.engines import Engine
 from export.session import TASKS, mean_pool
 from kdnas.errors import BoundError
 from kdnas.padding import pad
@@ -22,19 +23,27 @@ def spread_over_lengths(lengths: np.ndarray, count: int) -> list[int]:
     return [int(order[place]) for place in places]
 
 
-def torch_outputs(model: Any, task: str, rows: list[list[int]]) -> list[np.ndarray]:
-    """What PyTorch answers to each row alone: logits (1, C) of a text, else (T, D) for its T tokens."""
+def torch_engine(model: Any, task: str) -> Engine:
+    """The model in PyTorch as an engine: what is trained, in the form in which it is compared."""
     import torch
 
-    outputs = []
-    with torch.inference_mode():
-        for row in rows:
-            ids = torch.tensor([row])
-            answer = model(input_ids=ids, attention_mask=torch.ones_like(ids))
-            found = [getattr(answer, name) for name in TASKS[task]]
-            whole = found[0] if len(found) == 1 else torch.stack(found, dim=-1)
-            outputs.append((whole if task == "text-classification" else whole[0]).numpy())
-    return outputs
+    def run(input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None) -> np.ndarray:
+        types = {} if token_type_ids is None or not typed else {"token_type_ids": torch.from_numpy(token_type_ids)}
+        with torch.inference_mode():
+            answer = model(
+                input_ids=torch.from_numpy(input_ids), attention_mask=torch.from_numpy(attention_mask), **types
+            )
+        found = [getattr(answer, name).numpy() for name in TASKS[task]]
+        return found[0] if len(found) == 1 else np.stack(found, axis=-1)
+
+    typed = model.config.type_vocab_size > 1  # RoBERTa has one type, which it takes by itself
+    return run
+
+
+def torch_outputs(model: Any, task: str, rows: list[list[int]]) -> list[np.ndarray]:
+    """What PyTorch answers to each row alone: logits (1, C) of a text, else (T, D) for its T tokens."""
+    run = torch_engine(model, task)
+    return [_split(run(*pad_exactly(row)), task, [row])[0] for row in rows]
 
 
 def compare(

@@ -60,9 +60,10 @@ def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, optio
     inputs = {"model": model_digest, "corpus": corpus.digest}
     labelled = None
     if options.evaluation is not None:
-        if checkpoint.task != "text-classification":
-            raise UsageError(f"--evaluation is for text classifiers; {model} is for {checkpoint.task}")
-        labelled = read_labelled(options.evaluation, checkpoint.settings["labels"], options.evaluation_texts)
+        if checkpoint.task == "feature-extraction":
+            raise UsageError(f"--evaluation is for models with a head; {model} is for {checkpoint.task}")
+        names = checkpoint.settings["labels"]
+        labelled = read_labelled(options.evaluation, checkpoint.task, names, options.evaluation_texts)
         inputs["evaluation"] = file_sha256(options.evaluation)
     # Weights are written up to seven times (float32 three times, int8 five times in a quarter, and the quantiser's copies).
     needed = 50_000_000 + 7 * (checkpoint.path / "model.safetensors").stat().st_size

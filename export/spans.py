@@ -1,15 +1,34 @@
-"""What models for token classification and question answering say of texts, in characters of the text."""
+"""What models with a head say of texts: logits, labels of tokens and of words, and answers in characters of the text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from export.session import Session, softmax, token_budget_batches
+from export.session import softmax, token_budget_batches, token_ids
 
 OVERLAP = 64  # tokens that neighbouring windows of a long context share
+BATCH_TOKENS = 4096
+
+
+class Runs(Protocol):
+    """What a model must know to be asked: an `export.session.Session` does, and one that is still being exported."""
+
+    max_seq_len: int
+    tokenizer: Any
+
+    def require_task(self, *tasks: str) -> None:
+        """Raise UsageError unless the model's task is one of these."""
+
+    def pad(self, rows: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and mask (B, T) of rows of token ids."""
+
+    def run(
+        self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The model's outputs."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +61,22 @@ class Answer:
     score: float
 
 
-def token_scores(session: Session, texts: Sequence[str], batch_tokens: int = 4096) -> list[TokenScores]:
+def text_logits(session: Runs, texts: Sequence[str], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
+    """Logits (N, C) of texts, cut at `max_seq_len`, in their order whatever the batches.
+
+    Args:
+        session: of a text classifier.
+        texts: N texts.
+        batch_tokens: padded tokens that one call may hold.
+
+    Raises:
+        UsageError: a session of another task.
+    """
+    session.require_task("text-classification")
+    return np.stack(_in_batches(session, token_ids(session.tokenizer, list(texts)), batch_tokens))
+
+
+def token_scores(session: Runs, texts: Sequence[str], batch_tokens: int = BATCH_TOKENS) -> list[TokenScores]:
     """Label probabilities of the tokens of texts, cut at the session's `max_seq_len`, in their order whatever the batches.
 
     Args:
@@ -55,14 +89,53 @@ def token_scores(session: Session, texts: Sequence[str], batch_tokens: int = 409
     """
     session.require_task("token-classification")
     encodings = session.tokenizer.encode_batch(list(texts))
-    result: list[Any] = [None] * len(encodings)
-    for batch in token_budget_batches([len(one.ids) for one in encodings], batch_tokens):
-        ids, mask = session.pad([encodings[place].ids for place in batch])
-        for place, logits in zip(batch, session.run(ids, mask), strict=True):
-            encoding = encodings[place]
-            real = np.flatnonzero(np.asarray(encoding.special_tokens_mask) == 0)
-            offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)[real]
-            result[place] = TokenScores(offsets, softmax(logits[real]))
+    result = []
+    for encoding, logits in zip(encodings, _in_batches(session, _ids(encodings), batch_tokens), strict=True):
+        real = np.flatnonzero(np.asarray(encoding.special_tokens_mask) == 0)
+        offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)[real]
+        result.append(TokenScores(offsets, softmax(logits[real])))
+    return result
+
+
+def word_labels(
+    session: Runs, texts: Sequence[Sequence[str]], batch_tokens: int = BATCH_TOKENS
+) -> list[list[int | None]]:
+    """The class of each word, that of its first token, or none where the tokenizer makes nothing of it.
+
+    Words that `max_seq_len` cuts off, at the end, are left out.
+
+    Args:
+        session: of a token classifier.
+        texts: N lists of words.
+        batch_tokens: padded tokens that one call may hold.
+
+    Raises:
+        UsageError: a session of another task.
+    """
+    session.require_task("token-classification")
+    encodings = session.tokenizer.encode_batch([list(words) for words in texts], is_pretokenized=True)
+    outputs = _in_batches(session, _ids(encodings), batch_tokens)
+    result = []
+    for words, encoding, logits in zip(texts, encodings, outputs, strict=True):
+        label: dict[int, int] = {}
+        for word, best in zip(encoding.word_ids, logits.argmax(-1).tolist(), strict=False):
+            if word is not None:
+                label.setdefault(word, best)
+        count = len(words) if len(encoding.ids) < session.max_seq_len else max(label, default=-1) + 1
+        result.append([label.get(word) for word in range(count)])
+    return result
+
+
+def _ids(encodings: Sequence[Any]) -> list[list[int]]:
+    return [encoding.ids for encoding in encodings]
+
+
+def _in_batches(session: Runs, rows: Sequence[Sequence[int]], batch_tokens: int) -> list[np.ndarray]:
+    """The output for each row, with what belongs to padding, in the order of the rows."""
+    result: list[np.ndarray] = [np.empty(0)] * len(rows)
+    for batch in token_budget_batches([len(row) for row in rows], batch_tokens):
+        for place, output in zip(batch, session.run(*session.pad([rows[place] for place in batch])), strict=True):
+            result[place] = output
     return result
 
 
@@ -76,7 +149,7 @@ class Answerer:
         UsageError: a session of another task.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Runs) -> None:
         session.require_task("question-answering")
         self._session = session
         description = session.tokenizer.to_str()

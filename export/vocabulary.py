@@ -8,6 +8,8 @@ that matches, Unigram the path of the best score. A text all of whose pieces are
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,14 @@ KINDS = ("WordPiece", "Unigram")
 REPORT = "vocabulary.json"
 CHUNK = 4096
 UNCUT = 1_000_000  # tokens a text
+# Prints by how many bytes a process grows that loads a tokenizer.
+GROWTH = """
+import sys, psutil, tokenizers
+process = psutil.Process()
+before = process.memory_info().rss
+tokenizer = tokenizers.Tokenizer.from_file(sys.argv[1])
+print(process.memory_info().rss - before)
+"""
 
 
 def trim(checkpoint: Checkpoint, texts: Sequence[str], held_out: Sequence[str], folder: Path) -> Checkpoint:
@@ -45,6 +55,7 @@ def trim(checkpoint: Checkpoint, texts: Sequence[str], held_out: Sequence[str], 
         copy_description(checkpoint, scratch)
         tokenizer = read_tokenizer(scratch / "tokenizer.json", UNCUT)
         description = json.loads((scratch / "tokenizer.json").read_text())
+        tokenizer_mb_before = tokenizer_mb(scratch / "tokenizer.json")
         kept = kept_ids(description, used_ids(tokenizer, texts))
         rows = int(checkpoint.config["vocab_size"])
         if kept[-1] >= rows:
@@ -61,6 +72,8 @@ def trim(checkpoint: Checkpoint, texts: Sequence[str], held_out: Sequence[str], 
             "tokens_after": len(kept),
             "embeddings_mb_before": round(rows * row_mb, 2),
             "embeddings_mb_after": round(len(kept) * row_mb, 2),
+            "tokenizer_mb_before": tokenizer_mb_before,
+            "tokenizer_mb_after": tokenizer_mb(scratch / "tokenizer.json"),
             **covered,
         }
         for file in scratch.iterdir():
@@ -68,6 +81,12 @@ def trim(checkpoint: Checkpoint, texts: Sequence[str], held_out: Sequence[str], 
         scratch.rmdir()
         write_json(folder / REPORT, report)
     return open_checkpoint(str(folder))
+
+
+def tokenizer_mb(file: Path) -> float:
+    """Resident memory that a tokenizer takes, measured in a process of its own."""
+    child = subprocess.run([sys.executable, "-c", GROWTH, str(file)], capture_output=True, text=True, check=True)
+    return round(int(child.stdout) / 1e6, 2)
 
 
 def used_ids(tokenizer: Any, texts: Iterable[str]) -> set[int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
+FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 PACKAGES = ("torch", "transformers", "onnxruntime", "openvino", "optimum", "nncf", "tokenizers", "numpy")
 
 
@@ -44,6 +44,11 @@ def default_threads() -> int:
 def has_bf16() -> bool:
     """Whether the CPU computes in bfloat16 by itself (AVX512-BF16 or AMX)."""
     return bool({"avx512_bf16", "amx_bf16"} & set(cpu_info()[1]))
+
+
+def has_vnni() -> bool:
+    """Whether the CPU multiplies int8 by itself (VNNI or AMX), without overflow and faster than float32."""
+    return bool({"avx_vnni", "avx512_vnni", "amx_int8"} & set(cpu_info()[1]))
 
 
 def commit() -> str | None:

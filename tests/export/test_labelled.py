@@ -11,6 +11,7 @@ from export.labelled import read_labelled
 from kdnas.errors import UsageError
 
 NAMES = ["clean", "rude"]
+TEXTS, TOKENS, QUESTIONS = "text-classification", "token-classification", "question-answering"
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -23,16 +24,16 @@ def write(path: Path, rows: list[Any]) -> Path:
 def test_reads_names_and_numbers_and_the_first_rows_of_each_language(tmp_path: Path, name: str) -> None:
     rows: list[Any] = [{"text": f"t{place}", "label": place % 2, "language": "de"} for place in range(150)]
     rows += ["", *({"text": f"u{place}", "label": "rude"} for place in range(60))]
-    found = read_labelled(write(tmp_path / name, rows), NAMES, 80)
-    assert len(found.texts) == 140
-    assert found.labels[:4] == [0, 1, 0, 1]
-    assert set(found.labels[80:]) == {1}
+    found = read_labelled(write(tmp_path / name, rows), TEXTS, NAMES, 80)
+    assert len(found.inputs) == 140
+    assert found.truths[:4] == [0, 1, 0, 1]
+    assert set(found.truths[80:]) == {1}
     assert found.languages == ["de"] * 80 + [""] * 60
 
 
 def test_a_name_that_is_a_number_wins_over_the_place(tmp_path: Path) -> None:
     rows = [{"text": f"t{place}", "label": "1"} for place in range(100)]
-    assert set(read_labelled(write(tmp_path / "rows.jsonl", rows), ["1", "0"], 200).labels) == {0}
+    assert set(read_labelled(write(tmp_path / "rows.jsonl", rows), TEXTS, ["1", "0"], 200).truths) == {0}
 
 
 @pytest.mark.parametrize(
@@ -41,9 +42,11 @@ def test_a_name_that_is_a_number_wins_over_the_place(tmp_path: Path) -> None:
         ([{"text": "a", "label": 0}] * 99, "99 rows; at least 100"),
         ([{"text": "a", "label": "odd"}], "line 1 has label 'odd'; the model's are clean, rude"),
         ([{"text": "a", "label": 2}], "label '2'"),
-        ([{"text": "a"}], "no text or no label"),
-        ([{"text": 3, "label": 0}], "no text or no label"),
-        ([{"text": "a", "label": 0, "language": 3}], "no text or no label"),
+        ([{"text": "a"}], r"line 1 is not as wanted \('label'\)"),
+        ([{"text": 3, "label": 0}], "a text is not a text"),
+        ([{"text": "a", "label": None}], "neither a name nor a number"),
+        ([{"text": "a", "label": True}], "neither a name nor a number"),
+        ([{"text": "a", "label": 0, "language": 3}], "a language that is no text"),
         (["[1]"], "line 1 is not an object"),
         (["{"], "cannot be read"),
         (["\udcff".encode("utf-8", "surrogateescape").decode("latin-1")], "cannot be read"),
@@ -51,7 +54,42 @@ def test_a_name_that_is_a_number_wins_over_the_place(tmp_path: Path) -> None:
 )
 def test_refuses(tmp_path: Path, rows: list[Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        read_labelled(write(tmp_path / "rows.jsonl", rows), NAMES, 100)
+        read_labelled(write(tmp_path / "rows.jsonl", rows), TEXTS, NAMES, 100)
+
+
+def test_reads_words_and_their_classes(tmp_path: Path) -> None:
+    row = {"tokens": ["Ada", "wrote"], "ner_tags": ["rude", 0], "language": "en"}
+    found = read_labelled(write(tmp_path / "rows.jsonl", [row] * 100), TOKENS, NAMES, 100)
+    assert (found.inputs[0], found.truths[0], found.languages[0]) == (["Ada", "wrote"], [1, 0], "en")
+
+
+def test_reads_questions_and_leaves_out_those_without_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"question": "Who?", "context": "Ada did.", "answers": {"text": ["Ada"], "answer_start": [0]}}
+    none = row | {"answers": {"text": [], "answer_start": []}}
+    found = read_labelled(write(tmp_path / "rows.jsonl", [row, none] * 100), QUESTIONS, [], 300)
+    assert len(found.inputs) == 100
+    assert (found.inputs[0], found.truths[0]) == (("Who?", "Ada did."), ["Ada"])
+    assert "100 questions without an answer are left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "message"),
+    [
+        (TOKENS, {"tokens": ["a", "b"], "ner_tags": [0]}, "2 tokens, 1 ner_tags"),
+        (TOKENS, {"tokens": ["a", 1], "ner_tags": [0, 0]}, "a text is not a text"),
+        (TOKENS, {"tokens": ["a"], "ner_tags": [7]}, "label '7'; the model's are clean, rude"),
+        (TOKENS, {"tokens": ["a"], "ner_tags": 7}, "not as wanted"),
+        (TOKENS, {"text": "a", "label": 0}, '"ner_tags"'),
+        (QUESTIONS, {"question": "a", "context": "b"}, "'answers'"),
+        (QUESTIONS, {"question": "a", "context": "b", "answers": ["c"]}, "not as wanted"),
+        (QUESTIONS, {"question": "a", "context": None, "answers": {"text": ["c"]}}, "a text is not a text"),
+    ],
+)
+def test_refuses_rows_of_another_form(tmp_path: Path, task: str, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_labelled(write(tmp_path / "rows.jsonl", [row]), task, NAMES, 100)
 
 
 def test_refuses_no_file_another_kind_and_half_a_gz(tmp_path: Path) -> None:
@@ -59,4 +97,4 @@ def test_refuses_no_file_another_kind_and_half_a_gz(tmp_path: Path) -> None:
     half.write_bytes(gzip.compress(b'{"text": "a", "label": 0}' * 100)[:40])
     for path in (tmp_path / "none.jsonl", write(tmp_path / "rows.csv", ["a,b"]), half):
         with pytest.raises(UsageError, match="wanted are"):
-            read_labelled(path, NAMES, 100)
+            read_labelled(path, TEXTS, NAMES, 100)

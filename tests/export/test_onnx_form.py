@@ -1,11 +1,15 @@
 """The int8 ONNX form: what is quantised and what is not, and that Optimum loads it."""
 
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
 
+from export.onnx_form import QUANTIZED, write_onnx_int8
+from export.quiet import quiet
 from export.session import FORMS
 from kdnas.artifact import Artifact
 
@@ -38,3 +42,18 @@ def test_optimum_loads_the_folders(encoder_export: Artifact) -> None:
     for form in ("onnxruntime-f32", "onnxruntime-int8"):
         model = ORTModelForFeatureExtraction.from_pretrained((encoder_export.path / FORMS[form]).parent)
         assert model.config.hidden_size == 96
+
+
+def test_weights_take_seven_bits_where_products_of_eight_would_overflow(
+    encoder_export: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (encoder_export.path / FORMS["onnxruntime-f32"]).parent
+    largest = []
+    for vnni in (True, False):
+        monkeypatch.setattr("export.onnx_form.has_vnni", lambda vnni=vnni: vnni)
+        with quiet():
+            write_onnx_int8(source, tmp_path / str(vnni))
+        graph = onnx.load(tmp_path / str(vnni) / QUANTIZED).graph
+        matrices = [onnx.numpy_helper.to_array(one) for one in graph.initializer if one.data_type == TensorProto.INT8]
+        largest.append(max(int(np.abs(matrix.astype(np.int16)).max()) for matrix in matrices if matrix.ndim == 2))
+    assert largest[1] <= 64 < largest[0] <= 128

@@ -98,6 +98,24 @@ def test_int8_that_loses_more_than_allowed_is_refused_and_exits_3(
     assert stopped.value.code == 3
 
 
+def test_tokens_and_answers_are_judged_by_their_own_scores(
+    token_folder: Path, question_folder: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    texts = corpus.validation.texts[:100]
+    tags = ({"tokens": (words := text.split()), "ner_tags": [len(word) % 3 for word in words]} for text in texts)
+    asked = ({"question": "What?", "context": text, "answers": {"text": [text.split()[0]]}} for text in texts)
+    for folder, rows, metric in ((token_folder, tags, "entity F1"), (question_folder, asked, "answer F1")):
+        path = tmp_path / f"{folder.name}.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        options = ExportOptions(24, 24, recipes=("static", "dynamic"), evaluation=path, allow_loss=True)
+        artifact = run_export(tmp_path, folder, open_checkpoint(str(folder)).digest, corpus, options)
+        forms = artifact.results["forms"]
+        assert {row["loss_of"] for row in forms.values()} == {metric}
+        assert abs(forms["openvino-f32"]["loss_points"]) < 0.5
+        assert artifact.results["labelled_texts"] == 100
+        assert f"Points lost: {metric}" in (artifact.path / "README.md").read_text()
+
+
 def test_accuracy_control_keeps_more_than_static(tiny_teacher: Teacher, tmp_path: Path) -> None:
     def kept(expected: np.ndarray, got: np.ndarray) -> float:
         return answers_kept(TASK, expected, got)
@@ -153,5 +171,5 @@ def test_refuses_options(options: dict[str, Any], message: str) -> None:
 def test_labelled_texts_are_for_text_classifiers(
     tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path, answers: Path
 ) -> None:
-    with pytest.raises(UsageError, match="--evaluation is for text classifiers"):
+    with pytest.raises(UsageError, match="--evaluation is for models with a head"):
         run_export(tmp_path, tiny_teacher.path, "digest", corpus, ExportOptions(evaluation=answers))
