@@ -34,8 +34,7 @@ def scores(task: str, runs: Runs, names: Sequence[str], labelled: Labelled) -> d
     elif task == "token-classification":
         answers = word_labels(runs, labelled.inputs)
     else:
-        answerer = Answerer(runs)
-        answers = [answerer.answer(question, context).text for question, context in labelled.inputs]
+        answers = [answer.text for answer in Answerer(runs).answers(labelled.inputs)]
     found = {}
     for language in sorted(set(labelled.languages)):
         rows = [place for place, other in enumerate(labelled.languages) if other == language]

@@ -169,19 +169,30 @@ class Answerer:
             context: any length.
             max_answer_tokens: longest answer.
         """
-        best = Answer("", 0, 0, -np.inf)
-        for window in self._windows(question, context):
-            ids, mask = self._session.pad([window.ids])
+        return self.answers([(question, context)], max_answer_tokens)[0]
+
+    def answers(
+        self, pairs: Sequence[tuple[str, str]], max_answer_tokens: int = 30, batch_tokens: int = BATCH_TOKENS
+    ) -> list[Answer]:
+        """What `answer` gives to each pair of a question and its context, in their order whatever the batches.
+
+        Args:
+            pairs: N questions with their contexts.
+            max_answer_tokens: longest answer.
+            batch_tokens: padded tokens that one call may hold.
+        """
+        windows = [(place, window) for place, pair in enumerate(pairs) for window in self._windows(*pair)]
+        best = [Answer("", 0, 0, -np.inf)] * len(pairs)
+        for batch in token_budget_batches([len(window.ids) for _, window in windows], batch_tokens):
+            chosen = [windows[number] for number in batch]
+            ids, mask = self._session.pad([window.ids for _, window in chosen])
             types = np.zeros_like(ids)
-            types[0, : len(window.type_ids)] = window.type_ids
-            first, last = self._session.run(ids, mask, types)[0, : len(window.ids)].T
-            inside = np.asarray([part == 1 for part in window.sequence_ids])
-            allowed = inside[:, None] & inside[None, :] & _within(len(inside), max_answer_tokens)
-            score = np.where(allowed, first[:, None] + last[None, :], -np.inf)
-            begin, end = np.unravel_index(int(score.argmax()), score.shape)
-            if score[begin, end] > best.score:
-                start, stop = window.offsets[begin][0], window.offsets[end][1]
-                best = Answer(context[start:stop], start, stop, float(score[begin, end]))
+            for row, (_, window) in zip(types, chosen, strict=True):
+                row[: len(window.type_ids)] = window.type_ids
+            for (place, window), logits in zip(chosen, self._session.run(ids, mask, types), strict=True):
+                found = _best_span(window, logits[: len(window.ids)], pairs[place][1], max_answer_tokens)
+                if found.score > best[place].score:
+                    best[place] = found
         return best
 
     def _windows(self, question: str, context: str) -> list[Any]:
@@ -191,6 +202,23 @@ class Answerer:
             question = question[: asked.offsets[most - 1][1]]
         encoding = self._pair.encode(question, context)
         return [encoding, *encoding.overflowing]
+
+
+def _best_span(window: Any, logits: np.ndarray, context: str, most: int) -> Answer:
+    """The best span of one window; its score is minus infinity where the window has nothing of the context.
+
+    Args:
+        window: encoding of the question with a part of the context.
+        logits: (T, 2) of an answer's first and last token.
+        context: the whole context, into which the window's offsets point.
+        most: tokens of the longest answer.
+    """
+    inside = np.asarray([part == 1 for part in window.sequence_ids])
+    allowed = inside[:, None] & inside[None, :] & _within(len(inside), most)
+    score = np.where(allowed, logits[:, :1] + logits[:, 1][None, :], -np.inf)
+    begin, end = np.unravel_index(int(score.argmax()), score.shape)
+    start, stop = window.offsets[begin][0], window.offsets[end][1]
+    return Answer(context[start:stop], start, stop, float(score[begin, end]))
 
 
 def _within(size: int, most: int) -> np.ndarray:

@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from kdnas.errors import UsageError
+
 FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 PACKAGES = ("torch", "transformers", "onnxruntime", "openvino", "optimum", "nncf", "tokenizers", "numpy")
 
@@ -34,6 +36,23 @@ def physical_cores() -> int:
     """Physical cores that this process may use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(psutil.cpu_count(logical=False) or usable, usable))
+
+
+def cpus_of_cores(count: int) -> list[int]:
+    """Logical CPUs of so many physical cores, one of each, of those that this process may use; fewer where there are fewer.
+
+    Raises:
+        UsageError: not on Linux.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        raise UsageError("pin: only Linux keeps a process on chosen cores; leave it out")
+    cores: dict[tuple[str, ...], int] = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        files = (topology / "physical_package_id", topology / "core_id")
+        core = tuple(file.read_text().strip() for file in files) if topology.is_dir() else (str(cpu),)
+        cores.setdefault(core, cpu)
+    return list(cores.values())[:count]
 
 
 def default_threads() -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdnas.artifact import append_jsonl, read_jsonl
+from kdnas.environment import cpus_of_cores
 from kdnas.errors import UsageError
 from kdnas.progress import Stage, stage
 from kdnas.teacher import Teacher
@@ -62,6 +63,7 @@ def worker_setup(folder: Path, teacher: Teacher, lengths: Lengths, options: Late
         "graphs": str(graphs.resolve()),
         "teacher": str(teacher.path.resolve()),
         "threads": options.resolved_threads,
+        "cpus": cpus_of_cores(options.resolved_threads) if options.pin else [],
         "seed": options.seed,
         "lengths": lengths.strata.tolist(),
     }

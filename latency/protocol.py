@@ -32,6 +32,7 @@ class LatencyOptions:
         minutes: time budget of the fast protocol, measuring and fitting together; building the corpus is not counted.
         sentences: how many sentences of the corpus the latency is a mean over.
         threads: threads that one call may use; null takes min(4, physical cores).
+        pin: keep the measuring processes on as many physical cores as they have threads, always the same (Linux).
         seed: seed of the sentences, the design, the order and the random weights.
         tolerance: a window is discarded when the reference moved by more than this share of its median while it ran, twice;
             what is less is cancelled by the references beside each sweep.
@@ -54,6 +55,7 @@ class LatencyOptions:
     minutes: float = 10
     sentences: int = SENTENCES
     threads: int | None = None
+    pin: bool = False
     seed: int = 0
     tolerance: float = 0.5
     peak_seconds: float = 6

@@ -1,7 +1,7 @@
 """A process that measures: one JSON line in, one out. It ends when its standard input does, so never outlives its parent.
 
-Run as `python -m latency.worker`. The first line is the setup, `{"engine", "teacher": folder, "graphs", "threads", "seed",
-"lengths"}`; the answer says that it is ready. Each further line, `{"arch": "4,12,576,768,gelu"}` or
+Run as `python -m latency.worker`. The first line is the setup, `{"engine", "teacher": folder, "graphs", "threads", "cpus",
+"seed", "lengths"}`; the answer says that it is ready. Each further line, `{"arch": "4,12,576,768,gelu"}` or
 `{"arch": "teacher"}`, is answered by its times and the reference windows around each sweep; with `"sentences"` (lengths) and
 `"tolerance"`, by one latency a sentence.
 """
@@ -36,6 +36,8 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     if not first:
         return
     setup = json.loads(first)
+    if setup["cpus"]:
+        os.sched_setaffinity(0, setup["cpus"])  # before anything counts cores or starts threads
     from kdnas.arch import Arch
     from kdnas.teacher import load_config
     from latency.engines import make_models

@@ -1,8 +1,9 @@
 """Speed of the exported shape 4,12,576,768 beside XLM-R base (12,12,768,3072), both with 250,002 tokens and random weights.
 
-Run as `python tests/bench/export_speed.py [ROUNDS]`: all engines in turn on the same ids, in one run. Prints the median latency
-of one text of 16 to 128 tokens and the ratios of the aims with their spread by round; the share of the host's matrix-product
-peak at 128 tokens; the same from text, with a Unigram tokenizer of 250,002 pieces; and the throughput at the best batch.
+Run as `python tests/bench/export_speed.py [ROUNDS [PART,...]]`: all engines in turn on the same ids, in one run. The parts are
+`ids`, the median latency of one text of 16 to 128 tokens, the ratios of the aims with their spread by round, and the share of the
+host's matrix-product peak at 128 tokens; `text`, the same from text, with a Unigram tokenizer of 250,002 pieces; and `batches`,
+the throughput at the best batch.
 """
 
 import gc
@@ -35,6 +36,7 @@ from latency.roofline import peaks_of
 STUDENT = Arch(4, 12, 576, 768, "gelu")
 TASK = "feature-extraction"
 LENGTHS = (16, 32, 64, 128)
+PARTS = ("ids", "text", "batches")
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 CALLS = 8  # of one engine in a row, after as many that bring its weights back
 RATIOS = {
@@ -71,7 +73,7 @@ def eager(model: Any) -> Call:
     return call
 
 
-def main(rounds: int) -> None:
+def main(rounds: int, parts: set[str]) -> None:
     """Export, time and print."""
     torch.set_num_threads(default_threads())
     print(host_line(), flush=True)
@@ -90,12 +92,15 @@ def main(rounds: int) -> None:
         gc.collect()
         gc.disable()
         with torch.inference_mode():
-            for length in LENGTHS:
-                took = time_ids(engines, ids_of(1, length), rounds)
-                show_ratios(f"{length} tokens", took)
-            show_shares(took, LENGTHS[-1])
-            time_text(engines, rounds)
-            time_batches(engines, rounds // 6 + 1)
+            if "ids" in parts:
+                for length in LENGTHS:
+                    took = time_ids(engines, ids_of(1, length), rounds)
+                    show_ratios(f"{length} tokens", took)
+                show_shares(took, LENGTHS[-1])
+            if "text" in parts:
+                time_text(engines, rounds)
+            if "batches" in parts:
+                time_batches(engines, rounds // 6 + 1)
 
 
 def ids_of(batch: int, length: int) -> np.ndarray:
@@ -174,4 +179,7 @@ def time_batches(engines: dict[str, Call], rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 30)
+    chosen = set(sys.argv[2].split(",")) if len(sys.argv) > 2 else set(PARTS)
+    if unknown := chosen - set(PARTS):
+        sys.exit(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 30, chosen)

@@ -80,6 +80,18 @@ def test_a_long_context_is_read_to_its_end(question_export: Artifact) -> None:
     assert all(len(window.ids) <= 100 for window in windows)
 
 
+def test_answers_in_batches_are_those_alone(question_export: Artifact, corpus: Corpus) -> None:
+    answerer = Answerer(Session(question_export.path, "openvino-f32", threads=1))
+    texts = corpus.validation.texts
+    pairs = [("What is it?", text) for text in texts[:20]] + [("Why?", ""), ("Who?", " ".join(texts[:40]))]
+    together = answerer.answers(pairs, batch_tokens=512)
+    for pair, found in zip(pairs, together, strict=True):
+        alone = answerer.answer(*pair)
+        assert (found.start, found.end, found.text) == (alone.start, alone.end, alone.text)
+        assert found.score == pytest.approx(alone.score, abs=1e-3)
+    assert answerer.answers([]) == []
+
+
 def test_empty_and_endless_inputs(question_export: Artifact) -> None:
     answerer = Answerer(Session(question_export.path, "openvino-f32", threads=1))
     assert answerer.answer("Who?", "").text == ""

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,9 +132,20 @@ def test_too_small_a_budget_names_a_larger_one(pretender: type[Pretender], tmp_p
     assert len(read_jsonl(tmp_path / "log")) <= 8  # it is told early, not after the whole budget
 
 
+def test_a_pinned_worker_stays_on_its_cores(tmp_path: Path, teacher: Teacher) -> None:
+    usable = os.sched_getaffinity(0)
+    for pin, expected in ((True, 1), (False, len(usable))):
+        setup = worker_setup(tmp_path, teacher, LENGTHS, LatencyOptions(threads=1, pin=pin))
+        with Worker(setup) as worker:
+            worker.start()
+            cpus = os.sched_getaffinity(worker._process.pid)
+        assert len(cpus) == expected
+        assert cpus <= usable
+
+
 def test_a_real_worker_says_why_it_died() -> None:
     with (
-        Worker({"threads": 1}) as worker,
+        Worker({"threads": 1, "cpus": []}) as worker,
         pytest.raises(WorkerError, match="exit code 1; its last words: KeyError: 'teach"),
     ):
         worker.start()
