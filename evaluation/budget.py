@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from evaluation.finetune import Encoded, Plan, Trainer, load_classifier
+from evaluation.finetune import Plan, Trainer
+from evaluation.kinds import Encoded, load_head
 from evaluation.tasks import Task
 from kdnas.sentences import token_batches
 
@@ -46,11 +47,13 @@ def make_plan(task: Task, examples_per_second: list[float], seconds: float, rate
 
 def throughput(path: Path, task: Task, seed: int, seq_len: int, batch_tokens: int) -> float:
     """Training examples a second of one model on one task, measured for about two seconds after two batches."""
-    data = Encoded.of(task.train.first(2000), path, seq_len)
+    train = task.train.first(2000)
+    data = Encoded.of(task.kind, train, path, seq_len)
+    rows_each = len(train) / len(data.ids)  # a question may be several rows
     batches = token_batches(data.lengths, batch_tokens, seed, 0)
     # A random state of its own: measuring must not move the training that follows.
     with torch.random.fork_rng(devices=[]):
-        trainer = Trainer(load_classifier(path, task.labels, seed), 1e-5, 10_000)
+        trainer = Trainer(load_head(path, task.kind, task.labels, seed), task.kind, 1e-5, 10_000)
         trainer.model.train()
         for places in batches[:2]:
             _step(trainer, data, places)
@@ -58,10 +61,9 @@ def throughput(path: Path, task: Task, seed: int, seq_len: int, batch_tokens: in
         while time.monotonic() - start < MEASURE_SECONDS:
             seen += _step(trainer, data, batches[place % len(batches)])
             place += 1
-    return seen / (time.monotonic() - start)
+    return seen * rows_each / (time.monotonic() - start)
 
 
 def _step(trainer: Trainer, data: Encoded, places: Any) -> int:
-    batch = data.batch(places, trainer.model.config.pad_token_id)
-    trainer.step(batch, torch.from_numpy(data.labels[places]))
+    trainer.step(*data.batch(places, trainer.model.config.pad_token_id))
     return len(places)

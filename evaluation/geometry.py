@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation.finetune import quiet
+from evaluation.kinds import quiet
 from evaluation.metrics import recall_at_k
 from kdnas.corpus import Corpus
 from kdnas.progress import stage

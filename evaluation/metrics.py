@@ -1,7 +1,42 @@
-"""Metrics of classification and of agreement between two models' spaces."""
+"""Metrics of tasks as their benchmarks define them, and of agreement between two models' spaces."""
+
+from typing import Any
 
 import numpy as np
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, matthews_corrcoef
+
+from evaluation.tasks import Kind, Split, Task
+from export.scores import answer_scores, entity_scores
+
+
+def scores_of(task: Task, split: Split, predicted: Any) -> dict[str, float]:
+    """Scores of a model on a split of a task.
+
+    Args:
+        task: its kind, class names and positive class.
+        split: N rows.
+        predicted: what `evaluation.kinds.predict` gives for them.
+
+    Returns:
+        Of classes what `classification_scores` gives; of numbers pearson, spearman and their mean pearson_spearman; of words
+        entity_f1, entity_precision and entity_recall; of answers exact_match and answer_f1. All from 0 (or -1) to 1.
+    """
+    if task.kind is Kind.CLASSES:
+        return classification_scores(np.asarray(split.labels), predicted, task.positive)
+    if task.kind is Kind.SCORE:
+        return correlations(np.asarray(split.labels), predicted)
+    if task.kind is Kind.WORDS:
+        return entity_scores(split.labels, predicted, task.labels)
+    return answer_scores([answers.texts for answers in split.labels], predicted)
+
+
+def correlations(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Pearson's and Spearman's correlation and their mean, as for STS-B; 0 where one side never changes. Both (N,)."""
+    if np.ptp(truth) == 0 or np.ptp(predicted) == 0:
+        return dict.fromkeys(("pearson", "spearman", "pearson_spearman"), 0.0)
+    pearson, spearman = float(pearsonr(truth, predicted)[0]), float(spearmanr(truth, predicted)[0])
+    return {"pearson": pearson, "spearman": spearman, "pearson_spearman": (pearson + spearman) / 2}
 
 
 def classification_scores(truth: np.ndarray, probabilities: np.ndarray, positive: int | None) -> dict[str, float]:
@@ -13,13 +48,14 @@ def classification_scores(truth: np.ndarray, probabilities: np.ndarray, positive
         positive: the class that binary metrics are about; None leaves them out.
 
     Returns:
-        accuracy and macro_f1 (over the classes that occur in truth or prediction), and for a binary task
-        binary_f1, average_precision and false_positive_rate of the positive class.
+        accuracy, macro_f1 (over the classes that occur in truth or prediction) and Matthews' correlation, and for a binary
+        task binary_f1, average_precision and false_positive_rate of the positive class.
     """
     predicted = probabilities.argmax(1)
     scores = {
         "accuracy": float(accuracy_score(truth, predicted)),
         "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0)),
+        "matthews": float(matthews_corrcoef(truth, predicted)),
     }
     if positive is not None:
         is_positive, says_positive = truth == positive, predicted == positive

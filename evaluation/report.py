@@ -6,34 +6,40 @@ from typing import Any
 from evaluation.tasks import ROLES, Task
 from kdnas.card import LONGEST, demoted, inherited, read_card, with_metadata
 
-METADATA = {"library_name": "transformers", "pipeline_tag": "text-classification", "tags": ["kdnas"]}
+METADATA = {"library_name": "transformers", "tags": ["kdnas"]}
+# Figures of a record that are scores, whatever the kind of the task.
+SCORES = (
+    "macro_f1", "accuracy", "matthews", "binary_f1", "average_precision", "false_positive_rate", "pearson", "spearman",
+    "entity_f1", "entity_precision", "entity_recall", "exact_match", "answer_f1",
+)  # fmt: skip
 
 
 def card(task: Task, record: dict[str, Any], source: Path) -> str:
     """README.md of a classifier that was made from the encoder in folder `source`."""
-    rows = "\n".join(
-        f"| {name.replace('_', ' ')} | {record[name]:.4f} |"
-        for name in ("macro_f1", "accuracy", "binary_f1", "average_precision", "false_positive_rate")
-        if name in record
+    from evaluation.kinds import (
+        EXPORT_TASKS,
+        HEADS,
     )
-    text = f"""# A distilled encoder, fine-tuned for the {task.name} task
 
-Classes: {", ".join(f"`{label}`" for label in task.labels)}.
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {record[name]:.4f} |" for name in SCORES if name in record)
+    classes = f"Classes: {', '.join(f'`{label}`' for label in task.labels)}.\n" if len(task.labels) > 1 else ""
+    text = f"""# An encoder, fine-tuned for the {task.name} task
 
+{classes}
 | on {record["test_examples"]} test texts | |
 |---|---|
 {rows}
 
 Trained on {record["train_examples"]} texts (learning rate {record["learning_rate"]:g}, checkpoint of epoch
-{record["best_epoch"]} of {record["epochs"]}, chosen by macro-F1 on {record["dev_examples"]} dev texts, seed
+{record["best_epoch"]} of {record["epochs"]}, chosen by {task.metric} on {record["dev_examples"]} dev texts, seed
 {record["seed"]}, texts cut at {record["seq_len"]} tokens, {record["precision"]} training).
 Splits: {task.notes}.
 
-Load it with `AutoModelForSequenceClassification.from_pretrained(folder)`.
+Load it with `{HEADS[task.kind]}.from_pretrained(folder)`.
 """
     _, encoder = read_card(source)
     origin = f"\n## The encoder\n\n{demoted(encoder)}\n" if 0 < len(encoder) <= LONGEST else ""
-    return with_metadata(inherited(source) | METADATA, text + origin)
+    return with_metadata(inherited(source) | METADATA | {"pipeline_tag": EXPORT_TASKS[task.kind]}, text + origin)
 
 
 def show(results: dict[str, Any]) -> None:

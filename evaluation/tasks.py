@@ -1,12 +1,12 @@
-"""Classification tasks: labelled texts in train, dev and test, with no text in two of them."""
+"""Tasks: labelled inputs in train, dev and test, with no text in two of them."""
 
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from kdnas.errors import UsageError
 
@@ -14,33 +14,64 @@ SPLITS = ("train", "dev", "test")
 ROLES = ("teacher", "student")
 
 
+class Kind(StrEnum):
+    """What a task asks of a text."""
+
+    CLASSES = "classes"  # its class; or that of a pair of texts
+    SCORE = "score"  # a number; or that of a pair of texts
+    WORDS = "words"  # the class of each of its words
+    SPANS = "spans"  # the part of it that answers a question
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The right answers to a question.
+
+    Args:
+        texts: each is right.
+        start: first character of the first in the context.
+    """
+
+    texts: tuple[str, ...]
+    start: int
+
+
 @dataclass(frozen=True)
 class Split:
-    """Texts and their class numbers, in an order that does not depend on the order of the source."""
+    """Labelled inputs.
 
-    texts: list[str]
-    labels: list[int]
+    Args:
+        texts: texts; pairs of texts; lists of words; or pairs of a question and its context.
+        labels: class numbers; numbers; lists of class numbers; or `Answers`.
+        languages: one for each; none where all are of one.
+    """
+
+    texts: list[Any]
+    labels: list[Any]
+    languages: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def first(self, count: int) -> "Split":
         """The first `count` rows."""
-        return Split(self.texts[:count], self.labels[:count])
+        return Split(self.texts[:count], self.labels[:count], self.languages[:count])
 
 
 @dataclass(frozen=True)
 class Task:
-    """A single-sentence classification task.
+    """What a model is taught and measured on.
 
     Args:
-        name: `topic` or `hap`; names the folder of the classifier.
-        labels: names of the classes; their places are the class numbers.
+        name: as `topic`, `hap` or `glue/sst2`; names the folder of the model.
+        labels: names of the classes; their places are the class numbers. One name for a number, none for spans.
         train: rows that change weights.
         dev: rows that choose the learning rate and the checkpoint.
         test: rows that are scored once.
         positive: number of the class that binary metrics are about; None where there is none.
         notes: how the splits were made, for the report.
+        kind: what is asked.
+        metric: the figure that decides, one of those of `evaluation.metrics.scores_of`.
     """
 
     name: str
@@ -50,6 +81,8 @@ class Task:
     test: Split
     positive: int | None = None
     notes: str = ""
+    kind: Kind = Kind.CLASSES
+    metric: str = "macro_f1"
 
     def check(self, source: str) -> None:
         """Refuse splits that nothing can be learnt from or measured on.
@@ -83,20 +116,6 @@ def ordered(rows: list[tuple[str, int]], seed: int) -> Split:
     """Rows shuffled by their hash, so that any prefix is a random sample."""
     rows = sorted(rows, key=lambda row: (place_of(row[0], seed), row[0]))
     return Split([text for text, _ in rows], [label for _, label in rows])
-
-
-def encode(texts: list[str], model: Path, seq_len: int) -> list[np.ndarray]:
-    """Token ids of each text, special tokens included, cut at `seq_len`.
-
-    Args:
-        model: folder with tokenizer.json.
-    """
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(seq_len)
-    return [np.asarray(encoding.ids, dtype=np.int64) for encoding in tokenizer.encode_batch_fast(texts)]
 
 
 def write_labelled(file: Path, task: Task) -> None:

@@ -12,8 +12,8 @@ from kdnas.errors import UsageError
 Engine = Callable[..., np.ndarray]
 
 
-def load_engine(graph: Path, form: str, outputs: Sequence[str], threads: int) -> Engine:
-    """An `Engine` with the outputs of these names.
+def load_engine(graph: Path, form: str, outputs: Sequence[str], threads: int, spin: bool = False) -> Engine:
+    """An `Engine` with the outputs of these names; `spin` as in `compile_onnxruntime`.
 
     Raises:
         UsageError: the graph is missing or damaged, or has no such output.
@@ -23,7 +23,7 @@ def load_engine(graph: Path, form: str, outputs: Sequence[str], threads: int) ->
     try:
         if form.startswith("openvino"):
             return compile_openvino(str(graph), form, outputs, threads)
-        return compile_onnxruntime(str(graph), outputs, threads)
+        return compile_onnxruntime(str(graph), outputs, threads, spin=spin)
     except Exception as error:  # both engines raise plain RuntimeError or their own class for a damaged graph
         first = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UsageError(f"{graph}: cannot be loaded ({first}); export the model again") from error
@@ -71,7 +71,11 @@ def compile_openvino(graph: Any, form: str, outputs: Sequence[str], threads: int
 
 
 def compile_onnxruntime(
-    graph: str | bytes, outputs: Sequence[str], threads: int, weights: Mapping[str, np.ndarray] | None = None
+    graph: str | bytes,
+    outputs: Sequence[str],
+    threads: int,
+    weights: Mapping[str, np.ndarray] | None = None,
+    spin: bool = False,
 ) -> Engine:
     """An `Engine` with the outputs of these names.
 
@@ -81,6 +85,8 @@ def compile_onnxruntime(
         threads: threads that one call may use.
         weights: initialisers that lie outside of the graph, by name; they are read in place, never copied whole, so they
             must not change while the function is in use.
+        spin: let the threads wait for the next call busily. For calls without pause; it takes the cores from others for some
+            milliseconds after each call. Within a call they always do.
 
     Raises:
         ValueError: there is no such output.
@@ -90,9 +96,8 @@ def compile_onnxruntime(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
-    # Spinning threads would steal the cores from whatever runs next.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if not spin:  # threads that go on spinning would steal the cores from whatever runs next
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in (weights or {}).items()}
     if values:  # the first call tells the optimiser of them, without the others the session would copy them
         options.add_external_initializers(list(values), list(values.values()))

@@ -28,12 +28,12 @@ def torch_engine(model: Any, task: str) -> Engine:
     import torch
 
     def run(input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None) -> np.ndarray:
-        types = {} if token_type_ids is None or not typed else {"token_type_ids": torch.from_numpy(token_type_ids)}
+        feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if typed and token_type_ids is not None:
+            feeds["token_type_ids"] = token_type_ids
         with torch.inference_mode():
-            answer = model(
-                input_ids=torch.from_numpy(input_ids), attention_mask=torch.from_numpy(attention_mask), **types
-            )
-        found = [getattr(answer, name).numpy() for name in TASKS[task]]
+            answer = model(**{name: torch.from_numpy(values).to(model.device) for name, values in feeds.items()})
+        found = [getattr(answer, name).float().cpu().numpy() for name in TASKS[task]]
         return found[0] if len(found) == 1 else np.stack(found, axis=-1)
 
     typed = model.config.type_vocab_size > 1  # RoBERTa has one type, which it takes by itself

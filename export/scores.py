@@ -49,18 +49,46 @@ def _score(task: str, truth: list[Any], answers: list[Any], names: Sequence[str]
 
         return float(f1_score(truth, answers, average="macro", zero_division=0))
     if task == "token-classification":
-        from seqeval.metrics import f1_score
+        return entity_scores(truth, answers, names)["entity_f1"]
+    return answer_scores(truth, answers)["answer_f1"]
 
-        tags = [_tag(name) for name in names]
-        right = [[tags[label] for label in row[: len(given)]] for row, given in zip(truth, answers, strict=True)]
-        said = [["O" if label is None else tags[label] for label in row] for row in answers]
-        return float(f1_score(right, said, zero_division=0))
-    from transformers.data.metrics.squad_metrics import compute_f1
 
-    best = (max(compute_f1(one, given) for one in right) for right, given in zip(truth, answers, strict=True))
-    return float(np.mean(list(best)))
+def entity_scores(
+    truth: Sequence[Sequence[int]], answers: Sequence[Sequence[int | None]], names: Sequence[str]
+) -> dict[str, float]:
+    """entity_f1, entity_precision and entity_recall, from 0 to 1: an entity counts where it is found whole, as in CoNLL.
+
+    Args:
+        truth: the class of each word of N texts.
+        answers: the same, none where there is none; words at the end may be left out.
+        names: of the classes, as `O`, `B-PER`, `I-PER`; classes without a prefix are one entity as long as they go on.
+    """
+    from seqeval.metrics import f1_score, precision_score, recall_score
+
+    tags = [_tag(name) for name in names]
+    right = [[tags[label] for label in row[: len(given)]] for row, given in zip(truth, answers, strict=True)]
+    said = [["O" if label is None else tags[label] for label in row] for row in answers]
+    metrics = {"entity_f1": f1_score, "entity_precision": precision_score, "entity_recall": recall_score}
+    return {name: float(metric(right, said, zero_division=0)) for name, metric in metrics.items()}
+
+
+def answer_scores(truth: Sequence[Sequence[str]], answers: Sequence[str]) -> dict[str, float]:
+    """exact_match and answer_f1, from 0 to 1, against the best of the right answers, after SQuAD's normalisation.
+
+    Args:
+        truth: right answers to each of N questions.
+        answers: one for each.
+    """
+    from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
+
+    pairs = list(zip(truth, answers, strict=True))
+    metrics = {"exact_match": compute_exact, "answer_f1": compute_f1}
+    return {
+        name: float(np.mean([max(metric(one, given) for one in right) for right, given in pairs]))
+        for name, metric in metrics.items()
+    }
 
 
 def _tag(name: str) -> str:
-    """A class as an IOB tag: classes without a prefix are one entity as long as they go on."""
+    """A class as an IOB tag."""
     return name if name == "O" or re.match(r"[BIESLU]-", name) else f"I-{name}"

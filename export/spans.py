@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from tokenizers import Tokenizer
 
-from export.session import softmax, token_budget_batches, token_ids
+from export.session import softmax, token_budget_batches
 
 OVERLAP = 64  # tokens that neighbouring windows of a long context share
 BATCH_TOKENS = 4096
@@ -61,19 +61,21 @@ class Answer:
     score: float
 
 
-def text_logits(session: Runs, texts: Sequence[str], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
-    """Logits (N, C) of texts, cut at `max_seq_len`, in their order whatever the batches.
+def text_logits(session: Runs, texts: Sequence[str | tuple[str, str]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
+    """Logits (N, C) of texts or pairs of texts, cut at `max_seq_len`, in their order whatever the batches.
 
     Args:
         session: of a text classifier.
-        texts: N texts.
+        texts: N texts, or N pairs; of a pair the longer text is cut first.
         batch_tokens: padded tokens that one call may hold.
 
     Raises:
         UsageError: a session of another task.
     """
     session.require_task("text-classification")
-    return np.stack(_in_batches(session, token_ids(session.tokenizer, list(texts)), batch_tokens))
+    if not texts:
+        raise ValueError("no texts")
+    return np.stack(_in_batches(session, session.tokenizer.encode_batch(list(texts)), batch_tokens))
 
 
 def token_scores(session: Runs, texts: Sequence[str], batch_tokens: int = BATCH_TOKENS) -> list[TokenScores]:
@@ -90,7 +92,7 @@ def token_scores(session: Runs, texts: Sequence[str], batch_tokens: int = BATCH_
     session.require_task("token-classification")
     encodings = session.tokenizer.encode_batch(list(texts))
     result = []
-    for encoding, logits in zip(encodings, _in_batches(session, _ids(encodings), batch_tokens), strict=True):
+    for encoding, logits in zip(encodings, _in_batches(session, encodings, batch_tokens), strict=True):
         real = np.flatnonzero(np.asarray(encoding.special_tokens_mask) == 0)
         offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)[real]
         result.append(TokenScores(offsets, softmax(logits[real])))
@@ -114,7 +116,7 @@ def word_labels(
     """
     session.require_task("token-classification")
     encodings = session.tokenizer.encode_batch([list(words) for words in texts], is_pretokenized=True)
-    outputs = _in_batches(session, _ids(encodings), batch_tokens)
+    outputs = _in_batches(session, encodings, batch_tokens)
     result = []
     for words, encoding, logits in zip(texts, encodings, outputs, strict=True):
         label: dict[int, int] = {}
@@ -126,17 +128,42 @@ def word_labels(
     return result
 
 
-def _ids(encodings: Sequence[Any]) -> list[list[int]]:
-    return [encoding.ids for encoding in encodings]
-
-
-def _in_batches(session: Runs, rows: Sequence[Sequence[int]], batch_tokens: int) -> list[np.ndarray]:
-    """The output for each row, with what belongs to padding, in the order of the rows."""
-    result: list[np.ndarray] = [np.empty(0)] * len(rows)
-    for batch in token_budget_batches([len(row) for row in rows], batch_tokens):
-        for place, output in zip(batch, session.run(*session.pad([rows[place] for place in batch])), strict=True):
+def _in_batches(session: Runs, encodings: Sequence[Any], batch_tokens: int) -> list[np.ndarray]:
+    """The output for each encoding, with what belongs to padding, in their order."""
+    result: list[np.ndarray] = [np.empty(0)] * len(encodings)
+    for batch in token_budget_batches([len(encoding.ids) for encoding in encodings], batch_tokens):
+        ids, mask = session.pad([encodings[place].ids for place in batch])
+        types = np.zeros_like(ids)
+        for row, place in zip(types, batch, strict=True):
+            row[: len(encodings[place].type_ids)] = encodings[place].type_ids
+        for place, output in zip(batch, session.run(ids, mask, types), strict=True):
             result[place] = output
     return result
+
+
+class Windows:
+    """Questions with the parts of their contexts that fit into a model; neighbouring parts share tokens.
+
+    Args:
+        tokenizer: a `tokenizers.Tokenizer`.
+        max_seq_len: tokens of question and part together, special ones included.
+    """
+
+    def __init__(self, tokenizer: Any, max_seq_len: int) -> None:
+        description = tokenizer.to_str()
+        self._whole, self._pair = Tokenizer.from_str(description), Tokenizer.from_str(description)
+        self._whole.no_truncation()
+        overlap = min(OVERLAP, max_seq_len // 4)
+        self._pair.enable_truncation(max_seq_len, stride=overlap, strategy="only_second")
+        self._longest = max_seq_len // 2
+
+    def of(self, question: str, context: str) -> list[Any]:
+        """Encodings of the question, cut at half of `max_seq_len`, with each part of the context."""
+        asked = self._whole.encode(question, add_special_tokens=False)
+        if len(asked.ids) > self._longest:
+            question = question[: asked.offsets[self._longest - 1][1]]
+        encoding = self._pair.encode(question, context)
+        return [encoding, *encoding.overflowing]
 
 
 class Answerer:
@@ -152,12 +179,7 @@ class Answerer:
     def __init__(self, session: Runs) -> None:
         session.require_task("question-answering")
         self._session = session
-        description = session.tokenizer.to_str()
-        self._whole = Tokenizer.from_str(description)
-        self._whole.no_truncation()
-        self._pair = Tokenizer.from_str(description)
-        overlap = min(OVERLAP, session.max_seq_len // 4)
-        self._pair.enable_truncation(session.max_seq_len, stride=overlap, strategy="only_second")
+        self._windows = Windows(session.tokenizer, session.max_seq_len)
 
     def answer(self, question: str, context: str, max_answer_tokens: int = 30) -> Answer:
         """The span of the context that answers a question best; empty for an empty context.
@@ -181,27 +203,14 @@ class Answerer:
             max_answer_tokens: longest answer.
             batch_tokens: padded tokens that one call may hold.
         """
-        windows = [(place, window) for place, pair in enumerate(pairs) for window in self._windows(*pair)]
+        windows = [(place, window) for place, pair in enumerate(pairs) for window in self._windows.of(*pair)]
         best = [Answer("", 0, 0, -np.inf)] * len(pairs)
-        for batch in token_budget_batches([len(window.ids) for _, window in windows], batch_tokens):
-            chosen = [windows[number] for number in batch]
-            ids, mask = self._session.pad([window.ids for _, window in chosen])
-            types = np.zeros_like(ids)
-            for row, (_, window) in zip(types, chosen, strict=True):
-                row[: len(window.type_ids)] = window.type_ids
-            for (place, window), logits in zip(chosen, self._session.run(ids, mask, types), strict=True):
-                found = _best_span(window, logits[: len(window.ids)], pairs[place][1], max_answer_tokens)
-                if found.score > best[place].score:
-                    best[place] = found
+        outputs = _in_batches(self._session, [window for _, window in windows], batch_tokens)
+        for (place, window), logits in zip(windows, outputs, strict=True):
+            found = _best_span(window, logits[: len(window.ids)], pairs[place][1], max_answer_tokens)
+            if found.score > best[place].score:
+                best[place] = found
         return best
-
-    def _windows(self, question: str, context: str) -> list[Any]:
-        """Encodings of the question with each window of the context."""
-        asked = self._whole.encode(question, add_special_tokens=False)
-        if len(asked.ids) > (most := self._session.max_seq_len // 2):
-            question = question[: asked.offsets[most - 1][1]]
-        encoding = self._pair.encode(question, context)
-        return [encoding, *encoding.overflowing]
 
 
 def _best_span(window: Any, logits: np.ndarray, context: str, most: int) -> Answer:

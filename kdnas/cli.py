@@ -43,6 +43,13 @@ COMMANDS = {
     "evaluate": Command(
         "evaluation.run:evaluate", "what a student keeps of its teacher; fine-tuned HAP and topic tasks"
     ),
+    "suites": Command(
+        "evaluation.harness:suites",
+        "fine-tune a model on GLUE, SQuAD, CoNLL, XNLI, TyDi, NER, HAP and score it in any engine",
+    ),
+    "compare-suites": Command(
+        "evaluation.compare:compare_suites", "models side by side on the suites, and beside the paper's"
+    ),
     "speed": Command("latency.speed:speed", "teacher and exported student side by side on this host"),
     "serve": Command("serving.run:serve", "answer HTTP requests with an exported model"),
     "filter": Command("serving.filter:filter_documents", "score and split a corpus with an exported classifier"),

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 
+from kdnas import __version__
 from kdnas.artifact import disk_errors
 from kdnas.errors import UsageError
 from kdnas.report_numbers import FILTERS
@@ -30,6 +32,18 @@ def write_page(page: Path, package: str, values: Mapping[str, Any]) -> None:
         temporary = page.with_name(page.name + ".tmp")
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, page)
+
+
+def look() -> dict[str, str]:
+    """What all pages share: style sheet and painting script of the pipeline's report, the library for charts, the version."""
+    from plotly.offline import get_plotlyjs
+
+    source = (resources.files("kdnas") / "report.html.jinja").read_text(encoding="utf-8")
+    style = source.partition("<style>")[2].partition("</style>")[0]
+    script = source.rpartition("<script>")[2].partition("</script>")[0]
+    assert ":root" in style
+    assert "function paint()" in script
+    return {"style": style, "script": script, "plotly_js": get_plotlyjs(), "version": __version__}
 
 
 def template(package: str) -> Any:

@@ -4,21 +4,18 @@ import csv
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plotly.offline import get_plotlyjs
 
-from kdnas import __version__
 from kdnas.arch import Arch, SearchSpace
 from kdnas.artifact import MANIFEST, Artifact
 from kdnas.errors import UsageError
 from kdnas.progress import say
 from kdnas.report import hosts, stage_row
 from kdnas.report_numbers import FILTERS
-from kdnas.report_page import require_file_name, write_page
+from kdnas.report_page import look, require_file_name, write_page
 from latency import report_figures
 from latency.protocol import Lengths, interpolation
 from latency.roofline import Peaks, bounds_ms, reached_shares
@@ -100,16 +97,6 @@ def write_latency_report(
     return page
 
 
-def look() -> dict[str, str]:
-    """Style sheet and painting script of the pipeline's report, so that both pages look and behave alike."""
-    source = (resources.files("kdnas") / "report.html.jinja").read_text(encoding="utf-8")
-    style = source.partition("<style>")[2].partition("</style>")[0]
-    script = source.rpartition("<script>")[2].partition("</script>")[0]
-    assert ":root" in style
-    assert "function paint()" in script
-    return {"style": style, "script": script}
-
-
 def context(table: Artifact, validations: Sequence[Artifact], others: Sequence[Artifact]) -> dict[str, Any]:
     """Everything that the template shows."""
     rows = read_rows(table.path / "table.csv")
@@ -132,8 +119,6 @@ def context(table: Artifact, validations: Sequence[Artifact], others: Sequence[A
         drawn["limit"] = report_figures.limit_scatter(rows, shares.tolist())
     artifacts = {"latency-table": table} | {f"validation {n}": found for n, found in enumerate(validations, 1)}
     return {
-        "version": __version__,
-        "plotly_js": get_plotlyjs(),
         **look(),
         "t": table.results,
         "bound": best.results if best is not None else None,

@@ -34,8 +34,11 @@ def text_calls(folder: Path) -> dict[str, Callable[[], Any]]:
     threads = default_threads()
     encoding: Any = {"normalize_embeddings": True, "show_progress_bar": False}
     for backend, form in FORM_PAIRS.items():
-        session = Session(folder, form, verify=False)
+        session = Session(folder, form, threads, verify=False)
         calls[f"{form}, ours"] = partial(session.predict, [TEXT])
+        if form.startswith("onnx"):
+            spinning = Session(folder, form, threads, verify=False, spin=True)
+            calls[f"{form}, ours with spin"] = partial(spinning.predict, [TEXT])
         options = openvino_options(threads) if backend == "openvino" else {"session_options": onnx_options(threads)}
         model = SentenceTransformer(str(folder), backend=backend, model_kwargs=options, device="cpu")  # type: ignore[arg-type]
         calls[f"{form}, sentence-transformers"] = partial(model.encode, [TEXT], **encoding)
@@ -56,8 +59,11 @@ def id_calls(folder: Path) -> dict[str, Callable[[], Any]]:
     feeds["token_type_ids"] = torch.zeros_like(feeds["input_ids"])
     calls: dict[str, Callable[[], Any]] = {}
     for form, graph in FORMS.items():
-        session = Session(folder, form, verify=False)
+        session = Session(folder, form, threads, verify=False)
         calls[f"{form}, ours"] = partial(session.run, ids, mask)
+        if form.startswith("onnx"):
+            spinning = Session(folder, form, threads, verify=False, spin=True)
+            calls[f"{form}, ours with spin"] = partial(spinning.run, ids, mask)
         where = (folder / graph).parent
         if form.startswith("openvino"):
             peer = OVModelForFeatureExtraction.from_pretrained(where, **openvino_options(threads))

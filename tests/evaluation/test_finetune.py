@@ -9,8 +9,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from evaluation.budget import throughput
-from evaluation.finetune import Encoded, Plan, Recipe, Trainer, finetune, load_classifier, predict, save_classifier
-from evaluation.tasks import Split, Task
+from evaluation.finetune import Plan, Recipe, Trainer, as_run, finetune, save_classifier
+from evaluation.kinds import load_head, predict
+from evaluation.tasks import Kind, Split, Task
 from kdnas.errors import KdnasError
 from kdnas.progress import Stage, stage
 from kdnas.teacher import Teacher
@@ -56,10 +57,10 @@ def test_separable_task_is_learnt(tuned: tuple[object, dict[str, object]]) -> No
 def test_learning_rate_is_chosen_on_dev(tuned: tuple[object, dict[str, object]]) -> None:
     record = tuned[1]
     assert [run["learning_rate"] for run in record["tried"]] == RECIPE.learning_rates
-    best = [max(run["dev_macro_f1"]) for run in record["tried"]]
+    best = [max(run["dev_scores"]) for run in record["tried"]]
     assert best[0] > 0.9 > best[1]  # a rate of 1e-6 learns nothing in 4 epochs
     assert record["learning_rate"] == 2e-3
-    scores = record["tried"][0]["dev_macro_f1"]
+    scores = record["tried"][0]["dev_scores"]
     assert record["best_epoch"] == 1 + scores.index(max(scores))
 
 
@@ -81,7 +82,7 @@ def test_saved_folder_loads_with_the_same_logits(
         file.name for file in folder.iterdir()
     }
     assert json.loads((folder / "config.json").read_text())["model_type"] == "bert"
-    own = predict(model, Encoded.of(task.test, folder, 32), 256)[:8]
+    own = predict(Kind.CLASSES, as_run(model, Kind.CLASSES, folder, 32), task.test.texts, 256)[:8]
     assert np.allclose(own, torch.softmax(loaded, -1), atol=1e-5)
 
 
@@ -98,10 +99,10 @@ def test_same_seed_same_result(tiny_teacher: Teacher, task: Task, progress: Stag
 
 
 def test_predictions_do_not_depend_on_batches(tiny_teacher: Teacher, task: Task) -> None:
-    model = load_classifier(tiny_teacher.path, task.labels, seed=0)
-    texts = ["a", "a much longer sentence than the others are " * 2, "two words"]
-    data = Encoded.of(Split(texts * 5, [0] * 15), tiny_teacher.path, 32)
-    together, alone = predict(model, data, 100_000), predict(model, data, 8)
+    model = load_head(tiny_teacher.path, Kind.CLASSES, task.labels, seed=0)
+    texts = ["a", "a much longer sentence than the others are " * 2, "two words"] * 5
+    runs = as_run(model, Kind.CLASSES, tiny_teacher.path, 32)
+    together, alone = predict(Kind.CLASSES, runs, texts, 100_000), predict(Kind.CLASSES, runs, texts, 8)
     assert together == pytest.approx(alone, abs=1e-5)
     assert together.sum(1) == pytest.approx(1)
 

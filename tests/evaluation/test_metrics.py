@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from evaluation.metrics import (
     classification_scores,
+    correlations,
     false_positive_rate,
     majority_macro_f1,
     neighbours,
@@ -27,6 +28,7 @@ def test_binary_scores_by_hand() -> None:
     assert scores["binary_f1"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
     assert scores["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert scores["false_positive_rate"] == pytest.approx(1 / 2)
+    assert scores["matthews"] == pytest.approx((2 * 1 - 1 * 1) / (3 * 3 * 2 * 2) ** 0.5)
 
 
 def test_average_precision_by_hand() -> None:
@@ -40,7 +42,16 @@ def test_macro_f1_of_three_classes_weighs_them_alike() -> None:
     truth = np.array([0, 0, 0, 0, 1, 2])
     scores = classification_scores(truth, one_hot([0, 0, 0, 0, 1, 1], 3), positive=None)
     assert scores["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
-    assert set(scores) == {"accuracy", "macro_f1"}
+    assert set(scores) == {"accuracy", "macro_f1", "matthews"}
+
+
+def test_correlations_by_hand() -> None:
+    # Deviations -1.5 -0.5 0.5 1.5 against -1 -2 0 3: Pearson 7 / sqrt(5 * 14); one pair of ranks is swapped: Spearman 0.8.
+    found = correlations(np.array([1.0, 2, 3, 4]), np.array([1.0, 0, 2, 5]))
+    assert found["pearson"] == pytest.approx(7 / (5 * 14) ** 0.5)
+    assert found["spearman"] == pytest.approx(1 - 6 * 2 / (4 * 15))
+    assert found["pearson_spearman"] == pytest.approx((found["pearson"] + found["spearman"]) / 2)
+    assert set(correlations(np.array([1.0, 2]), np.array([3.0, 3])).values()) == {0.0}
 
 
 def test_false_positive_rate_without_negatives_is_zero() -> None:

@@ -2,10 +2,8 @@
 
 import pytest
 
-from evaluation.tasks import Split, Task, encode, normal_form, ordered, place_of
-from kdnas.corpus import Corpus
+from evaluation.tasks import Split, Task, normal_form, ordered, place_of
 from kdnas.errors import UsageError
-from kdnas.teacher import Teacher
 
 
 def test_case_and_white_space_do_not_make_a_text_another() -> None:
@@ -19,18 +17,6 @@ def test_order_does_not_depend_on_the_source() -> None:
     assert ordered(rows, 0) == ordered(rows[::-1], 0)
     assert ordered(rows, 0) != ordered(rows, 1)
     assert ordered(rows, 0).first(3).texts == ordered(rows, 0).texts[:3]
-
-
-def test_tokens_equal_the_corpus(teacher: Teacher, corpus: Corpus) -> None:
-    for place, ids in enumerate(encode(corpus.validation.texts[:40], teacher.path, seq_len=64)):
-        assert ids.tolist() == corpus.validation[place].tolist()
-
-
-def test_texts_are_cut_at_seq_len(teacher: Teacher) -> None:
-    (ids,) = encode(["word " * 100], teacher.path, seq_len=16)
-    assert len(ids) == 16
-    assert ids[0] == 101
-    assert ids[-1] == 102
 
 
 @pytest.mark.parametrize("name", ["train", "dev", "test"])

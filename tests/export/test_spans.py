@@ -70,7 +70,7 @@ def test_a_long_context_is_read_to_its_end(question_export: Artifact) -> None:
     filler = " ".join(f"Number {number} is a number." for number in range(100))
     scores = [answerer.answer("Who wrote it?", filler[:cut]).score for cut in (100, 900, len(filler))]
     assert max(scores) > -np.inf
-    windows = answerer._windows("Who wrote it?", filler)
+    windows = answerer._windows.of("Who wrote it?", filler)
     assert len(windows) > 5
     covered = set()
     for window in windows:

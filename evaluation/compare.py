@@ -1,0 +1,126 @@
+"""`kdnas compare-suites`: models side by side on the same data, as in the paper's Tables 4, 7 and 8, and beside them."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from evaluation.compare_page import write_suites_page
+from evaluation.compare_tables import Cell, Model, markdown, tables_of
+from evaluation.harness import RESULT
+from kdnas.artifact import MANIFEST, Artifact, disk_errors
+from kdnas.errors import UsageError
+from kdnas.progress import say
+
+PAPER = Path(__file__).with_name("paper.json")
+
+
+def compare_suites(
+    models: tuple[Path, ...],
+    latency_table: Path | None = None,
+    output: Path | None = None,
+    page: Path | None = None,
+    home: Path = Path("artifacts"),
+) -> None:
+    """Print models side by side on the tasks that `kdnas suites` scored, the first one the reference of retention.
+
+    Args:
+        models: folders as they were given to `kdnas suites`, the teacher first.
+        latency_table: folder of a finished latency table, for the speed-ups of those of its 2400 architectures.
+        output: Markdown file; by default `suites.md` below `home`.
+        page: HTML file of the same, with a plot; by default `suites.html` below `home`.
+        home: root of artifacts.
+
+    Raises:
+        UsageError: fewer than two models, one without results, or results on different data.
+    """
+    if len(models) < 2:
+        raise UsageError(f"models: {len(models)} given; at least two are needed, the teacher first")
+    found = [read_model(home, path) for path in models]
+    check_same_data(found)
+    if latency_table is not None:
+        found = with_speed_ups(found, models, latency_table)
+    paper = json.loads(PAPER.read_text())
+    tables = tables_of(found, paper)
+    text = markdown(tables)
+    file = output or home / "suites.md"
+    with disk_errors(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    say(text)
+    say(f"page: {write_suites_page(found, tables, paper, page or home / 'suites.html')}")
+    print(file)
+
+
+def read_model(home: Path, path: Path) -> Model:
+    """All results of a model below `home`; of several runs of one task and seed the newest.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from evaluation.run import resolve_student
+
+    folder, digest = resolve_student(path)
+    runs: dict[tuple[str, int], Artifact] = {}
+    for manifest in sorted((home / "suite").glob(f"*/{MANIFEST}")):
+        artifact = Artifact.load(manifest.parent, "suite")
+        if artifact.manifest["inputs"]["model"] == digest:
+            key = (str(artifact.results["task"]), int(artifact.results["seed"]))
+            if key not in runs or runs[key].manifest["finished"] < artifact.manifest["finished"]:
+                runs[key] = artifact
+    if not runs:
+        raise UsageError(
+            f"{path}: no results below {home / 'suite'}; run `kdnas suites --model {path} --tasks glue,...`"
+        )
+    tasks = dict.fromkeys(task for task, _ in runs)
+    cells = {task: _cell([artifact for (name, _), artifact in runs.items() if name == task]) for task in tasks}
+    return Model(folder.parent.name if folder.name == "student" else folder.name, cells)
+
+
+def _cell(artifacts: Sequence[Artifact]) -> Cell:
+    results = [json.loads((artifact.path / RESULT).read_text()) for artifact in artifacts]
+    first = results[0]
+    engine = next(iter(first["engines"]))
+    languages = first["engines"][engine]["by_language"]
+    return Cell(
+        tuple(100 * result["score"] for result in results),
+        first["metric"],
+        {one: 100 * mean(result["engines"][engine]["by_language"][one] for result in results) for one in languages},
+        mean(result["seconds"] for result in results),
+        tuple(first["notes"]),
+        f"{first['data']['digest']} {first['train_examples']} {first['test_examples']}",
+    )
+
+
+def check_same_data(models: Sequence[Model]) -> None:
+    """Refuse figures that were scored on different rows.
+
+    Raises:
+        UsageError: a task's rows differ between two models; the message names them.
+    """
+    for other in models[1:]:
+        for task in models[0].cells.keys() & other.cells.keys():
+            if models[0].cells[task].data != other.cells[task].data:
+                raise UsageError(
+                    f"{task}: {models[0].name} and {other.name} were taught or scored on different rows; run `kdnas suites` "
+                    "for both with the same data and caps"
+                )
+
+
+def with_speed_ups(models: Sequence[Model], paths: Sequence[Path], table: Path) -> list[Model]:
+    """The models with their speed-up over the teacher of a latency table, where the table has their architecture."""
+    from evaluation.run import resolve_student
+
+    artifact = Artifact.load(table, "latency-table")
+    with (artifact.path / "table.csv").open(newline="") as lines:
+        columns = ("layers", "heads", "hidden", "ffn", "activation")
+        ratios = {tuple(row[name] for name in columns): float(row["teacher_ratio"]) for row in csv.DictReader(lines)}
+    result = []
+    for model, path in zip(models, paths, strict=True):
+        config = json.loads((resolve_student(path)[0] / "config.json").read_text())
+        names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size", "hidden_act")
+        ratio = ratios.get(tuple(str(config[name]) for name in names))
+        speed_up = 1.0 if model is models[0] else None if ratio is None else 1 / ratio
+        result.append(Model(model.name, model.cells, speed_up))
+    return result

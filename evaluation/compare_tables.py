@@ -1,0 +1,161 @@
+"""Models side by side as tables: every task, and the paper's Tables 4, 7 and 8 with ours above theirs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One task of one model: what its seeds scored, in points.
+
+    Args:
+        scores: one a seed.
+        metric: of the task.
+        by_language: means over the seeds; empty where there is one language.
+        seconds: of fine-tuning, in the mean.
+        notes: what the data lacks.
+        data: digest of the rows and of what was cut from them.
+    """
+
+    scores: tuple[float, ...]
+    metric: str
+    by_language: Mapping[str, float]
+    seconds: float
+    notes: tuple[str, ...]
+    data: str
+
+    @property
+    def mean(self) -> float:
+        return mean(self.scores)
+
+    def __str__(self) -> str:
+        spread = f" ± {stdev(self.scores):.1f}" if len(self.scores) > 1 else ""
+        return f"{self.mean:.1f}{spread}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's tasks, by name; and its share of the first model's latency, where a table has both."""
+
+    name: str
+    cells: Mapping[str, Cell]
+    speed_up: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a report.
+
+    Args:
+        title: of its section.
+        head: of each column.
+        rows: each with its name first.
+        note: what stands below.
+    """
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """The tables as Markdown."""
+    parts = ["# Downstream suites"]
+    for table in tables:
+        lines = [table.head, ["---", *["---:"] * (len(table.head) - 1)], *table.rows]
+        parts += [f"## {table.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines), table.note]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def tables_of(models: Sequence[Model], paper: Mapping[str, Any]) -> list[Table]:
+    """Every task; then suites, GLUE and XNLI by language as far as ours have any of it."""
+    columns = {
+        "Suites, as the paper's Table 4": ("suites", [_suite_means(model) for model in models]),
+        "GLUE, as the paper's Table 7": ("glue", [_means(model) for model in models]),
+        "XNLI by language, as the paper's Table 8": ("xnli", [_languages(model) for model in models]),
+    }
+    tables = [_tasks(models)]
+    for title, (part, values) in columns.items():
+        ours = {model.name: found for model, found in zip(models, values, strict=True) if found}
+        names = [name for name in paper[part]["Teacher"] if name != "average"]
+        if any(set(found) & set(names) for found in ours.values()):
+            rows = [*ours.items(), *((f"paper: {name}", found) for name, found in paper[part].items())]
+            note = f"{paper['source']}. Its models are students of XLM-R base, taught 7 million sentences."
+            tables.append(Table(title, ["", *names, "mean"], [_row(name, found, names) for name, found in rows], note))
+    return tables
+
+
+def _row(name: str, values: Mapping[str, float], columns: Sequence[str]) -> list[str]:
+    """Points in each column, and their mean where there are all."""
+    shown = [f"{values[column]:.1f}" if column in values else "" for column in columns]
+    whole = f"{mean(values[column] for column in columns):.1f}" if set(columns) <= set(values) else ""
+    return [name, *shown, whole]
+
+
+def _tasks(models: Sequence[Model]) -> Table:
+    """Points with their standard deviation over seeds, what is kept of the first model's, and what data lacks."""
+    teacher = models[0]
+    rows = []
+    for task in dict.fromkeys(task for model in models for task in model.cells):
+        metric = next(model.cells[task].metric for model in models if task in model.cells)
+        shown = []
+        for model in models:
+            cell, whole = model.cells.get(task), teacher.cells.get(task)
+            kept = cell and whole and model is not teacher and whole.mean > 0
+            shown.append(
+                f"{cell or ''}" + (f" ({100 * cell.mean / whole.mean:.1f} %)" if kept and cell and whole else "")
+            )
+        rows.append([f"{task}, {metric.replace('_', ' ')}", *shown])
+    rows.append(["mean retention", *(_percent(retention(teacher, model)) for model in models)])
+    rows.append(["fine-tuning, times as fast", *(_times(tuning_speed_up(teacher, model)) for model in models)])
+    if any(model.speed_up for model in models):
+        rows.append(["latency, times as fast", *(_times(model.speed_up) for model in models)])
+    seeds = sorted({len(cell.scores) for model in models for cell in model.cells.values()})
+    notes = {task: "; ".join(cell.notes) for model in models for task, cell in model.cells.items() if cell.notes}
+    note = (
+        f"Points, mean ± standard deviation over {' or '.join(map(str, seeds))} seeds; in brackets what is kept of "
+        f"{teacher.name}. Fine-tuning: seconds over the tasks that both have."
+    )
+    note += "".join(f" {task}: {lines}." for task, lines in notes.items())
+    return Table("Every task", ["task, metric", *(model.name for model in models)], rows, note)
+
+
+def retention(teacher: Model, model: Model) -> float | None:
+    """Mean over the tasks that both have of the model's points over the teacher's; None where there is none."""
+    shared = [task for task in teacher.cells if task in model.cells and teacher.cells[task].mean > 0]
+    return mean(model.cells[task].mean / teacher.cells[task].mean for task in shared) if shared else None
+
+
+def tuning_speed_up(teacher: Model, model: Model) -> float | None:
+    """How many times as fast the model was fine-tuned, over the tasks that both have."""
+    shared = [task for task in teacher.cells if task in model.cells]
+    ours = sum(model.cells[task].seconds for task in shared)
+    return sum(teacher.cells[task].seconds for task in shared) / ours if ours else None
+
+
+def _suite_means(model: Model) -> dict[str, float]:
+    """Mean of each suite's tasks; GLUE without CoLA, as in the paper."""
+    suites: dict[str, list[float]] = {}
+    for task, cell in model.cells.items():
+        if task != "glue/cola":
+            suites.setdefault(task.partition("/")[0], []).append(cell.mean)
+    return {suite: mean(values) for suite, values in suites.items()}
+
+
+def _means(model: Model) -> dict[str, float]:
+    return {task: cell.mean for task, cell in model.cells.items()}
+
+
+def _languages(model: Model) -> dict[str, float]:
+    return dict(model.cells["xnli/xnli"].by_language) if "xnli/xnli" in model.cells else {}
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

@@ -1,0 +1,256 @@
+"""Rows of a task: from the model hub, or from local files with the same columns; what is missing or left out is said."""
+
+import gzip
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evaluation.suites import Source, Spec, StandIn
+from evaluation.tasks import SPLITS, Answers, Kind, Split, Task, place_of
+from kdnas.errors import KdnasError, UsageError
+
+DEV_SHARE = 0.1
+TEST_SHARE = 0.2  # where the set has no split to score
+
+
+class NoDataError(KdnasError):
+    """A task's data cannot be had here; the others can go on."""
+
+
+@dataclass
+class Loaded:
+    """A task with what a report must say of its data.
+
+    Args:
+        task: train, dev and test.
+        notes: what stands in for what, and what was left out.
+        digest: SHA-256 over all rows that were read.
+    """
+
+    task: Task
+    notes: list[str]
+    digest: str
+
+
+@dataclass
+class _Reading:
+    """What reading leaves behind."""
+
+    spec: Spec
+    root: Path | None
+    notes: list[str] = field(default_factory=list)
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def split(self, place: int) -> tuple[Split, StandIn | None]:
+        """Rows of the train, dev or test split, by its place, in all its languages; and what they were taken from instead."""
+        spec, name, role = self.spec, self.spec.splits[place], SPLITS[place]
+        assert name is not None
+        codes: Mapping[str, str] = spec.languages or {"": ""}
+        if role != "test" and spec.taught:
+            codes = {code: codes[code] for code in spec.taught}
+        found, absent = self._all(spec.source, name, codes)
+        if len(found):
+            if absent:
+                self.notes.append(f"no {name} rows in {', '.join(absent)}")
+            return found, None
+        instead = spec.stand_ins.get(role)
+        if instead is not None and self.root is not None:
+            found, _ = self._all(instead.source, instead.split, codes)
+            if len(found):
+                self.notes.append(instead.note)
+                return found, instead
+        where = f"hub set {spec.source.hub}" if self.root is None else self.root / spec.source.folder
+        raise NoDataError(f"{spec.name}: {where} has no {name} rows; give another --data_root, or leave the task out")
+
+    def _all(self, source: Source, split: str, codes: Mapping[str, str]) -> tuple[Split, list[str]]:
+        """Rows in these languages, and the languages that there are none in."""
+        found, absent = Split([], [], []), []
+        for code, language in codes.items():
+            rows = self._rows(source, split, code, language)
+            if rows is None:
+                absent.append(code)
+            else:
+                self._read(rows, code, found)
+        return found, absent
+
+    def _rows(
+        self, source: Source, split: str, code: str, language: str
+    ) -> Iterator[tuple[str, dict[str, Any]]] | None:
+        """Where it stands, and the row; None where there is no such split."""
+        if self.root is None:
+            rows = _hub_rows(source, source.config.format(language=language) if source.config else None, split)
+            return ((at, row) for at, row in rows if not source.by_id or str(row["id"]).startswith(language))
+        stem = source.file.format(split=split, code=code, language=language)
+        for suffix in (".jsonl.gz", ".jsonl"):
+            file = self.root / source.folder / f"{stem}{suffix}"
+            if file.is_file():
+                return _file_rows(file)
+        return None
+
+    def _read(self, rows: Iterator[tuple[str, dict[str, Any]]], language: str, into: Split) -> None:
+        hidden = unanswered = 0
+        for where, row in rows:
+            self.digest.update(json.dumps(row, sort_keys=True).encode())
+            label = _label(self.spec, row, where)
+            if label is None:
+                hidden += 1
+                continue
+            if isinstance(label, Answers) and not label.texts:
+                unanswered += 1
+                continue
+            into.texts.append(_input(self.spec, row, where))
+            into.labels.append(label)
+            into.languages.append(language)
+        what = f" in {language}" if language else ""
+        if hidden:
+            self.notes.append(f"{hidden} rows{what} whose labels are hidden (-1) are left out")
+        if unanswered:
+            self.notes.append(f"{unanswered} questions{what} without an answer are left out")
+
+
+def load_task(spec: Spec, data_root: Path | None, seed: int = 0) -> Loaded:
+    """Read the rows of a task. What is missing of dev and test is cut from train by the hash of the text.
+
+    Args:
+        spec: row of the table.
+        data_root: folder with the files; None reads the model hub.
+        seed: of the hash and of the order of the train rows.
+
+    Raises:
+        NoDataError: the rows cannot be had here.
+        UsageError: missing columns, unknown labels, a file that cannot be read.
+    """
+    reading = _Reading(spec, data_root)
+    train, instead = reading.split(0)
+    if spec.splits[2] == spec.splits[0] or (instead is not None and instead is spec.stand_ins.get("test")):
+        train, test = _cut(train, TEST_SHARE, seed)
+        reading.notes.append(f"no test split: {len(test)} rows, by the hash of the text, are the test")
+    else:
+        test, _ = reading.split(2)
+    if spec.splits[1] is None:
+        train, dev = _cut(train, DEV_SHARE, seed + 1)
+    else:
+        dev, _ = reading.split(1)
+    train = _shuffled(train, seed)
+    notes = [*dict.fromkeys(reading.notes), *_absent_classes(spec, {"train": train, "dev": dev, "test": test})]
+    task = Task(spec.name, list(spec.labels), train, dev, test, spec.positive, "; ".join(notes), spec.kind, spec.metric)
+    return Loaded(task, notes, reading.digest.hexdigest())
+
+
+def _key(text: Any) -> str:
+    """What decides which split an input goes to: a question goes where its context goes."""
+    return text if isinstance(text, str) else text[-1] if isinstance(text, tuple) else " ".join(text)
+
+
+def _cut(split: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """The rows that stay, and a share of them by the hash of their text."""
+    parts: tuple[Split, Split] = (Split([], [], []), Split([], [], []))
+    for text, label, language in zip(split.texts, split.labels, split.languages, strict=True):
+        part = parts[place_of(_key(text), seed) < share]
+        part.texts.append(text)
+        part.labels.append(label)
+        part.languages.append(language)
+    return parts
+
+
+def _shuffled(split: Split, seed: int) -> Split:
+    """Rows in the order of their hash, so that any prefix is a random sample."""
+    order = sorted(range(len(split)), key=lambda row: (place_of(str(split.texts[row]), seed), str(split.texts[row])))
+    return Split(*([column[row] for row in order] for column in (split.texts, split.labels, split.languages)))
+
+
+def _absent_classes(spec: Spec, splits: Mapping[str, Split]) -> list[str]:
+    if spec.kind is not Kind.CLASSES:
+        return []
+    notes = []
+    for name, split in splits.items():
+        counts = Counter(split.labels)
+        absent = [label for place, label in enumerate(spec.labels) if not counts[place]]
+        if absent:
+            notes.append(f"no {name} row of class {', '.join(absent)}")
+    return notes
+
+
+def _input(spec: Spec, row: Mapping[str, Any], where: str) -> Any:
+    try:
+        values = [row[column] for column in spec.columns]
+    except KeyError as error:
+        raise _missing(spec, row, where) from error
+    if spec.kind is Kind.WORDS:
+        return [str(word) for word in values[0]]
+    if not all(isinstance(value, str) for value in values):
+        raise UsageError(f"{where}: {', '.join(spec.columns)} must be texts")
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def _label(spec: Spec, row: Mapping[str, Any], where: str) -> Any:
+    """The label as tasks have it; None where it is hidden.
+
+    Raises:
+        UsageError: missing, or unknown.
+    """
+    if spec.target not in row:
+        raise _missing(spec, row, where)
+    value = row[spec.target]
+    if spec.kind is Kind.SPANS:
+        texts, starts = value["text"], value["answer_start"]
+        return Answers(tuple(texts), int(starts[0]) if len(starts) else 0)
+    if spec.kind is Kind.SCORE:
+        return None if float(value) < 0 else float(value)
+    if spec.kind is Kind.WORDS:
+        if unknown := [tag for tag in value if not 0 <= int(tag) < len(spec.labels)]:
+            raise UsageError(f"{where}: tag {unknown[0]} is none of the {len(spec.labels)} of {spec.name}")
+        return [int(tag) for tag in value]
+    if spec.classes:
+        number = spec.classes.get(str(value), spec.otherwise)
+    else:
+        number = int(value) if str(value).lstrip("-").isdigit() else None
+        if number == -1:
+            return None
+    if number is None or not 0 <= number < len(spec.labels):
+        allowed = ", ".join(spec.classes) or f"0 to {len(spec.labels) - 1}"
+        raise UsageError(f"{where}: {spec.target} is {value!r:.60}; {spec.name} knows {allowed}")
+    return number
+
+
+def _missing(spec: Spec, row: Mapping[str, Any], where: str) -> UsageError:
+    return UsageError(
+        f"{where} has the columns {', '.join(sorted(row)) or 'none'}; {spec.name} needs "
+        f"{', '.join([*spec.columns, spec.target])}"
+    )
+
+
+def _file_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each line of a .jsonl[.gz] file that is not empty."""
+    try:
+        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise UsageError(f"{file}: line {number} is not an object")
+                    yield f"{file}: line {number}", row
+    except (OSError, EOFError, ValueError) as error:
+        raise UsageError(f"{file}: cannot be read ({error})") from error
+
+
+def _hub_rows(source: Source, config: str | None, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row of a split on the hub.
+
+    Raises:
+        NoDataError: it cannot be fetched.
+    """
+    if not source.hub:
+        raise NoDataError(f"{source.folder}: this set is not on the hub with these columns; give --data_root")
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(source.hub, config, split=split, revision=source.revision, trust_remote_code=False)
+    except Exception as error:  # of the network, of a missing set or split: the library has a class for each
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise NoDataError(f"{source.hub}: cannot be fetched ({first}); give local files with --data_root") from error
+    return ((f"{source.hub}: row {number}", dict(row)) for number, row in enumerate(rows))

@@ -1,0 +1,309 @@
+"""`kdnas suites`: fine-tune a model on downstream tasks and score it, in PyTorch and in any exported form."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evaluation.data import Loaded, NoDataError, load_task
+from evaluation.suites import Spec, chosen_specs
+from evaluation.tasks import Kind, Split, Task
+from kdnas.artifact import Artifact, build, write_json
+from kdnas.environment import host_line
+from kdnas.errors import UsageError
+from kdnas.progress import say, stage
+
+RESULT = "result.json"
+MODEL = "model"
+SCHEMA = 1
+ENGINES = ("pytorch", "onnxruntime-f32", "onnxruntime-int8", "openvino-f32", "openvino-bf16", "openvino-int8")
+LARGER = 5  # a student wants larger learning rates than the published model: the grid's second rate, times the first
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """What is fine-tuned, and how.
+
+    Args:
+        data_root: folder with the sets as local files, below it `glue/sst2/train.jsonl.gz` and so on; null reads the hub.
+        seeds: of heads, dropout and order; each is a run of its own.
+        engines: what scores, `pytorch` or a form of `kdnas export`; more than one says what each of them loses.
+        learning_rates: tried with the first seed, the best on dev is taken for all; empty tries the paper's and five times it.
+        epochs: over the train rows; null takes the paper's Table 5.
+        batch_size: train rows a batch holds about, of the mean length.
+        max_examples: train rows at most; null takes all.
+        max_test: rows that are scored of each language, at most; null takes all.
+        max_minutes: of training for each task and seed; epochs, then rows, are cut to fit by measured throughput.
+    """
+
+    data_root: Path | None = None
+    seeds: tuple[int, ...] = (0, 1, 2)
+    engines: tuple[str, ...] = ("pytorch",)
+    learning_rates: tuple[float, ...] = ()
+    epochs: int | None = None
+    batch_size: int = 32
+    max_examples: int | None = None
+    max_test: int | None = None
+    max_minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise UsageError(f"seeds is {list(self.seeds)}; one or more different numbers of at least 0 are needed")
+        if unknown := set(self.engines) - set(ENGINES) or not self.engines:
+            raise UsageError(f"engines has {unknown or 'none'}; allowed are {', '.join(ENGINES)}")
+        if not all(0 < rate < 1 for rate in self.learning_rates):
+            raise UsageError(f"learning_rates is {list(self.learning_rates)}; give numbers between 0 and 1, as 2e-5")
+        for name, least in {"epochs": 1, "batch_size": 1, "max_examples": 100, "max_test": 10}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} is {value}; at least {least} is needed")
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise UsageError(f"max_minutes is {self.max_minutes}; more than 0 is needed")
+        if self.data_root is not None and not self.data_root.is_dir():
+            raise UsageError(f"data_root '{self.data_root}': no such folder")
+
+
+def suites(
+    model: Path,
+    tasks: tuple[str, ...],
+    options: SuiteOptions = SuiteOptions(),
+    home: Path = Path("artifacts"),
+) -> None:
+    """Fine-tune a model on tasks of the downstream suites, score it, and print where the results are.
+
+    Args:
+        model: Hugging Face folder of an encoder, or a finished distill or refine artifact.
+        tasks: suites (`glue`, `squad`, `conll`, `xnli`, `tydiqa`, `ner`, `hap`, `sentiment`) or single tasks (`glue/sst2`).
+        options: how.
+        home: root of artifacts.
+
+    Raises:
+        UsageError: an unknown task, a model that cannot be loaded, or no data for any of the tasks.
+    """
+    found = run_suites(home, model, tasks, options)
+    from evaluation.suite_report import show_runs
+
+    show_runs(found)
+    print(json.dumps([str(artifact.path) for artifact in found]))
+
+
+def run_suites(home: Path, model: Path, tasks: Sequence[str], options: SuiteOptions) -> list[Artifact]:
+    """One finished artifact for each task and seed; what is there already is not done again.
+
+    Raises:
+        UsageError: as `suites`.
+    """
+    from evaluation.run import resolve_student
+
+    specs = chosen_specs(tuple(tasks))
+    folder, digest = resolve_student(model)
+    artifacts, missing = [], []
+    for spec in specs:
+        try:
+            loaded = load_task(spec, options.data_root)
+        except NoDataError as error:
+            missing.append(spec.name)
+            say(f"suites: left out: {error}")
+            continue
+        artifacts += _Runs(home, folder, digest, spec, _cut_test(loaded, options), options).all()
+    if not artifacts:
+        raise UsageError(f"suites: no data for any of {', '.join(missing)}; --data_root gives local files")
+    if missing:
+        say(f"suites: {len(missing)} of {len(specs)} tasks left out, their data cannot be had: {', '.join(missing)}")
+    return artifacts
+
+
+def _cut_test(loaded: Loaded, options: SuiteOptions) -> Loaded:
+    """The test with at most `max_test` rows of each language, and a note of it."""
+    most, test = options.max_test, loaded.task.test
+    if most is None:
+        return loaded
+    seen: dict[str, int] = {}
+    kept = []
+    for place, language in enumerate(test.languages):
+        seen[language] = seen.get(language, 0) + 1
+        if seen[language] <= most:
+            kept.append(place)
+    cut = Split(*([column[place] for place in kept] for column in (test.texts, test.labels, test.languages)))
+    notes = [*loaded.notes, f"scored {len(cut)} of {len(test)} test rows"] if len(cut) < len(test) else loaded.notes
+    return replace(loaded, task=replace(loaded.task, test=cut), notes=notes)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The runs of one task with each seed."""
+
+    home: Path
+    model: Path
+    digest: str
+    spec: Spec
+    loaded: Loaded
+    options: SuiteOptions
+
+    def all(self) -> list[Artifact]:
+        """Each seed's artifact; the first chooses the learning rate."""
+        spec, options = self.spec, self.options
+        rates = options.learning_rates or (LARGER * spec.learning_rate, spec.learning_rate)
+        first = self._one(options.seeds[0], rates)
+        rate = first.results["learning_rate"]
+        return [first, *(self._one(seed, (rate,)) for seed in options.seeds[1:])]
+
+    def _one(self, seed: int, rates: Sequence[float]) -> Artifact:
+        options = asdict(self.options)
+        config = {name: value for name, value in options.items() if name not in ("data_root", "seeds")}
+        config |= {"task": self.spec.name, "seed": seed, "rates": list(rates), "schema": SCHEMA}
+        label = f"{self.spec.name.replace('/', '-')}-{seed}"
+        inputs = {"model": self.digest, "data": self.loaded.digest}
+        return build(self.home, "suite", label, config, inputs, lambda path: self._work(path, seed, rates))
+
+    def _work(self, folder: Path, seed: int, rates: Sequence[float]) -> dict[str, Any]:
+        """Fine-tune, save, and score in each engine what was not yet."""
+        from evaluation.report import card
+        from kdnas.distill.loop import use_all_cores
+
+        use_all_cores()
+        file = folder / "training.json"
+        if not file.is_file():
+            write_json(file, self._train(folder / MODEL, seed, rates))
+        record = json.loads(file.read_text())
+        scored: dict[str, Any] = {}
+        for engine in self.options.engines:
+            part = folder / f"{engine}.json"
+            if not part.is_file():
+                write_json(part, score(folder / MODEL, engine, self.loaded.task, self.home))
+            scored[engine] = json.loads(part.read_text())
+        task, first = self.loaded.task, scored[self.options.engines[0]]["scores"]
+        (folder / MODEL / "README.md").write_text(card(task, first | record, self.model), encoding="utf-8")
+        result = {
+            "schema": SCHEMA,
+            "task": task.name,
+            "metric": task.metric,
+            "score": first[task.metric],
+            "engines": scored,
+            "seed": seed,
+            "model": {"folder": self.model.name, "digest": self.digest},
+            "data": {"digest": self.loaded.digest, "hub": self.spec.source.hub, "revision": self.spec.source.revision},
+            "notes": self.loaded.notes,
+            **record,
+            "host": host_line(),
+        }
+        write_json(folder / RESULT, result)
+        return {name: result[name] for name in ("task", "metric", "score", "seed", "learning_rate", "notes", "seconds")}
+
+    def _train(self, final: Path, seed: int, rates: Sequence[float]) -> dict[str, Any]:
+        """Fine-tune and save; the record of it."""
+        from evaluation.finetune import Recipe, save_classifier, tune
+
+        task, batch_tokens = self.loaded.task, self._batch_tokens()
+        plan = self._plan(seed, len(rates), batch_tokens)
+        total = plan.train_examples * plan.epochs * plan.learning_rates
+        with stage(f"suites: {task.name}, seed {seed}", total) as progress:
+            recipe = Recipe(list(rates), seed, self._seq_len(), batch_tokens)
+            model, record = tune(self.model, task, plan, recipe, progress)
+        scratch = final.with_name("model.tmp")
+        for left in (scratch, final):
+            shutil.rmtree(left, ignore_errors=True)
+        save_classifier(model, self.model, scratch, "")
+        scratch.rename(final)
+        return {**record, "plan": asdict(plan), "train_rows": len(task.train)}
+
+    def _seq_len(self) -> int:
+        from export.checkpoint import open_checkpoint
+
+        return min(self.spec.seq_len, open_checkpoint(str(self.model)).max_seq_len)
+
+    def _batch_tokens(self) -> int:
+        """Padded tokens of a batch that holds `batch_size` rows of the mean length."""
+        from evaluation.kinds import Encoded
+
+        sample = Encoded.of(self.loaded.task.kind, self.loaded.task.train.first(500), self.model, self._seq_len())
+        return max(int(self.options.batch_size * sample.lengths.mean()), self.spec.seq_len)
+
+    def _plan(self, seed: int, rates: int, batch_tokens: int) -> Any:
+        """Rows, epochs and learning rates: what was asked for, cut where minutes were given."""
+        from evaluation.budget import MOST_DEV, make_plan, throughput
+        from evaluation.finetune import Plan
+
+        task, options = self.loaded.task, self.options
+        rows = min(len(task.train), options.max_examples or len(task.train))
+        epochs = options.epochs or self.spec.epochs
+        asked = Plan(rows, epochs, rates, min(len(task.dev), MOST_DEV))
+        if options.max_minutes is None:
+            return asked
+        speed = throughput(self.model, task, seed, self._seq_len(), batch_tokens)
+        cut = replace(task, train=task.train.first(rows))
+        fits = make_plan(cut, [speed], 60 * options.max_minutes, rates, None)
+        if fits.epochs * fits.learning_rates * fits.train_examples >= epochs * rates * rows:
+            return asked
+        return replace(fits, epochs=min(fits.epochs, epochs))
+
+
+def score(folder: Path, engine: str, task: Task, home: Path) -> dict[str, Any]:
+    """Scores of a fine-tuned model on the test of its task, in all and by language, and how fast it was.
+
+    Args:
+        folder: Hugging Face folder with the head.
+        engine: one of `ENGINES`.
+        task: its test rows.
+        home: root of artifacts, for the export.
+    """
+    from evaluation.kinds import predict
+    from evaluation.metrics import scores_of
+
+    runs = runner(folder, engine, task, home)
+    start = time.monotonic()
+    predicted = predict(task.kind, runs, task.test.texts)
+    seconds = time.monotonic() - start
+    by_language = {}
+    for language in sorted(set(task.test.languages) - {""}):
+        rows = [place for place, other in enumerate(task.test.languages) if other == language]
+        part = Split([task.test.texts[place] for place in rows], [task.test.labels[place] for place in rows])
+        by_language[language] = scores_of(task, part, _rows_of(predicted, rows))[task.metric]
+    return {
+        "scores": scores_of(task, task.test, predicted),
+        "by_language": by_language,
+        "test_examples": len(task.test),
+        "examples_per_second": round(len(task.test) / seconds, 1),
+    }
+
+
+def _rows_of(predicted: Any, rows: Sequence[int]) -> Any:
+    return [predicted[place] for place in rows] if isinstance(predicted, list) else predicted[list(rows)]
+
+
+def runner(folder: Path, engine: str, task: Task, home: Path) -> Any:
+    """The model in PyTorch or as a session of its export, which is made where it is not there."""
+    from evaluation.finetune import as_run
+    from evaluation.kinds import HEADS
+
+    settings: Mapping[str, Any] = json.loads((folder.parent / "training.json").read_text())
+    if engine == "pytorch":
+        import transformers
+
+        model = getattr(transformers, HEADS[task.kind]).from_pretrained(folder, local_files_only=True)
+        return as_run(model, task.kind, folder, settings["seq_len"])
+    from export.checkpoint import open_checkpoint
+    from export.options import ExportOptions
+    from export.run import run_export
+    from export.session import Session
+    from kdnas.corpus import TextOptions, build_corpus
+    from kdnas.teacher import resolve_teacher
+
+    texts = folder.parent / "texts.jsonl"
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in _plain_texts(task)]
+    texts.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    corpus = build_corpus(home, str(texts), TextOptions(seq_len=settings["seq_len"]), resolve_teacher(str(folder)))
+    exported = run_export(home, folder, open_checkpoint(str(folder)).digest, corpus, ExportOptions())
+    session = Session(exported.path, engine)
+    session.max_seq_len = settings["seq_len"]
+    session.tokenizer.enable_truncation(settings["seq_len"])
+    return session
+
+
+def _plain_texts(task: Task) -> list[str]:
+    """Texts of train rows on which int8 is calibrated."""
+    chosen = task.train.first(4000).texts
+    return [" ".join(text) if task.kind is Kind.WORDS or isinstance(text, tuple) else text for text in chosen]

@@ -1,0 +1,27 @@
+"""What people read of the suites: one table of runs, and models side by side with the paper's."""
+
+from collections.abc import Sequence
+from statistics import mean, stdev
+
+from kdnas.artifact import Artifact
+
+
+def show_runs(artifacts: Sequence[Artifact]) -> None:
+    """Print mean and standard deviation over the seeds of each task on stderr, with what its data lacks."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("task", "metric", "mean", "sd", "seeds", "learning rate")
+    notes: dict[str, list[str]] = {}
+    for task in dict.fromkeys(str(artifact.results["task"]) for artifact in artifacts):
+        runs = [artifact.results for artifact in artifacts if artifact.results["task"] == task]
+        scores = [100 * run["score"] for run in runs]
+        spread = f"{stdev(scores):.2f}" if len(scores) > 1 else ""
+        rate = f"{runs[0]['learning_rate']:g}"
+        table.add_row(task, runs[0]["metric"], f"{mean(scores):.2f}", spread, str(len(scores)), rate)
+        notes[task] = runs[0]["notes"]
+    console = Console(stderr=True)
+    console.print(table)
+    for task, lines in notes.items():
+        if lines:
+            console.print(f"{task}: {'; '.join(lines)}", highlight=False)

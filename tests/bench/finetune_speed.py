@@ -1,0 +1,153 @@
+"""Fine-tuning and scoring beside transformers': examples a second on SST-2, same model, same rows, in one run.
+
+Run as `python tests/bench/finetune_speed.py DATA_ROOT [ROUNDS]`; DATA_ROOT has `glue/sst2/*.jsonl.gz`. In each round both train
+the packaged teacher on the same 640 rows, 32 a batch: ours as `kdnas suites` does, theirs by `transformers.Trainer` with its
+defaults (float32, random order, padded to the longest of the batch). Then both score the same rows: ours the exported forms
+through the session, theirs PyTorch float32 in batches of 32. Prints the ratios with their spread by round.
+"""
+
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from evaluation.data import load_task
+from evaluation.finetune import Trainer, as_run, save_classifier
+from evaluation.kinds import Encoded, load_head, predict
+from evaluation.suites import chosen_specs
+from evaluation.tasks import Kind, Split
+from export.checkpoint import open_checkpoint
+from export.options import ExportOptions
+from export.run import run_export
+from export.session import Session
+from kdnas.corpus import TextOptions, build_corpus
+from kdnas.environment import default_threads, host_line
+from kdnas.sentences import token_batches
+from kdnas.teacher import BUILTIN, resolve_teacher
+
+ROWS, BATCH, SEQ_LEN = 640, 32, 128
+LABELS = ["negative", "positive"]
+
+
+class Rows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Rows as `transformers.Trainer` takes them."""
+
+    def __init__(self, tokenizer: Any, split: Split) -> None:
+        self.rows = [tokenizer(text, truncation=True, max_length=SEQ_LEN) for text in split.texts]
+        self.labels = split.labels
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        return {**self.rows[place], "labels": self.labels[place]}
+
+
+def train_ours(path: Path, split: Split, seed: int) -> float:
+    """Seconds of one pass by our loop, tokenising included."""
+    start = time.perf_counter()
+    data = Encoded.of(Kind.CLASSES, split, path, SEQ_LEN)
+    batches = token_batches(data.lengths, int(BATCH * data.lengths.mean()), seed, 0)
+    trainer = Trainer(load_head(path, Kind.CLASSES, LABELS, seed), Kind.CLASSES, 5e-5, len(batches))
+    trainer.model.train()
+    for places in batches:
+        trainer.step(*data.batch(places, 0))
+    return time.perf_counter() - start
+
+
+def train_theirs(path: Path, split: Split, seed: int) -> float:
+    """Seconds of one pass by `transformers.Trainer`, tokenising included."""
+    start = time.perf_counter()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = transformers.TrainingArguments(
+            folder, num_train_epochs=1, per_device_train_batch_size=BATCH, seed=seed, report_to=[], save_strategy="no",
+            disable_tqdm=True, use_cpu=True, logging_strategy="no",
+        )  # fmt: skip
+        trainer = transformers.Trainer(
+            load_head(path, Kind.CLASSES, LABELS, seed),
+            settings,
+            train_dataset=Rows(tokenizer, split),
+            data_collator=transformers.DataCollatorWithPadding(tokenizer),
+        )
+        trainer.train()
+    return time.perf_counter() - start
+
+
+def score_theirs(model: Any, tokenizer: Any, split: Split) -> float:
+    """Seconds of scoring all rows in PyTorch float32, 32 a batch, in their order."""
+    start = time.perf_counter()
+    with torch.inference_mode():
+        for first in range(0, len(split), BATCH):
+            texts = split.texts[first : first + BATCH]
+            batch = tokenizer(texts, truncation=True, max_length=SEQ_LEN, padding=True, return_tensors="pt")
+            model(**batch).logits.argmax(-1)
+    return time.perf_counter() - start
+
+
+def score_ours(runs: Any, split: Split) -> float:
+    """Seconds of scoring all rows through a session."""
+    start = time.perf_counter()
+    predict(Kind.CLASSES, runs, split.texts)
+    return time.perf_counter() - start
+
+
+def compare(calls: dict[str, Callable[[], float]], rounds: int, against: str, rows: int) -> None:
+    """Run all in turn, and print each one's rows a second and its ratio; the first round warms up."""
+    took: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name in random.sample(list(calls), len(calls)):
+            seconds = calls[name]()
+            if number:
+                took[name].append(seconds)
+    for name, values in took.items():
+        low, middle, high = np.percentile(np.array(took[against]) / np.array(values), [5, 50, 95])
+        rate = rows / np.median(values)
+        print(
+            f"  {name:28} {rate:8,.0f} rows a second; {middle:.2f} [{low:.2f}, {high:.2f}] times {against}", flush=True
+        )
+
+
+def main(data_root: Path, rounds: int) -> None:
+    """Train, score and print."""
+    print(host_line(), flush=True)
+    torch.set_num_threads(default_threads())
+    (spec,) = chosen_specs(("glue/sst2",))
+    task = load_task(spec, data_root).task
+    path, split = resolve_teacher(BUILTIN).path, task.train.first(ROWS)
+    print(f"fine-tuning, {ROWS} rows of SST-2, {BATCH} a batch:")
+    calls = {
+        "kdnas": partial(train_ours, path, split, 0),
+        "transformers.Trainer": partial(train_theirs, path, split, 0),
+    }
+    compare(calls, rounds, "transformers.Trainer", ROWS)
+    with tempfile.TemporaryDirectory() as scratch:
+        home, folder = Path(scratch), Path(scratch, "model")
+        model = load_head(path, Kind.CLASSES, LABELS, 0).eval()
+        save_classifier(model, path, folder, "")
+        (home / "texts.txt").write_text("\n".join(task.train.texts[:4000]))
+        corpus = build_corpus(home, str(home / "texts.txt"), TextOptions(seq_len=SEQ_LEN), resolve_teacher(str(folder)))
+        export = run_export(home, folder, open_checkpoint(str(folder)).digest, corpus, ExportOptions())
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        print(f"scoring the {len(task.test)} rows of its validation split:")
+        scorers = {
+            "PyTorch f32, batch 32": partial(score_theirs, model, tokenizer, task.test),
+            "kdnas, PyTorch f32": partial(score_ours, as_run(model, Kind.CLASSES, folder, SEQ_LEN), task.test),
+        }
+        for form in export.results["forms"]:
+            scorers[f"kdnas, {form}"] = partial(score_ours, Session(export.path, form, default_threads()), task.test)
+        compare(scorers, rounds, "PyTorch f32, batch 32", len(task.test))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or not Path(sys.argv[1]).is_dir():
+        sys.exit("give the folder that has glue/sst2/train.jsonl.gz and validation.jsonl.gz below it")
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5)

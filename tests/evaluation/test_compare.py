@@ -1,0 +1,99 @@
+"""Models side by side: means, retention, and refusals, by hand-made results."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.compare import PAPER, check_same_data, compare_suites
+from evaluation.compare_tables import Cell, Model, markdown, retention, tables_of, tuning_speed_up
+from evaluation.harness import RESULT
+from kdnas.artifact import build, write_json
+from kdnas.errors import UsageError
+from kdnas.teacher import Teacher
+
+GLUE = ("glue/sst2", "glue/cola", "glue/rte")
+
+
+def cell(*scores: float, seconds: float = 10.0, data: str = "d", languages: dict[str, float] | None = None) -> Cell:
+    return Cell(scores, "accuracy", languages or {}, seconds, (), data)
+
+
+def test_retention_is_the_mean_of_shares_over_shared_tasks() -> None:
+    teacher = Model("t", {"glue/sst2": cell(80.0, 90.0), "glue/rte": cell(60.0), "glue/cola": cell(0.0)})
+    student = Model(
+        "s", {"glue/sst2": cell(68.0), "glue/rte": cell(54.0, seconds=2.0), "glue/cola": cell(5.0), "x": cell(1.0)}
+    )
+    assert retention(teacher, student) == pytest.approx((68 / 85 + 54 / 60) / 2)
+    assert tuning_speed_up(teacher, student) == pytest.approx(30 / 22)
+    assert retention(teacher, Model("n", {})) is None
+
+
+def test_the_report_has_ours_beside_the_paper_s() -> None:
+    paper = json.loads(PAPER.read_text())
+    teacher = Model("MiniLM", {task: cell(80.0 + place, 82.0 + place) for place, task in enumerate(GLUE)}, 1.0)
+    student = Model("small", {"glue/sst2": cell(72.9)}, 7.25)
+    text = markdown(tables_of([teacher, student], paper))
+    assert "| glue/sst2, accuracy | 81.0 ± 1.4 | 72.9 (90.0 %) |" in text
+    assert "| latency, times as fast | 1.00 | 7.25 |" in text
+    suites = text.split("## Suites")[1].split("##")[0]
+    assert "| MiniLM | 82.0 |" in suites  # the mean of SST-2 and RTE: CoLA does not count
+    assert "| paper: Teacher | 84.8 | 77.3 | 94.2 | 70.9 | 78.1 | 76.1 | 80.2 |" in suites
+    assert "| paper: KDNASArch3 | 76.5 | 84.1 | 84.5 | 88.1 | 18.6 | 82.0 | 82.4 | 59.1 |" in text
+    assert "Table 8" not in text
+
+
+def test_the_paper_s_averages_are_its_own() -> None:
+    # Its Table 4 rounds from more digits than it prints; the means of what it prints agree to a tenth.
+    paper = json.loads(PAPER.read_text())
+    for name, row in paper["suites"].items():
+        values = [value for suite, value in row.items() if suite != "average"]
+        assert sum(values) / 6 == pytest.approx(row["average"], abs=0.11), name
+
+
+def test_other_rows_are_refused() -> None:
+    with pytest.raises(UsageError, match="glue/sst2: a and b were taught or scored on different rows"):
+        check_same_data([Model("a", {"glue/sst2": cell(1.0)}), Model("b", {"glue/sst2": cell(1.0, data="e")})])
+
+
+def results(home: Path, digest: str, scores: dict[tuple[str, int], float]) -> None:
+    for (task, seed), score in scores.items():
+        engines = {"pytorch": {"by_language": {}, "scores": {}}}
+        result: dict[str, Any] = {
+            "score": score, "metric": "accuracy", "engines": engines, "seconds": 5.0, "notes": ["half of it"],
+            "data": {"digest": "d"}, "train_examples": 100, "test_examples": 50,
+        }  # fmt: skip
+
+        def work(folder: Path, result: dict[str, Any] = result, task: str = task, seed: int = seed) -> dict[str, Any]:
+            write_json(folder / RESULT, result)
+            return {"task": task, "seed": seed}
+
+        build(home, "suite", "x", {"task": task, "seed": seed}, {"model": digest, "data": "d"}, work)
+
+
+def test_the_command_reads_results_and_writes_markdown(
+    tiny_teacher: Teacher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from evaluation.run import resolve_student
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny_teacher.path, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"note": "another"}))
+    home = tmp_path / "home"
+    with pytest.raises(UsageError, match=r"no results below .*run `kdnas suites --model"):
+        compare_suites((tiny_teacher.path, other), home=home)
+    results(home, resolve_student(tiny_teacher.path)[1], {("glue/sst2", 0): 0.9, ("glue/sst2", 1): 0.8})
+    results(home, resolve_student(other)[1], {("glue/sst2", 0): 0.68})
+    compare_suites((tiny_teacher.path, other), home=home)
+    printed = capsys.readouterr().out.strip()
+    text = Path(printed).read_text()
+    assert "85.0 ± 7.1 | 68.0 (80.0 %)" in text
+    assert "glue/sst2: half of it." in text
+    page = (home / "suites.html").read_text()
+    assert "85.0 ± 7.1" in page
+    assert "http://" not in page.split("<body>")[1]
+    with pytest.raises(UsageError, match="at least two are needed"):
+        compare_suites((other,), home=home)

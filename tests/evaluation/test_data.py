@@ -1,0 +1,158 @@
+"""Rows of the suites: from local files and from the hub's library, with what is missing said."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.data import NoDataError, load_task
+from evaluation.suites import SPECS, SUITES, Spec, chosen_specs
+from evaluation.tasks import Answers, Kind
+from kdnas.errors import UsageError
+
+
+def spec(name: str) -> Spec:
+    return next(one for one in SPECS if one.name == name)
+
+
+def write(root: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    file = root / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = "\n".join(map(json.dumps, rows)).encode()
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+
+
+def sentences(name: str, count: int) -> list[dict[str, Any]]:
+    return [{"sentence": f"{name} {number}", "label": number % 2, "idx": number} for number in range(count)]
+
+
+def test_names_are_unique_and_every_suite_of_the_paper_is_there() -> None:
+    assert len({one.name for one in SPECS}) == len(SPECS)
+    assert set(SUITES) == {"glue", "squad", "conll", "xnli", "tydiqa", "ner", "hap", "sentiment"}
+    assert len(chosen_specs(("glue",))) == 8
+    assert [one.name for one in chosen_specs(("glue/rte", "glue/sst2"))] == ["glue/sst2", "glue/rte"]
+    with pytest.raises(UsageError, match=r"there is no suite or task glue/sst3; suites are glue, squad, .*glue/sst2"):
+        chosen_specs(("glue/sst3",))
+    with pytest.raises(UsageError, match="no suite was named"):
+        chosen_specs(())
+
+
+def test_dev_is_a_tenth_of_train_and_hidden_labels_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, "glue/sst2/train.jsonl.gz", sentences("train", 1000))
+    hidden = [row | {"label": -1} for row in sentences("hidden", 7)]
+    write(tmp_path, "glue/sst2/validation.jsonl", sentences("test", 50) + hidden)
+    loaded = load_task(spec("glue/sst2"), tmp_path)
+    task = loaded.task
+    assert (len(task.train) + len(task.dev), len(task.test)) == (1000, 50)
+    assert 70 < len(task.dev) < 130
+    assert not {*task.train.texts} & {*task.dev.texts}
+    assert loaded.notes == ["7 rows whose labels are hidden (-1) are left out"]
+    assert task.train.texts != sorted(task.train.texts)
+    again = load_task(spec("glue/sst2"), tmp_path)
+    assert (again.task, again.digest) == (task, loaded.digest)
+    write(tmp_path, "glue/sst2/validation.jsonl", sentences("other", 50))
+    assert load_task(spec("glue/sst2"), tmp_path).digest != loaded.digest
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": "a", "label": 0}], r"line 1 has the columns label, text; glue/sst2 needs sentence, label"),
+        ([{"sentence": "a"}], "needs sentence, label"),
+        ([{"sentence": "a", "label": 2}], "label is 2; glue/sst2 knows 0 to 1"),
+        ([{"sentence": "a", "label": "good"}], "label is 'good'"),
+        ([{"sentence": 5, "label": 0}], "sentence must be texts"),
+    ],
+)
+def test_refuses_rows_of_another_form(rows: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
+    write(tmp_path, "glue/sst2/train.jsonl.gz", rows)
+    with pytest.raises(UsageError, match=message):
+        load_task(spec("glue/sst2"), tmp_path)
+
+
+def test_refuses_a_damaged_file_and_says_what_is_missing(tmp_path: Path) -> None:
+    file = tmp_path / "glue/sst2/train.jsonl.gz"
+    with pytest.raises(NoDataError, match=r"glue/sst2: .* has no train rows; give another --data_root"):
+        load_task(spec("glue/sst2"), tmp_path)
+    write(tmp_path, "glue/sst2/train.jsonl.gz", sentences("train", 100))
+    file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_task(spec("glue/sst2"), tmp_path)
+
+
+def test_no_network_is_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr("datasets.load_dataset", fetch)
+    with pytest.raises(NoDataError, match=r"nyu-mll/glue: cannot be fetched .no route to the hub"):
+        load_task(spec("glue/sst2"), None)
+
+
+def test_the_hub_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    def fetch(hub: str, config: str, split: str, revision: str, trust_remote_code: bool) -> list[dict[str, Any]]:
+        asked.append((hub, config, split, revision, trust_remote_code))
+        return sentences(split, 200)
+
+    monkeypatch.setattr("datasets.load_dataset", fetch)
+    for split in ("train", "validation"):
+        write(tmp_path, f"glue/sst2/{split}.jsonl.gz", sentences(split, 200))
+    assert load_task(spec("glue/sst2"), None).task == load_task(spec("glue/sst2"), tmp_path).task
+    assert asked == [("nyu-mll/glue", "sst2", split, "main", False) for split in ("train", "validation")]
+
+
+def test_a_language_without_rows_is_said(tmp_path: Path) -> None:
+    row = {"tokens": ["Ada", "x"], "ner_tags": [1, 0]}
+    for code in ("de", "fr"):
+        for split in ("train", "validation"):
+            write(
+                tmp_path,
+                f"ner/panx/{code}.{split}.jsonl.gz",
+                [row | {"tokens": [f"{code}{n}", "x"]} for n in range(40)],
+            )
+    loaded = load_task(spec("ner/panx"), tmp_path)
+    assert set(loaded.task.test.languages) == {"de", "fr"}
+    assert any("no train rows in ar, bg" in note for note in loaded.notes)
+    write(tmp_path, "ner/panx/de.train.jsonl.gz", [{"tokens": ["a"], "ner_tags": [9]}])
+    with pytest.raises(UsageError, match="tag 9 is none of the 7"):
+        load_task(spec("ner/panx"), tmp_path)
+
+
+def test_real_sets_have_their_official_sizes(shared_data: Path) -> None:
+    conll = load_task(spec("conll/2003"), shared_data)
+    assert [len(getattr(conll.task, name)) for name in ("train", "dev", "test")] == [14041, 3250, 3453]
+    assert conll.notes == []
+    cola = load_task(spec("glue/cola"), shared_data).task
+    assert (len(cola.train) + len(cola.dev), len(cola.test)) == (8551, 1043)
+    stsb = load_task(spec("glue/stsb"), shared_data).task
+    assert (len(stsb.train) + len(stsb.dev), len(stsb.test)) == (5749, 1500)
+    assert stsb.kind is Kind.SCORE
+    assert max(stsb.test.labels) == 5.0
+    davidson = load_task(spec("hap/davidson"), shared_data)
+    assert len(davidson.task.train) + len(davidson.task.dev) + len(davidson.task.test) == 24783
+    assert "no test split" in davidson.notes[0]
+
+
+def test_real_sets_that_are_parts_say_so(shared_data: Path) -> None:
+    xnli = load_task(spec("xnli/xnli"), shared_data)
+    assert len(xnli.task.test) == 15 * 2490
+    assert set(xnli.task.train.languages) == {"en"}
+    assert xnli.notes == [
+        "taught 10,071 pairs of MultiNLI (TaxiNLI), not its 392,702",
+        "scored on XNLI's validation, not its test",
+    ]
+    squad = load_task(spec("squad/v1"), shared_data)
+    assert any("a half of SQuAD 2.0" in note for note in squad.notes)
+    contexts = [{text[1] for text in getattr(squad.task, name).texts} for name in ("train", "dev", "test")]
+    assert not contexts[0] & contexts[2]
+    assert not contexts[0] & contexts[1]
+    for (_, context), answers in zip(squad.task.test.texts, squad.task.test.labels, strict=True):
+        assert isinstance(answers, Answers)
+        assert context[answers.start :].startswith(answers.texts[0])
+    for name in ("glue/mnli", "glue/qqp", "glue/qnli"):
+        with pytest.raises(NoDataError):
+            load_task(spec(name), shared_data)

@@ -1,0 +1,151 @@
+"""The suites on a tiny model and small local sets: every kind, every engine, resumed, and refused where they cannot be run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation.harness import RESULT, SuiteOptions, run_suites, suites
+from kdnas.artifact import Artifact
+from kdnas.cli import main
+from kdnas.errors import UsageError
+from kdnas.teacher import Teacher
+
+COLOURS, OTHERS = ("red", "green", "blue"), ("house", "walk", "late", "of")
+
+
+def rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """Words of which the colours are entities; sentences that are of class 1 where there is a colour."""
+    rng = np.random.default_rng(seed)
+    result = []
+    for number in range(count):
+        words = [f"{seed}{number}", *rng.choice(OTHERS, 5).tolist()]
+        if number % 2:
+            words[1 + int(rng.integers(5))] = str(rng.choice(COLOURS))
+        result.append({"words": words, "label": number % 2})
+    return result
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for seed, (split, count) in enumerate({"train": 500, "validation": 60, "test": 60}.items()):
+        made = rows(count, seed)
+        texts = [{"sentence": " ".join(row["words"]), "label": row["label"]} for row in made]
+        words = [{"tokens": row["words"], "ner_tags": [int(word in COLOURS) for word in row["words"]]} for row in made]
+        for folder, lines in (("glue/sst2", texts), ("ner/conll2003", words)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            (root / folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def options(data_root: Path) -> SuiteOptions:
+    return SuiteOptions(
+        data_root, seeds=(0, 1), engines=("pytorch", "openvino-f32"), learning_rates=(2e-3, 1e-6), epochs=4
+    )
+
+
+@pytest.fixture(scope="module")
+def found(home: Path, tiny_teacher: Teacher, options: SuiteOptions) -> list[Artifact]:
+    return run_suites(home, tiny_teacher.path, ("glue/sst2", "glue/rte", "conll"), options)
+
+
+def test_each_task_and_seed_is_a_result(found: list[Artifact]) -> None:
+    assert [(one.results["task"], one.results["seed"]) for one in found] == [
+        ("glue/sst2", 0),
+        ("glue/sst2", 1),
+        ("conll/2003", 0),
+        ("conll/2003", 1),
+    ]
+    for artifact in found:
+        result = json.loads((artifact.path / RESULT).read_text())
+        assert result["score"] > 0.9
+        assert result["score"] == result["engines"]["pytorch"]["scores"][result["metric"]]
+        assert result["learning_rate"] == 2e-3
+        assert result["test_examples"] == 60
+        assert result["host"]
+        assert (artifact.path / "model/README.md").read_text().count(result["task"])
+    assert found[0].results["score"] != found[2].results["score"] or found[0].path != found[2].path
+
+
+def test_the_first_seed_chooses_the_rate_for_all(found: list[Artifact]) -> None:
+    tried = [len(json.loads((artifact.path / RESULT).read_text())["tried"]) for artifact in found]
+    assert tried == [2, 1, 2, 1]
+
+
+def test_an_export_scores_as_pytorch_does(found: list[Artifact]) -> None:
+    for artifact in found:
+        engines = json.loads((artifact.path / RESULT).read_text())["engines"]
+        ours, exported = engines["pytorch"]["scores"], engines["openvino-f32"]["scores"]
+        assert exported.keys() == ours.keys()
+        for name, value in ours.items():
+            assert exported[name] == pytest.approx(value, abs=1e-4)
+
+
+def test_what_is_finished_is_not_done_again(
+    found: list[Artifact], home: Path, tiny_teacher: Teacher, options: SuiteOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.finetune.tune", None)
+    again = run_suites(home, tiny_teacher.path, ("glue/sst2", "conll"), options)
+    assert [one.path for one in again] == [one.path for one in found]
+
+
+def test_a_killed_run_keeps_its_training(
+    found: list[Artifact], tmp_path: Path, tiny_teacher: Teacher, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = SuiteOptions(data_root, seeds=(0,), learning_rates=(2e-3,), epochs=1)
+    with monkeypatch.context() as broken:
+        broken.setattr("evaluation.harness.score", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_suites(tmp_path, tiny_teacher.path, ("glue/sst2",), options)
+    monkeypatch.setattr("evaluation.finetune.tune", None)
+    (artifact,) = run_suites(tmp_path, tiny_teacher.path, ("glue/sst2",), options)
+    assert artifact.results["score"] > 0.4
+
+
+def test_minutes_and_caps_are_kept_and_said(tmp_path: Path, tiny_teacher: Teacher, data_root: Path) -> None:
+    options = SuiteOptions(
+        data_root, seeds=(3,), learning_rates=(2e-3,), epochs=50, max_examples=200, max_test=20, max_minutes=0.05
+    )
+    (artifact,) = run_suites(tmp_path, tiny_teacher.path, ("glue/sst2",), options)
+    result = json.loads((artifact.path / RESULT).read_text())
+    assert result["plan"]["epochs"] < 50
+    assert result["train_examples"] <= 200
+    assert result["test_examples"] == 20
+    assert "scored 20 of 60 test rows" in result["notes"]
+
+
+def test_says_what_was_left_out(
+    home: Path, tiny_teacher: Teacher, options: SuiteOptions, capsys: pytest.CaptureFixture[str], found: list[Artifact]
+) -> None:
+    suites(tiny_teacher.path, ("glue/sst2", "glue/rte"), options, home)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == [str(one.path) for one in found[:2]]
+    assert "1 of 2 tasks left out, their data cannot be had: glue/rte" in printed.err
+    assert "glue/sst2" in printed.err
+    with pytest.raises(UsageError, match="no data for any of glue/rte"):
+        run_suites(home, tiny_teacher.path, ("glue/rte",), options)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tasks", "glue/sst3"], "there is no suite or task glue/sst3"),
+        (["--tasks", "glue", "--engines", "tpu"], "engines has"),
+        (["--tasks", "glue", "--seeds", "1,1"], "different numbers"),
+        (["--tasks", "glue", "--data_root", "/none"], "no such folder"),
+        (["--tasks", "glue", "--learning_rates", "2"], "between 0 and 1"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    words: list[str], message: str, tiny_teacher: Teacher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["suites", "--model", str(tiny_teacher.path), "--home", str(tmp_path), *words])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error

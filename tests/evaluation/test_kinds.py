@@ -1,0 +1,138 @@
+"""What each kind of task is taught, which head answers it, and that it is learnt."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from evaluation.finetune import Plan, Recipe, as_run, finetune
+from evaluation.kinds import IGNORED, Encoded, load_head, loss_of, predict
+from evaluation.metrics import scores_of
+from evaluation.tasks import Answers, Kind, Split, Task
+from kdnas.corpus import Corpus
+from kdnas.progress import stage
+from kdnas.teacher import Teacher
+
+WORDS = ("red", "green", "blue", "seven", "nine", "four", "the", "of")
+
+
+def test_tokens_equal_the_corpus(teacher: Teacher, corpus: Corpus) -> None:
+    texts = corpus.validation.texts[:40]
+    encoded = Encoded.of(Kind.CLASSES, Split(list(texts), [0] * 40), teacher.path, seq_len=64)
+    for place, ids in enumerate(encoded.ids):
+        assert ids.tolist() == corpus.validation[place].tolist()
+
+
+def test_texts_are_cut_at_seq_len(teacher: Teacher) -> None:
+    (ids,) = Encoded.of(Kind.CLASSES, Split(["word " * 100], [0]), teacher.path, seq_len=16).ids
+    assert len(ids) == 16
+    assert ids[0] == 101
+    assert ids[-1] == 102
+
+
+def test_pairs_are_told_apart_as_transformers_does(teacher: Teacher) -> None:
+    pairs = [("A man plays.", "A man is playing a flute."), ("one", "two " * 60)]
+    encoded = Encoded.of(Kind.SCORE, Split(pairs, [3.8, 0.0]), teacher.path, seq_len=32)
+    tokenizer = AutoTokenizer.from_pretrained(teacher.path)
+    for pair, ids, types in zip(pairs, encoded.ids, encoded.types, strict=True):
+        expected = tokenizer(*pair, truncation=True, max_length=32)
+        assert (ids.tolist(), types.tolist()) == (expected["input_ids"], expected["token_type_ids"])
+    inputs, targets = encoded.batch(np.array([1, 0]), pad_id=0)
+    assert inputs["token_type_ids"].shape == inputs["input_ids"].shape == (2, 32)
+    assert targets.tolist() == pytest.approx([0.0, 3.8])
+    assert targets.dtype == torch.float32
+
+
+def test_the_first_token_of_a_word_has_its_class(teacher: Teacher) -> None:
+    words = ["Unbelievably", "good", "\x07", "tokenization"]
+    encoded = Encoded.of(Kind.WORDS, Split([words], [[1, 0, 2, 1]]), teacher.path, seq_len=32)
+    tokens = AutoTokenizer.from_pretrained(teacher.path).convert_ids_to_tokens(encoded.ids[0])
+    taught = [(token, int(target)) for token, target in zip(tokens, encoded.targets[0], strict=True) if target >= 0]
+    assert taught == [("un", 1), ("good", 0), ("token", 1)]
+    inputs, targets = encoded.batch(np.array([0]), pad_id=0)
+    assert targets.shape == inputs["input_ids"].shape
+    assert (targets[inputs["attention_mask"] == 0] == IGNORED).all()
+
+
+def test_answers_are_taught_in_the_window_that_has_them(teacher: Teacher) -> None:
+    context = "word " * 60 + "Ada Lovelace wrote it. " + "word " * 60
+    start = context.index("Ada")
+    split = Split([("Who wrote it?", context)], [Answers(("Ada Lovelace",), start)])
+    encoded = Encoded.of(Kind.SPANS, split, teacher.path, seq_len=48)
+    tokenizer = AutoTokenizer.from_pretrained(teacher.path)
+    found = []
+    for ids, (first, last) in zip(encoded.ids, encoded.targets, strict=True):
+        if last:
+            found.append(tokenizer.decode(ids[first : last + 1]))
+        else:
+            assert first == 0
+    assert 1 <= len(found) < len(encoded.ids)
+    assert set(found) == {"ada lovelace"}
+
+
+def test_losses_by_hand() -> None:
+    class Output:
+        logits = torch.tensor([[[2.0, 0.0], [0.0, 0.0]]])
+        start_logits = torch.tensor([[0.0, 0.0]])
+        end_logits = torch.tensor([[0.0, math.log(3)]])
+
+    words = loss_of(Kind.WORDS, Output, torch.tensor([[IGNORED, 1]]))
+    assert float(words) == pytest.approx(math.log(2))
+    # Start: 1 of 2; end: 3 of 4.
+    spans = loss_of(Kind.SPANS, Output, torch.tensor([[0, 1]]))
+    assert float(spans) == pytest.approx((math.log(2) + math.log(4 / 3)) / 2)
+    Output.logits = torch.tensor([[3.0], [1.0]])
+    assert float(loss_of(Kind.SCORE, Output, torch.tensor([1.0, 1.0]))) == pytest.approx(2.0)
+    Output.logits = torch.tensor([[0.0, math.log(3)]])
+    assert float(loss_of(Kind.CLASSES, Output, torch.tensor([1]))) == pytest.approx(math.log(4 / 3))
+
+
+def rows(kind: Kind, count: int, seed: int) -> Split:
+    """Rows that a small model can learn by heart: what is said is the colours, the numbers, how often, or where."""
+    rng = np.random.default_rng(seed)
+    texts: list[Any] = []
+    labels: list[Any] = []
+    for _ in range(count):
+        words = rng.choice(WORDS, 6).tolist()
+        if kind is Kind.WORDS:
+            texts.append(words)
+            labels.append([1 if word in WORDS[:3] else 2 if word in WORDS[3:6] else 0 for word in words])
+        elif kind is Kind.SCORE:
+            texts.append(("how many colours", " ".join(words)))
+            labels.append(float(sum(word in WORDS[:3] for word in words)))
+        else:
+            words = ["the"] * 6
+            words[rng.integers(6)] = "seven"
+            texts.append(("which number", " ".join(words)))
+            labels.append(Answers(("seven",), " ".join(words).index("seven")))
+    return Split(texts, labels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "metric", "least"),
+    [
+        (Kind.WORDS, ["O", "COLOUR", "NUMBER"], "entity_f1", 0.9),
+        (Kind.SCORE, ["score"], "pearson_spearman", 0.8),
+        (Kind.SPANS, [], "answer_f1", 0.9),
+    ],
+)
+def test_each_kind_is_learnt(
+    kind: Kind, labels: list[str], metric: str, least: float, tiny_teacher: Teacher, tmp_path: Path
+) -> None:
+    splits = [rows(kind, count, seed) for seed, count in enumerate((400, 40, 60))]
+    task = Task(f"toy/{kind}", labels, *splits, kind=kind, metric=metric)
+    recipe = Recipe([2e-3], seed=0, seq_len=32, batch_tokens=256)
+    with stage("test", 1) as progress:
+        model, record = finetune(tiny_teacher.path, task, Plan(400, 5, 1, 40), recipe, progress)
+    assert record[metric] > least
+    untrained = as_run(load_head(tiny_teacher.path, kind, labels, seed=1), kind, tiny_teacher.path, 32)
+    assert scores_of(task, task.test, predict(kind, untrained, task.test.texts))[metric] < least - 0.2
+    model.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((tiny_teacher.path / name).read_bytes())
+    loaded = as_run(type(model).from_pretrained(tmp_path), kind, tmp_path, 32)
+    assert scores_of(task, task.test, predict(kind, loaded, task.test.texts))[metric] == pytest.approx(record[metric])
