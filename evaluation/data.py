@@ -68,7 +68,7 @@ class _Reading:
 
     def _all(self, source: Source, split: str, codes: Mapping[str, str]) -> tuple[Split, list[str]]:
         """Rows in these languages, and the languages that there are none in."""
-        found, absent = Split([], [], []), []
+        found, absent = Split([], [], [], []), []
         for code, language in codes.items():
             rows = self._rows(source, split, code, language)
             if rows is None:
@@ -105,6 +105,8 @@ class _Reading:
             into.texts.append(_input(self.spec, row, where))
             into.labels.append(label)
             into.languages.append(language)
+            if self.spec.group:
+                into.groups.append(str(row.get(self.spec.group, "")))
         what = f" in {language}" if language else ""
         if hidden:
             self.notes.append(f"{hidden} rows{what} whose labels are hidden (-1) are left out")
@@ -148,19 +150,16 @@ def _key(text: Any) -> str:
 
 def _cut(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     """The rows that stay, and a share of them by the hash of their text."""
-    parts: tuple[Split, Split] = (Split([], [], []), Split([], [], []))
-    for text, label, language in zip(split.texts, split.labels, split.languages, strict=True):
-        part = parts[place_of(_key(text), seed) < share]
-        part.texts.append(text)
-        part.labels.append(label)
-        part.languages.append(language)
-    return parts
+    places: tuple[list[int], list[int]] = ([], [])
+    for place, text in enumerate(split.texts):
+        places[place_of(_key(text), seed) < share].append(place)
+    return split.rows(places[0]), split.rows(places[1])
 
 
 def _shuffled(split: Split, seed: int) -> Split:
     """Rows in the order of their hash, so that any prefix is a random sample."""
-    order = sorted(range(len(split)), key=lambda row: (place_of(str(split.texts[row]), seed), str(split.texts[row])))
-    return Split(*([column[row] for row in order] for column in (split.texts, split.labels, split.languages)))
+    keys = [str(text) for text in split.texts]
+    return split.rows(sorted(range(len(split)), key=lambda row: (place_of(keys[row], seed), keys[row])))
 
 
 def _absent_classes(spec: Spec, splits: Mapping[str, Split]) -> list[str]:

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evaluation.data import Loaded, NoDataError, load_task
 from evaluation.suites import Spec, chosen_specs
-from evaluation.tasks import Kind, Split, Task
+from evaluation.tasks import Kind, Task
 from kdnas.artifact import Artifact, build, write_json
 from kdnas.environment import host_line
 from kdnas.errors import UsageError
@@ -36,6 +38,7 @@ class SuiteOptions:
         batch_size: train rows a batch holds about, of the mean length.
         max_examples: train rows at most; null takes all.
         max_test: rows that are scored of each language, at most; null takes all.
+        precision: of binary tasks a threshold is given that meets it on dev.
         max_minutes: of training for each task and seed; epochs, then rows, are cut to fit by measured throughput.
     """
 
@@ -47,6 +50,7 @@ class SuiteOptions:
     batch_size: int = 32
     max_examples: int | None = None
     max_test: int | None = None
+    precision: float = 0.9
     max_minutes: float | None = None
 
     def __post_init__(self) -> None:
@@ -60,6 +64,8 @@ class SuiteOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}; at least {least} is needed")
+        if not 0 < self.precision <= 1:
+            raise UsageError(f"precision is {self.precision}; allowed is above 0 and up to 1")
         if self.max_minutes is not None and not self.max_minutes > 0:
             raise UsageError(f"max_minutes is {self.max_minutes}; more than 0 is needed")
         if self.data_root is not None and not self.data_root.is_dir():
@@ -127,7 +133,7 @@ def _cut_test(loaded: Loaded, options: SuiteOptions) -> Loaded:
         seen[language] = seen.get(language, 0) + 1
         if seen[language] <= most:
             kept.append(place)
-    cut = Split(*([column[place] for place in kept] for column in (test.texts, test.labels, test.languages)))
+    cut = test.rows(kept)
     notes = [*loaded.notes, f"scored {len(cut)} of {len(test)} test rows"] if len(cut) < len(test) else loaded.notes
     return replace(loaded, task=replace(loaded.task, test=cut), notes=notes)
 
@@ -173,7 +179,7 @@ class _Runs:
         for engine in self.options.engines:
             part = folder / f"{engine}.json"
             if not part.is_file():
-                write_json(part, score(folder / MODEL, engine, self.loaded.task, self.home))
+                write_json(part, score(folder / MODEL, engine, self.loaded.task, self.home, self.options.precision))
             scored[engine] = json.loads(part.read_text())
         task, first = self.loaded.task, scored[self.options.engines[0]]["scores"]
         (folder / MODEL / "README.md").write_text(card(task, first | record, self.model), encoding="utf-8")
@@ -241,14 +247,15 @@ class _Runs:
         return replace(fits, epochs=min(fits.epochs, epochs))
 
 
-def score(folder: Path, engine: str, task: Task, home: Path) -> dict[str, Any]:
-    """Scores of a fine-tuned model on the test of its task, in all and by language, and how fast it was.
+def score(folder: Path, engine: str, task: Task, home: Path, precision: float) -> dict[str, Any]:
+    """Scores of a fine-tuned model on the test of its task, in all, by language and by group, and how fast it was.
 
     Args:
         folder: Hugging Face folder with the head.
         engine: one of `ENGINES`.
-        task: its test rows.
+        task: its test rows, and for a binary task the dev rows that choose the threshold.
         home: root of artifacts, for the export.
+        precision: that the threshold is to meet.
     """
     from evaluation.kinds import predict
     from evaluation.metrics import scores_of
@@ -257,17 +264,41 @@ def score(folder: Path, engine: str, task: Task, home: Path) -> dict[str, Any]:
     start = time.monotonic()
     predicted = predict(task.kind, runs, task.test.texts)
     seconds = time.monotonic() - start
-    by_language = {}
-    for language in sorted(set(task.test.languages) - {""}):
-        rows = [place for place, other in enumerate(task.test.languages) if other == language]
-        part = Split([task.test.texts[place] for place in rows], [task.test.labels[place] for place in rows])
-        by_language[language] = scores_of(task, part, _rows_of(predicted, rows))[task.metric]
-    return {
+    parts = {}
+    for name, values in (("by_language", task.test.languages), ("by_group", task.test.groups)):
+        parts[name] = {
+            value: scores_of(task, task.test.rows(rows), _rows_of(predicted, rows))[task.metric]
+            for value in sorted(set(values) - {""})
+            if (rows := [place for place, other in enumerate(values) if other == value])
+        }
+    result = {
         "scores": scores_of(task, task.test, predicted),
-        "by_language": by_language,
+        **parts,
         "test_examples": len(task.test),
         "examples_per_second": round(len(task.test) / seconds, 1),
     }
+    if task.kind is Kind.CLASSES and task.positive is not None:
+        dev = predict(task.kind, runs, task.dev.texts)
+        result["threshold"] = threshold_of(task, dev, predicted, precision)
+    return result
+
+
+def threshold_of(task: Task, dev: np.ndarray, test: np.ndarray, wanted: float) -> dict[str, Any]:
+    """The threshold that meets the wanted precision on dev, and what it gives on test; none where no threshold does.
+
+    Args:
+        task: binary.
+        dev: probabilities (N, C) of the dev rows.
+        test: of the test rows.
+        wanted: precision.
+    """
+    from evaluation.metrics import at_threshold, threshold_for_precision
+
+    threshold = threshold_for_precision(np.asarray(task.dev.labels) == task.positive, dev[:, task.positive], wanted)
+    found = {"wanted_precision": wanted, "threshold": threshold}
+    if threshold is None:
+        return found
+    return found | at_threshold(np.asarray(task.test.labels) == task.positive, test[:, task.positive], threshold)
 
 
 def _rows_of(predicted: Any, rows: Sequence[int]) -> Any:

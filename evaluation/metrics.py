@@ -4,7 +4,15 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, matthews_corrcoef
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    matthews_corrcoef,
+    precision_recall_curve,
+    precision_score,
+    recall_score,
+)
 
 from evaluation.tasks import Kind, Split, Task
 from export.scores import answer_scores, entity_scores
@@ -48,14 +56,15 @@ def classification_scores(truth: np.ndarray, probabilities: np.ndarray, positive
         positive: the class that binary metrics are about; None leaves them out.
 
     Returns:
-        accuracy, macro_f1 (over the classes that occur in truth or prediction) and Matthews' correlation, and for a binary
-        task binary_f1, average_precision and false_positive_rate of the positive class.
+        accuracy, macro_f1 (over the classes that occur in truth or prediction), Matthews' correlation and calibration_error,
+        and for a binary task binary_f1, average_precision and false_positive_rate of the positive class.
     """
     predicted = probabilities.argmax(1)
     scores = {
         "accuracy": float(accuracy_score(truth, predicted)),
         "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0)),
         "matthews": float(matthews_corrcoef(truth, predicted)),
+        "calibration_error": calibration_error(truth, probabilities),
     }
     if positive is not None:
         is_positive, says_positive = truth == positive, predicted == positive
@@ -63,6 +72,46 @@ def classification_scores(truth: np.ndarray, probabilities: np.ndarray, positive
         scores["average_precision"] = float(average_precision_score(is_positive, probabilities[:, positive]))
         scores["false_positive_rate"] = false_positive_rate(is_positive, says_positive)
     return scores
+
+
+def calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017, Eq. 3): how far the probability of an answer is from how often it is right.
+
+    Args:
+        truth: (N,) class numbers.
+        probabilities: (N, C).
+        bins: of equal width over the probability of the answer.
+    """
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    counts = np.bincount(places, minlength=bins)
+    gaps = np.abs(np.bincount(places, right, bins) - np.bincount(places, confidence, bins))
+    return float(gaps.sum() / counts.sum())
+
+
+def threshold_for_precision(truth: np.ndarray, scores: np.ndarray, wanted: float) -> float | None:
+    """The lowest score from which on at least the wanted share of what is called positive is; None where there is none.
+
+    Args:
+        truth: (N,) bool, the positives.
+        scores: (N,) probability of the positive class.
+        wanted: precision, from 0 to 1.
+    """
+    if not truth.any():
+        return None
+    precision, _, thresholds = precision_recall_curve(truth, scores)
+    met = np.flatnonzero(precision[:-1] >= wanted)
+    return float(thresholds[met[0]]) if len(met) else None
+
+
+def at_threshold(truth: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
+    """precision, recall and false_positive_rate of calling positive what scores at least the threshold. Both (N,)."""
+    said = scores >= threshold
+    return {
+        "precision": float(precision_score(truth, said, zero_division=0)),
+        "recall": float(recall_score(truth, said, zero_division=0)),
+        "false_positive_rate": false_positive_rate(truth, said),
+    }
 
 
 def false_positive_rate(truth: np.ndarray, predicted: np.ndarray) -> float:

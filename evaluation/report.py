@@ -9,8 +9,8 @@ from kdnas.card import LONGEST, demoted, inherited, read_card, with_metadata
 METADATA = {"library_name": "transformers", "tags": ["kdnas"]}
 # Figures of a record that are scores, whatever the kind of the task.
 SCORES = (
-    "macro_f1", "accuracy", "matthews", "binary_f1", "average_precision", "false_positive_rate", "pearson", "spearman",
-    "entity_f1", "entity_precision", "entity_recall", "exact_match", "answer_f1",
+    "macro_f1", "accuracy", "matthews", "binary_f1", "average_precision", "false_positive_rate", "calibration_error",
+    "pearson", "spearman", "entity_f1", "entity_precision", "entity_recall", "exact_match", "answer_f1",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -44,18 +45,25 @@ class Split:
         texts: texts; pairs of texts; lists of words; or pairs of a question and its context.
         labels: class numbers; numbers; lists of class numbers; or `Answers`.
         languages: one for each; none where all are of one.
+        groups: one for each, as the topic of an insult; none where the set has none.
     """
 
     texts: list[Any]
     labels: list[Any]
     languages: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def first(self, count: int) -> "Split":
         """The first `count` rows."""
-        return Split(self.texts[:count], self.labels[:count], self.languages[:count])
+        return self.rows(range(min(count, len(self))))
+
+    def rows(self, places: Sequence[int]) -> "Split":
+        """The rows at these places, in this order."""
+        columns = (self.texts, self.labels, self.languages, self.groups)
+        return Split(*([column[place] for place in places] if column else [] for column in columns))
 
 
 @dataclass(frozen=True)

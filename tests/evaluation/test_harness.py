@@ -76,6 +76,23 @@ def test_the_first_seed_chooses_the_rate_for_all(found: list[Artifact]) -> None:
     assert tried == [2, 1, 2, 1]
 
 
+def test_hap_has_groups_and_a_threshold(tmp_path: Path, tiny_teacher: Teacher) -> None:
+    for seed, (split, count) in enumerate({"train": 400, "dev": 60, "test": 60}.items()):
+        made = [
+            {"TEXT": " ".join(row["words"]), "label": row["label"], "topic": ("race", "region")[place % 3 == 0]}
+            for place, row in enumerate(rows(count, seed))
+        ]
+        (tmp_path / "hap/cold").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"hap/cold/{split}.jsonl").write_text("\n".join(map(json.dumps, made)))
+    options = SuiteOptions(tmp_path, seeds=(0,), learning_rates=(2e-3,), epochs=3, precision=0.8)
+    (artifact,) = run_suites(tmp_path, tiny_teacher.path, ("hap/cold",), options)
+    found = json.loads((artifact.path / "pytorch.json").read_text())
+    assert set(found["by_group"]) == {"race", "region"}
+    assert found["threshold"]["wanted_precision"] == 0.8
+    assert found["threshold"]["precision"] > 0.7
+    assert {"average_precision", "false_positive_rate", "calibration_error"} <= set(found["scores"])
+
+
 def test_an_export_scores_as_pytorch_does(found: list[Artifact]) -> None:
     for artifact in found:
         engines = json.loads((artifact.path / RESULT).read_text())["engines"]

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.metrics import (
+    at_threshold,
+    calibration_error,
     classification_scores,
     correlations,
     false_positive_rate,
@@ -13,6 +15,7 @@ from evaluation.metrics import (
     neighbours,
     recall_at_k,
     retention,
+    threshold_for_precision,
 )
 
 
@@ -42,7 +45,42 @@ def test_macro_f1_of_three_classes_weighs_them_alike() -> None:
     truth = np.array([0, 0, 0, 0, 1, 2])
     scores = classification_scores(truth, one_hot([0, 0, 0, 0, 1, 1], 3), positive=None)
     assert scores["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
-    assert set(scores) == {"accuracy", "macro_f1", "matthews"}
+    assert set(scores) == {"accuracy", "macro_f1", "matthews", "calibration_error"}
+
+
+def test_calibration_error_by_hand() -> None:
+    # Bins of a half: two answers at 0.9, one of them right; two at 0.6, both right, all in the upper half.
+    probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.4, 0.6]])
+    truth = np.array([0, 0, 0, 1])
+    assert calibration_error(truth, probabilities, bins=2) == pytest.approx(abs(3 / 4 - 3 / 4))
+    # Bins of a tenth tell them apart: |1/2 - 0.9| and |1 - 0.6|, half of the rows each.
+    assert calibration_error(truth, probabilities, bins=10) == pytest.approx(0.4)
+
+
+def test_the_threshold_that_meets_a_precision() -> None:
+    truth = np.array([True, False, True, True, False])
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.1])
+    assert threshold_for_precision(truth, scores, 0.75) == pytest.approx(0.6)
+    assert threshold_for_precision(truth, scores, 1.0) == pytest.approx(0.9)
+    assert threshold_for_precision(np.array([False, True]), np.array([0.9, 0.1]), 0.9) is None
+    assert at_threshold(truth, scores, 0.6) == pytest.approx(
+        {"precision": 0.75, "recall": 1.0, "false_positive_rate": 0.5}
+    )
+    assert at_threshold(truth, scores, 2.0) == {"precision": 0, "recall": 0, "false_positive_rate": 0}
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=30), st.floats(0.01, 1))
+def test_a_threshold_meets_what_was_wanted_and_a_lower_one_of_the_scores_does_not(
+    rows: list[tuple[bool, float]], wanted: float
+) -> None:
+    truth, scores = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    threshold = threshold_for_precision(truth, scores, wanted)
+    precisions = {score: at_threshold(truth, scores, score)["precision"] for score in scores.tolist()}
+    if threshold is None:
+        assert not truth.any() or max(precisions.values()) < wanted
+    else:
+        assert precisions[threshold] >= wanted
+        assert all(precisions[score] < wanted for score in precisions if score < threshold)
 
 
 def test_correlations_by_hand() -> None:
