@@ -8,7 +8,7 @@ from statistics import mean
 
 from evaluation.compare_page import write_suites_page
 from evaluation.compare_tables import Cell, Model, markdown, tables_of
-from evaluation.harness import RESULT
+from evaluation.harness import RESULT, resolve_model
 from kdnas.artifact import MANIFEST, Artifact, disk_errors
 from kdnas.errors import UsageError
 from kdnas.progress import say
@@ -17,7 +17,7 @@ PAPER = Path(__file__).with_name("paper.json")
 
 
 def compare_suites(
-    models: tuple[Path, ...],
+    models: tuple[str, ...],
     latency_table: Path | None = None,
     output: Path | None = None,
     page: Path | None = None,
@@ -26,7 +26,7 @@ def compare_suites(
     """Print models side by side on the tasks that `kdnas suites` scored, the first one the reference of retention.
 
     Args:
-        models: folders as they were given to `kdnas suites`, the teacher first.
+        models: as they were given to `kdnas suites`, the teacher first.
         latency_table: folder of a finished latency table, for the speed-ups of those of its 2400 architectures.
         output: Markdown file; by default `suites.md` below `home`.
         page: HTML file of the same, with a plot; by default `suites.html` below `home`.
@@ -37,7 +37,7 @@ def compare_suites(
     """
     if len(models) < 2:
         raise UsageError(f"models: {len(models)} given; at least two are needed, the teacher first")
-    found = [read_model(home, path) for path in models]
+    found = [read_model(home, model) for model in models]
     check_same_data(found)
     if latency_table is not None:
         found = with_speed_ups(found, models, latency_table)
@@ -53,15 +53,13 @@ def compare_suites(
     print(file)
 
 
-def read_model(home: Path, path: Path) -> Model:
+def read_model(home: Path, model: str) -> Model:
     """All results of a model below `home`; of several runs of one task and seed the newest.
 
     Raises:
         UsageError: there is none.
     """
-    from evaluation.run import resolve_student
-
-    folder, digest = resolve_student(path)
+    folder, digest = resolve_model(model)
     runs: dict[tuple[str, int], Artifact] = {}
     for manifest in sorted((home / "suite").glob(f"*/{MANIFEST}")):
         artifact = Artifact.load(manifest.parent, "suite")
@@ -71,11 +69,12 @@ def read_model(home: Path, path: Path) -> Model:
                 runs[key] = artifact
     if not runs:
         raise UsageError(
-            f"{path}: no results below {home / 'suite'}; run `kdnas suites --model {path} --tasks glue,...`"
+            f"{model}: no results below {home / 'suite'}; run `kdnas suites --model {model} --tasks glue,...`"
         )
     tasks = dict.fromkeys(task for task, _ in runs)
     cells = {task: _cell([artifact for (name, _), artifact in runs.items() if name == task]) for task in tasks}
-    return Model(folder.parent.name if folder.name == "student" else folder.name, cells)
+    name = folder.parent.name if folder.name == "student" else folder.name if Path(model).exists() else model
+    return Model(name, cells)
 
 
 def _cell(artifacts: Sequence[Artifact]) -> Cell:
@@ -108,17 +107,15 @@ def check_same_data(models: Sequence[Model]) -> None:
                 )
 
 
-def with_speed_ups(models: Sequence[Model], paths: Sequence[Path], table: Path) -> list[Model]:
+def with_speed_ups(models: Sequence[Model], given: Sequence[str], table: Path) -> list[Model]:
     """The models with their speed-up over the teacher of a latency table, where the table has their architecture."""
-    from evaluation.run import resolve_student
-
     artifact = Artifact.load(table, "latency-table")
     with (artifact.path / "table.csv").open(newline="") as lines:
         columns = ("layers", "heads", "hidden", "ffn", "activation")
         ratios = {tuple(row[name] for name in columns): float(row["teacher_ratio"]) for row in csv.DictReader(lines)}
     result = []
-    for model, path in zip(models, paths, strict=True):
-        config = json.loads((resolve_student(path)[0] / "config.json").read_text())
+    for model, spec in zip(models, given, strict=True):
+        config = json.loads((resolve_model(spec)[0] / "config.json").read_text())
         names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size", "hidden_act")
         ratio = ratios.get(tuple(str(config[name]) for name in names))
         speed_up = 1.0 if model is models[0] else None if ratio is None else 1 / ratio

@@ -73,7 +73,7 @@ class SuiteOptions:
 
 
 def suites(
-    model: Path,
+    model: str,
     tasks: tuple[str, ...],
     options: SuiteOptions = SuiteOptions(),
     home: Path = Path("artifacts"),
@@ -81,7 +81,7 @@ def suites(
     """Fine-tune a model on tasks of the downstream suites, score it, and print where the results are.
 
     Args:
-        model: Hugging Face folder of an encoder, or a finished distill or refine artifact.
+        model: Hugging Face folder of an encoder, a finished distill or refine artifact, a hub id, or `builtin:minilm-l6`.
         tasks: suites (`glue`, `squad`, `conll`, `xnli`, `tydiqa`, `ner`, `hap`, `sentiment`) or single tasks (`glue/sst2`).
         options: how.
         home: root of artifacts.
@@ -96,16 +96,14 @@ def suites(
     print(json.dumps([str(artifact.path) for artifact in found]))
 
 
-def run_suites(home: Path, model: Path, tasks: Sequence[str], options: SuiteOptions) -> list[Artifact]:
+def run_suites(home: Path, model: str, tasks: Sequence[str], options: SuiteOptions) -> list[Artifact]:
     """One finished artifact for each task and seed; what is there already is not done again.
 
     Raises:
         UsageError: as `suites`.
     """
-    from evaluation.run import resolve_student
-
     specs = chosen_specs(tuple(tasks))
-    folder, digest = resolve_student(model)
+    folder, digest = resolve_model(model)
     artifacts, missing = [], []
     for spec in specs:
         try:
@@ -120,6 +118,18 @@ def run_suites(home: Path, model: Path, tasks: Sequence[str], options: SuiteOpti
     if missing:
         say(f"suites: {len(missing)} of {len(specs)} tasks left out, their data cannot be had: {', '.join(missing)}")
     return artifacts
+
+
+def resolve_model(model: str) -> tuple[Path, str]:
+    """Folder and digest of an encoder that is given by its folder, as an artifact, by a hub id or as a packaged one.
+
+    Raises:
+        UsageError: nothing that can be loaded is there.
+    """
+    from evaluation.run import resolve_student
+    from kdnas.teacher import resolve_teacher
+
+    return resolve_student(Path(model) if Path(model).exists() else resolve_teacher(model).path)
 
 
 def _cut_test(loaded: Loaded, options: SuiteOptions) -> Loaded:

@@ -84,10 +84,10 @@ def test_the_command_reads_results_and_writes_markdown(
     (other / "config.json").write_text(json.dumps(config | {"note": "another"}))
     home = tmp_path / "home"
     with pytest.raises(UsageError, match=r"no results below .*run `kdnas suites --model"):
-        compare_suites((tiny_teacher.path, other), home=home)
+        compare_suites((str(tiny_teacher.path), str(other)), home=home)
     results(home, resolve_student(tiny_teacher.path)[1], {("glue/sst2", 0): 0.9, ("glue/sst2", 1): 0.8})
     results(home, resolve_student(other)[1], {("glue/sst2", 0): 0.68})
-    compare_suites((tiny_teacher.path, other), home=home)
+    compare_suites((str(tiny_teacher.path), str(other)), home=home)
     printed = capsys.readouterr().out.strip()
     text = Path(printed).read_text()
     assert "85.0 ± 7.1 | 68.0 (80.0 %)" in text
@@ -96,4 +96,4 @@ def test_the_command_reads_results_and_writes_markdown(
     assert "85.0 ± 7.1" in page
     assert "http://" not in page.split("<body>")[1]
     with pytest.raises(UsageError, match="at least two are needed"):
-        compare_suites((other,), home=home)
+        compare_suites((str(other),), home=home)

@@ -50,7 +50,7 @@ def options(data_root: Path) -> SuiteOptions:
 
 @pytest.fixture(scope="module")
 def found(home: Path, tiny_teacher: Teacher, options: SuiteOptions) -> list[Artifact]:
-    return run_suites(home, tiny_teacher.path, ("glue/sst2", "glue/rte", "conll"), options)
+    return run_suites(home, str(tiny_teacher.path), ("glue/sst2", "glue/rte", "conll"), options)
 
 
 def test_each_task_and_seed_is_a_result(found: list[Artifact]) -> None:
@@ -85,7 +85,7 @@ def test_hap_has_groups_and_a_threshold(tmp_path: Path, tiny_teacher: Teacher) -
         (tmp_path / "hap/cold").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"hap/cold/{split}.jsonl").write_text("\n".join(map(json.dumps, made)))
     options = SuiteOptions(tmp_path, seeds=(0,), learning_rates=(2e-3,), epochs=3, precision=0.8)
-    (artifact,) = run_suites(tmp_path, tiny_teacher.path, ("hap/cold",), options)
+    (artifact,) = run_suites(tmp_path, str(tiny_teacher.path), ("hap/cold",), options)
     found = json.loads((artifact.path / "pytorch.json").read_text())
     assert set(found["by_group"]) == {"race", "region"}
     assert found["threshold"]["wanted_precision"] == 0.8
@@ -106,7 +106,7 @@ def test_what_is_finished_is_not_done_again(
     found: list[Artifact], home: Path, tiny_teacher: Teacher, options: SuiteOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("evaluation.finetune.tune", None)
-    again = run_suites(home, tiny_teacher.path, ("glue/sst2", "conll"), options)
+    again = run_suites(home, str(tiny_teacher.path), ("glue/sst2", "conll"), options)
     assert [one.path for one in again] == [one.path for one in found]
 
 
@@ -117,9 +117,9 @@ def test_a_killed_run_keeps_its_training(
     with monkeypatch.context() as broken:
         broken.setattr("evaluation.harness.score", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            run_suites(tmp_path, tiny_teacher.path, ("glue/sst2",), options)
+            run_suites(tmp_path, str(tiny_teacher.path), ("glue/sst2",), options)
     monkeypatch.setattr("evaluation.finetune.tune", None)
-    (artifact,) = run_suites(tmp_path, tiny_teacher.path, ("glue/sst2",), options)
+    (artifact,) = run_suites(tmp_path, str(tiny_teacher.path), ("glue/sst2",), options)
     assert artifact.results["score"] > 0.4
 
 
@@ -127,7 +127,7 @@ def test_minutes_and_caps_are_kept_and_said(tmp_path: Path, tiny_teacher: Teache
     options = SuiteOptions(
         data_root, seeds=(3,), learning_rates=(2e-3,), epochs=50, max_examples=200, max_test=20, max_minutes=0.05
     )
-    (artifact,) = run_suites(tmp_path, tiny_teacher.path, ("glue/sst2",), options)
+    (artifact,) = run_suites(tmp_path, str(tiny_teacher.path), ("glue/sst2",), options)
     result = json.loads((artifact.path / RESULT).read_text())
     assert result["plan"]["epochs"] < 50
     assert result["train_examples"] <= 200
@@ -138,13 +138,13 @@ def test_minutes_and_caps_are_kept_and_said(tmp_path: Path, tiny_teacher: Teache
 def test_says_what_was_left_out(
     home: Path, tiny_teacher: Teacher, options: SuiteOptions, capsys: pytest.CaptureFixture[str], found: list[Artifact]
 ) -> None:
-    suites(tiny_teacher.path, ("glue/sst2", "glue/rte"), options, home)
+    suites(str(tiny_teacher.path), ("glue/sst2", "glue/rte"), options, home)
     printed = capsys.readouterr()
     assert json.loads(printed.out) == [str(one.path) for one in found[:2]]
     assert "1 of 2 tasks left out, their data cannot be had: glue/rte" in printed.err
     assert "glue/sst2" in printed.err
     with pytest.raises(UsageError, match="no data for any of glue/rte"):
-        run_suites(home, tiny_teacher.path, ("glue/rte",), options)
+        run_suites(home, str(tiny_teacher.path), ("glue/rte",), options)
 
 
 @pytest.mark.parametrize(
