@@ -6,12 +6,13 @@ from typing import Literal
 
 import numpy as np
 
+from export.session import LENGTH_STEPS
 from kdnas.arch import Arch, SearchSpace
 from kdnas.environment import default_threads, physical_cores
 from kdnas.errors import UsageError
 
 SENTENCES = 10_000
-STRATA = 7
+STRATA, MOST_CUTS = 7, 20
 # Calls of a model that do not count after another one ran. With OpenVINO int8 the first call of a small student takes 2.5 times
 # as long, the second 1.6, the fifth 1.1 (results/latency/README.md): one such call was far too few.
 WARM_CALLS = 8
@@ -131,16 +132,36 @@ def sample_lengths(lengths: np.ndarray, seed: int, sentences: int) -> np.ndarray
     return np.sort(rng.choice(np.asarray(lengths), sentences, replace=len(lengths) < sentences))
 
 
-def stratify(sample: np.ndarray, strata: int = STRATA) -> Lengths:
+def length_step(engine: str) -> int:
+    """Sessions of this engine pad sentences to multiples of this, and so are they timed."""
+    return LENGTH_STEPS.get(engine.partition("-")[0], 1)
+
+
+def padded(sample: np.ndarray, step: int) -> np.ndarray:
+    """Lengths (N,) as they are run: the next multiples of `step`."""
+    return -(-np.asarray(sample) // step) * step
+
+
+def stratify(sample: np.ndarray, strata: int = STRATA, step: int = 1) -> Lengths:
     """Cut sampled lengths (N,) into equally probable strata, each represented by its rounded mean length.
 
     Rounding and equal representatives do no harm: the weights come from interpolating each sentence, hence
     weights @ strata is the exact mean length, whatever the strata (unless all lengths are equal, where it is too).
+
+    Args:
+        sample: lengths as they are run.
+        strata: how many.
+        step: means are rounded to multiples of it; padded lengths are few and uneven, so more strata are cut until their
+            means are `strata` different lengths.
     """
     ordered = np.sort(np.asarray(sample))
-    parts = np.array_split(ordered, min(strata, len(ordered)))
-    places = np.unique([max(1, round(float(part.mean()))) for part in parts]).astype(np.int64)
     values, counts = np.unique(ordered, return_counts=True)
+    wanted = min(strata, len(values))
+    for count in range(min(strata, len(ordered)), MOST_CUTS * strata):
+        parts = np.array_split(ordered, count)
+        places = np.unique([max(1, round(float(part.mean()) / step)) * step for part in parts]).astype(np.int64)
+        if step == 1 or len(places) >= wanted:
+            break
     return Lengths(values, counts, places, interpolation(values, places))
 
 

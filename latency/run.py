@@ -19,7 +19,18 @@ from latency.engines import ENGINES, require_engine
 from latency.measure import measure, worker_setup
 from latency.paper import measure_all, table2_archs, table2_ratios
 from latency.predictor import fit_predictor
-from latency.protocol import RUNS, SENTENCES, WARM_CALLS, LatencyOptions, Lengths, design, sample_lengths, stratify
+from latency.protocol import (
+    RUNS,
+    SENTENCES,
+    WARM_CALLS,
+    LatencyOptions,
+    Lengths,
+    design,
+    length_step,
+    padded,
+    sample_lengths,
+    stratify,
+)
 from latency.quiet import check_host, describe
 from latency.report import report_of
 from latency.roofline import Peaks, peaks_of
@@ -85,6 +96,7 @@ def build_table(home: Path, teacher: Teacher, corpus: Corpus, options: LatencyOp
     config = {
         "columns": COLUMNS,
         "warm_calls": WARM_CALLS,
+        "length_step": length_step(options.engine),
         "options": replace(options, threads=options.resolved_threads),
         # Figures of different hosts or versions never mix, nor does one go on where another stopped.
         "host": {key: record[key] for key in ("cpu", "physical_cores", "flags")} | _gpu(options.engine),
@@ -105,13 +117,14 @@ def _gpu(engine: str) -> dict[str, Any]:
 
 def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions) -> dict[str, Any]:
     started = time.monotonic()
-    sample = sample_lengths(corpus.train.lengths, options.seed, options.sentences)
-    strata = stratify(sample)
+    unpadded, step = sample_lengths(corpus.train.lengths, options.seed, options.sentences), length_step(options.engine)
+    sample = padded(unpadded, step)
+    strata = stratify(sample, step=step)
     setup = worker_setup(path, teacher, strata, options)
     check = check_host(path / "check.jsonl", setup, strata)
     roofline = _roofline(path / "roofline.json", options)
     if options.protocol == "paper":
-        lengths = stratify(sample, len(sample))
+        lengths = stratify(sample, len(sample), step)
         measurements, spent = measure_all(path, setup, sample, lengths, options)
     else:
         lengths = strata
@@ -134,7 +147,8 @@ def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions)
         "protocol": options.protocol,
         "threads": options.resolved_threads,
         "sentences": options.sentences,
-        "mean_length": round(float(lengths.mean(lengths.strata)), 2),
+        "mean_length": round(float(unpadded.mean()), 2),
+        "length_step": step,
         "reference_level_ms": round(measurements.level_ms, 4),
         **teacher_results(measurements, lengths, teacher),
         "measured": len(measurements.archs),

@@ -15,7 +15,17 @@ from kdnas.errors import UsageError
 from kdnas.teacher import Teacher
 from latency.exhaustive import Passes, measure_passes, runs_of
 from latency.measure import worker_setup
-from latency.protocol import RUNS, SENTENCES, WARM_CALLS, LatencyOptions, held_out, sample_lengths, stratify
+from latency.protocol import (
+    RUNS,
+    SENTENCES,
+    WARM_CALLS,
+    LatencyOptions,
+    held_out,
+    length_step,
+    padded,
+    sample_lengths,
+    stratify,
+)
 from latency.table import KIND as TABLE
 from latency.table import LatencyTable
 
@@ -100,9 +110,10 @@ def _work(
     options: LatencyOptions,
     validation: ValidationOptions,
 ) -> dict[str, Any]:
-    everything = sample_lengths(corpus.train.lengths, options.seed, options.sentences)
+    step = length_step(options.engine)
+    everything = padded(sample_lengths(corpus.train.lengths, options.seed, options.sentences), step)
     lengths = evenly(everything, validation.sentences)
-    setup = worker_setup(folder, teacher, stratify(everything), options)
+    setup = worker_setup(folder, teacher, stratify(everything, step=step), options)
     names = [str(arch) for arch in held_out()]
     passes = Passes(names, lengths, validation.passes, validation.tolerance, options.seed)
     rows = measure_passes(folder / LOG, "latency-validation", setup, passes)

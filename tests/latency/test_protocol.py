@@ -17,6 +17,8 @@ from latency.protocol import (
     design,
     held_out,
     interpolation,
+    length_step,
+    padded,
     sample_lengths,
     stratify,
     weighted_quantile,
@@ -33,6 +35,19 @@ def test_strata_by_hand() -> None:
     assert float(lengths.mean(np.array([1.0, 2.0, 4.0]))) == pytest.approx(7 / 3)
     assert lengths.quantile(np.array([1.0, 2.0, 4.0]), 0.5) == 2.0
     assert lengths.quantile(np.array([1.0, 2.0, 4.0]), 0.9) == 4.0
+
+
+def test_padded_lengths_are_timed_where_sessions_run_them() -> None:
+    assert (length_step("openvino-int8"), length_step("onnxruntime-f32"), length_step("pytorch-f32")) == (8, 1, 1)
+    sample = padded(np.clip(np.random.default_rng(0).lognormal(3, 0.5, 10_000).astype(int), 4, 128), 8)
+    assert sample.min() == 8
+    lengths = stratify(sample, step=8)
+    assert len(lengths.strata) >= 7
+    assert not (lengths.strata % 8).any()
+    assert float(lengths.mean(lengths.strata)) == pytest.approx(sample.mean())
+    # A latency that rises by steps, as a padded one does, comes out exactly where it is linear in the padded length.
+    assert float(lengths.mean(0.3 + 0.01 * lengths.strata)) == pytest.approx(float((0.3 + 0.01 * sample).mean()))
+    assert stratify(padded(np.array([3, 5]), 8), step=8).strata.tolist() == [8]
 
 
 def test_interpolation_by_hand() -> None:
