@@ -193,6 +193,8 @@ class _Runs:
             scored[engine] = json.loads(part.read_text())
         task, first = self.loaded.task, scored[self.options.engines[0]]["scores"]
         (folder / MODEL / "README.md").write_text(card(task, first | record, self.model), encoding="utf-8")
+        taught, rows = record["train_examples"], record["train_rows"]
+        cut = [f"taught {taught} of {rows} rows"] if taught < rows else []
         result = {
             "schema": SCHEMA,
             "task": task.name,
@@ -202,7 +204,7 @@ class _Runs:
             "seed": seed,
             "model": {"folder": self.model.name, "digest": self.digest},
             "data": {"digest": self.loaded.digest, "hub": self.spec.source.hub, "revision": self.spec.source.revision},
-            "notes": self.loaded.notes,
+            "notes": [*self.loaded.notes, *cut],
             **record,
             "host": host_line(),
         }

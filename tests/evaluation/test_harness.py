@@ -133,6 +133,7 @@ def test_minutes_and_caps_are_kept_and_said(tmp_path: Path, tiny_teacher: Teache
     assert result["train_examples"] <= 200
     assert result["test_examples"] == 20
     assert "scored 20 of 60 test rows" in result["notes"]
+    assert any(note.startswith(f"taught {result['train_examples']} of 4") for note in result["notes"])
 
 
 def test_says_what_was_left_out(
