@@ -2,17 +2,14 @@
 
 import json
 import shutil
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from evaluation.data import Loaded, NoDataError, load_task
+from evaluation.suite_scores import ENGINES, score
 from evaluation.suites import Spec, chosen_specs
-from evaluation.tasks import Kind, Task
 from kdnas.artifact import Artifact, build, write_json
 from kdnas.environment import host_line
 from kdnas.errors import UsageError
@@ -21,7 +18,6 @@ from kdnas.progress import say, stage
 RESULT = "result.json"
 MODEL = "model"
 SCHEMA = 1
-ENGINES = ("pytorch", "onnxruntime-f32", "onnxruntime-int8", "openvino-f32", "openvino-bf16", "openvino-int8")
 LARGER = 5  # a student wants larger learning rates than the published model: the grid's second rate, times the first
 
 
@@ -257,96 +253,3 @@ class _Runs:
         if fits.epochs * fits.learning_rates * fits.train_examples >= epochs * rates * rows:
             return asked
         return replace(fits, epochs=min(fits.epochs, epochs))
-
-
-def score(folder: Path, engine: str, task: Task, home: Path, precision: float) -> dict[str, Any]:
-    """Scores of a fine-tuned model on the test of its task, in all, by language and by group, and how fast it was.
-
-    Args:
-        folder: Hugging Face folder with the head.
-        engine: one of `ENGINES`.
-        task: its test rows, and for a binary task the dev rows that choose the threshold.
-        home: root of artifacts, for the export.
-        precision: that the threshold is to meet.
-    """
-    from evaluation.kinds import predict
-    from evaluation.metrics import scores_of
-
-    runs = runner(folder, engine, task, home)
-    start = time.monotonic()
-    predicted = predict(task.kind, runs, task.test.texts)
-    seconds = time.monotonic() - start
-    parts = {}
-    for name, values in (("by_language", task.test.languages), ("by_group", task.test.groups)):
-        parts[name] = {
-            value: scores_of(task, task.test.rows(rows), _rows_of(predicted, rows))[task.metric]
-            for value in sorted(set(values) - {""})
-            if (rows := [place for place, other in enumerate(values) if other == value])
-        }
-    result = {
-        "scores": scores_of(task, task.test, predicted),
-        **parts,
-        "test_examples": len(task.test),
-        "examples_per_second": round(len(task.test) / seconds, 1),
-    }
-    if task.kind is Kind.CLASSES and task.positive is not None:
-        dev = predict(task.kind, runs, task.dev.texts)
-        result["threshold"] = threshold_of(task, dev, predicted, precision)
-    return result
-
-
-def threshold_of(task: Task, dev: np.ndarray, test: np.ndarray, wanted: float) -> dict[str, Any]:
-    """The threshold that meets the wanted precision on dev, and what it gives on test; none where no threshold does.
-
-    Args:
-        task: binary.
-        dev: probabilities (N, C) of the dev rows.
-        test: of the test rows.
-        wanted: precision.
-    """
-    from evaluation.metrics import at_threshold, threshold_for_precision
-
-    threshold = threshold_for_precision(np.asarray(task.dev.labels) == task.positive, dev[:, task.positive], wanted)
-    found = {"wanted_precision": wanted, "threshold": threshold}
-    if threshold is None:
-        return found
-    return found | at_threshold(np.asarray(task.test.labels) == task.positive, test[:, task.positive], threshold)
-
-
-def _rows_of(predicted: Any, rows: Sequence[int]) -> Any:
-    return [predicted[place] for place in rows] if isinstance(predicted, list) else predicted[list(rows)]
-
-
-def runner(folder: Path, engine: str, task: Task, home: Path) -> Any:
-    """The model in PyTorch or as a session of its export, which is made where it is not there."""
-    from evaluation.finetune import as_run
-    from evaluation.kinds import HEADS
-
-    settings: Mapping[str, Any] = json.loads((folder.parent / "training.json").read_text())
-    if engine == "pytorch":
-        import transformers
-
-        model = getattr(transformers, HEADS[task.kind]).from_pretrained(folder, local_files_only=True)
-        return as_run(model, task.kind, folder, settings["seq_len"])
-    from export.checkpoint import open_checkpoint
-    from export.options import ExportOptions
-    from export.run import run_export
-    from export.session import Session
-    from kdnas.corpus import TextOptions, build_corpus
-    from kdnas.teacher import resolve_teacher
-
-    texts = folder.parent / "texts.jsonl"
-    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in _plain_texts(task)]
-    texts.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    corpus = build_corpus(home, str(texts), TextOptions(seq_len=settings["seq_len"]), resolve_teacher(str(folder)))
-    exported = run_export(home, folder, open_checkpoint(str(folder)).digest, corpus, ExportOptions())
-    session = Session(exported.path, engine)
-    session.max_seq_len = settings["seq_len"]
-    session.tokenizer.enable_truncation(settings["seq_len"])
-    return session
-
-
-def _plain_texts(task: Task) -> list[str]:
-    """Texts of train rows on which int8 is calibrated."""
-    chosen = task.train.first(4000).texts
-    return [" ".join(text) if task.kind is Kind.WORDS or isinstance(text, tuple) else text for text in chosen]
