@@ -17,7 +17,7 @@ from evaluation.tasks import SPLITS, Kind, Split, Task
 from export.judge import Candidate
 from export.parity import torch_engine
 from export.session import read_tokenizer
-from kdnas.distill.bf16 import FastBf16
+from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.loop import CLIP_NORM, lr_share, make_accelerator, make_optimizer, resolve_precision
 from kdnas.distill.student_folder import TOKENIZER_FILES
 from kdnas.errors import KdnasError
@@ -88,13 +88,13 @@ class Trainer:
         device = self.accelerator.device
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * lr_share(self.done, self.steps, WARMUP_SHARE)
-        with self.accelerator.autocast(), FastBf16():
+        with self.accelerator.autocast(), FastTraining():
             output = self.model(**{name: value.to(device) for name, value in batch.items()})
         loss = loss_of(self.kind, output, targets.to(device))
         self.accelerator.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=False)
         self.done += 1
         return float(loss.detach())
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kdnas.distill.bf16 import FastBf16
+from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, student_states
 from kdnas.distill.relation import queries_keys_values, relation_losses
 
@@ -51,7 +51,7 @@ class AnchoredRelationObjective(nn.Module):
         states = student_states(self.student, input_ids, attention_mask)
         with torch.no_grad():
             theirs = queries_keys_values(self._teacher_encoder[0], self.teacher_layer, targets[self.teacher_layer - 1])
-        with FastBf16():
+        with FastTraining():
             ours = queries_keys_values(self.student, len(states) - 1, states[-2])
         relations = relation_losses(theirs, ours, self.relation_heads, attention_mask)
         hidden = self.anchor(states, targets, attention_mask).mean()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kdnas.distill.bf16 import FastBf16
+from kdnas.distill.fast_training import FastTraining
 
 
 class HiddenStateLoss(nn.Module):
@@ -108,7 +108,7 @@ class HiddenStateObjective(nn.Module):
 
 def student_states(student: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
     """L_S + 1 tensors (B, T, D_S), embedding output first, from ids and mask (B, T)."""
-    with FastBf16():
+    with FastTraining():
         output = student(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
     states: tuple[Tensor, ...] = output.hidden_states
     return states

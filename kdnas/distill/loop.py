@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kdnas.artifact import append_jsonl
 from kdnas.distill.checkpoint import Position, rewind_history, save_checkpoint
+from kdnas.distill.fast_training import keep_freed_memory
 from kdnas.distill.options import LoopOptions
 from kdnas.environment import has_bf16, physical_cores
 from kdnas.errors import KdnasError, Terminated
@@ -36,7 +37,7 @@ def resolve_precision(precision: str) -> str:
 
 
 def make_accelerator(precision: str) -> Accelerator:
-    """Device and autocast of one loop.
+    """Device and autocast of one loop, in a process that keeps the memory it frees.
 
     `accelerate` holds one mixed precision a process, so that is always bf16, and float32 loops switch autocast off:
     loops of both kinds can live side by side.
@@ -44,6 +45,7 @@ def make_accelerator(precision: str) -> Accelerator:
     Args:
         precision: `auto`, `bf16` or `f32`.
     """
+    keep_freed_memory()
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != "bf16":
         AcceleratorState._reset_state()  # left by another user of accelerate in this process
     autocast = AutocastKwargs(enabled=resolve_precision(precision) == "bf16")
@@ -104,11 +106,11 @@ def backward(objective: nn.Module, accelerator: Accelerator, batch: Batch) -> Te
 
 
 def update(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Move the weights by the gradients on them, and clear those."""
+    """Move the weights by the gradients on them, and set those to zero in place."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=False)
 
 
 def epoch_batches(sentences: Sentences, options: LoopOptions, epoch: int) -> list[np.ndarray]:
@@ -151,6 +153,7 @@ def seconds_per_step(
             times.append(time.perf_counter() - start)
         if times and time.monotonic() - begin > limit_seconds:
             break
+    optimizer.zero_grad(set_to_none=True)
     objective.load_state_dict(before)
     torch.set_rng_state(rng)
     return median(times)

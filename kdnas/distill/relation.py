@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kdnas.distill.bf16 import FastBf16
+from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.hidden_state import first_layers
 from kdnas.errors import UsageError
 
@@ -158,6 +158,6 @@ class RelationObjective(nn.Module):
         student, teacher = self._views
         with torch.inference_mode():
             targets = teacher(input_ids, attention_mask)
-        with FastBf16():
+        with FastTraining():
             outputs = student(input_ids, attention_mask)
         return relation_losses(targets, outputs, self.relation_heads, attention_mask)

@@ -1,5 +1,7 @@
-"""Attention and casts inside bf16 autocast: where they are replaced, and that results and gradients agree."""
+"""What training does differently from plain torch: where, and that results and gradients agree."""
 
+import resource
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from torch import Tensor
 from torch.profiler import profile
 
 from kdnas.arch import Arch
-from kdnas.distill.bf16 import MATMUL_TOKENS, FastBf16
+from kdnas.distill.fast_training import MATMUL_TOKENS, FastTraining, keep_freed_memory
 from kdnas.distill.hidden_state import student_states
 from kdnas.student import new_student
 from kdnas.teacher import Teacher, load_encoder
@@ -35,7 +37,7 @@ def masks(tokens: int) -> dict[str, dict[str, Any]]:
 def test_attention_agrees_with_float32(tokens: int, mask: str) -> None:
     options = masks(tokens)[mask]
     fast, exact = vectors(tokens), [vector.detach().float().requires_grad_() for vector in vectors(tokens)]
-    with torch.autocast("cpu", dtype=torch.bfloat16), FastBf16():
+    with torch.autocast("cpu", dtype=torch.bfloat16), FastTraining():
         found = F.scaled_dot_product_attention(*fast, **options)
     expected = F.scaled_dot_product_attention(*exact, **options)
     torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
@@ -50,7 +52,7 @@ def test_attention_agrees_with_float32(tokens: int, mask: str) -> None:
 
 
 def test_causal_attention_agrees() -> None:
-    with torch.autocast("cpu", dtype=torch.bfloat16), FastBf16():
+    with torch.autocast("cpu", dtype=torch.bfloat16), FastTraining():
         found = F.scaled_dot_product_attention(*vectors(6), is_causal=True)
     expected = F.scaled_dot_product_attention(*(vector.float() for vector in vectors(6)), is_causal=True)
     torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
@@ -60,13 +62,13 @@ def test_causal_attention_agrees() -> None:
 def test_dropout_in_attention(tokens: int) -> None:
     """With dropout of nearly 1 nearly all shares are zero; the expectation stays."""
     torch.manual_seed(0)
-    with torch.autocast("cpu", dtype=torch.bfloat16), FastBf16():
+    with torch.autocast("cpu", dtype=torch.bfloat16), FastTraining():
         found = F.scaled_dot_product_attention(*vectors(tokens), dropout_p=0.999)
     assert (found == 0).float().mean() > 0.5
 
 
 def kernels(tokens: int, requires_grad: bool) -> set[str]:
-    with profile() as seen, torch.autocast("cpu", dtype=torch.bfloat16), FastBf16():
+    with profile() as seen, torch.autocast("cpu", dtype=torch.bfloat16), FastTraining():
         F.scaled_dot_product_attention(*vectors(tokens, requires_grad))
     return {event.key for event in seen.key_averages()}
 
@@ -79,7 +81,7 @@ def test_which_attention_runs_where() -> None:
 
 
 def test_autocast_is_on_again_afterwards() -> None:
-    with torch.autocast("cpu", dtype=torch.bfloat16), FastBf16():
+    with torch.autocast("cpu", dtype=torch.bfloat16), FastTraining():
         F.scaled_dot_product_attention(*vectors(LONG))
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
@@ -89,7 +91,7 @@ def test_a_shared_input_is_cast_once() -> None:
     values = torch.randn(4, 8, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         expected = [layer(values) for layer in layers]
-        with profile(record_shapes=True) as seen, FastBf16():
+        with profile(record_shapes=True) as seen, FastTraining():
             found = [layer(values) for layer in layers]
             other = layers[0](values * 2)  # another tensor is never taken for it
     casts = [event for event in seen.events() or [] if event.name == "aten::_to_copy" and [4, 8] in event.input_shapes]
@@ -101,7 +103,7 @@ def test_a_shared_input_is_cast_once() -> None:
 
 def test_float32_training_is_left_alone() -> None:
     layer, values = torch.nn.Linear(8, 8), torch.randn(4, 8, requires_grad=True)
-    with FastBf16():
+    with FastTraining():
         assert layer(values).dtype == torch.float32
 
 
@@ -127,3 +129,70 @@ def test_a_student_agrees_with_plain_autocast(teacher: Teacher) -> None:
         expected, found = gradients(plain), gradients(lambda: student_states(student, ids, mask))
     for ours, theirs, truth in zip(found, expected, exact, strict=True):
         assert (ours - truth).norm() <= 1.5 * (theirs - truth).norm()
+
+
+def looked_up(padding_idx: int | None, fast: bool, **options: Any) -> torch.nn.Embedding:
+    """A table after two backward passes whose gradients were not cleared in between."""
+    torch.manual_seed(0)
+    table = torch.nn.Embedding(7, 3, padding_idx=padding_idx, **options)
+    weights = torch.randn(2, 4, 3)
+    for ids in (torch.tensor([[1, 0, 1, 5], [0, 0, 2, 6]]), torch.tensor([[5, 5, 5, 5], [3, 1, 0, 2]])):
+        if fast:
+            with FastTraining():
+                rows = table(ids)
+        else:
+            rows = table(ids)
+        (rows * weights).sum().backward()
+    return table
+
+
+@pytest.mark.parametrize("options", [{}, {"scale_grad_by_freq": True}, {"max_norm": 0.1}, {"sparse": True}])
+@pytest.mark.parametrize("padding_idx", [None, 0])
+def test_gradients_of_a_table_are_those_of_torch(padding_idx: int | None, options: dict[str, Any]) -> None:
+    found, expected = (looked_up(padding_idx, fast, **options).weight.grad for fast in (True, False))
+    assert found is not None
+    assert expected is not None
+    assert found.is_sparse == expected.is_sparse
+    torch.testing.assert_close(found.to_dense(), expected.to_dense())
+
+
+def test_the_gradient_of_a_table_stays_where_it_is() -> None:
+    table = torch.nn.Embedding(7, 3)
+    optimizer = torch.optim.SGD(table.parameters(), lr=1.0)
+    places = set()
+    for _ in range(2):
+        with FastTraining():
+            table(torch.tensor([1, 2])).sum().backward()
+        assert table.weight.grad is not None
+        assert table.weight.grad.sum() == 6.0  # nothing of the step before
+        places.add(table.weight.grad.data_ptr())
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+    assert len(places) == 1
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_only_leaves_that_are_trained_are_looked_up_so(trained: bool) -> None:
+    leaf = torch.randn(7, 3, requires_grad=trained)
+    with FastTraining():
+        rows = F.embedding(torch.tensor([1, 1]), leaf * 2)
+    if trained:
+        rows.sum().backward()
+        assert leaf.grad is not None
+        assert leaf.grad[1].tolist() == [4.0] * 3
+    else:
+        assert not rows.requires_grad
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_freed_memory_is_taken_again_without_faults() -> None:
+    keep_freed_memory()
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(4):
+            torch.ones(16 << 20)  # 64 MiB: 16,384 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() < 1000

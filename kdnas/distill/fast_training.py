@@ -1,0 +1,136 @@
+"""What torch does badly in training on a CPU, done better: gradients of embeddings, bf16 attention, casts, freed memory."""
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+MATMUL_TOKENS = 128
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+
+class FastTraining(TorchFunctionMode):
+    """Within this context a model that is trained on a CPU does three things differently.
+
+    Embeddings: the gradient of a table is added into the one that the parameter already has. torch makes a new table of
+    zeros each time, which for 30,000 rows of 576 takes a tenth of a step; the optimizer's `zero_grad` must keep
+    gradients (`set_to_none=False`).
+
+    Attention, inside bf16 autocast: torch 2.13's bf16 backward kernel of scaled dot-product attention takes several times
+    as long as the float32 one on short sentences. Up to 128 tokens plain bf16 matrix products with a float32 softmax are
+    faster than either (`tests/bench/attention.py`); above, the float32 kernel is used.
+
+    Casts, inside bf16 autocast: queries, keys and values are maps of the same float32 tensor, which autocast casts to bf16
+    three times, and whose gradient comes back in three parts to be cast and added. It is cast once.
+
+    Passes without gradients, the teacher's, are left alone, and so are other devices.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cast: tuple[Tensor | None, Tensor | None] = (None, None)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.embedding and _is_trained_table(*args, **kwargs):
+            return _Lookup.apply(*args[:3])
+        if func is F.linear and _autocast_casts(args[0]):
+            return func(self._in_bf16(args[0]), *args[1:], **kwargs)
+        if func is F.scaled_dot_product_attention and _slow_backward(args[0]):
+            attend = _by_products if max(args[0].shape[-2], args[1].shape[-2]) <= MATMUL_TOKENS else _in_float32
+            return attend(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _in_bf16(self, values: Tensor) -> Tensor:
+        if self._cast[0] is not values:
+            self._cast = (values, values.to(torch.bfloat16))
+        cast = self._cast[1]
+        assert cast is not None
+        return cast
+
+
+class _Lookup(torch.autograd.Function):
+    """Rows of a table; their gradients are added to the table's own."""
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, table: Tensor, padding_idx: int | None) -> Tensor:
+        """Rows (..., D) of a leaf (V, D) by ids (...); the row of `padding_idx` is never trained."""
+        ctx.save_for_backward(ids)
+        ctx.table, ctx.padding_idx = table, padding_idx
+        return F.embedding(ids, table)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (ids,), table = ctx.saved_tensors, ctx.table
+        if table.grad is None:
+            table.grad = torch.zeros_like(table)
+        table.grad.index_add_(0, ids.flatten(), gradients[0].reshape(-1, table.shape[1]))
+        if ctx.padding_idx is not None:
+            table.grad[ctx.padding_idx] = 0.0
+        return None, None, None
+
+
+def _is_trained_table(
+    ids: Tensor,
+    table: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    *others: Any,
+    **named: Any,
+) -> bool:
+    plain = max_norm is None and not named and not any(others[1:])  # neither rescaled by frequency nor sparse
+    return plain and table.requires_grad and table.is_leaf and table.device.type == "cpu"
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let this process keep memory that it frees, where the C library is glibc.
+
+    A training step frees and takes the same few gigabytes; given back to the system in between, each page of them costs a
+    fault: a twelfth of a step in bf16, a twentieth in float32 (`tests/bench/distill_precision.py`).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _autocast_casts(values: Tensor) -> bool:
+    return (
+        values.requires_grad
+        and values.dtype == torch.float32
+        and values.device.type == "cpu"
+        and torch.is_autocast_enabled("cpu")
+    )
+
+
+def _slow_backward(query: Tensor) -> bool:
+    return query.requires_grad and query.dtype == torch.bfloat16 and query.device.type == "cpu"
+
+
+def _by_products(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
+    """Softmax of Q K' times V; queries (B, H, T, d), keys and values (B, H, S, d), mask broadcast to (B, H, T, S)."""
+    scale = options.get("scale") or query.shape[-1] ** -0.5
+    scores = (query * scale) @ key.transpose(-1, -2)
+    if options.get("is_causal"):
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
+    elif attn_mask is not None:
+        scores = scores + attn_mask.to(scores.dtype)
+    shares = F.softmax(scores, dim=-1, dtype=torch.float32)
+    return F.dropout(shares, options.get("dropout_p", 0.0)).to(value.dtype) @ value
+
+
+def _in_float32(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
+    if attn_mask is not None and attn_mask.is_floating_point():
+        attn_mask = attn_mask.float()
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask, **options)
