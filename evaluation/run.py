@@ -23,6 +23,8 @@ from kdnas.teacher import MODEL_TYPES, Teacher, resolve_teacher
 
 # Test texts of a task in an evaluation's folder: what an export of its classifier is judged on.
 LABELLED = "labelled/{}.jsonl"
+SMALL_HIDDEN = 384  # all-MiniLM-L6-v2 and narrower
+SMALL_RATES, LARGE_RATES = (2e-4, 4e-4), (5e-5, 1e-4)
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class EvaluationOptions:
         topic_test: test sentences a topic, at most.
         hap_examples: HAP rows in all, at most; null takes all.
         epochs: passes with each learning rate over all rows; null plans them from the minutes.
-        teacher_learning_rates: candidates, the first is taken where time allows one.
-        student_learning_rates: the same for the student; small models want larger ones.
+        teacher_learning_rates: candidates, the first is taken where time allows one; null takes 2e-4 and 4e-4 for teachers
+            up to 384 wide, 5e-5 and 1e-4 for wider ones: small models want larger ones.
+        student_learning_rates: the same for the student.
         batch_tokens: padded tokens a training batch.
     """
 
@@ -55,8 +58,8 @@ class EvaluationOptions:
     topic_test: int = 150
     hap_examples: int | None = None
     epochs: int | None = None
-    teacher_learning_rates: tuple[float, ...] = (5e-5, 1e-4)
-    student_learning_rates: tuple[float, ...] = (2e-4, 4e-4)
+    teacher_learning_rates: tuple[float, ...] | None = None
+    student_learning_rates: tuple[float, ...] = SMALL_RATES
     batch_tokens: int = 1024
 
     def __post_init__(self) -> None:
@@ -69,6 +72,8 @@ class EvaluationOptions:
             raise UsageError(f"minutes is {self.minutes}; more than 0 is needed")
         for name in ("teacher_learning_rates", "student_learning_rates"):
             rates = getattr(self, name)
+            if rates is None:
+                continue
             if not rates or not all(0 < rate < 1 for rate in rates):
                 raise UsageError(f"{name} is {list(rates)}; give one or more numbers between 0 and 1")
 
@@ -257,8 +262,9 @@ class _Evaluation:
         }
 
     def _rates(self, role: str) -> list[float]:
-        options = self.options
-        return list(options.teacher_learning_rates if role == "teacher" else options.student_learning_rates)
+        if role == "student":
+            return list(self.options.student_learning_rates)
+        return list(self.options.teacher_learning_rates or teacher_rates(self.teacher))
 
     def _plan(self, task: Task, seconds: float) -> dict[str, Any]:
         from evaluation.budget import make_plan, throughput
@@ -298,6 +304,12 @@ class _Evaluation:
             scratch.rename(final)
             fsync_folder(final.parent)
         return record
+
+
+def teacher_rates(teacher: Path) -> tuple[float, ...]:
+    """Learning rates for a teacher, by the width that its config.json says."""
+    hidden = json.loads((teacher / "config.json").read_text())["hidden_size"]
+    return SMALL_RATES if hidden <= SMALL_HIDDEN else LARGE_RATES
 
 
 def _part(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,15 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from evaluation.report import show
-from evaluation.run import EvaluationOptions, evaluate, resolve_student, run_evaluation
+from evaluation.run import (
+    LARGE_RATES,
+    SMALL_RATES,
+    EvaluationOptions,
+    evaluate,
+    resolve_student,
+    run_evaluation,
+    teacher_rates,
+)
 from kdnas.artifact import Artifact
 from kdnas.corpus import Corpus, TextOptions, build_corpus
 from kdnas.errors import UsageError
@@ -33,7 +41,7 @@ TEXT = TextOptions(topic="topic", group="group", seq_len=64, validation_share=0.
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from evaluation.run import EvaluationOptions, resolve_student, run_evaluation
+from evaluation.run import EvaluationOptions, resolve_student, run_evaluation, teacher_rates
 from kdnas.artifact import Artifact
 from kdnas.corpus import Corpus
 from kdnas.teacher import resolve_teacher
@@ -222,6 +230,12 @@ def test_student_of_another_vocabulary_is_refused(tmp_path: Path, tiny_teacher: 
 def test_options_out_of_range(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         EvaluationOptions(**given)
+
+
+@pytest.mark.parametrize(("hidden", "rates"), [(288, SMALL_RATES), (384, SMALL_RATES), (768, LARGE_RATES)])
+def test_wide_teachers_learn_slowly(tmp_path: Path, hidden: int, rates: tuple[float, ...]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": hidden}))
+    assert teacher_rates(tmp_path) == rates
 
 
 def test_command_line_reads_the_options() -> None:
