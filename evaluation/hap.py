@@ -33,7 +33,7 @@ NEGATIVE = {
 }
 FORMS = "'tweet' and 'class' (0 hate, 1 offensive, 2 neither), or 'text' and 'label' (0, 1 or names)"
 NOTE = (
-    "HAP was not evaluated: give labelled texts with --hap PATH, a .jsonl[.gz] file or a folder of them with the "
+    "not evaluated; give labelled texts with --hap PATH, a .jsonl[.gz] file or a folder of them with the "
     f"columns {FORMS}, for example the set of Davidson et al. 2017"
 )
 
