@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kdnas.cli import main
 from kdnas.teacher import Teacher
 
 CONFIG = {
@@ -173,10 +174,13 @@ def test_the_report_command_writes_it_again(home: Path, tmp_path: Path) -> None:
         (["--space.heads", "[5]"], 2, "choose from [2, 3, 4, 6, 12]"),
     ],
 )
-def test_wrong_input_is_refused_before_any_work(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "kdnas.cli", "pipeline", "--home", str(tmp_path / "home"), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == code, result.stderr
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+def test_wrong_input_is_refused_before_any_work(
+    arguments: list[str], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["pipeline", "--home", str(tmp_path / "home"), *arguments])
+    assert stopped.value.code == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
     assert not finished_artifacts(tmp_path / "home")
