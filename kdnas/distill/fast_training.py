@@ -40,7 +40,7 @@ class FastTraining(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is F.embedding and _is_trained_table(*args, **kwargs):
-            return _Lookup.apply(*args[:3])
+            return _Lookup.apply(*args[:2], kwargs.get("padding_idx"))
         if func is F.linear and _autocast_casts(args[0]):
             return func(self._in_bf16(args[0]), *args[1:], **kwargs)
         if func is F.scaled_dot_product_attention and _slow_backward(args[0]):
@@ -80,12 +80,12 @@ class _Lookup(torch.autograd.Function):
 def _is_trained_table(
     ids: Tensor,
     table: Tensor,
-    padding_idx: int | None = None,
     max_norm: float | None = None,
-    *others: Any,
-    **named: Any,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+    **others: Any,
 ) -> bool:
-    plain = max_norm is None and not named and not any(others[1:])  # neither rescaled by frequency nor sparse
+    plain = max_norm is None and not scale_grad_by_freq and not sparse
     return plain and table.requires_grad and table.is_leaf and table.device.type == "cpu"
 
 

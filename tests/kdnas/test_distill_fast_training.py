@@ -171,6 +171,17 @@ def test_the_gradient_of_a_table_stays_where_it_is() -> None:
     assert len(places) == 1
 
 
+@pytest.mark.parametrize("padding_idx", [None, 0])
+def test_no_table_of_zeros_is_made(padding_idx: int | None) -> None:
+    table = torch.nn.Embedding(7, 3, padding_idx=padding_idx)
+    with profile() as seen:
+        for lookup in (lambda ids: table(ids), lambda ids: F.embedding(ids, table.weight)):
+            with FastTraining():
+                rows = lookup(torch.tensor([1, 2]))
+            rows.sum().backward()
+    assert "aten::embedding_dense_backward" not in {event.key for event in seen.key_averages()}
+
+
 @pytest.mark.parametrize("trained", [False, True])
 def test_only_leaves_that_are_trained_are_looked_up_so(trained: bool) -> None:
     leaf = torch.randn(7, 3, requires_grad=trained)
