@@ -18,8 +18,8 @@ class FastTraining(TorchFunctionMode):
     """Within this context a model that is trained on a CPU does three things differently.
 
     Embeddings: the gradient of a table is added into the one that the parameter already has. torch makes a new table of
-    zeros each time, which for 30,000 rows of 576 takes 1 to 10 % of a step (results/README.md, log); the optimizer's `zero_grad` must keep
-    gradients (`set_to_none=False`).
+    zeros each time, which for 30,000 rows of 576 takes 1 to 10 % of a step (results/README.md, log); the
+    optimizer's `zero_grad` must keep gradients (`set_to_none=False`).
 
     Attention, inside bf16 autocast: torch 2.13's bf16 backward kernel of scaled dot-product attention takes several times
     as long as the float32 one on short sentences. Up to 128 tokens plain bf16 matrix products with a float32 softmax are
