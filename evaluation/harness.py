@@ -185,7 +185,8 @@ class _Runs:
         for engine in self.options.engines:
             part = folder / f"{engine}.json"
             if not part.is_file():
-                write_json(part, score(folder / MODEL, engine, self.loaded.task, self.home, self.options.precision))
+                around = (self.loaded.task, self.home, self.options.precision)
+                write_json(part, score(folder / MODEL, engine, self.options.engines, *around))
             scored[engine] = json.loads(part.read_text())
         task, first = self.loaded.task, scored[self.options.engines[0]]["scores"]
         (folder / MODEL / "README.md").write_text(card(task, first | record, self.model), encoding="utf-8")

@@ -13,12 +13,15 @@ from evaluation.tasks import Kind, Task
 ENGINES = ("pytorch", "onnxruntime-f32", "onnxruntime-int8", "openvino-f32", "openvino-bf16", "openvino-int8")
 
 
-def score(folder: Path, engine: str, task: Task, home: Path, precision: float) -> dict[str, Any]:
+def score(
+    folder: Path, engine: str, engines: Sequence[str], task: Task, home: Path, precision: float
+) -> dict[str, Any]:
     """Scores of a fine-tuned model on the test of its task, in all, by language and by group, and how fast it was.
 
     Args:
         folder: Hugging Face folder with the head.
         engine: one of `ENGINES`.
+        engines: all that are scored, so that one export has what each of them needs.
         task: its test rows, and for a binary task the dev rows that choose the threshold.
         home: root of artifacts, for the export.
         precision: that the threshold is to meet.
@@ -26,7 +29,7 @@ def score(folder: Path, engine: str, task: Task, home: Path, precision: float) -
     from evaluation.kinds import predict
     from evaluation.metrics import scores_of
 
-    runs = runner(folder, engine, task, home)
+    runs = runner(folder, engine, engines, task, home)
     start = time.monotonic()
     predicted = predict(task.kind, runs, task.test.texts)
     seconds = time.monotonic() - start
@@ -71,7 +74,7 @@ def _rows_of(predicted: Any, rows: Sequence[int]) -> Any:
     return [predicted[place] for place in rows] if isinstance(predicted, list) else predicted[list(rows)]
 
 
-def runner(folder: Path, engine: str, task: Task, home: Path) -> Any:
+def runner(folder: Path, engine: str, engines: Sequence[str], task: Task, home: Path) -> Any:
     """The model in PyTorch or as a session of its export, which is made where it is not there."""
     from evaluation.finetune import as_run
     from evaluation.kinds import HEADS
@@ -85,7 +88,7 @@ def runner(folder: Path, engine: str, task: Task, home: Path) -> Any:
     from export.checkpoint import open_checkpoint
     from export.options import ExportOptions
     from export.run import run_export
-    from export.session import Session
+    from export.session import RUN_TIME_FORMS, Session
     from kdnas.corpus import TextOptions, build_corpus
     from kdnas.teacher import resolve_teacher
 
@@ -93,7 +96,9 @@ def runner(folder: Path, engine: str, task: Task, home: Path) -> Any:
     lines = [json.dumps({"text": text}, ensure_ascii=False) for text in _plain_texts(task)]
     texts.write_text("\n".join(lines) + "\n", encoding="utf-8")
     corpus = build_corpus(home, str(texts), TextOptions(seq_len=settings["seq_len"]), resolve_teacher(str(folder)))
-    exported = run_export(home, folder, open_checkpoint(str(folder)).digest, corpus, ExportOptions())
+    forms = {RUN_TIME_FORMS.get(name, name) for name in engines if name != "pytorch"}
+    options = ExportOptions(forms=tuple(sorted(forms)))
+    exported = run_export(home, folder, open_checkpoint(str(folder)).digest, corpus, options)
     session = Session(exported.path, engine)
     session.max_seq_len = settings["seq_len"]
     session.tokenizer.enable_truncation(settings["seq_len"])

@@ -32,7 +32,6 @@ from kdnas.progress import say, stage
 from kdnas.sentences import Sentences
 
 LOG = "forms.jsonl"
-ORDER = ("onnxruntime-f32", "openvino-f32", "onnxruntime-int8", "openvino-int8")  # int8 is made from float32
 
 
 @dataclass
@@ -57,7 +56,9 @@ class Making:
             copy_checkpoint(checkpoint, folder)
         tokenizer = read_tokenizer(folder / "tokenizer.json", checkpoint.max_seq_len)
         finished = {row["form"]: row for row in read_jsonl(folder / LOG)}
-        order = [*ORDER, *(RUN_TIME_FORMS if has_bf16() else ())]
+        order = options.to_make()
+        if has_bf16():
+            order += [form for form, graph in RUN_TIME_FORMS.items() if graph in order]
         if not has_vnni():
             say(
                 "export: no VNNI or AMX is known of this CPU: int8 may be no faster than float32 here; what is fastest is taken"
@@ -133,7 +134,7 @@ class Making:
         checkpoint = self.checkpoint
         # The first form is the one that a session takes: the fastest of those that keep the answers.
         inside = {form: row["loss_points"] <= self.options.max_loss_points for form, row in finished.items()}
-        forms = sorted(FORMS, key=lambda form: (not inside[form], finished[form]["latency_ms"]))
+        forms = sorted(self.options.to_make(), key=lambda form: (not inside[form], finished[form]["latency_ms"]))
         threads = {form: row["threads"] for form, row in finished.items()}
         settings = {**checkpoint.settings, "forms": forms, "threads": threads}
         found = {form: {key: value for key, value in row.items() if key != "form"} for form, row in finished.items()}

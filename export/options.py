@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from export.recipes import NAMES, RECIPES
+from export.recipes import FLOAT, NAMES, RECIPES
+from export.session import FORMS
 from kdnas.errors import UsageError
 
 
@@ -16,6 +17,7 @@ class ExportOptions:
         calibration_sentences: sentences of the corpus's train split on which the int8 form's ranges are measured.
         parity_sentences: held-out sentences of all lengths on which every form is compared with PyTorch.
         float_bound: largest difference of a float32 form from PyTorch, absolute up to 1 and relative beyond.
+        forms: what is written; a float32 form from which a wanted int8 is made is written, too.
         recipes: ways to int8 that are tried for each engine; the fastest that stays inside the bound is taken.
         evaluation: labelled inputs, a .jsonl[.gz] file with `text` and `label`, `tokens` and `ner_tags`, or `question`,
             `context` and `answers`, and perhaps `language`, on which int8 must stay within the bound in every language;
@@ -31,6 +33,7 @@ class ExportOptions:
     calibration_sentences: int = 300
     parity_sentences: int = 200
     float_bound: float = 1e-4
+    forms: tuple[str, ...] = tuple(FORMS)
     recipes: tuple[str, ...] = NAMES
     evaluation: Path | None = None
     evaluation_texts: int = 2000
@@ -49,8 +52,16 @@ class ExportOptions:
             raise UsageError(f"float_bound is {self.float_bound}; allowed is between 0 and 1")
         if not 0 < self.max_loss_points <= 100:
             raise UsageError(f"max_loss_points is {self.max_loss_points}; allowed is above 0 and up to 100")
+        if not self.forms or (strange := set(self.forms) - set(FORMS)):
+            given = ", ".join(sorted(strange)) if self.forms else "nothing"
+            raise UsageError(f"forms has {given}; allowed are {', '.join(FORMS)}")
         if unknown := set(self.recipes) - set(NAMES):
             raise UsageError(f"recipes has {', '.join(sorted(unknown))}; allowed are {', '.join(NAMES)}")
         for form, names in RECIPES.items():
-            if not set(names) & set(self.recipes):
+            if form in self.forms and not set(names) & set(self.recipes):
                 raise UsageError(f"recipes has none for {form}; at least one of {', '.join(names)} is needed")
+
+    def to_make(self) -> list[str]:
+        """The forms that are asked for and those that they are made from, each after its source."""
+        sources = {FLOAT[form] for form in self.forms if form in FLOAT}
+        return sorted({*self.forms, *sources}, key=lambda form: (form in FLOAT, form))

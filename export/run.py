@@ -72,6 +72,6 @@ def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, optio
     making = Making(label, checkpoint, corpus, options, labelled)
     artifact = build(home, "export", label, {"options": kept, "task": checkpoint.task}, inputs, making.work, needed)
     if labelled is not None and not options.allow_loss:  # one that was made with leave to lose
-        for form in RECIPES:
+        for form in set(RECIPES) & set(options.forms):
             require_inside(form, artifact.results["forms"][form], options.max_loss_points)
     return artifact

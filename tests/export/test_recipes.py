@@ -159,6 +159,8 @@ def test_block_wise_answers_do_not_move_with_the_batch(tiny_teacher: Teacher, tm
     [
         ({"recipes": ("none",)}, "recipes has none; allowed are static-smoothquant"),
         ({"recipes": ("static",)}, "recipes has none for onnxruntime-int8"),
+        ({"forms": ()}, "forms has nothing; allowed are openvino-int8"),
+        ({"forms": ("tensorrt",)}, "forms has tensorrt"),
         ({"max_loss_points": 0}, "max_loss_points"),
         ({"evaluation_texts": 5}, "evaluation_texts"),
     ],

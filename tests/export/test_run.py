@@ -16,7 +16,7 @@ from export.checkpoint import open_checkpoint
 from export.options import ExportOptions
 from export.quiet import quiet
 from export.run import run_export
-from export.session import FORMS
+from export.session import FORMS, Session
 from kdnas.artifact import Artifact
 from kdnas.corpus import Corpus, TextOptions, build_corpus
 from kdnas.environment import has_bf16
@@ -66,6 +66,21 @@ def test_every_form_is_there_and_close_to_pytorch(kind: str, request: pytest.Fix
         int8, float32 = (artifact.results["forms"][f"{engine}-{width}"]["size_mb"] for width in ("int8", "f32"))
         assert int8 < 0.45 * float32 + 0.3  # 0.3: the graph's text
     artifact.verify()
+
+
+@pytest.mark.parametrize(
+    ("asked", "made"),
+    [("onnxruntime-f32", ["onnxruntime-f32"]), ("openvino-int8", ["openvino-f32", "openvino-int8"])],
+)
+def test_only_what_is_asked_for_is_made_and_what_it_is_made_from(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, asked: str, made: list[str]
+) -> None:
+    options = ExportOptions(8, 8, forms=(asked,), recipes=("static",))
+    artifact = run_export(tmp_path, tiny_teacher.path, tiny_teacher.digest, corpus, options)
+    assert sorted(artifact.results["forms"]) == made
+    assert {form for form, graph in FORMS.items() if (artifact.path / graph).exists()} == set(made)
+    assert Session(artifact.path).form in made
+    assert bool(artifact.results["run_time_forms"]) == (has_bf16() and "openvino-f32" in made)
 
 
 def test_a_finished_export_is_returned_as_it_is(
