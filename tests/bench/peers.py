@@ -1,13 +1,13 @@
 """One text at a time through our session, Optimum's model classes and sentence-transformers, with the same graph and threads.
 
 Run as `python tests/bench/peers.py [EXPORT_FOLDER [ROUNDS]]`; the folder is by default what `make pipeline` left. All take
-turns in one run; prints for each the median time of a text of about 20 tokens, from text to vector, and of 32 tokens, from
-ids to states.
+turns in one run; prints for each the median time of a text of about 20 tokens, from text to vector, of 32 tokens, from ids to
+states, and of 24 texts of 6 to 60 tokens one after the other, from ids to states.
 """
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -47,34 +47,43 @@ def text_calls(folder: Path) -> dict[str, Callable[[], Any]]:
     return calls
 
 
-def id_calls(folder: Path) -> dict[str, Callable[[], Any]]:
-    """From ids to hidden states, in every form."""
+def id_calls(folder: Path, lengths: Sequence[int]) -> dict[str, Callable[[], Any]]:
+    """From ids to hidden states, in every form: one call runs texts of these lengths one after the other."""
     from optimum.intel import OVModelForFeatureExtraction
     from optimum.onnxruntime import ORTModelForFeatureExtraction
 
     threads = default_threads()
-    ids = np.random.default_rng(0).integers(1000, 2000, (1, 32))
-    mask = np.ones_like(ids)
-    feeds = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-    feeds["token_type_ids"] = torch.zeros_like(feeds["input_ids"])
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(1000, 2000, (1, length)) for length in lengths]
+    arrays = [{"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": 0 * ids} for ids in rows]
+    tensors = [{name: torch.from_numpy(value) for name, value in feeds.items()} for feeds in arrays]
     calls: dict[str, Callable[[], Any]] = {}
     for form, graph in FORMS.items():
-        session = Session(folder, form, threads, verify=False)
-        calls[f"{form}, ours"] = partial(session.run, ids, mask)
-        if form.startswith("onnx"):
-            spinning = Session(folder, form, threads, verify=False, spin=True)
-            calls[f"{form}, ours with spin"] = partial(spinning.run, ids, mask)
+        for spin in (False, True) if form.startswith("onnx") else (False,):
+            session = Session(folder, form, threads, verify=False, spin=spin)
+            padded = [session.pad(ids) for ids in rows]
+            calls[f"{form}, ours{' with spin' if spin else ''}"] = partial(_each, session.run, padded)
         where = (folder / graph).parent
         if form.startswith("openvino"):
             peer = OVModelForFeatureExtraction.from_pretrained(where, **openvino_options(threads))
             compiled = openvino.Core().compile_model(str(folder / graph), "CPU", openvino_options(threads)["ov_config"])
             names = [port.get_any_name() for port in compiled.inputs]
-            arrays = {name: {"input_ids": ids, "attention_mask": mask}.get(name, np.zeros_like(ids)) for name in names}
-            calls[f"{form}, by hand"] = partial(compiled, arrays)
+            by_hand = [({name: feeds[name] for name in names},) for feeds in arrays]
+            calls[f"{form}, by hand"] = partial(_each, compiled, by_hand)
         else:
             peer = ORTModelForFeatureExtraction.from_pretrained(where, session_options=onnx_options(threads))
-        calls[f"{form}, Optimum"] = partial(peer, **feeds)
+        calls[f"{form}, Optimum"] = partial(_each_named, peer, tensors)
     return calls
+
+
+def _each(call: Callable[..., Any], inputs: Sequence[Sequence[Any]]) -> None:
+    for item in inputs:
+        call(*item)
+
+
+def _each_named(call: Callable[..., Any], inputs: Sequence[dict[str, Any]]) -> None:
+    for item in inputs:
+        call(**item)
 
 
 def openvino_options(threads: int) -> dict[str, Any]:
@@ -119,13 +128,16 @@ def main() -> None:
     print(host_line(), flush=True)
     torch.set_num_threads(default_threads())
     with quiet():
-        texts, ids = text_calls(folder), id_calls(folder)
+        texts = text_calls(folder)
+        one = id_calls(folder, [32])
+        mixed = id_calls(folder, np.random.default_rng(1).integers(6, 61, 24).tolist())
     vectors = [np.asarray(call()) for call in texts.values()]
     assert all(np.abs(vector - vectors[0]).max() < 1e-4 for vector in vectors), "the peers do not compute the same"
     gc.disable()
     with torch.inference_mode():
         compare(f"from text to vector, {len(TEXT.split())} words", texts, rounds)
-        compare("from ids to states, 32 tokens", ids, rounds)
+        compare("from ids to states, 32 tokens", one, rounds)
+        compare("from ids to states, 24 texts of 6 to 60 tokens", mixed, rounds)
 
 
 if __name__ == "__main__":
