@@ -1,12 +1,11 @@
-"""Graphs as functions: any form of an export, and ONNX Runtime with the settings that every session has."""
+"""Graphs as functions: ONNX Runtime and OpenVINO with the settings that every session has."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from export.calls import feeds, joined
-from export.openvino_engine import OpenvinoEngine
 from kdnas.errors import UsageError
 
 # (input_ids, attention_mask, token_type_ids or none) -> the output; several outputs lie along a new last axis.
@@ -23,11 +22,52 @@ def load_engine(graph: Path, form: str, outputs: Sequence[str], threads: int, sp
         raise UsageError(f"{graph}: missing; export the model again")
     try:
         if form.startswith("openvino"):
-            return OpenvinoEngine(str(graph), form, outputs, threads)
+            return compile_openvino(str(graph), form, outputs, threads)
         return compile_onnxruntime(str(graph), outputs, threads, spin=spin)
     except Exception as error:  # both engines raise plain RuntimeError or their own class for a damaged graph
         first = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UsageError(f"{graph}: cannot be loaded ({first}); export the model again") from error
+
+
+def openvino_settings(form: str, threads: int) -> dict[str, str]:
+    """How OpenVINO runs a form: one call at a time, as fast as it goes, in the form's own precision."""
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(threads),
+        "INFERENCE_PRECISION_HINT": "bf16" if form.endswith("-bf16") else "f32",
+    }
+
+
+def compile_openvino(graph: Any, form: str, outputs: Sequence[str], threads: int) -> Engine:
+    """An `Engine` with the outputs of these names.
+
+    Args:
+        graph: path of an `openvino_model.xml`, or an `openvino.Model`.
+        form: `openvino-bf16` computes in bf16; the others do not, though hosts that can would by themselves.
+        outputs: names of the wanted outputs.
+        threads: threads that one call may use.
+    """
+    import openvino
+
+    compiled = openvino.Core().compile_model(graph, "CPU", openvino_settings(form, threads))
+    names = [port.get_any_name() for port in compiled.inputs]
+    places = [[name in port.get_names() for port in compiled.outputs].index(True) for name in outputs]
+    # A request may serve one caller at a time: idle ones wait here, and there are never more than callers at once.
+    idle: list[Any] = []
+
+    def run(input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None) -> np.ndarray:
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
+        request.infer(_feeds(names, input_ids, attention_mask, token_type_ids), share_inputs=True, share_outputs=True)
+        # The request's memory is the next caller's.
+        result = _joined([np.array(request.get_output_tensor(place).data) for place in places])
+        idle.append(request)
+        return result
+
+    return run
 
 
 def compile_onnxruntime(
@@ -70,6 +110,21 @@ def compile_onnxruntime(
     alive = (session, values)  # a session holds no reference to what it reads in place
 
     def run(input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None) -> np.ndarray:
-        return joined(alive[0].run(list(outputs), feeds(names, input_ids, attention_mask, token_type_ids)))
+        return _joined(alive[0].run(list(outputs), _feeds(names, input_ids, attention_mask, token_type_ids)))
 
     return run
+
+
+def _feeds(
+    names: list[str], input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Inputs by the graph's own names; BERT's token types are all 0 for single texts."""
+    feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if "token_type_ids" in names:
+        feeds["token_type_ids"] = np.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+    return feeds
+
+
+def _joined(outputs: list[np.ndarray]) -> np.ndarray:
+    """The output itself, or several along a new last axis."""
+    return outputs[0] if len(outputs) == 1 else np.stack(outputs, axis=-1)

@@ -161,12 +161,12 @@ class OpenvinoModels:
     def _compile(self, arch: Arch, part: PoolPart) -> Call:
         import openvino
 
-        from export.openvino_engine import OpenvinoEngine
+        from export.engines import compile_openvino
 
         sizes = Sizes(arch, self._config.vocab_size, self._config.max_position_embeddings)
         xml = self._templates[arch.activation].write(sizes, part)
         model = openvino.Core().read_model(xml, openvino.Tensor(part.bytes, shared_memory=True))
-        return OpenvinoEngine(model, self._engine, OUTPUTS, self._threads)
+        return compile_openvino(model, self._engine, OUTPUTS, self._threads)
 
 
 class OnnxruntimeModels:

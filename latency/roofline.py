@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from export.openvino_engine import openvino_settings
+from export.engines import openvino_settings
 from kdnas.arch import Arch
 from kdnas.errors import KdnasError, UsageError
 from latency.engines import require_engine

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from export.openvino_engine import WIDEST
 from kdnas.arch import arch_id
 from kdnas.artifact import Artifact, build, read_jsonl, write_json
 from kdnas.corpus import Corpus, TextOptions, build_corpus
@@ -98,7 +97,6 @@ def build_table(home: Path, teacher: Teacher, corpus: Corpus, options: LatencyOp
         "columns": COLUMNS,
         "warm_calls": WARM_CALLS,
         "length_step": length_step(options.engine),
-        "fixed_widths": WIDEST if options.engine.startswith("openvino") else 0,
         "options": replace(options, threads=options.resolved_threads),
         # Figures of different hosts or versions never mix, nor does one go on where another stopped.
         "host": {key: record[key] for key in ("cpu", "physical_cores", "flags")} | _gpu(options.engine),

@@ -197,10 +197,10 @@ def _measure(log: Path, engines: dict[str, Call], rows: list[np.ndarray], option
 
 
 def _warm(engines: dict[str, Call], rows: list[np.ndarray]) -> None:
-    """Run one sentence of every length in every engine, twice: the first runs of a length are slow."""
+    """Run one sentence of every length in every engine: the first run of a length is slow."""
     places = {row.shape[1]: place for place, row in enumerate(rows)}
     for call in engines.values():
-        for place in 2 * list(places.values()):
+        for place in places.values():
             call(place)
 
 

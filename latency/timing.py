@@ -131,16 +131,16 @@ def window(
     """Time a model in rounds: one sweep over all inputs between two reference windows, so that what slows the host for
     longer than a round, slows both alike, and a burst hits no length alone.
 
-    The first two sweeps pay for what engines do at the first calls of a length and do not count. Then as many rounds follow
-    as the window holds, within `ROUNDS`, each in a random order of the inputs, as users meet them: the length before decides
-    what is still in the caches.
+    The first sweep pays for what is done once per length and does not count. Then as many rounds follow as the window holds,
+    within `ROUNDS`, each in a random order of the inputs, as users meet them: engines keep what they prepared for a length,
+    and the length before decides what of it is still in the caches.
 
     Returns:
         (R, K) milliseconds of the sweeps, and (R + 1) of the reference around them.
     """
     rounds: list[list[float]] = []
     with quiet():
-        sweep_ms(model, [*inputs, *inputs])
+        sweep_ms(model, inputs)
         references = [reference()]
         spent_ms = 0.0
         while len(rounds) < ROUNDS[0] or (spent_ms < window_ms and len(rounds) < ROUNDS[1]):
@@ -179,8 +179,7 @@ def exhaustive(
     levels: list[float] = []
     again = 0
     with quiet():  # once: collecting garbage takes longer than a chunk
-        distinct = list({id(item): item for item in sentences}.values())
-        sweep_ms(model, 2 * distinct)  # the first runs of a length are slow
+        sweep_ms(model, list({id(item): item for item in sentences}.values()))  # the first run of a length is slow
         before = reference()
         for first in range(0, len(sentences), CHUNK):
             chunk = sentences[first : first + CHUNK]
