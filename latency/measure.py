@@ -17,7 +17,7 @@ from kdnas.teacher import Teacher
 from latency.adaptive import DESIGN_FIRST, doubtful, reorder
 from latency.engines import graph_form, needs_graphs
 from latency.process import Processes, Worker
-from latency.protocol import LatencyOptions, Lengths
+from latency.protocol import LatencyOptions, Lengths, calls_per_length
 from latency.samples import TEACHER, Sample, gather, movement, next_round
 from latency.template import write_templates
 
@@ -66,6 +66,7 @@ def worker_setup(folder: Path, teacher: Teacher, lengths: Lengths, options: Late
         "cpus": cpus_of_cores(options.resolved_threads) if options.pin else [],
         "seed": options.seed,
         "lengths": lengths.strata.tolist(),
+        "same_shares": lengths.shares.tolist() if calls_per_length(options.engine) == 2 else None,
     }
 
 

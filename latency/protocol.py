@@ -117,6 +117,11 @@ class Lengths:
         """(K,): times the K measured latencies gives the mean over the sentences. They sum to 1."""
         return self.counts @ self.matrix / self.counts.sum()
 
+    @property
+    def shares(self) -> np.ndarray:
+        """(K,): share of the sentences that have exactly the measured length, as it is run."""
+        return np.array([self.counts[self.values == place].sum() for place in self.strata]) / self.counts.sum()
+
     def mean(self, latencies: np.ndarray) -> np.ndarray:
         """Mean over the sentences of latencies (..., K) at the measured lengths, shape (...)."""
         return np.asarray(latencies @ self.weights)
@@ -135,6 +140,12 @@ def sample_lengths(lengths: np.ndarray, seed: int, sentences: int) -> np.ndarray
 def length_step(engine: str) -> int:
     """Sessions of this engine pad sentences to multiples of this, and so are they timed."""
     return LENGTH_STEPS.get(engine.partition("-")[0], 1)
+
+
+def calls_per_length(engine: str) -> int:
+    """How often a sweep calls a model with each length: twice where padded sentences are often of the shape before, and a
+    change of it costs the engine (OpenVINO: 1.2 to 2.9 times the time of the same shape, results/latency/README.md)."""
+    return 2 if length_step(engine) > 1 else 1
 
 
 def padded(sample: np.ndarray, step: int) -> np.ndarray:

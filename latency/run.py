@@ -25,6 +25,7 @@ from latency.protocol import (
     WARM_CALLS,
     LatencyOptions,
     Lengths,
+    calls_per_length,
     design,
     length_step,
     padded,
@@ -97,6 +98,7 @@ def build_table(home: Path, teacher: Teacher, corpus: Corpus, options: LatencyOp
         "columns": COLUMNS,
         "warm_calls": WARM_CALLS,
         "length_step": length_step(options.engine),
+        "calls_per_length": calls_per_length(options.engine),
         "options": replace(options, threads=options.resolved_threads),
         # Figures of different hosts or versions never mix, nor does one go on where another stopped.
         "host": {key: record[key] for key in ("cpu", "physical_cores", "flags")} | _gpu(options.engine),

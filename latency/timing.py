@@ -126,6 +126,7 @@ def window(
     inputs: Sequence[Sentence],
     reference: Callable[[], float],
     rng: random.Random,
+    same_shares: Sequence[float] | None = None,
     window_ms: float = WINDOW_MS,
 ) -> tuple[list[list[float]], list[float]]:
     """Time a model in rounds: one sweep over all inputs between two reference windows, so that what slows the host for
@@ -134,6 +135,16 @@ def window(
     The first sweep pays for what is done once per length and does not count. Then as many rounds follow as the window holds,
     within `ROUNDS`, each in a random order of the inputs, as users meet them: engines keep what they prepared for a length,
     and the length before decides what of it is still in the caches.
+
+    Args:
+        model: what is timed.
+        inputs: one sentence of each of K lengths.
+        reference: measures a reference window in ms.
+        rng: draws the orders.
+        same_shares: (K,) how probable it is that the sentence before has the same length as it is run. An engine that does
+            work at every change of the shape is then called twice with each input, and a time is the mean of the first call
+            (another shape before it) and the second (the same one) in these shares. Without them each is called once.
+        window_ms: sweeps go on until their calls took this long.
 
     Returns:
         (R, K) milliseconds of the sweeps, and (R + 1) of the reference around them.
@@ -145,11 +156,16 @@ def window(
         spent_ms = 0.0
         while len(rounds) < ROUNDS[0] or (spent_ms < window_ms and len(rounds) < ROUNDS[1]):
             order = rng.sample(range(len(inputs)), len(inputs))
-            sweep_ms(model, rng.choices(inputs, k=WARM_CALLS))  # its weights come back into the caches
-            times = dict(zip(order, sweep_ms(model, [inputs[place] for place in order]), strict=True))
-            rounds.append([times[place] for place in range(len(inputs))])
+            # Its weights come back into the caches; the last call has another length than the first that counts.
+            sweep_ms(model, [*rng.choices(inputs, k=WARM_CALLS - 1), inputs[order[-1]]])
+            times = [0.0] * len(inputs)
+            for place in order:
+                calls = sweep_ms(model, [inputs[place]] * (1 if same_shares is None else 2))
+                spent_ms += sum(calls)
+                same = 0.0 if same_shares is None else same_shares[place]
+                times[place] = (1 - same) * calls[0] + same * calls[-1]
+            rounds.append(times)
             references.append(reference())
-            spent_ms += sum(rounds[-1])
         return rounds, references
 
 

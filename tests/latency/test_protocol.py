@@ -14,6 +14,7 @@ from kdnas.errors import UsageError
 from latency.protocol import (
     HELD_OUT,
     LatencyOptions,
+    calls_per_length,
     design,
     held_out,
     interpolation,
@@ -48,6 +49,14 @@ def test_padded_lengths_are_timed_where_sessions_run_them() -> None:
     # A latency that rises by steps, as a padded one does, comes out exactly where it is linear in the padded length.
     assert float(lengths.mean(0.3 + 0.01 * lengths.strata)) == pytest.approx(float((0.3 + 0.01 * sample).mean()))
     assert stratify(padded(np.array([3, 5]), 8), step=8).strata.tolist() == [8]
+
+
+def test_shares_by_hand() -> None:
+    """8 tokens: 3 of 8 sentences; 16: 4; 32: 1."""
+    lengths = stratify(padded(np.array([2, 3, 8, 9, 10, 11, 16, 25]), 8), step=8)
+    assert lengths.strata.tolist() == [8, 16, 32]
+    assert lengths.shares.tolist() == [3 / 8, 4 / 8, 1 / 8]
+    assert (calls_per_length("openvino-int8"), calls_per_length("onnxruntime-f32")) == (2, 1)
 
 
 def test_interpolation_by_hand() -> None:

@@ -3,6 +3,7 @@
 import gc
 import random
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -116,6 +117,39 @@ def test_window_has_a_reference_on_both_sides_of_every_sweep(maker: ModelMaker) 
         assert long_ms >= 8
     assert not model.collecting
     assert gc.isenabled()
+
+
+class Remembering:
+    """Says that a call took 4 ms when the shape changed and 1 ms when it stayed."""
+
+    def __init__(self) -> None:
+        self.shapes: list[torch.Size] = []
+
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> float:
+        same = bool(self.shapes) and self.shapes[-1] == input_ids.shape
+        self.shapes.append(input_ids.shape)
+        return 1.0 if same else 4.0
+
+
+def test_a_change_of_shape_counts_as_often_as_sentences_bring_one(
+    maker: ModelMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the sentences have the first length: as often the shape stays, (4 + 1) / 2 ms; a tenth the second: 3.7 ms.
+
+    Swept once per length, as before, all lengths would take 4 ms.
+    """
+    monkeypatch.setattr("latency.timing.call_ms", lambda model, item: model(**item))
+    items = [sentence(length, maker.teacher, 0) for length in (8, 16, 24)]
+    model = Remembering()
+    rounds, _ = window(model, items, lambda: 5.0, random.Random(0), [0.5, 0.1, 1.0], window_ms=60)
+    assert rounds == [pytest.approx([2.5, 3.7, 1.0])] * ROUNDS[0]
+    once, _ = window(Remembering(), items, lambda: 5.0, random.Random(0), window_ms=60)
+    assert once == [[4.0, 4.0, 4.0]] * ROUNDS[0]
+    # In each round every length comes as a change first and then as the same, the first after the warm calls too.
+    counted = model.shapes[3:]
+    for first in range(0, len(counted), WARM_CALLS + 6):
+        shapes = counted[first + WARM_CALLS - 1 : first + WARM_CALLS + 6]
+        assert [after == before for before, after in pairwise(shapes)] == [False, True] * 3
 
 
 def test_reference_window_is_a_median_after_calls_that_do_not_count(maker: ModelMaker) -> None:
