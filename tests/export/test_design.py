@@ -21,15 +21,15 @@ from latency.template import as_if_trained
 
 TASK, OUTPUT = "feature-extraction", ("last_hidden_state",)
 VOCABULARY, POSITIONS = 500, 64
-DESIGN = [
-    Arch(3, 2, 288, 384, "gelu"),
+DESIGN = [  # the deep are narrow: an export's time grows with the weights
+    Arch(3, 2, 768, 384, "gelu"),
     Arch(4, 12, 576, 768, "gelu"),
     Arch(6, 3, 384, 576, "relu"),
-    Arch(10, 4, 768, 512, "silu"),
+    Arch(10, 4, 288, 512, "silu"),
     Arch(12, 6, 288, 1536, "relu"),
     Arch(3, 4, 384, 2048, "silu"),
-    Arch(4, 6, 768, 3072, "relu"),
-    Arch(6, 12, 576, 1024, "silu"),
+    Arch(3, 6, 576, 3072, "relu"),
+    Arch(6, 12, 288, 1024, "silu"),
 ]
 
 

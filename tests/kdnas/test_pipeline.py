@@ -37,7 +37,7 @@ CONFIG = {
         "validation_sentences": 64,
         "checkpoint_seconds": 0,
     },
-    "export": {"calibration_sentences": 16, "parity_sentences": 16},
+    "export": {"calibration_sentences": 16, "parity_sentences": 16, "recipes": ["static", "dynamic"]},
     "evaluation": {
         "minutes": 0.5,
         "epochs": 1,
