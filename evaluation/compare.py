@@ -73,7 +73,8 @@ def read_model(home: Path, model: str) -> Model:
         )
     tasks = dict.fromkeys(task for task, _ in runs)
     cells = {task: _cell([artifact for (name, _), artifact in runs.items() if name == task]) for task in tasks}
-    name = folder.parent.name if folder.name == "student" else folder.name if Path(model).exists() else model
+    real = folder.resolve()  # artifacts/latest/student is a link to the artifact that it came from
+    name = real.parent.name if real.name == "student" else real.name if Path(model).exists() else model
     return Model(name, cells)
 
 

@@ -78,8 +78,9 @@ def test_the_command_reads_results_and_writes_markdown(
 ) -> None:
     from evaluation.run import resolve_student
 
-    other = tmp_path / "other"
-    shutil.copytree(tiny_teacher.path, other)
+    other = tmp_path / "latest" / "student"  # a link, as the pipeline leaves it
+    other.parent.mkdir()
+    other.symlink_to(shutil.copytree(tiny_teacher.path, tmp_path / "refine" / "small-a1b2" / "student"))
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"note": "another"}))
     home = tmp_path / "home"
@@ -91,6 +92,8 @@ def test_the_command_reads_results_and_writes_markdown(
     printed = capsys.readouterr().out.strip()
     text = Path(printed).read_text()
     assert "85.0 ± 7.1 | 68.0 (80.0 %)" in text
+    assert "| small-a1b2 |" in text
+    assert "latest" not in text
     assert "glue/sst2: half of it." in text
     page = (home / "suites.html").read_text()
     assert "85.0 ± 7.1" in page
