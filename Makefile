@@ -11,7 +11,7 @@ pipeline: setup
 	$(KDNAS) pipeline --config configs/offline.yaml $(ARGS)
 
 test: setup lint wheel-test
-	$(VENV)/bin/pytest $(ARGS)
+	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 latency-table: setup
 	$(KDNAS) latency-table --minutes 10 $(ARGS)
