@@ -95,7 +95,7 @@ def measure(
     samples: list[Sample] = list(read_jsonl(log))
     budget = Budget(options, samples, started)
     processes = Processes("latency-table", setup)
-    with stage("latency-table", budget.seconds, budget.earlier) as progress:
+    with stage("latency-table", budget.seconds, budget.spent) as progress:
         while budget.allows(samples):
             names = _names(order, samples, lengths, options)
             if not names:

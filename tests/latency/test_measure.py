@@ -53,10 +53,10 @@ def pretender(monkeypatch: pytest.MonkeyPatch) -> type[Pretender]:
     return fresh
 
 
-def run(log: Path, teacher: Teacher, **options: Any) -> list[Any]:
+def run(log: Path, teacher: Teacher, seconds_before: float = 0.0, **options: Any) -> list[Any]:
     chosen = LatencyOptions(**{"minutes": 1, "max_architectures": 70, **options})
     setup = worker_setup(log.parent, teacher, LENGTHS, chosen)
-    return measure(log, setup, LENGTHS, ORDER[: chosen.max_architectures], chosen, time.monotonic())
+    return measure(log, setup, LENGTHS, ORDER[: chosen.max_architectures], chosen, time.monotonic() - seconds_before)
 
 
 def slow(seconds: float) -> Iterator[int]:
@@ -121,6 +121,14 @@ def test_the_budget_counts_earlier_attempts(pretender: type[Pretender], tmp_path
     assert again[:55] == rows
     assert 55 < len(again) < 72
     assert sum(sample["seconds"] for sample in again) < 60
+
+
+def test_what_was_spent_before_the_first_window_is_no_speed_of_it(
+    pretender: type[Pretender], tmp_path: Path, teacher: Teacher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The A/A check: counted as work of this stage, it promised too early an end."""
+    run(tmp_path / "log", teacher, seconds_before=120.0, minutes=10)
+    assert "latency-table: started at 20 %" in capsys.readouterr().err
 
 
 def test_too_small_a_budget_names_a_larger_one(pretender: type[Pretender], tmp_path: Path, teacher: Teacher) -> None:
