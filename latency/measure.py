@@ -29,12 +29,12 @@ class Budget:
 
     def __init__(self, options: LatencyOptions, samples: Sequence[Sample], started: float) -> None:
         self.seconds = 60.0 * options.minutes
-        self.earlier = sum(float(sample["seconds"]) for sample in samples)
+        self._earlier = sum(float(sample["seconds"]) for sample in samples)
         self._started = self._mark = started
 
     @property
     def spent(self) -> float:
-        return self.earlier + time.monotonic() - self._started
+        return self._earlier + time.monotonic() - self._started
 
     def charge(self) -> float:
         """Seconds since the last charge."""
