@@ -31,7 +31,7 @@ def write_card(folder: Path, name: str, settings: dict[str, Any], results: dict[
     card = template.render(
         name=name,
         settings=settings,
-        results={"vocabulary": None, **results},
+        results={"vocabulary": None, "sentencepiece": None, **results},
         forms={
             form: {"recipe": None, "tried": None, **row}
             for form, row in (results["forms"] | results["run_time_forms"]).items()

@@ -1,5 +1,6 @@
 """Graphs as functions: ONNX Runtime and OpenVINO with the settings that every session has."""
 
+import mmap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdnas.errors import UsageError
+from kdnas.padding import LENGTH_STEP
 
 # (input_ids, attention_mask, token_type_ids or none) -> the output; several outputs lie along a new last axis.
 Engine = Callable[..., np.ndarray]
@@ -22,7 +24,7 @@ def load_engine(graph: Path, form: str, outputs: Sequence[str], threads: int, sp
         raise UsageError(f"{graph}: missing; export the model again")
     try:
         if form.startswith("openvino"):
-            return compile_openvino(str(graph), form, outputs, threads)
+            return open_openvino(graph, form, outputs, threads)
         return compile_onnxruntime(str(graph), outputs, threads, spin=spin)
     except Exception as error:  # both engines raise plain RuntimeError or their own class for a damaged graph
         first = (str(error).strip() or type(error).__name__).splitlines()[-1]
@@ -39,14 +41,34 @@ def openvino_settings(form: str, threads: int) -> dict[str, str]:
     }
 
 
-def compile_openvino(graph: Any, form: str, outputs: Sequence[str], threads: int) -> Engine:
+def open_openvino(graph: Path, form: str, outputs: Sequence[str], threads: int) -> Engine:
+    """An `Engine` of an `openvino_model.xml` with its `.bin`, which holds no memory that it has no more use for.
+
+    The weights are mapped, not read: rows of a table come into memory as tokens ask for them. Matrices are packed into memory
+    of the engine's own by the first call, so their pages are let go after it.
+    """
+    import openvino
+
+    with graph.with_suffix(".bin").open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    weights = openvino.Tensor(np.frombuffer(mapped, dtype=np.uint8), shared_memory=True)
+    model = openvino.Core().read_model(graph.read_bytes(), weights)
+    run = compile_openvino(model, form, outputs, threads, alive=weights)
+    shortest = np.zeros((1, LENGTH_STEP), dtype=np.int64)
+    run(shortest, np.ones_like(shortest))
+    mapped.madvise(mmap.MADV_DONTNEED)
+    return run
+
+
+def compile_openvino(graph: Any, form: str, outputs: Sequence[str], threads: int, alive: Any = None) -> Engine:
     """An `Engine` with the outputs of these names.
 
     Args:
-        graph: path of an `openvino_model.xml`, or an `openvino.Model`.
+        graph: an `openvino.Model`, or the path of one.
         form: `openvino-bf16` computes in bf16; the others do not, though hosts that can would by themselves.
         outputs: names of the wanted outputs.
         threads: threads that one call may use.
+        alive: what must not be freed while the function is in use: the model's own memory, say.
     """
     import openvino
 
@@ -55,12 +77,13 @@ def compile_openvino(graph: Any, form: str, outputs: Sequence[str], threads: int
     places = [[name in port.get_names() for port in compiled.outputs].index(True) for name in outputs]
     # A request may serve one caller at a time: idle ones wait here, and there are never more than callers at once.
     idle: list[Any] = []
+    kept = (compiled, alive)
 
     def run(input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None) -> np.ndarray:
         try:
             request = idle.pop()
         except IndexError:
-            request = compiled.create_infer_request()
+            request = kept[0].create_infer_request()
         request.infer(_feeds(names, input_ids, attention_mask, token_type_ids), share_inputs=True, share_outputs=True)
         # The request's memory is the next caller's.
         result = _joined([np.array(request.get_output_tensor(place).data) for place in places])

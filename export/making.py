@@ -12,6 +12,7 @@ import numpy as np
 
 from export.card import write_card
 from export.checkpoint import Checkpoint, copy_checkpoint, load_model
+from export.encoder import SENTENCEPIECE, TOKENIZER
 from export.engines import Engine, load_engine
 from export.judge import Candidate, Judge
 from export.labelled import Labelled
@@ -23,6 +24,7 @@ from export.pooling import write_modules
 from export.quiet import quiet
 from export.race import race
 from export.recipes import RECIPES, Kitchen, require_inside, without_tokenizer
+from export.sentencepiece_form import write_sentencepiece
 from export.session import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, read_tokenizer, token_ids
 from export.vocabulary import REPORT, trim
 from kdnas.artifact import append_jsonl, read_jsonl, write_json
@@ -45,6 +47,7 @@ class Making:
     labelled: Labelled | None
     rows: list[list[int]] = field(default_factory=list)
     reference: list[np.ndarray] = field(default_factory=list)
+    lean: dict[str, int] | None = None
 
     def work(self, folder: Path) -> dict[str, Any]:
         """Make what is missing in the working folder and describe all."""
@@ -54,7 +57,8 @@ class Making:
             checkpoint = self.checkpoint = trim(checkpoint, corpus.train.texts, corpus.validation.texts, folder)
         else:
             copy_checkpoint(checkpoint, folder)
-        tokenizer = read_tokenizer(folder / "tokenizer.json", checkpoint.max_seq_len)
+        self.lean = write_sentencepiece(folder, corpus.validation.texts)
+        tokenizer = read_tokenizer(folder / TOKENIZER, checkpoint.max_seq_len)
         finished = {row["form"]: row for row in read_jsonl(folder / LOG)}
         order = options.to_make()
         if has_bf16():
@@ -136,7 +140,8 @@ class Making:
         inside = {form: row["loss_points"] <= self.options.max_loss_points for form, row in finished.items()}
         forms = sorted(self.options.to_make(), key=lambda form: (not inside[form], finished[form]["latency_ms"]))
         threads = {form: row["threads"] for form, row in finished.items()}
-        settings = {**checkpoint.settings, "forms": forms, "threads": threads}
+        encoder = SENTENCEPIECE if self.lean else TOKENIZER
+        settings = {**checkpoint.settings, "forms": forms, "threads": threads, "encoder": encoder}
         found = {form: {key: value for key, value in row.items() if key != "form"} for form, row in finished.items()}
         results: dict[str, Any] = {
             "task": checkpoint.task,
@@ -147,6 +152,8 @@ class Making:
             "max_loss_points": self.options.max_loss_points,
             "labelled_texts": len(self.labelled.inputs) if self.labelled is not None else 0,
         }
+        if self.lean:
+            results["sentencepiece"] = self.lean
         if (folder / REPORT).is_file():
             results["vocabulary"] = json.loads((folder / REPORT).read_text())
         write_card(folder, self.name, settings, results, source)

@@ -1,16 +1,18 @@
-"""The way to run an exported encoder: ONNX Runtime or OpenVINO, `tokenizers` and numpy; no torch, no transformers.
+"""The way to run an exported encoder: ONNX Runtime or OpenVINO, a tokenizer and numpy; no torch, no transformers.
 
 An export folder holds `kdnas.json` (what a session must know), `tokenizer.json` and one graph for each form.
 """
 
+import ctypes
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
 
+from export.encoder import SENTENCEPIECE, TOKENIZER, read_encoder
 from export.engines import load_engine
 from kdnas.artifact import Artifact
 from kdnas.environment import default_threads, has_bf16
@@ -56,7 +58,7 @@ class Session:
         labels: class names in the order of the outputs; empty for feature extraction and question answering.
         form: the form that runs.
         hidden: width D of the hidden states.
-        tokenizer: a `tokenizers.Tokenizer` that cuts at `max_seq_len` and never pads.
+        encoder: texts to token ids, without special tokens and never cut.
         max_seq_len: longer texts are cut to this many tokens, special tokens included.
 
     Raises:
@@ -86,9 +88,10 @@ class Session:
         self.threads = best if threads is None else threads
         if self.threads < 1:
             raise UsageError(f"threads is {threads}; at least 1 is needed")
-        self.tokenizer = read_tokenizer(self.path / "tokenizer.json", self.max_seq_len)
+        self.encoder = read_encoder(self.path, settings.get("encoder") == SENTENCEPIECE)
         graph = FORMS[RUN_TIME_FORMS.get(self.form, self.form)]
         self._run = load_engine(self.path / graph, self.form, TASKS[self.task], self.threads, spin)
+        give_back_memory()
 
     def run(
         self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None
@@ -110,9 +113,19 @@ class Session:
         """Ids and mask (B, T) of rows of token ids, padded as the engine likes it."""
         return pad(rows, self.pad_id, self.max_seq_len, LENGTH_STEPS[self.form.partition("-")[0]])
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, special tokens included, cut at `max_seq_len`."""
-        return token_ids(self.tokenizer, texts)
+    def encode(self, texts: list[str], cut: bool = True) -> list[list[int]]:
+        """Token ids of each text, special tokens included; whole, or cut at `max_seq_len`."""
+        before, after = self.encoder.prefix, self.encoder.suffix
+        room = self.max_seq_len - len(before) - len(after) if cut else None
+        return [[*before, *row[:room], *after] for row in self.encoder.ids(texts)]
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """A `tokenizers.Tokenizer` that cuts at `max_seq_len` and never pads, for what needs pairs, words or characters.
+
+        Read when it is first asked for: it may take more memory than the model.
+        """
+        return read_tokenizer(self.path / TOKENIZER, self.max_seq_len)
 
     def predict(self, texts: list[str], batch_tokens: int = 4096) -> np.ndarray:
         """Probabilities or embeddings of texts, in their order whatever the batches.
@@ -192,6 +205,8 @@ def read_tokenizer(file: Path, max_seq_len: int) -> Any:
     Raises:
         UsageError: the file is missing or damaged.
     """
+    from tokenizers import Tokenizer
+
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises plain Exception for a missing or damaged file
@@ -214,6 +229,13 @@ def token_budget_batches(lengths: list[int], batch_tokens: int) -> Iterator[list
         rows = max(1, batch_tokens // padded_length(lengths[order[first]]))
         yield order[first : first + rows]
         first += rows
+
+
+def give_back_memory() -> None:
+    """Return to the system what reading a tokenizer and compiling a graph left unused; nothing where the C library cannot."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

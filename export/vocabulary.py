@@ -116,7 +116,7 @@ def kept_ids(description: Mapping[str, Any], used: Iterable[int]) -> list[int]:
         kept |= {number for token, number in model["vocab"].items() if len(token.removeprefix(prefix)) == 1}
         kept.add(model["vocab"][model["unk_token"]])
     elif kind == "Unigram":
-        kept |= {number for number, (token, _) in enumerate(model["vocab"]) if len(token) == 1 or _is_byte(token)}
+        kept |= {number for number, (token, _) in enumerate(model["vocab"]) if len(token) == 1 or is_byte(token)}
         # What an unknown character costs follows from the least score of the vocabulary.
         kept.add(min(range(len(model["vocab"])), key=lambda number: model["vocab"][number][1]))
         kept |= {model["unk_id"]} - {None}
@@ -224,7 +224,7 @@ def _write_model(checkpoint: Checkpoint, kept: Sequence[int], folder: Path) -> N
     model.save_pretrained(folder)
 
 
-def _is_byte(token: str) -> bool:
+def is_byte(token: str) -> bool:
     """Whether a piece stands for one byte of what has no piece of its own, as in `<0x0A>`."""
     return len(token) == 6 and token.startswith("<0x") and token.endswith(">")
 

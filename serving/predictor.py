@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
+from export.encoder import Encoder
 from export.session import Session, mean_pool, softmax, token_budget_batches
 
 # Texts are tokenised in pieces of about this many characters: an encoding takes some 100 bytes a token while it lives.
@@ -30,17 +30,14 @@ class Predictor:
         self.session.require_task("text-classification", "feature-extraction")
         self.name = path.resolve().name
         self.classifies = self.session.task == "text-classification"
-        self._whole = Tokenizer.from_file(str(path / "tokenizer.json"))
-        self._whole.no_padding()
-        self._whole.no_truncation()
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, never cut."""
-        return [encoding.ids for encoding in self._whole.encode_batch_fast(texts)]
+        return self.session.encode(texts, cut=False)
 
     def windower(self, overlap: int) -> "Windower":
-        """A tokenizer that splits texts into windows of `max_seq_len` tokens, `overlap` of them shared by neighbours."""
-        return Windower(self.session.path, self.session.max_seq_len, overlap)
+        """What splits texts into windows of `max_seq_len` tokens, `overlap` of them shared by neighbours."""
+        return Windower(self.session.encoder, self.session.max_seq_len, overlap)
 
     def predict(self, rows: list[list[int]], batch_tokens: int) -> np.ndarray:
         """Results of rows of token ids, in their order whatever the batches.
@@ -66,17 +63,15 @@ class Windower:
     """Splits texts into windows that a model can read.
 
     Args:
-        path: folder with `tokenizer.json`.
+        encoder: of the model's session.
         seq_len: tokens a window, special tokens included.
         overlap: tokens that neighbouring windows share, so that no phrase is only seen cut in two.
     """
 
-    def __init__(self, path: Path, seq_len: int, overlap: int) -> None:
-        self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-        self._tokenizer.no_padding()
-        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        # The tokenizer panics where the overlap leaves no new token in a window.
-        self._tokenizer.enable_truncation(seq_len, stride=min(overlap, max(0, seq_len - special - 1)))
+    def __init__(self, encoder: Encoder, seq_len: int, overlap: int) -> None:
+        self._encoder = encoder
+        self._room = seq_len - len(encoder.prefix) - len(encoder.suffix)
+        self._step = self._room - min(overlap, max(0, self._room - 1))
 
     def windows(self, texts: list[str]) -> list[list[np.ndarray]]:
         """Windows of each text: one or more int32 arrays of token ids, special tokens included in each."""
@@ -87,8 +82,11 @@ class Windower:
             while last < len(texts) and (last == first or characters + len(texts[last]) <= PIECE_CHARACTERS):
                 characters += len(texts[last])
                 last += 1
-            for encoding in self._tokenizer.encode_batch_fast(texts[first:last]):
-                pieces = [encoding, *encoding.overflowing]
-                found.append([np.asarray(piece.ids, dtype=np.int32) for piece in pieces])
+            found += [self._split(ids) for ids in self._encoder.ids(texts[first:last])]
             first = last
         return found
+
+    def _split(self, ids: list[int]) -> list[np.ndarray]:
+        starts = range(0, max(1, len(ids) - self._room + self._step), self._step)
+        around = self._encoder.prefix, self._encoder.suffix
+        return [np.asarray([*around[0], *ids[at : at + self._room], *around[1]], dtype=np.int32) for at in starts]

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel
 
+from export.encoder import SENTENCEPIECE, TOKENIZER
 from export.openvino_form import write_int8, write_openvino
 from export.quiet import quiet
+from export.sentencepiece_form import write_sentencepiece
 from export.session import FORMS, SETTINGS
 from kdnas.arch import Arch
 from kdnas.environment import host_line
@@ -27,6 +29,7 @@ from kdnas.teacher import SHAPE, load_config, resolve_shape
 
 ARCH = Arch(4, 12, 576, 768, "gelu")
 TASK = "feature-extraction"
+FORMS_MEASURED = ("openvino-int8", "openvino-f32")
 CHILD = """
 import random, sys
 from pathlib import Path
@@ -45,7 +48,7 @@ print(*seen)
 
 
 def synthetic_tokenizer(size: int) -> tuple[Tokenizer, list[str]]:
-    """A Unigram tokenizer of so many pieces, all single letters among them, and words for it."""
+    """A Unigram tokenizer of so many pieces, all single letters among them, and words for it; spaces as XLM-R has them."""
     rng = random.Random(0)
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "\u2581", *string.ascii_lowercase]
     known = set(pieces)
@@ -56,6 +59,8 @@ def synthetic_tokenizer(size: int) -> tuple[Tokenizer, list[str]]:
             pieces.append(piece)
     vocabulary = [(piece, 0.0 if place < 4 else -8.0 - place / size) for place, piece in enumerate([*pieces, "<mask>"])]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=3))
+    spaces = normalizers.Replace(Regex(" {2,}"), "\u2581")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(left=False, right=True), spaces])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -71,6 +76,8 @@ def export_into(folder: Path) -> None:
     model = AutoModel.from_config(config, add_pooling_layer=False).eval()
     tokenizer, words = synthetic_tokenizer(config.vocab_size)
     tokenizer.save(str(folder / "tokenizer.json"))
+    compared = write_sentencepiece(folder, [" ".join(words[first : first + 20]) for first in range(0, len(words), 20)])
+    print("tokenizer as SentencePiece:", compared or "not written", flush=True)
     (folder / "words.txt").write_text("\n".join(words))
     rng = np.random.default_rng(0)
     rows = [rng.integers(5, config.vocab_size, length).tolist() for length in range(8, 64)]
@@ -83,6 +90,7 @@ def export_into(folder: Path) -> None:
         "hidden": ARCH.hidden,
         "max_seq_len": 128,
         "pad_id": 1,
+        "encoder": SENTENCEPIECE if compared else TOKENIZER,
         "forms": list(FORMS),
     }
     (folder / SETTINGS).write_text(json.dumps(settings))
@@ -94,7 +102,7 @@ def main(sentences: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         export_into(folder)
-        for form in ("openvino-int8", "openvino-f32"):
+        for form in FORMS_MEASURED:
             files = [file for file in (folder / FORMS[form]).parent.iterdir() if file.is_file()]
             disk_mb = sum(file.stat().st_size for file in files) / 1e6
             command = [sys.executable, "-c", CHILD, str(folder), form, str(sentences)]

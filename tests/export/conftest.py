@@ -80,32 +80,23 @@ def classifier_export(home: Path, classifier_folder: Path, corpus: Corpus) -> Ar
 
 @pytest.fixture(scope="session")
 def roberta_folder(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random XLM-RoBERTa with a Unigram tokenizer trained on the corpus: pad is 1, positions start at 2."""
+    """A random XLM-RoBERTa with a tokenizer like its own, trained on the corpus: pad is 1, positions start at 2."""
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+    from sentencepiece import SentencePieceTrainer
+    from transformers import XLMRobertaConfig, XLMRobertaModel, XLMRobertaTokenizerFast
 
     folder = tmp_path_factory.mktemp("tiny-xlmr")
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False)
     texts = [json.loads(line)["text"] for line in corpus_file.read_text().splitlines()[:400]]
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    names = {
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "pad_token": "<pad>",
-        "mask_token": "<mask>",
-    }
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    file = folder.with_suffix(".model")
+    with file.open("wb") as model:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(texts), model_writer=model, vocab_size=300, minloglevel=2, character_coverage=0.99
+        )
+    tokenizer = XLMRobertaTokenizerFast(vocab_file=str(file))
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(2)
     config = XLMRobertaConfig(
-        vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=92, pad_token_id=1, type_vocab_size=1,
+        vocab_size=len(tokenizer), max_position_embeddings=92, pad_token_id=1, type_vocab_size=1,
         hidden_act="gelu_new", **SHAPE,
     )  # fmt: skip
     XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)

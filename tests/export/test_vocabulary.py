@@ -44,7 +44,7 @@ def test_it_answers_as_before_on_what_it_covers(checkpoint: Checkpoint, corpus: 
     report = json.loads((tmp_path / "vocabulary.json").read_text())
     assert report["tokens_after"] == trimmed.config["vocab_size"] < report["tokens_before"]
     assert report["embeddings_mb_after"] < report["embeddings_mb_before"]
-    assert 0 < report["tokenizer_mb_after"] < report["tokenizer_mb_before"]
+    assert 0 < report["tokenizer_mb_after"] <= report["tokenizer_mb_before"]
     assert 0 < report["held_out_texts_covered"] < report["held_out_tokens_covered"] < 1
     for before, after in zip(states(checkpoint, texts[:20]), states(trimmed, texts[:20]), strict=True):
         np.testing.assert_allclose(before, after, atol=1e-5)

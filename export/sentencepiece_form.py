@@ -1,0 +1,121 @@
+"""A Unigram tokenizer.json written as a SentencePiece model, kept only where both answer alike."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from export.encoder import SENTENCEPIECE, TOKENIZER, SentencePieceEncoder, TokenizersEncoder
+from export.vocabulary import is_byte
+
+COMPARED = 20_000  # texts; a second or two
+TOLERATED = 1e-4
+# What tells tokenizers apart that differ only at the edges.
+PROBES = (
+    "",
+    " ",
+    "  two  spaces ",
+    "tab\tand\nnew\r\nlines\u3000and\u00a0wide ones\u2028here",
+    "ﬁne ｆｕｌｌ ½ ² ㎏ Ⅻ e\u0301",
+    "soft\u00adhyphen zero\u200bwidth \u200djoiner\ufeff mark \x07 bell \x00 nil",
+    "🙂 👩‍👩‍👧‍👦 🇧🇷 \U0010ffff \ue000",
+    "漢字かな交じり文です。ภาษาไทย العربية हिन्दी",
+    "x" * 3000,
+    "ab " * 3000,
+)
+
+
+def write_sentencepiece(folder: Path, texts: Sequence[str]) -> dict[str, int] | None:
+    """Write `sentencepiece.model` beside `tokenizer.json` if both make the same ids of odd texts, and of all but a few of these.
+
+    Few is one in ten thousand: where two ways to cut a word have the same score, the two libraries may choose differently
+    (10 of 772,706 sentences in 185 languages, results/export).
+
+    Args:
+        folder: holds `tokenizer.json`.
+        texts: of which up to 20,000 are compared.
+
+    Returns:
+        How many texts were compared and how many of them differ; none where no model was written.
+    """
+    description = json.loads((folder / TOKENIZER).read_text())
+    model = sentencepiece_model(description)
+    if model is None:
+        return None
+    scratch = folder / f"{SENTENCEPIECE}.scratch"
+    scratch.write_bytes(model)
+    ours, theirs = SentencePieceEncoder(scratch), TokenizersEncoder(folder / TOKENIZER)
+    special = [token["content"] for token in description["added_tokens"]]
+    odd = [
+        *PROBES,
+        *(text for name in special for text in (name, f"a{name}b", f"a {name} b", f"{name}{name} a {name}")),
+    ]
+    compared = list(texts[:COMPARED])
+    differ = sum(one != other for one, other in zip(ours.ids(compared), theirs.ids(compared), strict=True))
+    around = (ours.prefix, ours.suffix) == (theirs.prefix, theirs.suffix)
+    if not around or ours.ids(odd) != theirs.ids(odd) or differ > len(compared) * TOLERATED:
+        scratch.unlink()
+        return None
+    scratch.rename(folder / SENTENCEPIECE)
+    return {"compared": len(compared), "differ": differ}
+
+
+def sentencepiece_model(description: Mapping[str, Any]) -> bytes | None:
+    """A serialised SentencePiece model of the content of a tokenizer.json; none where it has no such form.
+
+    Pieces and scores are the same; SentencePiece's own rules for spaces stand for those that its converters write.
+    """
+    from sentencepiece import sentencepiece_model_pb2
+
+    schema: Any = sentencepiece_model_pb2  # its classes are made at run time
+    model, added = description["model"], {token["id"]: token for token in description.get("added_tokens") or []}
+    charsmap = _charsmap(description.get("normalizer"))
+    if model.get("type") != "Unigram" or charsmap is None or model.get("unk_id") is None:
+        return None
+    if set(added) - set(range(len(model["vocab"]))) or any(token["single_word"] for token in added.values()):
+        return None
+    special = _single(description.get("post_processor"))
+    if special is None:
+        return None
+    kinds = schema.ModelProto.SentencePiece
+    proto = schema.ModelProto()
+    for number, (piece, score) in enumerate(model["vocab"]):
+        kind = kinds.NORMAL
+        if number == model["unk_id"]:
+            kind = kinds.UNKNOWN
+        elif number in added:
+            kind = kinds.CONTROL
+        elif model.get("byte_fallback") and is_byte(piece):
+            kind = kinds.BYTE
+        proto.pieces.add(piece=added[number]["content"] if number in added else piece, score=score, type=kind)
+    trainer = proto.trainer_spec
+    trainer.model_type = schema.TrainerSpec.UNIGRAM
+    trainer.vocab_size = len(proto.pieces)
+    trainer.byte_fallback = bool(model.get("byte_fallback"))
+    trainer.unk_id, trainer.unk_piece = model["unk_id"], proto.pieces[model["unk_id"]].piece
+    (trainer.bos_id, trainer.bos_piece), (trainer.eos_id, trainer.eos_piece) = special
+    trainer.pad_id = -1
+    proto.normalizer_spec.precompiled_charsmap = charsmap
+    return bytes(proto.SerializeToString())
+
+
+def _charsmap(normalizer: Mapping[str, Any] | None) -> bytes | None:
+    """The character map of a normaliser that has nothing else but rules for spaces; none where it has."""
+    if normalizer is None:
+        return b""
+    steps = normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
+    maps = [step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled"]
+    others = {step["type"] for step in steps} - {"Precompiled", "Replace", "Strip"}
+    return None if others or len(maps) > 1 else base64.b64decode(maps[0]) if maps else b""
+
+
+def _single(post_processor: Mapping[str, Any] | None) -> list[tuple[int, str]] | None:
+    """Id and name of the one special token before and the one after a single text; none where there are others."""
+    if post_processor is None or post_processor["type"] != "TemplateProcessing":
+        return None
+    parts = [part.get("SpecialToken", {}).get("id") for part in post_processor["single"]]
+    if len(parts) != 3 or parts[1] is not None or None in (parts[0], parts[2]):
+        return None
+    ids = [post_processor["special_tokens"][name]["ids"] for name in (parts[0], parts[2])]
+    return [(ids[0][0], parts[0]), (ids[1][0], parts[2])] if all(len(found) == 1 for found in ids) else None
