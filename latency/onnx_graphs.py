@@ -1,7 +1,7 @@
 """ONNX graphs of any architecture, rewritten from one small export as `latency.rewriting` says.
 
-Here tensors go by names and their shapes are inferred anew, so that repeating the middle layer means to rename what it
-makes and reads. Matrices and tables stay outside of the graph, in the pool's buffer: a protobuf holds no more than 2 GB.
+Here tensors go by names, so that repeating the middle layer means to rename what it makes and reads. The shapes that the
+exporter noted of tensors on the way go with them: without them ONNX Runtime fuses fewer nodes. Matrices and tables stay outside of the graph, in the pool's buffer: a protobuf holds no more than 2 GB.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from latency.rewriting import (
     FIRST,
@@ -46,7 +46,7 @@ class OnnxTemplate:
         self._frame = onnx.load(next(folder.glob("*.onnx")))
         graph = self._frame.graph
         self._blocks = _assign_blocks(graph)
-        self._nodes, self._weights = list(graph.node), list(graph.initializer)
+        self._nodes, self._weights, self._shapes = list(graph.node), list(graph.initializer), list(graph.value_info)
         for inferred in (graph.node, graph.initializer, graph.value_info):
             del inferred[:]
 
@@ -64,20 +64,24 @@ class OnnxTemplate:
         model = ModelProto()
         model.CopyFrom(self._frame)
         for value in (*model.graph.input, *model.graph.output):
-            for dim in value.type.tensor_type.shape.dim:
-                if dim.HasField("dim_value"):
-                    dim.dim_value = swap.get(dim.dim_value, dim.dim_value)
+            _resize(value, swap)
+        for value in self._shapes:
+            for copy in range(self._copies(value.name, depth)):
+                made = model.graph.value_info.add()
+                made.CopyFrom(value)
+                made.name = self._rename(value.name, copy, depth)
+                _resize(made, swap)
         model.graph.node.extend(self._node(node, copy, depth, swap) for node, copy in self._order(depth - 2))
         large: dict[str, np.ndarray] = {}
         for weight in self._weights:
-            for copy in range(depth - 2 if self._blocks[weight.name] == MIDDLE else 1):
+            for copy in range(self._copies(weight.name, depth)):
                 name = self._rename(weight.name, copy, depth)
                 if weight.data_type in POOLED and _count(weight, swap) >= POOL_FROM_VALUES:
-                    made, large[name] = _outside(weight, swap, pool)
+                    tensor, large[name] = _outside(weight, swap, pool)
                 else:
-                    made = _resized_tensor(weight, swap)
-                made.name = name
-                model.graph.initializer.append(made)
+                    tensor = _resized_tensor(weight, swap)
+                tensor.name = name
+                model.graph.initializer.append(tensor)
         return model.SerializeToString(), large
 
     def _order(self, copies: int) -> Iterator[tuple[NodeProto, int]]:
@@ -112,6 +116,10 @@ class OnnxTemplate:
             return self._rename(below, copy - 1, depth)  # the layer below is a middle one too
         return self._rename(name, copy, depth)
 
+    def _copies(self, name: str, depth: int) -> int:
+        """How often a tensor is in a graph of `depth` layers."""
+        return depth - 2 if self._blocks.get(name, OUTSIDE) == MIDDLE else 1
+
     def _rename(self, name: str, copy: int, depth: int) -> str:
         return _layered(name, self._blocks.get(name, OUTSIDE), copy, depth)
 
@@ -122,6 +130,13 @@ def _layered(name: str, block: int, copy: int, depth: int) -> str:
         return f"{name}/{copy}"
     layer = {MIDDLE: MIDDLE + copy, LAST: depth - 1}.get(block)
     return name if layer is None else LAYER_NAME.sub(rf"\g<1>{layer}", name)
+
+
+def _resize(value: ValueInfoProto, swap: Mapping[int, int]) -> None:
+    """Put the new sizes into a tensor's noted shape."""
+    for dim in value.type.tensor_type.shape.dim:
+        if dim.HasField("dim_value"):
+            dim.dim_value = swap.get(dim.dim_value, dim.dim_value)
 
 
 def _count(tensor: TensorProto, swap: Mapping[int, int]) -> int:
@@ -167,7 +182,7 @@ def _assign_blocks(graph: GraphProto) -> dict[str, int]:
 
 
 def describe(serialised: bytes) -> list[tuple[Any, ...]]:
-    """What an engine sees of each node: type, attributes, and for each input what makes it, or its type and shape.
+    """What an engine sees of each node: type, attributes, for each input what makes it, or its type and shape, noted shapes.
 
     Values are shown of whole numbers and of short constants, names and the values of weights are not.
     """
@@ -175,13 +190,18 @@ def describe(serialised: bytes) -> list[tuple[Any, ...]]:
     made_by: dict[str, Any] = {value.name: "input" for value in graph.input}
     made_by |= {name: node.op_type for node in graph.node for name in node.output}
     made_by |= {weight.name: _shown(weight, weight.data_type == TensorProto.INT64) for weight in graph.initializer}
+    noted = {
+        value.name: tuple(dim.dim_value or "?" for dim in value.type.tensor_type.shape.dim)
+        for value in graph.value_info
+    }
     rows = []
     for node in graph.node:
         attributes = [
             (one.name, _shown(one.t, True) if one.type == AttributeProto.TENSOR else str(one)) for one in node.attribute
         ]
         inputs = [made_by.get(name) for name in node.input]
-        rows.append((node.domain, node.op_type, tuple(sorted(attributes, key=str)), tuple(inputs)))
+        shapes = tuple(noted.get(name) for name in node.output)
+        rows.append((node.domain, node.op_type, tuple(sorted(attributes, key=str)), tuple(inputs), shapes))
     return rows
 
 

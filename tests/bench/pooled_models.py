@@ -3,14 +3,15 @@
 The table's models take their weights from one random pool, and its compiled engines run graphs that were rewritten from a small
 export. Here each is timed against a model with weights of its own: eager, or exported by the exporters themselves.
 
-Run as `python tests/bench/pooled_models.py [BUILDS]`: in each build both are made anew and answer the same lengths in turn;
+Run as `python tests/bench/pooled_models.py [BUILDS] [ENGINE ...]`. In each build both are made anew and answer the same
+lengths in turn;
 prints for each engine and shape the ratio of the sums over all lengths by build: median and range.
 """
 
 import random
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -78,12 +79,12 @@ def ratio(pooled: Callable[..., Any], own: Callable[..., Any], items: list[dict[
     return sums[0] / sums[1]
 
 
-def main(builds: int) -> None:
+def main(builds: int, engines: Sequence[str]) -> None:
     """Time all and print."""
     torch.set_num_threads(default_threads())
     print(host_line())
     teacher = resolve_teacher(BUILTIN)
-    for engine in ENGINES:
+    for engine in engines:
         for arch in ARCHS:
             with tempfile.TemporaryDirectory() as scratch:
                 load = own_model(arch, engine, Path(scratch) / "own")
@@ -98,4 +99,4 @@ def main(builds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5, sys.argv[2:] or ENGINES)
