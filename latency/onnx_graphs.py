@@ -1,7 +1,8 @@
 """ONNX graphs of any architecture, rewritten from one small export as `latency.rewriting` says.
 
 Here tensors go by names, so that repeating the middle layer means to rename what it makes and reads. The shapes that the
-exporter noted of tensors on the way go with them: without them ONNX Runtime fuses fewer nodes. Matrices and tables stay outside of the graph, in the pool's buffer: a protobuf holds no more than 2 GB.
+exporter noted of tensors on the way go with them: without them ONNX Runtime fuses fewer nodes. Matrices and tables stay
+outside of the graph, in the pool's buffer: a protobuf holds no more than 2 GB.
 """
 
 import re

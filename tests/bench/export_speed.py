@@ -22,10 +22,12 @@ import torch
 from export_memory import synthetic_tokenizer
 from transformers import AutoModel
 
+from export.encoder import TOKENIZER, Encoder, read_encoder
 from export.engines import load_engine
 from export.onnx_form import write_onnx, write_onnx_int8
 from export.openvino_form import write_int8, write_openvino
 from export.quiet import quiet
+from export.sentencepiece_form import write_sentencepiece
 from export.session import FORMS, TASKS
 from kdnas.arch import Arch
 from kdnas.environment import default_threads, has_bf16, host_line
@@ -98,7 +100,7 @@ def main(rounds: int, parts: set[str]) -> None:
                     show_ratios(f"{length} tokens", took)
                 show_shares(took, LENGTHS[-1])
             if "text" in parts:
-                time_text(engines, rounds)
+                time_text(engines, rounds, Path(scratch))
             if "batches" in parts:
                 time_batches(engines, rounds // 6 + 1)
 
@@ -152,18 +154,21 @@ def show_shares(took: dict[str, list[float]], length: int) -> None:
         )
 
 
-def time_text(engines: dict[str, Call], rounds: int) -> None:
-    """From text, tokenising included."""
+def time_text(engines: dict[str, Call], rounds: int, scratch: Path) -> None:
+    """From text: the students through the encoder that an export of theirs has, the teacher through `tokenizers`."""
     tokenizer, words = synthetic_tokenizer(250_002)
+    tokenizer.save(str(scratch / TOKENIZER))
+    lean = bool(write_sentencepiece(scratch, words))
+    encoders = {"student": read_encoder(scratch, lean), "teacher": read_encoder(scratch)}
     text = " ".join(words[:20])
     count = len(tokenizer.encode(text).ids)
 
-    def call(engine: Call) -> Any:
-        ids = np.array([tokenizer.encode(text).ids])
+    def call(encoder: Encoder, engine: Call) -> Any:
+        ids = np.array([[*encoder.prefix, *encoder.ids([text])[0], *encoder.suffix]])
         return engine(ids, np.ones_like(ids))
 
     wanted = {*RATIOS, "teacher pytorch-f32"}
-    took = take_turns({name: partial(call, engines[name]) for name in wanted}, rounds)
+    took = take_turns({name: partial(call, encoders[name.split()[0]], engines[name]) for name in wanted}, rounds)
     show_ratios(f"from text, {count} tokens", took)
 
 
