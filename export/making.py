@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,11 +175,16 @@ def write_float(form: str, model: Any, task: str, final: Path) -> None:
 
 
 def calibration_rows(sentences: Sentences, tokenizer: Any, options: ExportOptions) -> list[list[int]]:
-    """Token ids of random sentences, sorted by length; the same for the same seed."""
-    count = min(options.calibration_sentences, len(sentences))
-    chosen = np.random.default_rng(options.seed).choice(len(sentences), count, replace=False)
-    texts = sentences.texts
-    return sorted(token_ids(tokenizer, [texts[int(index)] for index in chosen]), key=len)
+    """Token ids of random sentences, of all languages alike and at least one of each, sorted by length."""
+    taken: Counter[str] = Counter()
+    turns: list[tuple[int, int, int]] = []  # how many of its language came before, its own place, its index
+    for index in np.random.default_rng(options.seed).permutation(len(sentences)):
+        language = sentences.languages[int(index)]
+        turns.append((taken[language], len(turns), int(index)))
+        taken[language] += 1
+    count = max(options.calibration_sentences, len(taken))
+    texts = [sentences.texts[index] for _, _, index in sorted(turns)[:count]]
+    return sorted(token_ids(tokenizer, texts), key=len)
 
 
 def parity_rows(sentences: Sentences, tokenizer: Any, count: int, max_seq_len: int) -> list[list[int]]:

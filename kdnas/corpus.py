@@ -21,7 +21,7 @@ from kdnas.teacher import Teacher
 BUILTIN = "builtin:pydocs"
 UNKNOWN_SHARE = 0.5  # of the tokens; English text has next to none
 SPLITS = ("train", "validation")
-COLUMNS = ("text", "topic", "group")
+COLUMNS = ("text", "topic", "group", "language")
 
 
 class Row(NamedTuple):
@@ -30,6 +30,7 @@ class Row(NamedTuple):
     text: str
     topic: str
     group: str
+    language: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class TextOptions:
         topic: column with a class label of each text, for the topic task; none by default (pydocs: the package).
         group: column whose equal values stay in one split (pydocs: the module); by default each text for itself.
         languages: read only rows whose `language_column` is one of these; null reads all.
-        language_column: column with the language of each text.
+        language_column: column with the language of each text, where there is one: int8 is calibrated on all of them.
         hub_config: configuration of a hub data set.
         hub_split: split of a hub data set.
         max_sentences: read no more than this many unique sentences; null reads all.
@@ -62,7 +63,7 @@ class TextOptions:
 
     @property
     def columns(self) -> list[str]:
-        """Columns that are read."""
+        """Columns that must be there."""
         language = self.language_column if self.languages else None
         return [name for name in (self.column, self.topic, self.group, language) if name]
 
@@ -244,8 +245,8 @@ def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions) 
                 f"corpus '{source}': row {number} has no column '{missing[0]}'; it has {', '.join(sorted(row))} "
                 "(set --text.column, --text.topic, --text.group or --text.language_column)"
             )
+        language = str(row.get(text.language_column) or "")
         if languages:
-            language = str(row[text.language_column])
             seen.add(language)
             if language not in languages:
                 continue
@@ -253,7 +254,8 @@ def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions) 
         if not isinstance(value, str):
             raise UsageError(f"corpus '{source}': row {number}, column '{text.column}' is not text but {value!r:.60}")
         topic = str(row[text.topic]) if text.topic else ""
-        yield Row(value, topic, str(row[text.group]) if text.group else " ".join(value.split()).lower())
+        group = str(row[text.group]) if text.group else " ".join(value.split()).lower()
+        yield Row(value, topic, group, language)
     if absent := sorted(languages - seen):
         raise UsageError(
             f"corpus '{source}': no text of language {', '.join(absent)} in column '{text.language_column}'; it has "
@@ -280,8 +282,10 @@ def _parquet_rows(path: Path, source: str, text: TextOptions) -> Iterator[dict[s
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise UsageError(f"corpus '{source}': not a Parquet file ({error})") from error
-    wanted = [name for name in file.schema_arrow.names if name in text.columns]
-    for batch in file.iter_batches(columns=wanted or None):
+    there = set(file.schema_arrow.names)
+    # Where one is missing all are read, for the message that follows says what there is.
+    wanted = sorted({*text.columns, text.language_column} & there) if set(text.columns) <= there else None
+    for batch in file.iter_batches(columns=wanted):
         yield from batch.to_pylist()
 
 

@@ -33,6 +33,12 @@ class Sentences:
         return list(self._table["topic"].to_pylist())
 
     @cached_property
+    def languages(self) -> list[str]:
+        """Language of each sentence, empty where the corpus does not say it."""
+        known = "language" in self._table.column_names  # corpora of earlier versions have no such column
+        return list(self._table["language"].to_pylist()) if known else [""] * len(self)
+
+    @cached_property
     def tokens(self) -> np.ndarray:
         """All token ids in a row, int32."""
         return np.load(self.path / f"{self.split}.tokens.npy", mmap_mode="r")

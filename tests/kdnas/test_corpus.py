@@ -49,6 +49,23 @@ def test_parquet_is_read_with_topic_and_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_languages_are_kept_where_a_column_says_them(name: str, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / name
+    table = [{"text": text, "lang": ["de", "sw"][n % 2], "other": n} for n, text in enumerate(SENTENCES)]
+    if name.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(table), file)
+    else:
+        file.write_text("\n".join(json.dumps(row) for row in table))
+    rows = list(read_rows(str(file), TextOptions()))
+    assert [row.language for row in rows] == [row["lang"] for row in table]
+    with pytest.raises(UsageError, match="no column 'body'; it has lang, other, text"):
+        list(read_rows(str(file), TextOptions(column="body")))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
 def test_only_some_languages_are_read(name: str, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
