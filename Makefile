@@ -35,7 +35,7 @@ lint: setup
 wheel-test: setup
 	bash tests/wheel_test.sh $(VENV)/bin/python
 
-# What is timed: never part of the tests. Each prints JSON; session_overhead needs what `make pipeline` left.
+# What is timed: never part of the tests. Some need what `make pipeline` left, or say which data they want.
 bench: setup
 	@for file in tests/bench/*.py; do $(VENV)/bin/python $$file || exit 1; done
 

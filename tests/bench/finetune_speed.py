@@ -149,5 +149,6 @@ def main(data_root: Path, rounds: int) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or not Path(sys.argv[1]).is_dir():
-        sys.exit("give the folder that has glue/sst2/train.jsonl.gz and validation.jsonl.gz below it")
+        print("left out: give the folder that has glue/sst2/train.jsonl.gz and validation.jsonl.gz below it")
+        sys.exit()
     main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5)
