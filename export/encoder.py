@@ -1,7 +1,7 @@
 """Texts to token ids inside a session: by SentencePiece where an export proved it equal to the tokenizer, else by `tokenizers`.
 
-A Unigram tokenizer of 250,000 pieces takes 256 MB in `tokenizers`, which keeps a hash map for each prefix of a piece;
-SentencePiece keeps the same prefixes in one array, in 34 MB, and takes a third of the time (results/export).
+A Unigram tokenizer of 250,000 pieces takes 260 MB in `tokenizers`, which keeps a hash map for each prefix of a piece;
+SentencePiece keeps the same prefixes in one array, in 36 MB, and takes a fifth of the time (results/export).
 `export.sentencepiece_form` writes its model beside `tokenizer.json`, of which it says the same in another form.
 """
 
