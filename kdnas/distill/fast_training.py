@@ -1,10 +1,11 @@
-"""What torch does badly in training on a CPU, done better: gradients of embeddings, bf16 attention, casts, freed memory."""
+"""What torch does badly in training on a CPU, done better: embeddings, dropout, bf16 attention, casts, freed memory."""
 
 import ctypes
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,7 +16,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 class FastTraining(TorchFunctionMode):
-    """Within this context a model that is trained on a CPU does three things differently.
+    """Within this context a model that is trained on a CPU does four things differently.
 
     Embeddings: the gradient of a table is added into the one that the parameter already has. torch makes a new table of
     zeros each time, which for 30,000 rows of 576 takes 1 to 10 % of a step (results/README.md, log); the
@@ -28,12 +29,16 @@ class FastTraining(TorchFunctionMode):
     Casts, inside bf16 autocast: queries, keys and values are maps of the same float32 tensor, which autocast casts to bf16
     three times, and whose gradient comes back in three parts to be cast and added. It is cast once.
 
+    Dropout: torch draws one number after the other, a sixth of a step of fine-tuning. numpy draws as good ones several times
+    as fast, from a seed that torch's generator gives, so that the same seed still means the same run.
+
     Passes without gradients, the teacher's, are left alone, and so are other devices.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._cast: tuple[Tensor | None, Tensor | None] = (None, None)
+        self._draws: np.random.Generator | None = None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -44,8 +49,13 @@ class FastTraining(TorchFunctionMode):
         if func is F.linear and _autocast_casts(args[0]):
             return func(self._in_bf16(args[0]), *args[1:], **kwargs)
         if func is F.scaled_dot_product_attention and _slow_backward(args[0]):
-            attend = _by_products if max(args[0].shape[-2], args[1].shape[-2]) <= MATMUL_TOKENS else _in_float32
-            return attend(*args, **kwargs)
+            if max(args[0].shape[-2], args[1].shape[-2]) <= MATMUL_TOKENS:
+                return _by_products(self._dropout, *args, **kwargs)
+            return _in_float32(*args, **kwargs)
+        if func is F.dropout and _is_trained_on_cpu(args[0]) and not kwargs.get("inplace", len(args) > 3 and args[3]):
+            share = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+            training = kwargs.get("training", args[2] if len(args) > 2 else True)
+            return self._dropout(args[0], share if training else 0.0)
         return func(*args, **kwargs)
 
     def _in_bf16(self, values: Tensor) -> Tensor:
@@ -54,6 +64,17 @@ class FastTraining(TorchFunctionMode):
         cast = self._cast[1]
         assert cast is not None
         return cast
+
+    def _dropout(self, values: Tensor, share: float) -> Tensor:
+        """Values with this share of them, to 1/65536, set to 0, and the others larger, so that their mean stays."""
+        limit = round(share * 65536)
+        if limit in (0, 65536):
+            return values if not limit else values * 0
+        if self._draws is None:
+            self._draws = np.random.default_rng(int(torch.randint(2**62, ())))
+        draws = torch.from_numpy(self._draws.integers(-32768, 32768, values.shape, dtype=np.int16))
+        kept = (draws >= limit - 32768).to(values.dtype)
+        return values * kept.mul_(65536 / (65536 - limit))
 
 
 class _Lookup(torch.autograd.Function):
@@ -115,7 +136,18 @@ def _slow_backward(query: Tensor) -> bool:
     return query.requires_grad and query.dtype == torch.bfloat16 and query.device.type == "cpu"
 
 
-def _by_products(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
+def _is_trained_on_cpu(values: Tensor) -> bool:
+    return values.requires_grad and values.device.type == "cpu" and values.is_floating_point()
+
+
+def _by_products(
+    dropout: Callable[[Tensor, float], Tensor],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
     """Softmax of Q K' times V; queries (B, H, T, d), keys and values (B, H, S, d), mask broadcast to (B, H, T, S)."""
     scale = options.get("scale") or query.shape[-1] ** -0.5
     scores = (query * scale) @ key.transpose(-1, -2)
@@ -126,7 +158,7 @@ def _by_products(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | 
     elif attn_mask is not None:
         scores = scores + attn_mask.to(scores.dtype)
     shares = F.softmax(scores, dim=-1, dtype=torch.float32)
-    return F.dropout(shares, options.get("dropout_p", 0.0)).to(value.dtype) @ value
+    return dropout(shares, options.get("dropout_p", 0.0)).to(value.dtype) @ value
 
 
 def _in_float32(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:

@@ -78,6 +78,7 @@ def train_theirs(path: Path, split: Split, seed: int) -> float:
             train_dataset=Rows(tokenizer, split),
             data_collator=transformers.DataCollatorWithPadding(tokenizer),
         )
+        trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()
     return time.perf_counter() - start
 

@@ -67,6 +67,34 @@ def test_dropout_in_attention(tokens: int) -> None:
     assert (found == 0).float().mean() > 0.5
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_is_torchs_in_expectation(share: float, dtype: torch.dtype) -> None:
+    values = torch.ones(400, 1000, dtype=dtype, requires_grad=True)
+    torch.manual_seed(3)
+    with FastTraining():
+        found = F.dropout(values, share, training=True)
+        again = F.dropout(values, share, training=True)
+    found.float().sum().backward()
+    assert found.dtype == dtype
+    assert (found == 0).float().mean().item() == pytest.approx(share, abs=0.005)
+    assert found.float().mean().item() == pytest.approx(float(share < 1), abs=0.02)
+    torch.testing.assert_close(values.grad, found.detach())  # the kept values' factor
+    assert torch.equal(found, again) == (share in (0, 1))
+    torch.manual_seed(3)
+    with FastTraining():
+        assert torch.equal(F.dropout(values, share, training=True), found)
+
+
+def test_dropout_of_a_model_that_answers_is_nothing() -> None:
+    values = torch.ones(50, requires_grad=True)
+    with FastTraining():
+        assert torch.equal(F.dropout(values, 0.5, training=False), values)
+        assert torch.equal(torch.nn.Dropout(0.5).eval()(values), values)
+        assert (torch.nn.Dropout(0.5)(values) == 0).any()
+        assert (F.dropout(values.detach(), 0.5) == 0).any()  # left to torch: nothing is trained
+
+
 def kernels(tokens: int, requires_grad: bool) -> set[str]:
     with profile() as seen, torch.autocast("cpu", dtype=torch.bfloat16), FastTraining():
         F.scaled_dot_product_attention(*vectors(tokens, requires_grad))
