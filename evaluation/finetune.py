@@ -111,7 +111,7 @@ def finetune(path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage
     """Train (`tune`) and score the best model on test, once; the scores are in the record."""
     model, record = tune(path, task, plan, recipe, progress)
     runs = as_run(model, task.kind, path, recipe.seq_len)
-    predicted = predict(task.kind, runs, task.test.texts, 4 * recipe.batch_tokens)
+    predicted = predict(task.kind, runs, task.test.texts)
     return model, scores_of(task, task.test, predicted) | record
 
 
@@ -184,7 +184,7 @@ def _run(
                 return  # this rate diverged; what it reached before counts
             progress.advance(len(places), f"lr {rate:g}, loss {loss:.3f}")
         runs = as_run(trainer.model, task.kind, path, recipe.seq_len)
-        score = scores_of(task, dev, predict(task.kind, runs, dev.texts, 4 * recipe.batch_tokens))[task.metric]
+        score = scores_of(task, dev, predict(task.kind, runs, dev.texts))[task.metric]
         yield epoch, score, trainer.model.state_dict()
         best, since = (score, 0) if score > best else (best, since + 1)
         if since >= PATIENCE:

@@ -12,7 +12,7 @@ import torch
 from transformers.utils import logging
 
 from evaluation.tasks import Answers, Kind, Split
-from export.session import read_tokenizer, softmax
+from export.session import BATCH_TOKENS, read_tokenizer, softmax
 from export.spans import Answerer, Runs, Windows, text_logits, word_labels
 
 IGNORED = -100  # target of a token that no loss is about
@@ -175,7 +175,7 @@ def loss_of(kind: Kind, output: Any, targets: torch.Tensor) -> torch.Tensor:
     return cross_entropy(logits, targets)
 
 
-def predict(kind: Kind, runs: Runs, texts: Sequence[Any], batch_tokens: int = 4096) -> Any:
+def predict(kind: Kind, runs: Runs, texts: Sequence[Any], batch_tokens: int = BATCH_TOKENS) -> Any:
     """What a model answers, in the order of the inputs whatever the batches.
 
     Args:

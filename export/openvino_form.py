@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from export.openvino_entry import shorten_entry, small_tables
 from kdnas.teacher import load_config
 
 KINDS = {
@@ -26,6 +27,7 @@ def write_openvino(model: Any, task: str, folder: Path) -> None:
     from optimum.intel import OVConfig
 
     export_from_model(model, folder, task=task, ov_config=OVConfig(dtype="fp32"), stateful=False)
+    _change(folder, shorten_entry)
 
 
 def write_int8(float_folder: Path, task: str, rows: list[list[int]], folder: Path, smooth: bool = True) -> None:
@@ -41,7 +43,12 @@ def write_int8(float_folder: Path, task: str, rows: list[list[int]], folder: Pat
 
     graph = _read(float_folder)
     samples = nncf.Dataset([_feeds(_names(graph), row) for row in rows])
-    settings = OVQuantizationConfig(bits=8, num_samples=len(rows), smooth_quant_alpha=None if smooth else -1)
+    settings = OVQuantizationConfig(
+        bits=8,
+        num_samples=len(rows),
+        smooth_quant_alpha=None if smooth else -1,
+        ignored_scope={"names": small_tables(graph)},
+    )
     _quantize(graph, float_folder, task, settings, folder, {"model": samples})
 
 
@@ -49,7 +56,9 @@ def write_int8_weights(float_folder: Path, task: str, folder: Path) -> None:
     """Quantise the weights alone, per channel symmetric; OpenVINO quantises activations in small groups as it runs."""
     from optimum.intel import OVWeightQuantizationConfig
 
-    _quantize(_read(float_folder), float_folder, task, OVWeightQuantizationConfig(bits=8, sym=True), folder, None)
+    graph = _read(float_folder)
+    settings = OVWeightQuantizationConfig(bits=8, sym=True, ignored_scope={"names": small_tables(graph)})
+    _quantize(graph, float_folder, task, settings, folder, None)
 
 
 def write_int8_controlled(
@@ -87,11 +96,12 @@ def write_int8_controlled(
         max_drop=1 - least,
         drop_type=nncf.DropType.ABSOLUTE,
         model_type=nncf.ModelType.TRANSFORMER,
+        ignored_scope=nncf.IgnoredScope(names=small_tables(graph)),
     )
     folder.mkdir()
     openvino.save_model(quantized, str(folder / GRAPH), compress_to_fp16=False)
     load_config(float_folder).save_pretrained(folder)
-    _save_with_int8_rows(folder)
+    _change(folder, take_rows_before_scaling)  # tables stay int8 in memory
 
 
 def _read(float_folder: Path) -> Any:
@@ -118,18 +128,18 @@ def _quantize(
     model = getattr(optimum.intel, KINDS[task])(graph, config=load_config(float_folder), compile=False)
     config = OVConfig(quantization_config=settings)
     OVQuantizer.from_pretrained(model).quantize(calibration, save_directory=folder, ov_config=config)
-    _save_with_int8_rows(folder)
+    _change(folder, take_rows_before_scaling)  # tables stay int8 in memory
 
 
-def _save_with_int8_rows(folder: Path) -> None:
-    """Write the quantised graph again with tables that stay int8 in memory."""
+def _change(folder: Path, change: Callable[[Any], object]) -> None:
+    """Write the graph of a folder again, changed."""
     import openvino
 
     graph = folder / GRAPH
-    scratch = folder / "int8-rows"
+    scratch = folder / "changed"
     scratch.mkdir()
     model = openvino.Core().read_model(str(graph))  # maps the weights of the file, which must not change meanwhile
-    take_rows_before_scaling(model)
+    change(model)
     openvino.save_model(model, str(scratch / graph.name), compress_to_fp16=False)
     del model
     for file in scratch.iterdir():

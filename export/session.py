@@ -20,6 +20,8 @@ from kdnas.errors import UsageError
 from kdnas.padding import LENGTH_STEP, pad, padded_length
 
 SETTINGS = "kdnas.json"
+# Padded tokens that one call of an engine gets: what lies between two products still fits a core's cache (results/export).
+BATCH_TOKENS = 1024
 # The graph of each form inside an export folder.
 FORMS = {
     "openvino-int8": "openvino/int8/openvino_model.xml",
@@ -127,7 +129,7 @@ class Session:
         """
         return read_tokenizer(self.path / TOKENIZER, self.max_seq_len)
 
-    def predict(self, texts: list[str], batch_tokens: int = 4096) -> np.ndarray:
+    def predict(self, texts: list[str], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
         """Probabilities or embeddings of texts, in their order whatever the batches.
 
         Args:

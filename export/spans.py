@@ -7,10 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from tokenizers import Tokenizer
 
-from export.session import softmax, token_budget_batches
+from export.session import BATCH_TOKENS, softmax, token_budget_batches
 
 OVERLAP = 64  # tokens that neighbouring windows of a long context share
-BATCH_TOKENS = 4096
 
 
 class Runs(Protocol):

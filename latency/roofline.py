@@ -169,8 +169,13 @@ def _product_peaks(engine: str, threads: int, slot_seconds: float) -> dict[int, 
         for tokens in TOKENS:
             for (inner, outer), chain in chains.items():
                 took = best_seconds(chain(tokens), slot_seconds)
-                best[tokens] = max(best[tokens], 2 * tokens * inner * outer * CHAIN / took / 1e9)
+                best[tokens] = max(best[tokens], product_flops(tokens, inner, outer) / took / 1e9)
     return {tokens: round(value, 2) for tokens, value in best.items()}
+
+
+def product_flops(tokens: int, inner: int, outer: int) -> int:
+    """Floating-point operations of a call of a chain, a multiply-add counted as two."""
+    return 2 * tokens * inner * outer * CHAIN
 
 
 def best_seconds(run: Run, seconds: float) -> float:

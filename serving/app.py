@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from export.session import BATCH_TOKENS
 from kdnas import __version__
 from kdnas.errors import UsageError
 from serving.batching import Batcher, OverloadedError, StoppedError
@@ -49,7 +50,7 @@ class ServeOptions:
     max_texts: int = 128
     max_body_bytes: int = 2_000_000
     max_queue_texts: int = 1024
-    max_batch_tokens: int = 4096
+    max_batch_tokens: int = BATCH_TOKENS
     max_wait_ms: float = 2.0
     drain_seconds: float = 0.0
     shutdown_seconds: int = 30

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from export.session import BATCH_TOKENS
 from kdnas.artifact import MANIFEST, Artifact, digest_of, file_sha256
 from kdnas.environment import default_threads
 from kdnas.errors import KdnasError, UsageError
@@ -47,7 +48,7 @@ class FilterOptions:
     threshold: float = 0.5
     overlap: int = 16
     shard_documents: int = 2000
-    batch_tokens: int = 4096
+    batch_tokens: int = BATCH_TOKENS
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:

@@ -123,7 +123,7 @@ def test_accuracy_control_keeps_more_than_static(tiny_teacher: Teacher, tmp_path
     with quiet():
         write_openvino(load_model(open_checkpoint(str(tiny_teacher.path))), TASK, tmp_path / "f32")
         write_int8(tmp_path / "f32", TASK, ROWS, tmp_path / "static", smooth=False)
-        write_int8_controlled(tmp_path / "f32", ROWS, kept, 0.99999, tmp_path / "controlled")
+        write_int8_controlled(tmp_path / "f32", ROWS, kept, 0.999998, tmp_path / "controlled")
     names = ("f32", "static", "controlled")
     runs = {name: load_engine(tmp_path / name / GRAPH, "openvino-int8", OUTPUT, 1) for name in names}
     answers = {
@@ -134,7 +134,7 @@ def test_accuracy_control_keeps_more_than_static(tiny_teacher: Teacher, tmp_path
         name: 1 - np.mean([kept(a, b) for a, b in zip(answers["f32"], answers[name], strict=True)])
         for name in names[1:]
     }
-    assert lost["controlled"] <= 2e-5 < lost["static"]
+    assert lost["controlled"] <= 3e-6 < lost["static"]
     assert (tmp_path / "controlled" / "config.json").is_file()
 
 
