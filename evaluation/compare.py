@@ -2,18 +2,22 @@
 
 import csv
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from evaluation.compare_page import write_suites_page
 from evaluation.compare_tables import Cell, Model, markdown, tables_of
-from evaluation.harness import RESULT, resolve_model
+from evaluation.harness import RESULT, model_name, resolve_model
 from kdnas.artifact import MANIFEST, Artifact, disk_errors
 from kdnas.errors import UsageError
 from kdnas.progress import say
 
 PAPER = Path(__file__).with_name("paper.json")
+DIGEST = re.compile("[0-9a-f]{8,64}")
 
 
 def compare_suites(
@@ -26,7 +30,8 @@ def compare_suites(
     """Print models side by side on the tasks that `kdnas suites` scored, the first one the reference of retention.
 
     Args:
-        models: as they were given to `kdnas suites`, the teacher first.
+        models: as they were given to `kdnas suites`, or the first eight or more characters of the digests in their results; the
+            teacher first.
         latency_table: folder of a finished latency table, for the speed-ups of those of its 2400 architectures.
         output: Markdown file; by default `suites.md` below `home`.
         page: HTML file of the same, with a plot; by default `suites.html` below `home`.
@@ -40,7 +45,7 @@ def compare_suites(
     found = [read_model(home, model) for model in models]
     check_same_data(found)
     if latency_table is not None:
-        found = with_speed_ups(found, models, latency_table)
+        found = with_speed_ups(found, latency_table)
     paper = json.loads(PAPER.read_text())
     tables = tables_of(found, paper)
     text = markdown(tables)
@@ -59,11 +64,11 @@ def read_model(home: Path, model: str) -> Model:
     Raises:
         UsageError: there is none.
     """
-    folder, digest = resolve_model(model)
+    digest = model if DIGEST.fullmatch(model) else resolve_model(model)[1]
     runs: dict[tuple[str, int], Artifact] = {}
     for manifest in sorted((home / "suite").glob(f"*/{MANIFEST}")):
         artifact = Artifact.load(manifest.parent, "suite")
-        if artifact.manifest["inputs"]["model"] == digest:
+        if artifact.manifest["inputs"]["model"].startswith(digest):
             key = (str(artifact.results["task"]), int(artifact.results["seed"]))
             if key not in runs or runs[key].manifest["finished"] < artifact.manifest["finished"]:
                 runs[key] = artifact
@@ -71,15 +76,14 @@ def read_model(home: Path, model: str) -> Model:
         raise UsageError(
             f"{model}: no results below {home / 'suite'}; run `kdnas suites --model {model} --tasks glue,...`"
         )
+    results = {key: json.loads((artifact.path / RESULT).read_text()) for key, artifact in runs.items()}
     tasks = dict.fromkeys(task for task, _ in runs)
-    cells = {task: _cell([artifact for (name, _), artifact in runs.items() if name == task]) for task in tasks}
-    real = folder.resolve()  # artifacts/latest/student is a link to the artifact that it came from
-    name = real.parent.name if real.name == "student" else real.name if Path(model).exists() else model
-    return Model(name, cells)
+    cells = {task: _cell([result for (name, _), result in results.items() if name == task]) for task in tasks}
+    about = next(iter(results.values()))["model"]
+    return Model(about["name"] if DIGEST.fullmatch(model) else model_name(model), about["architecture"], cells)
 
 
-def _cell(artifacts: Sequence[Artifact]) -> Cell:
-    results = [json.loads((artifact.path / RESULT).read_text()) for artifact in artifacts]
+def _cell(results: Sequence[Mapping[str, Any]]) -> Cell:
     first = results[0]
     engine = next(iter(first["engines"]))
     languages = first["engines"][engine]["by_language"]
@@ -108,17 +112,14 @@ def check_same_data(models: Sequence[Model]) -> None:
                 )
 
 
-def with_speed_ups(models: Sequence[Model], given: Sequence[str], table: Path) -> list[Model]:
+def with_speed_ups(models: Sequence[Model], table: Path) -> list[Model]:
     """The models with their speed-up over the teacher of a latency table, where the table has their architecture."""
     artifact = Artifact.load(table, "latency-table")
     with (artifact.path / "table.csv").open(newline="") as lines:
         columns = ("layers", "heads", "hidden", "ffn", "activation")
-        ratios = {tuple(row[name] for name in columns): float(row["teacher_ratio"]) for row in csv.DictReader(lines)}
-    result = []
-    for model, spec in zip(models, given, strict=True):
-        config = json.loads((resolve_model(spec)[0] / "config.json").read_text())
-        names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size", "hidden_act")
-        ratio = ratios.get(tuple(str(config[name]) for name in names))
-        speed_up = 1.0 if model is models[0] else None if ratio is None else 1 / ratio
-        result.append(Model(model.name, model.cells, speed_up))
-    return result
+        ratios = {
+            "L{}-H{}-D{}-F{}-{}".format(*map(row.get, columns)): float(row["teacher_ratio"])
+            for row in csv.DictReader(lines)
+        }
+    faster = {name: 1 / ratio for name, ratio in ratios.items()}
+    return [replace(model, speed_up=1.0 if model is models[0] else faster.get(model.architecture)) for model in models]

@@ -37,9 +37,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Model:
-    """A model's tasks, by name; and its share of the first model's latency, where a table has both."""
+    """A model.
+
+    Args:
+        name: in the tables.
+        architecture: as `L4-H12-D576-F768-gelu`.
+        cells: its tasks, by name.
+        speed_up: how many times as fast as the first model it is, where a latency table has both.
+    """
 
     name: str
+    architecture: str
     cells: Mapping[str, Cell]
     speed_up: float | None = None
 

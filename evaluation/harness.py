@@ -108,7 +108,7 @@ def run_suites(home: Path, model: str, tasks: Sequence[str], options: SuiteOptio
             missing.append(spec.name)
             say(f"suites: left out: {error}")
             continue
-        artifacts += _Runs(home, folder, digest, spec, _cut_test(loaded, options), options).all()
+        artifacts += _Runs(home, model_name(model), folder, digest, spec, _cut_test(loaded, options), options).all()
     if not artifacts:
         raise UsageError(f"suites: no data for any of {', '.join(missing)}; --data_root gives local files")
     if missing:
@@ -126,6 +126,21 @@ def resolve_model(model: str) -> tuple[Path, str]:
     from kdnas.teacher import resolve_teacher
 
     return resolve_student(Path(model) if Path(model).exists() else resolve_teacher(model).path)
+
+
+def model_name(model: str) -> str:
+    """What a model is called in tables: as it was given, or the name of its folder, or of the artifact it belongs to."""
+    if not Path(model).exists():
+        return model
+    real = Path(model).resolve()  # artifacts/latest/student is a link to the artifact that it came from
+    return real.parent.name if real.name == "student" else real.name
+
+
+def architecture_of(folder: Path) -> str:
+    """As `L4-H12-D576-F768-gelu`, of a folder's configuration."""
+    config = json.loads((folder / "config.json").read_text())
+    widths = (config[name] for name in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size"))
+    return "L{}-H{}-D{}-F{}-{}".format(*widths, config["hidden_act"])
 
 
 def _cut_test(loaded: Loaded, options: SuiteOptions) -> Loaded:
@@ -149,6 +164,7 @@ class _Runs:
     """The runs of one task with each seed."""
 
     home: Path
+    name: str
     model: Path
     digest: str
     spec: Spec
@@ -199,7 +215,7 @@ class _Runs:
             "score": first[task.metric],
             "engines": scored,
             "seed": seed,
-            "model": {"folder": self.model.name, "digest": self.digest},
+            "model": {"name": self.name, "digest": self.digest, "architecture": architecture_of(self.model)},
             "data": {"digest": self.loaded.digest, "hub": self.spec.source.hub, "revision": self.spec.source.revision},
             "notes": [*self.loaded.notes, *cut],
             **record,

@@ -1,9 +1,10 @@
 """Fine-tuning and scoring beside transformers': examples a second on SST-2, same model, same rows, in one run.
 
-Run as `python tests/bench/finetune_speed.py DATA_ROOT [ROUNDS]`; DATA_ROOT has `glue/sst2/*.jsonl.gz`. In each round both train
-the packaged teacher on the same 640 rows, 32 a batch: ours as `kdnas suites` does, theirs by `transformers.Trainer` with its
-defaults (float32, random order, padded to the longest of the batch). Then both score the same rows: ours the exported forms
-through the session, theirs PyTorch float32 in batches of 32. Prints the ratios with their spread by round.
+Run as `python tests/bench/finetune_speed.py DATA_ROOT [ROUNDS [MODEL...]]`; DATA_ROOT has `glue/sst2/*.jsonl.gz`, MODEL is what
+`kdnas suites` takes, by default the packaged teacher. In each round both train it on the same 640 rows, 32 a batch: ours as
+`kdnas suites` does, theirs by `transformers.Trainer` with its defaults (float32, random order, padded to the longest of the
+batch). Then both score the validation split with the model fine-tuned on 3,200 rows: ours the exported forms through the session,
+theirs PyTorch float32 in batches of 32. Prints the ratios with their spread by round.
 """
 
 import random
@@ -20,16 +21,18 @@ import torch
 import transformers
 
 from evaluation.data import load_task
-from evaluation.finetune import Trainer, as_run, save_classifier
+from evaluation.finetune import Plan, Recipe, Trainer, as_run, save_classifier, tune
+from evaluation.harness import architecture_of, resolve_model
 from evaluation.kinds import Encoded, load_head, predict
 from evaluation.suites import chosen_specs
-from evaluation.tasks import Kind, Split
+from evaluation.tasks import Kind, Split, Task
 from export.checkpoint import open_checkpoint
 from export.options import ExportOptions
 from export.run import run_export
 from export.session import Session
 from kdnas.corpus import TextOptions, build_corpus
 from kdnas.environment import default_threads, host_line
+from kdnas.progress import stage
 from kdnas.sentences import token_batches
 from kdnas.teacher import BUILTIN, resolve_teacher
 
@@ -117,14 +120,10 @@ def compare(calls: dict[str, Callable[[], float]], rounds: int, against: str, ro
         )
 
 
-def main(data_root: Path, rounds: int) -> None:
+def measure(path: Path, task: Task, rounds: int) -> None:
     """Train, score and print."""
-    print(host_line(), flush=True)
-    torch.set_num_threads(default_threads())
-    (spec,) = chosen_specs(("glue/sst2",))
-    task = load_task(spec, data_root).task
-    path, split = resolve_teacher(BUILTIN).path, task.train.first(ROWS)
-    print(f"fine-tuning, {ROWS} rows of SST-2, {BATCH} a batch:")
+    split = task.train.first(ROWS)
+    print(f"{architecture_of(path)}, fine-tuning, {ROWS} rows of SST-2, {BATCH} a batch:")
     calls = {
         "kdnas": partial(train_ours, path, split, 0),
         "transformers.Trainer": partial(train_theirs, path, split, 0),
@@ -132,13 +131,18 @@ def main(data_root: Path, rounds: int) -> None:
     compare(calls, rounds, "transformers.Trainer", ROWS)
     with tempfile.TemporaryDirectory() as scratch:
         home, folder = Path(scratch), Path(scratch, "model")
-        model = load_head(path, Kind.CLASSES, LABELS, 0).eval()
+        plan, recipe = Plan(5 * ROWS, 1, 1, 100), Recipe([1e-4], 0, SEQ_LEN, 1024)
+        with stage("fine-tuning", 5 * ROWS) as progress:
+            model, _ = tune(path, task, plan, recipe, progress)
         save_classifier(model, path, folder, "")
         (home / "texts.txt").write_text("\n".join(task.train.texts[:4000]))
         corpus = build_corpus(home, str(home / "texts.txt"), TextOptions(seq_len=SEQ_LEN), resolve_teacher(str(folder)))
         export = run_export(home, folder, open_checkpoint(str(folder)).digest, corpus, ExportOptions())
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        print(f"scoring the {len(task.test)} rows of its validation split:")
+        ways = ", ".join(
+            f"{form} {row['recipe']}" for form, row in export.results["forms"].items() if row.get("recipe")
+        )
+        print(f"scoring the {len(task.test)} rows of its validation split ({ways}):")
         scorers = {
             "PyTorch f32, batch 32": partial(score_theirs, model, tokenizer, task.test),
             "kdnas, PyTorch f32": partial(score_ours, as_run(model, Kind.CLASSES, folder, SEQ_LEN), task.test),
@@ -152,4 +156,8 @@ if __name__ == "__main__":
     if len(sys.argv) < 2 or not Path(sys.argv[1]).is_dir():
         print("left out: give the folder that has glue/sst2/train.jsonl.gz and validation.jsonl.gz below it")
         sys.exit()
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5)
+    print(host_line(), flush=True)
+    torch.set_num_threads(default_threads())
+    sst2 = load_task(chosen_specs(("glue/sst2",))[0], Path(sys.argv[1])).task
+    for model in sys.argv[3:] or [BUILTIN]:
+        measure(resolve_model(model)[0], sst2, int(sys.argv[2]) if len(sys.argv) > 2 else 5)

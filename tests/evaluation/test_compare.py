@@ -22,19 +22,19 @@ def cell(*scores: float, seconds: float = 10.0, data: str = "d", languages: dict
 
 
 def test_retention_is_the_mean_of_shares_over_shared_tasks() -> None:
-    teacher = Model("t", {"glue/sst2": cell(80.0, 90.0), "glue/rte": cell(60.0), "glue/cola": cell(0.0)})
+    teacher = Model("t", "", {"glue/sst2": cell(80.0, 90.0), "glue/rte": cell(60.0), "glue/cola": cell(0.0)})
     student = Model(
-        "s", {"glue/sst2": cell(68.0), "glue/rte": cell(54.0, seconds=2.0), "glue/cola": cell(5.0), "x": cell(1.0)}
+        "s", "", {"glue/sst2": cell(68.0), "glue/rte": cell(54.0, seconds=2.0), "glue/cola": cell(5.0), "x": cell(1.0)}
     )
     assert retention(teacher, student) == pytest.approx((68 / 85 + 54 / 60) / 2)
     assert tuning_speed_up(teacher, student) == pytest.approx(30 / 22)
-    assert retention(teacher, Model("n", {})) is None
+    assert retention(teacher, Model("n", "", {})) is None
 
 
 def test_the_report_has_ours_beside_the_paper_s() -> None:
     paper = json.loads(PAPER.read_text())
-    teacher = Model("MiniLM", {task: cell(80.0 + place, 82.0 + place) for place, task in enumerate(GLUE)}, 1.0)
-    student = Model("small", {"glue/sst2": cell(72.9)}, 7.25)
+    teacher = Model("MiniLM", "", {task: cell(80.0 + place, 82.0 + place) for place, task in enumerate(GLUE)}, 1.0)
+    student = Model("small", "", {"glue/sst2": cell(72.9)}, 7.25)
     text = markdown(tables_of([teacher, student], paper))
     assert "| glue/sst2, accuracy | 81.0 ± 1.4 | 72.9 (90.0 %) |" in text
     assert "| latency, times as fast | 1.00 | 7.25 |" in text
@@ -55,7 +55,7 @@ def test_the_paper_s_averages_are_its_own() -> None:
 
 def test_other_rows_are_refused() -> None:
     with pytest.raises(UsageError, match="glue/sst2: a and b were taught or scored on different rows"):
-        check_same_data([Model("a", {"glue/sst2": cell(1.0)}), Model("b", {"glue/sst2": cell(1.0, data="e")})])
+        check_same_data([Model("a", "", {"glue/sst2": cell(1.0)}), Model("b", "", {"glue/sst2": cell(1.0, data="e")})])
 
 
 def results(home: Path, digest: str, scores: dict[tuple[str, int], float]) -> None:
@@ -63,6 +63,7 @@ def results(home: Path, digest: str, scores: dict[tuple[str, int], float]) -> No
         engines = {"pytorch": {"by_language": {}, "scores": {}}}
         result: dict[str, Any] = {
             "score": score, "metric": "accuracy", "engines": engines, "seconds": 5.0, "notes": ["half of it"],
+            "model": {"name": "kept", "architecture": "L1-H1-D8-F8-gelu"},
             "data": {"digest": "d"}, "train_examples": 100, "test_examples": 50,
         }  # fmt: skip
 
@@ -98,5 +99,8 @@ def test_the_command_reads_results_and_writes_markdown(
     page = (home / "suites.html").read_text()
     assert "85.0 ± 7.1" in page
     assert "http://" not in page.split("<body>")[1]
+    digests = [resolve_student(path)[1] for path in (tiny_teacher.path, other)]
+    compare_suites((digests[0][:8], digests[1]), home=home)  # where only the results are left
+    assert "| task, metric | kept | kept |" in (home / "suites.md").read_text()
     with pytest.raises(UsageError, match="at least two are needed"):
         compare_suites((str(other),), home=home)

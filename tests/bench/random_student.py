@@ -1,0 +1,30 @@
+"""A student with random weights, for scale: what fine-tuning alone reaches with a shape.
+
+Run as `python tests/bench/random_student.py MODEL FOLDER`; MODEL is what `kdnas suites` takes. Writes a model of the same
+configuration and tokenizer, with random weights, as a stock Hugging Face folder.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModel
+
+from evaluation.harness import resolve_model
+from kdnas.distill.student_folder import TOKENIZER_FILES
+
+
+def main(model: str, target: Path) -> None:
+    """Write the folder."""
+    folder, _ = resolve_model(model)
+    torch.manual_seed(0)
+    AutoModel.from_config(AutoConfig.from_pretrained(folder)).save_pretrained(target)
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, target / name)
+    print(target)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
