@@ -1,5 +1,6 @@
 """`kdnas export`: one model folder to ONNX and OpenVINO, each in float32 and int8, proven against PyTorch."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from export.checkpoint import open_checkpoint
@@ -22,6 +23,7 @@ def export(
     text: TextOptions = TextOptions(),
     home: Path = Path("artifacts"),
     push_to_hub: str | None = None,
+    languages: tuple[str, ...] | None = None,
 ) -> None:
     """Write ONNX and OpenVINO forms of a model, each checked against PyTorch.
 
@@ -33,7 +35,17 @@ def export(
         text: how the corpus is read.
         home: root of artifacts.
         push_to_hub: owner/name on the model hub, where the finished export goes; null keeps it here.
+        languages: of the corpus's `language_column`, as en,de; the vocabulary is cut to what its texts in these need. Short for
+            `--text.languages` with `--vocabulary corpus`.
+
+    Raises:
+        UsageError: two different lists of languages, or as `run_export`.
     """
+    if languages is not None:
+        if text.languages not in (None, languages):
+            given = f"{','.join(languages)} and {','.join(text.languages or ())}"
+            raise UsageError(f"languages and text.languages are {given}; give one of them")
+        text, options = replace(text, languages=languages), replace(options, vocabulary="corpus")
     checkpoint = open_checkpoint(model)
     built = build_corpus(home, corpus, text, resolve_teacher(str(checkpoint.path)))
     exported = run_export(home, checkpoint.path, checkpoint.digest, built, options).path

@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
+from export import run
 from export.checkpoint import Checkpoint, load_model, open_checkpoint
 from export.options import ExportOptions
 from export.run import run_export
 from export.session import Session, read_tokenizer
 from export.vocabulary import covered_share, kept_ids, renumbered, trim, used_ids
-from kdnas.corpus import Corpus
+from kdnas.artifact import Artifact
+from kdnas.corpus import Corpus, TextOptions
 from kdnas.errors import BoundError, UsageError
-from kdnas.teacher import Teacher
+from kdnas.teacher import BUILTIN, Teacher
 
 SENTENCES = 60  # of the corpus, that the vocabulary is for
 
@@ -157,3 +159,19 @@ def test_what_is_refused(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) 
     short = Checkpoint(checkpoint.path, {**checkpoint.config, "vocab_size": 2000}, checkpoint.digest)
     with pytest.raises(UsageError, match=r"its tokenizer has the id \d+, its embeddings have 2000 rows"):
         trim(short, corpus.train.texts[:50], corpus.validation.texts[:50], tmp_path)
+
+
+def test_languages_are_short_for_a_vocabulary_of_their_texts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def record(*arguments: Any) -> Artifact:
+        seen.extend(arguments)
+        return Artifact(tmp_path, {})
+
+    monkeypatch.setattr(run, "build_corpus", record)
+    monkeypatch.setattr(run, "run_export", record)
+    run.export(BUILTIN, corpus="texts.jsonl", home=tmp_path, languages=("de", "sw"))
+    assert seen[2].languages == ("de", "sw")
+    assert seen[-1].vocabulary == "corpus"
+    with pytest.raises(UsageError, match="languages and text.languages are de and en; give one of them"):
+        run.export(BUILTIN, text=TextOptions(languages=("en",)), languages=("de",))
