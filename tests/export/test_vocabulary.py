@@ -173,5 +173,5 @@ def test_languages_are_short_for_a_vocabulary_of_their_texts(monkeypatch: pytest
     run.export(BUILTIN, corpus="texts.jsonl", home=tmp_path, languages=("de", "sw"))
     assert seen[2].languages == ("de", "sw")
     assert seen[-1].vocabulary == "corpus"
-    with pytest.raises(UsageError, match="languages and text.languages are de and en; give one of them"):
+    with pytest.raises(UsageError, match=r"languages and text\.languages are de and en; give one of them"):
         run.export(BUILTIN, text=TextOptions(languages=("en",)), languages=("de",))
