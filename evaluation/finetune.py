@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from evaluation.kinds import EXPORT_TASKS, Encoded, load_head, loss_of, predict
-from evaluation.metrics import scores_of
+from evaluation.metric_modules import scores_of
 from evaluation.tasks import SPLITS, Kind, Split, Task
 from export.judge import Candidate
 from export.parity import torch_engine

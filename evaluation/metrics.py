@@ -1,7 +1,5 @@
 """Metrics of tasks as their benchmarks define them, and of agreement between two models' spaces."""
 
-from typing import Any
-
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import (
@@ -13,30 +11,6 @@ from sklearn.metrics import (
     precision_score,
     recall_score,
 )
-
-from evaluation.tasks import Kind, Split, Task
-from export.scores import answer_scores, entity_scores
-
-
-def scores_of(task: Task, split: Split, predicted: Any) -> dict[str, float]:
-    """Scores of a model on a split of a task.
-
-    Args:
-        task: its kind, class names and positive class.
-        split: N rows.
-        predicted: what `evaluation.kinds.predict` gives for them.
-
-    Returns:
-        Of classes what `classification_scores` gives; of numbers pearson, spearman and their mean pearson_spearman; of words
-        entity_f1, entity_precision and entity_recall; of answers exact_match and answer_f1. All from 0 (or -1) to 1.
-    """
-    if task.kind is Kind.CLASSES:
-        return classification_scores(np.asarray(split.labels), predicted, task.positive)
-    if task.kind is Kind.SCORE:
-        return correlations(np.asarray(split.labels), predicted)
-    if task.kind is Kind.WORDS:
-        return entity_scores(split.labels, predicted, task.labels)
-    return answer_scores([answers.texts for answers in split.labels], predicted)
 
 
 def correlations(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:

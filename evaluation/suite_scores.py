@@ -27,7 +27,7 @@ def score(
         precision: that the threshold is to meet.
     """
     from evaluation.kinds import predict
-    from evaluation.metrics import scores_of
+    from evaluation.metric_modules import scores_of
 
     runs = runner(folder, engine, engines, task, home)
     start = time.monotonic()

@@ -63,7 +63,7 @@ class Spec:
         target: column of the label.
         kind: what is asked.
         labels: class names, in the order of their numbers.
-        metric: the figure that decides, one of `evaluation.metrics.scores_of`.
+        metric: the figure that decides, one of `evaluation.metric_modules.scores_of`.
         learning_rate: of the paper's Table 5 for this suite.
         epochs: of the same table.
         seq_len: tokens of an input at most.

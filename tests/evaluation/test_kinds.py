@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from evaluation.finetune import Plan, Recipe, as_run, finetune
 from evaluation.kinds import IGNORED, Encoded, load_head, loss_of, predict
-from evaluation.metrics import scores_of
+from evaluation.metric_modules import scores_of
 from evaluation.tasks import Answers, Kind, Split, Task
 from kdnas.corpus import Corpus
 from kdnas.progress import stage
