@@ -90,6 +90,7 @@ def runner(folder: Path, engine: str, engines: Sequence[str], task: Task, home: 
     from export.run import run_export
     from export.session import RUN_TIME_FORMS, Session
     from kdnas.corpus import TextOptions, build_corpus
+    from kdnas.environment import default_threads
     from kdnas.teacher import resolve_teacher
 
     texts = folder.parent / "texts.jsonl"
@@ -99,7 +100,7 @@ def runner(folder: Path, engine: str, engines: Sequence[str], task: Task, home: 
     forms = {RUN_TIME_FORMS.get(name, name) for name in engines if name != "pytorch"}
     options = ExportOptions(forms=tuple(sorted(forms)))
     exported = run_export(home, folder, open_checkpoint(str(folder)).digest, corpus, options)
-    session = Session(exported.path, engine)
+    session = Session(exported.path, engine, default_threads(), streams=default_threads())
     session.max_seq_len = settings["seq_len"]
     session.tokenizer.enable_truncation(settings["seq_len"])
     return session

@@ -16,8 +16,12 @@ SLOWER_FUSED = ["SkipLayerNormFusion"]
 Engine = Callable[..., np.ndarray]
 
 
-def load_engine(graph: Path, form: str, outputs: Sequence[str], threads: int, spin: bool = False) -> Engine:
+def load_engine(
+    graph: Path, form: str, outputs: Sequence[str], threads: int, spin: bool = False, streams: int = 1
+) -> Engine:
     """An `Engine` with the outputs of these names; `spin` as in `compile_onnxruntime`.
+
+    With several streams so many calls may run at once, each with its share of the threads.
 
     Raises:
         UsageError: the graph is missing or damaged, or has no such output.
@@ -26,24 +30,24 @@ def load_engine(graph: Path, form: str, outputs: Sequence[str], threads: int, sp
         raise UsageError(f"{graph}: missing; export the model again")
     try:
         if form.startswith("openvino"):
-            return open_openvino(graph, form, outputs, threads)
-        return compile_onnxruntime(str(graph), outputs, threads, spin=spin)
+            return open_openvino(graph, form, outputs, threads, streams)
+        return compile_onnxruntime(str(graph), outputs, threads // streams, spin=spin)
     except Exception as error:  # both engines raise plain RuntimeError or their own class for a damaged graph
         first = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UsageError(f"{graph}: cannot be loaded ({first}); export the model again") from error
 
 
-def openvino_settings(form: str, threads: int) -> dict[str, str]:
-    """How OpenVINO runs a form: one call at a time, as fast as it goes, in the form's own precision."""
+def openvino_settings(form: str, threads: int, streams: int = 1) -> dict[str, str]:
+    """How OpenVINO runs a form: one call at a time as fast as it goes, or several, in the form's own precision."""
     return {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
+        "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+        "NUM_STREAMS": str(streams),
         "INFERENCE_NUM_THREADS": str(threads),
         "INFERENCE_PRECISION_HINT": "bf16" if form.endswith("-bf16") else "f32",
     }
 
 
-def open_openvino(graph: Path, form: str, outputs: Sequence[str], threads: int) -> Engine:
+def open_openvino(graph: Path, form: str, outputs: Sequence[str], threads: int, streams: int = 1) -> Engine:
     """An `Engine` of an `openvino_model.xml` with its `.bin`, which holds no memory that it has no more use for.
 
     The weights are mapped, not read: rows of a table come into memory as tokens ask for them. Matrices are packed into memory
@@ -55,26 +59,29 @@ def open_openvino(graph: Path, form: str, outputs: Sequence[str], threads: int) 
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     weights = openvino.Tensor(np.frombuffer(mapped, dtype=np.uint8), shared_memory=True)
     model = openvino.Core().read_model(graph.read_bytes(), weights)
-    run = compile_openvino(model, form, outputs, threads, alive=weights)
+    run = compile_openvino(model, form, outputs, threads, streams, alive=weights)
     shortest = np.zeros((1, LENGTH_STEP), dtype=np.int64)
     run(shortest, np.ones_like(shortest))
     mapped.madvise(mmap.MADV_DONTNEED)
     return run
 
 
-def compile_openvino(graph: Any, form: str, outputs: Sequence[str], threads: int, alive: Any = None) -> Engine:
+def compile_openvino(
+    graph: Any, form: str, outputs: Sequence[str], threads: int, streams: int = 1, alive: Any = None
+) -> Engine:
     """An `Engine` with the outputs of these names.
 
     Args:
         graph: an `openvino.Model`, or the path of one.
         form: `openvino-bf16` computes in bf16; the others do not, though hosts that can would by themselves.
         outputs: names of the wanted outputs.
-        threads: threads that one call may use.
+        threads: threads of all calls together.
+        streams: calls that may run at once.
         alive: what must not be freed while the function is in use: the model's own memory, say.
     """
     import openvino
 
-    compiled = openvino.Core().compile_model(graph, "CPU", openvino_settings(form, threads))
+    compiled = openvino.Core().compile_model(graph, "CPU", openvino_settings(form, threads, streams))
     names = [port.get_any_name() for port in compiled.inputs]
     places = [[name in port.get_names() for port in compiled.outputs].index(True) for name in outputs]
     # A request may serve one caller at a time: idle ones wait here, and there are never more than callers at once.

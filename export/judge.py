@@ -22,6 +22,7 @@ class Candidate:
     tokenizer: Any
     pad_id: int
     max_seq_len: int
+    streams: int = 1
 
     def require_task(self, *tasks: str) -> None:
         """Raise UsageError unless the model's task is one of these."""

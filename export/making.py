@@ -15,6 +15,7 @@ from export.card import write_card
 from export.checkpoint import Checkpoint, copy_checkpoint, load_model
 from export.encoder import SENTENCEPIECE, TOKENIZER
 from export.engines import Engine, load_engine
+from export.first_token import last_layer_of_first_token
 from export.judge import Candidate, Judge
 from export.labelled import Labelled
 from export.onnx_form import write_onnx
@@ -169,7 +170,8 @@ def write_float(form: str, model: Any, task: str, final: Path) -> None:
     scratch = final.with_name(f"{final.name}.scratch")
     for left in (final, scratch):
         shutil.rmtree(left, ignore_errors=True)
-    (write_onnx if form.startswith("onnx") else write_openvino)(model, task, scratch)
+    with last_layer_of_first_token(model, task):
+        (write_onnx if form.startswith("onnx") else write_openvino)(model, task, scratch)
     without_tokenizer(scratch)
     os.rename(scratch, final)
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from tokenizers import Tokenizer
 
-from export.session import BATCH_TOKENS, softmax, token_budget_batches
+from export.session import BATCH_TOKENS, side_by_side, softmax, token_budget_batches
 
 OVERLAP = 64  # tokens that neighbouring windows of a long context share
 
@@ -17,6 +17,7 @@ class Runs(Protocol):
 
     max_seq_len: int
     tokenizer: Any
+    streams: int
 
     def require_task(self, *tasks: str) -> None:
         """Raise UsageError unless the model's task is one of these."""
@@ -74,7 +75,8 @@ def text_logits(session: Runs, texts: Sequence[str | tuple[str, str]], batch_tok
     session.require_task("text-classification")
     if not texts:
         raise ValueError("no texts")
-    return np.stack(_in_batches(session, session.tokenizer.encode_batch(list(texts)), batch_tokens))
+    encodings = session.tokenizer.encode_batch_fast(list(texts))
+    return np.stack(_in_batches(session, encodings, batch_tokens, typed=not isinstance(texts[0], str)))
 
 
 def token_scores(session: Runs, texts: Sequence[str], batch_tokens: int = BATCH_TOKENS) -> list[TokenScores]:
@@ -127,17 +129,26 @@ def word_labels(
     return result
 
 
-def _in_batches(session: Runs, encodings: Sequence[Any], batch_tokens: int) -> list[np.ndarray]:
-    """The output for each encoding, with what belongs to padding, in their order."""
+def _in_batches(session: Runs, encodings: Sequence[Any], batch_tokens: int, typed: bool = False) -> list[np.ndarray]:
+    """The output for each encoding, with what belongs to padding, in their order; of pairs tokens have types."""
     result: list[np.ndarray] = [np.empty(0)] * len(encodings)
-    for batch in token_budget_batches([len(encoding.ids) for encoding in encodings], batch_tokens):
+
+    def work(batch: list[int]) -> None:
         ids, mask = session.pad([encodings[place].ids for place in batch])
-        types = np.zeros_like(ids)
-        for row, place in zip(types, batch, strict=True):
-            row[: len(encodings[place].type_ids)] = encodings[place].type_ids
+        types = pad_types([encodings[place].type_ids for place in batch], ids) if typed else None
         for place, output in zip(batch, session.run(ids, mask, types), strict=True):
             result[place] = output
+
+    side_by_side(session.streams, work, token_budget_batches([len(one.ids) for one in encodings], batch_tokens))
     return result
+
+
+def pad_types(rows: Sequence[Sequence[int]], ids: np.ndarray) -> np.ndarray:
+    """Token types (B, T) of rows, 0 at padding; T is that of the ids."""
+    types = np.zeros_like(ids)
+    for place, row in enumerate(rows):
+        types[place, : len(row)] = row
+    return types
 
 
 class Windows:
@@ -204,7 +215,7 @@ class Answerer:
         """
         windows = [(place, window) for place, pair in enumerate(pairs) for window in self._windows.of(*pair)]
         best = [Answer("", 0, 0, -np.inf)] * len(pairs)
-        outputs = _in_batches(self._session, [window for _, window in windows], batch_tokens)
+        outputs = _in_batches(self._session, [window for _, window in windows], batch_tokens, typed=True)
         for (place, window), logits in zip(windows, outputs, strict=True):
             found = _best_span(window, logits[: len(window.ids)], pairs[place][1], max_answer_tokens)
             if found.score > best[place].score:

@@ -91,8 +91,9 @@ def filter_documents(
     with output_errors(output):
         check_apart(input, output)
         check_documents(source, options.column)
-        # Large batches want all cores, whatever is best for one text.
-        predictor = Predictor(model, form, default_threads() if threads is None else threads, verify)
+        # Many texts want all cores, each of them a batch of its own, whatever is best for one text.
+        threads = default_threads() if threads is None else threads
+        predictor = Predictor(model, form, threads, verify, streams=threads)
         label = choose_label(predictor, model, options.label)
         config = {
             "column": options.column,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from export.encoder import Encoder
-from export.session import Session, mean_pool, softmax, token_budget_batches
+from export.session import Session
 
 # Texts are tokenised in pieces of about this many characters: an encoding takes some 100 bytes a token while it lives.
 PIECE_CHARACTERS = 1_000_000
@@ -19,14 +19,17 @@ class Predictor:
         form: one of the forms in it; by default the fastest.
         threads: threads that one call may use.
         verify: compare the folder's files with the hashes in its manifest first.
+        streams: calls side by side, as of `export.session.Session`.
 
     Raises:
         UsageError: not an export folder, or an unknown form.
         KdnasError: a file was changed since it was exported.
     """
 
-    def __init__(self, path: Path, form: str | None = None, threads: int | None = None, verify: bool = True) -> None:
-        self.session = Session(path, form, threads, verify)
+    def __init__(
+        self, path: Path, form: str | None = None, threads: int | None = None, verify: bool = True, streams: int = 1
+    ) -> None:
+        self.session = Session(path, form, threads, verify, streams=streams)
         self.session.require_task("text-classification", "feature-extraction")
         self.name = path.resolve().name
         self.classifies = self.session.task == "text-classification"
@@ -49,14 +52,7 @@ class Predictor:
         Returns:
             (N, C) softmax probabilities of a classifier, or (N, D) L2-normalised means over the tokens, float32.
         """
-        session = self.session
-        width = len(session.labels) if self.classifies else session.hidden
-        result = np.zeros((len(rows), width), dtype=np.float32)
-        for batch in token_budget_batches([len(row) for row in rows], batch_tokens):
-            ids, mask = session.pad([rows[index] for index in batch])
-            output = session.run(ids, mask)
-            result[batch] = softmax(output) if self.classifies else mean_pool(output, mask)
-        return result
+        return self.session.predict_ids(rows, batch_tokens)
 
 
 class Windower:

@@ -1,10 +1,11 @@
 """Fine-tuning and scoring beside transformers': examples a second on SST-2, same model, same rows, in one run.
 
-Run as `python tests/bench/finetune_speed.py DATA_ROOT [ROUNDS [MODEL...]]`; DATA_ROOT has `glue/sst2/*.jsonl.gz`, MODEL is what
-`kdnas suites` takes, by default the packaged teacher. In each round both train it on the same 640 rows, 32 a batch: ours as
-`kdnas suites` does, theirs by `transformers.Trainer` with its defaults (float32, random order, padded to the longest of the
-batch). Then both score the validation split with the model fine-tuned on 3,200 rows: ours the exported forms through the session,
-theirs PyTorch float32 in batches of 32. Prints the ratios with their spread by round.
+Run as `python tests/bench/finetune_speed.py DATA_ROOT [ROUNDS [MODEL...]]`; DATA_ROOT has `glue/sst2/*.jsonl.gz` and
+`hap/hate_speech_offensive/train.jsonl.gz`, MODEL is what `kdnas suites` takes, by default the packaged teacher. In each round both
+train it on the same 640 rows, 32 a batch: ours as `kdnas suites` does, theirs by `transformers.Trainer` with its defaults
+(float32, random order, padded to the longest of the batch). Then both score the validation split, and tweets, with the model
+fine-tuned on 3,200 rows: ours the exported forms through the session, theirs PyTorch float32 in batches of 32. Prints the ratios
+with their spread by round.
 """
 
 import random
@@ -97,6 +98,11 @@ def score_theirs(model: Any, tokenizer: Any, split: Split) -> float:
     return time.perf_counter() - start
 
 
+def many_at_once(path: Path, form: str) -> Session:
+    """A session as `kdnas suites` and `kdnas filter` open it."""
+    return Session(path, form, default_threads(), streams=default_threads())
+
+
 def score_ours(runs: Any, split: Split) -> float:
     """Seconds of scoring all rows through a session."""
     start = time.perf_counter()
@@ -120,7 +126,7 @@ def compare(calls: dict[str, Callable[[], float]], rounds: int, against: str, ro
         )
 
 
-def measure(path: Path, task: Task, rounds: int) -> None:
+def measure(path: Path, task: Task, tweets: Split, rounds: int) -> None:
     """Train, score and print."""
     split = task.train.first(ROWS)
     print(f"{architecture_of(path)}, fine-tuning, {ROWS} rows of SST-2, {BATCH} a batch:")
@@ -142,14 +148,13 @@ def measure(path: Path, task: Task, rounds: int) -> None:
         ways = ", ".join(
             f"{form} {row['recipe']}" for form, row in export.results["forms"].items() if row.get("recipe")
         )
-        print(f"scoring the {len(task.test)} rows of its validation split ({ways}):")
-        scorers = {
-            "PyTorch f32, batch 32": partial(score_theirs, model, tokenizer, task.test),
-            "kdnas, PyTorch f32": partial(score_ours, as_run(model, Kind.CLASSES, folder, SEQ_LEN), task.test),
-        }
-        for form in export.results["forms"]:
-            scorers[f"kdnas, {form}"] = partial(score_ours, Session(export.path, form, default_threads()), task.test)
-        compare(scorers, rounds, "PyTorch f32, batch 32", len(task.test))
+        runs = {form: many_at_once(export.path, form) for form in export.results["forms"]}
+        runs["PyTorch f32"] = as_run(model, Kind.CLASSES, folder, SEQ_LEN)
+        for name, split in (("its validation split", task.test), ("the Davidson HAP set", tweets)):
+            print(f"scoring {len(split)} rows of {name} ({ways}):")
+            scorers = {"PyTorch f32, batch 32": partial(score_theirs, model, tokenizer, split)}
+            scorers |= {f"kdnas, {name}": partial(score_ours, one, split) for name, one in runs.items()}
+            compare(scorers, rounds, "PyTorch f32, batch 32", len(split))
 
 
 if __name__ == "__main__":
@@ -158,6 +163,7 @@ if __name__ == "__main__":
         sys.exit()
     print(host_line(), flush=True)
     torch.set_num_threads(default_threads())
-    sst2 = load_task(chosen_specs(("glue/sst2",))[0], Path(sys.argv[1])).task
+    specs = chosen_specs(("glue/sst2", "hap/davidson"))
+    sst2, davidson = (load_task(spec, Path(sys.argv[1])).task for spec in specs)
     for model in sys.argv[3:] or [BUILTIN]:
-        measure(resolve_model(model)[0], sst2, int(sys.argv[2]) if len(sys.argv) > 2 else 5)
+        measure(resolve_model(model)[0], sst2, davidson.test.first(ROWS), int(sys.argv[2]) if len(sys.argv) > 2 else 5)
