@@ -1,8 +1,8 @@
 """Fine-tuning and scoring beside transformers': examples a second on SST-2, same model, same rows, in one run.
 
 Run as `python tests/bench/finetune_speed.py DATA_ROOT [ROUNDS [MODEL...]]`; DATA_ROOT has `glue/sst2/*.jsonl.gz` and
-`hap/hate_speech_offensive/train.jsonl.gz`, MODEL is what `kdnas suites` takes, by default the packaged teacher. In each round both
-train it on the same 640 rows, 32 a batch: ours as `kdnas suites` does, theirs by `transformers.Trainer` with its defaults
+`hap/hate_speech_offensive/train.jsonl.gz`, MODEL is what `kdnas suites` takes, by default the packaged teacher. In each round
+both train it on the same 640 rows, 32 a batch: ours as `kdnas suites` does, theirs by `transformers.Trainer` with its defaults
 (float32, random order, padded to the longest of the batch). Then both score the validation split, and tweets, with the model
 fine-tuned on 3,200 rows: ours the exported forms through the session, theirs PyTorch float32 in batches of 32. Prints the ratios
 with their spread by round.

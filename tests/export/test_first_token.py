@@ -41,6 +41,6 @@ def test_an_exported_classifier_computes_it_alone(form: str, classifier_export: 
         for node in model.get_ops()
         if node.get_type_name() == "MatMul" and "layer.1.attention.self." in node.get_friendly_name()
     }
-    assert tokens["query"] == 1
-    assert tokens["key"].is_dynamic
-    assert tokens["value"].is_dynamic
+    assert tokens["query"].get_max_length() == 1
+    assert tokens["key"].get_max_length() != 1
+    assert tokens["value"].get_max_length() != 1
