@@ -96,6 +96,32 @@ def test_concurrent_callers_get_their_own_answers(form: str, encoder_export: Art
         np.testing.assert_allclose(answer, expected[number % len(texts)], atol=1e-6)
 
 
+@pytest.mark.parametrize("form", FLOATS)
+def test_calls_side_by_side_answer_as_one_after_the_other(
+    form: str, classifier_export: Artifact, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Session(classifier_export.path, form, threads=2)
+    two = Session(classifier_export.path, form, threads=2, streams=2)
+    np.testing.assert_allclose(two.predict(texts, 64), one.predict(texts, 64), atol=1e-5)
+    assert Session(classifier_export.path, form, threads=1, streams=2).streams == 1
+    with pytest.raises(UsageError, match="streams is 0"):
+        Session(classifier_export.path, form, streams=0)
+
+    def broken(*_: object) -> np.ndarray:
+        raise RuntimeError("the engine died")
+
+    monkeypatch.setattr(two, "run", broken)
+    with pytest.raises(RuntimeError, match="the engine died"):
+        two.predict(texts, 64)
+
+
+def test_batches_are_padded_less_than_single_texts(encoder_export: Artifact) -> None:
+    session = Session(encoder_export.path, "openvino-f32", threads=1)
+    assert session.pad([[1] * 9])[0].shape == (1, 16)
+    assert session.pad([[1] * 9, [2]])[0].shape == (2, 12)
+    assert Session(encoder_export.path, "onnxruntime-f32", threads=1).pad([[1] * 9, [2]])[0].shape == (2, 9)
+
+
 def test_results_survive_later_calls(session: Session) -> None:
     ids = np.array([[101, 2054, 102]])
     first = session.run(ids, np.ones_like(ids))
