@@ -18,8 +18,9 @@ from export.judge import Candidate
 from export.parity import torch_engine
 from export.session import read_tokenizer
 from kdnas.distill.fast_training import FastTraining
-from kdnas.distill.loop import CLIP_NORM, lr_share, make_accelerator, make_optimizer, resolve_precision
+from kdnas.distill.loop import lr_share, make_accelerator, make_optimizer, resolve_precision
 from kdnas.distill.student_folder import TOKENIZER_FILES
+from kdnas.distill.updates import update
 from kdnas.errors import KdnasError
 from kdnas.progress import Stage
 from kdnas.sentences import token_batches
@@ -86,15 +87,11 @@ class Trainer:
     def step(self, batch: dict[str, torch.Tensor], targets: torch.Tensor) -> float:
         """One update by a padded batch and its targets (`evaluation.kinds.Encoded`); the loss before it."""
         device = self.accelerator.device
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * lr_share(self.done, self.steps, WARMUP_SHARE)
         with self.accelerator.autocast(), FastTraining():
             output = self.model(**{name: value.to(device) for name, value in batch.items()})
         loss = loss_of(self.kind, output, targets.to(device))
         self.accelerator.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=False)
+        update(self.optimizer, self.learning_rate * lr_share(self.done, self.steps, WARMUP_SHARE))
         self.done += 1
         return float(loss.detach())
 

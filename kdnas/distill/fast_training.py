@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from kdnas.distill.updates import note_rows
+
 MATMUL_TOKENS = 128
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
@@ -93,6 +95,7 @@ class _Lookup(torch.autograd.Function):
         if table.grad is None:
             table.grad = torch.zeros_like(table)
         table.grad.index_add_(0, ids.flatten(), gradients[0].reshape(-1, table.shape[1]))
+        note_rows(table, ids)
         if ctx.padding_idx is not None:
             table.grad[ctx.padding_idx] = 0.0
         return None, None, None

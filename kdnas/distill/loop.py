@@ -19,13 +19,13 @@ from kdnas.artifact import append_jsonl
 from kdnas.distill.checkpoint import Position, rewind_history, save_checkpoint
 from kdnas.distill.fast_training import keep_freed_memory
 from kdnas.distill.options import LoopOptions
+from kdnas.distill.updates import follow_rows, update
 from kdnas.environment import has_bf16, physical_cores
 from kdnas.errors import KdnasError, Terminated
 from kdnas.progress import stage
 from kdnas.sentences import Sentences, token_batches
 
 BETAS = (0.9, 0.98)
-CLIP_NORM = 1.0
 Batch = tuple[Tensor, Tensor]  # ids and mask, each (B, T)
 
 
@@ -59,7 +59,8 @@ def use_all_cores() -> None:
 
 
 def make_optimizer(module: nn.Module, peak_lr: float, weight_decay: float = 0.01) -> torch.optim.AdamW:
-    """Fused AdamW over the trainable parameters; biases and layer norms are not decayed."""
+    """Fused AdamW over the trainable parameters; biases and layer norms are not decayed. For `kdnas.distill.updates.update`."""
+    follow_rows(module)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in trained if parameter.dim() > 1], "weight_decay": weight_decay},
@@ -97,20 +98,11 @@ def train_step(
 
 
 def backward(objective: nn.Module, accelerator: Accelerator, batch: Batch) -> Tensor:
-    """Loss of each part, (n_parts,); their mean's gradients are clipped and left on the parameters."""
+    """Loss of each part, (n_parts,); their mean's gradients are left on the parameters."""
     with accelerator.autocast():
         losses: Tensor = objective(*batch)
     accelerator.backward(losses.mean())
-    accelerator.clip_grad_norm_(objective.parameters(), CLIP_NORM)
     return losses.detach()
-
-
-def update(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Move the weights by the gradients on them, and set those to zero in place."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=False)
 
 
 def epoch_batches(sentences: Sentences, options: LoopOptions, epoch: int) -> list[np.ndarray]:

@@ -1,0 +1,70 @@
+"""Updates by clipped gradients against torch's own steps, with tables of which some rows have gradients."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdnas.distill.fast_training import FastTraining
+from kdnas.distill.loop import make_optimizer
+from kdnas.distill.updates import CLIP_NORM, update
+
+Loss = Callable[[nn.Module, Tensor], Tensor]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(50, 6, padding_idx=1)
+        self.linear = nn.Linear(6, 6)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.linear(self.table(ids))
+
+
+def own_part(net: nn.Module, ids: Tensor) -> Tensor:
+    return 30 * net(ids).square().sum()
+
+
+def tied(net: nn.Module, ids: Tensor) -> Tensor:
+    return (net(ids) @ net.table.weight.T).square().sum()  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize("loss", [own_part, tied])
+@pytest.mark.parametrize("size", [1e-4, 1.0])  # below the largest norm, and above
+def test_weights_move_as_by_torch_s_own_steps(loss: Loss, size: float) -> None:
+    ours, theirs = Net(), Net()
+    optimizer, reference = make_optimizer(ours, 1e-3), make_optimizer(theirs, 1e-3)
+    for step in range(5):
+        ids = torch.randint(0, 50, (3, 4), generator=torch.Generator().manual_seed(step))
+        with FastTraining():
+            (size * loss(ours, ids)).backward()
+        norm = update(optimizer, 1e-2)
+        (size * loss(theirs, ids)).backward()
+        before = nn.utils.clip_grad_norm_(theirs.parameters(), CLIP_NORM)
+        for group in reference.param_groups:
+            group["lr"] = 1e-2
+        reference.step()
+        reference.zero_grad()
+        torch.testing.assert_close(norm, before)
+        assert (before > CLIP_NORM) == (size == 1)
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(one, other)
+            assert one.grad is not None
+            assert not one.grad.any()
+
+
+def test_rows_of_a_batch_that_was_given_up_are_forgotten() -> None:
+    net = Net()
+    optimizer = make_optimizer(net, 1e-3)
+    with FastTraining():
+        own_part(net, torch.tensor([[3, 4]])).backward()
+    optimizer.zero_grad(set_to_none=True)
+    with FastTraining():
+        own_part(net, torch.tensor([[7]])).backward()
+    before = net.table.weight.detach().clone()
+    update(optimizer, 1e-2)
+    moved = (net.table.weight != before * (1 - 1e-2 * 0.01)).any(1).nonzero().flatten()
+    assert moved.tolist() == [7]
