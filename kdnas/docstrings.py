@@ -15,6 +15,7 @@ from pathlib import Path
 from kdnas.environment import physical_cores
 
 STANDARD_LIBRARY = "python"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # Where a docstring stops being prose: numpy, Google and Sphinx sections hold names, types and code.
 SECTION = re.compile(
@@ -41,15 +42,24 @@ def installed_packages() -> dict[str, str]:
 def docstring_sentences() -> Iterator[tuple[str, str, str]]:
     """Yield (sentence, package, module) in a stable order; the sentences are not yet de-duplicated."""
     files = list(source_files())
-    with ProcessPoolExecutor(physical_cores(), initializer=_leave_signals_to_the_parent) as pool:
-        for rows in pool.map(sentences_of_file, *zip(*files, strict=True), chunksize=64):
+    pool = ProcessPoolExecutor(physical_cores(), initializer=_leave_signals_to_the_parent)
+    try:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # workers, which start here, have it so
+        try:
+            results = pool.map(sentences_of_file, *zip(*files, strict=True), chunksize=64)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for rows in results:
             yield from rows
+    finally:
+        pool.shutdown(cancel_futures=True)  # broken off before the first result, they would all be read
 
 
 def _leave_signals_to_the_parent() -> None:
     """Ctrl-C reaches the whole group: a worker that it ends while it holds a queue's lock would leave the others waiting."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def source_files() -> Iterator[tuple[Path, str, str]]:

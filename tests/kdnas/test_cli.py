@@ -240,6 +240,38 @@ def test_ctrl_c_pressed_twice_while_processes_read_docstrings(seconds: float) ->
     assert "Traceback" not in errors
 
 
+STARTING = """
+from kdnas import docstrings; import time
+    leave = docstrings._leave_signals_to_the_parent
+    def slowly():
+        os.write(1, b'started\\n'); time.sleep(1); leave()
+    docstrings._leave_signals_to_the_parent = slowly
+    list(docstrings.docstring_sentences())
+"""
+
+
+def test_ctrl_c_while_processes_start() -> None:
+    """A reader that was just forked had the command's own handler still, and died of it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RAISING.format(body=STARTING.strip())],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    try:
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130
+    assert errors == "kdnas: interrupted; the same command goes on from here\n"
+
+
 def test_a_missing_extra_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(cli.COMMANDS, "search", cli.Command("no_such_package.run:f", ""))
     with pytest.raises(KdnasError, match=r"pip install 'kdnas\[train,export,serve\]'"):
