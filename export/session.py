@@ -254,9 +254,12 @@ def side_by_side(streams: int, work: Callable[[list[int]], None], batches: Itera
         for batch in batches:
             work(batch)
         return
-    with ThreadPoolExecutor(streams) as pool:
+    pool = ThreadPoolExecutor(streams)
+    try:
         for _ in pool.map(work, batches):
             pass
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def give_back_memory() -> None:
