@@ -261,8 +261,8 @@ def test_ctrl_c_while_processes_start() -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "started\n"
     try:
+        assert process.stdout.readline() == "started\n"
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     finally:
