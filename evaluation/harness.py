@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -180,65 +180,73 @@ class _Runs:
         return [first, *(self._one(seed, (rate,)) for seed in options.seeds[1:])]
 
     def _one(self, seed: int, rates: Sequence[float]) -> Artifact:
-        options = asdict(self.options)
-        config = {name: value for name, value in options.items() if name not in ("data_root", "seeds")}
+        """The scores of one seed's model, which is made where it is not there: other engines score the same one."""
+        tuned = self._tuned(seed, rates)
+        scoring = {name: getattr(self.options, name) for name in ("engines", "max_test", "precision")}
+        config = {**tuned.manifest["config"], **scoring}
+        return self._build("suite", seed, config, {"tuned": tuned.digest}, lambda path: self._score(path, tuned))
+
+    def _tuned(self, seed: int, rates: Sequence[float]) -> Artifact:
+        names = ("epochs", "batch_size", "max_examples", "max_minutes")
+        config = {name: getattr(self.options, name) for name in names}
         config |= {"task": self.spec.name, "seed": seed, "rates": list(rates), "schema": SCHEMA}
+        return self._build("tuned", seed, config, {}, lambda path: self._train(path, seed, rates))
+
+    def _build(
+        self,
+        kind: str,
+        seed: int,
+        config: dict[str, Any],
+        inputs: dict[str, str],
+        work: Callable[[Path], dict[str, Any]],
+    ) -> Artifact:
         label = f"{self.spec.name.replace('/', '-')}-{seed}"
-        inputs = {"model": self.digest, "data": self.loaded.digest}
-        return build(self.home, "suite", label, config, inputs, lambda path: self._work(path, seed, rates))
+        return build(self.home, kind, label, config, {"model": self.digest, "data": self.loaded.digest, **inputs}, work)
 
-    def _work(self, folder: Path, seed: int, rates: Sequence[float]) -> dict[str, Any]:
-        """Fine-tune, save, and score in each engine what was not yet."""
-        from evaluation.report import card
-        from kdnas.distill.loop import use_all_cores
-
-        use_all_cores()
-        file = folder / "training.json"
-        if not file.is_file():
-            write_json(file, self._train(folder / MODEL, seed, rates))
-        record = json.loads(file.read_text())
+    def _score(self, folder: Path, tuned: Artifact) -> dict[str, Any]:
+        """Score in each engine what was not scored yet."""
+        task, options, record = self.loaded.task, self.options, tuned.results
         scored: dict[str, Any] = {}
-        for engine in self.options.engines:
+        for engine in options.engines:
             part = folder / f"{engine}.json"
             if not part.is_file():
-                around = (self.loaded.task, self.home, self.options.precision)
-                write_json(part, score(folder / MODEL, engine, self.options.engines, *around))
+                around = (task, record["seq_len"], self.home, folder, options.precision)
+                write_json(part, score(tuned.path / MODEL, engine, options.engines, *around))
             scored[engine] = json.loads(part.read_text())
-        task, first = self.loaded.task, scored[self.options.engines[0]]["scores"]
-        (folder / MODEL / "README.md").write_text(card(task, first | record, self.model), encoding="utf-8")
         taught, rows = record["train_examples"], record["train_rows"]
         cut = [f"taught {taught} of {rows} rows"] if taught < rows else []
         result = {
             "schema": SCHEMA,
             "task": task.name,
             "metric": task.metric,
-            "score": first[task.metric],
+            "score": scored[options.engines[0]]["scores"][task.metric],
             "engines": scored,
-            "seed": seed,
             "model": {"name": self.name, "digest": self.digest, "architecture": architecture_of(self.model)},
+            "tuned": tuned.path.name,
             "data": {"digest": self.loaded.digest, "hub": self.spec.source.hub, "revision": self.spec.source.revision},
             "notes": [*self.loaded.notes, *cut],
             **record,
+            "test_examples": len(task.test),
             "host": host_line(),
         }
         write_json(folder / RESULT, result)
         return {name: result[name] for name in ("task", "metric", "score", "seed", "learning_rate", "notes", "seconds")}
 
-    def _train(self, final: Path, seed: int, rates: Sequence[float]) -> dict[str, Any]:
+    def _train(self, folder: Path, seed: int, rates: Sequence[float]) -> dict[str, Any]:
         """Fine-tune and save; the record of it."""
         from evaluation.finetune import Recipe, save_classifier, tune
+        from evaluation.report import card
+        from kdnas.distill.loop import use_all_cores
 
+        use_all_cores()
         task, batch_tokens = self.loaded.task, self._batch_tokens()
         plan = self._plan(seed, len(rates), batch_tokens)
         total = plan.train_examples * plan.epochs * plan.learning_rates
         with stage(f"suites: {task.name}, seed {seed}", total) as progress:
             recipe = Recipe(list(rates), seed, self._seq_len(), batch_tokens)
             model, record = tune(self.model, task, plan, recipe, progress)
-        scratch = final.with_name("model.tmp")
-        for left in (scratch, final):
-            shutil.rmtree(left, ignore_errors=True)
-        save_classifier(model, self.model, scratch, "")
-        scratch.rename(final)
+        shutil.rmtree(folder / MODEL, ignore_errors=True)
+        save_classifier(model, self.model, folder / MODEL, card(task, record, self.model))
         return {**record, "plan": asdict(plan), "train_rows": len(task.train)}
 
     def _seq_len(self) -> int:

@@ -21,18 +21,16 @@ def card(task: Task, record: dict[str, Any], source: Path) -> str:
         HEADS,
     )
 
-    rows = "\n".join(f"| {name.replace('_', ' ')} | {record[name]:.4f} |" for name in SCORES if name in record)
+    rows = [f"| {name.replace('_', ' ')} | {record[name]:.4f} |" for name in SCORES if name in record]
+    scores = "\n".join([f"| on {record['test_examples']} test texts | |", "|---|---|", *rows, ""]) if rows else ""
     classes = f"Classes: {', '.join(f'`{label}`' for label in task.labels)}.\n" if len(task.labels) > 1 else ""
     text = f"""# An encoder, fine-tuned for the {task.name} task
 
 {classes}
-| on {record["test_examples"]} test texts | |
-|---|---|
-{rows}
-
+{scores}
 Trained on {record["train_examples"]} texts (learning rate {record["learning_rate"]:g}, checkpoint of epoch
-{record["best_epoch"]} of {record["epochs"]}, chosen by {task.metric} on {record["dev_examples"]} dev texts, seed
-{record["seed"]}, texts cut at {record["seq_len"]} tokens, {record["precision"]} training).
+{record["best_epoch"]} of {record["epochs"]}, chosen by {task.metric}, {record["dev_score"]:.4f}, on
+{record["dev_examples"]} dev texts, seed {record["seed"]}, texts cut at {record["seq_len"]} tokens, {record["precision"]} training).
 Splits: {task.notes}.
 
 Load it with `{HEADS[task.kind]}.from_pretrained(folder)`.

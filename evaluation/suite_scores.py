@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ ENGINES = ("pytorch", "onnxruntime-f32", "onnxruntime-int8", "openvino-f32", "op
 
 
 def score(
-    folder: Path, engine: str, engines: Sequence[str], task: Task, home: Path, precision: float
+    folder: Path,
+    engine: str,
+    engines: Sequence[str],
+    task: Task,
+    seq_len: int,
+    home: Path,
+    scratch: Path,
+    precision: float,
 ) -> dict[str, Any]:
     """Scores of a fine-tuned model on the test of its task, in all, by language and by group, and how fast it was.
 
@@ -23,13 +30,15 @@ def score(
         engine: one of `ENGINES`.
         engines: all that are scored, so that one export has what each of them needs.
         task: its test rows, and for a binary task the dev rows that choose the threshold.
+        seq_len: tokens of an input at most, as in training.
         home: root of artifacts, for the export.
+        scratch: folder for the texts that the export is calibrated on.
         precision: that the threshold is to meet.
     """
     from evaluation.kinds import predict
     from evaluation.metric_modules import scores_of
 
-    runs = runner(folder, engine, engines, task, home)
+    runs = runner(folder, engine, engines, task, seq_len, home, scratch)
     start = time.monotonic()
     predicted = predict(task.kind, runs, task.test.texts)
     seconds = time.monotonic() - start
@@ -74,17 +83,18 @@ def _rows_of(predicted: Any, rows: Sequence[int]) -> Any:
     return [predicted[place] for place in rows] if isinstance(predicted, list) else predicted[list(rows)]
 
 
-def runner(folder: Path, engine: str, engines: Sequence[str], task: Task, home: Path) -> Any:
+def runner(
+    folder: Path, engine: str, engines: Sequence[str], task: Task, seq_len: int, home: Path, scratch: Path
+) -> Any:
     """The model in PyTorch or as a session of its export, which is made where it is not there."""
     from evaluation.finetune import as_run
     from evaluation.kinds import HEADS
 
-    settings: Mapping[str, Any] = json.loads((folder.parent / "training.json").read_text())
     if engine == "pytorch":
         import transformers
 
         model = getattr(transformers, HEADS[task.kind]).from_pretrained(folder, local_files_only=True)
-        return as_run(model, task.kind, folder, settings["seq_len"])
+        return as_run(model, task.kind, folder, seq_len)
     from export.checkpoint import open_checkpoint
     from export.options import ExportOptions
     from export.run import run_export
@@ -93,16 +103,16 @@ def runner(folder: Path, engine: str, engines: Sequence[str], task: Task, home: 
     from kdnas.environment import default_threads
     from kdnas.teacher import resolve_teacher
 
-    texts = folder.parent / "texts.jsonl"
+    texts = scratch / "texts.jsonl"
     lines = [json.dumps({"text": text}, ensure_ascii=False) for text in _plain_texts(task)]
     texts.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    corpus = build_corpus(home, str(texts), TextOptions(seq_len=settings["seq_len"]), resolve_teacher(str(folder)))
+    corpus = build_corpus(home, str(texts), TextOptions(seq_len=seq_len), resolve_teacher(str(folder)))
     forms = {RUN_TIME_FORMS.get(name, name) for name in engines if name != "pytorch"}
     options = ExportOptions(forms=tuple(sorted(forms)))
     exported = run_export(home, folder, open_checkpoint(str(folder)).digest, corpus, options)
     session = Session(exported.path, engine, default_threads(), streams=default_threads())
-    session.max_seq_len = settings["seq_len"]
-    session.tokenizer.enable_truncation(settings["seq_len"])
+    session.max_seq_len = seq_len
+    session.tokenizer.enable_truncation(seq_len)
     return session
 
 
