@@ -30,7 +30,8 @@ def card(task: Task, record: dict[str, Any], source: Path) -> str:
 {scores}
 Trained on {record["train_examples"]} texts (learning rate {record["learning_rate"]:g}, checkpoint of epoch
 {record["best_epoch"]} of {record["epochs"]}, chosen by {task.metric}, {record["dev_score"]:.4f}, on
-{record["dev_examples"]} dev texts, seed {record["seed"]}, texts cut at {record["seq_len"]} tokens, {record["precision"]} training).
+{record["dev_examples"]} dev texts, seed {record["seed"]}, texts cut at {record["seq_len"]} tokens,
+{record["precision"]} training).
 Splits: {task.notes}.
 
 Load it with `{HEADS[task.kind]}.from_pretrained(folder)`.
