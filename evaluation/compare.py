@@ -64,7 +64,8 @@ def read_model(home: Path, model: str) -> Model:
     Raises:
         UsageError: there is none.
     """
-    digest = model if DIGEST.fullmatch(model) else resolve_model(model)[1]
+    only_results = DIGEST.fullmatch(model) is not None and not Path(model).exists()
+    digest = model if only_results else resolve_model(model)[1]
     runs: dict[tuple[str, int], Artifact] = {}
     for manifest in sorted((home / "suite").glob(f"*/{MANIFEST}")):
         artifact = Artifact.load(manifest.parent, "suite")
@@ -80,7 +81,7 @@ def read_model(home: Path, model: str) -> Model:
     tasks = dict.fromkeys(task for task, _ in runs)
     cells = {task: _cell([result for (name, _), result in results.items() if name == task]) for task in tasks}
     about = next(iter(results.values()))["model"]
-    return Model(about["name"] if DIGEST.fullmatch(model) else model_name(model), about["architecture"], cells)
+    return Model(about["name"] if only_results else model_name(model), about["architecture"], cells)
 
 
 def _cell(results: Sequence[Mapping[str, Any]]) -> Cell:

@@ -214,10 +214,8 @@ def test_ctrl_c_ends_a_real_command(presses: int) -> None:
     assert errors == "kdnas: interrupted; the same command goes on from here\n"
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.5, 3.0])
-def test_ctrl_c_pressed_twice_while_processes_read_docstrings(seconds: float) -> None:
-    """A terminal sends Ctrl-C to the whole group: a reader that died with a queue's lock left the command waiting for ever."""
-    body = "from kdnas.docstrings import docstring_sentences; print('ready', flush=True); list(docstring_sentences())"
+def interrupted(body: str, presses: int, seconds: float) -> tuple[int, str]:
+    """Exit code and errors of a command in a group of its own that gets Ctrl-C so long after its first line."""
     process = subprocess.Popen(
         [sys.executable, "-c", RAISING.format(body=body)],
         stdout=subprocess.PIPE,
@@ -226,17 +224,26 @@ def test_ctrl_c_pressed_twice_while_processes_read_docstrings(seconds: float) ->
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(seconds)
     try:
-        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        time.sleep(seconds)
+        if presses == 2:
+            process.send_signal(signal.SIGINT)
         os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 130
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.5, 3.0])
+def test_ctrl_c_pressed_twice_while_processes_read_docstrings(seconds: float) -> None:
+    """A terminal sends Ctrl-C to the whole group: a reader that died with a queue's lock left the command waiting for ever."""
+    body = "from kdnas.docstrings import docstring_sentences; print('started', flush=True); list(docstring_sentences())"
+    code, errors = interrupted(body, 2, seconds)
+    assert code == 130
     assert "Traceback" not in errors
 
 
@@ -252,24 +259,7 @@ from kdnas import docstrings; import time
 
 def test_ctrl_c_while_processes_start() -> None:
     """A reader that was just forked had the command's own handler still, and died of it."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", RAISING.format(body=STARTING.strip())],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == "started\n"
-        os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 130
-    assert errors == "kdnas: interrupted; the same command goes on from here\n"
+    assert interrupted(STARTING.strip(), 1, 0) == (130, "kdnas: interrupted; the same command goes on from here\n")
 
 
 def test_a_missing_extra_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
