@@ -47,12 +47,15 @@ def speed_scatter(models: Sequence[Model], paper: Mapping[str, Any]) -> go.Figur
         if model.speed_up and (kept := retention(models[0], model)) is not None
     ]
     for group, points, colour in (("the paper, PyTorch on 4 cores", theirs, GREY), ("here", ours, BLUE)):
+        points = sorted(
+            points, key=lambda point: point[1]
+        )  # names above and below in turn, so that neighbours' do not overlap
         figure.add_scatter(
             x=[point[1] for point in points],
             y=[point[2] for point in points],
             text=[text(point[0]) for point in points],
             mode="markers+text",
-            textposition="top center",
+            textposition=[f"{('top', 'bottom')[place % 2]} center" for place in range(len(points))],
             marker={"size": 11, "color": colour, "line": {"width": 1, "color": HALO}},
             name=group,
             hovertemplate="%{text}<br>%{x:.1f} times as fast<br>%{y:.1f} % kept<extra></extra>",

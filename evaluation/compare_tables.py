@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
+from evaluation.suites import SPECS, SUITES
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -79,7 +81,7 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def tables_of(models: Sequence[Model], paper: Mapping[str, Any]) -> list[Table]:
-    """Every task; then suites, GLUE and XNLI by language as far as ours have any of it."""
+    """Every task; then whole suites, GLUE and XNLI by language as far as ours have any of it."""
     columns = {
         "Suites, as the paper's Table 4": ("suites", [_suite_means(model) for model in models]),
         "GLUE, as the paper's Table 7": ("glue", [_means(model) for model in models]),
@@ -91,16 +93,20 @@ def tables_of(models: Sequence[Model], paper: Mapping[str, Any]) -> list[Table]:
         names = [name for name in paper[part]["Teacher"] if name != "average"]
         if any(set(found) & set(names) for found in ours.values()):
             rows = [*ours.items(), *((f"paper: {name}", found) for name, found in paper[part].items())]
-            note = f"{paper['source']}. Its models are students of XLM-R base, taught 7 million sentences."
-            tables.append(Table(title, ["", *names, "mean"], [_row(name, found, names) for name, found in rows], note))
+            shared = [name for name in names if all(name in found for _, found in rows)]
+            note = (
+                f"The last column is the mean of {', '.join(shared) or 'nothing'}, which all rows have. "
+                f"{paper['source']}. Its models are students of XLM-R base, taught 7 million sentences."
+            )
+            lines = [_row(name, found, names, shared) for name, found in rows]
+            tables.append(Table(title, ["", *names, "mean of shared"], lines, note))
     return tables
 
 
-def _row(name: str, values: Mapping[str, float], columns: Sequence[str]) -> list[str]:
-    """Points in each column, and their mean where there are all."""
+def _row(name: str, values: Mapping[str, float], columns: Sequence[str], shared: Sequence[str]) -> list[str]:
+    """Points in each column, and the mean of those that all rows have."""
     shown = [f"{values[column]:.1f}" if column in values else "" for column in columns]
-    whole = f"{mean(values[column] for column in columns):.1f}" if set(columns) <= set(values) else ""
-    return [name, *shown, whole]
+    return [name, *shown, f"{mean(values[column] for column in shared):.1f}" if shared else ""]
 
 
 def _tasks(models: Sequence[Model]) -> Table:
@@ -145,12 +151,13 @@ def tuning_speed_up(teacher: Model, model: Model) -> float | None:
 
 
 def _suite_means(model: Model) -> dict[str, float]:
-    """Mean of each suite's tasks; GLUE without CoLA, as in the paper."""
-    suites: dict[str, list[float]] = {}
-    for task, cell in model.cells.items():
-        if task != "glue/cola":
-            suites.setdefault(task.partition("/")[0], []).append(cell.mean)
-    return {suite: mean(values) for suite, values in suites.items()}
+    """Mean of the tasks of each suite that the model has all of; GLUE without CoLA, as in the paper."""
+    means = {}
+    for suite in SUITES:
+        tasks = [spec.name for spec in SPECS if spec.suite == suite and spec.name != "glue/cola"]
+        if all(task in model.cells for task in tasks):
+            means[suite] = mean(model.cells[task].mean for task in tasks)
+    return means
 
 
 def _means(model: Model) -> dict[str, float]:

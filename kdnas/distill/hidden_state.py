@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kdnas.distill.fast_training import FastTraining
+from kdnas.distill.pairs import segments
 
 
 class HiddenStateLoss(nn.Module):
@@ -72,7 +73,10 @@ class TeacherStates:
         """Layer to (B, T, D_T), from ids and mask (B, T)."""
         with torch.inference_mode():
             states = self._encoder(
-                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                token_type_ids=segments(input_ids, attention_mask, self._encoder.config),
+                output_hidden_states=True,
             ).hidden_states
         return {layer: states[layer] for layer in self.layers}
 
@@ -109,7 +113,12 @@ class HiddenStateObjective(nn.Module):
 def student_states(student: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
     """L_S + 1 tensors (B, T, D_S), embedding output first, from ids and mask (B, T)."""
     with FastTraining():
-        output = student(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+        output = student(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=segments(input_ids, attention_mask, student.config),
+            output_hidden_states=True,
+        )
     states: tuple[Tensor, ...] = output.hidden_states
     return states
 

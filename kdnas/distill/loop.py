@@ -2,8 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import count
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,6 +15,7 @@ from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
 
 from kdnas.artifact import append_jsonl
+from kdnas.distill.batches import Batch, TrainBatches
 from kdnas.distill.checkpoint import Position, rewind_history, save_checkpoint
 from kdnas.distill.fast_training import keep_freed_memory
 from kdnas.distill.options import LoopOptions
@@ -23,10 +23,8 @@ from kdnas.distill.updates import follow_rows, update
 from kdnas.environment import has_bf16, physical_cores
 from kdnas.errors import KdnasError, Terminated
 from kdnas.progress import stage
-from kdnas.sentences import Sentences, token_batches
 
 BETAS = (0.9, 0.98)
-Batch = tuple[Tensor, Tensor]  # ids and mask, each (B, T)
 
 
 def resolve_precision(precision: str) -> str:
@@ -105,21 +103,6 @@ def backward(objective: nn.Module, accelerator: Accelerator, batch: Batch) -> Te
     return losses.detach()
 
 
-def epoch_batches(sentences: Sentences, options: LoopOptions, epoch: int) -> list[np.ndarray]:
-    """Sentence numbers of each batch of an epoch; a function of the seed and the epoch alone."""
-    batches = token_batches(sentences.lengths, options.batch_tokens, options.seed, epoch)
-    cap = options.batch_sentences
-    if cap is None:
-        return batches
-    return [batch[start : start + cap] for batch in batches for start in range(0, len(batch), cap)]
-
-
-def to_tensors(sentences: Sentences, indices: np.ndarray, pad_id: int, device: torch.device | str = "cpu") -> Batch:
-    """Padded ids and mask (B, T) of some sentences on a device."""
-    ids, mask = sentences.batch(indices, pad_id)
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
-
-
 def seconds_per_step(
     objective: nn.Module, batches: Iterable[Batch], options: LoopOptions, warm: int = 3, limit_seconds: float = 20.0
 ) -> float:
@@ -154,8 +137,7 @@ def seconds_per_step(
 def train(
     objective: nn.Module,
     optimizer: torch.optim.AdamW,
-    sentences: Sentences,
-    pad_id: int,
+    batches: TrainBatches,
     options: LoopOptions,
     steps: int,
     folder: Path,
@@ -170,9 +152,8 @@ def train(
     Args:
         objective: maps ids and mask (B, T) to a loss a part, (n_parts,); on the accelerator's device.
         optimizer: its optimizer, already restored when this is a continuation.
-        sentences: training split.
-        pad_id: id of the padding token.
-        options: batches, learning rate, precision, logging.
+        batches: of the training split.
+        options: learning rate, precision, logging.
         steps: updates in all.
         folder: working folder of the artifact.
         position: where to start.
@@ -184,20 +165,20 @@ def train(
     """
     accelerator = make_accelerator(options.precision)
     log = _Log(folder / "history.jsonl", position, steps, options)
-    batches = _batches_from(sentences, options, position)
+    coming = batches.after(position.epoch, position.place)
     saver = _Saver(folder, objective, optimizer, options.checkpoint_seconds)
     with stage(title, steps, position.step) as progress:
         try:
             log.validate_when_due(position, validate)
             while position.step < steps:
                 start = time.perf_counter()
-                epoch, place, indices = next(batches)
-                batch = to_tensors(sentences, indices, pad_id, accelerator.device)
+                epoch, place, ids, mask = next(coming)
+                batch = (ids.to(accelerator.device), mask.to(accelerator.device))
                 lr = options.peak_lr * lr_share(position.step, steps, options.warmup_share)
                 losses = backward(objective, accelerator, batch)
                 saver.whole = False  # until the position is advanced too, weights and position disagree
                 update(optimizer, lr)
-                position.advance(epoch, place + 1, int(sentences.lengths[indices].sum()), time.perf_counter() - start)
+                position.advance(epoch, place + 1, int(mask.sum()), time.perf_counter() - start)
                 if log.loss_is_due(position.step):
                     loss = _finite(losses, position.step)
                     log.write_loss(position, loss, lr)
@@ -211,18 +192,6 @@ def train(
         progress.update(steps)
     saver.save(position)
     return position
-
-
-def _batches_from(
-    sentences: Sentences, options: LoopOptions, position: Position
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(epoch, place, sentence numbers) of every batch from a position on, for ever."""
-    first = position.place
-    for epoch in count(position.epoch):
-        batches = epoch_batches(sentences, options, epoch)
-        for place in range(first, len(batches)):
-            yield epoch, place, batches[place]
-        first = 0
 
 
 def _finite(losses: Tensor, step: int) -> float:

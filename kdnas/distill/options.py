@@ -15,10 +15,12 @@ class LoopOptions:
         steps: number of updates; overrides `minutes`.
         batch_tokens: padded tokens a batch.
         batch_sentences: no more sentences a batch than this; null leaves it to `batch_tokens`.
+        pair_share: share of the batches that hold pairs of sentences, joined as the tokenizer joins them.
         peak_lr: learning rate after the warm-up.
         warmup_share: share of the steps in which the learning rate rises.
         weight_decay: decay of matrices; biases and layer norms are not decayed.
         dropout: whether the student trains with dropout.
+        data_workers: processes that make batches ahead; 0 makes each when its turn comes, which costs some 1 % of a step.
         precision: bf16 autocast or f32; auto takes bf16 where the hardware has it.
         seed: of the random weights and the order of the batches.
         validations: how many times the validation loss is measured on the way.
@@ -31,10 +33,12 @@ class LoopOptions:
     steps: int | None = None
     batch_tokens: int = 4096
     batch_sentences: int | None = None
+    pair_share: float = 0.25
     peak_lr: float = 8e-4
     warmup_share: float = 0.05
     weight_decay: float = 0.01
     dropout: bool = False
+    data_workers: int = 0
     precision: Literal["auto", "bf16", "f32"] = "auto"
     seed: int = 0
     validations: int = 8
@@ -50,10 +54,12 @@ class LoopOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
+        if not 0 <= self.pair_share <= 1:
+            raise UsageError(f"pair_share is {self.pair_share}; allowed is 0 to 1")
         if not 0 <= self.warmup_share < 1:
             raise UsageError(f"warmup_share is {self.warmup_share}; allowed is 0 up to, not including, 1")
-        if self.weight_decay < 0 or self.checkpoint_seconds < 0:
-            raise UsageError("weight_decay and checkpoint_seconds must not be negative")
+        if self.weight_decay < 0 or self.checkpoint_seconds < 0 or self.data_workers < 0:
+            raise UsageError("weight_decay, checkpoint_seconds and data_workers must not be negative")
         if self.precision not in ("auto", "bf16", "f32"):
             raise UsageError(f"precision is '{self.precision}'; allowed are auto, bf16, f32")
 
@@ -63,10 +69,12 @@ class DistillOptions(LoopOptions):
     """Distillation of hidden states.
 
     Args:
+        start: what the student begins with: the teacher's embeddings and, cut to its shape, its layers; or embeddings alone.
         mapping: which teacher layers teach a student layer (Eq. 2).
         normalise: divide each layer's loss by the teacher's variance; false is the raw MSE of the paper.
     """
 
+    start: Literal["layers", "embeddings"] = "layers"
     mapping: Literal["last-1", "last", "uniform", "uniform+last"] = "uniform+last"
     normalise: bool = True
 

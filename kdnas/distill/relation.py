@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.hidden_state import first_layers
+from kdnas.distill.pairs import segments
 from kdnas.errors import UsageError
 
 PUBLISHED_HEADS = 48
@@ -122,7 +123,8 @@ class QueriesKeysValues(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Three tensors (B, T, D), from ids and mask (B, T)."""
-        states = self.below(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        types = segments(input_ids, attention_mask, self.encoder.config)
+        states = self.below(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=types).last_hidden_state
         return queries_keys_values(self.encoder, self.layer, states)
 
 

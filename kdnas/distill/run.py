@@ -102,8 +102,8 @@ def run_refine(
 
 
 def _deciding(options: LoopOptions) -> dict[str, Any]:
-    """The options that decide the result: how often checkpoints are written does not."""
-    return {key: value for key, value in asdict(options).items() if key != "checkpoint_seconds"}
+    """The options that decide the result: how often checkpoints are written, and who makes the batches, does not."""
+    return {key: value for key, value in asdict(options).items() if key not in ("checkpoint_seconds", "data_workers")}
 
 
 def _needed_bytes(arch: Arch, teacher: Teacher) -> int:

@@ -17,17 +17,10 @@ from kdnas.arch import Arch
 from kdnas.artifact import read_jsonl, write_json
 from kdnas.corpus import Corpus
 from kdnas.distill.anchored import AnchoredRelationObjective
+from kdnas.distill.batches import Batch, TrainBatches
 from kdnas.distill.checkpoint import Position, load_checkpoint, remove_checkpoints
 from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates, teacher_layer_variance
-from kdnas.distill.loop import (
-    Batch,
-    epoch_batches,
-    make_accelerator,
-    make_optimizer,
-    resolve_precision,
-    train,
-    use_all_cores,
-)
+from kdnas.distill.loop import make_accelerator, make_optimizer, resolve_precision, train, use_all_cores
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
 from kdnas.distill.projection import fit_projections
@@ -35,6 +28,7 @@ from kdnas.distill.relation import RelationObjective, resolve_relation_heads, re
 from kdnas.distill.step_budget import extended_steps, planned_steps
 from kdnas.distill.student_folder import save_student
 from kdnas.distill.validation import hidden_state_figures, relation_figures, sample_batches
+from kdnas.distill.warm_start import TeacherLayers
 from kdnas.student import arch_of, student_from_teacher
 from kdnas.teacher import Teacher, load_encoder
 
@@ -58,6 +52,8 @@ def distill_into(folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, opt
     samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
     variance = _variance(states, pairs, samples, accelerator)
     student = student_from_teacher(arch, encoder, options.seed)
+    if options.start == "layers":
+        TeacherLayers(encoder, samples).start(student)
     loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, variance if options.normalise else None)
     objective = HiddenStateObjective(student, states, loss).to(accelerator.device)
     with accelerator.autocast():
@@ -128,16 +124,14 @@ def _fit(
 ) -> dict[str, Any]:
     """Plan, train (on from a checkpoint where there is one) and return the figures of the manifest."""
     objective.student.train(options.dropout)
-    sentences = corpus.train
+    batches = TrainBatches(corpus.train, corpus.pad_id, options, objective.student.config)
     start = time.monotonic()
-    steps: int | None = planned_steps(folder, objective, corpus, options, validate)
+    steps: int | None = planned_steps(folder, objective, batches, options, validate)
     optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay)
     position = load_checkpoint(folder, objective, optimizer) or Position()
     title = "distil" if isinstance(objective, HiddenStateObjective) else "refine"
     while steps is not None:
-        position = train(
-            objective, optimizer, sentences, corpus.pad_id, options, steps, folder, position, validate, title
-        )
+        position = train(objective, optimizer, batches, options, steps, folder, position, validate, title)
         steps = extended_steps(folder, options, position, time.monotonic() - start)
     last = [row for row in read_jsonl(folder / "history.jsonl") if row["kind"] == "validation"][-1]
     student = objective.student
@@ -146,7 +140,7 @@ def _fit(
         "objective": objective.name,
         "steps": position.step,
         "tokens": position.tokens,
-        "epochs": position.epoch + position.place / len(epoch_batches(sentences, options, position.epoch)),
+        "epochs": position.epoch + position.place / len(batches.epoch(position.epoch)),
         "tokens_per_second": round(position.tokens / position.seconds, 1),
         "precision": resolve_precision(options.precision),
         "validation_loss": last["validation_loss"],

@@ -3,15 +3,16 @@
 import json
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from kdnas.artifact import write_json
-from kdnas.corpus import Corpus
+from kdnas.distill.batches import TrainBatches
 from kdnas.distill.checkpoint import Position
-from kdnas.distill.loop import epoch_batches, seconds_per_step, to_tensors
+from kdnas.distill.loop import seconds_per_step
 from kdnas.distill.options import LoopOptions
 from kdnas.progress import say
 
@@ -22,7 +23,11 @@ USED = 0.9  # share of what is left that is planned for: validations take some
 
 
 def planned_steps(
-    folder: Path, objective: nn.Module, corpus: Corpus, options: LoopOptions, validate: Callable[[], dict[str, Any]]
+    folder: Path,
+    objective: nn.Module,
+    batches: TrainBatches,
+    options: LoopOptions,
+    validate: Callable[[], dict[str, Any]],
 ) -> int:
     """Number of updates: given, or what fits into `minutes`; decided once and kept in plan.json over restarts."""
     path = folder / PLAN
@@ -32,11 +37,11 @@ def planned_steps(
         write_json(path, {"steps": options.steps})
         return options.steps
     start = time.monotonic()
-    chosen = epoch_batches(corpus.train, options, 0)[: WARM_BATCHES + TIMED_BATCHES]
+    there = min(len(batches.epoch(0)), WARM_BATCHES + TIMED_BATCHES)
     device = next(objective.parameters()).device
-    batches = (to_tensors(corpus.train, indices, corpus.pad_id, device) for indices in chosen)
-    warm = min(WARM_BATCHES, len(chosen) - 1)
-    step_seconds = seconds_per_step(objective, batches, options, warm, limit_seconds=min(20, 6 * options.minutes))
+    timed = ((ids.to(device), mask.to(device)) for _, _, ids, mask in islice(batches.after(0, 0), there))
+    warm = min(WARM_BATCHES, there - 1)
+    step_seconds = seconds_per_step(objective, timed, options, warm, limit_seconds=min(20, 6 * options.minutes))
     validation_start = time.monotonic()
     validate()
     validation_seconds = time.monotonic() - validation_start

@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kdnas.distill.anchored import AnchoredRelationObjective
+from kdnas.distill.batches import Batch, to_tensors
 from kdnas.distill.hidden_state import HiddenStateObjective
-from kdnas.distill.loop import Batch, to_tensors
 from kdnas.distill.relation import RELATIONS, RelationObjective
 from kdnas.sentences import Sentences, token_batches
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kdnas.artifact import write_json
+from kdnas.distill.batches import to_tensors
 from kdnas.distill.hidden_state import TeacherStates
-from kdnas.distill.loop import to_tensors
 from kdnas.sentences import Sentences, token_batches
 
 BATCH_TOKENS = 4096  # of the teacher's passes; they need no gradients, so more fit than in training

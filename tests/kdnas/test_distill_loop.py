@@ -8,17 +8,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
+from transformers import BertConfig
 
 from kdnas.arch import Arch
 from kdnas.corpus import Corpus
+from kdnas.distill.batches import TrainBatches, to_tensors
 from kdnas.distill.loop import (
-    epoch_batches,
     lr_share,
     make_accelerator,
     make_optimizer,
     resolve_precision,
     seconds_per_step,
-    to_tensors,
 )
 from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
 from kdnas.distill.throughput import measure_tokens_per_second
@@ -83,12 +83,11 @@ def test_precision_follows_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_batches_hold_every_sentence_once_and_keep_to_the_cap(corpus: Corpus) -> None:
-    sentences = corpus.train
-    batches = epoch_batches(sentences, LoopOptions(batch_tokens=2048, batch_sentences=16), epoch=1)
-    assert max(map(len, batches)) == 16
-    assert sorted(np.concatenate(batches).tolist()) == list(range(len(sentences)))
-    again = epoch_batches(sentences, LoopOptions(batch_tokens=2048, batch_sentences=16), epoch=1)
-    assert all(np.array_equal(one, other) for one, other in zip(batches, again, strict=True))
+    options = LoopOptions(batch_tokens=2048, batch_sentences=16)
+    one, other = (TrainBatches(corpus.train, corpus.pad_id, options, BertConfig()).epoch(1) for _ in range(2))
+    assert max(map(len, one)) == 16
+    assert sorted(np.concatenate(one).tolist()) == list(range(len(corpus.train)))
+    assert all(np.array_equal(*batches) for batches in zip(one, other, strict=True))
 
 
 def test_calibration_leaves_weights_and_random_state_alone() -> None:

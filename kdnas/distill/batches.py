@@ -1,0 +1,72 @@
+"""The batches of a training stage: which sentences, in which order, alone or in pairs, from any place on."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import PretrainedConfig
+
+from kdnas.distill.options import LoopOptions
+from kdnas.distill.pairs import pair_batch
+from kdnas.sentences import Sentences, token_batches
+
+Batch = tuple[Tensor, Tensor]  # ids and mask, each (B, T)
+Key = tuple[int, int, np.ndarray]  # epoch, place in it, sentence numbers
+
+
+def to_tensors(sentences: Sentences, indices: np.ndarray, pad_id: int, device: torch.device | str = "cpu") -> Batch:
+    """Padded ids and mask (B, T) of some sentences on a device."""
+    ids, mask = sentences.batch(indices, pad_id)
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+
+class TrainBatches(Dataset[tuple[int, int, Tensor, Tensor]]):
+    """Every batch is a function of the seed, the epoch and its place in it alone, so that resumed runs see the same ones.
+
+    Args:
+        sentences: training split.
+        pad_id: id of the padding token.
+        options: sizes, share of pairs, seed, data workers.
+        config: of the model, for how its family joins two texts.
+    """
+
+    def __init__(self, sentences: Sentences, pad_id: int, options: LoopOptions, config: PretrainedConfig) -> None:
+        self._sentences, self._pad_id, self._options, self._config = sentences, pad_id, options, config
+
+    def epoch(self, number: int) -> list[np.ndarray]:
+        """Sentence numbers of each batch of an epoch."""
+        options = self._options
+        batches = token_batches(self._sentences.lengths, options.batch_tokens, options.seed, number)
+        cap = options.batch_sentences
+        if cap is None:
+            return batches
+        return [batch[start : start + cap] for batch in batches for start in range(0, len(batch), cap)]
+
+    def __getitem__(self, key: Key) -> tuple[int, int, Tensor, Tensor]:
+        """Epoch, place, and padded ids and mask (B, T)."""
+        epoch, place, indices = key
+        rng = np.random.default_rng([self._options.seed, epoch, place])
+        if rng.random() < self._options.pair_share:
+            ids, mask = pair_batch(self._sentences, indices, self._pad_id, self._config, rng)
+            return epoch, place, torch.from_numpy(ids), torch.from_numpy(mask)
+        return epoch, place, *to_tensors(self._sentences, indices, self._pad_id)
+
+    def after(self, epoch: int, place: int) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+        """Every batch from a place on, for ever, made ahead by the data workers where there are any."""
+        workers: dict[str, Any] = {"num_workers": self._options.data_workers}
+        # A generator of its own: the loader must not draw from torch's, which dropout goes on with.
+        loader: DataLoader[Any] = DataLoader(
+            self, batch_size=None, sampler=self._keys(epoch, place), generator=torch.Generator(), **workers
+        )
+        return iter(loader)
+
+    def _keys(self, epoch: int, place: int) -> Iterator[Key]:
+        for number in count(epoch):
+            batches = self.epoch(number)
+            for here in range(place, len(batches)):
+                yield number, here, batches[here]
+            place = 0

@@ -1,0 +1,153 @@
+"""Layers of a student that begin as layers of its teacher, cut to its shape, and not at random.
+
+A student that starts with its teacher's embeddings (`kdnas.student.student_from_teacher`) has states in a basis P (D_T, D_S) of
+theirs: x_S = P' x_T. In that basis every map of a teacher layer has a best counterpart of the student's shape:
+
+- Attention: the scores of a head are x' (Wq' Wk) y, what it adds is Wo Wv y. Both products are kept as well as the student's head
+  size allows, by truncated SVD; the student's heads take turns at the teacher's where it has fewer, side by side.
+- Feed-forward: the neurons that write most are kept, and their output is fitted by least squares to what all of them wrote on
+  sample sentences.
+"""
+
+from collections.abc import Iterable
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kdnas.student import principal_basis, put_norm
+
+SAMPLE_TOKENS = 8192
+RIDGE = 1e-3  # of the mean square of a neuron
+
+
+class TeacherLayers:
+    """The layers of a frozen teacher, and what their neurons do on sample sentences.
+
+    Args:
+        teacher: encoder without pooler.
+        batches: ids and mask, each (B, T); read until `SAMPLE_TOKENS` real tokens were seen.
+    """
+
+    def __init__(self, teacher: PreTrainedModel, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        self._teacher = teacher
+        self._batches, tokens = [], 0
+        for ids, mask in batches:
+            self._batches.append((ids, mask))
+            tokens += int(mask.sum())
+            if tokens >= SAMPLE_TOKENS:
+                break
+        self._moments: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def start(self, student: PreTrainedModel) -> None:
+        """Overwrite the layers of a student that has its teacher's embeddings; what has no counterpart stays as it is."""
+        layers, depth = self._teacher.encoder.layer, student.config.num_hidden_layers
+        basis = principal_basis(self._teacher.embeddings.word_embeddings.weight.float(), student.config.hidden_size)
+        for place, layer in enumerate(student.encoder.layer, 1):
+            number = source_layer(place, depth, len(layers))
+            source = layers[number - 1]
+            if source.attention.self.num_attention_heads % layer.attention.self.num_attention_heads == 0:
+                _start_attention(layer.attention, source.attention, basis)
+            self._start_feed_forward(layer, number, basis)
+
+    def _start_feed_forward(self, layer: nn.Module, number: int, basis: Tensor) -> None:
+        source = self._teacher.encoder.layer[number - 1]
+        write, bias = basis.T @ source.output.dense.weight, basis.T @ source.output.dense.bias
+        kept = min(layer.intermediate.dense.out_features, source.intermediate.dense.out_features)
+        places = torch.arange(kept)
+        if kept < source.intermediate.dense.out_features:
+            moments = self._second_moments(number)
+            places = (moments.diagonal()[:-1].sqrt() * write.norm(dim=0)).topk(kept).indices.sort().values
+            write, bias = _fitted(moments, places, write, bias)
+        read = source.intermediate.dense.weight @ basis
+        _put(layer.intermediate.dense, read[places], source.intermediate.dense.bias[places])
+        layer.output.dense.weight.zero_()
+        _put(layer.output.dense, write, bias)
+        put_norm(layer.output.LayerNorm, source.output.LayerNorm, basis)
+
+    def _second_moments(self, number: int) -> Tensor:
+        """Mean over real tokens of a a', (F + 1, F + 1), for the neurons' outputs a and a 1 behind them."""
+        if number not in self._moments:
+            seen: list[Tensor] = []
+            hook = self._teacher.encoder.layer[number - 1].intermediate.register_forward_hook(
+                lambda module, inputs, output: seen.append(output)
+            )
+            total, tokens = torch.zeros(()), 0
+            try:
+                for ids, mask in self._batches:
+                    self._teacher(input_ids=ids, attention_mask=mask)
+                    values = seen.pop()[mask.bool()].float()
+                    values = torch.cat([values, values.new_ones(len(values), 1)], dim=1)
+                    total, tokens = total.to(values.device) + values.T @ values, tokens + len(values)
+            finally:
+                hook.remove()
+            self._moments[number] = total / tokens
+        return self._moments[number]
+
+
+def source_layer(layer: int, student_layers: int, teacher_layers: int) -> int:
+    """The teacher layer that a student layer starts as, both 1-based: evenly spread, the last as the last."""
+    return -(-layer * teacher_layers // student_layers)
+
+
+def thin(left: Tensor, right: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Two factors (M, width) and (width, N) whose product is as near as can be to left @ right, of (M, K) and (K, N).
+
+    Wider ones are padded by zeros, and as wide ones are left as they are.
+    """
+    inner = left.shape[1]
+    if width >= inner:
+        return nn.functional.pad(left, (0, width - inner)), nn.functional.pad(right, (0, 0, 0, width - inner))
+    outer, upper = torch.linalg.qr(left.double())
+    other, lower = torch.linalg.qr(right.T.double())
+    start, values, end = torch.linalg.svd(upper @ lower.T)
+    share = values[:width].sqrt()
+    return (outer @ start[:, :width] * share).float(), (share[:, None] * (end[:width] @ other.T)).float()
+
+
+def _start_attention(attention: nn.Module, source: nn.Module, basis: Tensor) -> None:
+    """Heads of the student from as many or more of a teacher layer; each stands for several where there are fewer."""
+    ours, theirs = attention.self, source.self
+    heads, size = ours.num_attention_heads, ours.attention_head_size
+    inner = theirs.all_head_size // heads  # of the teacher's heads that one of the student's stands for
+    # Scores are divided by the square root of the head size, and those of several heads become their mean.
+    scale = sqrt(sqrt(size / theirs.attention_head_size) * heads / theirs.num_attention_heads)
+    parts = {name: getattr(theirs, name) for name in ("query", "key", "value")}
+    maps = {
+        name: torch.cat([part.weight @ basis, part.bias[:, None]], dim=1).view(heads, inner, -1)
+        for name, part in parts.items()
+    }
+    output = (basis.T @ source.output.dense.weight).view(-1, heads, inner)
+    for module in (ours.query, ours.key, ours.value, attention.output.dense):
+        module.weight.zero_()
+    for head in range(heads):
+        rows = slice(head * size, (head + 1) * size)
+        query, key = thin(scale * maps["query"][head].T, scale * maps["key"][head], size)
+        _put(ours.query, query.T[:, :-1], query.T[:, -1], rows)
+        _put(ours.key, key[:, :-1], key[:, -1], rows)
+        written, value = thin(output[:, head], maps["value"][head], size)
+        _put(ours.value, value[:, :-1], value[:, -1], rows)
+        attention.output.dense.weight[: len(written), rows] = written
+    attention.output.dense.bias[: basis.shape[1]] = basis.T @ source.output.dense.bias
+    put_norm(attention.output.LayerNorm, source.output.LayerNorm, basis)
+
+
+def _put(linear: nn.Linear, weight: Tensor, bias: Tensor, rows: slice = slice(0, None)) -> None:
+    """Set the first rows and columns of a map, or those from a row on."""
+    first = rows.start or 0
+    linear.weight[first : first + weight.shape[0], : weight.shape[1]] = weight
+    linear.bias[first : first + len(bias)] = bias
+
+
+def _fitted(moments: Tensor, places: Tensor, write: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Output map (D_S, kept) and bias of some neurons that come nearest to what all wrote, by ridge regression."""
+    ones = len(moments) - 1
+    kept = torch.cat([places, torch.tensor([ones])]).to(moments.device)
+    gram = moments.double()[kept][:, kept]
+    ridge = RIDGE * gram.diagonal()[:-1].mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    ridge[-1, -1] = 0.0  # the mean is not shrunk
+    every = torch.cat([write, bias[:, None]], dim=1).double()
+    solution = torch.linalg.solve(gram + ridge, moments.double()[kept] @ every.T)
+    return solution[:-1].T.float(), solution[-1].float()
