@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from kdnas.environment import host
 from kdnas.errors import KdnasError, UsageError
@@ -146,9 +146,14 @@ def publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
     fsync_folder(final.parent)
 
 
+_held: set[TextIO] = set()  # files of the locks of this process
+# A forked child has a share in its parent's locks, which would outlive the parent with it.
+os.register_at_fork(after_in_child=lambda: [file.close() for file in _held])
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock that the kernel drops when the process dies, however it dies.
+    """Hold an exclusive lock that the kernel drops when the process dies, however it dies, and whatever it has forked.
 
     Raises:
         KdnasError: another process holds it.
@@ -160,7 +165,11 @@ def locked(path: Path) -> Iterator[None]:
             raise KdnasError(
                 f"{path.with_suffix('')}: another process is building it; wait for it or stop it"
             ) from error
-        yield
+        _held.add(file)
+        try:
+            yield
+        finally:
+            _held.remove(file)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,13 +18,22 @@ Batch = tuple[Tensor, Tensor]  # ids and mask, each (B, T)
 Key = tuple[int, int, np.ndarray]  # epoch, place in it, sentence numbers
 
 
+class Made(NamedTuple):
+    """A batch and where it stands: epoch, place in it, padded ids and mask (B, T)."""
+
+    epoch: int
+    place: int
+    ids: Tensor
+    mask: Tensor
+
+
 def to_tensors(sentences: Sentences, indices: np.ndarray, pad_id: int, device: torch.device | str = "cpu") -> Batch:
     """Padded ids and mask (B, T) of some sentences on a device."""
     ids, mask = sentences.batch(indices, pad_id)
     return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
 
-class TrainBatches(Dataset[tuple[int, int, Tensor, Tensor]]):
+class TrainBatches(Dataset[Made]):
     """Every batch is a function of the seed, the epoch and its place in it alone, so that resumed runs see the same ones.
 
     Args:
@@ -46,21 +55,22 @@ class TrainBatches(Dataset[tuple[int, int, Tensor, Tensor]]):
             return batches
         return [batch[start : start + cap] for batch in batches for start in range(0, len(batch), cap)]
 
-    def __getitem__(self, key: Key) -> tuple[int, int, Tensor, Tensor]:
-        """Epoch, place, and padded ids and mask (B, T)."""
+    def __getitem__(self, key: Key) -> Made:
         epoch, place, indices = key
         rng = np.random.default_rng([self._options.seed, epoch, place])
         if rng.random() < self._options.pair_share:
             ids, mask = pair_batch(self._sentences, indices, self._pad_id, self._config, rng)
-            return epoch, place, torch.from_numpy(ids), torch.from_numpy(mask)
-        return epoch, place, *to_tensors(self._sentences, indices, self._pad_id)
+            return Made(epoch, place, torch.from_numpy(ids), torch.from_numpy(mask))
+        return Made(epoch, place, *to_tensors(self._sentences, indices, self._pad_id))
 
-    def after(self, epoch: int, place: int) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    def after(self, epoch: int, place: int) -> Iterator[Made]:
         """Every batch from a place on, for ever, made ahead by the data workers where there are any."""
-        workers: dict[str, Any] = {"num_workers": self._options.data_workers}
-        # A generator of its own: the loader must not draw from torch's, which dropout goes on with.
         loader: DataLoader[Any] = DataLoader(
-            self, batch_size=None, sampler=self._keys(epoch, place), generator=torch.Generator(), **workers
+            self,
+            batch_size=None,
+            sampler=self._keys(epoch, place),
+            num_workers=self._options.data_workers,
+            generator=torch.Generator(),  # its own: torch's is the one that dropout goes on with
         )
         return iter(loader)
 

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -95,10 +96,10 @@ def train_step(
     return losses
 
 
-def backward(objective: nn.Module, accelerator: Accelerator, batch: Batch) -> Tensor:
-    """Loss of each part, (n_parts,); their mean's gradients are left on the parameters."""
+def backward(objective: nn.Module, accelerator: Accelerator, batch: Batch, share: float = 1.0) -> Tensor:
+    """Loss of each part, (n_parts,), times the share of the batch in an update; its mean's gradients are added up."""
     with accelerator.autocast():
-        losses: Tensor = objective(*batch)
+        losses: Tensor = objective(*batch) * share
     accelerator.backward(losses.mean())
     return losses.detach()
 
@@ -172,13 +173,16 @@ def train(
             log.validate_when_due(position, validate)
             while position.step < steps:
                 start = time.perf_counter()
-                epoch, place, ids, mask = next(coming)
-                batch = (ids.to(accelerator.device), mask.to(accelerator.device))
                 lr = options.peak_lr * lr_share(position.step, steps, options.warmup_share)
-                losses = backward(objective, accelerator, batch)
+                tokens, parts = 0, []
+                for made in islice(coming, options.accumulate):
+                    batch = (made.ids.to(accelerator.device), made.mask.to(accelerator.device))
+                    parts.append(backward(objective, accelerator, batch, 1 / options.accumulate))
+                    tokens += int(made.mask.sum())
+                losses = torch.stack(parts).sum(0)
                 saver.whole = False  # until the position is advanced too, weights and position disagree
                 update(optimizer, lr)
-                position.advance(epoch, place + 1, int(mask.sum()), time.perf_counter() - start)
+                position.advance(made.epoch, made.place + 1, tokens, time.perf_counter() - start)
                 if log.loss_is_due(position.step):
                     loss = _finite(losses, position.step)
                     log.write_loss(position, loss, lr)

@@ -5,6 +5,12 @@ from typing import Literal
 
 from kdnas.errors import UsageError
 
+PUBLISHED_RELATIONS = ("QQ", "KK", "VV")
+ALL_RELATIONS = {one + other for one in "QKV" for other in "QKV"}
+_AT_LEAST_ONE = (
+    "steps", "batch_tokens", "accumulate", "batch_sentences", "validations", "validation_sentences", "log_every",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class LoopOptions:
@@ -14,12 +20,17 @@ class LoopOptions:
         minutes: time to train; turned into a number of steps once, by measuring a few, and kept over restarts.
         steps: number of updates; overrides `minutes`.
         batch_tokens: padded tokens a batch.
+        accumulate: batches an update, over all processes: their gradients are averaged.
         batch_sentences: no more sentences a batch than this; null leaves it to `batch_tokens`.
         pair_share: share of the batches that hold pairs of sentences, joined as the tokenizer joins them.
         peak_lr: learning rate after the warm-up.
         warmup_share: share of the steps in which the learning rate rises.
         weight_decay: decay of matrices; biases and layer norms are not decayed.
         dropout: whether the student trains with dropout.
+        relations: of MiniLM-v2, each two letters of Q, K and V, as `QQ`.
+        relation_heads: parts that queries, keys and values are cut into; must divide both widths. Null takes the
+            published 48, or the largest common divisor below it.
+        teacher_layer: teacher layer whose relations are imitated, 1-based; null takes the last but one, as published.
         data_workers: processes that make batches ahead; 0 makes each when its turn comes, which costs some 1 % of a step.
         precision: bf16 autocast or f32; auto takes bf16 where the hardware has it.
         seed: of the random weights and the order of the batches.
@@ -32,12 +43,16 @@ class LoopOptions:
     minutes: float = 9
     steps: int | None = None
     batch_tokens: int = 4096
+    accumulate: int = 1
     batch_sentences: int | None = None
     pair_share: float = 0.25
     peak_lr: float = 8e-4
     warmup_share: float = 0.05
     weight_decay: float = 0.01
     dropout: bool = False
+    relations: tuple[str, ...] = PUBLISHED_RELATIONS
+    relation_heads: int | None = None
+    teacher_layer: int | None = None
     data_workers: int = 0
     precision: Literal["auto", "bf16", "f32"] = "auto"
     seed: int = 0
@@ -50,7 +65,16 @@ class LoopOptions:
         for name in ("minutes", "peak_lr"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("steps", "batch_tokens", "batch_sentences", "validations", "validation_sentences", "log_every"):
+        if (
+            not self.relations
+            or len(set(self.relations)) < len(self.relations)
+            or not set(self.relations) <= ALL_RELATIONS
+        ):
+            raise UsageError(
+                f"relations is {', '.join(self.relations) or 'empty'}; allowed are different ones of "
+                f"{', '.join(sorted(ALL_RELATIONS))}"
+            )
+        for name in _AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
@@ -72,11 +96,17 @@ class DistillOptions(LoopOptions):
         start: what the student begins with: the teacher's embeddings and, cut to its shape, its layers; or embeddings alone.
         mapping: which teacher layers teach a student layer (Eq. 2).
         normalise: divide each layer's loss by the teacher's variance; false is the raw MSE of the paper.
+        relation_weight: of MiniLM-v2's relations beside the hidden states, from the first step on; 0 leaves them out.
     """
 
     start: Literal["layers", "embeddings"] = "layers"
     mapping: Literal["last-1", "last", "uniform", "uniform+last"] = "uniform+last"
     normalise: bool = True
+    relation_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_weight("relation_weight", self.relation_weight)
 
 
 @dataclass(frozen=True)
@@ -84,20 +114,19 @@ class RefineOptions(LoopOptions):
     """MiniLM-v2 after the hidden states.
 
     Args:
-        relation_heads: parts that queries, keys and values are cut into; must divide both widths. Null takes the
-            published 48, or the largest common divisor below it.
-        teacher_layer: teacher layer to imitate, 1-based; null takes the last but one, as published.
         hidden_state_weight: weight of the last layer's hidden states (Eq. 1, divided by the teacher's variance) beside
             each relation: it holds the last layer's output; 0 is MiniLM-v2 as published.
     """
 
     minutes: float = 3
     peak_lr: float = 3e-4
-    relation_heads: int | None = None
-    teacher_layer: int | None = None
     hidden_state_weight: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.hidden_state_weight < float("inf"):
-            raise UsageError(f"hidden_state_weight is {self.hidden_state_weight}; it must be 0 or more")
+        _require_weight("hidden_state_weight", self.hidden_state_weight)
+
+
+def _require_weight(name: str, value: float) -> None:
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{name} is {value}; it must be 0 or more")

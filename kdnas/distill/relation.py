@@ -1,6 +1,6 @@
 """MiniLM-v2 (arXiv 2012.15828; arXiv 2303.09639, Eq. 5 and 6): the student's last layer imitates relations of a teacher layer."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from math import gcd, sqrt
 
 import torch
@@ -10,11 +10,12 @@ from transformers import PreTrainedModel
 
 from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.hidden_state import first_layers
+from kdnas.distill.options import PUBLISHED_RELATIONS
 from kdnas.distill.pairs import segments
 from kdnas.errors import UsageError
 
 PUBLISHED_HEADS = 48
-RELATIONS = ("QQ", "KK", "VV")
+Vectors = dict[str, Tensor]  # "Q", "K" and "V": queries, keys or values of all heads side by side, (B, T, D)
 
 
 def resolve_relation_heads(relation_heads: int | None, student_hidden: int, teacher_hidden: int) -> int:
@@ -53,59 +54,82 @@ def resolve_teacher_layer(teacher_layer: int | None, teacher_layers: int) -> int
     return teacher_layer
 
 
-def relation_logits(vectors: Tensor, heads: int, mask: Tensor) -> Tensor:
-    """Log of Eq. 6, log softmax(A A' / sqrt(d_r)), in float32, with padded keys left out.
+def relation_logits(left: Tensor, right: Tensor, heads: int, mask: Tensor) -> Tensor:
+    """Log of Eq. 6, log softmax(A B' / sqrt(d_r)), in float32, with padded keys left out.
 
     Args:
-        vectors: queries, keys or values of all attention heads side by side, (B, T, D).
+        left: A, queries, keys or values of all attention heads side by side, (B, T, D).
+        right: B, the same or another of the three, (B, T, D).
         heads: relation heads; d_r = D / heads.
         mask: (B, T), 1 at real tokens.
 
     Returns:
         (B, heads, T, T), over the last axis.
     """
-    batch, seq_len, width = vectors.shape
-    parts = vectors.float().view(batch, seq_len, heads, width // heads).transpose(1, 2)
-    scores = parts @ (parts / sqrt(width // heads)).transpose(-1, -2)
+    batch, seq_len, width = left.shape
+    rows, columns = (
+        vectors.float().view(batch, seq_len, heads, width // heads).transpose(1, 2) for vectors in (left, right)
+    )
+    scores = rows @ (columns / sqrt(width // heads)).transpose(-1, -2)
     # Finite, so that 0 * (log p - log q) at a padded key is 0 and not NaN.
     scores += (1 - mask[:, None, None, :].float()) * (torch.finfo(scores.dtype).min / 2)
     return F.log_softmax(scores, dim=-1)
 
 
-def relation_loss(teacher: Tensor, student: Tensor, heads: int, mask: Tensor) -> Tensor:
+def relation_loss(teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor], heads: int, mask: Tensor) -> Tensor:
     """Eq. 5 for one relation: KL(teacher || student), averaged over relation heads and real query positions.
 
     Args:
-        teacher: (B, T, D_T).
-        student: (B, T, D_S).
+        teacher: the two that are related, each (B, T, D_T).
+        student: the same of the student, each (B, T, D_S).
         heads: relation heads, dividing both widths.
         mask: (B, T), 1 at real tokens.
 
     Returns:
         A scalar, in float32.
     """
-    with torch.autocast(teacher.device.type, enabled=False):
+    with torch.autocast(mask.device.type, enabled=False):
         with torch.no_grad():
-            target = relation_logits(teacher, heads, mask)
+            target = relation_logits(*teacher, heads, mask)
             share = target.exp()
-        divergence = (share * (target - relation_logits(student, heads, mask))).sum(-1)  # (B, heads, T)
+        divergence = (share * (target - relation_logits(*student, heads, mask))).sum(-1)  # (B, heads, T)
         real = mask.float()
         return (divergence.mean(1) * real).sum() / real.sum()
 
 
-def relation_losses(teacher: Sequence[Tensor], student: Sequence[Tensor], heads: int, mask: Tensor) -> Tensor:
-    """Eq. 5 for queries, keys and values, (3,), from three (B, T, D_T) and three (B, T, D_S)."""
-    pairs = zip(teacher, student, strict=True)
-    return torch.stack([relation_loss(target, output, heads, mask) for target, output in pairs])
+@dataclass(frozen=True)
+class Relations:
+    """What is related, and how finely.
+
+    Args:
+        teacher_layer: imitated layer, 1-based, from `resolve_teacher_layer`.
+        heads: relation heads, from `resolve_relation_heads`.
+        names: each two letters of Q, K and V, as `QQ`; `QK` is attention itself, as in the first MiniLM.
+    """
+
+    teacher_layer: int
+    heads: int
+    names: tuple[str, ...] = PUBLISHED_RELATIONS
+
+    def losses(self, teacher: Vectors, student: Vectors, mask: Tensor) -> Tensor:
+        """Eq. 5 of each relation, (n_relations,)."""
+        return torch.stack(
+            [
+                relation_loss(
+                    (teacher[name[0]], teacher[name[1]]), (student[name[0]], student[name[1]]), self.heads, mask
+                )
+                for name in self.names
+            ]
+        )
 
 
-def queries_keys_values(encoder: PreTrainedModel, layer: int, below: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of a layer (1-based), three (B, T, D), from the output (B, T, D) of the layer below.
+def queries_keys_values(encoder: PreTrainedModel, layer: int, below: Tensor) -> Vectors:
+    """Queries, keys and values of a layer (1-based), each (B, T, D), from the output (B, T, D) of the layer below.
 
     BERT, RoBERTa and XLM-RoBERTa all apply the three maps to it as it is.
     """
     attention = encoder.encoder.layer[layer - 1].attention.self
-    return attention.query(below), attention.key(below), attention.value(below)
+    return {"Q": attention.query(below), "K": attention.key(below), "V": attention.value(below)}
 
 
 class QueriesKeysValues(nn.Module):
@@ -121,8 +145,8 @@ class QueriesKeysValues(nn.Module):
         self.encoder, self.layer = encoder, layer
         self.below = first_layers(encoder, layer - 1)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Three tensors (B, T, D), from ids and mask (B, T)."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Vectors:
+        """Each (B, T, D), from ids and mask (B, T)."""
         types = segments(input_ids, attention_mask, self.encoder.config)
         states = self.below(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=types).last_hidden_state
         return queries_keys_values(self.encoder, self.layer, states)
@@ -137,29 +161,25 @@ class RelationObjective(nn.Module):
     Args:
         student: encoder without pooler.
         teacher: encoder without pooler; not a submodule, so nothing trains or saves it.
-        teacher_layer: imitated layer, 1-based.
-        relation_heads: from `resolve_relation_heads`.
+        relations: what is imitated.
     """
 
     name = "minilm-v2"
 
-    def __init__(
-        self, student: PreTrainedModel, teacher: PreTrainedModel, teacher_layer: int, relation_heads: int
-    ) -> None:
+    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel, relations: Relations) -> None:
         super().__init__()
-        self.student = student
-        self.teacher_layer, self.relation_heads = teacher_layer, relation_heads
+        self.student, self.relations = student, relations
         # In tuples: these share weights, and must not appear in the state or the parameters a second time.
         self._views = (
             QueriesKeysValues(student, student.config.num_hidden_layers),
-            QueriesKeysValues(teacher, teacher_layer),
+            QueriesKeysValues(teacher, relations.teacher_layer),
         )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Loss of QQ, KK and VV, (3,), from ids and mask (B, T)."""
+        """Loss of each relation, (n_relations,), from ids and mask (B, T)."""
         student, teacher = self._views
         with torch.inference_mode():
             targets = teacher(input_ids, attention_mask)
         with FastTraining():
             outputs = student(input_ids, attention_mask)
-        return relation_losses(targets, outputs, self.relation_heads, attention_mask)
+        return self.relations.losses(targets, outputs, attention_mask)

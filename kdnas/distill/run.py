@@ -31,9 +31,11 @@ def run_distill(home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, option
         Artifact with `student/`, `projections.safetensors` and `history.jsonl`.
 
     Raises:
-        UsageError: the student is deeper than its teacher.
+        UsageError: the student is deeper than its teacher, or relation heads do not divide.
     """
     require_no_deeper(arch.layers, teacher.layers)
+    if options.relation_weight:
+        _require_relations(options, arch, teacher)
 
     def work(folder: Path) -> dict[str, Any]:
         from kdnas.distill.stages import distill_into
@@ -70,7 +72,6 @@ def run_refine(
     Raises:
         UsageError: no student there, another vocabulary than the teacher's, or relation heads that do not divide.
     """
-    from kdnas.distill.relation import resolve_relation_heads, resolve_teacher_layer
     from kdnas.student import arch_of
 
     if not (student / "config.json").is_file() or not (student / "model.safetensors").is_file():
@@ -82,8 +83,7 @@ def run_refine(
             f"{teacher.config['vocab_size']}; give the teacher that it was distilled from"
         )
     arch = arch_of(config)
-    resolve_relation_heads(options.relation_heads, arch.hidden, teacher.hidden)
-    resolve_teacher_layer(options.teacher_layer, teacher.layers)
+    _require_relations(options, arch, teacher)
 
     def work(folder: Path) -> dict[str, Any]:
         from kdnas.distill.stages import refine_into
@@ -99,6 +99,14 @@ def run_refine(
         work,
         _needed_bytes(arch, teacher),
     )
+
+
+def _require_relations(options: LoopOptions, arch: Arch, teacher: Teacher) -> None:
+    """Raise UsageError where the relation heads do not divide, or the teacher has no such layer."""
+    from kdnas.distill.relation import resolve_relation_heads, resolve_teacher_layer
+
+    resolve_relation_heads(options.relation_heads, arch.hidden, teacher.hidden)
+    resolve_teacher_layer(options.teacher_layer, teacher.layers)
 
 
 def _deciding(options: LoopOptions) -> dict[str, Any]:

@@ -16,15 +16,15 @@ from transformers import PreTrainedModel
 from kdnas.arch import Arch
 from kdnas.artifact import read_jsonl, write_json
 from kdnas.corpus import Corpus
-from kdnas.distill.anchored import AnchoredRelationObjective
 from kdnas.distill.batches import Batch, TrainBatches
 from kdnas.distill.checkpoint import Position, load_checkpoint, remove_checkpoints
 from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates, teacher_layer_variance
 from kdnas.distill.loop import make_accelerator, make_optimizer, resolve_precision, train, use_all_cores
 from kdnas.distill.mapping import Mapping, layer_pairs
+from kdnas.distill.mixed import MixedObjective
 from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
 from kdnas.distill.projection import fit_projections
-from kdnas.distill.relation import RelationObjective, resolve_relation_heads, resolve_teacher_layer
+from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
 from kdnas.distill.step_budget import extended_steps, planned_steps
 from kdnas.distill.student_folder import save_student
 from kdnas.distill.validation import hidden_state_figures, relation_figures, sample_batches
@@ -35,7 +35,7 @@ from kdnas.teacher import Teacher, load_encoder
 SAMPLE_SENTENCES = 1000  # for the teacher's variance and the start of the projections
 RESULTS = "results.json"  # written when all files are: what a run killed after that returns
 
-Objective = HiddenStateObjective | RelationObjective | AnchoredRelationObjective
+Objective = HiddenStateObjective | RelationObjective | MixedObjective
 Validate = Callable[[], dict[str, Any]]
 
 
@@ -48,23 +48,34 @@ def distill_into(folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, opt
     accelerator = make_accelerator(options.precision)
     encoder = load_encoder(teacher.path).to(accelerator.device)
     pairs = layer_pairs(arch.layers, teacher.layers, Mapping(options.mapping))
-    states = TeacherStates(encoder, [layer for _, layer in pairs])
     samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
-    variance = _variance(states, pairs, samples, accelerator)
+    variance = _variance(encoder, pairs, samples, accelerator)
     student = student_from_teacher(arch, encoder, options.seed)
     if options.start == "layers":
         TeacherLayers(encoder, samples).start(student)
     loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, variance if options.normalise else None)
-    objective = HiddenStateObjective(student, states, loss).to(accelerator.device)
+    objective: HiddenStateObjective | MixedObjective
+    if options.relation_weight:
+        relations = _relations(options, student, encoder)
+        objective = MixedObjective(student, encoder, loss, relations, (1.0, options.relation_weight))
+    else:
+        objective = HiddenStateObjective(student, TeacherStates(encoder, [layer for _, layer in pairs]), loss)
+    objective = objective.to(accelerator.device)
     with accelerator.autocast():
         fit_projections(loss, objective.states_of(samples))
     held_out = sample_batches(
         corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, encoder.device
     )
     results = _fit(
-        folder, objective, corpus, options, lambda: hidden_state_figures(objective, held_out, accelerator, variance)
+        folder,
+        objective,
+        corpus,
+        options,
+        lambda: hidden_state_figures(objective, held_out, accelerator, variance),
+        "distil",
     )
-    results |= {"teacher_layers_used": states.layers, "mapping": options.mapping, "pairs": pairs}
+    used = sorted({layer for _, layer in pairs})
+    results |= {"teacher_layers_used": used, "mapping": options.mapping, "pairs": pairs}
     projections = {name: value.contiguous().cpu() for name, value in loss.state_dict().items()}
     _save_tensors(folder / "projections.safetensors", projections)
     return _finish(folder, objective, teacher, corpus, results)
@@ -82,45 +93,61 @@ def refine_into(
     accelerator = make_accelerator(options.precision)
     encoder = load_encoder(teacher.path).to(accelerator.device)
     model = load_encoder(student).requires_grad_(True).to(accelerator.device)
-    objective = _relations(encoder, model, corpus, options, accelerator)
+    relations = _relations(options, model, encoder)
+    objective = _refined(encoder, model, relations, corpus, options, accelerator)
     held_out = sample_batches(
         corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, encoder.device
     )
-    results = _fit(folder, objective, corpus, options, lambda: relation_figures(objective, held_out, accelerator))
-    results |= {"teacher_layers_used": [objective.teacher_layer], "relation_heads": objective.relation_heads}
+    results = _fit(
+        folder, objective, corpus, options, lambda: relation_figures(objective, held_out, accelerator), "refine"
+    )
+    results |= {"teacher_layers_used": [relations.teacher_layer], "relation_heads": relations.heads}
     return _finish(folder, objective, teacher, corpus, results)
 
 
-def _relations(
-    teacher: PreTrainedModel, student: PreTrainedModel, corpus: Corpus, options: RefineOptions, accelerator: Accelerator
-) -> RelationObjective | AnchoredRelationObjective:
-    layers, hidden = teacher.config.num_hidden_layers, teacher.config.hidden_size
-    imitated = resolve_teacher_layer(options.teacher_layer, layers)
-    heads = resolve_relation_heads(options.relation_heads, student.config.hidden_size, hidden)
+def _relations(options: LoopOptions, student: PreTrainedModel, teacher: PreTrainedModel) -> Relations:
+    return Relations(
+        resolve_teacher_layer(options.teacher_layer, teacher.config.num_hidden_layers),
+        resolve_relation_heads(options.relation_heads, student.config.hidden_size, teacher.config.hidden_size),
+        options.relations,
+    )
+
+
+def _refined(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    relations: Relations,
+    corpus: Corpus,
+    options: RefineOptions,
+    accelerator: Accelerator,
+) -> RelationObjective | MixedObjective:
+    """Relations, and the last layer's hidden states beside each of them where they have a weight."""
     if not options.hidden_state_weight:
-        return RelationObjective(student, teacher, imitated, heads)
-    last = student.config.num_hidden_layers
-    pairs = [pair for pair in layer_pairs(last, layers, Mapping.UNIFORM_LAST) if pair[0] == last]
+        return RelationObjective(student, teacher, relations)
+    last, widths = student.config.num_hidden_layers, (student.config.hidden_size, teacher.config.hidden_size)
+    pairs = layer_pairs(last, teacher.config.num_hidden_layers, Mapping.UNIFORM_LAST)
+    pairs = [pair for pair in pairs if pair[0] == last]
     samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, teacher.device)
-    variance = _variance(TeacherStates(teacher, [layer for _, layer in pairs]), pairs, samples, accelerator)
-    anchor = HiddenStateLoss(pairs, student.config.hidden_size, hidden, variance).to(accelerator.device)
-    objective = AnchoredRelationObjective(student, teacher, imitated, heads, anchor, options.hidden_state_weight)
+    anchor = HiddenStateLoss(pairs, *widths, _variance(teacher, pairs, samples, accelerator)).to(accelerator.device)
+    count = len(relations.names)
+    weights = (options.hidden_state_weight / (count + 1), count / (count + 1))
+    objective = MixedObjective(student, teacher, anchor, relations, weights)
     with accelerator.autocast():
         fit_projections(anchor, objective.states_of(samples))
     return objective
 
 
 def _variance(
-    states: TeacherStates, pairs: Sequence[tuple[int, int]], samples: list[Batch], accelerator: Accelerator
+    teacher: PreTrainedModel, pairs: Sequence[tuple[int, int]], samples: list[Batch], accelerator: Accelerator
 ) -> Tensor:
     """Variance of each pair's teacher layer, (n_pairs,)."""
     with accelerator.autocast():
-        by_layer = teacher_layer_variance(states, samples)
+        by_layer = teacher_layer_variance(TeacherStates(teacher, [layer for _, layer in pairs]), samples)
     return torch.tensor([by_layer[layer] for _, layer in pairs])
 
 
 def _fit(
-    folder: Path, objective: Objective, corpus: Corpus, options: LoopOptions, validate: Validate
+    folder: Path, objective: Objective, corpus: Corpus, options: LoopOptions, validate: Validate, title: str
 ) -> dict[str, Any]:
     """Plan, train (on from a checkpoint where there is one) and return the figures of the manifest."""
     objective.student.train(options.dropout)
@@ -129,7 +156,6 @@ def _fit(
     steps: int | None = planned_steps(folder, objective, batches, options, validate)
     optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay)
     position = load_checkpoint(folder, objective, optimizer) or Position()
-    title = "distil" if isinstance(objective, HiddenStateObjective) else "refine"
     while steps is not None:
         position = train(objective, optimizer, batches, options, steps, folder, position, validate, title)
         steps = extended_steps(folder, options, position, time.monotonic() - start)

@@ -39,13 +39,14 @@ def planned_steps(
     start = time.monotonic()
     there = min(len(batches.epoch(0)), WARM_BATCHES + TIMED_BATCHES)
     device = next(objective.parameters()).device
-    timed = ((ids.to(device), mask.to(device)) for _, _, ids, mask in islice(batches.after(0, 0), there))
+    timed = ((made.ids.to(device), made.mask.to(device)) for made in islice(batches.after(0, 0), there))
     warm = min(WARM_BATCHES, there - 1)
     step_seconds = seconds_per_step(objective, timed, options, warm, limit_seconds=min(20, 6 * options.minutes))
     validation_start = time.monotonic()
     validate()
     validation_seconds = time.monotonic() - validation_start
     left = options.minutes * 60 - (time.monotonic() - start) - (options.validations + 1) * validation_seconds
+    step_seconds *= options.accumulate
     steps = max(1, int(left / step_seconds))
     write_json(path, {"steps": steps, "seconds_per_step": step_seconds, "validation_seconds": validation_seconds})
     say(f"{steps} steps of {step_seconds:.2f} s fit into {options.minutes:g} minutes")

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from kdnas.distill.batches import Batch
 from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates
-from kdnas.distill.loop import Batch, make_accelerator, make_optimizer, train_step, use_all_cores
+from kdnas.distill.loop import make_accelerator, make_optimizer, train_step, use_all_cores
 from kdnas.distill.mapping import Mapping, layer_pairs
-from kdnas.distill.relation import RelationObjective, resolve_relation_heads, resolve_teacher_layer
+from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
 from kdnas.errors import UsageError
 
 OBJECTIVES = ("hidden-state", "minilm-v2")
@@ -30,7 +31,9 @@ def make_objective(
         return HiddenStateObjective(student, TeacherStates(teacher, [layer for _, layer in pairs]), loss)
     if objective == "minilm-v2":
         heads = resolve_relation_heads(None, student.config.hidden_size, teacher.config.hidden_size)
-        return RelationObjective(student, teacher, resolve_teacher_layer(None, teacher.config.num_hidden_layers), heads)
+        return RelationObjective(
+            student, teacher, Relations(resolve_teacher_layer(None, teacher.config.num_hidden_layers), heads)
+        )
     raise UsageError(f"objective '{objective}': allowed are {', '.join(OBJECTIVES)}")
 
 

@@ -7,10 +7,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from kdnas.distill.anchored import AnchoredRelationObjective
 from kdnas.distill.batches import Batch, to_tensors
 from kdnas.distill.hidden_state import HiddenStateObjective
-from kdnas.distill.relation import RELATIONS, RelationObjective
+from kdnas.distill.mixed import MixedObjective
+from kdnas.distill.relation import RelationObjective
 from kdnas.sentences import Sentences, token_batches
 
 
@@ -37,9 +37,9 @@ def mean_losses(objective: nn.Module, batches: list[Batch], accelerator: Acceler
 
 
 def hidden_state_figures(
-    objective: HiddenStateObjective, batches: list[Batch], accelerator: Accelerator, variance: Tensor
+    objective: HiddenStateObjective | MixedObjective, batches: list[Batch], accelerator: Accelerator, variance: Tensor
 ) -> dict[str, Any]:
-    """Loss, and explained variance as a whole and by student layer (the mean of its pairs).
+    """Loss, and explained variance as a whole and by student layer (the mean of its pairs); relations where there are any.
 
     Args:
         objective: what is trained.
@@ -48,6 +48,10 @@ def hidden_state_figures(
         variance: (n_pairs,) of the teacher's layers, needed where the objective is the raw MSE.
     """
     losses = mean_losses(objective, batches, accelerator)
+    others = {}
+    if isinstance(objective, MixedObjective):
+        losses, relations = objective.unscaled(losses)
+        others = _by_relation(objective, relations)
     explained = 1 - losses * (objective.loss.variance.cpu() / variance)
     layers: dict[int, list[float]] = {}
     for (layer, _), value in zip(objective.loss.pairs, explained.tolist(), strict=True):
@@ -56,20 +60,25 @@ def hidden_state_figures(
         "validation_loss": float(losses.mean()),
         "explained_variance": float(explained.mean()),
         "layers": {str(layer): sum(values) / len(values) for layer, values in layers.items()},
+        **others,
     }
 
 
 def relation_figures(
-    objective: RelationObjective | AnchoredRelationObjective, batches: list[Batch], accelerator: Accelerator
+    objective: RelationObjective | MixedObjective, batches: list[Batch], accelerator: Accelerator
 ) -> dict[str, Any]:
     """Loss of the relations as a whole and one by one; explained variance of the last layer where it is the anchor."""
-    losses = mean_losses(objective, batches, accelerator)
-    relations, layers = losses[: len(RELATIONS)], {}
-    if isinstance(objective, AnchoredRelationObjective):
-        layers[str(objective.student.config.num_hidden_layers)] = 1 - float(losses[-1]) / objective.weight
+    losses, layers = mean_losses(objective, batches, accelerator), {}
+    if isinstance(objective, MixedObjective):
+        hidden, losses = objective.unscaled(losses)
+        layers[str(objective.student.config.num_hidden_layers)] = 1 - float(hidden.mean())
     return {
-        "validation_loss": float(relations.mean()),
+        "validation_loss": float(losses.mean()),
         "explained_variance": None,
         "layers": layers,
-        "relations": dict(zip(RELATIONS, relations.tolist(), strict=True)),
+        **_by_relation(objective, losses),
     }
+
+
+def _by_relation(objective: RelationObjective | MixedObjective, losses: Tensor) -> dict[str, Any]:
+    return {"relations": dict(zip(objective.relations.names, losses.tolist(), strict=True))}

@@ -1,4 +1,4 @@
-"""Layers of a student that begin as layers of its teacher, cut to its shape, and not at random.
+"""Layers of a student that begin as those of its teacher, cut to its shape, and not at random: as those of the mapping `uniform`.
 
 A student that starts with its teacher's embeddings (`kdnas.student.student_from_teacher`) has states in a basis P (D_T, D_S) of
 theirs: x_S = P' x_T. In that basis every map of a teacher layer has a best counterpart of the student's shape:
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.student import principal_basis, put_norm
 
 SAMPLE_TOKENS = 8192
@@ -45,9 +46,8 @@ class TeacherLayers:
         """Overwrite the layers of a student that has its teacher's embeddings; what has no counterpart stays as it is."""
         layers, depth = self._teacher.encoder.layer, student.config.num_hidden_layers
         basis = principal_basis(self._teacher.embeddings.word_embeddings.weight.float(), student.config.hidden_size)
-        for place, layer in enumerate(student.encoder.layer, 1):
-            number = source_layer(place, depth, len(layers))
-            source = layers[number - 1]
+        for place, number in layer_pairs(depth, len(layers), Mapping.UNIFORM):
+            layer, source = student.encoder.layer[place - 1], layers[number - 1]
             if source.attention.self.num_attention_heads % layer.attention.self.num_attention_heads == 0:
                 _start_attention(layer.attention, source.attention, basis)
             self._start_feed_forward(layer, number, basis)
@@ -85,11 +85,6 @@ class TeacherLayers:
                 hook.remove()
             self._moments[number] = total / tokens
         return self._moments[number]
-
-
-def source_layer(layer: int, student_layers: int, teacher_layers: int) -> int:
-    """The teacher layer that a student layer starts as, both 1-based: evenly spread, the last as the last."""
-    return -(-layer * teacher_layers // student_layers)
 
 
 def thin(left: Tensor, right: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ from kdnas.distill.loop import (
 )
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.projection import fit_projections
+from kdnas.distill.warm_start import TeacherLayers
 from kdnas.progress import say, stage
 from kdnas.search.options import ProxyOptions
 from kdnas.search.teacher_states import VARIANCE_TOKENS, CachedStates, Subset, cache_bytes
@@ -108,6 +109,7 @@ class Proxy:
         self.validation = validation_subset(corpus, options, seed)
         self.plan = batch_plan(self.train.lengths, options, seed)
         self.tokens = int(sum(int(self.train.lengths[places].sum()) for places in self.plan))
+        self._layers = TeacherLayers(self._teacher, (self._batch(places) for places in self.plan))
         layers = wanted_layers(space, teacher.layers)
         self._states, self._held_out = self._teacher_states(layers)
         self._variance = self._states.variance(layers)
@@ -138,6 +140,7 @@ class Proxy:
         pairs = layer_pairs(arch.layers, self._depth, Mapping.UNIFORM_LAST)
         layers = sorted({layer for _, layer in pairs})
         student = student_from_teacher(arch, self._teacher, self.seed).eval()  # eval: no dropout
+        self._layers.start(student)
         scale = torch.tensor([self._variance[layer] for _, layer in pairs])
         loss = HiddenStateLoss(pairs, arch.hidden, int(self._teacher.config.hidden_size), scale)
         objective = _Objective(student, loss).to(self.accelerator.device)
@@ -146,12 +149,15 @@ class Proxy:
         tokens = self._train(objective, layers)
         return ProxyResult(self._validate(objective, layers), tokens)
 
+    def _batch(self, places: np.ndarray) -> Batch:
+        return self.train.batch(places, self._pad_id, self.accelerator.device)
+
     def _first_states(
         self, student: PreTrainedModel, layers: list[int]
     ) -> Iterator[tuple[Sequence[Tensor], dict[int, Tensor], Tensor]]:
         """Student states, teacher states and mask of each batch of the plan."""
         for places in self.plan:
-            ids, mask = self.train.batch(places, self._pad_id, self.accelerator.device)
+            ids, mask = self._batch(places)
             yield student_states(student, ids, mask), self._states(places, mask, layers), mask
 
     def _train(self, objective: _Objective, layers: list[int]) -> int:
@@ -159,7 +165,7 @@ class Proxy:
         optimizer = make_optimizer(objective, self.options.peak_lr)
         tokens = 0
         for step, places in enumerate(self.plan):
-            ids, mask = self.train.batch(places, self._pad_id, self.accelerator.device)
+            ids, mask = self._batch(places)
             batch = (ids, mask, self._states(places, mask, layers))
             lr = self.options.peak_lr * lr_share(step, len(self.plan), self.options.warmup_share)
             losses = train_step(objective, optimizer, self.accelerator, cast(Batch, batch), lr)

@@ -87,6 +87,34 @@ def test_two_processes_do_not_build_the_same(tmp_path: Path) -> None:
         pass
 
 
+def test_what_a_killed_process_forked_does_not_keep_its_lock(tmp_path: Path) -> None:
+    script = """
+        import os, sys, time
+        from pathlib import Path
+        from kdnas.artifact import locked
+        with locked(Path(sys.argv[1])):
+            if os.fork() == 0:
+                print(os.getpid(), flush=True)
+                time.sleep(60)
+            time.sleep(60)
+    """
+    lock = tmp_path / "a.lock"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(lock)], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    try:
+        with pytest.raises(KdnasError, match="another process"), locked(lock):
+            pytest.fail("locked twice")
+        parent.kill()
+        parent.wait()
+        with locked(lock):
+            os.kill(child, 0)  # it is there
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
 def test_a_changed_file_is_found(tmp_path: Path) -> None:
     made = build(tmp_path, "kind", "label", {}, {}, write)
     made.verify()

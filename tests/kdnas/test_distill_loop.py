@@ -14,6 +14,7 @@ from kdnas.arch import Arch
 from kdnas.corpus import Corpus
 from kdnas.distill.batches import TrainBatches, to_tensors
 from kdnas.distill.loop import (
+    backward,
     lr_share,
     make_accelerator,
     make_optimizer,
@@ -88,6 +89,17 @@ def test_batches_hold_every_sentence_once_and_keep_to_the_cap(corpus: Corpus) ->
     assert max(map(len, one)) == 16
     assert sorted(np.concatenate(one).tolist()) == list(range(len(corpus.train)))
     assert all(np.array_equal(*batches) for batches in zip(one, other, strict=True))
+
+
+def test_shares_of_an_update_add_up_to_the_mean_of_its_batches() -> None:
+    module, accelerator = Square().eval(), make_accelerator("f32")
+    ids = torch.ones(1, 4, dtype=torch.long)
+    batches = [(ids, torch.ones(1, 4)), (ids, torch.tensor([[1, 0, 0, 0]]))]
+    parts = torch.stack([backward(module, accelerator, batch, 1 / 2) for batch in batches]).sum(0)
+    assert parts.tolist() == pytest.approx([0.5 * (1 + 0.25), 0.5 * (4 + 4 * 0.25)])
+    assert module.weight.grad is not None
+    # d/dw of the mean over two parts of w^2, times the mean share of real tokens
+    assert module.weight.grad.flatten().tolist() == pytest.approx([1.0 * 0.625, 2.0 * 0.625])
 
 
 def test_calibration_leaves_weights_and_random_state_alone() -> None:

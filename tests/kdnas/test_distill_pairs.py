@@ -75,7 +75,7 @@ def made(
 ) -> list[tuple[int, int, list[list[int]]]]:
     settings = LoopOptions(batch_tokens=2048, **options)  # type: ignore[arg-type]
     batches = TrainBatches(corpus.train, corpus.pad_id, settings, BertConfig()).after(*start)
-    return [(epoch, place, ids.tolist()) for epoch, place, ids, _ in islice(batches, number)]
+    return [(made.epoch, made.place, made.ids.tolist()) for made in islice(batches, number)]
 
 
 def test_batches_are_the_same_from_any_place_on_and_whoever_makes_them(corpus: Corpus) -> None:

@@ -9,9 +9,11 @@ from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel, XLM
 
 from kdnas.arch import Arch
 from kdnas.distill.loop import make_accelerator, make_optimizer, train_step
+from kdnas.distill.options import RefineOptions
 from kdnas.distill.relation import (
     QueriesKeysValues,
     RelationObjective,
+    Relations,
     relation_loss,
     resolve_relation_heads,
     resolve_teacher_layer,
@@ -20,27 +22,33 @@ from kdnas.errors import UsageError
 from kdnas.student import student_from_teacher
 from kdnas.teacher import Teacher, load_encoder
 
+Pair = tuple[Tensor, Tensor]
 
-def naive_relation_loss(teacher: Tensor, student: Tensor, heads: int, lengths: list[int]) -> float:
+
+def naive_relation_loss(teacher: Pair, student: Pair, heads: int, lengths: list[int]) -> float:
     """KL of each example, head and real query, one after the other, without padding at all."""
     values = []
     for row, length in enumerate(lengths):
         per_head = []
         for head in range(heads):
             parts = []
-            for vectors in (teacher, student):
-                width = vectors.shape[-1] // heads
-                part = vectors[row, :length, head * width : (head + 1) * width]
-                parts.append(torch.softmax(part @ part.T / sqrt(width), dim=-1))
+            for pair in (teacher, student):
+                width = pair[0].shape[-1] // heads
+                one, other = (vectors[row, :length, head * width : (head + 1) * width] for vectors in pair)
+                parts.append(torch.softmax(one @ other.T / sqrt(width), dim=-1))
             per_head.append((parts[0] * (parts[0] / parts[1]).log()).sum(-1))
         values += torch.stack(per_head).mean(0).tolist()
     return sum(values) / len(values)
 
 
+def made(width: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(4, 7, width, generator=generator)
+
+
 @pytest.mark.parametrize("heads", [1, 3, 5, 15])
 def test_equals_a_naive_loop_with_padding_and_odd_head_counts(heads: int) -> None:
     generator = torch.Generator().manual_seed(heads)
-    teacher, student = (torch.randn(4, 7, width, generator=generator) for width in (30, 15))
+    teacher, student = ((made(30, generator), made(30, generator)), (made(15, generator), made(15, generator)))
     lengths = [7, 1, 3, 5]
     mask = torch.tensor([[1] * n + [0] * (7 - n) for n in lengths])
     value = relation_loss(teacher, student, heads, mask)
@@ -52,7 +60,7 @@ def test_a_value_worked_by_hand() -> None:
     teacher, student = torch.tensor([[[1.0], [0.0], [7.0]]]), torch.tensor([[[0.0], [0.0], [-3.0]]])
     high = exp(1) / (exp(1) + 1)
     divergence = high * log(2 * high) + (1 - high) * log(2 * (1 - high))
-    value = relation_loss(teacher, student, 1, torch.tensor([[1, 1, 0]]))
+    value = relation_loss((teacher, teacher), (student, student), 1, torch.tensor([[1, 1, 0]]))
     assert value.item() == pytest.approx(divergence / 2, rel=1e-5)
 
 
@@ -64,7 +72,7 @@ def test_padding_enters_neither_loss_nor_gradient() -> None:
     garbled[mask == 0], garbled_teacher[mask == 0] = 50.0, -50.0
     garbled.requires_grad_(True)
     student.requires_grad_(True)
-    losses = [relation_loss(t, s, 3, mask) for t, s in ((teacher, student), (garbled_teacher, garbled))]
+    losses = [relation_loss((t, t), (s, s), 3, mask) for t, s in ((teacher, student), (garbled_teacher, garbled))]
     torch.testing.assert_close(losses[0], losses[1])
     for loss in losses:
         loss.backward()
@@ -75,13 +83,33 @@ def test_padding_enters_neither_loss_nor_gradient() -> None:
 
 def test_equal_vectors_have_no_loss() -> None:
     vectors = torch.randn(2, 5, 12)
-    assert relation_loss(vectors, vectors, 4, torch.ones(2, 5)).item() == pytest.approx(0.0, abs=1e-7)
+    assert relation_loss((vectors, vectors), (vectors, vectors), 4, torch.ones(2, 5)).item() == pytest.approx(
+        0.0, abs=1e-7
+    )
 
 
 def test_stays_float32_under_autocast() -> None:
     vectors = torch.randn(2, 5, 12, dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert relation_loss(vectors, vectors.flip(1), 4, torch.ones(2, 5)).dtype == torch.float32
+        assert relation_loss((vectors, vectors), (vectors.flip(1), vectors), 4, torch.ones(2, 5)).dtype == torch.float32
+
+
+def test_each_relation_is_of_its_two_letters() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = ({name: made(12, generator) for name in "QKV"} for _ in range(2))
+    lengths = [7, 1, 3, 5]
+    mask = torch.tensor([[1] * n + [0] * (7 - n) for n in lengths])
+    names = ("QK", "KQ", "VV", "QV")
+    found = Relations(1, 4, names).losses(theirs, ours, mask)
+    for value, (one, other) in zip(found.tolist(), names, strict=True):
+        naive = naive_relation_loss((theirs[one], theirs[other]), (ours[one], ours[other]), 4, lengths)
+        assert value == pytest.approx(naive, rel=1e-4)
+
+
+@pytest.mark.parametrize("names", [(), ("QQ", "QQ"), ("AB",), ("Q",)])
+def test_relations_that_there_are_not(names: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match=r"relations is .*; allowed are different ones of KK, KQ, KV, QK"):
+        RefineOptions(relations=names)
 
 
 def test_relation_heads() -> None:
@@ -119,8 +147,8 @@ def test_queries_keys_and_values_are_what_the_layer_itself_computes(config: type
     with torch.no_grad():
         encoder(input_ids=ids, attention_mask=mask)
         found = QueriesKeysValues(encoder, layer)(ids, mask)
-    for name, value in zip(("query", "key", "value"), found, strict=True):
-        torch.testing.assert_close(value, captured[name])
+    for name, value in captured.items():
+        torch.testing.assert_close(found[name[0].upper()], value)
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
@@ -129,7 +157,7 @@ def test_training_lowers_the_loss_and_never_touches_the_teacher(tiny_teacher: Te
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     student = student_from_teacher(Arch(2, 4, 48, 64), teacher, seed=0).eval()
     untrained = student.encoder.layer[-1].output.dense.weight.clone()
-    objective = RelationObjective(student, teacher, 3, 12)
+    objective = RelationObjective(student, teacher, Relations(3, 12))
     assert set(objective.state_dict()) == {f"student.{name}" for name in student.state_dict()}
     ids = torch.randint(1000, 2000, (8, 8), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)

@@ -31,6 +31,7 @@ STEPS = 15
 COMMON = {
     "steps": STEPS,
     "batch_tokens": 512,
+    "accumulate": 2,
     "validations": 3,
     "validation_sentences": 60,
     "log_every": 4,
@@ -83,7 +84,13 @@ def assert_same_run(one: Artifact, other: Artifact) -> None:
 
 
 def child(home: Path, teacher: Teacher, corpus: Corpus, kill_at: int) -> subprocess.Popen[bytes]:
-    arguments = [str(home), str(teacher.path), str(corpus.artifact.path), json.dumps(COMMON), str(kill_at)]
+    arguments = [
+        str(home),
+        str(teacher.path),
+        str(corpus.artifact.path),
+        json.dumps({**COMMON, "data_workers": 2}),
+        str(kill_at),
+    ]
     return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], stderr=subprocess.DEVNULL)
 
 
@@ -129,9 +136,9 @@ def test_a_signal_in_the_middle_of_a_step_saves_first(
     monkeypatch.setattr(loop, "backward", interrupted)
     with pytest.raises(error):
         run_distill(tmp_path, tiny_teacher, corpus, ARCH, options)
-    assert [path.name for path in tmp_path.glob(f"distill/*.partial/{FOLDER}/*")] == ["step-000000007"]
+    assert [path.name for path in tmp_path.glob(f"distill/*.partial/{FOLDER}/*")] == ["step-000000003"]  # of two batches each
     assert_same_run(whole, run_distill(tmp_path, tiny_teacher, corpus, ARCH, options))
-    assert len(calls) == 8 + STEPS - 7
+    assert len(calls) == 8 + 2 * (STEPS - 3)
 
 
 def test_a_signal_between_update_and_position_keeps_the_checkpoint_before(
@@ -149,7 +156,7 @@ def test_a_signal_between_update_and_position_keeps_the_checkpoint_before(
     with pytest.raises(Terminated):
         run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
     assert_same_run(whole, run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL))
-    assert len(calls) == 8 + STEPS - 7
+    assert len(calls) == 8 + 2 * (STEPS - 3)
 
 
 def test_a_damaged_newest_checkpoint_costs_only_its_step(
@@ -221,7 +228,7 @@ def test_the_student_is_a_stock_folder(whole: Artifact, tiny_teacher: Teacher) -
     assert f"{whole.results['explained_variance']:.3f}" in card
 
 
-@pytest.mark.parametrize(("weight", "objective"), [(0.0, "minilm-v2"), (4.0, "minilm-v2+hidden-state")])
+@pytest.mark.parametrize(("weight", "objective"), [(0.0, "minilm-v2"), (4.0, "hidden-state+minilm-v2")])
 def test_refine_resumes_bit_identically_and_publishes(
     tmp_path: Path,
     tiny_teacher: Teacher,
@@ -247,6 +254,18 @@ def test_refine_resumes_bit_identically_and_publishes(
     assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
     assert set(rows[0]["relations"]) == {"QQ", "KK", "VV"}
     assert find_student(expected.path)[1] == expected.digest
+
+
+def test_relations_from_the_first_step_on(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
+    options = replace(DISTILL, relation_weight=0.5, relations=("QK", "VV"), relation_heads=4, teacher_layer=4)
+    artifact = run_distill(tmp_path, tiny_teacher, corpus, ARCH, options)
+    assert artifact.results["objective"] == "hidden-state+minilm-v2"
+    rows = [row for row in read_jsonl(artifact.path / "history.jsonl") if row["kind"] == "validation"]
+    assert rows[-1]["explained_variance"] > rows[0]["explained_variance"]
+    for name in ("QK", "VV"):
+        assert rows[-1]["relations"][name] < rows[0]["relations"][name]
+    with pytest.raises(UsageError, match="relation_heads is 5"):
+        run_distill(tmp_path, tiny_teacher, corpus, ARCH, replace(options, relation_heads=5))
 
 
 def test_minutes_become_steps_once(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from kdnas.arch import Arch
 from kdnas.corpus import Corpus
 from kdnas.distill.validation import sample_batches
-from kdnas.distill.warm_start import TeacherLayers, source_layer, thin
+from kdnas.distill.warm_start import TeacherLayers, thin
 from kdnas.student import student_from_teacher
 from kdnas.teacher import Teacher, load_encoder
 
@@ -107,9 +107,3 @@ def test_thin_is_the_best_product_of_its_rank() -> None:
     assert (wide[0].shape, wide[1].shape) == ((9, 8), (8, 7))
     assert torch.equal(wide[0][:, :6], left)
     torch.testing.assert_close(wide[0] @ wide[1], left @ right)
-
-
-def test_layers_are_evenly_spread() -> None:
-    assert [source_layer(layer, 3, 6) for layer in (1, 2, 3)] == [2, 4, 6]
-    assert [source_layer(layer, 4, 6) for layer in (1, 2, 3, 4)] == [2, 3, 5, 6]
-    assert [source_layer(layer, 6, 6) for layer in range(1, 7)] == [1, 2, 3, 4, 5, 6]

@@ -10,6 +10,7 @@ from kdnas.arch import Arch, SearchSpace
 from kdnas.corpus import Corpus
 from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates
 from kdnas.distill.mapping import Mapping, layer_pairs
+from kdnas.distill.warm_start import TeacherLayers
 from kdnas.errors import UsageError
 from kdnas.search import teacher_states
 from kdnas.search.options import ProxyOptions, SearchOptions
@@ -133,6 +134,7 @@ def test_loss_is_eq_1_on_the_held_out_sentences(
     encoder = load_encoder(tiny_teacher.path)
     pairs = layer_pairs(3, 4, Mapping.UNIFORM_LAST)
     student = student_from_teacher(ARCH, encoder, 5).eval()
+    TeacherLayers(encoder, [proxy.train.batch(places, corpus.pad_id) for places in proxy.plan]).start(student)
     variance = layer_variance(encoder, proxy.train)
     loss = HiddenStateLoss(pairs, 288, 96, None)
     errors, tokens = np.zeros(len(pairs)), 0

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from kdnas.arch import Arch
-from kdnas.distill.anchored import AnchoredRelationObjective
 from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, student_states
 from kdnas.distill.loop import make_accelerator, make_optimizer, train_step
-from kdnas.distill.options import RefineOptions
-from kdnas.distill.relation import QueriesKeysValues, RelationObjective
-from kdnas.distill.validation import relation_figures
+from kdnas.distill.mixed import MixedObjective
+from kdnas.distill.options import DistillOptions, RefineOptions
+from kdnas.distill.relation import QueriesKeysValues, RelationObjective, Relations
+from kdnas.distill.validation import hidden_state_figures, relation_figures
 from kdnas.errors import UsageError
 from kdnas.student import student_from_teacher
 from kdnas.teacher import Teacher, load_encoder
@@ -22,13 +22,13 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return ids, mask
 
 
-def make(tiny_teacher: Teacher, weight: float) -> AnchoredRelationObjective:
+def make(tiny_teacher: Teacher, weight: float) -> MixedObjective:
     teacher = load_encoder(tiny_teacher.path)
     student = student_from_teacher(Arch(2, 4, 48, 64), teacher, seed=0).eval()
     torch.manual_seed(1)
     top = teacher.config.num_hidden_layers
     anchor = HiddenStateLoss([(2, top - 1), (2, top)], 48, teacher.config.hidden_size, torch.tensor([2.0, 0.5]))
-    return AnchoredRelationObjective(student, teacher, top - 1, 12, anchor, weight)
+    return MixedObjective(student, teacher, anchor, Relations(top - 1, 12), (weight, 1.0))
 
 
 @pytest.mark.parametrize("weight", [0.5, 4.0])
@@ -36,12 +36,18 @@ def test_it_is_the_weighted_sum_of_both_losses(tiny_teacher: Teacher, weight: fl
     objective = make(tiny_teacher, weight)
     ids, mask = batch()
     teacher = load_encoder(tiny_teacher.path)
-    relations = RelationObjective(objective.student, teacher, objective.teacher_layer, 12)(ids, mask)
-    targets = TeacherStates(teacher, [layer for _, layer in objective.anchor.pairs])(ids, mask)
-    hidden = objective.anchor(student_states(objective.student, ids, mask), targets, mask).mean().detach()
+    relations = RelationObjective(objective.student, teacher, objective.relations)(ids, mask)
+    targets = TeacherStates(teacher, [layer for _, layer in objective.loss.pairs])(ids, mask)
+    pairs = objective.loss(student_states(objective.student, ids, mask), targets, mask)
+    hidden = pairs.mean().detach()
     found = objective(ids, mask)
-    torch.testing.assert_close(found[:3], relations)
-    torch.testing.assert_close(found[3], weight * hidden)
+    assert found.shape == (5,)
+    torch.testing.assert_close(found.mean(), weight * hidden + relations.mean())
+    for part, expected in zip(objective.unscaled(found), (pairs, relations), strict=True):
+        torch.testing.assert_close(part, expected)
+    both = hidden_state_figures(objective, [(ids, mask)], make_accelerator("f32"), torch.tensor([2.0, 0.5]))
+    assert both["explained_variance"] == pytest.approx(1 - float(hidden))
+    assert list(both["relations"].values()) == pytest.approx(relations.tolist())
     figures = relation_figures(objective, [(ids, mask)], make_accelerator("f32"))
     assert figures["validation_loss"] == pytest.approx(float(relations.detach().mean()))
     assert figures["layers"] == {"2": pytest.approx(1 - float(hidden))}
@@ -52,7 +58,7 @@ def test_the_last_layers_output_is_trained_and_the_teacher_is_not(tiny_teacher: 
     teacher = objective.teacher._encoder
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     names = {name.split(".")[0] for name in objective.state_dict()}
-    assert names == {"student", "anchor"}
+    assert names == {"student", "loss"}
     output = objective.student.encoder.layer[-1].output.dense.weight.clone()
     optimizer, accelerator = make_optimizer(objective, 3e-3), make_accelerator("f32")
     losses = [train_step(objective, optimizer, accelerator, batch(), 3e-3) for _ in range(30)]
@@ -74,18 +80,18 @@ def test_relations_alone_let_the_output_drift_and_the_anchor_holds_it(tiny_teach
     optimizer, accelerator = make_optimizer(first, 3e-3), make_accelerator("f32")
     for _ in range(40):
         train_step(first, optimizer, accelerator, (ids, mask), 3e-3)
-    start = explained(first.student, first.anchor)
+    start = explained(first.student, first.loss)
     state = {name: value.clone() for name, value in first.student.state_dict().items()}
-    relations = RelationObjective(first.student, load_encoder(tiny_teacher.path), first.teacher_layer, 12)
+    relations = RelationObjective(first.student, load_encoder(tiny_teacher.path), first.relations)
     optimizer = make_optimizer(relations, 3e-3)
     for _ in range(20):
         train_step(relations, optimizer, accelerator, (ids, mask), 3e-3)
-    drifted = explained(first.student, first.anchor)
+    drifted = explained(first.student, first.loss)
     first.student.load_state_dict(state)
     optimizer = make_optimizer(first, 3e-3)
     for _ in range(20):
         train_step(first, optimizer, accelerator, (ids, mask), 3e-3)
-    assert explained(first.student, first.anchor) < start < drifted
+    assert explained(first.student, first.loss) < start < drifted
 
 
 def test_queries_keys_and_values_are_those_of_the_layer(tiny_teacher: Teacher) -> None:
@@ -95,11 +101,13 @@ def test_queries_keys_and_values_are_those_of_the_layer(tiny_teacher: Teacher) -
     own = objective.student.encoder.layer[-1].attention.self
     with torch.no_grad():
         found = QueriesKeysValues(objective.student, 2)(ids, mask)
-        for value, layer in zip(found, (own.query, own.key, own.value), strict=True):
-            torch.testing.assert_close(value, layer(states[1]))
+        for name, layer in (("Q", own.query), ("K", own.key), ("V", own.value)):
+            torch.testing.assert_close(found[name], layer(states[1]))
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_weight_out_of_range(weight: float) -> None:
     with pytest.raises(UsageError, match="hidden_state_weight is"):
         RefineOptions(hidden_state_weight=weight)
+    with pytest.raises(UsageError, match="relation_weight is"):
+        DistillOptions(relation_weight=weight)

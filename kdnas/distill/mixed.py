@@ -1,0 +1,73 @@
+"""Hidden states and MiniLM-v2's relations in one objective.
+
+As published (arXiv 2012.15828), relations give no gradient to what follows the values in the student's last layer: the
+layers below move, and the last layer's output, which users pool into embeddings, drifts. Eq. 1 on the last layer holds it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kdnas.distill.fast_training import FastTraining
+from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, student_states
+from kdnas.distill.relation import Relations, queries_keys_values
+
+
+class MixedObjective(nn.Module):
+    """Student, frozen teacher, Eq. 1 and MiniLM-v2's loss as one module; its parameters are the student's and Eq. 1's.
+
+    Args:
+        student: encoder without pooler.
+        teacher: encoder without pooler; not a submodule, so nothing trains or saves it.
+        loss: Eq. 1 for some pairs of layers.
+        relations: what the student's last layer imitates.
+        weights: of the mean loss of the pairs and of the mean loss of the relations, both above 0.
+    """
+
+    name = "hidden-state+minilm-v2"
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel,
+        loss: HiddenStateLoss,
+        relations: Relations,
+        weights: tuple[float, float],
+    ) -> None:
+        super().__init__()
+        self.student, self.loss, self.relations = student, loss, relations
+        self.teacher = TeacherStates(teacher, [relations.teacher_layer - 1, *(layer for _, layer in loss.pairs)])
+        self._teacher_encoder = (teacher,)  # in a tuple: not a submodule
+        counts = (len(loss.pairs), len(relations.names))
+        self._scales = [sum(counts) * weight / count for weight, count in zip(weights, counts, strict=True)]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Loss of each pair and relation, (n_pairs + n_relations,), scaled so that the mean of all is the weighted sum."""
+        hidden, relations = self.parts(input_ids, attention_mask)
+        return torch.cat([self._scales[0] * hidden, self._scales[1] * relations])
+
+    def unscaled(self, losses: Tensor) -> tuple[Tensor, Tensor]:
+        """What `parts` gives, (n_pairs,) and (n_relations,), from what `forward` gives."""
+        pairs = len(self.loss.pairs)
+        return losses[:pairs] / self._scales[0], losses[pairs:] / self._scales[1]
+
+    def parts(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of each pair, (n_pairs,), and of each relation, (n_relations,), from ids and mask (B, T)."""
+        targets = self.teacher(input_ids, attention_mask)
+        states = student_states(self.student, input_ids, attention_mask)
+        layer = self.relations.teacher_layer
+        with torch.no_grad():
+            theirs = queries_keys_values(self._teacher_encoder[0], layer, targets[layer - 1])
+        with FastTraining():
+            ours = queries_keys_values(self.student, len(states) - 1, states[-2])
+        relations = self.relations.losses(theirs, ours, attention_mask)
+        return self.loss(states, targets, attention_mask), relations
+
+    def states_of(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Sequence[Tensor], Any, Tensor]]:
+        """Student states, teacher states and mask of each batch, without gradients."""
+        for input_ids, mask in batches:
+            with torch.no_grad():
+                yield student_states(self.student, input_ids, mask), self.teacher(input_ids, mask), mask
