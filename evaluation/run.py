@@ -15,10 +15,11 @@ from evaluation.report import card, show
 from evaluation.tasks import ROLES, Task, write_labelled
 from evaluation.topic import topic_task
 from kdnas.artifact import Artifact, build, file_sha256, fsync_folder, to_json, write_json
-from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.corpus import Corpus, build_corpus
 from kdnas.distill.student_folder import student_in
 from kdnas.errors import UsageError
 from kdnas.progress import say, stage
+from kdnas.rows import TextOptions
 from kdnas.teacher import MODEL_TYPES, Teacher, resolve_teacher
 
 # Test texts of a task in an evaluation's folder: what an export of its classifier is judged on.

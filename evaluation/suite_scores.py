@@ -99,8 +99,9 @@ def runner(
     from export.options import ExportOptions
     from export.run import run_export
     from export.session import RUN_TIME_FORMS, Session
-    from kdnas.corpus import TextOptions, build_corpus
+    from kdnas.corpus import build_corpus
     from kdnas.environment import default_threads
+    from kdnas.rows import TextOptions
     from kdnas.teacher import resolve_teacher
 
     texts = scratch / "texts.jsonl"

@@ -10,9 +10,10 @@ from export.making import Making
 from export.options import ExportOptions
 from export.recipes import RECIPES, require_inside
 from kdnas.artifact import Artifact, build, file_sha256, to_json
-from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.corpus import Corpus, build_corpus
 from kdnas.errors import UsageError
 from kdnas.progress import say
+from kdnas.rows import TextOptions
 from kdnas.teacher import resolve_teacher
 
 

@@ -15,13 +15,14 @@ from export.options import ExportOptions
 from export.run import run_export
 from kdnas.arch import Arch, SearchSpace
 from kdnas.artifact import Artifact, digest_of, disk_errors, write_json
-from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.corpus import Corpus, build_corpus
 from kdnas.distill.options import DistillOptions, RefineOptions
 from kdnas.distill.run import run_distill, run_refine
 from kdnas.environment import host_line
 from kdnas.plan import print_plan
 from kdnas.progress import clock, say
 from kdnas.report import write_report
+from kdnas.rows import TextOptions
 from kdnas.search.options import SearchOptions
 from kdnas.search.run import read_latencies, run_search
 from kdnas.summary import summarise

@@ -10,12 +10,12 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from kdnas.arch import Arch, SearchSpace
-from kdnas.corpus import TextOptions
 from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
 from kdnas.distill.throughput import measure_tokens_per_second
 from kdnas.environment import host_line
 from kdnas.errors import KdnasError
 from kdnas.progress import say, stage
+from kdnas.rows import TextOptions
 from kdnas.search.options import ProxyOptions, SearchOptions
 from kdnas.student import new_student, student_config
 from kdnas.teacher import load_config, resolve_teacher

@@ -26,24 +26,26 @@ def clock(seconds: float) -> str:
 class Meter:
     """Where a stage stands. The time left is what the work done in this run took, scaled to what remains."""
 
-    def __init__(self, title: str, total: float, done: float = 0.0) -> None:
+    def __init__(self, title: str, total: float | None, done: float = 0.0) -> None:
         self.title, self.total, self.done, self.note = title, total, done, ""
         self._first = done
         self._start = time.monotonic()
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds to the end; None before anything was done in this run."""
+        """Seconds to the end; None before anything was done in this run, and where it is not known how much there is."""
         worked = self.done - self._first
-        if worked <= 0:
+        if worked <= 0 or self.total is None:
             return None
         return max(0.0, (self.total - self.done) * (time.monotonic() - self._start) / worked)
 
     def text(self) -> str:
         """Share done, time spent, time left and the latest note."""
+        spent = clock(time.monotonic() - self._start)
+        if self.total is None:
+            return f"{self.done:,.0f}  {spent} spent  {self.note}".rstrip()
         left = self.seconds_left
         share = 100 * self.done / self.total if self.total else 100.0
-        spent = clock(time.monotonic() - self._start)
         return f"{share:3.0f} %  {spent} spent, {'?' if left is None else clock(left)} left  {self.note}".rstrip()
 
 
@@ -70,12 +72,12 @@ class Stage:
 
 
 @contextmanager
-def stage(title: str, total: float, done: float = 0.0) -> Iterator[Stage]:
+def stage(title: str, total: float | None, done: float = 0.0) -> Iterator[Stage]:
     """Show progress of one stage.
 
     Args:
         title: short name, as in `search`.
-        total: amount of work in any unit (steps, tokens, seconds).
+        total: amount of work in any unit (steps, tokens, seconds); None where it is not known before the end.
         done: what an earlier, interrupted run had finished; it does not count towards the speed of this one.
     """
     meter = Meter(title, total, done)

@@ -39,6 +39,13 @@ class Sentences:
         return list(self._table["language"].to_pylist()) if known else [""] * len(self)
 
     @cached_property
+    def language_numbers(self) -> np.ndarray:
+        """Number of each sentence's language, (N,) int32, in the order of their first sentences."""
+        if "language" not in self._table.column_names:
+            return np.zeros(len(self), dtype=np.int32)
+        return np.asarray(self._table["language"].combine_chunks().dictionary_encode().indices, dtype=np.int32)
+
+    @cached_property
     def tokens(self) -> np.ndarray:
         """All token ids in a row, int32."""
         return np.load(self.path / f"{self.split}.tokens.npy", mmap_mode="r")
@@ -62,6 +69,29 @@ class Sentences:
     def batch(self, indices: np.ndarray, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Padded ids and mask of some sentences, both (B, T) int64."""
         return pad([self[int(index)] for index in indices], pad_id)
+
+
+def balanced(groups: np.ndarray, power: float, rng: np.random.Generator) -> np.ndarray:
+    """Numbers of sentences, (N,), drawn so that a group of n has a share that is proportional to n^power.
+
+    A group that gets more than it has is taken whole as often as that goes, and a random part of it once more.
+
+    Args:
+        groups: (N,) number of each sentence's group, as its language.
+        power: 1 leaves the shares as they are, 0 makes them equal; 0.3 in XLM-R (arXiv 1911.02116, Section 3).
+        rng: draws.
+    """
+    order = np.argsort(groups, kind="stable")
+    counts = np.bincount(groups)
+    shares = np.where(counts > 0, counts.astype(float) ** power, 0.0)
+    edges = np.round(np.cumsum(shares / shares.sum()) * len(groups)).astype(int)
+    chosen, start, before = [], 0, 0
+    for count, edge in zip(counts, edges, strict=True):
+        if count:
+            members, wanted = order[start : start + count], int(edge) - before
+            chosen += [np.tile(members, wanted // count), rng.permutation(members)[: wanted % count]]
+        start, before = start + int(count), int(edge)
+    return np.concatenate(chosen)
 
 
 def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int, pool: int = 64) -> list[np.ndarray]:

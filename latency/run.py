@@ -11,9 +11,10 @@ import numpy as np
 
 from kdnas.arch import arch_id
 from kdnas.artifact import Artifact, build, read_jsonl, write_json
-from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.corpus import Corpus, build_corpus
 from kdnas.environment import host
 from kdnas.progress import say
+from kdnas.rows import TextOptions
 from kdnas.teacher import Teacher, resolve_shape, resolve_tokenizer
 from latency.engines import ENGINES, require_engine
 from latency.measure import measure, worker_setup

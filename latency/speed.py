@@ -11,11 +11,12 @@ import numpy as np
 
 from export.session import FORMS, Session, read_settings
 from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl
-from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.corpus import Corpus, build_corpus
 from kdnas.distill.student_folder import student_in
 from kdnas.environment import default_threads
 from kdnas.errors import UsageError
 from kdnas.progress import stage
+from kdnas.rows import TextOptions
 from kdnas.teacher import Teacher, load_encoder, resolve_teacher
 from latency.protocol import WARM_CALLS
 

@@ -13,8 +13,9 @@ import hypothesis
 import numpy
 import pytest
 
-from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.corpus import Corpus, build_corpus
 from kdnas.docstrings import sentences_of_file
+from kdnas.rows import TextOptions
 from kdnas.teacher import BUILTIN, Teacher, resolve_teacher
 
 # Timings belong in benchmarks: a busy host must not fail a test.

@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 
 from kdnas.distill.options import LoopOptions
 from kdnas.distill.pairs import pair_batch
-from kdnas.sentences import Sentences, token_batches
+from kdnas.sentences import Sentences, balanced, token_batches
 
 Batch = tuple[Tensor, Tensor]  # ids and mask, each (B, T)
 Key = tuple[int, int, np.ndarray]  # epoch, place in it, sentence numbers
@@ -48,8 +48,15 @@ class TrainBatches(Dataset[Made]):
 
     def epoch(self, number: int) -> list[np.ndarray]:
         """Sentence numbers of each batch of an epoch."""
-        options = self._options
-        batches = token_batches(self._sentences.lengths, options.batch_tokens, options.seed, number)
+        options, sentences = self._options, self._sentences
+        lengths, chosen = sentences.lengths, None
+        if options.language_power is not None:
+            rng = np.random.default_rng([options.seed, number, 2])
+            chosen = balanced(sentences.language_numbers, options.language_power, rng)
+            lengths = lengths[chosen]
+        batches = token_batches(lengths, options.batch_tokens, options.seed, number)
+        if chosen is not None:
+            batches = [chosen[batch] for batch in batches]
         cap = options.batch_sentences
         if cap is None:
             return batches

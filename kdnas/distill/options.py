@@ -22,6 +22,8 @@ class LoopOptions:
         batch_tokens: padded tokens a batch.
         accumulate: batches an update, over all processes: their gradients are averaged.
         batch_sentences: no more sentences a batch than this; null leaves it to `batch_tokens`.
+        language_power: sentences of a language with n of them get a share of an epoch that is proportional to n to this power, as
+            0.3 for multilingual corpora; null takes each sentence once.
         pair_share: share of the batches that hold pairs of sentences, joined as the tokenizer joins them.
         peak_lr: learning rate after the warm-up.
         warmup_share: share of the steps in which the learning rate rises.
@@ -45,6 +47,7 @@ class LoopOptions:
     batch_tokens: int = 4096
     accumulate: int = 1
     batch_sentences: int | None = None
+    language_power: float | None = None
     pair_share: float = 0.25
     peak_lr: float = 8e-4
     warmup_share: float = 0.05
@@ -78,6 +81,8 @@ class LoopOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
+        if self.language_power is not None and not 0 <= self.language_power <= 1:
+            raise UsageError(f"language_power is {self.language_power}; allowed is 0 to 1")
         if not 0 <= self.pair_share <= 1:
             raise UsageError(f"pair_share is {self.pair_share}; allowed is 0 to 1")
         if not 0 <= self.warmup_share < 1:

@@ -6,11 +6,12 @@ from typing import Any
 
 from kdnas.arch import Arch
 from kdnas.artifact import Artifact, build
-from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.corpus import Corpus, build_corpus
 from kdnas.distill.mapping import require_no_deeper
 from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
 from kdnas.distill.student_folder import find_student
 from kdnas.errors import UsageError
+from kdnas.rows import TextOptions
 from kdnas.teacher import Teacher, load_config, resolve_teacher
 
 # Float32 weights and two moments, in the two checkpoints that are kept and the one being written; then the student.

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from kdnas.arch import Arch, SearchSpace
 from kdnas.artifact import Artifact, build
-from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.corpus import Corpus, build_corpus
 from kdnas.errors import KdnasError, UsageError
 from kdnas.progress import stage
+from kdnas.rows import TextOptions
 from kdnas.search import journal
 from kdnas.search.journal import Candidate
 from kdnas.search.options import ProxyOptions, SearchOptions

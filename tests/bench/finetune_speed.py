@@ -31,9 +31,10 @@ from export.checkpoint import open_checkpoint
 from export.options import ExportOptions
 from export.run import run_export
 from export.session import Session
-from kdnas.corpus import TextOptions, build_corpus
+from kdnas.corpus import build_corpus
 from kdnas.environment import default_threads, host_line
 from kdnas.progress import stage
+from kdnas.rows import TextOptions
 from kdnas.sentences import token_batches
 from kdnas.teacher import BUILTIN, resolve_teacher
 

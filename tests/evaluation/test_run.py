@@ -23,8 +23,9 @@ from evaluation.run import (
     teacher_rates,
 )
 from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.corpus import Corpus, build_corpus
 from kdnas.errors import UsageError
+from kdnas.rows import TextOptions
 from kdnas.teacher import Teacher
 
 SIZES: dict[str, Any] = {

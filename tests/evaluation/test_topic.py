@@ -9,7 +9,8 @@ import pytest
 
 from evaluation.tasks import SPLITS, Task, normal_form
 from evaluation.topic import _dev_texts, topic_task
-from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.corpus import Corpus, build_corpus
+from kdnas.rows import TextOptions
 from kdnas.teacher import Teacher
 
 

@@ -18,9 +18,10 @@ from export.quiet import quiet
 from export.run import run_export
 from export.session import FORMS, Session
 from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.corpus import Corpus, build_corpus
 from kdnas.environment import has_bf16
 from kdnas.errors import UsageError
+from kdnas.rows import TextOptions
 from kdnas.teacher import Teacher, resolve_teacher
 
 SMALL = ExportOptions(calibration_sentences=8, parity_sentences=8)

@@ -18,8 +18,9 @@ from export.run import run_export
 from export.session import Session, read_tokenizer
 from export.vocabulary import covered_share, kept_ids, renumbered, trim, used_ids
 from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus, TextOptions
+from kdnas.corpus import Corpus
 from kdnas.errors import BoundError, UsageError
+from kdnas.rows import TextOptions
 from kdnas.teacher import BUILTIN, Teacher
 
 SENTENCES = 60  # of the corpus, that the vocabulary is for

@@ -1,5 +1,8 @@
 import gzip
 import json
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +11,14 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import BertConfig
 
-from kdnas.corpus import Corpus, Row, TextOptions, build_corpus, read_rows, split_rows, unique_rows
+from kdnas.corpus import Corpus, build_corpus, split_of, unique_rows
+from kdnas.distill.batches import TrainBatches
+from kdnas.distill.options import LoopOptions
 from kdnas.errors import KdnasError, UsageError
-from kdnas.sentences import token_batches
+from kdnas.rows import Row, TextOptions, read_rows
+from kdnas.sentences import balanced, token_batches
 from kdnas.teacher import Teacher, load_tokenizer
 
 SENTENCES = [f"This is sentence number {n} of the test corpus." for n in range(300)]
@@ -123,18 +130,74 @@ def test_no_group_is_in_both_splits_and_no_sentence_twice(corpus: Corpus, corpus
 
 def test_equal_sentences_are_kept_once() -> None:
     rows = [Row("A  b.", "x", "1"), Row("a B.", "y", "2"), Row("  ", "", "3"), Row("C.", "z", "4")]
-    assert unique_rows(iter(rows), "s", None) == [Row("A b.", "x", "1"), Row("C.", "z", "4")]
-    assert len(unique_rows(iter(rows), "s", 1)) == 1
+    assert list(unique_rows(rows, "s", None)) == [Row("A b.", "x", "1"), Row("C.", "z", "4")]
+    assert len(list(unique_rows(rows, "s", 1))) == 1
 
 
 @given(st.lists(st.text(max_size=4), min_size=1, max_size=40), st.floats(0.05, 0.95))
 def test_splits_depend_on_the_group_alone(groups: list[str], share: float) -> None:
     rows = [Row(f"{n}", "", group) for n, group in enumerate(groups)]
-    splits = split_rows(rows, share)
-    assert len(splits["train"]) + len(splits["validation"]) == len(rows)
-    assert not {row.group for row in splits["train"]} & {row.group for row in splits["validation"]}
-    reverse = split_rows(rows[::-1], share)
-    assert set(reverse["train"]) == set(splits["train"])
+    splits = {row.group: {split_of(other, share) for other in rows if other.group == row.group} for row in rows}
+    assert all(len(found) == 1 and found <= {"train", "validation"} for found in splits.values())
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=400), st.floats(0, 1), st.integers(0, 9))
+def test_languages_get_shares_by_the_power_of_their_size(groups: list[int], power: float, seed: int) -> None:
+    array = np.array(groups)
+    chosen = balanced(array, power, np.random.default_rng(seed))
+    assert len(chosen) == len(array)
+    counts = np.bincount(array)
+    shares = np.where(counts > 0, counts.astype(float) ** power, 0)
+    expected = len(array) * shares / shares.sum()
+    assert np.abs(np.bincount(array[chosen], minlength=len(counts)) - expected).max() <= 1
+    times = np.bincount(chosen, minlength=len(array))
+    for group in set(groups):  # nothing is taken twice more often than something else of its group
+        assert np.ptp(times[array == group]) <= 1
+    if power == 1:
+        assert (times == 1).all()
+
+
+def test_an_epoch_of_a_balanced_corpus(tmp_path: Path, tiny_teacher: Teacher) -> None:
+    file = tmp_path / "many.jsonl"
+    rows = [{"text": f"sentence number {n} of many", "lang": "en" if n % 100 else "sw"} for n in range(2000)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    corpus = build_corpus(tmp_path, str(file), TextOptions(), tiny_teacher)
+    options = LoopOptions(batch_tokens=512, language_power=0.3)
+    epochs = [TrainBatches(corpus.train, corpus.pad_id, options, BertConfig()).epoch(number) for number in (0, 0, 1)]
+    assert all(np.array_equal(*both) for both in zip(epochs[0], epochs[1], strict=True))
+    chosen = np.concatenate(epochs[0])
+    languages = np.array(corpus.train.languages)
+    rare = int((languages == "sw").sum())
+    share = rare**0.3 / (rare**0.3 + (len(languages) - rare) ** 0.3)
+    assert np.mean(languages[chosen] == "sw") == pytest.approx(share, abs=0.01)
+    assert len(chosen) == len(languages)
+    assert sorted(chosen) != sorted(np.concatenate(epochs[2]))
+
+
+def test_a_corpus_is_read_without_being_held(tmp_path: Path, tiny_teacher: Teacher) -> None:
+    """A hundred thousand sentences more need only the 8 bytes a sentence that are said, and some for the set of hashes."""
+    script = """
+        import resource, sys
+        from pathlib import Path
+        from kdnas.corpus import build_corpus
+        from kdnas.rows import TextOptions
+        from kdnas.teacher import resolve_teacher
+        teacher = resolve_teacher(sys.argv[2])
+        peaks = []
+        for source in sys.argv[3:]:
+            build_corpus(Path(sys.argv[1]), source, TextOptions(), teacher)
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peaks[1] - peaks[0])
+    """
+    files = []
+    for count in (20_000, 120_000):
+        files.append(tmp_path / f"{count}.txt")
+        files[-1].write_text("\n".join(f"{n} {n * n} " + "and so on " * 30 for n in range(count)))
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path), str(tiny_teacher.path), *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    grown_mb, text_mb = float(done.stdout), files[1].stat().st_size / 2**20
+    assert text_mb > 30
+    assert grown_mb < 20
 
 
 @given(

@@ -95,7 +95,9 @@ def test_making_batches_leaves_torch_s_random_state_alone(corpus: Corpus) -> Non
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("options", [{"pair_share": 1.5}, {"pair_share": -0.1}, {"data_workers": -1}])
+@pytest.mark.parametrize(
+    "options", [{"language_power": 1.5}, {"pair_share": 1.5}, {"pair_share": -0.1}, {"data_workers": -1}]
+)
 def test_wrong_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         LoopOptions(**options)  # type: ignore[arg-type]

@@ -136,7 +136,8 @@ def test_a_signal_in_the_middle_of_a_step_saves_first(
     monkeypatch.setattr(loop, "backward", interrupted)
     with pytest.raises(error):
         run_distill(tmp_path, tiny_teacher, corpus, ARCH, options)
-    assert [path.name for path in tmp_path.glob(f"distill/*.partial/{FOLDER}/*")] == ["step-000000003"]  # of two batches each
+    # Three updates, of two batches each.
+    assert [path.name for path in tmp_path.glob(f"distill/*.partial/{FOLDER}/*")] == ["step-000000003"]
     assert_same_run(whole, run_distill(tmp_path, tiny_teacher, corpus, ARCH, options))
     assert len(calls) == 8 + 2 * (STEPS - 3)
 

@@ -17,7 +17,8 @@ import pytest
 
 from kdnas.arch import Arch, SearchSpace
 from kdnas.artifact import Artifact, read_jsonl
-from kdnas.corpus import Corpus, TextOptions, build_corpus
+from kdnas.corpus import Corpus, build_corpus
+from kdnas.rows import TextOptions
 from kdnas.teacher import Teacher
 from latency.predictor import Fit
 from latency.protocol import LatencyOptions, design, stratify
