@@ -1,5 +1,6 @@
 """The batches of a training stage: which sentences, in which order, alone or in pairs, from any place on."""
 
+import signal
 from collections.abc import Iterator
 from itertools import count
 from typing import Any, NamedTuple
@@ -77,6 +78,7 @@ class TrainBatches(Dataset[Made]):
             batch_size=None,
             sampler=self._keys(epoch, place),
             num_workers=self._options.data_workers,
+            worker_init_fn=_leave_signals,
             generator=torch.Generator(),  # its own: torch's is the one that dropout goes on with
         )
         return iter(loader)
@@ -87,3 +89,9 @@ class TrainBatches(Dataset[Made]):
             for here in range(place, len(batches)):
                 yield number, here, batches[here]
             place = 0
+
+
+def _leave_signals(_worker: int) -> None:
+    """A worker ends when its loader says so: Ctrl-C is the main process's, and so is what that does on SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,5 +1,6 @@
 """The training loop: fused AdamW, linear warm-up and decay, bf16 autocast through `accelerate`, exact resume."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -8,7 +9,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -16,10 +16,11 @@ from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
 
 from kdnas.artifact import append_jsonl
-from kdnas.distill.batches import Batch, TrainBatches
+from kdnas.distill.batches import Batch, Made, TrainBatches
 from kdnas.distill.checkpoint import Position, rewind_history, save_checkpoint
 from kdnas.distill.fast_training import keep_freed_memory
 from kdnas.distill.options import LoopOptions
+from kdnas.distill.tracking import Track, tracked
 from kdnas.distill.updates import follow_rows, update
 from kdnas.environment import has_bf16, physical_cores
 from kdnas.errors import KdnasError, Terminated
@@ -162,13 +163,13 @@ def train(
         title: name of the stage in the progress display.
 
     Raises:
-        KdnasError: the loss is no longer finite.
+        KdnasError: a loss or gradient is not finite; the state before it is in a checkpoint.
     """
     accelerator = make_accelerator(options.precision)
-    log = _Log(folder / "history.jsonl", position, steps, options)
     coming = batches.after(position.epoch, position.place)
     saver = _Saver(folder, objective, optimizer, options.checkpoint_seconds)
-    with stage(title, steps, position.step) as progress:
+    with stage(title, steps, position.step) as progress, tracked(options, folder, title) as track:
+        log = _Log(folder / "history.jsonl", position, steps, options, track)
         try:
             log.validate_when_due(position, validate)
             while position.step < steps:
@@ -179,12 +180,14 @@ def train(
                     batch = (made.ids.to(accelerator.device), made.mask.to(accelerator.device))
                     parts.append(backward(objective, accelerator, batch, 1 / options.accumulate))
                     tokens += int(made.mask.sum())
-                losses = torch.stack(parts).sum(0)
+                loss = float(torch.stack(parts).sum(0).mean())
                 saver.whole = False  # until the position is advanced too, weights and position disagree
-                update(optimizer, lr)
+                if not (math.isfinite(loss) and math.isfinite(update(optimizer, lr))):
+                    saver.whole = True
+                    saver.save(position)
+                    raise _diverged(loss, position, made)
                 position.advance(made.epoch, made.place + 1, tokens, time.perf_counter() - start)
                 if log.loss_is_due(position.step):
-                    loss = _finite(losses, position.step)
                     log.write_loss(position, loss, lr)
                     progress.update(position.step, f"loss {loss:.4f}")
                 saver.whole = True
@@ -198,18 +201,18 @@ def train(
     return position
 
 
-def _finite(losses: Tensor, step: int) -> float:
-    loss = float(losses.mean())
-    if not np.isfinite(loss):
-        raise KdnasError(f"the loss is {loss} at step {step}: training diverged; run again with a lower --peak_lr")
-    return loss
+def _diverged(loss: float, position: Position, made: Made) -> KdnasError:
+    return KdnasError(
+        f"the loss is {loss}, or its gradient not finite, at step {position.step + 1}, batch {made.place} of epoch {made.epoch}: "
+        f"training diverged; the state before it is kept; run again with a lower --peak_lr"
+    )
 
 
 class _Log:
     """The rows of history.jsonl: losses every so many steps, validations at even distances; both at the last step too."""
 
-    def __init__(self, file: Path, position: Position, steps: int, options: LoopOptions) -> None:
-        self._file, self._steps, self._every = file, steps, options.log_every
+    def __init__(self, file: Path, position: Position, steps: int, options: LoopOptions, track: Track) -> None:
+        self._file, self._steps, self._every, self._track = file, steps, options.log_every, track
         self._interval = max(1, -(-steps // options.validations))
         kept = rewind_history(file, position.step)
         self._validated = {row["step"] for row in kept if row["kind"] == "validation"}
@@ -218,15 +221,18 @@ class _Log:
         return step % self._every == 0 or step == self._steps
 
     def write_loss(self, position: Position, loss: float, lr: float) -> None:
-        append_jsonl(self._file, {"kind": "train", "loss": loss, "lr": lr, **position.row()})
+        self._write({"kind": "train", "loss": loss, "lr": lr, **position.row()})
 
     def validate_when_due(self, position: Position, validate: Callable[[], dict[str, Any]]) -> None:
         """Validate unless this step was validated already, before an interruption."""
         step = position.step
         if step not in self._validated and (step % self._interval == 0 or step == self._steps):
-            row = {"kind": "validation", "step": step, "tokens": position.tokens, **validate()}
-            append_jsonl(self._file, row)
+            self._write({"kind": "validation", "step": step, "tokens": position.tokens, **validate()})
             self._validated.add(step)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        append_jsonl(self._file, row)
+        self._track(row)
 
 
 class _Saver:

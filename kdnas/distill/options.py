@@ -39,6 +39,7 @@ class LoopOptions:
         validations: how many times the validation loss is measured on the way.
         validation_sentences: sentences of the validation split that are used.
         log_every: steps between training rows of the history.
+        trackers: that get the same rows: tensorboard, mlflow.
         checkpoint_seconds: seconds between checkpoints, more where they are costly; 0 saves after every update.
     """
 
@@ -62,6 +63,7 @@ class LoopOptions:
     validations: int = 8
     validation_sentences: int = 2000
     log_every: int = 10
+    trackers: tuple[str, ...] = ()
     checkpoint_seconds: float = 60
 
     def __post_init__(self) -> None:

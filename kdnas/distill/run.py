@@ -35,6 +35,7 @@ def run_distill(home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, option
         UsageError: the student is deeper than its teacher, or relation heads do not divide.
     """
     require_no_deeper(arch.layers, teacher.layers)
+    _require_trackers(options)
     if options.relation_weight:
         _require_relations(options, arch, teacher)
 
@@ -85,6 +86,7 @@ def run_refine(
         )
     arch = arch_of(config)
     _require_relations(options, arch, teacher)
+    _require_trackers(options)
 
     def work(folder: Path) -> dict[str, Any]:
         from kdnas.distill.stages import refine_into
@@ -110,9 +112,17 @@ def _require_relations(options: LoopOptions, arch: Arch, teacher: Teacher) -> No
     resolve_teacher_layer(options.teacher_layer, teacher.layers)
 
 
+def _require_trackers(options: LoopOptions) -> None:
+    if options.trackers:
+        from kdnas.distill.tracking import require_trackers
+
+        require_trackers(options.trackers)
+
+
 def _deciding(options: LoopOptions) -> dict[str, Any]:
-    """The options that decide the result: how often checkpoints are written, and who makes the batches, does not."""
-    return {key: value for key, value in asdict(options).items() if key not in ("checkpoint_seconds", "data_workers")}
+    """The options that decide the result: how often checkpoints are written, who makes the batches and who is told do not."""
+    others = ("checkpoint_seconds", "data_workers", "trackers")
+    return {key: value for key, value in asdict(options).items() if key not in others}
 
 
 def _needed_bytes(arch: Arch, teacher: Teacher) -> int:

@@ -39,7 +39,7 @@ def update(optimizer: torch.optim.Optimizer, lr: float) -> Tensor:
         lr: learning rate of this step.
 
     Returns:
-        The norm of the gradients before, ().
+        The norm of the gradients before, (); where it is not finite, the weights were left as they are.
     """
     parameters = [one for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
     rows = {place: _rows(one) for place, one in enumerate(parameters)}
@@ -49,7 +49,8 @@ def update(optimizer: torch.optim.Optimizer, lr: float) -> Tensor:
         group["lr"] = lr
     scaled: Any = optimizer
     scaled.grad_scale = ((norm + 1e-6) / CLIP_NORM).clamp(min=1.0).to(torch.float32)
-    optimizer.step()
+    if torch.isfinite(norm):
+        optimizer.step()
     del scaled.grad_scale
     _clear(zip(parameters, rows.values(), strict=True))
     return norm

@@ -23,7 +23,7 @@ from kdnas.distill.checkpoint import FOLDER, save_checkpoint
 from kdnas.distill.options import DistillOptions, RefineOptions
 from kdnas.distill.run import run_distill, run_refine
 from kdnas.distill.student_folder import find_student
-from kdnas.errors import Terminated, UsageError
+from kdnas.errors import KdnasError, Terminated, UsageError
 from kdnas.teacher import Teacher
 
 ARCH = Arch(2, 4, 24, 64)
@@ -147,17 +147,18 @@ def test_a_signal_between_update_and_position_keeps_the_checkpoint_before(
 ) -> None:
     real, calls = loop.update, []
 
-    def interrupted(*arguments: object) -> None:
+    def interrupted(*arguments: object) -> torch.Tensor:
         calls.append(1)
-        real(*arguments)
+        norm = real(*arguments)
         if len(calls) == 8:
             raise Terminated
+        return norm
 
     monkeypatch.setattr(loop, "update", interrupted)
     with pytest.raises(Terminated):
         run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
     assert_same_run(whole, run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL))
-    assert len(calls) == 8 + 2 * (STEPS - 3)
+    assert len(calls) == 8 + STEPS - 7
 
 
 def test_a_damaged_newest_checkpoint_costs_only_its_step(
@@ -243,7 +244,7 @@ def test_refine_resumes_bit_identically_and_publishes(
     options = replace(REFINE, hidden_state_weight=weight)
     expected = run_refine(tmp_path / "a", tiny_teacher, corpus, student, digest, options)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_finite", lambda _losses, step: (_ for _ in ()).throw(RuntimeError(str(step))))
+        patch.setattr(loop._Log, "write_loss", lambda _log, at, *_: (_ for _ in ()).throw(RuntimeError(str(at.step))))
         with pytest.raises(RuntimeError, match=r"^4$"):
             run_refine(tmp_path / "b", tiny_teacher, corpus, student, digest, options)
     assert_same_run(expected, run_refine(tmp_path / "b", tiny_teacher, corpus, student, digest, options))
@@ -252,9 +253,59 @@ def test_refine_resumes_bit_identically_and_publishes(
     assert results["explained_variance"] is None
     assert list(results["explained_variance_layers"]) == ([str(ARCH.layers)] if weight else [])
     rows = [row for row in read_jsonl(expected.path / "history.jsonl") if row["kind"] == "validation"]
-    assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
+    if weight:
+        assert rows[-1]["layers"]["2"] > rows[0]["layers"]["2"]
+    else:
+        assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
     assert set(rows[0]["relations"]) == {"QQ", "KK", "VV"}
     assert find_student(expected.path)[1] == expected.digest
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_divergence_keeps_the_state_before_it(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    real, calls = loop.backward, []
+
+    def diverging(objective: torch.nn.Module, *arguments: object) -> torch.Tensor:
+        calls.append(1)
+        losses = real(objective, *arguments)
+        if len(calls) < 8:
+            return losses
+        if where == "loss":
+            return losses * float("nan")
+        next(one for one in objective.parameters() if one.grad is not None).grad.fill_(float("inf"))
+        return losses
+
+    options = replace(DISTILL, checkpoint_seconds=1e6)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "backward", diverging)
+        with pytest.raises(
+            KdnasError, match=r"at step 4, batch 7 of epoch 0: training diverged; the state before it is kept"
+        ):
+            run_distill(tmp_path, tiny_teacher, corpus, ARCH, options)
+    [checkpoint] = tmp_path.glob(f"distill/*.partial/{FOLDER}/step-*")
+    assert checkpoint.name == "step-000000003"
+    assert_same_run(whole, run_distill(tmp_path, tiny_teacher, corpus, ARCH, options))
+
+
+def test_tensorboard_gets_the_rows(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact) -> None:
+    artifact = run_distill(tmp_path, tiny_teacher, corpus, ARCH, replace(DISTILL, trackers=("tensorboard",)))
+    events = b"".join(file.read_bytes() for file in artifact.path.glob("trackers/distil/**/events*"))
+    for name in (b"train/loss", b"train/lr", b"validation/explained_variance", b"validation/layers/2"):
+        assert name in events
+    assert_same_run(whole, artifact)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("paper", "allowed are tensorboard, mlflow"), ("mlflow", "run `pip install mlflow`")]
+)
+def test_trackers_that_are_not_there(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, name: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        run_distill(tmp_path, tiny_teacher, corpus, ARCH, replace(DISTILL, trackers=(name,)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_relations_from_the_first_step_on(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
@@ -303,14 +354,6 @@ def test_raw_loss_still_states_explained_variance(
     }
     assert rows["raw"]["explained_variance"] == pytest.approx(rows["normalised"]["explained_variance"], rel=1e-5)
     assert rows["raw"]["validation_loss"] != pytest.approx(rows["normalised"]["validation_loss"], rel=1e-3)
-
-
-def test_a_diverged_loss_is_said(
-    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "backward", lambda *_: torch.tensor([float("nan")]))
-    with pytest.raises(Exception, match="diverged; run again with a lower --peak_lr"):
-        run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
 
 
 def test_a_student_deeper_than_its_teacher_is_refused_before_any_work(

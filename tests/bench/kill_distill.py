@@ -1,0 +1,153 @@
+"""Does `kdnas distill` survive kill -9, SIGTERM and damaged checkpoints at random moments, bit for bit?
+
+Run as `python tests/bench/kill_distill.py [KILLS] [WITHIN_SECONDS]`: one run goes through; another is stopped with all its data
+workers at a random time within so many seconds, one time in three by SIGTERM, which must end it with 143 in 30 seconds, and
+is started again, with 0, 1 or 2 data workers; one time in six a byte of the newest checkpoint is flipped in between. The
+last run goes to the end. Prints what was found; exit code 1 where weights or history differ from the first run's.
+
+The command is the real one, forked from a process that has its libraries, which saves seconds a kill; the models are tiny.
+"""
+
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from kill_latency_table import write_corpus
+from transformers import BertConfig, BertModel
+
+from kdnas.artifact import file_sha256, read_jsonl
+from kdnas.cli import main as kdnas
+from kdnas.distill.checkpoint import FOLDER
+from kdnas.distill.student_folder import TOKENIZER_FILES
+from kdnas.environment import host_line
+from kdnas.teacher import BUILTIN, resolve_teacher
+
+SECONDS_TO_END = 30.0
+STEPS_A_KILL = 12
+
+
+def tiny_teacher(folder: Path) -> Path:
+    """A random BERT of 4 layers and width 96 with the packaged teacher's tokenizer."""
+    config = BertConfig(num_hidden_layers=4, num_attention_heads=12, hidden_size=96, intermediate_size=192)
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        file = resolve_teacher(BUILTIN).path / name
+        if file.is_file():
+            shutil.copyfile(file, folder / name)
+    return folder
+
+
+def start(options: list[str], workers: int) -> int:
+    """Process id of the command, in a group of its own, silent."""
+    child = os.fork()
+    if child:
+        return child
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    code = 1
+    try:
+        sys.argv = ["kdnas", *options, "--data_workers", str(workers)]
+        kdnas()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
+    finally:
+        os._exit(code)
+
+
+def ended(child: int, seconds: float) -> int | None:
+    """Exit code, negative for a signal; None where it still runs after some seconds."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    return None
+
+
+def flip_newest(home: Path) -> bool:
+    """Flip a byte of the newest checkpoint's weights, where there are two."""
+    checkpoints = sorted(home.glob(f"distill/*.partial/{FOLDER}/step-*"))
+    if len(checkpoints) < 2:
+        return False
+    file = checkpoints[-1] / "state.safetensors"
+    with file.open("r+b") as damaged:
+        damaged.seek(random.randrange(file.stat().st_size))
+        value = damaged.read(1)
+        damaged.seek(-1, os.SEEK_CUR)
+        damaged.write(bytes([value[0] ^ 1]))
+    return True
+
+
+def found(home: Path) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """Hashes of the weights, and history without times, of a home's finished run."""
+    [manifest] = home.glob("distill/*/manifest.json")
+    folder = manifest.parent
+    hashes = {str(file.relative_to(folder)): file_sha256(file) for file in folder.rglob("*.safetensors")}
+    rows = read_jsonl(folder / "history.jsonl")
+    return hashes, [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def main(kills: int, within: float) -> int:
+    """Stop, look, and go on; the exit code."""
+    print(host_line())
+    counts, wrong = Counter[str](), []
+    with tempfile.TemporaryDirectory() as scratch:
+        corpus = write_corpus(Path(scratch) / "texts.txt")
+        homes = [Path(scratch) / name for name in ("whole", "killed")]
+        options = [
+            "distill",
+            "--arch",
+            "3,4,288,384,gelu",
+            "--corpus",
+            str(corpus),
+            "--steps",
+            str(STEPS_A_KILL * kills + 20),
+        ]
+        options += ["--batch_tokens", "512", "--accumulate", "2", "--dropout", "true", "--validation_sentences", "100"]
+        options += ["--checkpoint_seconds", "0.5", "--home"]
+        if ended(start([*options, str(homes[0])], 0), 3600) != 0:
+            print("the run that was left alone failed")
+            return 1
+        while sum(counts[name] for name in ("kill -9", "SIGTERM")) < kills:
+            child = start([*options, str(homes[1])], random.randrange(3))
+            code = ended(child, random.uniform(0, within))
+            if code is not None:
+                wrong += [f"exit {code} before the end"] if code else []
+                break
+            if random.random() < 1 / 3:
+                os.kill(child, signal.SIGTERM)
+                counts["SIGTERM"] += 1
+                code = ended(child, SECONDS_TO_END)
+                if code != 143:
+                    wrong.append(f"exit {code} after SIGTERM")
+            else:
+                counts["kill -9"] += 1
+            try:
+                os.killpg(child, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            else:
+                ended(child, SECONDS_TO_END)
+            if random.random() < 1 / 6 and flip_newest(homes[1]):
+                counts["a byte flipped"] += 1
+        code = ended(start([*options, str(homes[1])], 1), 3600)
+        same = code == 0 and found(homes[0]) == found(homes[1])
+    print(
+        f"{dict(counts)}, each within {within:g} s; wrong: {wrong or 'nothing'}; last run: exit {code}, bit-identical: {same}"
+    )
+    return int(not same or bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 50, float(sys.argv[2]) if len(sys.argv) > 2 else 3.0))
