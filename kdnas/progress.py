@@ -1,9 +1,11 @@
 """Progress with an honest time left: a bar on a terminal, a plain line every few seconds elsewhere, all on stderr."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -11,9 +13,21 @@ from rich.progress import BarColumn, Progress, TextColumn
 LINE_SECONDS = 15.0
 
 
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first of those that a launcher started: the others are silent."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(message: str) -> None:
     """One plain line on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    if is_first_process():
+        print(message, file=sys.stderr, flush=True)
+
+
+def say_path(path: Path) -> None:
+    """The result, on stdout."""
+    if is_first_process():
+        print(path)
 
 
 def clock(seconds: float) -> str:
@@ -81,7 +95,7 @@ def stage(title: str, total: float | None, done: float = 0.0) -> Iterator[Stage]
         done: what an earlier, interrupted run had finished; it does not count towards the speed of this one.
     """
     meter = Meter(title, total, done)
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and is_first_process():
         columns = (TextColumn("{task.description:<14}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
         with Progress(*columns, console=Console(stderr=True)) as bar:
             yield Stage(meter, bar)

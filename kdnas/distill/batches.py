@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +16,12 @@ from kdnas.distill.pairs import pair_batch
 from kdnas.sentences import Sentences, balanced, token_batches
 
 Batch = tuple[Tensor, Tensor]  # ids and mask, each (B, T)
-Key = tuple[int, int, np.ndarray]  # epoch, place in it, sentence numbers
+Place = tuple[int, int]  # epoch, and place in it
+Key = tuple[Place, Place, np.ndarray]  # of the batch, of its update's last one, sentence numbers
 
 
 class Made(NamedTuple):
-    """A batch and where it stands: epoch, place in it, padded ids and mask (B, T)."""
+    """A batch: its update's last one's epoch and place in it, padded ids and mask (B, T)."""
 
     epoch: int
     place: int
@@ -42,10 +43,19 @@ class TrainBatches(Dataset[Made]):
         pad_id: id of the padding token.
         options: sizes, share of pairs, seed, data workers.
         config: of the model, for how its family joins two texts.
+        process: number of this process and how many there are; of an update's batches each gets as many.
     """
 
-    def __init__(self, sentences: Sentences, pad_id: int, options: LoopOptions, config: PretrainedConfig) -> None:
+    def __init__(
+        self,
+        sentences: Sentences,
+        pad_id: int,
+        options: LoopOptions,
+        config: PretrainedConfig,
+        process: tuple[int, int] = (0, 1),
+    ) -> None:
         self._sentences, self._pad_id, self._options, self._config = sentences, pad_id, options, config
+        self._process, self._processes = process
 
     def epoch(self, number: int) -> list[np.ndarray]:
         """Sentence numbers of each batch of an epoch."""
@@ -64,15 +74,15 @@ class TrainBatches(Dataset[Made]):
         return [batch[start : start + cap] for batch in batches for start in range(0, len(batch), cap)]
 
     def __getitem__(self, key: Key) -> Made:
-        epoch, place, indices = key
-        rng = np.random.default_rng([self._options.seed, epoch, place])
+        here, last, indices = key
+        rng = np.random.default_rng([self._options.seed, *here])
         if rng.random() < self._options.pair_share:
             ids, mask = pair_batch(self._sentences, indices, self._pad_id, self._config, rng)
-            return Made(epoch, place, torch.from_numpy(ids), torch.from_numpy(mask))
-        return Made(epoch, place, *to_tensors(self._sentences, indices, self._pad_id))
+            return Made(*last, torch.from_numpy(ids), torch.from_numpy(mask))
+        return Made(*last, *to_tensors(self._sentences, indices, self._pad_id))
 
     def after(self, epoch: int, place: int) -> Iterator[Made]:
-        """Every batch from a place on, for ever, made ahead by the data workers where there are any."""
+        """This process's batches from a place on, for ever, made ahead by the data workers where there are any."""
         loader: DataLoader[Any] = DataLoader(
             self,
             batch_size=None,
@@ -84,10 +94,16 @@ class TrainBatches(Dataset[Made]):
         return iter(loader)
 
     def _keys(self, epoch: int, place: int) -> Iterator[Key]:
+        coming = self._places(epoch, place)
+        while update := list(islice(coming, self._options.accumulate)):
+            last = update[-1][0]
+            yield from ((here, last, indices) for here, indices in update[self._process :: self._processes])
+
+    def _places(self, epoch: int, place: int) -> Iterator[tuple[Place, np.ndarray]]:
         for number in count(epoch):
             batches = self.epoch(number)
             for here in range(place, len(batches)):
-                yield number, here, batches[here]
+                yield (number, here), batches[here]
             place = 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -20,6 +21,7 @@ from kdnas.distill.batches import Batch, Made, TrainBatches
 from kdnas.distill.checkpoint import Position, rewind_history, save_checkpoint
 from kdnas.distill.fast_training import keep_freed_memory
 from kdnas.distill.options import LoopOptions
+from kdnas.distill.processes import add_up_gradients, processes, total
 from kdnas.distill.tracking import Track, tracked
 from kdnas.distill.updates import follow_rows, update
 from kdnas.environment import has_bf16, physical_cores
@@ -169,18 +171,23 @@ def train(
     coming = batches.after(position.epoch, position.place)
     saver = _Saver(folder, objective, optimizer, options.checkpoint_seconds)
     with stage(title, steps, position.step) as progress, tracked(options, folder, title) as track:
-        log = _Log(folder / "history.jsonl", position, steps, options, track)
+        log = (_Log if processes().is_main_process else _NoLog)(
+            folder / "history.jsonl", position, steps, options, track
+        )
         try:
             log.validate_when_due(position, validate)
             while position.step < steps:
                 start = time.perf_counter()
+                _draw_apart(options.seed, position.step)
                 lr = options.peak_lr * lr_share(position.step, steps, options.warmup_share)
                 tokens, parts = 0, []
-                for made in islice(coming, options.accumulate):
+                for made in islice(coming, options.accumulate // processes().num_processes):
                     batch = (made.ids.to(accelerator.device), made.mask.to(accelerator.device))
                     parts.append(backward(objective, accelerator, batch, 1 / options.accumulate))
                     tokens += int(made.mask.sum())
-                loss = float(torch.stack(parts).sum(0).mean())
+                sums = total(torch.tensor([float(torch.stack(parts).sum(0).mean()), tokens], dtype=torch.float64))
+                loss, tokens = float(sums[0]), int(sums[1])
+                add_up_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
                 saver.whole = False  # until the position is advanced too, weights and position disagree
                 if not (math.isfinite(loss) and math.isfinite(update(optimizer, lr))):
                     saver.whole = True
@@ -199,6 +206,13 @@ def train(
         progress.update(steps)
     saver.save(position)
     return position
+
+
+def _draw_apart(seed: int, step: int) -> None:
+    """Let each of several processes draw its own dropout, which a checkpoint of the first one does not hold."""
+    state = processes()
+    if state.num_processes > 1:
+        torch.manual_seed(int(np.random.SeedSequence([seed, step, state.process_index]).generate_state(1)[0]))
 
 
 def _diverged(loss: float, position: Position, made: Made) -> KdnasError:
@@ -235,6 +249,19 @@ class _Log:
         self._track(row)
 
 
+class _NoLog(_Log):
+    """Of a process that is not the first: the figures are the same, and written once."""
+
+    def __init__(self, *_: object) -> None:
+        return
+
+    def loss_is_due(self, step: int) -> bool:
+        return False
+
+    def validate_when_due(self, *_: object) -> None:
+        return
+
+
 class _Saver:
     """Saves checkpoints every so often, spending at most a twentieth of the time on it; after each update if asked to."""
 
@@ -249,8 +276,8 @@ class _Saver:
             self.save(position)
 
     def save(self, position: Position) -> None:
-        """Save now, unless an update is half done."""
-        if self.whole:
+        """Save now, unless an update is half done; the first process does."""
+        if self.whole and processes().is_main_process:
             start = time.monotonic()
             save_checkpoint(self._folder, self._objective, self._optimizer, position)
             self._last = time.monotonic()

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdnas.arch import Arch
 from kdnas.artifact import Artifact, build
@@ -11,8 +11,12 @@ from kdnas.distill.mapping import require_no_deeper
 from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
 from kdnas.distill.student_folder import find_student
 from kdnas.errors import UsageError
+from kdnas.progress import say_path
 from kdnas.rows import TextOptions
 from kdnas.teacher import Teacher, load_config, resolve_teacher
+
+if TYPE_CHECKING:
+    from kdnas.distill.processes import Work
 
 # Float32 weights and two moments, in the two checkpoints that are kept and the one being written; then the student.
 COPIES_ON_DISK = 3 * 3 + 1
@@ -35,7 +39,7 @@ def run_distill(home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, option
         UsageError: the student is deeper than its teacher, or relation heads do not divide.
     """
     require_no_deeper(arch.layers, teacher.layers)
-    _require_trackers(options)
+    _require_possible(options)
     if options.relation_weight:
         _require_relations(options, arch, teacher)
 
@@ -44,15 +48,9 @@ def run_distill(home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, option
 
         return distill_into(folder, teacher, corpus, arch, options)
 
-    return build(
-        home,
-        "distill",
-        f"{teacher.label}-{arch.name}",
-        {"arch": str(arch), **_deciding(options)},
-        {"teacher": teacher.digest, "corpus": corpus.digest},
-        work,
-        _needed_bytes(arch, teacher),
-    )
+    config = {"arch": str(arch), **_deciding(options)}
+    inputs = {"teacher": teacher.digest, "corpus": corpus.digest}
+    return _build(home, "distill", f"{teacher.label}-{arch.name}", config, inputs, work, _needed_bytes(arch, teacher))
 
 
 def run_refine(
@@ -86,22 +84,16 @@ def run_refine(
         )
     arch = arch_of(config)
     _require_relations(options, arch, teacher)
-    _require_trackers(options)
+    _require_possible(options)
 
     def work(folder: Path) -> dict[str, Any]:
         from kdnas.distill.stages import refine_into
 
         return refine_into(folder, teacher, corpus, student, options)
 
-    return build(
-        home,
-        "refine",
-        f"{teacher.label}-{arch.name}",
-        _deciding(options),
-        {"teacher": teacher.digest, "corpus": corpus.digest, "student": student_digest},
-        work,
-        _needed_bytes(arch, teacher),
-    )
+    inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "student": student_digest}
+    label, needed = f"{teacher.label}-{arch.name}", _needed_bytes(arch, teacher)
+    return _build(home, "refine", label, _deciding(options), inputs, work, needed)
 
 
 def _require_relations(options: LoopOptions, arch: Arch, teacher: Teacher) -> None:
@@ -112,11 +104,29 @@ def _require_relations(options: LoopOptions, arch: Arch, teacher: Teacher) -> No
     resolve_teacher_layer(options.teacher_layer, teacher.layers)
 
 
-def _require_trackers(options: LoopOptions) -> None:
-    if options.trackers:
-        from kdnas.distill.tracking import require_trackers
+def _build(
+    home: Path, kind: str, label: str, config: dict[str, Any], inputs: dict[str, str], work: "Work", needed_bytes: int
+) -> Artifact:
+    from kdnas.distill.processes import build_together
 
-        require_trackers(options.trackers)
+    return build_together(lambda all_work: build(home, kind, label, config, inputs, all_work, needed_bytes), work)
+
+
+def _corpus(home: Path, corpus: str, text: TextOptions, teacher: Teacher) -> Corpus:
+    """Built by the first of several processes, and read by the others."""
+    from kdnas.distill.processes import processes
+
+    with processes().main_process_first():
+        return build_corpus(home, corpus, text, teacher)
+
+
+def _require_possible(options: LoopOptions) -> None:
+    """Raise UsageError where a tracker is not installed, or batches cannot be dealt out to the processes."""
+    from kdnas.distill.processes import require_even
+    from kdnas.distill.tracking import require_trackers
+
+    require_trackers(options.trackers)
+    require_even(options.accumulate)
 
 
 def _deciding(options: LoopOptions) -> dict[str, Any]:
@@ -151,8 +161,8 @@ def distill(
     shape = Arch.parse(arch)
     resolved = resolve_teacher(teacher)
     require_no_deeper(shape.layers, resolved.layers)  # before the corpus is built
-    built = build_corpus(home, corpus, text, resolved)
-    print(run_distill(home, resolved, built, shape, options).path)
+    built = _corpus(home, corpus, text, resolved)
+    say_path(run_distill(home, resolved, built, shape, options).path)
 
 
 def refine(
@@ -175,5 +185,5 @@ def refine(
     """
     folder, digest = find_student(student)
     resolved = resolve_teacher(teacher)
-    built = build_corpus(home, corpus, text, resolved)
-    print(run_refine(home, resolved, built, folder, digest, options).path)
+    built = _corpus(home, corpus, text, resolved)
+    say_path(run_refine(home, resolved, built, folder, digest, options).path)

@@ -23,6 +23,7 @@ from kdnas.distill.loop import make_accelerator, make_optimizer, resolve_precisi
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.mixed import MixedObjective
 from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
+from kdnas.distill.processes import processes, told
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
 from kdnas.distill.step_budget import extended_steps, planned_steps
@@ -76,8 +77,9 @@ def distill_into(folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, opt
     )
     used = sorted({layer for _, layer in pairs})
     results |= {"teacher_layers_used": used, "mapping": options.mapping, "pairs": pairs}
-    projections = {name: value.contiguous().cpu() for name, value in loss.state_dict().items()}
-    _save_tensors(folder / "projections.safetensors", projections)
+    if processes().is_main_process:
+        projections = {name: value.contiguous().cpu() for name, value in loss.state_dict().items()}
+        _save_tensors(folder / "projections.safetensors", projections)
     return _finish(folder, objective, teacher, corpus, results)
 
 
@@ -151,14 +153,16 @@ def _fit(
 ) -> dict[str, Any]:
     """Plan, train (on from a checkpoint where there is one) and return the figures of the manifest."""
     objective.student.train(options.dropout)
-    batches = TrainBatches(corpus.train, corpus.pad_id, options, objective.student.config)
-    start = time.monotonic()
-    steps: int | None = planned_steps(folder, objective, batches, options, validate)
+    place = (processes().process_index, processes().num_processes)
+    batches = TrainBatches(corpus.train, corpus.pad_id, options, objective.student.config, place)
+    start, first = time.monotonic(), processes().is_main_process
+    steps: int | None = told(planned_steps(folder, objective, batches, options, validate) if first else None)
     optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay)
-    position = load_checkpoint(folder, objective, optimizer) or Position()
+    with processes().main_process_first():  # it removes damaged checkpoints
+        position = load_checkpoint(folder, objective, optimizer) or Position()
     while steps is not None:
         position = train(objective, optimizer, batches, options, steps, folder, position, validate, title)
-        steps = extended_steps(folder, options, position, time.monotonic() - start)
+        steps = told(extended_steps(folder, options, position, time.monotonic() - start) if first else None)
     last = [row for row in read_jsonl(folder / "history.jsonl") if row["kind"] == "validation"][-1]
     student = objective.student
     return {
@@ -195,6 +199,8 @@ def _finished(folder: Path) -> dict[str, Any] | None:
 def _finish(
     folder: Path, objective: Objective, teacher: Teacher, corpus: Corpus, results: dict[str, Any]
 ) -> dict[str, Any]:
+    if not processes().is_main_process:
+        return results
     source = str(corpus.artifact.manifest["config"]["source"])
     name = Path(source).name if Path(source).exists() else source
     save_student(folder / "student", objective.student.cpu(), teacher, name, results)

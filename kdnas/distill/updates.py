@@ -42,7 +42,7 @@ def update(optimizer: torch.optim.Optimizer, lr: float) -> Tensor:
         The norm of the gradients before, (); where it is not finite, the weights were left as they are.
     """
     parameters = [one for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
-    rows = {place: _rows(one) for place, one in enumerate(parameters)}
+    rows = {place: rows_of(one) for place, one in enumerate(parameters)}
     gradients = [one.grad if rows[place] is None else one.grad[rows[place]] for place, one in enumerate(parameters)]
     norm = get_total_norm(gradients)
     for group in optimizer.param_groups:
@@ -56,7 +56,7 @@ def update(optimizer: torch.optim.Optimizer, lr: float) -> Tensor:
     return norm
 
 
-def _rows(parameter: Tensor) -> Tensor | None:
+def rows_of(parameter: Tensor) -> Tensor | None:
     """The rows that have gradients; None of what is no table, or has been given gradients as a whole."""
     rows = getattr(parameter, ROWS, None)
     return torch.unique(torch.cat(rows)) if rows else None
