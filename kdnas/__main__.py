@@ -2,4 +2,5 @@
 
 from kdnas.cli import main
 
-main()
+if __name__ == "__main__":  # a data worker reads this file under another name
+    main()

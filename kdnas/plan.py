@@ -24,6 +24,7 @@ from kdnas.teacher import load_config, resolve_teacher
 PLANNED_ARCH = Arch(4, 12, 576, 768, "gelu")
 TOKENS_PER_SENTENCE = 25  # assumed before the corpus is read; the English sentences measured so far have 17 to 24
 MEASURE_SECONDS = 10.0
+DEVICES = (2, 8)
 # Shapes of hub teachers, so that a plan needs no network (their published config.json).
 KNOWN_SHAPES: dict[str, dict[str, Any]] = {
     "FacebookAI/xlm-roberta-base": {
@@ -72,7 +73,7 @@ def tokens_of(options: LoopOptions) -> int | None:
     batch = options.batch_tokens
     if options.batch_sentences is not None:
         batch = min(batch, options.batch_sentences * TOKENS_PER_SENTENCE)
-    return options.steps * batch
+    return options.steps * options.accumulate * batch
 
 
 def training_row(name: str, options: LoopOptions, tokens_per_second: float, student: PretrainedConfig) -> PlanRow:
@@ -124,6 +125,10 @@ def print_plan(
     candidates = search.episodes * search.candidates_per_episode
     sentences = text.max_sentences
     proxy_tokens = candidates * proxy_tokens_each(search.proxy, sentences)
+    training = [
+        training_row("distill", distill, speeds["hidden-state"], student),
+        training_row("refine", refine, speeds["minilm-v2"], student),
+    ]
     rows = [
         PlanRow(
             "corpus",
@@ -139,11 +144,23 @@ def print_plan(
             proxy_tokens / speeds["hidden-state"] / 3600,
             0.01,
         ),
-        training_row("distill", distill, speeds["hidden-state"], student),
-        training_row("refine", refine, speeds["minilm-v2"], student),
+        *training,
         PlanRow("export", "ONNX and OpenVINO, f32 and int8", None, 2.5 * 4 * parameters(student) / 1e9),
     ]
     show(rows, teacher, origin, config, arch, student, home)
+    show_devices(training, student)
+
+
+def show_devices(training: list[PlanRow], student: PretrainedConfig) -> None:
+    """What the training stages take on several devices like this one; not what they wait for each other."""
+    table = student.vocab_size * student.hidden_size
+    exchanged_mb = 4 * (parameters(student) - table) / 1e6
+    print(
+        "\nseveral devices like this one (accelerate launch --multi_gpu --num_processes N, --accumulate a multiple of N)"
+    )
+    for count in DEVICES:
+        hours = ", ".join(f"{row.stage} {row.hours / count:,.2f} h" for row in training if row.hours is not None)
+        print(f"{count:>3} devices   {hours}; {exchanged_mb:,.0f} MB of gradients an update, and rows of embeddings")
 
 
 def measured_speeds(

@@ -17,6 +17,10 @@ class Sentences:
     path: Path
     split: str
 
+    def __reduce__(self) -> tuple[type["Sentences"], tuple[Path, str]]:
+        """A copy in another process maps the files itself."""
+        return Sentences, (self.path, self.split)
+
     @cached_property
     def _table(self) -> Any:
         import pyarrow.parquet as pq

@@ -185,7 +185,8 @@ def train(
                     batch = (made.ids.to(accelerator.device), made.mask.to(accelerator.device))
                     parts.append(backward(objective, accelerator, batch, 1 / options.accumulate))
                     tokens += int(made.mask.sum())
-                sums = total(torch.tensor([float(torch.stack(parts).sum(0).mean()), tokens], dtype=torch.float64))
+                mean = torch.stack(parts).sum(0).mean().double()
+                sums = total(torch.stack([mean, torch.tensor(tokens, device=mean.device)]))
                 loss, tokens = float(sums[0]), int(sums[1])
                 add_up_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
                 saver.whole = False  # until the position is advanced too, weights and position disagree

@@ -53,6 +53,7 @@ def test_the_published_teacher_has_its_published_size() -> None:
 def test_tokens_follow_the_steps() -> None:
     assert plan.tokens_of(DistillOptions(steps=10, batch_tokens=4096)) == 40960
     assert plan.tokens_of(DistillOptions(steps=10, batch_tokens=4096, batch_sentences=32)) == 10 * 32 * 25
+    assert plan.tokens_of(DistillOptions(steps=10, batch_tokens=4096, accumulate=8)) == 8 * 40960
     assert plan.tokens_of(DistillOptions(minutes=1)) is None
 
 
@@ -63,6 +64,15 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny_teacher: Teacher, tmp
     command += ["--refine.batch_tokens", "256", "--space.hidden", "[288]"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    for word in ("latency-table", "search", "1,000 steps", "refine", "export", "total", "GB free"):
+    for word in (
+        "latency-table",
+        "search",
+        "1,000 steps",
+        "refine",
+        "export",
+        "total",
+        "GB free",
+        "8 devices   distill",
+    ):
         assert word in result.stdout
     assert not home.exists()
