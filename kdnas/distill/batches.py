@@ -89,7 +89,7 @@ class TrainBatches(Dataset[Made]):
             sampler=self._keys(epoch, place),
             num_workers=self._options.data_workers,
             worker_init_fn=_leave_signals,
-            # Not forked: a fork of a process that has run engines with threads of their own may crash.
+            # Not forked: threads, locks and signal handlers of this process are none of theirs.
             multiprocessing_context="spawn" if self._options.data_workers else None,
             generator=torch.Generator(),  # its own: torch's is the one that dropout goes on with
         )
