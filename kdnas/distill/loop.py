@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -180,15 +180,7 @@ def train(
                 start = time.perf_counter()
                 _draw_apart(options.seed, position.step)
                 lr = options.peak_lr * lr_share(position.step, steps, options.warmup_share)
-                tokens, parts = 0, []
-                for made in islice(coming, options.accumulate // processes().num_processes):
-                    batch = (made.ids.to(accelerator.device), made.mask.to(accelerator.device))
-                    parts.append(backward(objective, accelerator, batch, 1 / options.accumulate))
-                    tokens += int(made.mask.sum())
-                mean = torch.stack(parts).sum(0).mean().double()
-                sums = total(torch.stack([mean, torch.tensor(tokens, device=mean.device)]))
-                loss, tokens = float(sums[0]), int(sums[1])
-                add_up_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+                loss, tokens, made = _gradients(objective, accelerator, coming, options)
                 saver.whole = False  # until the position is advanced too, weights and position disagree
                 if not (math.isfinite(loss) and math.isfinite(update(optimizer, lr))):
                     saver.whole = True
@@ -207,6 +199,21 @@ def train(
         progress.update(steps)
     saver.save(position)
     return position
+
+
+def _gradients(
+    objective: nn.Module, accelerator: Accelerator, coming: Iterator[Made], options: LoopOptions
+) -> tuple[float, int, Made]:
+    """Leave an update's gradients on the parameters, summed over all processes; its loss, real tokens and last batch."""
+    tokens, parts = 0, []
+    for made in islice(coming, options.accumulate // processes().num_processes):
+        batch = (made.ids.to(accelerator.device), made.mask.to(accelerator.device))
+        parts.append(backward(objective, accelerator, batch, 1 / options.accumulate))
+        tokens += int(made.mask.sum())
+    mean = torch.stack(parts).sum(0).mean().double()
+    sums = total(torch.stack([mean, torch.tensor(tokens, device=mean.device)]))
+    add_up_gradients(objective.parameters())
+    return float(sums[0]), int(sums[1]), made
 
 
 def _draw_apart(seed: int, step: int) -> None:

@@ -19,11 +19,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from kill_latency_table import write_corpus
+from forked_command import start, write_corpus
 from transformers import BertConfig, BertModel
 
 from kdnas.artifact import file_sha256, read_jsonl
-from kdnas.cli import main as kdnas
 from kdnas.distill.checkpoint import FOLDER
 from kdnas.distill.student_folder import TOKENIZER_FILES
 from kdnas.environment import host_line
@@ -42,26 +41,6 @@ def tiny_teacher(folder: Path) -> Path:
         if file.is_file():
             shutil.copyfile(file, folder / name)
     return folder
-
-
-def start(options: list[str], workers: int) -> int:
-    """Process id of the command, in a group of its own, silent."""
-    child = os.fork()
-    if child:
-        return child
-    os.setsid()
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(nothing, stream)
-    code = 1
-    try:
-        sys.argv = ["kdnas", *options, "--data_workers", str(workers)]
-        kdnas()
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(bool(end.code))
-    finally:
-        os._exit(code)
 
 
 def ended(child: int, seconds: float) -> int | None:
@@ -116,11 +95,11 @@ def main(kills: int, within: float) -> int:
         ]
         options += ["--batch_tokens", "512", "--accumulate", "2", "--dropout", "true", "--validation_sentences", "100"]
         options += ["--checkpoint_seconds", "0.5", "--home"]
-        if ended(start([*options, str(homes[0])], 0), 3600) != 0:
+        if ended(start([*options, str(homes[0])]), 3600) != 0:
             print("the run that was left alone failed")
             return 1
         while sum(counts[name] for name in ("kill -9", "SIGTERM")) < kills:
-            child = start([*options, str(homes[1])], random.randrange(3))
+            child = start([*options, str(homes[1]), "--data_workers", str(random.randrange(3))])
             code = ended(child, random.uniform(0, within))
             if code is not None:
                 wrong += [f"exit {code} before the end"] if code else []
@@ -141,7 +120,7 @@ def main(kills: int, within: float) -> int:
                 ended(child, SECONDS_TO_END)
             if random.random() < 1 / 6 and flip_newest(homes[1]):
                 counts["a byte flipped"] += 1
-        code = ended(start([*options, str(homes[1])], 1), 3600)
+        code = ended(start([*options, str(homes[1]), "--data_workers", "1"]), 3600)
         same = code == 0 and found(homes[0]) == found(homes[1])
     print(
         f"{dict(counts)}, each within {within:g} s; wrong: {wrong or 'nothing'}; last run: exit {code}, bit-identical: {same}"

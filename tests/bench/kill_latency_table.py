@@ -22,13 +22,13 @@ from typing import Any, Self
 
 import torch  # noqa: F401
 import transformers  # noqa: F401
+from forked_command import start, write_corpus
 
 import latency.process
 import latency.run
 import latency.validate
 from kdnas.arch import Arch
 from kdnas.artifact import ATTEMPTS, Artifact, read_jsonl
-from kdnas.cli import main as kdnas
 from kdnas.environment import host_line
 from latency.engines import REFERENCE
 from latency.table import read_rows
@@ -104,22 +104,7 @@ def repeats(home: Path) -> list[str]:
 def run(options: list[str], seconds: float, home: Path | None = None) -> int | None:
     """Exit code of the command, or None where it was killed after some seconds; of a home, after its logs grew, too."""
     before = logs(home) if home else {}
-    child = os.fork()
-    if not child:
-        os.setsid()
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(nothing, stream)
-        code = 1
-        try:
-            latency.process.Worker = QuickWorker  # type: ignore[assignment,misc]
-            sys.argv = ["kdnas", *options]
-            kdnas()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(bool(end.code))
-        finally:
-            os._exit(code)
+    child = start(options)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -133,16 +118,10 @@ def run(options: list[str], seconds: float, home: Path | None = None) -> int | N
     return None
 
 
-def write_corpus(file: Path) -> Path:
-    """A few thousand short texts."""
-    words = [f"w{number}" for number in range(500)]
-    file.write_text("\n".join(" ".join(random.choices(words, k=random.randint(4, 40))) for _ in range(3000)))
-    return file
-
-
 def main(kills: int, within: float) -> int:
     """Kill, look, and go on; the exit code."""
     print(host_line())
+    latency.process.Worker = QuickWorker  # type: ignore[assignment,misc]
     lost: list[str] = []
     killed, after = 0, Counter[str]()
     with tempfile.TemporaryDirectory() as scratch:
