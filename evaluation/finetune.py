@@ -19,9 +19,9 @@ from export.parity import torch_engine
 from export.session import read_tokenizer
 from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.loop import lr_share, make_accelerator, make_optimizer, resolve_precision
-from kdnas.distill.student_folder import TOKENIZER_FILES
 from kdnas.distill.updates import update
 from kdnas.errors import KdnasError
+from kdnas.model_folder import TOKENIZER_FILES
 from kdnas.progress import Stage
 from kdnas.sentences import token_batches
 

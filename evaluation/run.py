@@ -16,8 +16,8 @@ from evaluation.tasks import ROLES, Task, write_labelled
 from evaluation.topic import topic_task
 from kdnas.artifact import Artifact, build, file_sha256, fsync_folder, to_json, write_json
 from kdnas.corpus import Corpus, build_corpus
-from kdnas.distill.student_folder import student_in
 from kdnas.errors import UsageError
+from kdnas.model_folder import model_in
 from kdnas.progress import say, stage
 from kdnas.rows import TextOptions
 from kdnas.teacher import MODEL_TYPES, Teacher, resolve_teacher
@@ -116,7 +116,7 @@ def resolve_student(path: Path) -> tuple[Path, str]:
     Raises:
         UsageError: nothing that can be loaded is there.
     """
-    path = student_in(path)
+    path = model_in(path)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (path / name).is_file():
             raise UsageError(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdnas.distill.student_folder import student_in
 from kdnas.errors import UsageError
+from kdnas.model_folder import model_in
 from kdnas.teacher import load_tokenizer, resolve_teacher
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -84,7 +84,7 @@ def open_checkpoint(spec: str) -> Checkpoint:
         UsageError: not found, not of a supported kind, without safetensors or tokenizer, or with a head that is not
             exported.
     """
-    folder = student_in(Path(spec))
+    folder = model_in(Path(spec))
     if folder != Path(spec):
         spec = str(folder)
     try:

@@ -37,6 +37,9 @@ COMMANDS = {
     ),
     "latency-report": Command("latency.report:latency_report", "one self-contained HTML page of a latency table"),
     "search": Command("kdnas.search.run:search", "KD-NAS: propose architectures, distil each briefly, keep the best"),
+    "pretrain": Command(
+        "kdnas.pretrain.run:pretrain", "a teacher of one's own: a tokenizer and a masked language model"
+    ),
     "distill": Command("kdnas.distill.run:distill", "distil a student's hidden states from the teacher (Eq. 1, 2)"),
     "refine": Command("kdnas.distill.run:refine", "refine a distilled student by MiniLM-v2 relations (Eq. 5, 6)"),
     "export": Command("export.run:export", "write ONNX and OpenVINO forms of a model, each checked against PyTorch"),

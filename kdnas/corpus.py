@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.artifact import Artifact, build, file_sha256
+from kdnas.artifact import Artifact, build, digest_of, file_sha256
 from kdnas.docstrings import installed_packages
 from kdnas.errors import UsageError
 from kdnas.progress import stage
-from kdnas.rows import BUILTIN, Row, TextOptions, read_rows
+from kdnas.rows import BUILTIN, Row, TextOptions, read_rows, text_files
 from kdnas.sentences import Sentences
 from kdnas.teacher import Teacher
 
@@ -45,13 +45,20 @@ class Corpus:
     def digest(self) -> str:
         return self.artifact.digest
 
+    @property
+    def name(self) -> str:
+        """What cards call it: its source, without the folders of this host."""
+        source = str(self.artifact.manifest["config"]["source"])
+        return Path(source).name if Path(source).exists() else source
+
 
 def build_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher) -> Corpus:
     """Read, de-duplicate, split and tokenise a corpus, or return the cached one.
 
     Args:
         home: root of artifacts.
-        source: `builtin:pydocs`, a local .jsonl/.json/.parquet/.txt file (also .gz, .zst), or a hub id (owner/name).
+        source: `builtin:pydocs`, a local .jsonl/.json/.parquet/.txt file (also .gz,
+            .zst), a folder of some, or a hub id (owner/name).
         text: how to read it.
         teacher: its tokenizer makes the ids.
 
@@ -59,14 +66,19 @@ def build_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher) -
         UsageError: missing path, unknown column, empty or not UTF-8.
         KdnasError: a hub id was given and the hub cannot be reached.
     """
-    inputs = {"teacher": teacher.digest, "source": _source_digest(source)}
+    inputs = {"teacher": teacher.digest, "source": source_digest(source)}
     label = source.replace(":", "/").rstrip("/").rsplit("/", 1)[-1].split(".")[0]
     config = {"source": source, "text": text}
     artifact = build(home, "corpus", label, config, inputs, lambda path: _work(path, source, text, teacher))
     return Corpus(artifact, int(artifact.results["pad_id"]))
 
 
-def _source_digest(source: str) -> str:
+def source_digest(source: str) -> str:
+    """What changes when a corpus does: the content of its files, or the name of a set on the hub.
+
+    Raises:
+        UsageError: no such file or packaged corpus.
+    """
     if source == BUILTIN:
         return json.dumps(installed_packages())
     if source.startswith("builtin:"):
@@ -75,7 +87,7 @@ def _source_digest(source: str) -> str:
     if path.is_file():
         return file_sha256(path)
     if path.is_dir():
-        raise UsageError(f"corpus '{source}': this is a folder; give one .jsonl, .parquet or .txt file")
+        return digest_of({file.name: file_sha256(file) for file in text_files(path)})
     if source.startswith((".", "/", "~")) or source.count("/") != 1 or path.suffix:
         raise UsageError(f"corpus '{source}': no such file; give a file, a hub id (owner/name) or '{BUILTIN}'")
     return source

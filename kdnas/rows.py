@@ -12,6 +12,7 @@ from kdnas.docstrings import docstring_sentences
 from kdnas.errors import KdnasError, UsageError
 
 BUILTIN = "builtin:pydocs"
+KINDS = (".jsonl", ".json", ".parquet", ".txt")
 
 
 class Row(NamedTuple):
@@ -69,30 +70,60 @@ class TextOptions:
 
 
 def read_rows(source: str, text: TextOptions) -> Iterator[Row]:
-    """Rows of any supported source, in its order."""
+    """Rows of any supported source, in its order; of a folder, file by file."""
     if text.languages is not None and (source == BUILTIN or ".txt" in Path(source).suffixes):
         raise UsageError(f"corpus '{source}': it does not say its texts' languages; leave out text.languages")
     if source == BUILTIN:
         return (Row(*row) for row in docstring_sentences())
     path = Path(source)
-    if not path.is_file():
-        return _table_rows(_hub_rows(source, text), source, text)
-    suffix = Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix
-    if suffix in (".jsonl", ".json"):
-        return _table_rows(_json_rows(path), source, text)
-    if suffix == ".parquet":
-        return _table_rows(_parquet_rows(path, source, text), source, text)
-    if suffix == ".txt":
-        return (Row(line, "", line.strip().lower()) for line in _lines(path))
-    raise UsageError(
-        f"corpus '{source}': unknown kind '{suffix}'; give .jsonl, .parquet or .txt, also with .gz or .zst"
-    )
+    files = text_files(path) if path.is_dir() else [path] if path.is_file() else []
+    return _chosen_rows(source, text, [(str(file), _file_rows(file, text)) for file in files])
 
 
-def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions) -> Iterator[Row]:
-    wanted = text.columns
-    languages = set(text.languages or ())
+def text_files(folder: Path) -> list[Path]:
+    """The files of a folder that hold rows, by name.
+
+    Raises:
+        UsageError: none does.
+    """
+    files = sorted(file for file in folder.iterdir() if file.is_file() and _kind_of(file) in KINDS)
+    if not files:
+        raise UsageError(
+            f"corpus '{folder}': no file of this folder is one of {', '.join(KINDS)}, also with .gz or .zst"
+        )
+    return files
+
+
+def _kind_of(file: Path) -> str:
+    return Path(file.name.removesuffix(".gz").removesuffix(".zst")).suffix
+
+
+def _file_rows(file: Path, text: TextOptions) -> Iterator[dict[str, Any]]:
+    kind = _kind_of(file)
+    if kind in (".jsonl", ".json"):
+        return _json_rows(file)
+    if kind == ".parquet":
+        return _parquet_rows(file, str(file), text)
+    if kind == ".txt":
+        return ({text.column: line} for line in _lines(file))
+    raise UsageError(f"corpus '{file}': unknown kind '{kind}'; give {', '.join(KINDS)}, also with .gz or .zst")
+
+
+def _chosen_rows(source: str, text: TextOptions, parts: list[tuple[str, Iterator[dict[str, Any]]]]) -> Iterator[Row]:
+    """Rows of the wanted languages, from some files or, where there are none, from the hub."""
     seen: set[str] = set()
+    for name, rows in parts or [(source, _hub_rows(source, text))]:
+        yield from _table_rows(rows, name, text, seen)
+    if absent := sorted(set(text.languages or ()) - seen):
+        raise UsageError(
+            f"corpus '{source}': no text of language {', '.join(absent)} in column '{text.language_column}'; it has "
+            f"{', '.join(sorted(seen)[:40])}"
+        )
+
+
+def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions, seen: set[str]) -> Iterator[Row]:
+    """Rows of the wanted languages; those that are there are added to `seen`."""
+    wanted = text.columns
     for number, row in enumerate(rows, 1):
         missing = [name for name in wanted if name not in row]
         if missing:
@@ -101,9 +132,9 @@ def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions) 
                 "(set --text.column, --text.topic, --text.group or --text.language_column)"
             )
         language = str(row.get(text.language_column) or "")
-        if languages:
+        if text.languages:
             seen.add(language)
-            if language not in languages:
+            if language not in text.languages:
                 continue
         value = row[text.column]
         if not isinstance(value, str):
@@ -111,11 +142,6 @@ def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions) 
         topic = str(row[text.topic]) if text.topic else ""
         group = str(row[text.group]) if text.group else " ".join(value.split()).lower()
         yield Row(value, topic, group, language)
-    if absent := sorted(languages - seen):
-        raise UsageError(
-            f"corpus '{source}': no text of language {', '.join(absent)} in column '{text.language_column}'; it has "
-            f"{', '.join(sorted(seen)[:40])}"
-        )
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:

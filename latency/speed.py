@@ -12,9 +12,9 @@ import numpy as np
 from export.session import FORMS, Session, read_settings
 from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl
 from kdnas.corpus import Corpus, build_corpus
-from kdnas.distill.student_folder import student_in
 from kdnas.environment import default_threads
 from kdnas.errors import UsageError
+from kdnas.model_folder import model_in
 from kdnas.progress import stage
 from kdnas.rows import TextOptions
 from kdnas.teacher import Teacher, load_encoder, resolve_teacher
@@ -81,7 +81,7 @@ def speed(
     """
     found = resolve_teacher(teacher)
     built = build_corpus(home, corpus, text, found)
-    print(run_speed(home, found, built, student_in(student), exported, options).path)
+    print(run_speed(home, found, built, model_in(student), exported, options).path)
 
 
 def run_speed(

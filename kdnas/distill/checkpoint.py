@@ -68,7 +68,7 @@ def save_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Opti
     writing = root / "writing"
     shutil.rmtree(writing, ignore_errors=True)
     writing.mkdir()
-    tensors = {f"module/{name}": value.contiguous() for name, value in module.state_dict().items()}
+    tensors = {f"module/{name}": value.contiguous() for name, value in _state_of(module).items()}
     for name, parameter in module.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{key}"] = value
@@ -95,9 +95,10 @@ def load_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Opti
             shutil.rmtree(path)
             continue
         tensors = load_file(path / "state.safetensors")
-        module.load_state_dict(
-            {name.removeprefix("module/"): value for name, value in tensors.items() if name.startswith("module/")}
-        )
+        state = {name.removeprefix("module/"): value for name, value in tensors.items() if name.startswith("module/")}
+        with torch.no_grad():
+            for name, value in _state_of(module).items():
+                value.copy_(state[name])
         for name, parameter in module.named_parameters():
             prefix = f"optimizer/{name}/"
             state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
@@ -108,6 +109,15 @@ def load_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Opti
         torch.set_rng_state(tensors["rng"])
         return Position(**record["position"], rng=tensors["rng"])
     return None
+
+
+def _state_of(module: nn.Module) -> dict[str, Tensor]:
+    """The module's tensors by name; of tied ones, as a table of embeddings that is a head's matrix too, the first."""
+    names: dict[int, str] = {}
+    for name, value in module.state_dict(keep_vars=True).items():
+        names.setdefault(id(value), name)
+    state = module.state_dict()
+    return {name: state[name] for name in names.values()}
 
 
 def remove_checkpoints(folder: Path) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kdnas.distill.fast_training import FastTraining
+from kdnas.distill.objective import Objective
 from kdnas.distill.pairs import segments
 
 
@@ -81,7 +82,7 @@ class TeacherStates:
         return {layer: states[layer] for layer in self.layers}
 
 
-class HiddenStateObjective(nn.Module):
+class HiddenStateObjective(Objective):
     """Student, frozen teacher and Eq. 1 as one module; its parameters are the student's and the projections'.
 
     Args:

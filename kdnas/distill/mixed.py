@@ -8,15 +8,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, student_states
+from kdnas.distill.objective import Objective
 from kdnas.distill.relation import Relations, queries_keys_values
 
 
-class MixedObjective(nn.Module):
+class MixedObjective(Objective):
     """Student, frozen teacher, Eq. 1 and MiniLM-v2's loss as one module; its parameters are the student's and Eq. 1's.
 
     Args:

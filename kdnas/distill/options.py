@@ -1,4 +1,4 @@
-"""Options of distilling and refining; free of heavy imports, so that the command line reads them at once."""
+"""Options of the training stages; free of heavy imports, so that the command line reads them at once."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ _AT_LEAST_ONE = (
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """What both training stages share.
+    """What all training stages share.
 
     Args:
         minutes: time to train; turned into a number of steps once, by measuring a few, and kept over restarts.
@@ -29,10 +29,6 @@ class LoopOptions:
         warmup_share: share of the steps in which the learning rate rises.
         weight_decay: decay of matrices; biases and layer norms are not decayed.
         dropout: whether the student trains with dropout.
-        relations: of MiniLM-v2, each two letters of Q, K and V, as `QQ`.
-        relation_heads: parts that queries, keys and values are cut into; must divide both widths. Null takes the
-            published 48, or the largest common divisor below it.
-        teacher_layer: teacher layer whose relations are imitated, 1-based; null takes the last but one, as published.
         data_workers: processes that make batches ahead; 0 makes each when its turn comes, which costs some 1 % of a step.
         precision: bf16 autocast or f32; auto takes bf16 where the hardware has it.
         seed: of the random weights and the order of the batches.
@@ -54,9 +50,6 @@ class LoopOptions:
     warmup_share: float = 0.05
     weight_decay: float = 0.01
     dropout: bool = False
-    relations: tuple[str, ...] = PUBLISHED_RELATIONS
-    relation_heads: int | None = None
-    teacher_layer: int | None = None
     data_workers: int = 0
     precision: Literal["auto", "bf16", "f32"] = "auto"
     seed: int = 0
@@ -70,15 +63,6 @@ class LoopOptions:
         for name in ("minutes", "peak_lr"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if (
-            not self.relations
-            or len(set(self.relations)) < len(self.relations)
-            or not set(self.relations) <= ALL_RELATIONS
-        ):
-            raise UsageError(
-                f"relations is {', '.join(self.relations) or 'empty'}; allowed are different ones of "
-                f"{', '.join(sorted(ALL_RELATIONS))}"
-            )
         for name in _AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -96,7 +80,35 @@ class LoopOptions:
 
 
 @dataclass(frozen=True)
-class DistillOptions(LoopOptions):
+class StudentOptions(LoopOptions):
+    """What both stages that teach a student share.
+
+    Args:
+        relations: of MiniLM-v2, each two letters of Q, K and V, as `QQ`.
+        relation_heads: parts that queries, keys and values are cut into; must divide both widths. Null takes the
+            published 48, or the largest common divisor below it.
+        teacher_layer: teacher layer whose relations are imitated, 1-based; null takes the last but one, as published.
+    """
+
+    relations: tuple[str, ...] = PUBLISHED_RELATIONS
+    relation_heads: int | None = None
+    teacher_layer: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (
+            not self.relations
+            or len(set(self.relations)) < len(self.relations)
+            or not set(self.relations) <= ALL_RELATIONS
+        ):
+            raise UsageError(
+                f"relations is {', '.join(self.relations) or 'empty'}; allowed are different ones of "
+                f"{', '.join(sorted(ALL_RELATIONS))}"
+            )
+
+
+@dataclass(frozen=True)
+class DistillOptions(StudentOptions):
     """Distillation of hidden states.
 
     Args:
@@ -117,7 +129,7 @@ class DistillOptions(LoopOptions):
 
 
 @dataclass(frozen=True)
-class RefineOptions(LoopOptions):
+class RefineOptions(StudentOptions):
     """MiniLM-v2 after the hidden states.
 
     Args:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.hidden_state import first_layers
+from kdnas.distill.objective import Objective
 from kdnas.distill.options import PUBLISHED_RELATIONS
 from kdnas.distill.pairs import segments
 from kdnas.errors import UsageError
@@ -152,7 +153,7 @@ class QueriesKeysValues(nn.Module):
         return queries_keys_values(self.encoder, self.layer, states)
 
 
-class RelationObjective(nn.Module):
+class RelationObjective(Objective):
     """Student, frozen teacher and MiniLM-v2's loss as one module; its parameters are the student's.
 
     What follows the values in the student's last layer gets no gradient, as in the publication: it keeps the weights

@@ -1,25 +1,19 @@
 """`kdnas distill` and `kdnas refine`."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdnas.arch import Arch
-from kdnas.artifact import Artifact, build
-from kdnas.corpus import Corpus, build_corpus
+from kdnas.artifact import Artifact
+from kdnas.corpus import Corpus
+from kdnas.distill.building import build_stage, common_corpus, deciding, needed_bytes, require_possible
 from kdnas.distill.mapping import require_no_deeper
-from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
+from kdnas.distill.options import DistillOptions, RefineOptions, StudentOptions
 from kdnas.distill.student_folder import find_student
 from kdnas.errors import UsageError
 from kdnas.progress import say_path
 from kdnas.rows import TextOptions
 from kdnas.teacher import Teacher, load_config, resolve_teacher
-
-if TYPE_CHECKING:
-    from kdnas.distill.processes import Work
-
-# Float32 weights and two moments, in the two checkpoints that are kept and the one being written; then the student.
-COPIES_ON_DISK = 3 * 3 + 1
 
 
 def run_distill(home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, options: DistillOptions) -> Artifact:
@@ -39,7 +33,7 @@ def run_distill(home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, option
         UsageError: the student is deeper than its teacher, or relation heads do not divide.
     """
     require_no_deeper(arch.layers, teacher.layers)
-    _require_possible(options)
+    require_possible(options)
     if options.relation_weight:
         _require_relations(options, arch, teacher)
 
@@ -48,9 +42,11 @@ def run_distill(home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, option
 
         return distill_into(folder, teacher, corpus, arch, options)
 
-    config = {"arch": str(arch), **_deciding(options)}
+    config = {"arch": str(arch), **deciding(options)}
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest}
-    return _build(home, "distill", f"{teacher.label}-{arch.name}", config, inputs, work, _needed_bytes(arch, teacher))
+    return build_stage(
+        home, "distill", f"{teacher.label}-{arch.name}", config, inputs, work, needed_bytes(arch, teacher.config)
+    )
 
 
 def run_refine(
@@ -84,7 +80,7 @@ def run_refine(
         )
     arch = arch_of(config)
     _require_relations(options, arch, teacher)
-    _require_possible(options)
+    require_possible(options)
 
     def work(folder: Path) -> dict[str, Any]:
         from kdnas.distill.stages import refine_into
@@ -92,52 +88,16 @@ def run_refine(
         return refine_into(folder, teacher, corpus, student, options)
 
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "student": student_digest}
-    label, needed = f"{teacher.label}-{arch.name}", _needed_bytes(arch, teacher)
-    return _build(home, "refine", label, _deciding(options), inputs, work, needed)
+    label, needed = f"{teacher.label}-{arch.name}", needed_bytes(arch, teacher.config)
+    return build_stage(home, "refine", label, deciding(options), inputs, work, needed)
 
 
-def _require_relations(options: LoopOptions, arch: Arch, teacher: Teacher) -> None:
+def _require_relations(options: StudentOptions, arch: Arch, teacher: Teacher) -> None:
     """Raise UsageError where the relation heads do not divide, or the teacher has no such layer."""
     from kdnas.distill.relation import resolve_relation_heads, resolve_teacher_layer
 
     resolve_relation_heads(options.relation_heads, arch.hidden, teacher.hidden)
     resolve_teacher_layer(options.teacher_layer, teacher.layers)
-
-
-def _build(
-    home: Path, kind: str, label: str, config: dict[str, Any], inputs: dict[str, str], work: "Work", needed_bytes: int
-) -> Artifact:
-    from kdnas.distill.processes import build_together
-
-    return build_together(lambda all_work: build(home, kind, label, config, inputs, all_work, needed_bytes), work)
-
-
-def _corpus(home: Path, corpus: str, text: TextOptions, teacher: Teacher) -> Corpus:
-    """Built by the first of several processes, and read by the others."""
-    from kdnas.distill.processes import processes
-
-    with processes().main_process_first():
-        return build_corpus(home, corpus, text, teacher)
-
-
-def _require_possible(options: LoopOptions) -> None:
-    """Raise UsageError where a tracker is not installed, or batches cannot be dealt out to the processes."""
-    from kdnas.distill.processes import require_even
-    from kdnas.distill.tracking import require_trackers
-
-    require_trackers(options.trackers)
-    require_even(options.accumulate)
-
-
-def _deciding(options: LoopOptions) -> dict[str, Any]:
-    """The options that decide the result: how often checkpoints are written, who makes the batches and who is told do not."""
-    others = ("checkpoint_seconds", "data_workers", "trackers")
-    return {key: value for key, value in asdict(options).items() if key not in others}
-
-
-def _needed_bytes(arch: Arch, teacher: Teacher) -> int:
-    embeddings = (teacher.config["vocab_size"] + teacher.config["max_position_embeddings"]) * arch.hidden
-    return 4 * COPIES_ON_DISK * (embeddings + arch.layer_parameters)
 
 
 def distill(
@@ -161,7 +121,7 @@ def distill(
     shape = Arch.parse(arch)
     resolved = resolve_teacher(teacher)
     require_no_deeper(shape.layers, resolved.layers)  # before the corpus is built
-    built = _corpus(home, corpus, text, resolved)
+    built = common_corpus(home, corpus, text, resolved)
     say_path(run_distill(home, resolved, built, shape, options).path)
 
 
@@ -185,5 +145,5 @@ def refine(
     """
     folder, digest = find_student(student)
     resolved = resolve_teacher(teacher)
-    built = _corpus(home, corpus, text, resolved)
+    built = common_corpus(home, corpus, text, resolved)
     say_path(run_refine(home, resolved, built, folder, digest, options).path)

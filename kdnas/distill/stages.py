@@ -1,9 +1,7 @@
 """The work of the two training stages, inside an artifact's working folder."""
 
-import json
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +12,33 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kdnas.arch import Arch
-from kdnas.artifact import read_jsonl, write_json
 from kdnas.corpus import Corpus
-from kdnas.distill.batches import Batch, TrainBatches
-from kdnas.distill.checkpoint import Position, load_checkpoint, remove_checkpoints
+from kdnas.distill.batches import Batch
+from kdnas.distill.fit import finish, finished, fit
 from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates, teacher_layer_variance
-from kdnas.distill.loop import make_accelerator, make_optimizer, resolve_precision, train, use_all_cores
+from kdnas.distill.loop import make_accelerator, use_all_cores
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.mixed import MixedObjective
-from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
-from kdnas.distill.processes import processes, told
+from kdnas.distill.objective import Objective
+from kdnas.distill.options import DistillOptions, RefineOptions, StudentOptions
+from kdnas.distill.processes import processes
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
-from kdnas.distill.step_budget import extended_steps, planned_steps
-from kdnas.distill.student_folder import save_student
+from kdnas.distill.student_folder import student_card
 from kdnas.distill.validation import hidden_state_figures, relation_figures, sample_batches
 from kdnas.distill.warm_start import TeacherLayers
-from kdnas.student import arch_of, student_from_teacher
+from kdnas.model_folder import save_model
+from kdnas.student import student_from_teacher
 from kdnas.teacher import Teacher, load_encoder
 
 SAMPLE_SENTENCES = 1000  # for the teacher's variance and the start of the projections
-RESULTS = "results.json"  # written when all files are: what a run killed after that returns
-
-Objective = HiddenStateObjective | RelationObjective | MixedObjective
-Validate = Callable[[], dict[str, Any]]
 
 
 def distill_into(folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, options: DistillOptions) -> dict[str, Any]:
     """Distil hidden states into a new student; `student/` and `projections.safetensors` are in `folder` afterwards."""
-    finished = _finished(folder)
-    if finished is not None:
-        return finished
+    done = finished(folder)
+    if done is not None:
+        return done
     use_all_cores()
     accelerator = make_accelerator(options.precision)
     encoder = load_encoder(teacher.path).to(accelerator.device)
@@ -67,7 +61,7 @@ def distill_into(folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, opt
     held_out = sample_batches(
         corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, encoder.device
     )
-    results = _fit(
+    results = fit(
         folder,
         objective,
         corpus,
@@ -87,9 +81,9 @@ def refine_into(
     folder: Path, teacher: Teacher, corpus: Corpus, student: Path, options: RefineOptions
 ) -> dict[str, Any]:
     """Refine a student by MiniLM-v2; `student/` is in `folder` afterwards."""
-    finished = _finished(folder)
-    if finished is not None:
-        return finished
+    done = finished(folder)
+    if done is not None:
+        return done
     use_all_cores()
     torch.manual_seed(options.seed)
     accelerator = make_accelerator(options.precision)
@@ -100,14 +94,14 @@ def refine_into(
     held_out = sample_batches(
         corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, encoder.device
     )
-    results = _fit(
+    results = fit(
         folder, objective, corpus, options, lambda: relation_figures(objective, held_out, accelerator), "refine"
     )
     results |= {"teacher_layers_used": [relations.teacher_layer], "relation_heads": relations.heads}
     return _finish(folder, objective, teacher, corpus, results)
 
 
-def _relations(options: LoopOptions, student: PreTrainedModel, teacher: PreTrainedModel) -> Relations:
+def _relations(options: StudentOptions, student: PreTrainedModel, teacher: PreTrainedModel) -> Relations:
     return Relations(
         resolve_teacher_layer(options.teacher_layer, teacher.config.num_hidden_layers),
         resolve_relation_heads(options.relation_heads, student.config.hidden_size, teacher.config.hidden_size),
@@ -148,62 +142,14 @@ def _variance(
     return torch.tensor([by_layer[layer] for _, layer in pairs])
 
 
-def _fit(
-    folder: Path, objective: Objective, corpus: Corpus, options: LoopOptions, validate: Validate, title: str
-) -> dict[str, Any]:
-    """Plan, train (on from a checkpoint where there is one) and return the figures of the manifest."""
-    objective.student.train(options.dropout)
-    place = (processes().process_index, processes().num_processes)
-    batches = TrainBatches(corpus.train, corpus.pad_id, options, objective.student.config, place)
-    start, first = time.monotonic(), processes().is_main_process
-    steps: int | None = told(planned_steps(folder, objective, batches, options, validate) if first else None)
-    optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay)
-    with processes().main_process_first():  # it removes damaged checkpoints
-        position = load_checkpoint(folder, objective, optimizer) or Position()
-    while steps is not None:
-        position = train(objective, optimizer, batches, options, steps, folder, position, validate, title)
-        steps = told(extended_steps(folder, options, position, time.monotonic() - start) if first else None)
-    last = [row for row in read_jsonl(folder / "history.jsonl") if row["kind"] == "validation"][-1]
-    student = objective.student
-    return {
-        "arch": str(arch_of(student.config)),
-        "objective": objective.name,
-        "steps": position.step,
-        "tokens": position.tokens,
-        "epochs": position.epoch + position.place / len(batches.epoch(position.epoch)),
-        "tokens_per_second": round(position.tokens / position.seconds, 1),
-        "precision": resolve_precision(options.precision),
-        "validation_loss": last["validation_loss"],
-        "explained_variance": last["explained_variance"],
-        "explained_variance_layers": last["layers"],
-        "parameters_millions": sum(parameter.numel() for parameter in student.parameters()) / 1e6,
-    }
-
-
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     save_file(tensors, temporary)
     os.replace(temporary, path)
 
 
-def _finished(folder: Path) -> dict[str, Any] | None:
-    """Figures of a run that was killed between its last file and its publication."""
-    path = folder / RESULTS
-    if not path.exists():
-        return None
-    remove_checkpoints(folder)
-    results: dict[str, Any] = json.loads(path.read_text())
-    return results
-
-
 def _finish(
     folder: Path, objective: Objective, teacher: Teacher, corpus: Corpus, results: dict[str, Any]
 ) -> dict[str, Any]:
-    if not processes().is_main_process:
-        return results
-    source = str(corpus.artifact.manifest["config"]["source"])
-    name = Path(source).name if Path(source).exists() else source
-    save_student(folder / "student", objective.student.cpu(), teacher, name, results)
-    write_json(folder / RESULTS, results)
-    remove_checkpoints(folder)
-    return results
+    card = student_card(teacher, corpus.name, results)
+    return finish(folder, results, lambda: save_model(folder / "student", objective.student.cpu(), teacher.path, card))

@@ -1,30 +1,15 @@
-"""A trained student on disk: a stock Hugging Face folder without teacher, pooler or projections."""
+"""Where a trained student is, and what its card says."""
 
-import os
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kdnas.artifact import MANIFEST, Artifact, digest_of, file_sha256, fsync_folder
+from kdnas.artifact import MANIFEST, Artifact, digest_of, file_sha256
 from kdnas.card import inherited, with_metadata
 from kdnas.errors import UsageError
+from kdnas.model_folder import model_in
 from kdnas.teacher import Teacher
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 STAGES = ("distill", "refine")  # those whose artifact holds a student
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-)
 
 METADATA = {"library_name": "transformers", "pipeline_tag": "feature-extraction", "tags": ["distillation", "kdnas"]}
 CARD = """# {name}
@@ -46,25 +31,13 @@ tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
 """
 
 
-def student_in(path: Path) -> Path:
-    """The Hugging Face folder of a student: `student/` of the finished artifact at `path`, any other path as it stands.
-
-    Raises:
-        UsageError: the artifact is damaged or of a newer schema.
-    """
-    if (path / MANIFEST).is_file() and (path / "student").is_dir():
-        Artifact.load(path)
-        return path / "student"
-    return path
-
-
 def find_student(path: Path) -> tuple[Path, str]:
     """Folder and digest of a student, given its artifact's folder, the `student` folder in it, or any model folder.
 
     Raises:
         UsageError: no student there.
     """
-    folder = student_in(path)
+    folder = model_in(path)
     root = folder.parent if folder.name == "student" else folder
     if (root / MANIFEST).is_file():
         artifact = Artifact.load(root)
@@ -78,34 +51,8 @@ def find_student(path: Path) -> tuple[Path, str]:
     return folder, digest_of([file_sha256(file) for file in files])
 
 
-def save_student(
-    folder: Path, student: "PreTrainedModel", teacher: Teacher, corpus: str, results: dict[str, Any]
-) -> None:
-    """Write config, weights, the teacher's tokenizer files and a card; the folder appears whole or not at all.
-
-    Args:
-        folder: must not hold anything else.
-        student: encoder without pooler.
-        teacher: source of the tokenizer files.
-        corpus: how the card calls the corpus.
-        results: figures of the stage, for the card.
-    """
-    writing = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(writing, ignore_errors=True)
-    student.save_pretrained(writing, safe_serialization=True)
-    for name in TOKENIZER_FILES:
-        if (teacher.path / name).is_file():
-            shutil.copyfile(teacher.path / name, writing / name)
-    (writing / "README.md").write_text(_card(teacher, corpus, results))
-    for file in writing.iterdir():
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(writing, folder)
-    fsync_folder(folder.parent)
-
-
-def _card(teacher: Teacher, corpus: str, results: dict[str, Any]) -> str:
+def student_card(teacher: Teacher, corpus: str, results: dict[str, Any]) -> str:
+    """README.md of a student's folder, from the figures of its stage."""
     explained = results["explained_variance"]
     text = CARD.format(
         name=f"{teacher.label} as {results['arch']}",

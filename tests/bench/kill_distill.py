@@ -24,8 +24,8 @@ from transformers import BertConfig, BertModel
 
 from kdnas.artifact import file_sha256, read_jsonl
 from kdnas.distill.checkpoint import FOLDER
-from kdnas.distill.student_folder import TOKENIZER_FILES
 from kdnas.environment import host_line
+from kdnas.model_folder import TOKENIZER_FILES
 from kdnas.teacher import BUILTIN, resolve_teacher
 
 SECONDS_TO_END = 30.0

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from evaluation.harness import resolve_model
-from kdnas.distill.student_folder import TOKENIZER_FILES
+from kdnas.model_folder import TOKENIZER_FILES
 
 
 def main(model: str, target: Path) -> None:

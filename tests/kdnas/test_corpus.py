@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -260,9 +261,29 @@ def test_wrong_files_are_explained(
         build_corpus(tmp_path / "home", str(tmp_path / name), TextOptions(), tiny_teacher)
 
 
+def test_a_folder_is_all_of_its_files(tmp_path: Path, tiny_teacher: Teacher) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "NOTES.tsv").write_text("not\tread\n")
+    (folder / "a.txt").write_text("".join(f"plain sentence {number}\n" for number in range(150)))
+    rows = [json.dumps({"text": f"Satz {number}", "lang": "de"}) for number in range(150)]
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
+    built = build_corpus(tmp_path / "home", str(folder), TextOptions(), tiny_teacher)
+    assert len(built.train) + len(built.validation) == 300
+    assert Counter(built.train.languages + built.validation.languages) == {"": 150, "de": 150}
+    assert built.name == "texts"
+    with pytest.raises(UsageError, match=r"a.txt': row 1 has no column 'lang'"):
+        build_corpus(tmp_path / "home", str(folder), TextOptions(languages=("de",)), tiny_teacher)
+    (folder / "a.txt").write_text("".join(f"another sentence {number}\n" for number in range(150)))
+    assert build_corpus(tmp_path / "home", str(folder), TextOptions(), tiny_teacher).digest != built.digest
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(b'{"body": "a"}\n'))
+    with pytest.raises(UsageError, match=r"b.jsonl.gz': row 1 has no column 'text'"):
+        build_corpus(tmp_path / "home", str(folder), TextOptions(), tiny_teacher)
+
+
 @pytest.mark.parametrize("source", ["builtin:other", "no-such.jsonl", "/no/such/file.txt", "word", "."])
 def test_wrong_sources_are_explained(source: str, tmp_path: Path, tiny_teacher: Teacher) -> None:
-    with pytest.raises(UsageError, match=r"no such file|only packaged corpus|this is a folder"):
+    with pytest.raises(UsageError, match=r"no such file|only packaged corpus|no file of this folder"):
         build_corpus(tmp_path, source, TextOptions(), tiny_teacher)
 
 

@@ -181,13 +181,13 @@ def test_a_damaged_newest_checkpoint_costs_only_its_step(
 def test_killed_between_the_last_file_and_publication_does_nothing_again(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import kdnas.distill.stages as stages
-
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "remove_checkpoints", lambda _: (_ for _ in ()).throw(RuntimeError("power cut")))
+        patch.setattr(
+            "kdnas.distill.fit.remove_checkpoints", lambda _: (_ for _ in ()).throw(RuntimeError("power cut"))
+        )
         with pytest.raises(RuntimeError, match="power cut"):
             run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
-    monkeypatch.setattr(stages, "load_encoder", lambda _: pytest.fail("worked again"))
+    monkeypatch.setattr("kdnas.distill.stages.load_encoder", lambda _: pytest.fail("worked again"))
     published = run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
     assert_same_run(whole, published)
     assert published.results["steps"] == STEPS
@@ -332,10 +332,10 @@ def test_a_kept_plan_decides(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdnas.distill.step_budget.seconds_per_step", lambda *_, **__: 1e9)
-    monkeypatch.setattr("kdnas.distill.stages.extended_steps", lambda *_: None)
+    monkeypatch.setattr("kdnas.distill.fit.extended_steps", lambda *_: None)
     options = DistillOptions(**{**COMMON, "steps": None, "minutes": 1.0})
     with monkeypatch.context() as patch:
-        patch.setattr("kdnas.distill.stages.train", lambda *_: (_ for _ in ()).throw(RuntimeError("power cut")))
+        patch.setattr("kdnas.distill.fit.train", lambda *_: (_ for _ in ()).throw(RuntimeError("power cut")))
         with pytest.raises(RuntimeError, match="power cut"):
             run_distill(tmp_path, tiny_teacher, corpus, ARCH, options)
     monkeypatch.setattr("kdnas.distill.step_budget.seconds_per_step", lambda *_, **__: pytest.fail("measured again"))

@@ -1,0 +1,73 @@
+"""A training stage from its plan to its figures, inside an artifact's working folder."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kdnas.artifact import read_jsonl, write_json
+from kdnas.corpus import Corpus
+from kdnas.distill.batches import TrainBatches
+from kdnas.distill.checkpoint import Position, load_checkpoint, remove_checkpoints
+from kdnas.distill.loop import make_optimizer, resolve_precision, train
+from kdnas.distill.objective import Objective
+from kdnas.distill.options import LoopOptions
+from kdnas.distill.processes import processes, told
+from kdnas.distill.step_budget import extended_steps, planned_steps
+from kdnas.student import arch_of
+
+RESULTS = "results.json"  # written when all files are: what a run killed after that returns
+
+Validate = Callable[[], dict[str, Any]]
+
+
+def fit(
+    folder: Path, objective: Objective, corpus: Corpus, options: LoopOptions, validate: Validate, title: str
+) -> dict[str, Any]:
+    """Plan, train (on from a checkpoint where there is one) and return the figures of the manifest."""
+    objective.student.train(options.dropout)
+    place = (processes().process_index, processes().num_processes)
+    batches = TrainBatches(corpus.train, corpus.pad_id, options, objective.student.config, place)
+    start, first = time.monotonic(), processes().is_main_process
+    steps: int | None = told(planned_steps(folder, objective, batches, options, validate) if first else None)
+    optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay)
+    with processes().main_process_first():  # it removes damaged checkpoints
+        position = load_checkpoint(folder, objective, optimizer) or Position()
+    while steps is not None:
+        position = train(objective, optimizer, batches, options, steps, folder, position, validate, title)
+        steps = told(extended_steps(folder, options, position, time.monotonic() - start) if first else None)
+    last = [row for row in read_jsonl(folder / "history.jsonl") if row["kind"] == "validation"][-1]
+    student = objective.student
+    return {
+        "arch": str(arch_of(student.config)),
+        "objective": objective.name,
+        "steps": position.step,
+        "tokens": position.tokens,
+        "epochs": position.epoch + position.place / len(batches.epoch(position.epoch)),
+        "tokens_per_second": round(position.tokens / position.seconds, 1),
+        "precision": resolve_precision(options.precision),
+        "validation_loss": last["validation_loss"],
+        "explained_variance": last["explained_variance"],
+        "explained_variance_layers": last["layers"],
+        "parameters_millions": sum(parameter.numel() for parameter in student.parameters()) / 1e6,
+    }
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """Figures of a run that was killed between its last file and its publication."""
+    path = folder / RESULTS
+    if not path.exists():
+        return None
+    remove_checkpoints(folder)
+    results: dict[str, Any] = json.loads(path.read_text())
+    return results
+
+
+def finish(folder: Path, results: dict[str, Any], save: Callable[[], None]) -> dict[str, Any]:
+    """Let the first process save what was trained, keep the figures, and remove what only a continuation needs."""
+    if processes().is_main_process:
+        save()
+        write_json(folder / RESULTS, results)
+        remove_checkpoints(folder)
+    return results

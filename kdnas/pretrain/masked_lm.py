@@ -1,0 +1,61 @@
+"""Masked language modelling (arXiv 1810.04805, Section 3.1), the head computed at the masked places alone."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kdnas.distill.fast_training import FastTraining
+from kdnas.distill.objective import Objective
+from kdnas.distill.pairs import segments
+
+MASKED, REPLACED = 0.8, 0.1  # of the tokens that are to be told; the others are left as they are
+
+
+class MaskedLanguageModel(Objective):
+    """A model with its language-model head; its loss is the cross-entropy of the tokens that are to be told.
+
+    Which they are is drawn from torch's generator while it trains, which checkpoints hold; in evaluation mode they are
+    the same in every pass.
+
+    Args:
+        model: of `transformers.AutoModelForMaskedLM`.
+        mask_id: of the mask token.
+        special_ids: of tokens that are never to be told: those at the ends, padding.
+        mask_share: share of the other tokens that are.
+    """
+
+    name = "masked-lm"
+
+    def __init__(self, model: PreTrainedModel, mask_id: int, special_ids: Sequence[int], mask_share: float) -> None:
+        super().__init__()
+        self.student = model
+        self._mask_id, self._mask_share = mask_id, mask_share
+        self.register_buffer("_special_ids", torch.tensor(special_ids), persistent=False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Loss (1,) from ids and mask (B, T); 0 where nothing was drawn."""
+        model, prefix = self.student, self.student.base_model_prefix
+        corrupted, told = self.corrupt(input_ids, attention_mask)
+        with FastTraining():
+            states = getattr(model, prefix)(
+                input_ids=corrupted,
+                attention_mask=attention_mask,
+                token_type_ids=segments(input_ids, attention_mask, model.config),
+            ).last_hidden_state
+            (head,) = (part for name, part in model.named_children() if name != prefix)
+            logits = head(states[told])
+        return F.cross_entropy(logits.float(), input_ids[told], reduction="sum")[None] / told.sum().clamp(min=1)
+
+    def corrupt(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids (B, T) with some masked or replaced, and which are to be told, (B, T) bool."""
+        generator = None if self.training else torch.Generator().manual_seed(0)
+        draw, fate = torch.rand((2, *input_ids.shape), generator=generator).to(input_ids.device)
+        others = torch.randint(self.student.config.vocab_size, input_ids.shape, generator=generator)
+        plain = attention_mask.bool() & ~torch.isin(input_ids, self._special_ids)
+        told = plain & (draw < self._mask_share)
+        corrupted = input_ids.masked_fill(told & (fate < MASKED), self._mask_id)
+        replaced = told & (fate >= MASKED) & (fate < MASKED + REPLACED)
+        return torch.where(replaced, others.to(input_ids.device), corrupted), told

@@ -1,0 +1,38 @@
+"""Options of `kdnas pretrain`; free of heavy imports, so that the command line reads them at once."""
+
+from dataclasses import dataclass
+
+from kdnas.distill.options import LoopOptions
+from kdnas.errors import UsageError
+
+POSITIONS = 514  # of XLM-R: 512 tokens, counted from the padding id + 1
+SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 300, 1_000_000
+
+
+@dataclass(frozen=True)
+class PretrainOptions(LoopOptions):
+    """A teacher's tokenizer and training, for masked language modelling as XLM-R has it (arXiv 2303.09639, Appendix B).
+
+    Args:
+        vocabulary: tokens of the Unigram tokenizer, special ones included.
+        tokenizer_sentences: that it is trained on, of the training split, drawn by `language_power`.
+        mask_share: share of the tokens that are to be told; of them 80 % are masked, 10 % replaced, 10 % left.
+    """
+
+    minutes: float = 60
+    language_power: float | None = 0.3
+    peak_lr: float = 1e-3
+    vocabulary: int = 32_000
+    tokenizer_sentences: int = 500_000
+    mask_share: float = 0.15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not SMALLEST_VOCABULARY <= self.vocabulary <= LARGEST_VOCABULARY:
+            raise UsageError(
+                f"vocabulary is {self.vocabulary}; allowed are {SMALLEST_VOCABULARY} to {LARGEST_VOCABULARY}"
+            )
+        if self.tokenizer_sentences < 100:
+            raise UsageError(f"tokenizer_sentences is {self.tokenizer_sentences}; at least 100 are needed")
+        if not 0 < self.mask_share < 1:
+            raise UsageError(f"mask_share is {self.mask_share}; allowed is between 0 and 1")

@@ -1,0 +1,83 @@
+"""`kdnas pretrain`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kdnas.arch import Arch
+from kdnas.artifact import Artifact
+from kdnas.corpus import Corpus
+from kdnas.distill.building import build_stage, common_corpus, deciding, needed_bytes, require_possible
+from kdnas.errors import UsageError
+from kdnas.pretrain.options import POSITIONS, PretrainOptions
+from kdnas.pretrain.vocabulary import build_tokenizer
+from kdnas.progress import say_path
+from kdnas.rows import TextOptions
+from kdnas.teacher import Teacher, load_tokenizer, open_tokenizer, read_config
+
+
+def run_pretrain(home: Path, tokenizer: Teacher, corpus: Corpus, arch: Arch, options: PretrainOptions) -> Artifact:
+    """Train a masked language model.
+
+    Args:
+        home: root of artifacts.
+        tokenizer: from `build_tokenizer`, or of a model whose family the new one joins.
+        corpus: sentences, tokenised by it.
+        arch: the model's shape.
+        options: how to train.
+
+    Returns:
+        Artifact with `teacher/`, a folder of `transformers.AutoModelForMaskedLM`, and `history.jsonl`.
+
+    Raises:
+        UsageError: options that do not fit together.
+    """
+    require_possible(options)
+
+    def work(folder: Path) -> dict[str, Any]:
+        from kdnas.pretrain.work import pretrain_into
+
+        return pretrain_into(folder, tokenizer, corpus, arch, options)
+
+    sizes = {"vocab_size": options.vocabulary, "max_position_embeddings": POSITIONS} | tokenizer.config
+    config = {"arch": str(arch), **deciding(options)}
+    inputs = {"corpus": corpus.digest}
+    return build_stage(home, "pretrain", arch.name, config, inputs, work, needed_bytes(arch, sizes))
+
+
+def pretrain(
+    options: PretrainOptions,
+    arch: str,
+    corpus: str,
+    tokenizer: str | None = None,
+    text: TextOptions = TextOptions(),
+    home: Path = Path("artifacts"),
+) -> None:
+    """Train a tokenizer and a masked language model that can be a teacher.
+
+    Args:
+        options: how to train.
+        arch: layers,heads,hidden,ffn,activation of the teacher, as in 12,12,384,1536,gelu.
+        corpus: a local file, a folder of some, a hub id, or `builtin:pydocs`.
+        tokenizer: model folder or hub id whose tokenizer and family are taken; null trains a Unigram tokenizer as XLM-R has it.
+        text: how the corpus is read.
+        home: root of all artifacts.
+    """
+    shape = Arch.parse(arch)
+    require_possible(options)
+    found = _tokenizer(home, tokenizer, corpus, text, options)
+    built = common_corpus(home, corpus, text, found)
+    say_path(run_pretrain(home, found, built, shape, options).path)
+
+
+def _tokenizer(home: Path, given: str | None, corpus: str, text: TextOptions, options: PretrainOptions) -> Teacher:
+    """The one given, with its model's configuration, or a new one, made by the first of several processes."""
+    if given is None:
+        from kdnas.distill.processes import processes
+
+        with processes().main_process_first():
+            return build_tokenizer(home, corpus, text, options)
+    found = open_tokenizer(given)
+    if load_tokenizer(found.path).mask_token_id is None:
+        raise UsageError(f"tokenizer '{given}': it has no mask token; give one of a masked language model")
+    return replace(found, config=read_config(given, found.path, "tokenizer"))

@@ -1,0 +1,121 @@
+"""A Unigram tokenizer (arXiv 1808.06226) as XLM-R has it, trained by SentencePiece on sentences of all languages."""
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdnas.artifact import build, file_sha256
+from kdnas.corpus import source_digest, split_of, unique_rows
+from kdnas.environment import physical_cores
+from kdnas.errors import UsageError
+from kdnas.pretrain.options import PretrainOptions
+from kdnas.progress import stage
+from kdnas.rows import Row, TextOptions, read_rows
+from kdnas.teacher import Teacher
+
+ADDED = 2  # tokens that XLM-R's tokenizer adds to those of its SentencePiece model: padding and mask
+PAD_ID = 1  # in XLM-R's order: <s>, <pad>, </s>, <unk>
+COVERAGE = 0.9995  # of the characters, the rarest are unknown
+NEEDED_BYTES = 200_000_000
+
+
+def build_tokenizer(home: Path, source: str, text: TextOptions, options: PretrainOptions) -> Teacher:
+    """The tokenizer of this corpus, trained or cached; a teacher without weights, of which only the tokenizer is there.
+
+    Args:
+        home: root of artifacts.
+        source: corpus, as `kdnas.corpus.build_corpus` takes it.
+        text: how to read it; its validation split is left out.
+        options: size, sentences, balance of languages and seed.
+
+    Raises:
+        UsageError: a missing or empty corpus, or one too small for the vocabulary.
+    """
+    names = ("vocabulary", "tokenizer_sentences", "language_power", "seed")
+    config = {"source": source, "text": text, **{name: getattr(options, name) for name in names}}
+    inputs = {"source": source_digest(source)}
+    label = f"unigram-{options.vocabulary}"
+
+    def work(folder: Path) -> dict[str, Any]:
+        return _train(folder, source, text, options)
+
+    artifact = build(home, "tokenizer", label, config, inputs, work, NEEDED_BYTES)
+    digest = file_sha256(artifact.path / "tokenizer.json")
+    return Teacher(str(artifact.path), artifact.path, {"pad_token_id": PAD_ID}, digest)
+
+
+def _train(folder: Path, source: str, text: TextOptions, options: PretrainOptions) -> dict[str, Any]:
+    from transformers import XLMRobertaTokenizerFast
+
+    with stage("tokenizer: languages", None):
+        counts = Counter(row.language for row in _training_rows(source, text))
+    wanted = balanced_counts(counts, options.tokenizer_sentences, options.language_power)
+    rng = np.random.default_rng([options.seed, 3])
+    with stage("tokenizer: train", None):
+        chosen = chosen_rows(_training_rows(source, text), counts, wanted, rng)
+        model = unigram_model((row.text for row in chosen), options.vocabulary, source)
+    file = folder / "sentencepiece.bpe.model"
+    file.write_bytes(model)
+    XLMRobertaTokenizerFast(str(file), model_max_length=512).save_pretrained(folder)
+    return {"sentences": sum(wanted.values()), "languages": len(counts), "vocabulary": options.vocabulary}
+
+
+def _training_rows(source: str, text: TextOptions) -> Iterator[Row]:
+    rows = unique_rows(read_rows(source, text), source, text.max_sentences)
+    return (row for row in rows if split_of(row, text.validation_share) == "train")
+
+
+def balanced_counts(counts: Counter[str], total: int, power: float | None) -> dict[str, int]:
+    """How many sentences each language gives: proportional to n^power of its n, and no more than it has.
+
+    Args:
+        counts: sentences of each language.
+        total: sentences in all, at most.
+        power: None takes the languages as they come, as 1 does.
+    """
+    shares = {language: count ** (1.0 if power is None else power) for language, count in counts.items()}
+    scale = total / sum(shares.values())
+    return {language: min(counts[language], round(scale * share)) for language, share in shares.items()}
+
+
+def chosen_rows(
+    rows: Iterable[Row], counts: Counter[str], wanted: dict[str, int], rng: np.random.Generator
+) -> Iterator[Row]:
+    """The wanted number of rows of each language, any of them as likely as another, in their order."""
+    coming, missing = Counter(counts), Counter(wanted)
+    for row in rows:
+        if rng.random() * coming[row.language] < missing[row.language]:
+            missing[row.language] -= 1
+            yield row
+        coming[row.language] -= 1
+
+
+def unigram_model(texts: Iterator[str], vocabulary: int, source: str) -> bytes:
+    """A SentencePiece model of so many tokens, those two included that XLM-R's tokenizer adds.
+
+    Raises:
+        UsageError: the texts have too few different pieces.
+    """
+    import sentencepiece
+
+    written = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=texts,
+            model_writer=written,
+            model_type="unigram",
+            vocab_size=vocabulary - ADDED,
+            character_coverage=COVERAGE,
+            num_threads=physical_cores(),
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UsageError(
+            f"corpus '{source}': no vocabulary of {vocabulary} tokens can be made from it ({' '.join(str(error).split())}); "
+            "give another --vocabulary, or more text"
+        ) from error
+    return written.getvalue()

@@ -1,0 +1,86 @@
+"""The work of `kdnas pretrain`, inside an artifact's working folder."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedTokenizerFast, XLMRobertaConfig
+
+from kdnas.arch import Arch
+from kdnas.card import with_metadata
+from kdnas.corpus import Corpus
+from kdnas.distill.batches import Batch
+from kdnas.distill.fit import finish, finished, fit
+from kdnas.distill.loop import make_accelerator, use_all_cores
+from kdnas.distill.validation import mean_losses, sample_batches
+from kdnas.model_folder import save_model
+from kdnas.pretrain.masked_lm import MaskedLanguageModel
+from kdnas.pretrain.options import POSITIONS, PretrainOptions
+from kdnas.student import student_config
+from kdnas.teacher import Teacher, load_config, load_tokenizer
+
+METADATA = {"library_name": "transformers", "pipeline_tag": "fill-mask", "tags": ["kdnas"]}
+CARD = """# {name}
+
+A text encoder of {parameters_millions:.1f} million parameters: `{arch}` (layers, heads, hidden size, feed-forward size,
+activation), trained with kdnas to tell masked tokens.
+
+- Corpus: `{corpus}`
+- {steps} steps, {tokens} tokens in {precision}
+- Validation loss {validation_loss:.4f}: a perplexity of {perplexity:.1f} of the masked tokens, in a vocabulary of {vocabulary}
+
+```python
+from transformers import pipeline
+
+fill = pipeline("fill-mask", "path/of/this/folder")
+```
+"""
+
+
+def pretrain_into(
+    folder: Path, tokenizer: Teacher, corpus: Corpus, arch: Arch, options: PretrainOptions
+) -> dict[str, Any]:
+    """Train a masked language model; `teacher/` is in `folder` afterwards."""
+    done = finished(folder)
+    if done is not None:
+        return done
+    use_all_cores()
+    torch.manual_seed(options.seed)
+    accelerator = make_accelerator(options.precision)
+    tokens = load_tokenizer(tokenizer.path)
+    model = AutoModelForMaskedLM.from_config(teacher_config(arch, tokenizer, tokens)).eval()
+    special = sorted(set(tokens.all_special_ids) - {tokens.unk_token_id})
+    objective = MaskedLanguageModel(model, tokens.mask_token_id, special, options.mask_share).to(accelerator.device)
+    held_out = sample_batches(
+        corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, accelerator.device
+    )
+    results = fit(folder, objective, corpus, options, lambda: figures(objective, held_out, accelerator), "pretrain")
+    results |= {"perplexity": math.exp(results["validation_loss"]), "vocabulary": model.config.vocab_size}
+    card = with_metadata(METADATA, CARD.format(name=arch.name, corpus=corpus.name, **results))
+    return finish(folder, results, lambda: save_model(folder / "teacher", model.cpu(), tokenizer.path, card))
+
+
+def teacher_config(arch: Arch, tokenizer: Teacher, tokens: PreTrainedTokenizerFast) -> PretrainedConfig:
+    """XLM-R's family for a trained tokenizer, the model's own for one that was taken from a model."""
+    if tokenizer.config.get("model_type"):
+        return student_config(arch, load_config(tokenizer.path))
+    return student_config(
+        arch,
+        XLMRobertaConfig(
+            vocab_size=len(tokens),
+            max_position_embeddings=POSITIONS,
+            type_vocab_size=1,
+            layer_norm_eps=1e-5,
+            pad_token_id=tokens.pad_token_id,
+            bos_token_id=tokens.bos_token_id,
+            eos_token_id=tokens.eos_token_id,
+        ),
+    )
+
+
+def figures(objective: MaskedLanguageModel, batches: list[Batch], accelerator: Accelerator) -> dict[str, Any]:
+    """Loss of masked tokens, and their perplexity."""
+    loss = float(mean_losses(objective, batches, accelerator).mean())
+    return {"validation_loss": loss, "explained_variance": None, "layers": {}, "perplexity": math.exp(loss)}
