@@ -37,6 +37,10 @@ COMMANDS = {
     ),
     "latency-report": Command("latency.report:latency_report", "one self-contained HTML page of a latency table"),
     "search": Command("kdnas.search.run:search", "KD-NAS: propose architectures, distil each briefly, keep the best"),
+    "record": Command(
+        "kdnas.search.record:record",
+        "proxy losses of many architectures, to compare search strategies on (search --replay)",
+    ),
     "pretrain": Command(
         "kdnas.pretrain.run:pretrain", "a teacher of one's own: a tokenizer and a masked language model"
     ),

@@ -23,8 +23,9 @@ from kdnas.plan import print_plan
 from kdnas.progress import clock, say
 from kdnas.report import write_report
 from kdnas.rows import TextOptions
+from kdnas.search.goal import read_table
 from kdnas.search.options import SearchOptions
-from kdnas.search.run import read_latencies, run_search
+from kdnas.search.run import run_search
 from kdnas.summary import summarise
 from kdnas.teacher import BUILTIN, Teacher, resolve_teacher
 from latency.protocol import LatencyOptions
@@ -110,14 +111,7 @@ def pipeline(
 def choose_arch(run: Run, space: SearchSpace, latency: LatencyOptions, search: SearchOptions) -> Arch:
     """The winner of a search over a space that the teacher can teach, with this host's latencies."""
     table = run.stage("latency-table", lambda: build_table(run.home, run.teacher, run.corpus, latency))
-    latencies, teacher_latency_ms = read_latencies(table)
-    found = run.stage(
-        "search",
-        lambda: run_search(
-            run.home, run.teacher, run.corpus, space,
-            latencies.__getitem__, teacher_latency_ms, table.digest, search,
-        ),
-    )  # fmt: skip
+    found = run.stage("search", lambda: run_search(run.home, run.teacher, run.corpus, space, read_table(table), search))
     return Arch.parse(found.results["winner"])
 
 

@@ -1,9 +1,13 @@
 """Options of a search; free of heavy imports, so that the command line reads them at once."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from kdnas.errors import UsageError
 from kdnas.search.reward import ALPHA, BETA
+
+STRATEGIES = ("kdnas", "surrogate", "random", "evolution", "tpe", "gp", "nsga2")
+ONE_NUMBER = ("kdnas", "evolution")  # strategies that follow the reward alone
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ class SearchOptions:
     """The search. Published values, but for the number of candidates (the paper: 15 episodes of 20).
 
     Args:
+        strategy: who proposes: `kdnas`, the published LSTM; `surrogate`, a Gaussian process of the loss; `random`;
+            `evolution`, regularised; Optuna's `tpe`, `gp` and `nsga2`.
+        front: look for the front of loss and latency, not for the best reward; not with `kdnas` and `evolution`.
+        max_latency_ms: only architectures that the table says to be this fast; with alpha 0, the lowest loss among them wins.
+        max_megabytes: only architectures with weights of this size in the table's precision.
         episodes: rounds of proposing, evaluating and learning.
         candidates_per_episode: architectures distilled an episode.
         alpha: exponent of the latency in the reward, at most 0 (Eq. 4).
@@ -69,6 +78,10 @@ class SearchOptions:
         proxy: how a candidate is scored.
     """
 
+    strategy: Literal["kdnas", "surrogate", "random", "evolution", "tpe", "gp", "nsga2"] = "kdnas"
+    front: bool = False
+    max_latency_ms: float | None = None
+    max_megabytes: float | None = None
     episodes: int = 4
     candidates_per_episode: int = 4
     alpha: float = ALPHA
@@ -82,6 +95,15 @@ class SearchOptions:
     proxy: ProxyOptions = field(default_factory=ProxyOptions)
 
     def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise UsageError(f"strategy is '{self.strategy}'; allowed are {', '.join(STRATEGIES)}")
+        if self.front and self.strategy in ONE_NUMBER:
+            others = ", ".join(name for name in STRATEGIES if name not in ONE_NUMBER)
+            raise UsageError(f"strategy '{self.strategy}' follows one number, not a front; give one of {others}")
+        for name in ("max_latency_ms", "max_megabytes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name} is {value}; it must be above 0")
         for name in ("episodes", "candidates_per_episode", "controller_epochs"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")

@@ -137,6 +137,13 @@ class Proxy:
 
     def __call__(self, arch: Arch) -> ProxyResult:
         """Distil one architecture and measure its held-out loss."""
+        return list(self.curve(arch))[-1]
+
+    def curve(self, arch: Arch, marks: Sequence[float] = (1.0,)) -> Iterator[ProxyResult]:
+        """Distil one architecture; its held-out loss after these shares of the budget, each when it is reached.
+
+        One that diverges ends there, with what its loss then is.
+        """
         pairs = layer_pairs(arch.layers, self._depth, Mapping.UNIFORM_LAST)
         layers = sorted({layer for _, layer in pairs})
         student = student_from_teacher(arch, self._teacher, self.seed).eval()  # eval: no dropout
@@ -146,8 +153,9 @@ class Proxy:
         objective = _Objective(student, loss).to(self.accelerator.device)
         with torch.no_grad(), self.accelerator.autocast():
             fit_projections(loss, self._first_states(student, layers))
-        tokens = self._train(objective, layers)
-        return ProxyResult(self._validate(objective, layers), tokens)
+        ends = sorted({max(1, round(mark * len(self.plan))) for mark in marks})
+        for tokens in self._train(objective, layers, ends):
+            yield ProxyResult(self._validate(objective, layers), tokens)
 
     def _batch(self, places: np.ndarray) -> Batch:
         return self.train.batch(places, self._pad_id, self.accelerator.device)
@@ -160,8 +168,8 @@ class Proxy:
             ids, mask = self._batch(places)
             yield student_states(student, ids, mask), self._states(places, mask, layers), mask
 
-    def _train(self, objective: _Objective, layers: list[int]) -> int:
-        """Real tokens seen: all of the plan, less where the loss is no longer finite."""
+    def _train(self, objective: _Objective, layers: list[int], ends: list[int]) -> Iterator[int]:
+        """Real tokens seen after so many steps, each time; of one whose loss is no longer finite, where that was seen."""
         optimizer = make_optimizer(objective, self.options.peak_lr)
         tokens = 0
         for step, places in enumerate(self.plan):
@@ -170,9 +178,11 @@ class Proxy:
             lr = self.options.peak_lr * lr_share(step, len(self.plan), self.options.warmup_share)
             losses = train_step(objective, optimizer, self.accelerator, cast(Batch, batch), lr)
             tokens += int(self.train.lengths[places].sum())
-            if step % CHECKED_EVERY == 0 and not bool(torch.isfinite(losses).all()):
-                break
-        return tokens
+            diverged = step % CHECKED_EVERY == 0 and not bool(torch.isfinite(losses).all())
+            if step + 1 in ends or diverged:
+                yield tokens
+            if diverged:
+                return
 
     def _validate(self, objective: _Objective, layers: list[int]) -> float:
         """Mean over pairs of the loss over all real tokens of the held-out sentences."""

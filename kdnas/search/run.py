@@ -1,10 +1,8 @@
 """The search: propose, distil briefly, reward, learn; every finished candidate is kept in the journal."""
 
-import csv
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -12,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 from kdnas.arch import Arch, SearchSpace
 from kdnas.artifact import Artifact, build
 from kdnas.corpus import Corpus, build_corpus
-from kdnas.errors import KdnasError, UsageError
+from kdnas.errors import KdnasError
 from kdnas.progress import stage
 from kdnas.rows import TextOptions
 from kdnas.search import journal
+from kdnas.search.goal import Goal, LatencyTable, make_goal, read_table
 from kdnas.search.journal import Candidate
 from kdnas.search.options import ProxyOptions, SearchOptions
-from kdnas.search.pareto import pareto_front
-from kdnas.search.reward import reward
+from kdnas.search.pareto import hypervolume, pareto_front
+from kdnas.search.recording import Recording, read_recording
 from kdnas.teacher import Teacher, resolve_teacher
 
 if TYPE_CHECKING:
     from kdnas.search.proxy import ProxyResult
     from kdnas.search.strategies import Proposal, Strategy
 
-__all__ = ["ProxyOptions", "SearchOptions", "read_latencies", "run_search", "search"]
+__all__ = ["ProxyOptions", "SearchOptions", "run_search", "search"]
 
-TABLE = "table.csv"
 STATES = "teacher-states"  # scratch in the working folder, deleted before the artifact is published
 
 
@@ -39,6 +37,7 @@ def search(
     corpus: str = "builtin:pydocs",
     text: TextOptions = TextOptions(),
     space: SearchSpace = SearchSpace(),
+    replay: Path | None = None,
     home: Path = Path("artifacts"),
 ) -> None:
     """Search for the student with the best reward, and print the folder of the result.
@@ -50,63 +49,20 @@ def search(
         corpus: `builtin:pydocs`, a file, or a hub id.
         text: how the corpus is read.
         space: values that each field may take; depths beyond the teacher's are left out.
+        replay: losses that `kdnas record` kept, to be looked up in place of distilling; of its architectures alone.
         home: root of all artifacts.
     """
-    artifact = Artifact.load(table, "latency-table")
-    latencies, teacher_latency_ms = read_latencies(artifact)
+    known = read_table(Artifact.load(table, "latency-table"))
+    if replay is not None:
+        print(run_replay(home, read_recording(replay), space, known, options).path)
+        return
     found = resolve_teacher(teacher)
     built = build_corpus(home, corpus, text, found)
-    result = run_search(home, found, built, space, latencies.__getitem__, teacher_latency_ms, artifact.digest, options)
-    print(result.path)
-
-
-def read_latencies(artifact: Artifact) -> tuple[dict[Arch, float], float]:
-    """Milliseconds of each architecture of a latency table, and of the teacher that was measured with it.
-
-    Raises:
-        UsageError: the table is missing, damaged or has no teacher.
-    """
-    path = artifact.path / TABLE
-    try:
-        with path.open(newline="") as file:
-            rows = csv.DictReader(file)
-            latencies = {
-                Arch(
-                    int(row["layers"]), int(row["heads"]), int(row["hidden"]), int(row["ffn"]), row["activation"]
-                ): float(row["latency_ms"])
-                for row in rows
-            }
-        teacher_latency_ms = float(artifact.results["teacher_latency_ms"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"{path}: not a whole latency table ({type(error).__name__}: {error}); run `kdnas latency-table` again"
-        ) from error
-    return latencies, teacher_latency_ms
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a candidate is rewarded by: latencies of the space and the constants of Eq. 4."""
-
-    latencies: dict[Arch, float]
-    teacher_latency_ms: float
-    alpha: float
-    beta: float
-
-    def reward(self, arch: Arch, loss: float) -> float:
-        """Eq. 4."""
-        return reward(loss, self.latencies[arch], self.teacher_latency_ms, self.alpha, self.beta)
+    print(run_search(home, found, built, space, known, options).path)
 
 
 def run_search(
-    home: Path,
-    teacher: Teacher,
-    corpus: Corpus,
-    space: SearchSpace,
-    latency_ms: Callable[[Arch], float],
-    teacher_latency_ms: float,
-    latency_digest: str,
-    options: SearchOptions,
+    home: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, table: LatencyTable, options: SearchOptions
 ) -> Artifact:
     """Search the part of a space that the teacher can teach; resumes from the journal after an interruption.
 
@@ -115,9 +71,7 @@ def run_search(
         teacher: the teacher.
         corpus: what candidates are distilled on.
         space: values that each field may take.
-        latency_ms: latency of each architecture of it.
-        teacher_latency_ms: the teacher's, from the same host and engine.
-        latency_digest: digest of where the latencies come from.
+        table: latencies of its architectures and of the teacher.
         options: the search.
 
     Raises:
@@ -125,53 +79,49 @@ def run_search(
         KdnasError: not one candidate could be evaluated.
     """
     space = space.teachable(teacher.layers)
-    goal = Goal(collect_latencies(space, latency_ms), teacher_latency_ms, options.alpha, options.beta)
-    config = {"space": space, "options": options, "teacher_latency_ms": teacher_latency_ms}
-    inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "latency-table": latency_digest}
-    return build(
-        home, "search", teacher.label, config, inputs, lambda path: _work(path, teacher, corpus, space, goal, options)
-    )
+    goal = make_goal(space, table, options)
+
+    def work(path: Path) -> dict[str, Any]:
+        from kdnas.search.proxy import Proxy
+
+        proxy = Proxy(path / STATES, teacher, corpus, space, options.proxy, options.seed)
+        results = _explored(path, proxy, goal, options)
+        proxy.close()
+        return results | {"proxy_tokens": proxy.tokens, "precision": proxy.precision}
+
+    config = {"space": space, "options": options, "teacher_latency_ms": table.teacher_latency_ms}
+    inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "latency-table": table.digest}
+    return build(home, "search", teacher.label, config, inputs, work)
 
 
-def collect_latencies(space: SearchSpace, latency_ms: Callable[[Arch], float]) -> dict[Arch, float]:
-    """Latency of every architecture of the space.
+def run_replay(
+    home: Path, recording: Recording, space: SearchSpace, table: LatencyTable, options: SearchOptions
+) -> Artifact:
+    """Search the recorded part of a space; losses are looked up.
+
+    Args:
+        home: root of artifacts.
+        recording: losses of architectures.
+        space: values that each field may take.
+        table: latencies of its architectures and of the teacher.
+        options: the search.
 
     Raises:
-        UsageError: some have none, or one that is not above 0.
+        UsageError: nothing of the space is recorded, or latencies are missing.
     """
-    latencies: dict[Arch, float] = {}
-    for arch in space:
-        try:
-            latencies[arch] = float(latency_ms(arch))
-        except KeyError:
-            continue
-    wrong = [arch for arch in space if not 0 < latencies.get(arch, math.nan) < math.inf]
-    if wrong:
-        raise UsageError(
-            f"latency table: no usable latency for {len(wrong)} of {len(space)} architectures of the space, the first is "
-            f"{wrong[0]}; run `kdnas latency-table` again, or cut the space"
-        )
-    return latencies
+    goal = make_goal(recording.within(space), table, options)
+    config = {"space": space, "options": options, "teacher_latency_ms": table.teacher_latency_ms}
+    inputs = {"recording": recording.digest, "latency-table": table.digest}
+    return build(home, "search", "replay", config, inputs, lambda path: _explored(path, recording, goal, options))
 
 
-def _work(
-    path: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, goal: Goal, options: SearchOptions
+def _explored(
+    path: Path, evaluate: "Callable[[Arch], ProxyResult]", goal: Goal, options: SearchOptions
 ) -> dict[str, Any]:
-    from kdnas.search.controller import Controller
-    from kdnas.search.proxy import Proxy
-    from kdnas.search.strategies import Epsilon, Kdnas
+    from kdnas.search.strategies import make_strategy
 
-    proxy = Proxy(path / STATES, teacher, corpus, space, options.proxy, options.seed)
-    epsilon = Epsilon(options.epsilon_start, options.epsilon_decay, options.epsilon_min)
-    controller = Controller(options.controller_lr, options.controller_epochs, options.seed)
-    strategy = Kdnas(space, epsilon, controller, options.seed)
-    candidates = explore(path / journal.FILE, strategy, proxy, goal, options)
-    proxy.close()
-    return summary(candidates, space, goal) | {
-        "episodes": options.episodes,
-        "proxy_tokens": proxy.tokens,
-        "precision": proxy.precision,
-    }
+    candidates = explore(path / journal.FILE, make_strategy(goal, options), evaluate, goal, options)
+    return summary(candidates, goal) | {"episodes": options.episodes, "strategy": options.strategy}
 
 
 def explore(
@@ -209,7 +159,7 @@ def explore(
                 progress.update(len(candidates), _note(candidate, candidates))
             if not finished:
                 break
-            strategy.tell([Observation(candidate.arch, candidate.reward) for candidate in finished])
+            strategy.tell([Observation(one.arch, one.reward, one.loss) for one in finished])
     return candidates
 
 
@@ -240,7 +190,7 @@ def evaluate_one(
     )
 
 
-def summary(candidates: list[Candidate], space: SearchSpace, goal: Goal) -> dict[str, Any]:
+def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
     """Figures of a finished search.
 
     Raises:
@@ -253,16 +203,24 @@ def summary(candidates: list[Candidate], space: SearchSpace, goal: Goal) -> dict
             "try a lower --proxy.peak_lr"
         )
     finished = [candidate for candidate in candidates if candidate.loss is not None]
-    front = pareto_front([(candidate.loss or 0.0, candidate.latency_ms) for candidate in finished])
+    points = [goal.point(candidate.arch, candidate.loss or 0.0) for candidate in finished]
+    front = pareto_front(points if goal.front else [point[:2] for point in points])
     return {
         "winner": str(winner.arch),
         "winner_reward": winner.reward,
         "candidates": len(candidates),
         "failed": len(candidates) - len(finished),
-        "space_size": len(space),
+        "space_size": len(goal.latencies),
         "teacher_latency_ms": goal.teacher_latency_ms,
+        "hypervolume": hypervolume(points, goal.worst),
         "pareto": [
-            {"arch": str(one.arch), "loss": one.loss, "latency_ms": one.latency_ms, "reward": one.reward}
+            {
+                "arch": str(one.arch),
+                "loss": one.loss,
+                "latency_ms": one.latency_ms,
+                "megabytes": goal.megabytes.get(one.arch),
+                "reward": one.reward,
+            }
             for one in (finished[place] for place in front)
         ],
         "seconds_per_candidate": round(mean(candidate.seconds for candidate in candidates), 3),

@@ -20,12 +20,14 @@ from kdnas.artifact import Artifact, build
 from kdnas.corpus import Corpus
 from kdnas.errors import KdnasError, UsageError
 from kdnas.search import journal
-from kdnas.search.controller import Controller
+from kdnas.search.goal import Goal, LatencyTable, make_goal, read_table
 from kdnas.search.journal import Candidate
 from kdnas.search.options import ProxyOptions, SearchOptions
 from kdnas.search.proxy import ProxyResult
-from kdnas.search.run import Goal, collect_latencies, explore, read_latencies, run_search, summary
-from kdnas.search.strategies import Epsilon, Kdnas
+from kdnas.search.recording import COLUMNS, read_recording
+from kdnas.search.run import explore, run_search, search, summary
+from kdnas.search.strategies import make_strategy
+from kdnas.search.strategies.protocol import Strategy
 from kdnas.teacher import Teacher
 
 SPACE = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 576), activation=("gelu", "relu"))
@@ -43,11 +45,8 @@ def fake_evaluate(arch: Arch) -> ProxyResult:
     return ProxyResult(20 / (arch.layers * arch.hidden) ** 0.5 / (1 + arch.ffn / 3000), 1000)
 
 
-def strategy(options: SearchOptions = OPTIONS) -> Kdnas:
-    epsilon = Epsilon(options.epsilon_start, options.epsilon_decay, options.epsilon_min)
-    return Kdnas(
-        SPACE, epsilon, Controller(options.controller_lr, options.controller_epochs, options.seed), options.seed
-    )
+def strategy(options: SearchOptions = OPTIONS) -> Strategy:
+    return make_strategy(GOAL, options)
 
 
 def without_seconds(candidates: list[Candidate]) -> list[Candidate]:
@@ -123,7 +122,7 @@ def test_failures_are_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
     reasons = {candidate.failed for candidate in candidates if candidate.failed}
     assert reasons == {"the loss is nan", "RuntimeError: not enough memory: you tried to allocate 9 TB"}
     assert "NaN" not in path.read_text()
-    results = summary(candidates, SPACE, GOAL)
+    results = summary(candidates, GOAL)
     assert results["failed"] == 12
     finished = [candidate for candidate in candidates if candidate.reward is not None]
     assert len(finished) == 4
@@ -135,48 +134,120 @@ def test_failures_are_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
 def test_all_failed_is_an_error(tmp_path: Path) -> None:
     candidates = explore(tmp_path / journal.FILE, strategy(), lambda _: ProxyResult(float("inf"), 1), GOAL, OPTIONS)
     with pytest.raises(KdnasError, match="all 12 candidates failed, the first with 'the loss is inf'"):
-        summary(candidates, SPACE, GOAL)
+        summary(candidates, GOAL)
 
 
-def table(home: Path, rows: list[Arch], teacher_latency_ms: float | None = 8.0) -> Artifact:
+def table(
+    home: Path, rows: list[Arch], teacher_latency_ms: float | None = 8.0, engine: str = "pytorch-f32"
+) -> Artifact:
     """A latency table on disk, with some of its columns."""
 
     def write(path: Path) -> dict[str, float]:
         with (path / "table.csv").open("w", newline="") as file:
             out = csv.writer(file)
-            out.writerow(["id", *FIELDS, "latency_ms", "source"])
+            out.writerow(["id", *FIELDS, "parameters_millions", "latency_ms", "source"])
             for arch in rows:
-                out.writerow([arch_id(arch), *str(arch).split(","), latency_ms(arch), "measured"])
+                size = arch.layer_parameters / 1e6 + 11
+                out.writerow([arch_id(arch), *str(arch).split(","), size, latency_ms(arch), "measured"])
         return {} if teacher_latency_ms is None else {"teacher_latency_ms": teacher_latency_ms}
 
-    return build(home, "latency-table", "test", {"rows": len(rows), "teacher": teacher_latency_ms}, {}, write)
+    config = {"rows": len(rows), "teacher": teacher_latency_ms, "options": {"engine": engine}}
+    return build(home, "latency-table", "test", config, {}, write)
 
 
 def test_reads_a_latency_table(tmp_path: Path) -> None:
-    latencies, teacher_latency_ms = read_latencies(table(tmp_path, list(SearchSpace())))
-    assert teacher_latency_ms == 8.0
-    assert latencies == {arch: pytest.approx(latency_ms(arch)) for arch in SearchSpace()}
+    found = read_table(table(tmp_path, list(SearchSpace())))
+    assert found.teacher_latency_ms == 8.0
+    assert found.latencies == {arch: pytest.approx(latency_ms(arch)) for arch in SearchSpace()}
+    arch = Arch(3, 12, 288, 384)
+    assert found.megabytes[arch] == pytest.approx(4 * (arch.layer_parameters / 1e6 + 11))
+    eighth = read_table(table(tmp_path, list(SPACE), engine="openvino-int8"))
+    assert eighth.megabytes[arch] == pytest.approx(found.megabytes[arch] / 4)
     with pytest.raises(UsageError, match="teacher_latency_ms"):
-        read_latencies(table(tmp_path, list(SPACE), teacher_latency_ms=None))
-    short, _ = read_latencies(table(tmp_path, list(SPACE)[1:]))
+        read_table(table(tmp_path, list(SPACE), teacher_latency_ms=None))
+
+
+def test_what_a_goal_allows(tmp_path: Path) -> None:
+    whole = read_table(table(tmp_path, list(SPACE)))
+    goal = make_goal(SPACE, whole, SearchOptions())
+    assert goal.states == list(SPACE)
+    limit = sorted(whole.latencies.values())[5]
+    fast = make_goal(SPACE, whole, SearchOptions(max_latency_ms=limit, alpha=0))
+    assert fast.states == [arch for arch in SPACE if whole.latencies[arch] <= limit]
+    assert fast.reward(fast.states[0], 0.3) == pytest.approx(0.7)  # the lowest loss wins
+    size = sorted(whole.megabytes.values())[0]
+    small = make_goal(SPACE, whole, SearchOptions(max_megabytes=size))
+    assert {small.megabytes[arch] for arch in small.states} == {size}
+    with pytest.raises(UsageError, match=r"max_latency_ms is 1e-06, .*none is within both; the fastest takes"):
+        make_goal(SPACE, whole, SearchOptions(max_latency_ms=1e-6))
+    short = read_table(table(tmp_path, list(SPACE)[1:]))
     with pytest.raises(UsageError, match="1 of 16 architectures of the space, the first is 3,12,288,384,gelu"):
-        collect_latencies(SPACE, short.__getitem__)
+        make_goal(SPACE, short, SearchOptions())
+    nothing = LatencyTable(dict.fromkeys(SPACE, 0.0), whole.megabytes, 8.0, "")
     with pytest.raises(UsageError, match="16 of 16"):
-        collect_latencies(SPACE, lambda arch: 0.0)
+        make_goal(SPACE, nothing, SearchOptions())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"strategy": "luck"}, {"max_latency_ms": 0.0}, {"max_megabytes": -1.0}, {"strategy": "kdnas", "front": True}],
+)
+def test_wrong_options_are_explained(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=r"allowed are|must be above 0|give one of surrogate"):
+        SearchOptions(**wrong)  # type: ignore[arg-type]
 
 
 def test_damaged_table_is_a_usage_error(tmp_path: Path) -> None:
     artifact = table(tmp_path, list(SPACE))
     (artifact.path / "table.csv").write_text("id,layers\n1,2\n")
     with pytest.raises(UsageError, match="run `kdnas latency-table` again"):
-        read_latencies(artifact)
+        read_table(artifact)
 
 
 def test_space_beyond_the_teacher_is_refused(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
+    known = read_table(table(tmp_path, list(SearchSpace())))
     with pytest.raises(UsageError, match="deeper than its teacher"):
-        run_search(
-            tmp_path, tiny_teacher, corpus, SearchSpace(layers=(6, 10)), latency_ms, 8.0, "digest", SearchOptions()
-        )
+        run_search(tmp_path, tiny_teacher, corpus, SearchSpace(layers=(6, 10)), known, SearchOptions())
+
+
+def recorded(path: Path, archs: list[Arch]) -> Path:
+    """A recording of two seeds, each with its loss at half of the budget and at its end."""
+    with path.open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(COLUMNS)
+        for arch in archs:
+            for seed in (0, 1):
+                for tokens, more in ((500, 0.1), (1000, 0.0)):
+                    loss = fake_evaluate(arch).loss + more + 0.01 * seed
+                    out.writerow([arch_id(arch), *str(arch).split(","), seed, tokens, loss, 1.0])
+    return path
+
+
+@pytest.mark.parametrize("name", ["kdnas", "surrogate"])
+def test_replays_recorded_losses(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archs = list(SPACE)[:9]
+    file = recorded(tmp_path / "losses.csv", archs)
+    artifact = table(tmp_path, list(SearchSpace()))
+    options = replace(OPTIONS, strategy=name)
+    search(options, artifact.path, replay=file, home=tmp_path)
+    found = Artifact.load(Path(capsys.readouterr().out.strip()), "search")
+    candidates = journal.read(found.path / journal.FILE)
+    assert sorted(one.arch for one in candidates) == sorted(archs)
+    assert all(one.loss == pytest.approx(fake_evaluate(one.arch).loss) for one in candidates)
+    assert found.results["strategy"] == name
+    assert found.results["space_size"] == 9
+    assert 0 < found.results["hypervolume"] < 1
+    with pytest.raises(UsageError, match="none of its 9 architectures is in the space"):
+        search(options, artifact.path, replay=file, space=SearchSpace(hidden=(768,)), home=tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "id,loss\n", "id,layers,seed\n1,x,2\n"])
+def test_what_is_not_a_recording(content: str, tmp_path: Path) -> None:
+    (tmp_path / "losses.csv").write_text(content)
+    with pytest.raises(UsageError, match="give what `kdnas record` printed"):
+        read_recording(tmp_path / "losses.csv")
+    with pytest.raises(UsageError, match="not a recording"):
+        read_recording(tmp_path / "absent.csv")
 
 
 def rows_of(path: Path) -> list[dict[str, object]]:
@@ -233,9 +304,7 @@ def test_killed_search_resumes_and_equals_the_uninterrupted(
     assert sorted(resumed.manifest["files"]) == ["journal.jsonl"]
     lines = (resumed.path / journal.FILE).read_text().splitlines()
     assert [json.loads(line) for line in lines[: len(finished)]] == finished  # not evaluated again
-    straight = run_search(
-        tmp_path, tiny_teacher, corpus, KILLED_SPACE, latency_ms, 8.0, artifact.digest, KILLED_OPTIONS
-    )
+    straight = run_search(tmp_path, tiny_teacher, corpus, KILLED_SPACE, read_table(artifact), KILLED_OPTIONS)
     assert straight.manifest["config"] == resumed.manifest["config"]  # the same by command and by call
     assert rows_of(straight.path / journal.FILE) == rows_of(resumed.path / journal.FILE)
     assert straight.results["winner"] == resumed.results["winner"]

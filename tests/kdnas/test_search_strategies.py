@@ -1,4 +1,4 @@
-"""Proposals: epsilon-greedy, never twice, the same after a replay."""
+"""Proposals: never twice, the same after a replay, and better than chance."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,11 @@ from hypothesis import strategies as st
 from kdnas.arch import Arch, SearchSpace
 from kdnas.errors import UsageError
 from kdnas.search.controller import Controller
-from kdnas.search.strategies import Epsilon, Kdnas, Observation
+from kdnas.search.goal import Goal
+from kdnas.search.options import ONE_NUMBER, STRATEGIES, SearchOptions
+from kdnas.search.pareto import hypervolume
+from kdnas.search.strategies import Observation, Strategy, make_strategy
+from kdnas.search.strategies.lstm import Epsilon, Kdnas
 
 SMALL = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 768, 1536), activation=("gelu", "relu"))
 
@@ -97,3 +101,95 @@ def test_a_failure_counts_as_the_worst_reward() -> None:
     assert told._rewards().tolist() == [0.5, 0.0]
     told.tell([Observation(told.states[2], -0.2)])
     assert told._rewards().tolist() == [0.5, -0.2, -0.2]
+
+
+def latency_ms(arch: Arch) -> float:
+    return 0.3 + arch.flops(24) / 6e8 + 0.05 * arch.layers
+
+
+def loss_of(arch: Arch) -> float:
+    """As real ones: falls with the size, a little with the depth, and has bumps."""
+    bump = 0.004 * np.sin(arch.hidden * arch.ffn + arch.heads)
+    return float(0.6 * (arch.layer_parameters / 2e6) ** -0.2 + 0.02 * (arch.activation == "relu") + bump)
+
+
+def goal_of(space: SearchSpace = SMALL, front: bool = False) -> Goal:
+    latencies = {arch: latency_ms(arch) for arch in space}
+    megabytes = {arch: arch.layer_parameters / 1e6 for arch in space}
+    return Goal(latencies, 8.0, -0.06, 0.6, megabytes, front)
+
+
+def results(goal: Goal, archs: list[Arch]) -> list[Observation]:
+    """One in seven fails."""
+    return [
+        Observation(arch, None)
+        if arch.ffn == 768
+        else Observation(arch, goal.reward(arch, loss_of(arch)), loss_of(arch))
+        for arch in archs
+    ]
+
+
+def make(name: str, goal: Goal, seed: int = 0) -> Strategy:
+    return make_strategy(goal, SearchOptions(strategy=name, front=goal.front, seed=seed, controller_epochs=1))  # type: ignore[arg-type]
+
+
+def runs(goal: Goal, name: str, seed: int, count: int, episodes: int) -> list[Arch]:
+    """Everything that a strategy proposes in so many episodes."""
+    strategy, tried = make(name, goal, seed), []
+    for _ in range(episodes):
+        archs = [proposal.arch for proposal in strategy.ask(count)]
+        tried += archs
+        strategy.tell(results(goal, archs))
+    return tried
+
+
+@pytest.mark.parametrize("front", [False, True])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_proposes_all_and_nothing_twice(name: str, front: bool) -> None:
+    if front and name in ONE_NUMBER:
+        with pytest.raises(UsageError, match="follows one number"):
+            SearchOptions(strategy=name, front=True)  # type: ignore[arg-type]
+        return
+    goal = goal_of(front=front)
+    tried = runs(goal, name, 1, 5, 6)
+    assert sorted(tried) == sorted(SMALL)
+    assert runs(goal, name, 1, 5, 2) == tried[:10]
+    assert name == "surrogate" or runs(goal, name, 2, 5, 2) != tried[:10]
+    assert make(name, goal).ask(0) == []
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("done", [0, 2, 5])
+def test_every_strategy_goes_on_in_an_episode_as_the_uninterrupted_one(name: str, done: int) -> None:
+    goal = goal_of()
+    straight, resumed = make(name, goal), make(name, goal)
+    for _ in range(2):
+        archs = [proposal.arch for proposal in straight.ask(5)]
+        told = results(goal, archs)
+        straight.tell(told)
+        assert resumed.ask(5, archs) == []  # as a search does that reads a whole episode from its journal
+        resumed.tell(told)
+    whole = straight.ask(5)
+    assert resumed.ask(5, [proposal.arch for proposal in whole[:done]]) == whole[done:]
+
+
+def test_the_surrogate_beats_a_random_order() -> None:
+    goal = goal_of(SearchSpace().teachable(6))
+    best = max(goal.reward(arch, loss_of(arch)) for arch in goal.states if arch.ffn != 768)
+    needed = {}
+    for name in ("surrogate", "random"):
+        tried = runs(goal, name, 0, 10, 6)
+        found = [one.reward if one.reward is not None else -1.0 for one in results(goal, tried)]
+        needed[name] = max(found) / best
+    assert needed["surrogate"] > 0.995
+    assert needed["surrogate"] > needed["random"]
+
+
+def test_the_surrogate_follows_the_front() -> None:
+    goal = goal_of(SearchSpace().teachable(6), front=True)
+    areas = {}
+    for name in ("surrogate", "random"):
+        tried = runs(goal, name, 0, 10, 6)
+        points = [goal.point(one.arch, one.loss) for one in results(goal, tried) if one.loss is not None]
+        areas[name] = hypervolume(points, goal.worst)
+    assert areas["surrogate"] > areas["random"]

@@ -1,56 +1,14 @@
-"""What to try next: ask/tell, so that the search can run any strategy and any strategy can be replayed."""
+"""KD-NAS as published (arXiv 2303.09639, Section 3): an LSTM scores architectures, epsilon-greedy picks among them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from kdnas.arch import Arch, SearchSpace
+from kdnas.arch import Arch
 from kdnas.errors import UsageError
 from kdnas.search.controller import Controller, encode
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """What to evaluate next.
-
-    Args:
-        arch: the architecture.
-        explored: picked at random.
-        predicted_reward: what the strategy expects of it; None where it knows nothing yet.
-    """
-
-    arch: Arch
-    explored: bool
-    predicted_reward: float | None
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What came of an architecture: its reward, None where its evaluation failed."""
-
-    arch: Arch
-    reward: float | None
-
-
-class Strategy(Protocol):
-    """Proposes the candidates of an episode, and learns from them when all are evaluated.
-
-    Everything that it proposes follows from its seed and from what it was told, so a search that was killed gets the same
-    proposals by telling the journal again.
-    """
-
-    def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
-        """The rest of this episode: `count` candidates less those that were evaluated before an interruption.
-
-        Fewer where the space has no more; nothing that was asked or told before.
-        """
-        ...
-
-    def tell(self, observations: Sequence[Observation]) -> None:
-        """Results of the whole episode, in order; the next `ask` is for the next episode."""
-        ...
+from kdnas.search.strategies.protocol import Observation, Proposal
 
 
 @dataclass(frozen=True)
@@ -85,10 +43,10 @@ class Kdnas:
     reward seen, at most 0, which is what a student that explains nothing of its teacher gets.
     """
 
-    def __init__(self, space: SearchSpace, epsilon: Epsilon, controller: Controller, seed: int) -> None:
+    def __init__(self, states: Iterable[Arch], epsilon: Epsilon, controller: Controller, seed: int) -> None:
         self.epsilon, self.controller, self.seed = epsilon, controller, seed
         self.episode = 0
-        self.states = list(space)
+        self.states = list(states)
         self._encoded = encode(self.states)
         self._place = {arch: place for place, arch in enumerate(self.states)}
         self._unexplored = np.ones(len(self.states), dtype=bool)

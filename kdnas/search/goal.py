@@ -1,0 +1,127 @@
+"""What a search is for: the architectures, what is known of them before any is distilled, and what a loss is worth."""
+
+import csv
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from kdnas.arch import Arch
+from kdnas.artifact import Artifact
+from kdnas.errors import UsageError
+from kdnas.search.options import SearchOptions
+from kdnas.search.reward import reward
+
+TABLE = "table.csv"
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """What a latency table knows.
+
+    Args:
+        latencies: milliseconds of each architecture.
+        megabytes: of each one's weights, embeddings included, in the precision of the table's engine.
+        teacher_latency_ms: the teacher's, from the same host and engine.
+        digest: changes when the table does.
+    """
+
+    latencies: dict[Arch, float]
+    megabytes: dict[Arch, float]
+    teacher_latency_ms: float
+    digest: str
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What candidates are rewarded by.
+
+    Args:
+        latencies: milliseconds of each architecture that may be proposed.
+        teacher_latency_ms: the teacher's.
+        alpha: of Eq. 4; 0 where the lowest loss is wanted.
+        beta: of Eq. 4.
+        megabytes: of each one's weights.
+        front: not the best reward is wanted but the front of loss, latency and memory.
+    """
+
+    latencies: dict[Arch, float]
+    teacher_latency_ms: float
+    alpha: float
+    beta: float
+    megabytes: dict[Arch, float] = field(default_factory=dict)
+    front: bool = False
+
+    @property
+    def states(self) -> list[Arch]:
+        """Architectures that may be proposed, in the order of their ids."""
+        return list(self.latencies)
+
+    @property
+    def worst(self) -> tuple[float, float, float]:
+        """Of the front, what is not wanted any more: a loss of 1, the teacher's latency, more memory than the largest needs."""
+        return 1.0, self.teacher_latency_ms, 1.01 * max(self.megabytes.values(), default=1.0)
+
+    def point(self, arch: Arch, loss: float) -> tuple[float, float, float]:
+        """Loss, latency and memory, all to be small."""
+        return loss, self.latencies[arch], self.megabytes.get(arch, 0.0)
+
+    def reward(self, arch: Arch, loss: float) -> float:
+        """Eq. 4."""
+        return reward(loss, self.latencies[arch], self.teacher_latency_ms, self.alpha, self.beta)
+
+
+def read_table(artifact: Artifact) -> LatencyTable:
+    """A finished latency table.
+
+    Raises:
+        UsageError: it is missing, damaged or has no teacher.
+    """
+    path = artifact.path / TABLE
+    engine = str(artifact.manifest["config"].get("options", {}).get("engine", ""))
+    weight_bytes = 1 if engine.endswith("int8") else 4
+    latencies, megabytes = {}, {}
+    try:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                arch = Arch(
+                    int(row["layers"]), int(row["heads"]), int(row["hidden"]), int(row["ffn"]), row["activation"]
+                )
+                latencies[arch] = float(row["latency_ms"])
+                megabytes[arch] = weight_bytes * float(row["parameters_millions"])
+        teacher_latency_ms = float(artifact.results["teacher_latency_ms"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{path}: not a whole latency table ({type(error).__name__}: {error}); run `kdnas latency-table` again"
+        ) from error
+    return LatencyTable(latencies, megabytes, teacher_latency_ms, artifact.digest)
+
+
+def make_goal(states: Iterable[Arch], table: LatencyTable, options: SearchOptions) -> Goal:
+    """Those of some architectures that the options allow, and what is wanted of them.
+
+    Raises:
+        UsageError: some are not in the table, or none is allowed.
+    """
+    wanted = list(states)
+    wrong = [arch for arch in wanted if not 0 < table.latencies.get(arch, math.nan) < math.inf]
+    if wrong:
+        raise UsageError(
+            f"latency table: no usable latency for {len(wrong)} of {len(wanted)} architectures of the space, the first is "
+            f"{wrong[0]}; run `kdnas latency-table` again, or cut the space"
+        )
+    limits = (options.max_latency_ms or math.inf, options.max_megabytes or math.inf)
+    allowed = [arch for arch in wanted if table.latencies[arch] <= limits[0] and table.megabytes[arch] <= limits[1]]
+    if not allowed:
+        raise UsageError(
+            f"max_latency_ms is {options.max_latency_ms}, max_megabytes {options.max_megabytes}: of {len(wanted)} architectures "
+            f"none is within both; the fastest takes {min(table.latencies[arch] for arch in wanted):.3g} ms, the smallest "
+            f"{min(table.megabytes[arch] for arch in wanted):.3g} MB"
+        )
+    return Goal(
+        {arch: table.latencies[arch] for arch in allowed},
+        table.teacher_latency_ms,
+        options.alpha,
+        options.beta,
+        {arch: table.megabytes[arch] for arch in allowed},
+        options.front,
+    )

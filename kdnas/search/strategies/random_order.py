@@ -1,0 +1,25 @@
+"""The baseline of all searches: a random order."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kdnas.arch import Arch
+from kdnas.search.strategies.protocol import Observation, Proposal
+
+
+class RandomOrder:
+    """Each architecture once, in an order that the seed decides; see `Strategy`."""
+
+    def __init__(self, states: Sequence[Arch], seed: int) -> None:
+        self._coming = [states[place] for place in np.random.default_rng(seed).permutation(len(states))]
+
+    def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
+        """The next ones."""
+        done = set(evaluated)
+        return [Proposal(arch, True, None) for arch in self._coming[:count] if arch not in done]
+
+    def tell(self, observations: Sequence[Observation]) -> None:
+        """Only counts them."""
+        told = {observation.arch for observation in observations}
+        self._coming = [arch for arch in self._coming if arch not in told]

@@ -1,0 +1,100 @@
+"""Optuna's samplers as strategies: TPE, a Gaussian process, NSGA-II."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kdnas.arch import FIELDS, Arch
+from kdnas.search.goal import Goal
+from kdnas.search.strategies.protocol import Observation, Proposal
+
+TRIES = 30  # of a sampler that proposes what was evaluated, until a random architecture is taken
+GENERATION = 20  # of NSGA-II
+
+
+class Sampler:
+    """See `Strategy`. Optuna maximises the reward or, where the front is wanted, minimises loss, latency and memory.
+
+    A field is the place of its value among those of the space, so that samplers know which are near each other; the
+    activation has no order. What was evaluated before is not proposed again: the sampler is asked anew.
+
+    Args:
+        goal: architectures and what is wanted of them.
+        name: `tpe`, `gp` or `nsga2`.
+        seed: of the sampler.
+    """
+
+    def __init__(self, goal: Goal, name: str, seed: int) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._optuna, self._goal, self._seed, self._episode = optuna, goal, seed, 0
+        self._values = {field: sorted({getattr(arch, field) for arch in goal.states}) for field in FIELDS}
+        self._distributions: dict[str, Any] = {
+            field: optuna.distributions.CategoricalDistribution(values)
+            if isinstance(values[0], str)
+            else optuna.distributions.IntDistribution(0, len(values) - 1)
+            for field, values in self._values.items()
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler: Any = {
+                "tpe": lambda: optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
+                "gp": lambda: optuna.samplers.GPSampler(seed=seed, deterministic_objective=True),
+                "nsga2": lambda: optuna.samplers.NSGAIISampler(seed=seed, population_size=GENERATION),
+            }[name]()
+        directions: Any = ["minimize"] * 3 if goal.front else ["maximize"]
+        self._study = optuna.create_study(directions=directions, sampler=sampler)
+        self._left = dict.fromkeys(goal.states)
+        self._trials: dict[Arch, Any] = {}
+
+    def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
+        """What the sampler suggests, all of an episode before any result of it."""
+        if not self._trials:
+            for number in range(min(count, len(self._left))):
+                self._suggest(np.random.default_rng([self._seed, self._episode, number]))
+        return [Proposal(arch, False, None) for arch in self._trials if arch not in set(evaluated)]
+
+    def _suggest(self, rng: np.random.Generator) -> None:
+        for _ in range(TRIES):
+            trial = self._study.ask(self._distributions)
+            arch = self._arch(trial.params)
+            if arch in self._left and arch not in self._trials:
+                self._trials[arch] = trial
+                return
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+        others = [arch for arch in self._left if arch not in self._trials]
+        arch = others[int(rng.integers(len(others)))]
+        self._study.enqueue_trial(self._params(arch))
+        self._trials[arch] = self._study.ask(self._distributions)
+
+    def tell(self, observations: Sequence[Observation]) -> None:
+        """Failed ones are told as such."""
+        asked = self.ask(len(observations))  # after an interruption between two episodes none was asked
+        assert {proposal.arch for proposal in asked} == {observation.arch for observation in observations}
+        for observation in observations:
+            trial = self._trials[observation.arch]
+            self._left.pop(observation.arch)
+            if observation.reward is None or observation.loss is None:
+                self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+            elif self._goal.front:
+                self._study.tell(trial, self._goal.point(observation.arch, observation.loss))
+            else:
+                self._study.tell(trial, observation.reward)
+        self._trials = {}
+        self._episode += 1
+
+    def _arch(self, params: dict[str, Any]) -> Arch:
+        found = {
+            name: params[name] if isinstance(values[0], str) else values[params[name]]
+            for name, values in self._values.items()
+        }
+        return Arch(**found)
+
+    def _params(self, arch: Arch) -> dict[str, Any]:
+        return {
+            name: getattr(arch, name) if isinstance(values[0], str) else values.index(getattr(arch, name))
+            for name, values in self._values.items()
+        }

@@ -1,0 +1,141 @@
+"""A Gaussian process of the loss alone: what the latency is worth is known of every architecture before the first is distilled.
+
+Rewards of nearby architectures differ mostly by their latency, which a model of the reward must learn from results; the loss
+falls smoothly with the size of a student. So the loss is modelled, by a line over what is known of an architecture and a Gaussian
+process of what the line leaves, and the reward of all architectures follows from it by Eq. 4.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kdnas.arch import Arch
+from kdnas.search.design import farthest, features
+from kdnas.search.goal import Goal
+from kdnas.search.pareto import improvements
+from kdnas.search.strategies.protocol import Observation, Proposal
+
+SPREAD = 10  # architectures that are spread over the space before any model is asked
+RIDGE = 1e-3  # of the line
+OPTIMISM = 1.0  # standard deviations below the expected loss, where the front is wanted
+
+
+class Surrogate:
+    """See `Strategy`.
+
+    Args:
+        goal: architectures, their latencies, and what is wanted of them.
+        seed: of the first architecture.
+    """
+
+    def __init__(self, goal: Goal, seed: int) -> None:
+        self._goal, self._seed, self._episode = goal, seed, 0
+        self._states = list(goal.states)
+        self._place = {arch: place for place, arch in enumerate(self._states)}
+        self._features = features(self._states)
+        self._known = np.array([goal.point(arch, 0.0)[1:] for arch in self._states])  # latency and memory
+        self._left = np.ones(len(self._states), dtype=bool)
+        self._seen: list[int] = []
+        self._losses: list[float] = []
+        self._failed: list[int] = []
+
+    def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
+        """Spread architectures first; then, one after the other, those of the highest expected improvement.
+
+        Each one that is proposed is taken to be as expected when the next is chosen.
+        """
+        left, seen, losses, proposals = self._left.copy(), list(self._seen), list(self._losses), []
+        kernel: Any = None
+        for number in range(count):
+            if not left.any():
+                break
+            rng = np.random.default_rng([self._seed, self._episode, number])
+            tried = len(self._seen) + len(self._failed) + number
+            if tried < SPREAD or len(self._seen) < 2:
+                place, predicted = farthest(self._features, left, rng), None
+            else:
+                model = LossModel(self._features[seen], np.array(losses), kernel)
+                kernel = model.kernel
+                mean, deviation = model(self._features)
+                place = int(np.argmax(np.where(left, self._gain(mean, deviation, seen, losses), -np.inf)))
+                predicted = self._goal.reward(self._states[place], float(mean[place]))
+                seen.append(place)
+                losses.append(float(mean[place]))
+            left[place] = False
+            proposals.append(Proposal(self._states[place], predicted is None, predicted))
+        return [proposal for proposal in proposals if proposal.arch not in set(evaluated)]
+
+    def tell(self, observations: Sequence[Observation]) -> None:
+        """Failed ones teach nothing but that they were tried."""
+        for observation in observations:
+            place = self._place[observation.arch]
+            self._left[place] = False
+            if observation.loss is None:
+                self._failed.append(place)
+            else:
+                self._seen.append(place)
+                self._losses.append(observation.loss)
+        self._episode += 1
+
+    def _gain(self, mean: np.ndarray, deviation: np.ndarray, seen: list[int], losses: list[float]) -> np.ndarray:
+        """What each architecture, (N,), is worth trying for: the expected improvement, or what the front would gain."""
+        if self._goal.front:
+            found = [self._goal.point(self._states[place], loss) for place, loss in zip(seen, losses, strict=True)]
+            hoped = np.column_stack([mean - OPTIMISM * deviation, self._known])
+            return improvements(np.array(found), hoped, self._goal.worst)
+        from scipy.stats import norm
+
+        rewards, worse = self._rewards(mean), self._rewards(mean + deviation)
+        spread = np.maximum(rewards - worse, 1e-12)
+        best = max(self._goal.reward(self._states[place], loss) for place, loss in zip(seen, losses, strict=True))
+        by = (rewards - best) / spread
+        improvement: np.ndarray = spread * (by * norm.cdf(by) + norm.pdf(by))
+        return improvement
+
+    def _rewards(self, losses: np.ndarray) -> np.ndarray:
+        return np.array([self._goal.reward(arch, float(loss)) for arch, loss in zip(self._states, losses, strict=True)])
+
+
+class LossModel:
+    """A line over features, and a Gaussian process of its residuals.
+
+    Args:
+        inputs: (n, d) features of what was distilled.
+        losses: (n,).
+        kernel: with the hyperparameters of an earlier fit, which are kept; None fits them.
+    """
+
+    def __init__(self, inputs: np.ndarray, losses: np.ndarray, kernel: Any = None) -> None:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+        design = _with_one(inputs)
+        penalty = RIDGE * np.eye(design.shape[1])
+        self._line = np.linalg.solve(design.T @ design + penalty, design.T @ losses)
+        rest = losses - design @ self._line
+        self._scale = float(rest.std()) or 1.0
+        if kernel is None:
+            smooth = Matern(np.ones(inputs.shape[1]), (0.1, 30.0), nu=2.5)
+            kernel, optimizer = (
+                ConstantKernel(1.0, (1e-2, 1e2)) * smooth + WhiteKernel(0.05, (1e-4, 1.0)),
+                "fmin_l_bfgs_b",
+            )
+        else:
+            optimizer = None
+        self._process = GaussianProcessRegressor(kernel, optimizer=optimizer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self._process.fit(inputs, rest / self._scale)
+        self.kernel = self._process.kernel_
+
+    def __call__(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Expected losses (N,) and their standard deviations (N,)."""
+        rest, deviation = self._process.predict(inputs, return_std=True)
+        return _with_one(inputs) @ self._line + rest * self._scale, deviation * self._scale
+
+
+def _with_one(inputs: np.ndarray) -> np.ndarray:
+    return np.column_stack([np.ones(len(inputs)), inputs])
