@@ -41,6 +41,9 @@ COMMANDS = {
         "kdnas.search.record:record",
         "proxy losses of many architectures, to compare search strategies on (search --replay)",
     ),
+    "compare-strategies": Command(
+        "kdnas.search.contest:compare_strategies", "search strategies side by side on recorded losses, with many seeds"
+    ),
     "pretrain": Command(
         "kdnas.pretrain.run:pretrain", "a teacher of one's own: a tokenizer and a masked language model"
     ),
@@ -77,7 +80,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a gate or bound not met, 4 done w
 
 def usage() -> str:
     """The text of `kdnas --help`."""
-    return USAGE.format(rows="\n".join(f"  {name:<15} {command.summary}" for name, command in COMMANDS.items()))
+    return USAGE.format(rows="\n".join(f"  {name:<18} {command.summary}" for name, command in COMMANDS.items()))
 
 
 def main(argv: list[str] | None = None) -> NoReturn:

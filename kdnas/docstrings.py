@@ -42,7 +42,7 @@ def installed_packages() -> dict[str, str]:
 def docstring_sentences() -> Iterator[tuple[str, str, str]]:
     """Yield (sentence, package, module) in a stable order; the sentences are not yet de-duplicated."""
     files = list(source_files())
-    pool = ProcessPoolExecutor(physical_cores(), initializer=_leave_signals_to_the_parent)
+    pool = ProcessPoolExecutor(physical_cores(), initializer=leave_signals_to_the_parent)
     try:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # workers, which start here, have it so
         try:
@@ -55,7 +55,7 @@ def docstring_sentences() -> Iterator[tuple[str, str, str]]:
         pool.shutdown(cancel_futures=True)  # broken off before the first result, they would all be read
 
 
-def _leave_signals_to_the_parent() -> None:
+def leave_signals_to_the_parent() -> None:
     """Ctrl-C reaches the whole group: a worker that it ends while it holds a queue's lock would leave the others waiting."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -249,10 +249,10 @@ def test_ctrl_c_pressed_twice_while_processes_read_docstrings(seconds: float) ->
 
 STARTING = """
 from kdnas import docstrings; import time
-    leave = docstrings._leave_signals_to_the_parent
+    leave = docstrings.leave_signals_to_the_parent
     def slowly():
         os.write(1, b'started\\n'); time.sleep(1); leave()
-    docstrings._leave_signals_to_the_parent = slowly
+    docstrings.leave_signals_to_the_parent = slowly
     list(docstrings.docstring_sentences())
 """
 

@@ -1,0 +1,255 @@
+"""`kdnas compare-strategies`: every strategy on the same recorded losses, with many seeds."""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from kdnas.arch import Arch, SearchSpace, arch_from_id, arch_id
+from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl
+from kdnas.docstrings import leave_signals_to_the_parent
+from kdnas.environment import physical_cores
+from kdnas.errors import UsageError
+from kdnas.progress import say_path, stage
+from kdnas.search.goal import Goal, LatencyTable, make_goal, read_table
+from kdnas.search.options import STRATEGIES, SearchOptions
+from kdnas.search.pareto import improvements
+from kdnas.search.recording import Recording, read_recording
+
+RUNS, CURVES, PAGE = "runs.jsonl", "curves.csv", "strategies.html"
+BAND = (5, 50, 95)  # percentiles over seeds
+
+
+@dataclass(frozen=True)
+class ContestOptions:
+    """Who is compared, and on what.
+
+    Args:
+        strategies: of `kdnas search`, the reference first.
+        runs: seeds of each strategy.
+        episodes: of each run; the published number.
+        candidates_per_episode: the published number.
+        target: share of the best reward that is to be reached.
+        alpha: of Eq. 4.
+        beta: of Eq. 4.
+    """
+
+    strategies: tuple[str, ...] = STRATEGIES
+    runs: int = 50
+    episodes: int = 15
+    candidates_per_episode: int = 20
+    target: float = 0.995
+    alpha: float = SearchOptions.alpha
+    beta: float = SearchOptions.beta
+
+    def __post_init__(self) -> None:
+        wrong = [name for name in self.strategies if name not in STRATEGIES]
+        if wrong or not self.strategies or len(set(self.strategies)) < len(self.strategies):
+            raise UsageError(
+                f"strategies is {', '.join(self.strategies)}; give different ones of {', '.join(STRATEGIES)}"
+            )
+        if self.runs < 1:
+            raise UsageError(f"runs is {self.runs}; it must be at least 1")
+        if not 0 < self.target <= 1:
+            raise UsageError(f"target is {self.target}; allowed is above 0, at most 1")
+        self.search(self.strategies[0], 0)
+
+    def search(self, strategy: str, seed: int) -> SearchOptions:
+        """Options of one run."""
+        plain = SearchOptions(
+            episodes=self.episodes,
+            candidates_per_episode=self.candidates_per_episode,
+            alpha=self.alpha,
+            beta=self.beta,
+            seed=seed,
+        )
+        return replace(plain, strategy=cast(Any, strategy))
+
+
+def compare_strategies(
+    options: ContestOptions,
+    recording: Path,
+    table: Path,
+    space: SearchSpace = SearchSpace(),
+    home: Path = Path("artifacts"),
+) -> None:
+    """Run strategies on recorded losses, and print the folder of the result.
+
+    Args:
+        options: who is compared.
+        recording: folder or CSV that `kdnas record` printed.
+        table: folder that `kdnas latency-table` printed.
+        space: values that each field may take; of its architectures the recorded ones are proposed.
+        home: root of all artifacts.
+    """
+    known = read_table(Artifact.load(table, "latency-table"))
+    say_path(run_contest(home, read_recording(recording), known, space, options).path)
+
+
+def run_contest(
+    home: Path, recording: Recording, table: LatencyTable, space: SearchSpace, options: ContestOptions
+) -> Artifact:
+    """Run strategies on recorded losses; runs that are done are kept over interruptions.
+
+    Args:
+        home: root of artifacts.
+        recording: losses.
+        table: latencies.
+        space: values that each field may take.
+        options: who is compared.
+
+    Returns:
+        Artifact with `runs.jsonl`, `curves.csv` and `strategies.html`.
+
+    Raises:
+        UsageError: nothing of the space is recorded, or latencies are missing.
+    """
+    goal = make_goal(recording.within(space), table, options.search(options.strategies[0], 0))
+    losses = {arch: recording(arch).loss for arch in goal.states}
+
+    def work(path: Path) -> dict[str, Any]:
+        from kdnas.search.contest_page import write_contest_page
+
+        rows = _runs(path / RUNS, goal, losses, options)
+        curves = {
+            name: Curves.of([row for row in rows if row["strategy"] == name], goal, losses)
+            for name in options.strategies
+        }
+        results = {
+            "best_reward": best_reward(goal, losses),
+            "architectures": len(losses),
+            "strategies": {name: found.figures(options.target) for name, found in curves.items()},
+        }
+        _write(path / CURVES, curves)
+        write_contest_page(path / PAGE, curves, results, options)
+        return results
+
+    inputs = {"recording": recording.digest, "latency-table": table.digest}
+    return build(home, "strategies", "replay", {"space": space, "options": options}, inputs, work)
+
+
+def best_reward(goal: Goal, losses: dict[Arch, float]) -> float:
+    """The best of all that is recorded."""
+    return max(goal.reward(arch, loss) for arch, loss in losses.items())
+
+
+def run_once(goal: Goal, losses: dict[Arch, float], options: SearchOptions) -> list[int]:
+    """Ids of what one strategy proposes, in order."""
+    from kdnas.search.strategies import Observation, make_strategy
+
+    strategy, proposed = make_strategy(goal, options), []
+    for _ in range(options.episodes):
+        archs = [proposal.arch for proposal in strategy.ask(options.candidates_per_episode)]
+        if not archs:
+            break
+        strategy.tell([Observation(arch, goal.reward(arch, losses[arch]), losses[arch]) for arch in archs])
+        proposed += [arch_id(arch) for arch in archs]
+    return proposed
+
+
+def _runs(path: Path, goal: Goal, losses: dict[Arch, float], options: ContestOptions) -> list[dict[str, Any]]:
+    """All runs, in as many processes as there are cores; each is written when it is done."""
+    rows = read_jsonl(path)
+    done = {(row["strategy"], row["seed"]) for row in rows}
+    missing = [(name, seed) for seed in range(options.runs) for name in options.strategies if (name, seed) not in done]
+    with stage("strategies", len(done) + len(missing), len(done)) as progress:
+        for name, seed, proposed in _finished(goal, losses, options, missing):
+            row = {"strategy": name, "seed": seed, "ids": proposed}
+            append_jsonl(path, row)
+            rows.append(row)
+            progress.advance(1)
+    return sorted(rows, key=lambda row: (options.strategies.index(row["strategy"]), row["seed"]))
+
+
+def _finished(
+    goal: Goal, losses: dict[Arch, float], options: ContestOptions, missing: Sequence[tuple[str, int]]
+) -> Iterator[tuple[str, int, list[int]]]:
+    if not missing:
+        return
+    pool = ProcessPoolExecutor(physical_cores(), get_context("spawn"), initializer=_quiet_process)
+    try:
+        waiting = {pool.submit(run_once, goal, losses, options.search(*key)): key for key in missing}
+        while waiting:
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                yield (*waiting.pop(future), future.result())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _quiet_process() -> None:
+    """One thread each: there is a process on every core."""
+    leave_signals_to_the_parent()
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What the runs of one strategy reached after each evaluation.
+
+    Args:
+        regret: (runs, evaluations) how far the best reward so far is below the best of all, as a share of that.
+        hypervolume: (runs, evaluations) share of the best front's space that is beaten so far.
+    """
+
+    regret: np.ndarray
+    hypervolume: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Sequence[dict[str, Any]], goal: Goal, losses: dict[Arch, float]) -> "Curves":
+        """From the ids that the runs proposed."""
+        best = best_reward(goal, losses)
+        whole = _volumes([goal.point(arch, loss) for arch, loss in losses.items()], goal)[-1]
+        regret, volumes = [], []
+        for row in rows:
+            archs = [arch_from_id(number) for number in row["ids"]]
+            rewards = np.maximum.accumulate([goal.reward(arch, losses[arch]) for arch in archs])
+            regret.append(1 - rewards / best)
+            volumes.append(_volumes([goal.point(arch, losses[arch]) for arch in archs], goal) / whole)
+        return cls(np.array(regret), np.array(volumes))
+
+    def needed(self, target: float) -> np.ndarray:
+        """Evaluations until a share of the best reward was reached, (runs,); one more than there were where it was not."""
+        reached = self.regret <= 1 - target + 1e-12
+        return np.where(reached.any(1), reached.argmax(1) + 1, reached.shape[1] + 1)
+
+    def figures(self, target: float) -> dict[str, Any]:
+        """What manifests and tables say of a strategy; bands are percentiles over seeds."""
+        needed = self.needed(target)
+        return {
+            "runs": len(self.regret),
+            "evaluations": self.regret.shape[1],
+            "reached": int((needed <= self.regret.shape[1]).sum()),
+            "evaluations_needed": [float(value) for value in np.percentile(needed, BAND)],
+            "final_regret": [float(value) for value in np.percentile(self.regret[:, -1], BAND)],
+            "final_hypervolume": [float(value) for value in np.percentile(self.hypervolume[:, -1], BAND)],
+        }
+
+
+def _volumes(points: Sequence[tuple[float, float, float]], goal: Goal) -> np.ndarray:
+    """Hypervolume after each point, (N,)."""
+    front, total, volumes = np.zeros((0, 3)), 0.0, []
+    for point in np.array(points):
+        gain = float(improvements(front, point[None], goal.worst)[0])
+        if gain > 0:  # nothing that it beats matters any more
+            front = np.vstack([front[~(front >= point).all(1)], point])
+        total += gain
+        volumes.append(total)
+    return np.array(volumes)
+
+
+def _write(file: Path, curves: dict[str, Curves]) -> None:
+    with file.open("w", newline="") as written:
+        table = csv.writer(written, lineterminator="\n")
+        names = [f"{what}_{place}" for what in ("regret", "hypervolume") for place in ("low", "median", "high", "mean")]
+        table.writerow(["strategy", "evaluations", *names])
+        for strategy, found in curves.items():
+            for place in range(found.regret.shape[1]):
+                columns = (found.regret[:, place], found.hypervolume[:, place])
+                values = [value for column in columns for value in (*np.percentile(column, BAND), column.mean())]
+                table.writerow([strategy, place + 1, *(f"{value:.6f}" for value in values)])
