@@ -30,7 +30,9 @@ def write_contest_page(
         options: who was compared.
     """
     regret = bands({name: 100 * found.regret for name, found in curves.items()}, "below the best reward (%)")
-    regret.update_yaxes(rangemode="tozero")
+    early = min(found.regret.shape[1] for found in curves.values()) // 20  # before it no strategy knows anything
+    top = max(float(np.percentile(100 * found.regret[:, early], 95)) for found in curves.values())
+    regret.update_yaxes(range=[0, top])
     volume = bands({name: 100 * found.hypervolume for name, found in curves.items()}, "of the best front (%)")
     figures = {name: json.loads(figure.to_json()) for name, figure in (("regret", regret), ("hypervolume", volume))}
     values = {"figures": figures, "results": results, "options": options, "host": host_line()}

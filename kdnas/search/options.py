@@ -74,6 +74,8 @@ class SearchOptions:
         epsilon_min: never smaller than this.
         controller_lr: peak learning rate of the controller.
         controller_epochs: passes over all results after each episode.
+        halving: after 1/halving of the budget the best 1/halving of all candidates go on alone (successive halving); 1: all do.
+        halving_looks: how many times, each at 1/halving of the next one's budget.
         seed: of everything random in the search.
         proxy: how a candidate is scored.
     """
@@ -91,6 +93,8 @@ class SearchOptions:
     epsilon_min: float = 0.05
     controller_lr: float = 1e-4
     controller_epochs: int = 10
+    halving: int = 1
+    halving_looks: int = 1
     seed: int = 0
     proxy: ProxyOptions = field(default_factory=ProxyOptions)
 
@@ -104,7 +108,7 @@ class SearchOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}; it must be above 0")
-        for name in ("episodes", "candidates_per_episode", "controller_epochs"):
+        for name in ("episodes", "candidates_per_episode", "controller_epochs", "halving", "halving_looks"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("epsilon_start", "epsilon_decay", "epsilon_min"):

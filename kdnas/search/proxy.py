@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -29,6 +28,7 @@ from kdnas.distill.projection import fit_projections
 from kdnas.distill.warm_start import TeacherLayers
 from kdnas.progress import say, stage
 from kdnas.search.options import ProxyOptions
+from kdnas.search.outcome import ProxyResult
 from kdnas.search.teacher_states import VARIANCE_TOKENS, CachedStates, Subset, cache_bytes
 from kdnas.sentences import token_batches
 from kdnas.student import student_from_teacher
@@ -36,19 +36,6 @@ from kdnas.teacher import Teacher, load_encoder
 
 VALIDATION_BATCH_TOKENS = 4096
 CHECKED_EVERY = 20  # steps between two looks at whether the loss is still finite
-
-
-@dataclass(frozen=True)
-class ProxyResult:
-    """What proxy distillation says about an architecture.
-
-    Args:
-        loss: held-out loss, mean over layer pairs, as a share of the teacher's variance; NaN or infinite where it diverged.
-        tokens: real training tokens seen.
-    """
-
-    loss: float
-    tokens: int
 
 
 class LiveStates:

@@ -1,17 +1,14 @@
 """Recorded losses: what proxy distillation said of many architectures; strategies are compared without distilling again."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kdnas.arch import Arch, SearchSpace
 from kdnas.artifact import file_sha256
 from kdnas.errors import UsageError
-
-if TYPE_CHECKING:
-    from kdnas.search.proxy import ProxyResult
+from kdnas.search.outcome import ProxyResult
 
 FILE = "recording.csv"
 COLUMNS = ("id", "layers", "heads", "hidden", "ffn", "activation", "seed", "tokens", "loss", "seconds")
@@ -40,13 +37,17 @@ class Recording:
             raise UsageError(f"recording: none of its {len(self.losses)} architectures is in the space; widen --space")
         return found
 
-    def __call__(self, arch: Arch) -> "ProxyResult":
+    def __call__(self, arch: Arch) -> ProxyResult:
         """The loss of an architecture's first seed at the end of the budget."""
-        from kdnas.search.proxy import ProxyResult
+        (found,) = self.curve(arch)
+        return found
 
+    def curve(self, arch: Arch, marks: Sequence[float] = (1.0,)) -> Iterator[ProxyResult]:
+        """Losses of an architecture's first seed at the looks that are nearest to these shares of its budget."""
         by_tokens = self.losses[arch][min(self.losses[arch])]
-        tokens = max(by_tokens)
-        return ProxyResult(by_tokens[tokens], tokens)
+        for mark in marks:
+            tokens = min(by_tokens, key=lambda tokens: abs(tokens - mark * max(by_tokens)))
+            yield ProxyResult(by_tokens[tokens], tokens)
 
 
 def read_recording(path: Path) -> Recording:

@@ -15,14 +15,16 @@ from kdnas.progress import stage
 from kdnas.rows import TextOptions
 from kdnas.search import journal
 from kdnas.search.goal import Goal, LatencyTable, make_goal, read_table
+from kdnas.search.halving import Halving
 from kdnas.search.journal import Candidate
 from kdnas.search.options import ProxyOptions, SearchOptions
+from kdnas.search.outcome import ProxyResult
 from kdnas.search.pareto import hypervolume, pareto_front
 from kdnas.search.recording import Recording, read_recording
 from kdnas.teacher import Teacher, resolve_teacher
 
 if TYPE_CHECKING:
-    from kdnas.search.proxy import ProxyResult
+    from kdnas.search.proxy import Proxy
     from kdnas.search.strategies import Proposal, Strategy
 
 __all__ = ["ProxyOptions", "SearchOptions", "run_search", "search"]
@@ -115,11 +117,13 @@ def run_replay(
     return build(home, "search", "replay", config, inputs, lambda path: _explored(path, recording, goal, options))
 
 
-def _explored(
-    path: Path, evaluate: "Callable[[Arch], ProxyResult]", goal: Goal, options: SearchOptions
-) -> dict[str, Any]:
+def _explored(path: Path, distils: "Proxy | Recording", goal: Goal, options: SearchOptions) -> dict[str, Any]:
     from kdnas.search.strategies import make_strategy
 
+    evaluate: Callable[[Arch], ProxyResult] = distils
+    if options.halving > 1:
+        evaluate = Halving(distils, goal, options.halving, options.halving_looks)
+        evaluate.recall(journal.read(path / journal.FILE))
     candidates = explore(path / journal.FILE, make_strategy(goal, options), evaluate, goal, options)
     return summary(candidates, goal) | {"episodes": options.episodes, "strategy": options.strategy}
 
@@ -127,7 +131,7 @@ def _explored(
 def explore(
     path: Path,
     strategy: "Strategy",
-    evaluate: "Callable[[Arch], ProxyResult]",
+    evaluate: Callable[[Arch], ProxyResult],
     goal: Goal,
     options: SearchOptions,
 ) -> list[Candidate]:
@@ -164,15 +168,14 @@ def explore(
 
 
 def evaluate_one(
-    proposal: "Proposal", number: int, episode: int, evaluate: "Callable[[Arch], ProxyResult]", goal: Goal
+    proposal: "Proposal", number: int, episode: int, evaluate: Callable[[Arch], ProxyResult], goal: Goal
 ) -> Candidate:
     """Distil a proposal; one that diverges or cannot run is a failed candidate, not the end of the search."""
-    start, failed, tokens, loss = time.monotonic(), None, 0, math.nan
+    start, failed, result = time.monotonic(), None, ProxyResult(math.nan, 0)
     try:
         result = evaluate(proposal.arch)
-        loss, tokens = result.loss, result.tokens
-        if not math.isfinite(loss):
-            failed = f"the loss is {loss}"
+        if not math.isfinite(result.loss):
+            failed = f"the loss is {result.loss}"
     except (RuntimeError, MemoryError) as error:  # out of memory, a kernel that refuses a shape
         failed = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
     return Candidate(
@@ -180,13 +183,15 @@ def evaluate_one(
         episode=episode,
         arch=proposal.arch,
         explored=proposal.explored,
-        loss=None if failed else loss,
+        loss=None if failed else result.loss,
         latency_ms=goal.latencies[proposal.arch],
-        reward=None if failed else goal.reward(proposal.arch, loss),
+        reward=None if failed else goal.reward(proposal.arch, result.loss),
         predicted_reward=proposal.predicted_reward,
-        tokens=tokens,
+        tokens=result.tokens,
         seconds=round(time.monotonic() - start, 3),
         failed=failed,
+        curve=result.curve,
+        stopped=result.stopped,
     )
 
 
@@ -202,14 +207,16 @@ def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
             f"search: all {len(candidates)} candidates failed, the first with '{candidates[0].failed}'; "
             "try a lower --proxy.peak_lr"
         )
-    finished = [candidate for candidate in candidates if candidate.loss is not None]
+    finished = [candidate for candidate in candidates if candidate.loss is not None and not candidate.stopped]
     points = [goal.point(candidate.arch, candidate.loss or 0.0) for candidate in finished]
     front = pareto_front(points if goal.front else [point[:2] for point in points])
     return {
         "winner": str(winner.arch),
         "winner_reward": winner.reward,
         "candidates": len(candidates),
-        "failed": len(candidates) - len(finished),
+        "failed": sum(candidate.failed is not None for candidate in candidates),
+        "stopped": sum(candidate.stopped for candidate in candidates),
+        "tokens": sum(candidate.tokens for candidate in candidates),
         "space_size": len(goal.latencies),
         "teacher_latency_ms": goal.teacher_latency_ms,
         "hypervolume": hypervolume(points, goal.worst),
