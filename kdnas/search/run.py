@@ -1,31 +1,28 @@
 """The search: propose, distil briefly, reward, learn; every finished candidate is kept in the journal."""
 
-import math
-import time
-from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from kdnas.arch import Arch, SearchSpace
+from kdnas.arch import SearchSpace
 from kdnas.artifact import Artifact, build
 from kdnas.corpus import Corpus, build_corpus
-from kdnas.errors import KdnasError
-from kdnas.progress import stage
+from kdnas.errors import KdnasError, UsageError
 from kdnas.rows import TextOptions
 from kdnas.search import journal
 from kdnas.search.goal import Goal, LatencyTable, make_goal, read_table
 from kdnas.search.halving import Halving
 from kdnas.search.journal import Candidate
 from kdnas.search.options import ProxyOptions, SearchOptions
-from kdnas.search.outcome import ProxyResult
 from kdnas.search.pareto import hypervolume, pareto_front
 from kdnas.search.recording import Recording, read_recording
 from kdnas.teacher import Teacher, resolve_teacher
 
 if TYPE_CHECKING:
+    from kdnas.search.explore import EvaluateAll
     from kdnas.search.proxy import Proxy
-    from kdnas.search.strategies import Proposal, Strategy
 
 __all__ = ["ProxyOptions", "SearchOptions", "run_search", "search"]
 
@@ -40,6 +37,7 @@ def search(
     text: TextOptions = TextOptions(),
     space: SearchSpace = SearchSpace(),
     replay: Path | None = None,
+    ray: str | None = None,
     home: Path = Path("artifacts"),
 ) -> None:
     """Search for the student with the best reward, and print the folder of the result.
@@ -52,19 +50,38 @@ def search(
         text: how the corpus is read.
         space: values that each field may take; depths beyond the teacher's are left out.
         replay: losses that `kdnas record` kept, to be looked up in place of distilling; of its architectures alone.
+        ray: `local`, or the address of a Ray cluster, to distil candidates side by side, each on one core; its nodes see the
+            teacher, the corpus and the home under the same paths.
         home: root of all artifacts.
     """
+    require_one_way(options, replay, ray)
     known = read_table(Artifact.load(table, "latency-table"))
     if replay is not None:
         print(run_replay(home, read_recording(replay), space, known, options).path)
         return
     found = resolve_teacher(teacher)
     built = build_corpus(home, corpus, text, found)
-    print(run_search(home, found, built, space, known, options).path)
+    print(run_search(home, found, built, space, known, options, ray).path)
+
+
+def require_one_way(options: SearchOptions, replay: Path | None, ray: str | None) -> None:
+    """Raise UsageError where a cluster is asked for what it does not do, or is not installed."""
+    if ray is None:
+        return
+    if replay is not None or options.halving > 1:
+        raise UsageError(f"ray is '{ray}'; it goes neither with --replay nor with --halving: leave it out")
+    if find_spec("ray") is None:
+        raise UsageError("ray: the package is not installed; run `pip install 'kdnas[cluster]' -c requirements.lock`")
 
 
 def run_search(
-    home: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, table: LatencyTable, options: SearchOptions
+    home: Path,
+    teacher: Teacher,
+    corpus: Corpus,
+    space: SearchSpace,
+    table: LatencyTable,
+    options: SearchOptions,
+    ray: str | None = None,
 ) -> Artifact:
     """Search the part of a space that the teacher can teach; resumes from the journal after an interruption.
 
@@ -75,6 +92,7 @@ def run_search(
         space: values that each field may take.
         table: latencies of its architectures and of the teacher.
         options: the search.
+        ray: `local`, or the address of a Ray cluster whose workers distil; None distils here.
 
     Raises:
         UsageError: the teacher can teach nothing of the space, or latencies are missing.
@@ -86,8 +104,15 @@ def run_search(
     def work(path: Path) -> dict[str, Any]:
         from kdnas.search.proxy import Proxy
 
-        proxy = Proxy(path / STATES, teacher, corpus, space, options.proxy, options.seed)
-        results = _explored(path, proxy, goal, options)
+        make = partial(Proxy, (path / STATES).resolve(), teacher, corpus, space, options.proxy, options.seed)
+        proxy = make()  # the teacher's states are computed before any worker wants them
+        if ray is None:
+            results = _explored(path, _evaluator(path, proxy, goal, options), goal, options)
+        else:
+            from kdnas.search.cluster import Workers
+
+            with Workers(ray, make) as workers:
+                results = _explored(path, workers, goal, options)
         proxy.close()
         return results | {"proxy_tokens": proxy.tokens, "precision": proxy.precision}
 
@@ -112,87 +137,32 @@ def run_replay(
         UsageError: nothing of the space is recorded, or latencies are missing.
     """
     goal = make_goal(recording.within(space), table, options)
+
+    def work(path: Path) -> dict[str, Any]:
+        return _explored(path, _evaluator(path, recording, goal, options), goal, options)
+
     config = {"space": space, "options": options, "teacher_latency_ms": table.teacher_latency_ms}
     inputs = {"recording": recording.digest, "latency-table": table.digest}
-    return build(home, "search", "replay", config, inputs, lambda path: _explored(path, recording, goal, options))
+    return build(home, "search", "replay", config, inputs, work)
 
 
-def _explored(path: Path, distils: "Proxy | Recording", goal: Goal, options: SearchOptions) -> dict[str, Any]:
+def _explored(path: Path, evaluate_all: "EvaluateAll", goal: Goal, options: SearchOptions) -> dict[str, Any]:
+    from kdnas.search.explore import explore
     from kdnas.search.strategies import make_strategy
 
-    evaluate: Callable[[Arch], ProxyResult] = distils
-    if options.halving > 1:
-        evaluate = Halving(distils, goal, options.halving, options.halving_looks)
-        evaluate.recall(journal.read(path / journal.FILE))
-    candidates = explore(path / journal.FILE, make_strategy(goal, options), evaluate, goal, options)
+    candidates = explore(path / journal.FILE, make_strategy(goal, options), evaluate_all, goal, options)
     return summary(candidates, goal) | {"episodes": options.episodes, "strategy": options.strategy}
 
 
-def explore(
-    path: Path,
-    strategy: "Strategy",
-    evaluate: Callable[[Arch], ProxyResult],
-    goal: Goal,
-    options: SearchOptions,
-) -> list[Candidate]:
-    """Run the episodes, taking from the journal what an earlier run finished.
+def _evaluator(path: Path, distils: "Proxy | Recording", goal: Goal, options: SearchOptions) -> "EvaluateAll":
+    """One after the other, most of them not to the end where halving is wanted."""
+    from kdnas.search.explore import one_by_one
 
-    Args:
-        path: the journal; each candidate is appended to it as soon as it is finished.
-        strategy: proposes and learns.
-        evaluate: distils an architecture.
-        goal: latencies and reward.
-        options: episodes and candidates an episode.
-
-    Returns:
-        All candidates, in order; fewer than asked for where the space has no more.
-    """
-    from kdnas.search.strategies import Observation
-
-    candidates = journal.read(path)
-    total = min(options.episodes * options.candidates_per_episode, len(goal.latencies))
-    with stage("search", total, len(candidates)) as progress:
-        for episode in range(options.episodes):
-            finished = [candidate for candidate in candidates if candidate.episode == episode]
-            proposals = strategy.ask(options.candidates_per_episode, [candidate.arch for candidate in finished])
-            for proposal in proposals:
-                candidate = evaluate_one(proposal, len(candidates), episode, evaluate, goal)
-                journal.append(path, candidate)
-                candidates.append(candidate)
-                finished.append(candidate)
-                progress.update(len(candidates), _note(candidate, candidates))
-            if not finished:
-                break
-            strategy.tell([Observation(one.arch, one.reward, one.loss) for one in finished])
-    return candidates
-
-
-def evaluate_one(
-    proposal: "Proposal", number: int, episode: int, evaluate: Callable[[Arch], ProxyResult], goal: Goal
-) -> Candidate:
-    """Distil a proposal; one that diverges or cannot run is a failed candidate, not the end of the search."""
-    start, failed, result = time.monotonic(), None, ProxyResult(math.nan, 0)
-    try:
-        result = evaluate(proposal.arch)
-        if not math.isfinite(result.loss):
-            failed = f"the loss is {result.loss}"
-    except (RuntimeError, MemoryError) as error:  # out of memory, a kernel that refuses a shape
-        failed = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-    return Candidate(
-        number=number,
-        episode=episode,
-        arch=proposal.arch,
-        explored=proposal.explored,
-        loss=None if failed else result.loss,
-        latency_ms=goal.latencies[proposal.arch],
-        reward=None if failed else goal.reward(proposal.arch, result.loss),
-        predicted_reward=proposal.predicted_reward,
-        tokens=result.tokens,
-        seconds=round(time.monotonic() - start, 3),
-        failed=failed,
-        curve=result.curve,
-        stopped=result.stopped,
-    )
+    if options.halving == 1:
+        return one_by_one(distils)
+    halving = Halving(distils, goal, options.halving, options.halving_looks)
+    halving.recall(journal.read(path / journal.FILE))
+    return one_by_one(halving)
 
 
 def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
@@ -232,12 +202,3 @@ def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
         ],
         "seconds_per_candidate": round(mean(candidate.seconds for candidate in candidates), 3),
     }
-
-
-def _note(latest: Candidate, candidates: list[Candidate]) -> str:
-    """The latest and the best candidate, for the progress display."""
-    best = journal.best(candidates)
-    shown = (
-        f"{latest.arch} failed" if latest.failed else f"{latest.arch} loss {latest.loss:.3f} reward {latest.reward:.3f}"
-    )
-    return shown + (f"; best {best.arch} {best.reward:.3f}" if best else "")

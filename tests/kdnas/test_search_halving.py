@@ -9,12 +9,13 @@ import pytest
 
 from kdnas.arch import Arch, SearchSpace
 from kdnas.search import journal
+from kdnas.search.explore import explore, one_by_one
 from kdnas.search.goal import Goal
 from kdnas.search.halving import Halving
 from kdnas.search.journal import Candidate
 from kdnas.search.options import SearchOptions
 from kdnas.search.outcome import ProxyResult
-from kdnas.search.run import explore, summary
+from kdnas.search.run import summary
 from kdnas.search.strategies import make_strategy
 
 SPACE = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 576, 1024), activation=("gelu", "relu"))
@@ -73,7 +74,7 @@ def test_most_are_stopped_and_the_best_is_found(tmp_path: Path) -> None:
         ("whole", whole, lambda arch: list(whole.curve(arch, [1.0]))[-1]),
         ("halved", halved, Halving(halved, GOAL, 4, 2)),
     ):
-        candidates = explore(tmp_path / name, make_strategy(GOAL, OPTIONS), evaluate, GOAL, OPTIONS)
+        candidates = explore(tmp_path / name, make_strategy(GOAL, OPTIONS), one_by_one(evaluate), GOAL, OPTIONS)
         found[name] = summary(candidates, GOAL)
         assert found[name]["tokens"] == distils.distilled
     assert found["halved"]["winner_reward"] == pytest.approx(found["whole"]["winner_reward"])
@@ -94,7 +95,7 @@ def test_interrupted_after_every_candidate_it_is_the_same(tmp_path: Path, diverg
             done.append(arch)
             return halving(arch)
 
-        return explore(path, make_strategy(GOAL, OPTIONS), evaluate, GOAL, OPTIONS)
+        return explore(path, make_strategy(GOAL, OPTIONS), one_by_one(evaluate), GOAL, OPTIONS)
 
     expected = run(tmp_path / "whole.jsonl")
     assert {candidate.stopped for candidate in expected} == {True, False}

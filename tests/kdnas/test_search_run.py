@@ -20,12 +20,13 @@ from kdnas.artifact import Artifact, build
 from kdnas.corpus import Corpus
 from kdnas.errors import KdnasError, UsageError
 from kdnas.search import journal
+from kdnas.search.explore import explore, one_by_one
 from kdnas.search.goal import Goal, LatencyTable, make_goal, read_table
 from kdnas.search.journal import Candidate
 from kdnas.search.options import ProxyOptions, SearchOptions
 from kdnas.search.proxy import ProxyResult
 from kdnas.search.recording import COLUMNS, read_recording
-from kdnas.search.run import explore, run_search, search, summary
+from kdnas.search.run import run_search, search, summary
 from kdnas.search.strategies import make_strategy
 from kdnas.search.strategies.protocol import Strategy
 from kdnas.teacher import Teacher
@@ -54,7 +55,7 @@ def without_seconds(candidates: list[Candidate]) -> list[Candidate]:
 
 
 def test_interrupted_after_every_candidate_equals_uninterrupted(tmp_path: Path) -> None:
-    expected = explore(tmp_path / "straight.jsonl", strategy(), fake_evaluate, GOAL, OPTIONS)
+    expected = explore(tmp_path / "straight.jsonl", strategy(), one_by_one(fake_evaluate), GOAL, OPTIONS)
     assert len(expected) == 12
     assert any(not candidate.explored for candidate in expected)
     evaluated: list[Arch] = []
@@ -68,11 +69,11 @@ def test_interrupted_after_every_candidate_equals_uninterrupted(tmp_path: Path) 
             return fake_evaluate(arch)
 
         with suppress(KeyboardInterrupt):
-            explore(path, strategy(), killed_after_one, GOAL, OPTIONS)
+            explore(path, strategy(), one_by_one(killed_after_one), GOAL, OPTIONS)
         assert len(evaluated) == number + 1
         with path.open("a") as file:
             file.write('{"number": 99, "episo')  # torn by the kill
-    found = explore(path, strategy(), pytest.fail, GOAL, OPTIONS)
+    found = explore(path, strategy(), one_by_one(pytest.fail), GOAL, OPTIONS)
     assert without_seconds(found) == without_seconds(expected)
     assert len(set(evaluated)) == len(evaluated) == 12
     assert without_seconds(journal.read(path)) == without_seconds(expected)
@@ -83,15 +84,15 @@ def test_interrupted_after_every_candidate_equals_uninterrupted(tmp_path: Path) 
 def test_seed_decides_and_nothing_is_evaluated_twice(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     options = replace(OPTIONS, seed=seed, episodes=5, controller_epochs=2)  # 20 wanted, the space has 16
     folder = tmp_path_factory.mktemp("seeds")
-    first = explore(folder / "a.jsonl", strategy(options), fake_evaluate, GOAL, options)
-    again = explore(folder / "b.jsonl", strategy(options), fake_evaluate, GOAL, options)
+    first = explore(folder / "a.jsonl", strategy(options), one_by_one(fake_evaluate), GOAL, options)
+    again = explore(folder / "b.jsonl", strategy(options), one_by_one(fake_evaluate), GOAL, options)
     assert without_seconds(first) == without_seconds(again)
     assert sorted(candidate.arch for candidate in first) == sorted(SPACE)
 
 
 def test_journal_rows_hold_what_readers_need(tmp_path: Path) -> None:
     path = tmp_path / journal.FILE
-    candidates = explore(path, strategy(), fake_evaluate, GOAL, OPTIONS)
+    candidates = explore(path, strategy(), one_by_one(fake_evaluate), GOAL, OPTIONS)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["number"] for row in rows] == list(range(12))
     assert [row["episode"] for row in rows] == [0] * 4 + [1] * 4 + [2] * 4
@@ -117,7 +118,7 @@ def test_failures_are_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
 
     path = tmp_path / journal.FILE
     options = replace(OPTIONS, episodes=4)
-    candidates = explore(path, strategy(options), sometimes, GOAL, options)
+    candidates = explore(path, strategy(options), one_by_one(sometimes), GOAL, options)
     assert len(candidates) == 16
     reasons = {candidate.failed for candidate in candidates if candidate.failed}
     assert reasons == {"the loss is nan", "RuntimeError: not enough memory: you tried to allocate 9 TB"}
@@ -128,11 +129,13 @@ def test_failures_are_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
     assert len(finished) == 4
     assert results["winner_reward"] == max(candidate.reward or 0 for candidate in finished)
     assert Arch.parse(results["pareto"][0]["arch"]) == min(finished, key=lambda one: one.latency_ms).arch
-    assert explore(path, strategy(options), pytest.fail, GOAL, options) == candidates
+    assert explore(path, strategy(options), one_by_one(pytest.fail), GOAL, options) == candidates
 
 
 def test_all_failed_is_an_error(tmp_path: Path) -> None:
-    candidates = explore(tmp_path / journal.FILE, strategy(), lambda _: ProxyResult(float("inf"), 1), GOAL, OPTIONS)
+    candidates = explore(
+        tmp_path / journal.FILE, strategy(), one_by_one(lambda _: ProxyResult(float("inf"), 1)), GOAL, OPTIONS
+    )
     with pytest.raises(KdnasError, match="all 12 candidates failed, the first with 'the loss is inf'"):
         summary(candidates, GOAL)
 

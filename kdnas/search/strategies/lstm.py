@@ -58,10 +58,9 @@ class Kdnas:
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
         """See `Strategy`. With probability epsilon a random unexplored architecture, else the best predicted one."""
         unexplored = self._unexplored.copy()
-        unexplored[[self._place[arch] for arch in evaluated]] = False
         scores = self.scores()
         proposals = []
-        for number in range(len(evaluated), count):
+        for number in range(count):
             candidates = np.flatnonzero(unexplored)
             if not len(candidates):
                 break
@@ -72,7 +71,7 @@ class Kdnas:
             unexplored[place] = False
             predicted = float(scores[place]) if self._observations else None
             proposals.append(Proposal(self.states[place], explored, predicted))
-        return proposals
+        return [proposal for proposal in proposals if proposal.arch not in set(evaluated)]
 
     def tell(self, observations: Sequence[Observation]) -> None:
         """See `Strategy`. Trains the controller on everything evaluated so far."""

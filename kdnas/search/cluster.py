@@ -1,0 +1,122 @@
+"""Candidates side by side on a Ray cluster: a worker a core; those of a worker that dies are distilled by another."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+from kdnas.arch import Arch
+from kdnas.errors import KdnasError
+from kdnas.search.explore import Attempt, Evaluate, attempt
+from kdnas.search.outcome import ProxyResult
+
+LOCAL = "local"
+TRIES = 3  # deaths of workers that a candidate may see before it counts as failed
+POLL_SECONDS = 2.0
+PATIENCE_SECONDS = 60.0  # without any worker, until the search gives up; it goes on from there when typed again
+
+
+class _Worker:
+    """Distils one candidate after the other, in a process of its own with one core."""
+
+    def __init__(self, make: Callable[[], Evaluate]) -> None:
+        self._evaluate = make()
+
+    def attempt(self, arch: Arch) -> Attempt:
+        return attempt(self._evaluate, arch)
+
+
+class Workers:
+    """Evaluates candidates on all cores of a cluster, also on those that join later; an `EvaluateAll`.
+
+    Args:
+        address: `local` starts a cluster on this host with a core each; else that of a running one, as Ray takes it.
+        make: gives a worker what it distils with, in its process.
+
+    Raises:
+        KdnasError: no cluster there.
+    """
+
+    def __init__(self, address: str, make: Callable[[], Evaluate]) -> None:
+        self._address, self._make = address, make
+        self._idle: list[Any] = []
+        self._starting: dict[Any, Any] = {}  # what says that it is ready, to the worker
+        self._busy: dict[
+            Any, tuple[Any, int]
+        ] = {}  # what says that it is done, to the worker and the place of its candidate
+
+    def __enter__(self) -> "Workers":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+        import ray
+
+        from kdnas.environment import physical_cores
+
+        self._ray = ray
+        options: dict[str, Any] = {"num_cpus": physical_cores(), "include_dashboard": False}
+        if self._address != LOCAL:
+            options = {"address": self._address}
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise KdnasError(
+                f"ray: no cluster at '{self._address}' ({reason}); give its address, or '{LOCAL}'"
+            ) from error
+        self._remote = ray.remote(num_cpus=1)(_Worker)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ray.shutdown()
+
+    def __call__(self, archs: Sequence[Arch]) -> Iterator[tuple[int, Attempt]]:
+        """Places of the architectures as they finish, in any order."""
+        coming, deaths, alone = list(range(len(archs))), [0] * len(archs), 0.0
+        while coming or self._busy:
+            self._start_missing()
+            while coming and self._idle:
+                worker, place = self._idle.pop(), coming.pop(0)
+                self._busy[worker.attempt.remote(archs[place])] = (worker, place)
+            waiting = [*self._starting, *self._busy]
+            ready = self._ray.wait(waiting, timeout=POLL_SECONDS)[0] if waiting else []
+            alone = 0.0 if self._busy or ready else alone + POLL_SECONDS
+            if alone > PATIENCE_SECONDS:
+                raise KdnasError("ray: the cluster has had no worker for a minute; the same command goes on from here")
+            for reference in ready:
+                if reference in self._starting:
+                    self._greet(reference)
+                    continue
+                worker, place = self._busy.pop(reference)
+                try:
+                    found = self._ray.get(reference)
+                    self._idle.append(worker)
+                except self._ray.exceptions.RayActorError:
+                    deaths[place] += 1
+                    if deaths[place] < TRIES:
+                        coming.insert(0, place)
+                        continue
+                    found = Attempt(ProxyResult(float("nan"), 0), f"its worker died {TRIES} times", 0.0)
+                yield place, found
+
+    def _start_missing(self) -> None:
+        """A worker for each core of the cluster, of which nodes join and leave."""
+        there = len(self._idle) + len(self._starting) + len(self._busy)
+        for _ in range(int(self._ray.cluster_resources().get("CPU", 0)) - there):
+            worker: Any = self._remote.remote(self._make)
+            self._starting[worker.__ray_ready__.remote()] = worker
+
+    def _greet(self, reference: Any) -> None:
+        worker = self._starting.pop(reference)
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayActorError as error:
+            if "__init__" in str(error) or "creation task" in str(error):
+                raise KdnasError(f"ray: a worker cannot start ({_last_line(error)})") from error
+            return  # its node left
+        self._idle.append(worker)
+
+
+def _last_line(error: BaseException) -> str:
+    return [line for line in str(error).splitlines() if line.strip()][-1].strip()
