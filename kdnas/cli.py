@@ -63,6 +63,10 @@ COMMANDS = {
     "speed": Command("latency.speed:speed", "teacher and exported student side by side on this host"),
     "serve": Command("serving.run:serve", "answer HTTP requests with an exported model"),
     "filter": Command("serving.filter:filter_documents", "score and split a corpus with an exported classifier"),
+    "gate run": Command("gates.run:gate_run", "benchmarks of the hot paths, once, by pytest-benchmark"),
+    "gate compare": Command(
+        "gates.run:gate_compare", "whether a revision, wheel or model is slower than another one: exit 3"
+    ),
     "report": Command("kdnas.report:report", "one self-contained HTML page of a pipeline's results"),
 }
 
@@ -98,6 +102,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # a script's background job ignores Ctrl-C
             signal.signal(number, _raise_once)
+    if len(argv) > 1 and f"{argv[0]} {argv[1]}" in COMMANDS:
+        argv = [f"{argv[0]} {argv[1]}", *argv[2:]]
     sys.exit(_run(argv))
 
 

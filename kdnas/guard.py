@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-SIBLINGS = ("latency", "export", "evaluation", "serving")
+SIBLINGS = ("latency", "export", "evaluation", "gates", "serving")
 
 
 def require_own_siblings(root: Path = Path(__file__).resolve().parent.parent) -> None:

@@ -1,4 +1,4 @@
-"""kdnas <- export <- {latency, evaluation, serving}: one way through, no way back."""
+"""kdnas <- export <- {latency, evaluation, serving} <- gates: one way through, no way back."""
 
 import ast
 import subprocess
@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "export": {"kdnas"},
     "latency": {"kdnas", "export"},
     "evaluation": {"kdnas", "export"},
+    "gates": {"kdnas", "export", "serving"},
     "serving": {"kdnas", "export"},
 }
 EXCEPTIONS = {"kdnas/cli.py", "kdnas/pipeline.py"}

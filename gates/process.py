@@ -1,0 +1,111 @@
+"""One fresh process of a side: all benchmarks of a suite by pytest-benchmark."""
+
+import json
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gates.sides import LINES, Side
+
+PLUGIN = Path(__file__).resolve().parent / "plugin"
+
+
+class SideError(Exception):
+    """A process of a side crashed, ran too long, or a benchmark failed in it; the message says what it said last."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What one process found.
+
+    Args:
+        seconds: benchmark to the median of its rounds.
+        machine: what may not differ between processes that are compared.
+        report: pytest-benchmark's whole JSON.
+    """
+
+    seconds: dict[str, float]
+    machine: dict[str, Any]
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """How long a process measures.
+
+    Args:
+        benchmark_seconds: of each benchmark, at least; pytest-benchmark's max-time.
+        rounds: of each benchmark, at least.
+        timeout_seconds: that a process may take in all.
+    """
+
+    benchmark_seconds: float = 0.4
+    rounds: int = 5
+    timeout_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        from kdnas.errors import UsageError
+
+        if not (self.benchmark_seconds > 0 and self.timeout_seconds > 0 and self.rounds > 0):
+            raise UsageError("benchmark_seconds, rounds and timeout_seconds must be above 0")
+
+
+def run_process(side: Side, suite: Path, cache: Path, options: SuiteOptions) -> Timed:
+    """Run a suite once.
+
+    Args:
+        side: whose code or model is timed.
+        suite: file or folder of pytest-benchmark's benchmarks.
+        cache: folder that all processes of this side share, as for a model that is made once.
+        options: how long.
+
+    Raises:
+        SideError: no result.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        command = [
+            str(side.python), "-m", "pytest", str(suite), "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", PLUGIN_NAME,
+            "--rootdir", str(suite if suite.is_dir() else suite.parent), "--import-mode", "importlib", "--benchmark-only",
+            "--benchmark-json", str(report), f"--benchmark-max-time={options.benchmark_seconds}",
+            f"--benchmark-min-rounds={options.rounds}", "--benchmark-disable-gc", "-o", "addopts=",
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=options.timeout_seconds,
+                env=_environment(side, cache),
+                cwd=cache,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise SideError(f"{side.name}: no end within {options.timeout_seconds:g} s (timeout_seconds)") from error
+        if done.returncode or not report.is_file():
+            said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-LINES:])
+            raise SideError(f"{side.name}: pytest ended with {done.returncode}\n{said}")
+        return read_report(json.loads(report.read_text()))
+
+
+PLUGIN_NAME = "kdnas_gate_host"
+
+
+def read_report(report: dict[str, Any]) -> Timed:
+    """What a report of pytest-benchmark says."""
+    seconds = {row["name"]: float(row["stats"]["median"]) for row in report["benchmarks"]}
+    machine = report["machine_info"].get("kdnas") or {"cpu": report["machine_info"]["cpu"].get("brand_raw")}
+    return Timed(seconds, machine, report)
+
+
+def _environment(side: Side, cache: Path) -> dict[str, str]:
+    path = [str(side.tree)] if side.tree else []
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(PLUGIN)]), "KDNAS_GATE_CACHE": str(cache)}
+    found.setdefault("OMP_WAIT_POLICY", "passive")
+    found.pop("KDNAS_GATE_MODEL", None)
+    if side.model is not None:
+        found["KDNAS_GATE_MODEL"] = str(side.model)
+    return found

@@ -1,0 +1,86 @@
+"""What people read of a comparison: Markdown that fits a pull request's comment, and a picture of the ratios."""
+
+from html import escape
+from typing import Any
+
+from gates.decision import Outcome
+
+MARKS = {
+    Outcome.REGRESSION: "slower",
+    Outcome.OK: "not slower",
+    Outcome.INCONCLUSIVE: "not decided",
+    Outcome.UNFIT: "host too noisy",
+}
+LINES = {
+    Outcome.REGRESSION: "The head is slower.",
+    Outcome.OK: "The head is not slower.",
+    Outcome.INCONCLUSIVE: "Nothing is slower beyond doubt; some benchmarks would need more pairs. This does not block.",
+    Outcome.UNFIT: "This host is too noisy to judge some benchmarks. This does not block.",
+    Outcome.FAILED: "Not everything could be judged.",
+}
+HEAD = "| benchmark | head / base [interval] | slower than this blocks | this host alone [95 %] | pairs | |"
+WIDTH, ROW, LEFT, RIGHT = 760, 26, 250, 90
+COLOURS = {
+    Outcome.REGRESSION: "#d55e00",
+    Outcome.OK: "#009e73",
+    Outcome.INCONCLUSIVE: "#8a919c",
+    Outcome.UNFIT: "#8a919c",
+}
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    """The comment: one line that says it all, a table of the benchmarks, what failed."""
+    minutes = summary["seconds"] / 60
+    lines = [
+        f"### Performance gate: {summary['outcome']}",
+        "",
+        f"{LINES[summary['outcome']]} `{summary['head']}` against `{summary['base']}`, {summary['processes']} processes in turn, "
+        f"{minutes:.1f} minutes.",
+    ]
+    if summary["benchmarks"]:
+        lines += ["", HEAD, "|---|---:|---:|---:|---:|---|"]
+        for name, row in summary["benchmarks"].items():
+            low, middle, high = row["ratio"]
+            lines.append(
+                f"| {name} | {middle:.3f} [{low:.3f}, {high:.3f}] | {1 + row['threshold']:.3f} | "
+                f"[{row['noise'][0]:.3f}, {row['noise'][2]:.3f}] | {row['pairs']} | {MARKS[row['outcome']]} |"
+            )
+    if summary["new"]:
+        lines += ["", f"New, with nothing to compare with: {', '.join(summary['new'])}."]
+    for name, reason in summary["failures"].items():
+        first, *rest = reason.splitlines()
+        lines += ["", f"**{name}**: {first}", *(["```", *rest, "```"] if rest else [])]
+    machine = summary["machine"]
+    if machine:
+        lines += ["", f"Host: {machine.get('cpu')}, {machine.get('cores')} cores, Python {machine.get('python')}."]
+    return "\n".join(lines) + "\n"
+
+
+def picture(summary: dict[str, Any]) -> str:
+    """SVG: each benchmark's ratio with its interval, the threshold as a tick, 1 as a line."""
+    rows = list(summary["benchmarks"].items())
+    ends = [value for _, row in rows for value in (*row["ratio"], 1 + row["threshold"])] or [1.0]
+    low, high = min(0.9, *ends) - 0.02, max(1.1, *ends) + 0.02
+
+    def across(value: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * (value - low) / (high - low), 1)
+
+    height = ROW * (len(rows) + 2)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+        f'<text x="{across(1)}" y="14" text-anchor="middle" fill="#555">as fast</text>',
+        f'<line x1="{across(1)}" x2="{across(1)}" y1="20" y2="{height - 8}" stroke="#bbb"/>',
+    ]
+    for place, (name, row) in enumerate(rows):
+        y, colour = ROW * (place + 1) + 12, COLOURS[row["outcome"]]
+        first, middle, last = (across(value) for value in row["ratio"])
+        limit = across(1 + row["threshold"])
+        parts += [
+            f'<text x="8" y="{y + 4}" fill="#222">{escape(name.removeprefix("test_"))}</text>',
+            f'<line x1="{first}" x2="{last}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>',
+            f'<circle cx="{middle}" cy="{y}" r="5" fill="{colour}"/>',
+            f'<line x1="{limit}" x2="{limit}" y1="{y - 8}" y2="{y + 8}" stroke="#222"/>',
+            f'<text x="{WIDTH - RIGHT + 8}" y="{y + 4}" fill="{colour}">{row["ratio"][1]:.3f}</text>',
+        ]
+    return "\n".join([*parts, "</svg>"]) + "\n"
