@@ -5,7 +5,7 @@ ARGS ?=
 KDNAS = $(VENV)/bin/kdnas
 READY = $(VENV)/.installed
 
-.PHONY: pipeline test latency-table setup lint bench wheel-test hooks clean
+.PHONY: pipeline test latency-table setup lint bench wheel-test gate hooks clean
 
 pipeline: setup
 	$(KDNAS) pipeline --config configs/offline.yaml $(ARGS)
@@ -38,6 +38,10 @@ wheel-test: setup
 # What is timed: never part of the tests. Some need what `make pipeline` left, or say which data they want.
 bench: setup
 	@for file in tests/bench/*.py; do $(VENV)/bin/python $$file || exit 1; done
+
+# Is HEAD slower than its first parent? Exit code 3 where it is; ARGS="--base main" for another one.
+gate: setup
+	$(KDNAS) gate compare --base HEAD^ --head HEAD $(ARGS)
 
 hooks: setup
 	$(VENV)/bin/pre-commit install

@@ -103,7 +103,8 @@ def read_report(report: dict[str, Any]) -> Timed:
 
 def _environment(side: Side, cache: Path) -> dict[str, str]:
     path = [str(side.tree)] if side.tree else []
-    found = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(PLUGIN)]), "KDNAS_GATE_CACHE": str(cache)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    found = {**inherited, "PYTHONPATH": os.pathsep.join([*path, str(PLUGIN)]), "KDNAS_GATE_CACHE": str(cache)}
     found.setdefault("OMP_WAIT_POLICY", "passive")
     found.pop("KDNAS_GATE_MODEL", None)
     if side.model is not None:
