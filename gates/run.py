@@ -1,19 +1,22 @@
-"""`kdnas gate run` and `kdnas gate compare`."""
+"""`kdnas gate run`, `kdnas gate compare` and `kdnas gate check`."""
 
 import json
+import tempfile
 from pathlib import Path
 
 from gates.decision import Rule
+from gates.facts import SHOWN, collect, differences, read_facts
 from gates.job import Found, compare, save
 from gates.process import SideError, SuiteOptions, Timed, run_process
 from gates.sides import Side, make_side
 from gates.summary import markdown, picture
-from kdnas.artifact import digest_of, file_sha256, locked
+from kdnas.artifact import digest_of, file_sha256, locked, write_json
 from kdnas.errors import KdnasError, UsageError
 from kdnas.progress import say
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = ROOT / "gates" / "suite" / "hot_paths.py"
+FACTS = ROOT / "gates" / "facts.json"
 
 
 def gate_run(
@@ -89,6 +92,31 @@ def gate_compare(
     say(markdown(summary))
     print(folder)
     return found.exit_code
+
+
+def gate_check(facts: Path = FACTS, tables: Path = ROOT / "results" / "latency", write: bool = False) -> int:
+    """Compare what needs no clock with what was committed: exit code 3 where anything differs.
+
+    Args:
+        facts: JSON that was committed.
+        tables: folder with a folder for each committed latency table.
+        write: write what is found in place of comparing.
+    """
+    known = {} if write else read_facts(facts)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = collect(Path(scratch), tables)
+    if write:
+        write_json(facts, found)
+        print(facts)
+        return 0
+    lines = differences(known, found)
+    for line in lines[:SHOWN]:
+        print(line)
+    say(
+        f"gate: {len(lines)} of {len(known.keys() | found.keys())} facts differ"
+        + ("; where that is meant, commit what `kdnas gate check --write` writes" if lines else "")
+    )
+    return 3 if lines else 0
 
 
 def _compared(

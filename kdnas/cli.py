@@ -64,6 +64,9 @@ COMMANDS = {
     "serve": Command("serving.run:serve", "answer HTTP requests with an exported model"),
     "filter": Command("serving.filter:filter_documents", "score and split a corpus with an exported classifier"),
     "gate run": Command("gates.run:gate_run", "benchmarks of the hot paths, once, by pytest-benchmark"),
+    "gate check": Command(
+        "gates.run:gate_check", "sizes, operators, outputs and tables that are not as committed: exit 3"
+    ),
     "gate compare": Command(
         "gates.run:gate_compare", "whether a revision, wheel or model is slower than another one: exit 3"
     ),

@@ -1,0 +1,178 @@
+"""What needs no clock: sizes, operators, outputs and tables that a change may only alter on purpose."""
+
+import csv
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from kdnas.arch import Arch
+from kdnas.artifact import file_sha256
+from kdnas.errors import UsageError
+
+Facts = dict[str, Any]
+ARCHS = ("3,12,288,384,gelu", "4,12,576,768,gelu", "6,12,768,3072,silu")
+LENGTH = 32  # tokens of the operations counted
+TOLERANCE = 1e-3  # of numbers that kernels of another CPU may round otherwise
+SENTENCES = ("Returns the inverse of a square matrix.", "déjà vu — naïve café", "word " * 40)
+FORMS = ("onnxruntime-f32", "openvino-f32", "openvino-int8")
+SHOWN = 40  # differences
+
+
+def collect(scratch: Path, tables: Path) -> Facts:
+    """All facts of this checkout.
+
+    Args:
+        scratch: for an export of fixed random weights.
+        tables: folder with a folder for each committed latency table, `NAME/table.csv`.
+    """
+    return {**shape_facts(), **export_facts(scratch), **table_facts(tables)}
+
+
+def shape_facts() -> Facts:
+    """Parameters and operations of some students of the packaged teacher."""
+    from kdnas.plan import parameters
+    from kdnas.student import student_config
+    from kdnas.teacher import BUILTIN, load_config, resolve_teacher
+
+    teacher, facts = load_config(resolve_teacher(BUILTIN).path), Facts()
+    for name in ARCHS:
+        arch = Arch.parse(name)
+        facts[f"shape/{name}/parameters"] = parameters(student_config(arch, teacher))
+        facts[f"shape/{name}/flops"] = arch.flops(LENGTH)
+    return facts
+
+
+def export_facts(scratch: Path) -> Facts:
+    """Operators, bytes, token ids and outputs of a model of fixed random weights in each form."""
+    from export.session import FORMS as GRAPHS
+    from export.session import Session
+
+    folder, facts = _exported(scratch), Facts()
+    for form in FORMS:
+        graph = folder / GRAPHS[form]
+        weights = graph.with_suffix(".bin") if graph.suffix == ".xml" else graph
+        facts[f"export/{form}/operators"] = operators_of(graph)
+        facts[f"export/{form}/bytes"] = weights.stat().st_size
+        if not form.endswith("int8"):  # whose kernels saturate on some CPUs and not on others
+            session = Session(folder, form, threads=1)
+            outputs = session.predict(list(SENTENCES))
+            facts[f"export/{form}/outputs"] = [round(float(value), 6) for value in np.asarray(outputs)[:, :4].ravel()]
+    ids = json.dumps([list(map(int, row)) for row in session.encoder.ids(list(SENTENCES))])
+    facts["export/token_ids"] = hashlib.sha256(ids.encode()).hexdigest()
+    return facts
+
+
+def _exported(scratch: Path) -> Path:
+    import torch
+    from transformers import BertConfig, BertModel
+
+    from export.checkpoint import open_checkpoint
+    from export.options import ExportOptions
+    from export.run import run_export
+    from kdnas.corpus import build_corpus
+    from kdnas.rows import TextOptions
+    from kdnas.teacher import BUILTIN, resolve_teacher
+
+    torch.manual_seed(0)
+    teacher, folder = resolve_teacher(BUILTIN), scratch / "model"
+    config = BertConfig(
+        vocab_size=teacher.config["vocab_size"], num_hidden_layers=2, num_attention_heads=4, hidden_size=64,
+        intermediate_size=128,
+    )  # fmt: skip
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        (folder / name).write_bytes((teacher.path / name).read_bytes())
+    rng = np.random.default_rng(0)
+    words = ("the", "model", "returns", "an", "array", "of", "integers", "while", "reading", "files")
+    lines = [" ".join(rng.choice(words, int(rng.integers(4, 30)))) + f" {number}" for number in range(200)]
+    (scratch / "texts.txt").write_text("\n".join(lines))
+    corpus = build_corpus(scratch, str(scratch / "texts.txt"), TextOptions(), resolve_teacher(str(folder)))
+    # One way to int8 alone: which of several is the fastest would be a matter of the clock.
+    options = ExportOptions(calibration_sentences=16, parity_sentences=8, forms=FORMS, recipes=("static",))
+    return run_export(scratch, folder, open_checkpoint(str(folder)).digest, corpus, options).path
+
+
+def operators_of(graph: Path) -> dict[str, int]:
+    """How many of each operator an ONNX or OpenVINO graph has, constants left out."""
+    if graph.suffix == ".xml":
+        kinds = [layer.attrib["type"] for layer in ElementTree.parse(graph).iter("layer")]
+    else:
+        import onnx
+
+        kinds = [node.op_type for node in onnx.load(str(graph), load_external_data=False).graph.node]
+    return dict(sorted(Counter(kind for kind in kinds if kind not in ("Const", "Constant")).items()))
+
+
+def table_facts(tables: Path) -> Facts:
+    """Hash of each committed latency table, and in how many places more layers or wider ones would be faster."""
+    facts = Facts()
+    for file in sorted(tables.glob("*/table.csv")):
+        with file.open(newline="") as lines:
+            latencies = {_arch_of(row): float(row["latency_ms"]) for row in csv.DictReader(lines)}
+        facts[f"table/{file.parent.name}/sha256"] = file_sha256(file)
+        facts[f"table/{file.parent.name}/not_monotonic"] = not_monotonic(latencies)
+    return facts
+
+
+def _arch_of(row: Mapping[str, str]) -> Arch:
+    return Arch(int(row["layers"]), int(row["heads"]), int(row["hidden"]), int(row["ffn"]), row["activation"])
+
+
+def not_monotonic(latencies: Mapping[Arch, float]) -> int:
+    """Pairs of architectures that differ in one size, of which the larger is the faster."""
+    count = 0
+    for name in ("layers", "hidden", "ffn"):
+        rest = [field for field in ("layers", "heads", "hidden", "ffn", "activation") if field != name]
+        groups: dict[tuple[Any, ...], list[tuple[int, float]]] = {}
+        for arch, latency in latencies.items():
+            groups.setdefault(tuple(getattr(arch, field) for field in rest), []).append((getattr(arch, name), latency))
+        for values in groups.values():
+            ordered = [latency for _, latency in sorted(values)]
+            count += sum(after < before for before, after in pairwise(ordered))
+    return count
+
+
+def differences(known: Facts, found: Facts) -> list[str]:
+    """What is not as it was, a line each; numbers of outputs may differ by `TOLERANCE`."""
+    lines = []
+    for name in sorted(known.keys() | found.keys()):
+        before, after = known.get(name), found.get(name)
+        if not _alike(before, after):
+            lines.append(f"{name}: {_short(before)} before, {_short(after)} now")
+    return lines
+
+
+def _alike(before: Any, after: Any) -> bool:
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return all(
+            math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+            for one, other in zip(before, after, strict=True)
+        )
+    return bool(before == after)
+
+
+def _short(value: Any) -> str:
+    return "nothing" if value is None else f"{json.dumps(value):.200}"
+
+
+def read_facts(file: Path) -> Facts:
+    """Facts that `kdnas gate check --write` wrote.
+
+    Raises:
+        UsageError: not there, or not JSON.
+    """
+    try:
+        found: Facts = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{file}: no facts to compare with ({error}); write them with `kdnas gate check --write`"
+        ) from error
+    return found
