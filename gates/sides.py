@@ -85,6 +85,11 @@ def require_import(side: Side) -> None:
     _run(command, side.name)
 
 
+def commit_of(root: Path) -> str:
+    """The commit that a checkout is at."""
+    return _revision(root, "HEAD")
+
+
 def _environment(tree: Path, root: Path, scratch: Path, spec: str) -> Path:
     """The interpreter of this process where the pins are the same, else that of a new environment with the revision's."""
     pins = (tree / LOCK).read_bytes() if (tree / LOCK).is_file() else b""

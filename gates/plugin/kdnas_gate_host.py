@@ -5,6 +5,7 @@ It stands alone, so that a revision without gates, or another project, can be ti
 
 import os
 import platform
+import time
 from importlib import metadata
 from typing import Any
 
@@ -22,6 +23,22 @@ def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, An
         "python": platform.python_version(),
         "versions": versions,
     }
+    machine_info["kdnas_peak_gflops"] = peak_gflops()
+
+
+def peak_gflops(size: int = 512, seconds: float = 0.3) -> float | None:
+    """Best rate of a float32 matrix product of this process; None without numpy."""
+    try:
+        import numpy as np
+    except ModuleNotFoundError:
+        return None
+    one = np.ones((size, size), dtype=np.float32)
+    best, until = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        start = time.perf_counter()
+        one @ one
+        best = min(best, time.perf_counter() - start)
+    return round(2 * size**3 / best / 1e9, 1)
 
 
 def _installed(name: str) -> bool:
