@@ -1,5 +1,6 @@
 """The search: propose, distil briefly, reward, learn; every finished candidate is kept in the journal."""
 
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,6 +56,7 @@ def search(
         home: root of all artifacts.
     """
     require_one_way(options, replay, ray)
+    home = home.resolve() if ray else home  # workers of other nodes have another folder to start from
     known = read_table(Artifact.load(table, "latency-table"))
     if replay is not None:
         print(run_replay(home, read_recording(replay), space, known, options).path)
@@ -104,7 +106,8 @@ def run_search(
     def work(path: Path) -> dict[str, Any]:
         from kdnas.search.proxy import Proxy
 
-        make = partial(Proxy, (path / STATES).resolve(), teacher, corpus, space, options.proxy, options.seed)
+        absolute = replace(teacher, path=teacher.path.resolve())
+        make = partial(Proxy, path / STATES, absolute, corpus, space, options.proxy, options.seed)
         proxy = make()  # the teacher's states are computed before any worker wants them
         if ray is None:
             results = _explored(path, _evaluator(path, proxy, goal, options), goal, options)
