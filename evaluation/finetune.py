@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.loop import lr_share, make_accelerator, make_optimizer, resolve_precision
 from kdnas.distill.updates import update
 from kdnas.errors import KdnasError
-from kdnas.model_folder import TOKENIZER_FILES
+from kdnas.model_folder import copy_tokenizer
 from kdnas.progress import Stage
 from kdnas.sentences import token_batches
 
@@ -199,9 +198,7 @@ def save_classifier(model: Any, source: Path, folder: Path, card: str) -> None:
         card: text of README.md.
     """
     model.save_pretrained(folder, safe_serialization=True)
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+    copy_tokenizer(source, folder)
     (folder / "README.md").write_text(card)
     for file in folder.iterdir():
         with file.open("rb") as written:

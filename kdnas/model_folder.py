@@ -48,9 +48,7 @@ def save_model(folder: Path, model: "PreTrainedModel", tokenizer: Path, card: st
     writing = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(writing, ignore_errors=True)
     model.save_pretrained(writing, safe_serialization=True)
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).is_file():
-            shutil.copyfile(tokenizer / name, writing / name)
+    copy_tokenizer(tokenizer, writing)
     (writing / "README.md").write_text(card)
     for file in writing.iterdir():
         with file.open("rb") as written:
@@ -58,3 +56,10 @@ def save_model(folder: Path, model: "PreTrainedModel", tokenizer: Path, card: st
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(writing, folder)
     fsync_folder(folder.parent)
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the tokenizer files of a model's folder into another one's."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)

@@ -10,7 +10,6 @@ The command is the real one, forked from a process that has its libraries, which
 
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from transformers import BertConfig, BertModel
 from kdnas.artifact import file_sha256, read_jsonl
 from kdnas.distill.checkpoint import FOLDER
 from kdnas.environment import host_line
-from kdnas.model_folder import TOKENIZER_FILES
+from kdnas.model_folder import copy_tokenizer
 from kdnas.teacher import BUILTIN, resolve_teacher
 
 SECONDS_TO_END = 30.0
@@ -36,10 +35,7 @@ def tiny_teacher(folder: Path) -> Path:
     """A random BERT of 4 layers and width 96 with the packaged teacher's tokenizer."""
     config = BertConfig(num_hidden_layers=4, num_attention_heads=12, hidden_size=96, intermediate_size=192)
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    for name in TOKENIZER_FILES:
-        file = resolve_teacher(BUILTIN).path / name
-        if file.is_file():
-            shutil.copyfile(file, folder / name)
+    copy_tokenizer(resolve_teacher(BUILTIN).path, folder)
     return folder
 
 

@@ -4,7 +4,6 @@ Run as `python tests/bench/random_student.py MODEL FOLDER`; MODEL is what `kdnas
 configuration and tokenizer, with random weights, as a stock Hugging Face folder.
 """
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from evaluation.harness import resolve_model
-from kdnas.model_folder import TOKENIZER_FILES
+from kdnas.model_folder import copy_tokenizer
 
 
 def main(model: str, target: Path) -> None:
@@ -20,9 +19,7 @@ def main(model: str, target: Path) -> None:
     folder, _ = resolve_model(model)
     torch.manual_seed(0)
     AutoModel.from_config(AutoConfig.from_pretrained(folder)).save_pretrained(target)
-    for name in TOKENIZER_FILES:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name)
+    copy_tokenizer(folder, target)
     print(target)
 
 
