@@ -19,5 +19,9 @@ class BoundError(KdnasError):
     exit_code = 3
 
 
+class DivergenceError(KdnasError):
+    """Training met a loss or gradient that is not finite; the state before it was kept."""
+
+
 class Terminated(BaseException):
     """SIGTERM arrived; raised in the main thread so that `finally` blocks run. Exit code 143."""

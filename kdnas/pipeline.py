@@ -25,7 +25,7 @@ from kdnas.report import write_report
 from kdnas.rows import TextOptions
 from kdnas.search.goal import read_table
 from kdnas.search.options import SearchOptions
-from kdnas.search.run import run_search
+from kdnas.search.run import require_steps, run_search
 from kdnas.summary import summarise
 from kdnas.teacher import BUILTIN, Teacher, resolve_teacher
 from latency.protocol import LatencyOptions
@@ -88,6 +88,7 @@ def pipeline(
     """
     if hap is not None:
         evaluation = replace(evaluation, hap=hap)
+    require_steps(search, distill)
     if dry_run:
         print_plan(teacher, text, space, latency.minutes, search, distill, refine, home)
         return
@@ -101,17 +102,20 @@ def pipeline(
     started = time.monotonic()
     sentences = build_corpus(home, corpus, text, checked)
     run = Run(home, checked, sentences, started, {"corpus": sentences.artifact})
-    winner = choose_arch(run, cut, latency, search)
+    winner = choose_arch(run, cut, latency, search, distill)
     refined = train_student(run, winner, distill, refine)
     exported = ship_student(run, refined, export, evaluation)
     run.stage("speed", lambda: run_speed(home, checked, sentences, refined.path / "student", exported.path, speed))
     publish(run)
 
 
-def choose_arch(run: Run, space: SearchSpace, latency: LatencyOptions, search: SearchOptions) -> Arch:
+def choose_arch(
+    run: Run, space: SearchSpace, latency: LatencyOptions, search: SearchOptions, distill: DistillOptions
+) -> Arch:
     """The winner of a search over a space that the teacher can teach, with this host's latencies."""
     table = run.stage("latency-table", lambda: build_table(run.home, run.teacher, run.corpus, latency))
-    found = run.stage("search", lambda: run_search(run.home, run.teacher, run.corpus, space, read_table(table), search))
+    given = (run.home, run.teacher, run.corpus, space, read_table(table), search)
+    found = run.stage("search", lambda: run_search(*given, distill=distill))
     return Arch.parse(found.results["winner"])
 
 

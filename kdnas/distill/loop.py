@@ -25,7 +25,7 @@ from kdnas.distill.processes import add_up_gradients, processes, total
 from kdnas.distill.tracking import Track, tracked
 from kdnas.distill.updates import follow_rows, update
 from kdnas.environment import has_bf16, physical_cores
-from kdnas.errors import KdnasError, Terminated
+from kdnas.errors import DivergenceError, Terminated
 from kdnas.progress import stage
 
 BETAS = (0.9, 0.98)
@@ -165,7 +165,7 @@ def train(
         title: name of the stage in the progress display.
 
     Raises:
-        KdnasError: a loss or gradient is not finite; the state before it is in a checkpoint.
+        DivergenceError: a loss or gradient is not finite; the state before it is in a checkpoint.
     """
     accelerator = make_accelerator(options.precision)
     coming = batches.after(position.epoch, position.place)
@@ -223,8 +223,8 @@ def _draw_apart(seed: int, step: int) -> None:
         torch.manual_seed(int(np.random.SeedSequence([seed, step, state.process_index]).generate_state(1)[0]))
 
 
-def _diverged(loss: float, position: Position, made: Made) -> KdnasError:
-    return KdnasError(
+def _diverged(loss: float, position: Position, made: Made) -> DivergenceError:
+    return DivergenceError(
         f"the loss is {loss}, or its gradient not finite, at step {position.step + 1}, batch {made.place} of epoch {made.epoch}: "
         f"training diverged; the state before it is kept; run again with a lower --peak_lr"
     )

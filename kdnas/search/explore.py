@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdnas.arch import Arch
+from kdnas.errors import DivergenceError
 from kdnas.progress import stage
 from kdnas.search import journal
 from kdnas.search.goal import Goal
 from kdnas.search.journal import Candidate
 from kdnas.search.options import SearchOptions
 from kdnas.search.outcome import ProxyResult
+from kdnas.search.pareto import pareto_front
 from kdnas.search.strategies import Observation, Proposal, Strategy
 
 
@@ -42,7 +44,7 @@ def attempt(evaluate: Evaluate, arch: Arch) -> Attempt:
         result = evaluate(arch)
         if not math.isfinite(result.loss):
             failed = f"the loss is {result.loss}"
-    except (RuntimeError, MemoryError) as error:  # out of memory, a kernel that refuses a shape
+    except (RuntimeError, MemoryError, DivergenceError) as error:  # out of memory, a kernel that refuses a shape
         failed = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
     return Attempt(result, failed, round(time.monotonic() - start, 3))
 
@@ -82,7 +84,9 @@ def explore(
                 journal.append(path, candidate)
                 candidates.append(candidate)
                 finished[candidate.number] = candidate
-                progress.update(len(candidates), _note(candidate, candidates))
+                progress.update(
+                    len(candidates), f"episode {episode + 1}/{options.episodes}: {_note(candidate, candidates)}"
+                )
             if not finished:
                 break
             ordered = [finished[number] for number in sorted(finished)]
@@ -109,9 +113,12 @@ def _candidate(proposal: Proposal, number: int, episode: int, found: Attempt, go
 
 
 def _note(latest: Candidate, candidates: list[Candidate]) -> str:
-    """The latest and the best candidate, for the progress display."""
+    """The latest and the best candidate and how many the front has, for the progress display."""
     best = journal.best(candidates)
     shown = (
         f"{latest.arch} failed" if latest.failed else f"{latest.arch} loss {latest.loss:.3f} reward {latest.reward:.3f}"
     )
-    return shown + (f"; best {best.arch} {best.reward:.3f}" if best else "")
+    if best is None:
+        return shown
+    points = [(one.loss, one.latency_ms) for one in candidates if one.loss is not None and not one.stopped]
+    return f"{shown}; best {best.arch} {best.reward:.3f}; front of {len(pareto_front(points))}"

@@ -76,6 +76,9 @@ class SearchOptions:
         controller_epochs: passes over all results after each episode.
         halving: after 1/halving of the budget the best 1/halving of all candidates go on alone (successive halving); 1: all do.
         halving_looks: how many times, each at 1/halving of the next one's budget.
+        evaluator: `proxy`, briefly on a proxy set; `full`, as `kdnas distill` does it, with the options of `distill`.
+        baselines: distil the paper's shapes made by hand (6L-384H, 6L-768H) as well, after the search, as far as the space has
+            their depth.
         seed: of everything random in the search.
         proxy: how a candidate is scored.
     """
@@ -95,6 +98,8 @@ class SearchOptions:
     controller_epochs: int = 10
     halving: int = 1
     halving_looks: int = 1
+    evaluator: Literal["proxy", "full"] = "proxy"
+    baselines: bool = False
     seed: int = 0
     proxy: ProxyOptions = field(default_factory=ProxyOptions)
 
@@ -114,6 +119,10 @@ class SearchOptions:
         for name in ("epsilon_start", "epsilon_decay", "epsilon_min"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed are 0 to 1")
+        if self.evaluator not in ("proxy", "full"):
+            raise UsageError(f"evaluator is '{self.evaluator}'; allowed are proxy and full")
+        if self.evaluator == "full" and self.halving > 1:
+            raise UsageError("evaluator is 'full'; --halving needs losses on the way, which the proxy alone gives")
         if self.alpha > 0 or not self.beta > 0:
             raise UsageError(f"alpha is {self.alpha}, beta {self.beta}; alpha must be at most 0, beta above 0")
         if not self.controller_lr > 0:

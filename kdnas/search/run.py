@@ -1,5 +1,6 @@
 """The search: propose, distil briefly, reward, learn; every finished candidate is kept in the journal."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -7,12 +8,16 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from kdnas.arch import SearchSpace
+from kdnas.arch import Arch, SearchSpace
 from kdnas.artifact import Artifact, build
 from kdnas.corpus import Corpus, build_corpus
+from kdnas.distill.building import deciding
+from kdnas.distill.options import DistillOptions
 from kdnas.errors import KdnasError, UsageError
 from kdnas.rows import TextOptions
-from kdnas.search import journal
+from kdnas.search import baselines, journal
+from kdnas.search.explore import explore, one_by_one
+from kdnas.search.full import Full
 from kdnas.search.goal import Goal, LatencyTable, make_goal, read_table
 from kdnas.search.halving import Halving
 from kdnas.search.journal import Candidate
@@ -22,7 +27,7 @@ from kdnas.search.recording import Recording, read_recording
 from kdnas.teacher import Teacher, resolve_teacher
 
 if TYPE_CHECKING:
-    from kdnas.search.explore import EvaluateAll
+    from kdnas.search.explore import Evaluate, EvaluateAll
     from kdnas.search.proxy import Proxy
 
 __all__ = ["ProxyOptions", "SearchOptions", "run_search", "search"]
@@ -39,6 +44,7 @@ def search(
     space: SearchSpace = SearchSpace(),
     replay: Path | None = None,
     ray: str | None = None,
+    distill: DistillOptions = DistillOptions(),
     home: Path = Path("artifacts"),
 ) -> None:
     """Search for the student with the best reward, and print the folder of the result.
@@ -53,9 +59,11 @@ def search(
         replay: losses that `kdnas record` kept, to be looked up in place of distilling; of its architectures alone.
         ray: `local`, or the address of a Ray cluster, to distil candidates side by side, each on one core; its nodes see the
             teacher, the corpus and the home under the same paths.
+        distill: of `--evaluator full`; `steps` is needed.
         home: root of all artifacts.
     """
     require_one_way(options, replay, ray)
+    require_steps(options, distill)
     home = home.resolve() if ray else home  # workers of other nodes have another folder to start from
     known = read_table(Artifact.load(table, "latency-table"))
     if replay is not None:
@@ -63,7 +71,7 @@ def search(
         return
     found = resolve_teacher(teacher)
     built = build_corpus(home, corpus, text, found)
-    print(run_search(home, found, built, space, known, options, ray).path)
+    print(run_search(home, found, built, space, known, options, ray, distill).path)
 
 
 def require_one_way(options: SearchOptions, replay: Path | None, ray: str | None) -> None:
@@ -84,6 +92,7 @@ def run_search(
     table: LatencyTable,
     options: SearchOptions,
     ray: str | None = None,
+    distill: DistillOptions = DistillOptions(),
 ) -> Artifact:
     """Search the part of a space that the teacher can teach; resumes from the journal after an interruption.
 
@@ -95,33 +104,47 @@ def run_search(
         table: latencies of its architectures and of the teacher.
         options: the search.
         ray: `local`, or the address of a Ray cluster whose workers distil; None distils here.
+        distill: of the full evaluator.
 
     Raises:
-        UsageError: the teacher can teach nothing of the space, or latencies are missing.
+        UsageError: the teacher can teach nothing of the space, latencies are missing, or the full evaluator's steps are.
         KdnasError: not one candidate could be evaluated.
     """
+    require_steps(options, distill)
     space = space.teachable(teacher.layers)
     goal = make_goal(space, table, options)
+    shapes = baselines.possible(space, table.latencies) if options.baselines else {}
+    absolute = replace(teacher, path=teacher.path.resolve())
 
-    def work(path: Path) -> dict[str, Any]:
+    def distilled(path: Path, make: "Callable[[], Evaluate]", here: "Proxy | Full") -> dict[str, Any]:
+        if ray is None:
+            return _explored(
+                path, _evaluator(path, here, goal, options), one_by_one(here), goal, options, table, shapes
+            )
+        from kdnas.search.cluster import Workers
+
+        with Workers(ray, make) as workers:
+            return _explored(path, workers, workers, goal, options, table, shapes)
+
+    def proxy_work(path: Path) -> dict[str, Any]:
         from kdnas.search.proxy import Proxy
 
-        absolute = replace(teacher, path=teacher.path.resolve())
         make = partial(Proxy, path / STATES, absolute, corpus, space, options.proxy, options.seed)
         proxy = make()  # the teacher's states are computed before any worker wants them
-        if ray is None:
-            results = _explored(path, _evaluator(path, proxy, goal, options), goal, options)
-        else:
-            from kdnas.search.cluster import Workers
-
-            with Workers(ray, make) as workers:
-                results = _explored(path, workers, goal, options)
+        results = distilled(path, make, proxy)
         proxy.close()
         return results | {"proxy_tokens": proxy.tokens, "precision": proxy.precision}
 
+    def full_work(path: Path) -> dict[str, Any]:
+        make = partial(Full, home, absolute, corpus, distill)
+        results = distilled(path, make, make())
+        return results | {"proxy_tokens": results["tokens"] // results["candidates"]}
+
     config = {"space": space, "options": options, "teacher_latency_ms": table.teacher_latency_ms}
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "latency-table": table.digest}
-    return build(home, "search", teacher.label, config, inputs, work)
+    if options.evaluator == "full":
+        return build(home, "search", teacher.label, config | {"distill": deciding(distill)}, inputs, full_work)
+    return build(home, "search", teacher.label, config, inputs, proxy_work)
 
 
 def run_replay(
@@ -141,27 +164,49 @@ def run_replay(
     """
     goal = make_goal(recording.within(space), table, options)
 
+    known = {arch: table.latencies[arch] for arch in recording.losses if arch in table.latencies}
+    shapes = baselines.possible(space, known) if options.baselines else {}
+
     def work(path: Path) -> dict[str, Any]:
-        return _explored(path, _evaluator(path, recording, goal, options), goal, options)
+        evaluate = _evaluator(path, recording, goal, options)
+        return _explored(path, evaluate, one_by_one(recording), goal, options, table, shapes)
 
     config = {"space": space, "options": options, "teacher_latency_ms": table.teacher_latency_ms}
     inputs = {"recording": recording.digest, "latency-table": table.digest}
     return build(home, "search", "replay", config, inputs, work)
 
 
-def _explored(path: Path, evaluate_all: "EvaluateAll", goal: Goal, options: SearchOptions) -> dict[str, Any]:
-    from kdnas.search.explore import explore
+def require_steps(options: SearchOptions, distill: DistillOptions) -> None:
+    """Raise UsageError where full distillation has no equal budget for all."""
+    if options.evaluator == "full" and distill.steps is None:
+        raise UsageError(
+            "evaluator is 'full' and distill.steps is not given; minutes would give each shape another budget: "
+            "add --distill.steps"
+        )
+
+
+def _explored(
+    path: Path,
+    evaluate_all: "EvaluateAll",
+    to_the_end: "EvaluateAll",
+    goal: Goal,
+    options: SearchOptions,
+    table: LatencyTable,
+    shapes: Mapping[str, Arch],
+) -> dict[str, Any]:
     from kdnas.search.strategies import make_strategy
 
     candidates = explore(path / journal.FILE, make_strategy(goal, options), evaluate_all, goal, options)
-    return summary(candidates, goal) | {"episodes": options.episodes, "strategy": options.strategy}
+    results = summary(candidates, goal) | {"episodes": options.episodes, "strategy": options.strategy}
+    if shapes:
+        known = (candidates, table.latencies, table.teacher_latency_ms, options)
+        results["baselines"] = baselines.measure_baselines(path / baselines.FILE, shapes, to_the_end, *known)
+    return results
 
 
-def _evaluator(path: Path, distils: "Proxy | Recording", goal: Goal, options: SearchOptions) -> "EvaluateAll":
+def _evaluator(path: Path, distils: "Proxy | Full | Recording", goal: Goal, options: SearchOptions) -> "EvaluateAll":
     """One after the other, most of them not to the end where halving is wanted."""
-    from kdnas.search.explore import one_by_one
-
-    if options.halving == 1:
+    if options.halving == 1 or isinstance(distils, Full):
         return one_by_one(distils)
     halving = Halving(distils, goal, options.halving, options.halving_looks)
     halving.recall(journal.read(path / journal.FILE))

@@ -1,6 +1,5 @@
 """The search as a whole: interrupted anywhere it equals the uninterrupted one; failures do not end it."""
 
-import csv
 import json
 import os
 import signal
@@ -15,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdnas.arch import FIELDS, Arch, SearchSpace, arch_id
-from kdnas.artifact import Artifact, build
+from kdnas.arch import Arch, SearchSpace, arch_id
+from kdnas.artifact import Artifact
 from kdnas.corpus import Corpus
 from kdnas.errors import KdnasError, UsageError
 from kdnas.search import journal
@@ -25,25 +24,19 @@ from kdnas.search.goal import Goal, LatencyTable, make_goal, read_table
 from kdnas.search.journal import Candidate
 from kdnas.search.options import ProxyOptions, SearchOptions
 from kdnas.search.proxy import ProxyResult
-from kdnas.search.recording import COLUMNS, read_recording
+from kdnas.search.recording import read_recording
 from kdnas.search.run import run_search, search, summary
 from kdnas.search.strategies import make_strategy
 from kdnas.search.strategies.protocol import Strategy
 from kdnas.teacher import Teacher
 
+from .search_fixture import fake_evaluate, latency_ms, recorded, table
+
 SPACE = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 576), activation=("gelu", "relu"))
 OPTIONS = SearchOptions(episodes=3, candidates_per_episode=4, epsilon_decay=0.4, controller_lr=1e-2)
 
 
-def latency_ms(arch: Arch) -> float:
-    return 0.2 + arch.flops(24) / 1e8
-
-
 GOAL = Goal({arch: latency_ms(arch) for arch in SPACE}, 8.0, -0.06, 0.6)
-
-
-def fake_evaluate(arch: Arch) -> ProxyResult:
-    return ProxyResult(20 / (arch.layers * arch.hidden) ** 0.5 / (1 + arch.ffn / 3000), 1000)
 
 
 def strategy(options: SearchOptions = OPTIONS) -> Strategy:
@@ -140,24 +133,6 @@ def test_all_failed_is_an_error(tmp_path: Path) -> None:
         summary(candidates, GOAL)
 
 
-def table(
-    home: Path, rows: list[Arch], teacher_latency_ms: float | None = 8.0, engine: str = "pytorch-f32"
-) -> Artifact:
-    """A latency table on disk, with some of its columns."""
-
-    def write(path: Path) -> dict[str, float]:
-        with (path / "table.csv").open("w", newline="") as file:
-            out = csv.writer(file)
-            out.writerow(["id", *FIELDS, "parameters_millions", "latency_ms", "source"])
-            for arch in rows:
-                size = arch.layer_parameters / 1e6 + 11
-                out.writerow([arch_id(arch), *str(arch).split(","), size, latency_ms(arch), "measured"])
-        return {} if teacher_latency_ms is None else {"teacher_latency_ms": teacher_latency_ms}
-
-    config = {"rows": len(rows), "teacher": teacher_latency_ms, "options": {"engine": engine}}
-    return build(home, "latency-table", "test", config, {}, write)
-
-
 def test_reads_a_latency_table(tmp_path: Path) -> None:
     found = read_table(table(tmp_path, list(SearchSpace())))
     assert found.teacher_latency_ms == 8.0
@@ -211,19 +186,6 @@ def test_space_beyond_the_teacher_is_refused(tiny_teacher: Teacher, corpus: Corp
     known = read_table(table(tmp_path, list(SearchSpace())))
     with pytest.raises(UsageError, match="deeper than its teacher"):
         run_search(tmp_path, tiny_teacher, corpus, SearchSpace(layers=(6, 10)), known, SearchOptions())
-
-
-def recorded(path: Path, archs: list[Arch]) -> Path:
-    """A recording of two seeds, each with its loss at half of the budget and at its end."""
-    with path.open("w", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(COLUMNS)
-        for arch in archs:
-            for seed in (0, 1):
-                for tokens, more in ((500, 0.1), (1000, 0.0)):
-                    loss = fake_evaluate(arch).loss + more + 0.01 * seed
-                    out.writerow([arch_id(arch), *str(arch).split(","), seed, tokens, loss, 1.0])
-    return path
 
 
 @pytest.mark.parametrize("name", ["kdnas", "surrogate"])

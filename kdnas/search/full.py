@@ -1,0 +1,34 @@
+"""Candidates distilled as `kdnas distill` does it: dear, and what they are worth in the end."""
+
+from pathlib import Path
+
+from kdnas.arch import Arch
+from kdnas.corpus import Corpus
+from kdnas.distill.options import DistillOptions
+from kdnas.search.outcome import ProxyResult
+from kdnas.teacher import Teacher
+
+
+class Full:
+    """Distils candidates on the whole corpus; each student is an artifact of its own, gone on with where it was broken off.
+
+    Args:
+        home: root of artifacts.
+        teacher: the teacher.
+        corpus: what candidates are distilled on.
+        options: how; with `steps`, for `minutes` would give each shape another budget.
+    """
+
+    def __init__(self, home: Path, teacher: Teacher, corpus: Corpus, options: DistillOptions) -> None:
+        self._home, self._teacher, self._corpus, self._options = home, teacher, corpus, options
+
+    def __call__(self, arch: Arch) -> ProxyResult:
+        """Distil one architecture.
+
+        Raises:
+            DivergenceError: its loss is no longer finite.
+        """
+        from kdnas.distill.run import run_distill
+
+        results = run_distill(self._home, self._teacher, self._corpus, arch, self._options).results
+        return ProxyResult(results["validation_loss"], results["tokens"])
