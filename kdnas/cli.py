@@ -61,6 +61,9 @@ COMMANDS = {
         "evaluation.compare:compare_suites", "models side by side on the suites, and beside the paper's"
     ),
     "speed": Command("latency.speed:speed", "teacher and exported student side by side on this host"),
+    "fidelity": Command(
+        "evaluation.fidelity:fidelity", "whether recorded losses rank students as long distillation and real tasks do"
+    ),
     "serve": Command("serving.run:serve", "answer HTTP requests with an exported model"),
     "filter": Command("serving.filter:filter_documents", "score and split a corpus with an exported classifier"),
     "gate run": Command("gates.run:gate_run", "benchmarks of the hot paths, once, by pytest-benchmark"),

@@ -1,0 +1,291 @@
+"""`kdnas fidelity`: whether what a candidate's short distillation says of it holds after a long one, and on real tasks."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from evaluation.harness import SuiteOptions, run_suites
+from kdnas.arch import FIELDS, Arch, SearchSpace
+from kdnas.artifact import Artifact, build
+from kdnas.corpus import Corpus, build_corpus
+from kdnas.distill.options import DistillOptions
+from kdnas.distill.run import run_distill
+from kdnas.errors import KdnasError, UsageError
+from kdnas.progress import say, say_path, stage
+from kdnas.rows import TextOptions
+from kdnas.search.explore import Evaluate, one_by_one
+from kdnas.search.full import Full
+from kdnas.search.options import SearchOptions
+from kdnas.search.outcome import ProxyResult
+from kdnas.search.recording import Recording, read_recording
+from kdnas.search.run import require_one_way
+from kdnas.teacher import Teacher, resolve_teacher
+
+FILE = "fidelity.csv"
+LEAST = 5  # architectures; fewer say nothing of a ranking
+DRAWS = 2000  # of the bootstrap over architectures
+
+
+@dataclass(frozen=True)
+class FidelityOptions:
+    """What is compared.
+
+    Args:
+        architectures: of the recording, at even distances in the order of their losses.
+        tasks: of `kdnas suites`, on which the long distilled students are fine-tuned; none leaves that out.
+        target: Kendall tau from which a budget is called good enough.
+        seed: of the bootstrap.
+    """
+
+    architectures: int = 20
+    tasks: tuple[str, ...] = ()
+    target: float = 0.8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.architectures < LEAST:
+            raise UsageError(f"architectures is {self.architectures}; at least {LEAST} are needed")
+        if not 0 < self.target <= 1:
+            raise UsageError(f"target is {self.target}; allowed is above 0, at most 1")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; it must not be negative")
+
+
+def fidelity(
+    options: FidelityOptions,
+    recording: Path,
+    distill: DistillOptions,
+    suites: SuiteOptions = SuiteOptions(seeds=(0,)),
+    teacher: str = "builtin:minilm-l6",
+    corpus: str = "builtin:pydocs",
+    text: TextOptions = TextOptions(),
+    space: SearchSpace = SearchSpace(),
+    ray: str | None = None,
+    home: Path = Path("artifacts"),
+) -> None:
+    """Distil recorded architectures at length, fine-tune them, and print the folder that says how well the recording ranks them.
+
+    Args:
+        options: what is compared.
+        recording: folder or CSV that `kdnas record` printed.
+        distill: how long; `steps` is needed.
+        suites: how the students are fine-tuned.
+        teacher: that of the recording: `builtin:minilm-l6`, a folder, or a hub id.
+        corpus: that of the recording: `builtin:pydocs`, a file, or a hub id.
+        text: how the corpus is read.
+        space: of the recorded architectures only those of it are taken.
+        ray: `local`, or the address of a Ray cluster, to train students side by side, each on one core.
+        home: root of all artifacts.
+
+    Raises:
+        UsageError: `--distill.steps` is missing, or fewer architectures are recorded than are wanted.
+    """
+    if distill.steps is None:
+        raise UsageError(
+            "distill.steps is not given; minutes would give each shape another budget: add --distill.steps"
+        )
+    require_one_way(SearchOptions(), None, ray)
+    found = read_recording(recording)
+    resolved = resolve_teacher(teacher)
+    built = build_corpus(home, corpus, text, resolved)
+    say_path(run_fidelity(home.resolve(), resolved, built, found, space, options, distill, suites, ray).path)
+
+
+def run_fidelity(
+    home: Path,
+    teacher: Teacher,
+    corpus: Corpus,
+    recording: Recording,
+    space: SearchSpace,
+    options: FidelityOptions,
+    distill: DistillOptions,
+    suites: SuiteOptions,
+    ray: str | None = None,
+) -> Artifact:
+    """Train what is missing, each student and each of its scores an artifact of its own, and compare the rankings.
+
+    Returns:
+        Artifact with `fidelity.csv`; results hold Kendall's tau of each recorded budget against the long loss and each task.
+
+    Raises:
+        UsageError: fewer architectures are recorded than are wanted.
+        KdnasError: of too few the training came to an end.
+    """
+    archs = chosen(recording, recording.within(space.teachable(teacher.layers)), options.architectures)
+    make = partial(_Trained, home, teacher, corpus, distill, options.tasks, suites)
+    done = _train(archs, make, ray)
+    if len(done) < LEAST:
+        raise KdnasError(f"fidelity: of {len(archs)} architectures {len(done)} could be trained; {LEAST} are needed")
+    students = {arch: run_distill(home, teacher, corpus, arch, distill) for arch in done}
+    scores = {arch: scores_of(home, students[arch].path, options.tasks, suites) for arch in done}
+    reference = scores_of(home, teacher.path, options.tasks, suites)
+
+    def work(folder: Path) -> dict[str, Any]:
+        losses = {arch: float(student.results["validation_loss"]) for arch, student in students.items()}
+        write_rows(folder / FILE, recording, losses, scores, reference)
+        return {
+            "architectures": len(done),
+            "failed": len(archs) - len(done),
+            "steps": distill.steps,
+            "tokens": round(mean(student.results["tokens"] for student in students.values())),
+            "tasks": list(reference),
+            "teacher_scores": reference,
+            **taus(recording, losses, scores, options),
+        }
+
+    config = {"options": options, "distill": distill, "suites": suites, "architectures": [str(arch) for arch in done]}
+    digests = {str(arch): student.digest for arch, student in students.items()}
+    return build(home, "fidelity", teacher.label, config, {"recording": recording.digest, **digests}, work)
+
+
+def chosen(recording: Recording, archs: Sequence[Arch], count: int) -> list[Arch]:
+    """So many architectures at even distances in the order of their recorded losses.
+
+    Raises:
+        UsageError: there are fewer.
+    """
+    if len(archs) < count:
+        raise UsageError(
+            f"architectures is {count}, the recording has {len(archs)} of this space; give a smaller number"
+        )
+    ordered = sorted(archs, key=lambda arch: recording(arch).loss)
+    return [ordered[round(place)] for place in np.linspace(0, len(ordered) - 1, count)]
+
+
+class _Trained:
+    """Distils a student and fine-tunes it; what is there already is not done again."""
+
+    def __init__(
+        self,
+        home: Path,
+        teacher: Teacher,
+        corpus: Corpus,
+        distill: DistillOptions,
+        tasks: Sequence[str],
+        suites: SuiteOptions,
+    ) -> None:
+        self._home, self._distilled = home, Full(home, teacher, corpus, distill)
+        self._student = partial(run_distill, home, teacher, corpus, options=distill)
+        self._tasks, self._suites = tasks, suites
+
+    def __call__(self, arch: Arch) -> ProxyResult:
+        result = self._distilled(arch)
+        scores_of(self._home, self._student(arch=arch).path, self._tasks, self._suites)
+        return result
+
+
+def _train(archs: Sequence[Arch], make: "partial[_Trained]", ray: str | None) -> list[Arch]:
+    """Those whose training came to an end, in their order."""
+    done = []
+
+    def follow(evaluate_all: Any) -> None:
+        with stage("fidelity", len(archs)) as progress:
+            for place, attempt in evaluate_all(archs):
+                progress.advance(1, str(archs[place]))
+                if attempt.failed:
+                    say(f"fidelity: {archs[place]} left out: {attempt.failed}")
+                else:
+                    done.append(archs[place])
+
+    if ray is None:
+        evaluate: Evaluate = make()
+        follow(one_by_one(evaluate))
+    else:
+        from kdnas.search.cluster import Workers
+
+        with Workers(ray, make) as workers:
+            follow(workers)
+    return sorted(done, key=archs.index)
+
+
+def scores_of(home: Path, model: Path, tasks: Sequence[str], suites: SuiteOptions) -> dict[str, float]:
+    """The mean score over the seeds of each task, from 0 to 1."""
+    if not tasks:
+        return {}
+    runs = [artifact.results for artifact in run_suites(home, str(model), tasks, suites)]
+    names = dict.fromkeys(str(run["task"]) for run in runs)
+    return {name: mean(run["score"] for run in runs if run["task"] == name) for name in names}
+
+
+def budgets(recording: Recording, archs: Sequence[Arch]) -> list[int]:
+    """Tokens of the looks that all of these architectures have, with their first seed."""
+    looks = [set(recording.losses[arch][min(recording.losses[arch])]) for arch in archs]
+    return sorted(set.intersection(*looks))
+
+
+def taus(
+    recording: Recording,
+    losses: Mapping[Arch, float],
+    scores: Mapping[Arch, Mapping[str, float]],
+    options: FidelityOptions,
+) -> dict[str, Any]:
+    """Kendall's tau-b of each budget's losses against the long losses and against the scores, with 95 % intervals.
+
+    Args:
+        recording: losses after each budget.
+        losses: after long distillation.
+        scores: task to score of each architecture; higher is better, so a good ranking has a positive tau there too.
+        options: target and seed.
+
+    Returns:
+        `taus`, a row for each pair; `cheapest_tokens`, the smallest budget whose tau against the long losses reaches the target,
+        or None.
+    """
+    archs = list(losses)
+    targets = {"loss": np.array([losses[arch] for arch in archs])}
+    for task in scores[archs[0]]:
+        targets[task] = -np.array([scores[arch][task] for arch in archs])
+    rows: list[dict[str, Any]] = []
+    for tokens in budgets(recording, archs):
+        short = np.array([recording.losses[arch][min(recording.losses[arch])][tokens] for arch in archs])
+        for name, values in targets.items():
+            tau, low, high = tau_with_interval(short, values, options.seed)
+            rows.append({"tokens": tokens, "against": name, "tau": tau, "low": low, "high": high})
+    good = [row["tokens"] for row in rows if row["against"] == "loss" and row["tau"] >= options.target]
+    return {"taus": rows, "cheapest_tokens": min(good, default=None)}
+
+
+def tau_with_interval(one: np.ndarray, other: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """Kendall's tau-b of two rankings (N,), and the 2.5th and 97.5th percentile of a bootstrap over their members."""
+    rng = np.random.default_rng(seed)
+    places = rng.integers(0, len(one), (DRAWS, len(one)))
+    low, high = np.percentile([_tau(one[drawn], other[drawn]) for drawn in places], (2.5, 97.5))
+    return _tau(one, other), float(low), float(high)
+
+
+def _tau(one: np.ndarray, other: np.ndarray) -> float:
+    """Kendall's tau-b; 0 where all of one side are equal, which ranks nothing."""
+    from scipy.stats import kendalltau
+
+    tau = float(kendalltau(one, other).statistic)
+    return 0.0 if np.isnan(tau) else tau
+
+
+def write_rows(
+    file: Path,
+    recording: Recording,
+    losses: Mapping[Arch, float],
+    scores: Mapping[Arch, Mapping[str, float]],
+    reference: Mapping[str, float],
+) -> None:
+    """A row for each architecture: recorded losses by tokens, the long loss, scores, and retention in percent."""
+    looks = budgets(recording, list(losses))
+    with file.open("w", newline="") as written:
+        table = csv.writer(written, lineterminator="\n")
+        kept = [f"{what} {task}" for task in reference for what in ("score", "kept %")]
+        table.writerow([*FIELDS, *(f"loss {tokens}" for tokens in looks), "loss", *kept])
+        for arch, loss in losses.items():
+            short = recording.losses[arch][min(recording.losses[arch])]
+            values = [
+                value
+                for task in reference
+                for value in (scores[arch][task], 100 * scores[arch][task] / reference[task])
+            ]
+            cells = [*(short[tokens] for tokens in looks), loss, *values]
+            table.writerow([*(getattr(arch, name) for name in FIELDS), *(f"{cell:.6f}" for cell in cells)])
