@@ -10,8 +10,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from kdnas import __version__, report_figures
-from kdnas.artifact import Artifact, read_jsonl
+from kdnas import __version__, report_figures, report_search
+from kdnas.artifact import MANIFEST, Artifact, read_jsonl
 from kdnas.errors import UsageError
 from kdnas.report_numbers import milliseconds, ratio
 from kdnas.report_page import require_file_name, write_page
@@ -27,27 +27,42 @@ STAGES = {
     "evaluation": "kdnas evaluate",
     "speed": "kdnas speed",
 }
+ADDED = ("strategies", "fidelity")  # studies of a search, which no pipeline makes
 
 
-def report(run: Path, out: Path = Path("report.html")) -> None:
+def report(
+    run: Path, out: Path = Path("report.html"), strategies: Path | None = None, fidelity: Path | None = None
+) -> None:
     """Write the page of a finished or half-finished run, and its figures as a Markdown table beside it.
 
     Args:
-        run: folder with artifacts.json (stage to artifact folder), as `kdnas pipeline` writes it.
+        run: folder with artifacts.json (stage to artifact folder), as `kdnas pipeline` writes it, or that of one stage, as
+            `kdnas search` prints it.
         out: HTML file to write; the table goes to the same name with `.md`.
+        strategies: folder that `kdnas compare-strategies` printed, to be shown with the search.
+        fidelity: folder that `kdnas fidelity` printed, to be shown with the search.
     """
     artifacts = load_run(run)
+    for kind, folder in zip(ADDED, (strategies, fidelity), strict=True):
+        if folder is not None:
+            artifacts[kind] = Artifact.load(folder, kind)
     write_report(artifacts, out)
     out.with_suffix(".md").write_text(summarise(artifacts))
     print(out)
 
 
 def load_run(run: Path) -> dict[str, Artifact]:
-    """Open the artifacts that a run lists.
+    """Open the artifacts that a run lists, or the artifact of one stage.
 
     Raises:
         UsageError: no artifacts.json, unreadable, an artifact is missing or of another kind.
     """
+    if (run / MANIFEST).is_file():
+        artifact = Artifact.load(run)
+        kind = str(artifact.manifest["kind"])
+        if kind not in (*STAGES, *ADDED):
+            raise UsageError(f"{run}: is a {kind}; the page shows {', '.join(STAGES)}")
+        return {kind: artifact}
     listing = run / "artifacts.json"
     try:
         paths = json.loads(listing.read_text())
@@ -98,6 +113,7 @@ def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:
         "figures": {name: json.loads(figure.to_json()) for name, figure in figures(artifacts, results).items()},
         "winner": winner_of(results),
         "front": front(results.get("search", {})),
+        "choices": choices(artifacts),
         "fastest": report_figures.fastest(rows),
         "explained": explained_variance(results),
         "next": next_steps(artifacts),
@@ -110,12 +126,20 @@ def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:
 def figures(artifacts: Mapping[str, Artifact], results: Mapping[str, Any]) -> dict[str, go.Figure]:
     """Each figure for which there is something to show."""
     drawn: dict[str, go.Figure] = {}
+    table = latency_rows(artifacts["latency-table"].path / "table.csv") if "latency-table" in artifacts else []
     if "search" in artifacts:
         journal = [{**row, "arch": arch_text(row["arch"])} for row in log(artifacts["search"], "journal.jsonl")]
-        drawn["search_scatter"] = report_figures.search_scatter(journal, results["search"])
-        drawn["search_rewards"] = report_figures.search_rewards(journal, results["search"])
+        drawn["search_scatter"] = report_search.search_scatter(journal, results["search"])
+        drawn["search_rewards"] = report_search.search_rewards(journal, results["search"])
+        if effects := report_search.effect_bars(journal, table):
+            drawn["effects"] = effects
+    if "strategies" in artifacts:
+        drawn |= report_search.strategy_bands(artifacts["strategies"].path / "curves.csv")
+    if "fidelity" in artifacts:
+        drawn["fidelity"] = report_search.fidelity_scatter(
+            artifacts["fidelity"].path / "fidelity.csv", results["fidelity"]
+        )
     if "latency-table" in artifacts:
-        table = latency_rows(artifacts["latency-table"].path / "table.csv")
         drawn["latency"] = report_figures.latency_scatter(table, results["latency_table"], winner_of(results))
     layers = {}
     for stage in ("distill", "refine"):
@@ -190,6 +214,20 @@ def front(search: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The Pareto front, fastest first."""
     rows = [{**row, "arch": arch_text(row["arch"])} for row in search.get("pareto") or []]
     return sorted(rows, key=lambda row: row["latency_ms"])
+
+
+def choices(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+    """Candidates for the budget slider: those that lose less than every faster one, fastest first."""
+    if "search" not in artifacts:
+        return []
+    rows = [
+        row for row in log(artifacts["search"], "journal.jsonl") if row["loss"] is not None and not row.get("stopped")
+    ]
+    kept: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row["latency_ms"], row["loss"])):
+        if not kept or row["loss"] < kept[-1]["loss"]:
+            kept.append({"arch": arch_text(row["arch"]), "loss": row["loss"], "latency_ms": row["latency_ms"]})
+    return kept
 
 
 def next_steps(artifacts: Mapping[str, Artifact]) -> dict[str, str]:

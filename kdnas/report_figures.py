@@ -1,7 +1,6 @@
 """Figures of the report: rows in, plotly figures out, in the look of `kdnas.report_style`."""
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from typing import Any
 
 import plotly.graph_objects as go
@@ -10,7 +9,6 @@ from plotly.subplots import make_subplots
 from kdnas.report_style import (
     BLUE,
     DEPTH_COLOURS,
-    EPISODES,
     GREEN,
     GREY,
     HALO,
@@ -35,51 +33,6 @@ def known(rows: Sequence[Row], *names: str) -> list[Row]:
     return [row for row in rows if all(row.get(name) is not None for name in names)]
 
 
-def episode_colours(rows: Sequence[Row]) -> Row:
-    """Colour axis over the episodes; few enough of them are ticked one by one."""
-    episodes = sorted({row["episode"] for row in rows}) or [0]
-    bar: Row = {"title": {"text": "episode", "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0, "len": 0.9}
-    if len(episodes) <= 10:
-        bar |= {"tickvals": episodes, "ticktext": [str(episode) for episode in episodes]}
-    return {"colorscale": EPISODES, "cmin": episodes[0], "cmax": max(episodes[-1], episodes[0] + 1), "colorbar": bar}
-
-
-def candidate_traces(rows: Sequence[Row], x: str, y: str) -> list[go.Scatter]:
-    """Candidates as circles (random picks) and diamonds (the controller's), coloured by episode."""
-    hover = (
-        "<b>%{customdata[0]}</b><br>%{customdata[1]} pick, candidate %{customdata[2]}, episode %{customdata[3]}<br>"
-        "loss %{customdata[4]:.4f}<br>latency %{customdata[5]:.3f} ms<br>reward %{customdata[6]:.4f}<extra></extra>"
-    )
-    traces = []
-    for explored, name, symbol, size in ((True, "random pick", "circle", 9), (False, "controller pick", "diamond", 11)):
-        picked = [row for row in rows if bool(row.get("explored")) is explored]
-        if not picked:
-            continue
-        word = name.split()[0]
-        # The legend shows the shape alone: a colour there would stand for an episode.
-        traces.append(legend_entry(name, {"symbol": symbol, "size": size, "color": GREY}))
-        fields = ("number", "episode", "loss", "latency_ms", "reward")
-        traces.append(
-            go.Scatter(
-                x=[row[x] for row in picked],
-                y=[row[y] for row in picked],
-                mode="markers",
-                showlegend=False,
-                marker={
-                    "symbol": symbol,
-                    "size": size,
-                    "color": [row["episode"] for row in picked],
-                    "coloraxis": "coloraxis",
-                    "opacity": 0.9,
-                    "line": {"width": 1, "color": HALO},
-                },
-                customdata=[[text(row["arch"]), word, *(row.get(name) for name in fields)] for row in picked],
-                hovertemplate=hover,
-            )
-        )
-    return traces
-
-
 def winner_trace(row: Row, x: str, y: str) -> go.Scatter:
     """The winner as a star."""
     return go.Scatter(
@@ -91,53 +44,6 @@ def winner_trace(row: Row, x: str, y: str) -> go.Scatter:
         customdata=[[text(row["arch"]), row["latency_ms"]]],
         hovertemplate="<b>winner %{customdata[0]}</b><br>latency %{customdata[1]:.3f} ms<extra></extra>",
     )
-
-
-def search_scatter(journal: Sequence[Row], results: Row) -> go.Figure:
-    """Distillation loss against latency of every candidate, the Pareto front and the winner over them."""
-    rows = known(journal, "loss", "latency_ms")
-    front = sorted(known(results.get("pareto") or [], "loss", "latency_ms"), key=lambda row: row["latency_ms"])
-    figure = go.Figure()
-    figure.add_scatter(
-        x=[row["latency_ms"] for row in front],
-        y=[row["loss"] for row in front],
-        mode="lines",
-        name="Pareto front",
-        line={"shape": "hv", "color": GREY, "width": 2, "dash": "dot"},
-        hoverinfo="skip",
-    )
-    figure.add_traces(candidate_traces(rows, "latency_ms", "loss"))
-    for row in [row for row in rows if row["arch"] == results.get("winner")][:1]:
-        figure.add_trace(winner_trace(row, "latency_ms", "loss"))
-    style(figure, 470).update_layout(coloraxis=episode_colours(rows))
-    figure.update_xaxes(title_text="latency, batch 1 (ms)", rangemode="tozero")
-    figure.update_yaxes(title_text="distillation loss (1 − explained variance)")
-    return figure
-
-
-def search_rewards(journal: Sequence[Row], results: Row) -> go.Figure:
-    """Reward of each candidate in the order of the search, and the best so far."""
-    rows = sorted(known(journal, "reward", "number"), key=lambda row: row["number"])
-    figure = go.Figure()
-    figure.add_scatter(
-        x=[row["number"] for row in rows],
-        y=list(accumulate((row["reward"] for row in rows), max)),
-        mode="lines",
-        name="best so far",
-        line={"shape": "hv", "color": GREY, "width": 2},
-        hovertemplate="best after candidate %{x}: %{y:.4f}<extra></extra>",
-    )
-    figure.add_traces(candidate_traces(rows, "number", "reward"))
-    for row in [row for row in rows if row["arch"] == results.get("winner")][:1]:
-        figure.add_trace(winner_trace(row, "number", "reward"))
-    style(figure, 360).update_layout(coloraxis=episode_colours(rows))
-    figure.update_xaxes(
-        title_text="candidate, in order of evaluation",
-        tickformat="d",
-        range=[-1, max((row["number"] for row in rows), default=0) + 1],
-    )
-    figure.update_yaxes(title_text="reward (Eq. 4)")
-    return figure
 
 
 def latency_scatter(table: Sequence[Row], results: Row, winner: str | None) -> go.Figure:

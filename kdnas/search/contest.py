@@ -127,7 +127,7 @@ def run_contest(
             "strategies": {name: found.figures(options.target) for name, found in curves.items()},
         }
         _write(path / CURVES, curves)
-        write_contest_page(path / PAGE, curves, results, options)
+        write_contest_page(path / PAGE, path / CURVES, results, options)
         return results
 
     inputs = {"recording": recording.digest, "latency-table": table.digest}

@@ -1,5 +1,6 @@
 """Artifacts of a run that never was, for the report's tests: real manifests, plausible figures, made by seed."""
 
+import csv
 import math
 import random
 from collections.abc import Callable
@@ -7,12 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kdnas.arch import Arch, SearchSpace, arch_id
+from kdnas.arch import FIELDS, Arch, SearchSpace, arch_id
 from kdnas.artifact import Artifact, append_jsonl, build, write_json
+from kdnas.search.baselines import SHAPES
 from latency.table import Row, write_rows
 
 WINNER = Arch(4, 12, 384, 1024)
 TEACHER_MS = 21.4
+BAND = ("low", "median", "high", "mean")
 Work = Callable[[Path], dict[str, Any]]
 
 
@@ -84,8 +87,50 @@ def write_journal(folder: Path, draw: random.Random, episodes: int = 5, each: in
     return {
         "winner": best["arch"], "winner_reward": best["reward"], "candidates": len(rows), "episodes": episodes,
         "space_size": 1440, "teacher_latency_ms": TEACHER_MS, "pareto": pareto, "proxy_tokens": 400000,
-        "seconds_per_candidate": 11.0,
+        "seconds_per_candidate": 11.0, "baselines": [
+            {"name": name, "arch": str(arch), "loss": loss, "latency_ms": latency_ms(arch), "reward": 0.61, "failed": None}
+            for (name, arch), loss in zip(SHAPES.items(), (0.31, 0.27), strict=True)
+        ],
     }  # fmt: skip
+
+
+def write_strategies(folder: Path) -> dict[str, Any]:
+    """curves.csv of two strategies."""
+    with (folder / "curves.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["strategy", "evaluations", *(f"{a}_{b}" for a in ("regret", "hypervolume") for b in BAND)])
+        for name, pace in (("kdnas", 60), ("surrogate", 15)):
+            for number in range(1, 301):
+                regret = 0.2 * math.exp(-number / pace)
+                rows = [
+                    0.8 * regret,
+                    regret,
+                    1.4 * regret,
+                    regret,
+                    0.9 - regret,
+                    1 - regret,
+                    1 - 0.5 * regret,
+                    1 - regret,
+                ]
+                table.writerow([name, number, *rows])
+    return {"architectures": 300, "best_reward": 0.81, "strategies": {}}
+
+
+def write_fidelity(folder: Path, draw: random.Random) -> dict[str, Any]:
+    """fidelity.csv of 20 architectures on one task, and its figures."""
+    with (folder / "fidelity.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow([*FIELDS, "loss 10000", "loss 60000", "loss", "score glue/stsb", "kept % glue/stsb"])
+        for number, arch in enumerate(draw.sample(list(SearchSpace(layers=(3, 4, 6))), 20)):
+            loss = 0.5 - 0.01 * number
+            score = 0.6 + 0.01 * number
+            table.writerow([*str(arch).split(","), loss + 0.1, loss, loss - 0.1, score, 100 * score / 0.85])
+    rows = [
+        {"tokens": tokens, "against": name, "tau": tau, "low": tau - 0.1, "high": tau + 0.05}
+        for tokens, taus in ((10000, (0.71, 0.6)), (60000, (0.87, 0.69)))
+        for name, tau in zip(("loss", "glue/stsb"), taus, strict=True)
+    ]
+    return {"architectures": 20, "tokens": 600000, "tasks": ["glue/stsb"], "taus": rows, "cheapest_tokens": 60000}
 
 
 def write_history(
@@ -184,6 +229,8 @@ def fake_run(home: Path, hap: bool = False, seed: int = 0) -> dict[str, Artifact
     return {
         "latency-table": publish("latency-table", lambda folder: write_table(folder, draw)),
         "search": publish("search", lambda folder: write_journal(folder, draw)),
+        "strategies": publish("strategies", write_strategies),
+        "fidelity": publish("fidelity", lambda folder: write_fidelity(folder, draw)),
         "distill": publish("distill", lambda folder: write_history(folder, draw, 0.1, 0.774, 2000)),
         "refine": publish("refine", lambda folder: write_history(folder, draw, 0.4, 0.62, 800, relations=True)),
         "export": publish("export", lambda _folder: export_results()),

@@ -19,7 +19,8 @@ from .report_fixture import WINNER, fake_run, write_listing
 
 SECTIONS = ("next", "search", "latency", "training", "evaluation", "speed", "export", "host")
 CHARTS = (
-    "search_scatter", "search_rewards", "latency", "distill", "refine", "layers", "speed_latency", "speed_ratio"
+    "search_scatter", "search_rewards", "effects", "regret", "hypervolume", "fidelity",
+    "latency", "distill", "refine", "layers", "speed_latency", "speed_ratio"
 )  # fmt: skip
 
 
@@ -71,6 +72,35 @@ def test_figures_are_those_of_the_artifacts(run: dict[str, Artifact], tmp_path: 
     assert figures["layers"]["data"][0]["y"] == list(
         run["distill"].results["explained_variance_layers"].values()
     )  # distil first, as it was run
+
+
+def test_the_slider_offers_what_loses_less_than_all_faster_ones(run: dict[str, Artifact], tmp_path: Path) -> None:
+    page = render(run, tmp_path)
+    (source,) = re.findall(r'<script type="application/json" id="budget-rows">(.*?)</script>', page.source, re.S)
+    rows = json.loads(source)["rows"]
+    assert [row["latency_ms"] for row in rows] == sorted(row["latency_ms"] for row in rows)
+    losses = [row["loss"] for row in rows]
+    assert losses == sorted(losses, reverse=True)
+    assert str(WINNER) in [row["arch"] for row in rows]
+    assert {row["arch"] for row in rows} <= {row["arch"] for row in run["search"].results["pareto"]}
+
+
+def test_what_else_the_search_section_shows(run: dict[str, Artifact], tmp_path: Path) -> None:
+    words = render(run, tmp_path).within("search")
+    assert re.search("6L-768H, DistilBERT *L6-H12-D768-F3072-gelu", words)
+    words = words.replace("\u202f", " ")
+    assert "from 60 000 tokens on it is good enough" in words
+    assert re.search("60 000 *the long loss *0.87 *0.77 to 0.92", words)
+
+
+def test_one_stage_and_what_is_added_to_it(run: dict[str, Artifact], tmp_path: Path) -> None:
+    out = tmp_path / "search.html"
+    report(run["search"].path, out, run["strategies"].path, run["fidelity"].path)
+    page = Page(out.read_text())
+    shown = {"search_scatter", "search_rewards", "effects", "regret", "hypervolume", "fidelity"}
+    assert set(page.figures) == shown
+    with pytest.raises(UsageError, match="fidelity"):
+        report(run["search"].path, out, fidelity=run["strategies"].path)
 
 
 def test_how_it_was_run(run: dict[str, Artifact], tmp_path: Path) -> None:
@@ -191,11 +221,12 @@ def test_null_is_not_measured_never_zero(run: dict[str, Artifact], tmp_path: Pat
 def test_hostile_text_stays_text(run: dict[str, Artifact], tmp_path: Path) -> None:
     page = render(run, tmp_path)
     attacked = render(hostile(run, tmp_path), tmp_path)
-    assert [tag for tag, _ in attacked.tags].count("script") == [tag for tag, _ in page.tags].count("script")
+    scripts = [[tag for tag, _ in read.tags].count("script") for read in (attacked, page)]
+    assert scripts[0] == scripts[1] - 1  # there are no effects of what is no architecture
     assert "img" not in [tag for tag, _ in attacked.tags]
     assert HOSTILE not in attacked.source
     assert "document.title='owned'" in attacked.words  # still there, as text
-    assert len(attacked.figures) == len(page.figures)
+    assert set(page.figures) - set(attacked.figures) == {"effects"}
 
 
 def hostile(run: dict[str, Artifact], folder: Path) -> dict[str, Artifact]:
@@ -295,9 +326,10 @@ def test_a_browser_draws_every_chart(run: dict[str, Artifact], tmp_path: Path) -
     write_report(run, tmp_path / "page.html")
     document, console = browse(tmp_path / "page.html", tmp_path)
     assert console == []
+    assert re.search(r'id="budget-arch"[^>]*>[^<]+ times as fast as the teacher</p>', document)
     for name in CHARTS:
         part = drawn_chart(document, name)
-        assert part.count('<path class="point"') + part.count('class="js-line"') + part.count('class="point"') > 0
+        assert part.count('class="js-line"') + part.count('class="point') > 0, name
 
 
 def test_a_browser_runs_no_hostile_text(run: dict[str, Artifact], tmp_path: Path) -> None:
@@ -305,4 +337,4 @@ def test_a_browser_runs_no_hostile_text(run: dict[str, Artifact], tmp_path: Path
     document, console = browse(tmp_path / "page.html", tmp_path)
     assert console == []
     assert "<title>owned" not in document
-    assert document.count("main-svg") >= len(CHARTS)
+    assert document.count("main-svg") >= len(CHARTS) - 1

@@ -2,8 +2,13 @@
 
 from typing import Any
 
-from kdnas.report_figures import latency_scatter, search_rewards, search_scatter, smoothed, speed_bars
+import pytest
+
+from kdnas.arch import Arch, SearchSpace
+from kdnas.report_figures import latency_scatter, smoothed, speed_bars
 from kdnas.report_numbers import milliseconds
+from kdnas.report_search import effect_bars, references, search_rewards, search_scatter
+from kdnas.search.effects import field_effects
 
 
 def test_search_figures_by_hand() -> None:
@@ -23,7 +28,33 @@ def test_search_figures_by_hand() -> None:
     assert list(best.y) == [0.3, 0.3]
 
 
+def test_effects_of_an_additive_loss_are_its_parts() -> None:
+    def loss(arch: Arch) -> float:
+        return 0.5 - 0.05 * (arch.layers == 6) + 0.02 * (arch.activation == "relu")
+
+    archs = list(SearchSpace(layers=(3, 6), heads=(12,)))
+    effects = field_effects(archs, [loss(arch) for arch in archs])
+    assert list(effects) == ["layers", "hidden", "ffn", "activation"]  # heads have one value
+    assert effects["layers"] == pytest.approx({"3": 0.025, "6": -0.025}, abs=1e-3)
+    assert effects["activation"]["relu"] - effects["activation"]["gelu"] == pytest.approx(0.02, abs=1e-3)
+    assert max(map(abs, effects["ffn"].values())) < 1e-3
+    assert field_effects([], []) == {}
+    assert field_effects(archs[:1], [0.4]) == {}
+
+
+def test_references_are_the_teacher_and_what_was_made_by_hand() -> None:
+    made = [
+        {"name": "6L-768H", "arch": "6,12,768,3072,gelu", "loss": 0.2, "latency_ms": 5.0},
+        {"name": "b", "loss": None},
+    ]
+    teacher, by_hand = references({"baselines": made, "teacher_latency_ms": 9.0})[::-1]
+    assert (list(teacher.x), list(teacher.y)) == ([9.0], [0])
+    assert (list(by_hand.x), list(by_hand.y), list(by_hand.text)) == ([5.0], [0.2], ["6L-768H"])
+    assert references({}) == []
+
+
 def test_empty_logs_still_draw() -> None:
+    assert effect_bars([], []) is None
     assert search_scatter([], {"winner": None, "pareto": None}).data
     assert search_rewards([], {}).data
     assert speed_bars([], "p50_ms", "p50_ms", "p90_ms", "latency (ms)", milliseconds).layout.height
