@@ -56,7 +56,8 @@ class Making:
         checkpoint, corpus, options = self.checkpoint, self.corpus, self.options
         source = checkpoint.path
         if options.vocabulary == "corpus":
-            checkpoint = self.checkpoint = trim(checkpoint, corpus.train.texts, corpus.validation.texts, folder)
+            texts, most = (corpus.train.texts, corpus.validation.texts), options.vocabulary_tokens
+            checkpoint = self.checkpoint = trim(checkpoint, *texts, folder, most)
         else:
             copy_checkpoint(checkpoint, folder)
         self.lean = write_sentencepiece(folder, corpus.validation.texts)

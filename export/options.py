@@ -28,6 +28,8 @@ class ExportOptions:
         seed: chooses the calibration sentences.
         vocabulary: `corpus` keeps only the tokens that the corpus's train split is made of, and all single characters;
             `text.languages` says which languages those are.
+        vocabulary_tokens: of these only the most frequent ones, so many; a rarer word is read as its smaller pieces. Null keeps
+            all; needs `vocabulary` corpus.
     """
 
     calibration_sentences: int = 300
@@ -41,11 +43,16 @@ class ExportOptions:
     allow_loss: bool = False
     seed: int = 0
     vocabulary: Literal["whole", "corpus"] = "whole"
+    vocabulary_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("calibration_sentences", "parity_sentences"):
             if getattr(self, name) < 8:
                 raise UsageError(f"{name} is {getattr(self, name)}; at least 8 are needed")
+        if self.vocabulary_tokens is not None and (self.vocabulary_tokens < 1 or self.vocabulary == "whole"):
+            raise UsageError(
+                f"vocabulary_tokens is {self.vocabulary_tokens}; at least 1 is needed, and --vocabulary corpus"
+            )
         if self.evaluation_texts < 100:
             raise UsageError(f"evaluation_texts is {self.evaluation_texts}; at least 100 are needed")
         if not 0 < self.float_bound < 1:

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ print(process.memory_info().rss - before)
 """
 
 
-def trim(checkpoint: Checkpoint, texts: Sequence[str], held_out: Sequence[str], folder: Path) -> Checkpoint:
+def trim(
+    checkpoint: Checkpoint, texts: Sequence[str], held_out: Sequence[str], folder: Path, most: int | None = None
+) -> Checkpoint:
     """Write the model with a vocabulary of its own into `folder`; one that is there is kept.
 
     Args:
@@ -43,6 +46,7 @@ def trim(checkpoint: Checkpoint, texts: Sequence[str], held_out: Sequence[str], 
         texts: what the vocabulary is for; all pieces that they are made of are kept, and all single characters.
         held_out: other texts, to say how much of them it covers.
         folder: gets weights, configuration and tokenizer, and at last a report, `vocabulary.json`.
+        most: of the pieces only so many, the most frequent ones; a text with others is read in smaller pieces.
 
     Raises:
         UsageError: the tokenizer is neither WordPiece nor Unigram, or has ids that the model has no rows for.
@@ -56,7 +60,7 @@ def trim(checkpoint: Checkpoint, texts: Sequence[str], held_out: Sequence[str], 
         tokenizer = read_tokenizer(scratch / "tokenizer.json", UNCUT)
         description = json.loads((scratch / "tokenizer.json").read_text())
         tokenizer_mb_before = tokenizer_mb(scratch / "tokenizer.json")
-        kept = kept_ids(description, used_ids(tokenizer, texts))
+        kept = kept_ids(description, used_ids(tokenizer, texts, most))
         rows = int(checkpoint.config["vocab_size"])
         if kept[-1] >= rows:
             raise UsageError(
@@ -89,13 +93,13 @@ def tokenizer_mb(file: Path) -> float:
     return round(int(child.stdout) / 1e6, 2)
 
 
-def used_ids(tokenizer: Any, texts: Iterable[str]) -> set[int]:
-    """Ids of all pieces that the texts are made of."""
-    found: set[int] = set()
+def used_ids(tokenizer: Any, texts: Iterable[str], most: int | None = None) -> set[int]:
+    """Ids of all pieces that the texts are made of, or of the most frequent ones, the smaller id first of equals."""
+    found: Counter[int] = Counter()
     for chunk in _chunks(list(texts)):
         for encoding in tokenizer.encode_batch_fast(chunk):
             found.update(encoding.ids)
-    return found
+    return set(sorted(found, key=lambda number: (-found[number], number))[:most])
 
 
 def kept_ids(description: Mapping[str, Any], used: Iterable[int]) -> list[int]:

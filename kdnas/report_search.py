@@ -10,7 +10,6 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from kdnas.arch import Arch
 from kdnas.errors import UsageError
 from kdnas.report_figures import Row, known, winner_trace
 from kdnas.report_style import (
@@ -28,6 +27,7 @@ from kdnas.report_style import (
     style,
     text,
 )
+from kdnas.search.choice import parse_choice
 from kdnas.search.effects import field_effects
 
 COLOURS = (ORANGE, BLUE, GREY, GREEN, SKY, PINK, RED)
@@ -169,7 +169,7 @@ def effect_bars(journal: Sequence[Row], table: Sequence[Row]) -> go.Figure | Non
     """
     rows = [row for row in known(journal, "loss", "latency_ms") if not row.get("stopped")]
     try:
-        archs = [Arch.parse(row["arch"]) for row in rows]
+        archs = [parse_choice(row["arch"]) for row in rows]
     except UsageError:  # a journal that somebody wrote by hand
         return None
     losses = field_effects(archs, [row["loss"] for row in rows])
@@ -178,7 +178,7 @@ def effect_bars(journal: Sequence[Row], table: Sequence[Row]) -> go.Figure | Non
     depths = {arch.layers for arch in archs}
     timed = [row for row in table if row["layers"] in depths] or rows
     latencies = field_effects(
-        [Arch.parse(row["arch"]) for row in timed], [math.log(row["latency_ms"]) for row in timed]
+        [parse_choice(row["arch"]) for row in timed], [math.log(row["latency_ms"]) for row in timed]
     )
     figure = make_subplots(rows=2, cols=len(losses), shared_yaxes=True, vertical_spacing=0.14, horizontal_spacing=0.02)
     for column, (name, effects) in enumerate(losses.items(), start=1):

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kdnas.arch import Arch
 from kdnas.artifact import Artifact
+from kdnas.search.choice import parse_choice
 
 Cell = tuple[str, str]
 TASKS = (("topic", "topic task"), ("hap", "HAP"))
@@ -76,7 +76,7 @@ def _search(results: dict[str, Any]) -> Iterator[Cell]:
         "search",
         f"{results['candidates']} candidates of {results['proxy_tokens']:,} tokens among {results['space_size']:,}",
     )
-    yield "winner", f"`{Arch.parse(results['winner']).name}`, reward {results['winner_reward']:.3f}{loss}"
+    yield "winner", f"`{parse_choice(results['winner']).name}`, reward {results['winner_reward']:.3f}{loss}"
 
 
 def _training(results: dict[str, Any]) -> str:

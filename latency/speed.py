@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from export.session import FORMS, Session, read_settings
+from export.vocabulary import REPORT
 from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl
 from kdnas.corpus import Corpus, build_corpus
 from kdnas.environment import default_threads
@@ -153,10 +154,15 @@ def _work(
 def _engines(
     teacher: Teacher, student: Path, sessions: list[Session], rows: list[np.ndarray], texts: list[str]
 ) -> dict[str, Call]:
-    """Every engine by name, and the tokenizer; each answers sentence number `place`."""
+    """Every engine by name, and the tokenizer; each answers sentence number `place`.
+
+    An export with a vocabulary of its own reads the texts by its own tokenizer.
+    """
     engines: dict[str, Call] = {TEACHER: _torch_call(teacher.path, rows), STUDENT: _torch_call(student, rows)}
     for session in sessions:
-        engines[f"student {session.form}"] = _session_call(session, rows)
+        cut = (session.path / REPORT).is_file()
+        own = [np.array(session.encode([text]), dtype=np.int64) for text in texts] if cut else rows
+        engines[f"student {session.form}"] = _session_call(session, own)
     engines[TOKENIZER] = lambda place: sessions[0].encode([texts[place]])
     return engines
 

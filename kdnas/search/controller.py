@@ -1,23 +1,41 @@
 """The controller: an LSTM that predicts the reward of an architecture (arXiv 2303.09639, section 3)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdnas.arch import FIELDS, Arch, SearchSpace
+from kdnas.search.choice import fields_of
 
 CELLS = 32
 GAMMA = 0.95  # factor on the learning rate from one episode to the next
 
 
-def encode(archs: Sequence[Arch | None]) -> np.ndarray:
-    """One-hot of each field's value over the published space, concatenated: (N, 25) float32; zeros for None."""
-    space = SearchSpace()
-    values = [(name, value) for name in FIELDS for value in getattr(space, name)]
-    rows = [[arch is not None and getattr(arch, name) == value for name, value in values] for arch in archs]
-    return np.asarray(rows, dtype=np.float32).reshape(len(archs), len(values))
+class Encoding:
+    """One-hot of each field's value over the published space, and of what else is chosen over the values of the states.
+
+    Args:
+        states: what may be proposed.
+    """
+
+    def __init__(self, states: Sequence[Arch] = ()) -> None:
+        space = SearchSpace()
+        self._columns: list[tuple[str, Any]] = [(name, value) for name in FIELDS for value in getattr(space, name)]
+        for name in fields_of(states)[len(FIELDS) :]:
+            self._columns += [(name, value) for value in sorted({getattr(arch, name) for arch in states})]
+
+    @property
+    def width(self) -> int:
+        """25 of a plain architecture."""
+        return len(self._columns)
+
+    def __call__(self, archs: Sequence[Arch | None]) -> np.ndarray:
+        """(N, width) float32; zeros for None."""
+        rows = [[arch is not None and getattr(arch, name) == value for name, value in self._columns] for arch in archs]
+        return np.asarray(rows, dtype=np.float32).reshape(len(archs), self.width)
 
 
 class RewardModel(nn.Module):
@@ -46,11 +64,12 @@ class Controller:
         lr: peak learning rate.
         epochs: passes over all results after each episode.
         seed: of the first weights and the order of the updates.
+        encoding: of the architectures.
     """
 
-    def __init__(self, lr: float, epochs: int, seed: int) -> None:
-        self.lr, self.epochs, self.seed = lr, epochs, seed
-        width = encode([None]).shape[1]
+    def __init__(self, lr: float, epochs: int, seed: int, encoding: Encoding = Encoding()) -> None:
+        self.lr, self.epochs, self.seed, self.encode = lr, epochs, seed, encoding
+        width = encoding.width
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = RewardModel(width)
@@ -61,7 +80,7 @@ class Controller:
         """Train on everything evaluated so far, at the end of an episode.
 
         Args:
-            sequences: (N, 3, 25) encodings of state, global best and previous best, as they were when proposed.
+            sequences: (N, 3, width) encodings of state, global best and previous best, as they were when proposed.
             rewards: (N,) observed.
             episode: from 0; decides the learning rate and the order of the updates.
 
@@ -87,7 +106,7 @@ class Controller:
         return total / len(rewards)
 
     def predict(self, sequences: np.ndarray) -> np.ndarray:
-        """Expected rewards (N,) float64 of sequences (N, 3, 25), in one pass."""
+        """Expected rewards (N,) float64 of sequences (N, 3, width), in one pass."""
         with torch.inference_mode():
             scores = self.model(torch.from_numpy(sequences))
         return scores.double().numpy() * self.scale + self.mean

@@ -5,22 +5,31 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdnas.arch import Arch
+from kdnas.search.choice import Choice
 
 ACTIVATIONS = ("gelu", "relu", "silu")
 
 
 def features(states: Sequence[Arch]) -> np.ndarray:
     """What a loss may depend on, (N, d), each of mean 0 and deviation 1: shape, size without embeddings, activation."""
+    engines = sorted({arch.engine for arch in states if isinstance(arch, Choice)})
     rows = [
         [
             np.log(arch.layers), np.log(arch.heads), np.log(arch.hidden), np.log(arch.ffn), np.log(arch.layer_parameters),
-            *(arch.activation == name for name in ACTIVATIONS),
+            *(arch.activation == name for name in ACTIVATIONS), *_more(arch, engines),
         ]
         for arch in states
     ]  # fmt: skip
     values = np.array(rows, dtype=np.float64)
     deviation = values.std(0)
     return np.asarray((values - values.mean(0)) / np.where(deviation > 0, deviation, 1.0))
+
+
+def _more(arch: Arch, engines: Sequence[str]) -> list[float]:
+    """Of a choice the vocabulary, by its logarithm and whether it is whole, and the engine."""
+    if not isinstance(arch, Choice):
+        return []
+    return [np.log(max(arch.vocabulary, 1)), not arch.vocabulary, *(arch.engine == name for name in engines)]
 
 
 def farthest(points: np.ndarray, left: np.ndarray, rng: np.random.Generator) -> int:

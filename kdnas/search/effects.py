@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdnas.arch import FIELDS, Arch
+from kdnas.arch import Arch
+from kdnas.search.choice import fields_of
 
 RIDGE = 0.1  # candidates' worth of doubt for each value: few candidates move an effect little
 
@@ -19,7 +20,7 @@ def field_effects(archs: Sequence[Arch], values: Sequence[float]) -> dict[str, d
     Returns:
         Field to value, as text in the order of the values, to how much more it makes; fields with one value are left out.
     """
-    levels = {name: sorted({getattr(arch, name) for arch in archs}) for name in FIELDS}
+    levels = {name: sorted({getattr(arch, name) for arch in archs}) for name in fields_of(archs)}
     levels = {name: found for name, found in levels.items() if len(found) > 1}
     columns = [(name, level) for name, found in levels.items() for level in found]
     if not columns:

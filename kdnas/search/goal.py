@@ -2,16 +2,19 @@
 
 import csv
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from kdnas.arch import Arch
-from kdnas.artifact import Artifact
+from kdnas.artifact import Artifact, digest_of
 from kdnas.errors import UsageError
+from kdnas.search.choice import Choice, is_int8
 from kdnas.search.options import SearchOptions
 from kdnas.search.reward import reward
 
 TABLE = "table.csv"
+LEAST_VOCABULARY = 100
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,18 @@ class LatencyTable:
         megabytes: of each one's weights, embeddings included, in the precision of the table's engine.
         teacher_latency_ms: the teacher's, from the same host and engine.
         digest: changes when the table does.
+        engine: that was timed.
+        host: where, as in its manifest.
+        teacher: digest of the teacher.
     """
 
     latencies: dict[Arch, float]
     megabytes: dict[Arch, float]
     teacher_latency_ms: float
     digest: str
+    engine: str = ""
+    host: str = ""
+    teacher: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ def read_table(artifact: Artifact) -> LatencyTable:
     """
     path = artifact.path / TABLE
     engine = str(artifact.manifest["config"].get("options", {}).get("engine", ""))
-    weight_bytes = 1 if engine.endswith("int8") else 4
+    weight_bytes = bytes_of(engine)
     latencies, megabytes = {}, {}
     try:
         with path.open(newline="") as file:
@@ -93,15 +102,75 @@ def read_table(artifact: Artifact) -> LatencyTable:
         raise UsageError(
             f"{path}: not a whole latency table ({type(error).__name__}: {error}); run `kdnas latency-table` again"
         ) from error
-    return LatencyTable(latencies, megabytes, teacher_latency_ms, artifact.digest)
+    where = host_name(artifact.manifest.get("host") or {})
+    teacher = str((artifact.manifest.get("inputs") or {}).get("teacher", ""))
+    return LatencyTable(latencies, megabytes, teacher_latency_ms, artifact.digest, engine, where, teacher)
+
+
+def host_name(record: Mapping[str, Any]) -> str:
+    """What tells hosts apart whose latencies must not be mixed; empty where nothing is known."""
+    return f"{record.get('cpu')}, {record.get('physical_cores')} cores" if record else ""
+
+
+def bytes_of(engine: str) -> int:
+    """Bytes of a weight."""
+    return 1 if is_int8(engine) else 4
+
+
+def with_choices(
+    states: Iterable[Arch], tables: Sequence[LatencyTable], vocabularies: Sequence[int], whole: int
+) -> tuple[list[Choice], LatencyTable]:
+    """Architectures times vocabularies times engines, and one table of them all; the teacher's latency is the first table's.
+
+    Args:
+        states: architectures.
+        tables: one of each engine.
+        vocabularies: numbers of tokens; 0 for all.
+        whole: tokens of the teacher's vocabulary.
+
+    Raises:
+        UsageError: tables of two hosts or of one engine, or a vocabulary that is larger than the teacher's.
+    """
+    engines = [table.engine for table in tables]
+    if len(set(engines)) < len(engines):
+        raise UsageError(f"latency tables: engines are {', '.join(engines)}; give one table of each engine")
+    if len({(table.host, table.teacher) for table in tables}) > 1:
+        found = "; ".join(dict.fromkeys(table.host for table in tables))
+        raise UsageError(
+            f"latency tables: of different hosts or teachers ({found}); measure all on one host, of one teacher"
+        )
+    wrong = [size for size in vocabularies if size and not LEAST_VOCABULARY <= size <= whole]
+    if wrong or len(set(vocabularies)) < len(vocabularies):
+        raise UsageError(
+            f"vocabularies is {list(vocabularies)}; allowed are different ones of {LEAST_VOCABULARY} to the teacher's {whole} "
+            "tokens, and 0 for all"
+        )
+    choices: list[Choice] = []
+    latencies: dict[Arch, float] = {}
+    megabytes: dict[Arch, float] = {}
+    for arch in states:
+        for size in vocabularies or (0,):
+            for table in tables:
+                choice = Choice(arch.layers, arch.heads, arch.hidden, arch.ffn, arch.activation, size, table.engine)
+                choices.append(choice)
+                latencies[choice] = table.latencies.get(arch, math.nan)
+                saved = (whole - size) * arch.hidden / 1e6 if size else 0.0
+                megabytes[choice] = table.megabytes.get(arch, math.nan) - bytes_of(table.engine) * saved
+    digest = digest_of({"tables": [table.digest for table in tables], "vocabularies": list(vocabularies)})
+    return choices, replace(tables[0], latencies=latencies, megabytes=megabytes, digest=digest)
 
 
 def make_goal(states: Iterable[Arch], table: LatencyTable, options: SearchOptions) -> Goal:
     """Those of some architectures that the options allow, and what is wanted of them.
 
     Raises:
-        UsageError: some are not in the table, or none is allowed.
+        UsageError: some are not in the table, none is allowed, or the table is of another engine than asked.
     """
+    if options.engine is not None and table.engine != options.engine:
+        raise UsageError(
+            f"engine is {options.engine}, the latency table is of {table.engine}; run "
+            f"`kdnas latency-table --engine {options.engine}`, or give that table"
+        )
     wanted = list(states)
     wrong = [arch for arch in wanted if not 0 < table.latencies.get(arch, math.nan) < math.inf]
     if wrong:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kdnas.arch import Arch, arch_id
 from kdnas.artifact import append_jsonl, read_jsonl
+from kdnas.search.choice import parse_choice
 
 FILE = "journal.jsonl"
 
@@ -57,7 +58,7 @@ def read(path: Path) -> list[Candidate]:
     for row in read_jsonl(path):
         row.pop("id")
         curve = tuple((tokens, loss) for tokens, loss in row.get("curve", ()))
-        rows.append(Candidate(**row | {"arch": Arch.parse(row["arch"]), "curve": curve}))
+        rows.append(Candidate(**row | {"arch": parse_choice(row["arch"]), "curve": curve}))
     return rows
 
 

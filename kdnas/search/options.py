@@ -65,6 +65,9 @@ class SearchOptions:
         front: look for the front of loss and latency, not for the best reward; not with `kdnas` and `evolution`.
         max_latency_ms: only architectures that the table says to be this fast; with alpha 0, the lowest loss among them wins.
         max_megabytes: only architectures with weights of this size in the table's precision.
+        engine: that the table must be of; null takes any.
+        vocabularies: numbers of tokens among which the search chooses as well, as 30522,8000: a student knows the corpus's most
+            frequent ones; 0 for all. Empty leaves the whole vocabulary.
         episodes: rounds of proposing, evaluating and learning.
         candidates_per_episode: architectures distilled an episode.
         alpha: exponent of the latency in the reward, at most 0 (Eq. 4).
@@ -87,6 +90,8 @@ class SearchOptions:
     front: bool = False
     max_latency_ms: float | None = None
     max_megabytes: float | None = None
+    engine: str | None = None
+    vocabularies: tuple[int, ...] = ()
     episodes: int = 4
     candidates_per_episode: int = 4
     alpha: float = ALPHA

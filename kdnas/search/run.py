@@ -1,6 +1,6 @@
 """The search: propose, distil briefly, reward, learn; every finished candidate is kept in the journal."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -13,12 +13,14 @@ from kdnas.artifact import Artifact, build
 from kdnas.corpus import Corpus, build_corpus
 from kdnas.distill.building import deciding
 from kdnas.distill.options import DistillOptions
+from kdnas.environment import host
 from kdnas.errors import KdnasError, UsageError
+from kdnas.progress import say
 from kdnas.rows import TextOptions
 from kdnas.search import baselines, journal
 from kdnas.search.explore import explore, one_by_one
 from kdnas.search.full import Full
-from kdnas.search.goal import Goal, LatencyTable, make_goal, read_table
+from kdnas.search.goal import Goal, LatencyTable, host_name, make_goal, read_table, with_choices
 from kdnas.search.halving import Halving
 from kdnas.search.journal import Candidate
 from kdnas.search.options import ProxyOptions, SearchOptions
@@ -45,6 +47,7 @@ def search(
     replay: Path | None = None,
     ray: str | None = None,
     distill: DistillOptions = DistillOptions(),
+    more_tables: tuple[Path, ...] = (),
     home: Path = Path("artifacts"),
 ) -> None:
     """Search for the student with the best reward, and print the folder of the result.
@@ -60,9 +63,11 @@ def search(
         ray: `local`, or the address of a Ray cluster, to distil candidates side by side, each on one core; its nodes see the
             teacher, the corpus and the home under the same paths.
         distill: of `--evaluator full`; `steps` is needed.
+        more_tables: latency tables of other engines on the same host: the search chooses the engine as well, and an int8 engine's
+            loss is that of 8-bit products.
         home: root of all artifacts.
     """
-    require_one_way(options, replay, ray)
+    require_one_way(options, replay, ray, bool(more_tables))
     require_steps(options, distill)
     home = home.resolve() if ray else home  # workers of other nodes have another folder to start from
     known = read_table(Artifact.load(table, "latency-table"))
@@ -71,11 +76,17 @@ def search(
         return
     found = resolve_teacher(teacher)
     built = build_corpus(home, corpus, text, found)
-    print(run_search(home, found, built, space, known, options, ray, distill).path)
+    others = [read_table(Artifact.load(path, "latency-table")) for path in more_tables]
+    print(run_search(home, found, built, space, known, options, ray, distill, others).path)
 
 
-def require_one_way(options: SearchOptions, replay: Path | None, ray: str | None) -> None:
-    """Raise UsageError where a cluster is asked for what it does not do, or is not installed."""
+def require_one_way(options: SearchOptions, replay: Path | None, ray: str | None, engines: bool = False) -> None:
+    """Raise UsageError where options do not go together, or a cluster is asked for and its package is not installed."""
+    if (engines or options.vocabularies) and (replay is not None or options.evaluator == "full"):
+        raise UsageError(
+            "more_tables and vocabularies need the losses of engines and vocabularies, which the proxy alone measures: leave "
+            "them out, or leave out --replay and --evaluator full"
+        )
     if ray is None:
         return
     if replay is not None or options.halving > 1:
@@ -93,6 +104,7 @@ def run_search(
     options: SearchOptions,
     ray: str | None = None,
     distill: DistillOptions = DistillOptions(),
+    more_tables: Sequence[LatencyTable] = (),
 ) -> Artifact:
     """Search the part of a space that the teacher can teach; resumes from the journal after an interruption.
 
@@ -105,14 +117,23 @@ def run_search(
         options: the search.
         ray: `local`, or the address of a Ray cluster whose workers distil; None distils here.
         distill: of the full evaluator.
+        more_tables: of other engines, which are chosen as well.
 
     Raises:
         UsageError: the teacher can teach nothing of the space, latencies are missing, or the full evaluator's steps are.
         KdnasError: not one candidate could be evaluated.
     """
+    require_one_way(options, None, ray, bool(more_tables))
     require_steps(options, distill)
     space = space.teachable(teacher.layers)
-    goal = make_goal(space, table, options)
+    states: Iterable[Arch] = space
+    known = table
+    if more_tables or options.vocabularies:
+        whole = int(teacher.config["vocab_size"])
+        states, known = with_choices(space, [table, *more_tables], options.vocabularies, whole)
+    goal = make_goal(states, known, options)
+    if table.host not in ("", host_name(host())):
+        say(f"search: the latency table is of another host than this one: {table.host}")
     shapes = baselines.possible(space, table.latencies) if options.baselines else {}
     absolute = replace(teacher, path=teacher.path.resolve())
 
@@ -141,7 +162,7 @@ def run_search(
         return results | {"proxy_tokens": results["tokens"] // results["candidates"]}
 
     config = {"space": space, "options": options, "teacher_latency_ms": table.teacher_latency_ms}
-    inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "latency-table": table.digest}
+    inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "latency-table": known.digest}
     if options.evaluator == "full":
         return build(home, "search", teacher.label, config | {"distill": deciding(distill)}, inputs, full_work)
     return build(home, "search", teacher.label, config, inputs, proxy_work)

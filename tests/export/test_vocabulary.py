@@ -96,6 +96,23 @@ def test_an_export_with_a_vocabulary_of_its_own(
     np.testing.assert_allclose(cut, whole, atol=1e-5)
 
 
+def test_only_the_most_frequent_are_kept(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Path) -> None:
+    texts = corpus.train.texts[:SENTENCES]
+    for name in ("whole", "small"):
+        (tmp_path / name).mkdir()
+    whole = trim(checkpoint, texts, corpus.validation.texts, tmp_path / "whole")
+    small = trim(checkpoint, texts, corpus.validation.texts, tmp_path / "small", most=40)
+    tokenizers = [read_tokenizer(one.path / "tokenizer.json", 512) for one in (whole, small)]
+    vocabularies = [set(tokenizer.get_vocab()) for tokenizer in tokenizers]
+    assert vocabularies[1] < vocabularies[0]
+    longer, shorter = (
+        sum(len(one.ids) for one in tokenizer.encode_batch(texts[:50])) for tokenizer in tokenizers[::-1]
+    )
+    assert longer > shorter
+    with pytest.raises(UsageError, match="at least 1 is needed, and --vocabulary corpus"):
+        ExportOptions(vocabulary_tokens=40)
+
+
 TEXTS = ["the cat sat on the mat", "a bat and a rat", "thematic catalogue", "natation, batter!"]
 
 

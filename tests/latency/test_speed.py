@@ -102,6 +102,16 @@ def test_figures_by_hand() -> None:
     assert text["speedup"] == pytest.approx((11 / 3 + 20.5 / 2.5) / 2, abs=1e-3)
 
 
+def test_an_export_of_a_cut_vocabulary_reads_the_texts_itself(
+    tmp_path: Path, home: Path, tiny_teacher: Teacher, corpus: Corpus
+) -> None:
+    options = ExportOptions(24, 24, forms=("onnxruntime-f32",), vocabulary="corpus", vocabulary_tokens=100)
+    digest = open_checkpoint(str(tiny_teacher.path)).digest
+    cut = run_export(tmp_path, tiny_teacher.path, digest, corpus, options)
+    found = run_speed(home, tiny_teacher, corpus, tiny_teacher.path, cut.path, OPTIONS).results
+    assert [row["name"] for row in found["rows"]] == [TEACHER, STUDENT, "student onnxruntime-f32"]
+
+
 def test_refusals(
     tmp_path: Path, home: Path, tiny_teacher: Teacher, teacher: Teacher, corpus: Corpus, exported: Artifact
 ) -> None:

@@ -15,11 +15,12 @@ def make_strategy(goal: Goal, options: SearchOptions) -> Strategy:
         options: its name and settings.
     """
     if options.strategy == "kdnas":
-        from kdnas.search.controller import Controller
+        from kdnas.search.controller import Controller, Encoding
         from kdnas.search.strategies.lstm import Epsilon, Kdnas
 
         epsilon = Epsilon(options.epsilon_start, options.epsilon_decay, options.epsilon_min)
-        controller = Controller(options.controller_lr, options.controller_epochs, options.seed)
+        encoding = Encoding(goal.states)
+        controller = Controller(options.controller_lr, options.controller_epochs, options.seed, encoding)
         return Kdnas(goal.states, epsilon, controller, options.seed)
     if options.strategy == "random":
         from kdnas.search.strategies.random_order import RandomOrder
