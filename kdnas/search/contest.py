@@ -20,6 +20,7 @@ from kdnas.progress import say_path, stage
 from kdnas.search.goal import Goal, LatencyTable, make_goal, read_table
 from kdnas.search.options import STRATEGIES, SearchOptions
 from kdnas.search.pareto import improvements
+from kdnas.search.random_table import random_and_recommended
 from kdnas.search.recording import Recording, read_recording
 
 RUNS, CURVES, PAGE = "runs.jsonl", "curves.csv", "strategies.html"
@@ -121,10 +122,15 @@ def run_contest(
             name: Curves.of([row for row in rows if row["strategy"] == name], goal, losses)
             for name in options.strategies
         }
+        recommends = default if (default := SearchOptions.strategy) in options.strategies else options.strategies[0]
+        first = next(row for row in rows if row["strategy"] == recommends and row["seed"] == 0)
+        proposed = [arch_from_id(number) for number in first["ids"]]
         results = {
             "best_reward": best_reward(goal, losses),
             "architectures": len(losses),
             "strategies": {name: found.figures(options.target) for name, found in curves.items()},
+            "recommends": recommends,
+            "table_3": random_and_recommended(goal, losses, proposed),
         }
         _write(path / CURVES, curves)
         write_contest_page(path / PAGE, path / CURVES, results, options)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdnas.arch import SearchSpace, arch_id
+from kdnas.arch import Arch, SearchSpace, arch_id
 from kdnas.artifact import append_jsonl
 from kdnas.errors import UsageError
 from kdnas.search.contest import CURVES, PAGE, RUNS, ContestOptions, Curves, run_contest, run_once
 from kdnas.search.goal import Goal, LatencyTable
+from kdnas.search.random_table import random_and_recommended
 from kdnas.search.recording import Recording
 
 SPACE = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 576), activation=("gelu", "relu"))
@@ -54,6 +55,9 @@ def test_runs_are_kept_and_shown(tmp_path: Path) -> None:
     assert "Evaluations to 99.5 % of the best reward" in page
     assert "3 of 3" in page
     assert 'data-target="chart-hypervolume"' in page
+    assert whole.results["recommends"] == "random"  # the first one, where the default is not among them
+    assert page.count("random, seed 2") == 3
+    assert page.count(">recommended<") == 3
 
     partial = tmp_path / "resumed" / "strategies" / f"{whole.path.name}.partial"
     partial.mkdir(parents=True)
@@ -66,6 +70,22 @@ def test_runs_are_kept_and_shown(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines[:4]] == rows[:4]
     assert len(lines) == len(rows) == 6
     assert (resumed.path / CURVES).read_text() == (whole.path / CURVES).read_text()
+
+
+def test_random_and_recommended_architectures() -> None:
+    proposed = sorted(LOSSES, key=lambda arch: arch.ffn)[:5]
+    rows = random_and_recommended(GOAL, LOSSES, proposed)
+    assert [row["name"] for row in rows] == [
+        *(f"random, seed {seed}" for seed in (0, 0, 0, 1, 1, 1, 2, 2, 2)),
+        *["recommended"] * 3,
+    ]
+    rewards = [GOAL.reward(arch, LOSSES[arch]) for arch in proposed]
+    assert [row["reward"] for row in rows[-3:]] == sorted(rewards, reverse=True)[:3]
+    for row in rows:
+        arch = Arch.parse(row["arch"])
+        assert (row["loss"], row["latency_ms"]) == (LOSSES[arch], LATENCIES[arch])
+    assert len({row["arch"] for row in rows[:3]}) == 3
+    assert rows == random_and_recommended(GOAL, LOSSES, proposed)
 
 
 @pytest.mark.parametrize(
