@@ -31,7 +31,7 @@ def fit(
     batches = TrainBatches(corpus.train, corpus.pad_id, options, objective.student.config, place)
     start, first = time.monotonic(), processes().is_main_process
     steps: int | None = told(planned_steps(folder, objective, batches, options, validate) if first else None)
-    optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay)
+    optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay, options.embedding_lr_share)
     with processes().main_process_first():  # it removes damaged checkpoints
         position = load_checkpoint(folder, objective, optimizer) or Position()
     while steps is not None:

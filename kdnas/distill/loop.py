@@ -23,7 +23,7 @@ from kdnas.distill.fast_training import keep_freed_memory
 from kdnas.distill.options import LoopOptions
 from kdnas.distill.processes import add_up_gradients, processes, total
 from kdnas.distill.tracking import Track, tracked
-from kdnas.distill.updates import follow_rows, update
+from kdnas.distill.updates import LR_SHARE, follow_rows, update
 from kdnas.environment import has_bf16, physical_cores
 from kdnas.errors import DivergenceError, Terminated
 from kdnas.progress import stage
@@ -60,23 +60,45 @@ def use_all_cores() -> None:
         torch.set_num_threads(physical_cores())
 
 
-def make_optimizer(module: nn.Module, peak_lr: float, weight_decay: float = 0.01) -> torch.optim.AdamW:
-    """Fused AdamW over the trainable parameters; biases and layer norms are not decayed. For `kdnas.distill.updates.update`."""
+def make_optimizer(
+    module: nn.Module, peak_lr: float, weight_decay: float = 0.01, embedding_lr_share: float = 1.0
+) -> torch.optim.AdamW:
+    """Fused AdamW over the trainable parameters; biases and layer norms are not decayed. For `kdnas.distill.updates.update`.
+
+    Args:
+        module: what is trained.
+        peak_lr: largest learning rate.
+        weight_decay: of matrices.
+        embedding_lr_share: learning rate of the tables of embeddings, as a share of the others'.
+    """
     follow_rows(module)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trained if parameter.dim() > 1], "weight_decay": weight_decay},
+    tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    own = [one for one in trained if embedding_lr_share != 1.0 and id(one) in tables]
+    rest = [one for one in trained if one.dim() > 1 and not any(one is table for table in own)]
+    groups: list[dict[str, Any]] = [
+        {"params": rest, "weight_decay": weight_decay},
         {"params": [parameter for parameter in trained if parameter.dim() <= 1], "weight_decay": 0.0},
     ]
+    if own:
+        groups.append({"params": own, "weight_decay": weight_decay, LR_SHARE: embedding_lr_share})
     return torch.optim.AdamW(groups, lr=peak_lr, betas=BETAS, fused=True)
 
 
-def lr_share(step: int, steps: int, warmup_share: float) -> float:
-    """Share of the peak learning rate at a 0-based step: linear up, then linear down towards 0 after the last step."""
+def lr_share(step: int, steps: int, warmup_share: float, schedule: str = "linear") -> float:
+    """Share of the peak learning rate at a 0-based step: linear up, then down towards 0 after the last step.
+
+    Args:
+        step: of `steps`.
+        steps: in all.
+        warmup_share: of the steps, on the way up.
+        schedule: down, `linear` or `cosine`.
+    """
     warmup = max(1, round(warmup_share * steps))
     if step < warmup:
         return (step + 1) / warmup
-    return (steps - step) / max(1, steps - warmup)
+    left = (steps - step) / max(1, steps - warmup)
+    return left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
 
 
 def train_step(
@@ -120,7 +142,7 @@ def seconds_per_step(
         limit_seconds: stop early after this long; at least one step is timed.
     """
     accelerator = make_accelerator(options.precision)
-    optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay)
+    optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay, options.embedding_lr_share)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
     rng = torch.get_rng_state()
     times: list[float] = []
@@ -179,7 +201,7 @@ def train(
             while position.step < steps:
                 start = time.perf_counter()
                 _draw_apart(options.seed, position.step)
-                lr = options.peak_lr * lr_share(position.step, steps, options.warmup_share)
+                lr = options.peak_lr * lr_share(position.step, steps, options.warmup_share, options.schedule)
                 loss, tokens, made = _gradients(objective, accelerator, coming, options)
                 saver.whole = False  # until the position is advanced too, weights and position disagree
                 if not (math.isfinite(loss) and math.isfinite(update(optimizer, lr))):

@@ -26,7 +26,9 @@ class LoopOptions:
             0.3 for multilingual corpora; null takes each sentence once.
         pair_share: share of the batches that hold pairs of sentences, joined as the tokenizer joins them.
         peak_lr: learning rate after the warm-up.
+        schedule: how the learning rate falls after that, to 0: linear or cosine.
         warmup_share: share of the steps in which the learning rate rises.
+        embedding_lr_share: learning rate of the tables of embeddings, as a share of that of the rest.
         weight_decay: decay of matrices; biases and layer norms are not decayed.
         dropout: whether the student trains with dropout.
         data_workers: processes that make batches ahead; 0 makes each when its turn comes, which costs some 1 % of a step.
@@ -47,7 +49,9 @@ class LoopOptions:
     language_power: float | None = None
     pair_share: float = 0.25
     peak_lr: float = 8e-4
+    schedule: Literal["linear", "cosine"] = "linear"
     warmup_share: float = 0.05
+    embedding_lr_share: float = 1.0
     weight_decay: float = 0.01
     dropout: bool = False
     data_workers: int = 0
@@ -60,7 +64,7 @@ class LoopOptions:
     checkpoint_seconds: float = 60
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "peak_lr"):
+        for name in ("minutes", "peak_lr", "embedding_lr_share"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in _AT_LEAST_ONE:
@@ -75,6 +79,8 @@ class LoopOptions:
             raise UsageError(f"warmup_share is {self.warmup_share}; allowed is 0 up to, not including, 1")
         if self.weight_decay < 0 or self.checkpoint_seconds < 0 or self.data_workers < 0:
             raise UsageError("weight_decay, checkpoint_seconds and data_workers must not be negative")
+        if self.schedule not in ("linear", "cosine"):
+            raise UsageError(f"schedule is '{self.schedule}'; allowed are linear and cosine")
         if self.precision not in ("auto", "bf16", "f32"):
             raise UsageError(f"precision is '{self.precision}'; allowed are auto, bf16, f32")
 

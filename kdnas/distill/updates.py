@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 ROWS = "rows_with_gradients"  # of a table: ids of one batch each; None where its gradient came from elsewhere, too
+LR_SHARE = "lr_share"  # of a group of parameters: its learning rate by that of the others
 CLIP_NORM = 1.0
 
 
@@ -46,7 +47,7 @@ def update(optimizer: torch.optim.Optimizer, lr: float) -> Tensor:
     gradients = [one.grad if rows[place] is None else one.grad[rows[place]] for place, one in enumerate(parameters)]
     norm = get_total_norm(gradients)
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get(LR_SHARE, 1.0)
     scaled: Any = optimizer
     scaled.grad_scale = ((norm + 1e-6) / CLIP_NORM).clamp(min=1.0).to(torch.float32)
     if torch.isfinite(norm):

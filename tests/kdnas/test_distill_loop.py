@@ -51,6 +51,14 @@ def test_learning_rate_rises_and_falls_linearly() -> None:
     assert [lr_share(0, 1, share) for share in (0.0, 0.5)] == [1.0, 1.0]
 
 
+def test_a_cosine_falls_late_and_flat() -> None:
+    shares = [lr_share(step, 20, 0.2, "cosine") for step in range(20)]
+    assert shares[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert shares[12] == pytest.approx(0.5)  # half the way down
+    assert all(np.diff(shares[4:]) < 0)
+    assert 0 < shares[-1] < 1 / 16
+
+
 def test_biases_and_norms_are_not_decayed() -> None:
     module = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
     module[0].weight.requires_grad_(True)
