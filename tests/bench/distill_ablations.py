@@ -1,0 +1,95 @@
+"""What each choice of distillation teaches with equal tokens: the default, and the default with one thing changed.
+
+Run as `python tests/bench/distill_ablations.py CORPUS [STEPS [SEEDS [FOLDER]]]`: one student of the shape `3,12,384,576,gelu` for
+each choice and seed, as `kdnas distill` makes it from the packaged teacher. FOLDER is the home of the artifacts: the same
+command goes on there, and two may run side by side. Prints a table: the share of the teacher's hidden states that is explained on
+held-out single sentences, in the mean over the pairs of layers and of the last layer, mean and standard deviation over the
+seeds, and in how many seeds it beats the default.
+"""
+
+import os
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+
+from kdnas.arch import Arch
+from kdnas.artifact import Artifact
+from kdnas.corpus import build_corpus
+from kdnas.distill.options import DistillOptions
+from kdnas.distill.run import run_distill
+from kdnas.environment import host_line
+from kdnas.errors import KdnasError
+from kdnas.rows import TextOptions
+from kdnas.teacher import BUILTIN, resolve_teacher
+
+ARCH = Arch(3, 12, 384, 576)
+CHOICES: dict[str, dict[str, object]] = {
+    "the default": {},
+    "random layers, the teacher's embeddings": {"start": "embeddings"},
+    "single sentences alone": {"pair_share": 0.0},
+    "half of the batches pairs": {"pair_share": 0.5},
+    "relations beside the hidden states, weight 0.3": {"relation_weight": 0.3},
+    "embeddings learn at a third of the rate": {"embedding_lr_share": 0.3},
+    "embeddings learn at thrice the rate": {"embedding_lr_share": 3.0},
+    "half the learning rate": {"peak_lr": 4e-4},
+    "twice the learning rate": {"peak_lr": 1.6e-3},
+    "cosine": {"schedule": "cosine"},
+    "twice the warm-up": {"warmup_share": 0.1},
+    "a quarter of the batch, four times the steps": {"batch_tokens": 1024},
+    "with dropout": {"dropout": True},
+    "raw MSE, as the paper's": {"normalise": False},
+}
+
+
+def options_of(choice: str, steps: int, seed: int) -> DistillOptions:
+    """Options of one run; smaller batches get as many more steps."""
+    plain = DistillOptions(steps=steps, validations=1, validation_sentences=1000, seed=seed)
+    found = replace(plain, **CHOICES[choice])  # type: ignore[arg-type]
+    return replace(found, steps=steps * plain.batch_tokens // found.batch_tokens)
+
+
+def main(corpus: str, steps: int, seeds: int, home: Path) -> None:
+    """Train what is missing, in an order that gives each choice a seed before any gets two, and print the table."""
+    teacher = resolve_teacher(BUILTIN)
+    built = build_corpus(home, corpus, TextOptions(), teacher)
+    done: dict[tuple[str, int], Artifact] = {}
+    wanted = [(choice, seed) for seed in range(seeds) for choice in CHOICES]
+    for later in (False, True):  # what another process trains at the moment is looked up in the end
+        for choice, seed in [key for key in wanted if key not in done]:
+            try:
+                options = options_of(choice, steps, seed)
+                done[choice, seed] = run_distill(home, teacher, built, ARCH, options)
+            except KdnasError as error:
+                if later:
+                    raise
+                print(f"{choice}, seed {seed}: {error}", file=sys.stderr)
+    found = {choice: [done[choice, seed] for seed in range(seeds)] for choice in CHOICES}
+    print(host_line(), f"{steps} steps, threads {os.environ.get('OMP_NUM_THREADS', 'all')}")
+    print("\n| choice | tokens | all pairs | last layer | better than the default |\n|---|---:|---:|---:|---:|")
+    default = [last_layer(artifact) for artifact in found["the default"]]
+    for choice, artifacts in found.items():
+        pairs = [artifact.results["explained_variance"] for artifact in artifacts]
+        last = [last_layer(artifact) for artifact in artifacts]
+        wins = sum(one > other for one, other in zip(last, default, strict=True))
+        tokens = round(mean(artifact.results["tokens"] for artifact in artifacts))
+        beats = "" if choice == "the default" else f"{wins} of {len(last)}"
+        print(f"| {choice} | {tokens:,} | {spread(pairs)} | {spread(last)} | {beats} |")
+
+
+def last_layer(artifact: Artifact) -> float:
+    """Share explained of the teacher's states that the last student layer learns from."""
+    layers = artifact.results["explained_variance_layers"]
+    return float(layers[max(layers, key=int)])
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    folder = Path(given[3]) if len(given) > 3 else Path(tempfile.mkdtemp())
+    main(given[0], int(given[1]) if len(given) > 1 else 80, int(given[2]) if len(given) > 2 else 3, folder)
