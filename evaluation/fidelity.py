@@ -19,12 +19,10 @@ from kdnas.distill.run import run_distill
 from kdnas.errors import KdnasError, UsageError
 from kdnas.progress import say, say_path, stage
 from kdnas.rows import TextOptions
-from kdnas.search.explore import Evaluate, one_by_one
+from kdnas.search.explore import all_of, require_ray
 from kdnas.search.full import Full
-from kdnas.search.options import SearchOptions
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.recording import Recording, read_recording
-from kdnas.search.run import require_one_way
 from kdnas.teacher import Teacher, resolve_teacher
 
 FILE = "fidelity.csv"
@@ -90,7 +88,7 @@ def fidelity(
         raise UsageError(
             "distill.steps is not given; minutes would give each shape another budget: add --distill.steps"
         )
-    require_one_way(SearchOptions(), None, ray)
+    require_ray(ray)
     found = read_recording(recording)
     resolved = resolve_teacher(teacher)
     built = build_corpus(home, corpus, text, resolved)
@@ -183,24 +181,13 @@ class _Trained:
 def _train(archs: Sequence[Arch], make: "partial[_Trained]", ray: str | None) -> list[Arch]:
     """Those whose training came to an end, in their order."""
     done = []
-
-    def follow(evaluate_all: Any) -> None:
-        with stage("fidelity", len(archs)) as progress:
-            for place, attempt in evaluate_all(archs):
-                progress.advance(1, str(archs[place]))
-                if attempt.failed:
-                    say(f"fidelity: {archs[place]} left out: {attempt.failed}")
-                else:
-                    done.append(archs[place])
-
-    if ray is None:
-        evaluate: Evaluate = make()
-        follow(one_by_one(evaluate))
-    else:
-        from kdnas.search.cluster import Workers
-
-        with Workers(ray, make) as workers:
-            follow(workers)
+    with all_of(make, make(), ray) as evaluate_all, stage("fidelity", len(archs)) as progress:
+        for place, attempt in evaluate_all(archs):
+            progress.advance(1, str(archs[place]))
+            if attempt.failed:
+                say(f"fidelity: {archs[place]} left out: {attempt.failed}")
+            else:
+                done.append(archs[place])
     return sorted(done, key=archs.index)
 
 

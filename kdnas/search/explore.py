@@ -3,11 +3,13 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from kdnas.arch import Arch
-from kdnas.errors import DivergenceError
+from kdnas.errors import DivergenceError, UsageError
 from kdnas.progress import stage
 from kdnas.search import journal
 from kdnas.search.goal import Goal
@@ -52,6 +54,30 @@ def attempt(evaluate: Evaluate, arch: Arch) -> Attempt:
 def one_by_one(evaluate: Evaluate) -> EvaluateAll:
     """Distil in this process, in order."""
     return lambda archs: ((place, attempt(evaluate, arch)) for place, arch in enumerate(archs))
+
+
+def require_ray(ray: str | None) -> None:
+    """Raise UsageError where a cluster is asked for and its package is not installed."""
+    if ray is not None and find_spec("ray") is None:
+        raise UsageError("ray: the package is not installed; run `pip install 'kdnas[cluster]' -c requirements.lock`")
+
+
+@contextmanager
+def all_of(make: Callable[[], Evaluate], here: Evaluate, ray: str | None) -> Iterator[EvaluateAll]:
+    """What distils architectures: one after the other in this process, or side by side on a Ray cluster.
+
+    Args:
+        make: gives a worker what it distils with, in its process.
+        here: the same for this process.
+        ray: `local`, or the address of a cluster; None distils here.
+    """
+    if ray is None:
+        yield one_by_one(here)
+        return
+    from kdnas.search.cluster import Workers
+
+    with Workers(ray, make) as workers:
+        yield workers
 
 
 def explore(

@@ -2,8 +2,8 @@
 
 import csv
 import math
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from kdnas.errors import KdnasError, UsageError
 from kdnas.progress import say_path, stage
 from kdnas.rows import TextOptions
 from kdnas.search.design import spread
+from kdnas.search.explore import all_of, require_ray
 from kdnas.search.options import ProxyOptions
+from kdnas.search.outcome import ProxyResult
 from kdnas.search.recording import COLUMNS, FILE
 from kdnas.teacher import Teacher, resolve_teacher
 
@@ -55,6 +57,7 @@ def record(
     corpus: str = "builtin:pydocs",
     text: TextOptions = TextOptions(),
     space: SearchSpace = SearchSpace(),
+    ray: str | None = None,
     home: Path = Path("artifacts"),
 ) -> None:
     """Record proxy losses, and print the folder of the result.
@@ -65,14 +68,18 @@ def record(
         corpus: `builtin:pydocs`, a file, or a hub id.
         text: how the corpus is read.
         space: values that each field may take; depths beyond the teacher's are left out.
+        ray: `local`, or the address of a Ray cluster, to distil architectures side by side, each on one core.
         home: root of all artifacts.
     """
+    require_ray(ray)
     found = resolve_teacher(teacher)
-    built = build_corpus(home, corpus, text, found)
-    say_path(run_record(home, found, built, space, options).path)
+    built = build_corpus(home.resolve(), corpus, text, found)
+    say_path(run_record(home.resolve(), found, built, space, options, ray).path)
 
 
-def run_record(home: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: RecordOptions) -> Artifact:
+def run_record(
+    home: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: RecordOptions, ray: str | None = None
+) -> Artifact:
     """Record proxy losses; what an interrupted run distilled is not distilled again.
 
     Args:
@@ -81,6 +88,7 @@ def run_record(home: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace,
         corpus: what architectures are distilled on.
         space: values that each field may take.
         options: what is recorded.
+        ray: as in `record`.
 
     Returns:
         Artifact with `recording.csv`.
@@ -91,33 +99,41 @@ def run_record(home: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace,
     space = space.teachable(teacher.layers)
     config = {"space": space, "options": options}
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest}
-    return build(
-        home, "recording", teacher.label, config, inputs, lambda path: _work(path, teacher, corpus, space, options)
-    )
+    absolute = replace(teacher, path=teacher.path.resolve())
+
+    def work(path: Path) -> dict[str, Any]:
+        return _work(path, absolute, corpus, space, options, ray)
+
+    return build(home, "recording", teacher.label, config, inputs, work)
 
 
-def _work(path: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: RecordOptions) -> dict[str, Any]:
-    from kdnas.search.proxy import Proxy
-
+def _work(
+    path: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: RecordOptions, ray: str | None
+) -> dict[str, Any]:
     chosen = spread(list(space), options.architectures, options.seeds[0])
     wanted = {seed: chosen if seed == options.seeds[0] else chosen[: options.repeated] for seed in options.seeds}
     rows = read_jsonl(path / JOURNAL)
     done = {(row["seed"], row["arch"]) for row in rows}
-    total = sum(map(len, wanted.values()))
-    with stage("record", total, len(done)) as progress:
+    with stage("record", sum(map(len, wanted.values())), len(done)) as progress:
         for seed, archs in wanted.items():
             missing = [arch for arch in archs if (seed, str(arch)) not in done]
             if not missing:
                 continue
-            proxy = Proxy(path / f"states-{seed}", teacher, corpus, space, options.proxy, seed)
-            for arch in missing:
-                row = {"seed": seed, "arch": str(arch), **_distilled(proxy, arch, options.checkpoints)}
-                append_jsonl(path / JOURNAL, row)
-                rows.append(row)
-                progress.advance(1)
-            proxy.close()
+            states = path / f"states-{seed}"
+            make = partial(_Curves, states, teacher, corpus, space, options, seed)
+            curves = make()  # the teacher's states are computed before any worker wants them
+            with all_of(make, curves, ray) as evaluate_all:
+                for place, found in evaluate_all(missing):
+                    curve, seconds = found.result.curve, found.seconds
+                    row = {"seed": seed, "arch": str(missing[place]), "curve": curve, "seconds": seconds}
+                    rows.append(row | {"failed": found.failed})
+                    append_jsonl(path / JOURNAL, rows[-1])
+                    progress.advance(1)
+            curves.close()
     if not any(row["curve"] for row in rows):
         raise KdnasError(f"record: all {len(rows)} architectures failed, the first with '{rows[0]['failed']}'")
+    order = {(seed, str(arch)): place for seed, archs in wanted.items() for place, arch in enumerate(archs)}
+    rows.sort(key=lambda row: (options.seeds.index(row["seed"]), order[row["seed"], row["arch"]]))
     _write(path / FILE, rows)
     return {
         "architectures": len(chosen),
@@ -127,16 +143,24 @@ def _work(path: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, opti
     }
 
 
-def _distilled(proxy: Any, arch: Arch, checkpoints: int) -> dict[str, Any]:
-    """Tokens and loss at each checkpoint; none where it cannot run, up to where it diverges."""
-    start, failed, curve = time.monotonic(), None, []
-    try:
-        marks = [number / checkpoints for number in range(1, checkpoints + 1)]
-        curve = [(found.tokens, found.loss) for found in proxy.curve(arch, marks) if math.isfinite(found.loss)]
-        failed = None if len(curve) == checkpoints else "the loss is not finite"
-    except (RuntimeError, MemoryError) as error:
-        failed = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-    return {"curve": curve, "seconds": round(time.monotonic() - start, 3), "failed": failed}
+class _Curves:
+    """Distils architectures with one seed, and looks at the loss at each checkpoint, up to where it diverges."""
+
+    def __init__(
+        self, states: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: RecordOptions, seed: int
+    ) -> None:
+        from kdnas.search.proxy import Proxy
+
+        self._proxy = Proxy(states, teacher, corpus, space, options.proxy, seed)
+        self._marks = [number / options.checkpoints for number in range(1, options.checkpoints + 1)]
+        self.close = self._proxy.close
+
+    def __call__(self, arch: Arch) -> ProxyResult:
+        """The last loss, and the finite ones on the way there."""
+        found = list(self._proxy.curve(arch, self._marks))
+        finite = [(one.tokens, one.loss) for one in found if math.isfinite(one.loss)]
+        loss = found[-1].loss if len(finite) == len(self._marks) else math.nan
+        return ProxyResult(loss, found[-1].tokens, tuple(finite))
 
 
 def _write(file: Path, rows: list[dict[str, Any]]) -> None:

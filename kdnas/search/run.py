@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from kdnas.errors import KdnasError, UsageError
 from kdnas.progress import say
 from kdnas.rows import TextOptions
 from kdnas.search import baselines, journal
-from kdnas.search.explore import explore, one_by_one
+from kdnas.search.explore import all_of, explore, one_by_one, require_ray
 from kdnas.search.full import Full
 from kdnas.search.goal import Goal, LatencyTable, host_name, make_goal, read_table, with_choices
 from kdnas.search.halving import Halving
@@ -91,8 +90,7 @@ def require_one_way(options: SearchOptions, replay: Path | None, ray: str | None
         return
     if replay is not None or options.halving > 1:
         raise UsageError(f"ray is '{ray}'; it goes neither with --replay nor with --halving: leave it out")
-    if find_spec("ray") is None:
-        raise UsageError("ray: the package is not installed; run `pip install 'kdnas[cluster]' -c requirements.lock`")
+    require_ray(ray)
 
 
 def run_search(
@@ -138,14 +136,9 @@ def run_search(
     absolute = replace(teacher, path=teacher.path.resolve())
 
     def distilled(path: Path, make: "Callable[[], Evaluate]", here: "Proxy | Full") -> dict[str, Any]:
-        if ray is None:
-            return _explored(
-                path, _evaluator(path, here, goal, options), one_by_one(here), goal, options, table, shapes
-            )
-        from kdnas.search.cluster import Workers
-
-        with Workers(ray, make) as workers:
-            return _explored(path, workers, workers, goal, options, table, shapes)
+        with all_of(make, here, ray) as to_the_end:
+            evaluate_all = to_the_end if ray else _evaluator(path, here, goal, options)
+            return _explored(path, evaluate_all, to_the_end, goal, options, table, shapes)
 
     def proxy_work(path: Path) -> dict[str, Any]:
         from kdnas.search.proxy import Proxy

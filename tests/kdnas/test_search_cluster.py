@@ -23,6 +23,8 @@ from kdnas.search.goal import Goal, LatencyTable
 from kdnas.search.journal import Candidate
 from kdnas.search.options import ProxyOptions, SearchOptions
 from kdnas.search.outcome import ProxyResult
+from kdnas.search.record import RecordOptions, run_record
+from kdnas.search.recording import read_recording
 from kdnas.search.run import require_one_way, run_search
 from kdnas.search.strategies import make_strategy
 from kdnas.teacher import Teacher
@@ -130,6 +132,20 @@ def test_real_candidates_on_a_local_cluster(tiny_teacher: Teacher, corpus: Corpu
     losses = [[one.loss for one in journal.read(found.path / journal.FILE)] for found in (local, alone)]
     assert sorted(losses[0]) == pytest.approx(sorted(losses[1]), rel=1e-3)  # one thread there, all here
     assert local.results["winner"] == alone.results["winner"]
+
+
+def test_losses_are_recorded_side_by_side(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
+    space = SearchSpace(layers=(3,), heads=(2, 3), hidden=(288,), ffn=(384,), activation=("gelu",))
+    proxy = ProxyOptions(tokens=600, batch_tokens=256, validation_sentences=20)
+    options = RecordOptions(architectures=2, seeds=(0, 1), repeated=1, checkpoints=2, proxy=proxy)
+    found = [
+        read_recording(run_record(tmp_path / str(ray), tiny_teacher, corpus, space, options, ray).path)
+        for ray in ("local", None)
+    ]
+    assert list(found[0].losses) == list(found[1].losses)  # in one order, whoever is ready first
+    for arch, seeds in found[0].losses.items():
+        for seed, curve in seeds.items():
+            assert curve == pytest.approx(found[1].losses[arch][seed], rel=1e-2)
 
 
 @pytest.mark.parametrize(("options", "replay"), [({"halving": 4}, None), ({}, Path("x.csv"))])
