@@ -113,7 +113,7 @@ def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:
         "figures": {name: json.loads(figure.to_json()) for name, figure in figures(artifacts, results).items()},
         "winner": winner_of(results),
         "front": front(results.get("search", {})),
-        "choices": choices(artifacts),
+        "affordable": affordable(artifacts),
         "fastest": report_figures.fastest(rows),
         "explained": explained_variance(results),
         "next": next_steps(artifacts),
@@ -216,7 +216,7 @@ def front(search: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["latency_ms"])
 
 
-def choices(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+def affordable(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     """Candidates for the budget slider: those that lose less than every faster one, fastest first."""
     if "search" not in artifacts:
         return []

@@ -2,8 +2,9 @@
 
 Run as `python tests/bench/kill_distill.py [KILLS] [WITHIN_SECONDS]`: one run goes through; another is stopped with all its data
 workers at a random time within so many seconds, one time in three by SIGTERM, which must end it with 143 in 30 seconds, and
-is started again, with 0, 1 or 2 data workers; one time in six a byte of the newest checkpoint is flipped in between. The
-last run goes to the end. Prints what was found; exit code 1 where weights or history differ from the first run's.
+is started again, with 0, 1 or 2 data workers; one time in six a byte of the newest checkpoint is flipped in between. The seconds
+count from the first step that a run makes, one time in four from its start. The last run goes to the end. Prints what was found;
+exit code 1 where weights or history differ from the first run's.
 
 The command is the real one, forked from a process that has its libraries, which saves seconds a kill; the models are tiny.
 """
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,15 @@ def ended(child: int, seconds: float) -> int | None:
     return None
 
 
+def trains(home: Path, child: int, began: float) -> int | None:
+    """Wait until a run has made a step; its exit code where it ended before."""
+    while not any(file.stat().st_mtime > began for file in home.glob("distill/*.partial/history.jsonl")):
+        code = ended(child, 0.02)
+        if code is not None:
+            return code
+    return None
+
+
 def flip_newest(home: Path) -> bool:
     """Flip a byte of the newest checkpoint's weights, where there are two."""
     checkpoints = sorted(home.glob(f"distill/*.partial/{FOLDER}/step-*"))
@@ -80,26 +91,23 @@ def main(kills: int, within: float) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         corpus = write_corpus(Path(scratch) / "texts.txt")
         homes = [Path(scratch) / name for name in ("whole", "killed")]
-        options = [
-            "distill",
-            "--arch",
-            "3,4,288,384,gelu",
-            "--corpus",
-            str(corpus),
-            "--steps",
-            str(STEPS_A_KILL * kills + 20),
-        ]
+        options = ["distill", "--arch", "3,4,288,384,gelu", "--corpus", str(corpus)]
+        options += ["--steps", str(STEPS_A_KILL * kills + 20)]
         options += ["--batch_tokens", "512", "--accumulate", "2", "--dropout", "true", "--validation_sentences", "100"]
-        options += ["--checkpoint_seconds", "0.5", "--home"]
+        options += ["--log_every", "1", "--checkpoint_seconds", "0.5", "--home"]
         if ended(start([*options, str(homes[0])]), 3600) != 0:
             print("the run that was left alone failed")
             return 1
         while sum(counts[name] for name in ("kill -9", "SIGTERM")) < kills:
+            began = time.time()
             child = start([*options, str(homes[1]), "--data_workers", str(random.randrange(3))])
-            code = ended(child, random.uniform(0, within))
+            early = random.random() < 1 / 4
+            code = None if early else trains(homes[1], child, began)
+            code = ended(child, random.uniform(0, within)) if code is None else code
             if code is not None:
                 wrong += [f"exit {code} before the end"] if code else []
                 break
+            counts["before the first step" if early else "while training"] += 1
             if random.random() < 1 / 3:
                 os.kill(child, signal.SIGTERM)
                 counts["SIGTERM"] += 1
@@ -108,11 +116,9 @@ def main(kills: int, within: float) -> int:
                     wrong.append(f"exit {code} after SIGTERM")
             else:
                 counts["kill -9"] += 1
-            try:
+            with suppress(ProcessLookupError):  # its data workers may outlive it by a moment
                 os.killpg(child, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            else:
+            if code is None:
                 ended(child, SECONDS_TO_END)
             if random.random() < 1 / 6 and flip_newest(homes[1]):
                 counts["a byte flipped"] += 1
