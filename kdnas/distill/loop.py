@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kdnas.artifact import append_jsonl
 from kdnas.distill.batches import Batch, Made, TrainBatches
 from kdnas.distill.checkpoint import Position, rewind_history, save_checkpoint
-from kdnas.distill.fast_training import keep_freed_memory
+from kdnas.distill.fast_training import FreedMemory, keep_freed_memory
 from kdnas.distill.options import LoopOptions
 from kdnas.distill.processes import add_up_gradients, processes, total
 from kdnas.distill.tracking import Track, tracked
@@ -192,6 +192,7 @@ def train(
     accelerator = make_accelerator(options.precision)
     coming = batches.after(position.epoch, position.place)
     saver = _Saver(folder, objective, optimizer, options.checkpoint_seconds)
+    freed = FreedMemory()
     with stage(title, steps, position.step) as progress, tracked(options, folder, title) as track:
         log = (_Log if processes().is_main_process else _NoLog)(
             folder / "history.jsonl", position, steps, options, track
@@ -214,6 +215,7 @@ def train(
                     progress.update(position.step, f"loss {loss:.4f}")
                 saver.whole = True
                 saver.save_when_due(position)
+                freed.give_back_when_due()
                 log.validate_when_due(position, validate)
         except (KeyboardInterrupt, Terminated):
             saver.save(position)

