@@ -128,6 +128,11 @@ def _recipe(figures: dict[str, Any]) -> str:
 def _speed(results: dict[str, Any]) -> Iterator[Cell]:
     for row in results["rows"]:
         spread = f" [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"
+        if row.get("same_engine_speedup") is not None and not row["name"].endswith(" pytorch-f32"):
+            low, high = row["same_engine_speedup_low"], row["same_engine_speedup_high"]
+            spread += (
+                f", {row['same_engine_speedup']:.2f} [{low:.2f}, {high:.2f}] times the teacher's in the same engine"
+            )
         yield (
             row["name"],
             f"p50 {row['p50_ms']:.2f} ms, p90 {row['p90_ms']:.2f} ms, {row['speedup']:.2f} times as fast{spread}",

@@ -67,6 +67,7 @@ def speed(
     teacher: str = "builtin:minilm-l6",
     corpus: str = "builtin:pydocs",
     text: TextOptions = TextOptions(),
+    exported_teacher: Path | None = None,
     home: Path = Path("artifacts"),
 ) -> None:
     """Time teacher and student, in PyTorch and exported, on the same sentences of this host.
@@ -78,15 +79,22 @@ def speed(
         teacher: `builtin:minilm-l6`, a folder or a hub id.
         corpus: `builtin:pydocs`, a file or a hub id.
         text: how the corpus is read.
+        exported_teacher: the teacher's folder from `kdnas export`, to be timed beside, each form against the student's same one.
         home: root of artifacts.
     """
     found = resolve_teacher(teacher)
     built = build_corpus(home, corpus, text, found)
-    print(run_speed(home, found, built, model_in(student), exported, options).path)
+    print(run_speed(home, found, built, model_in(student), exported, options, exported_teacher).path)
 
 
 def run_speed(
-    home: Path, teacher: Teacher, corpus: Corpus, student: Path, exported: Path, options: SpeedOptions
+    home: Path,
+    teacher: Teacher,
+    corpus: Corpus,
+    student: Path,
+    exported: Path,
+    options: SpeedOptions,
+    exported_teacher: Path | None = None,
 ) -> Artifact:
     """Time every engine at batch 1, interleaved; the model call alone, on token ids.
 
@@ -96,6 +104,7 @@ def run_speed(
         corpus: its validation split gives the sentences; all engines get the teacher's token ids.
         student: Hugging Face folder, timed in PyTorch.
         exported: export of the student; each of its forms is timed.
+        exported_teacher: export of the teacher, whose forms are timed too.
 
     Raises:
         UsageError: not an export, or another vocabulary than the teacher's.
@@ -112,16 +121,24 @@ def run_speed(
         "student": checked.digest,
         "exported": Artifact.load(exported, "export").digest,
     }
+    if exported_teacher is not None:
+        inputs["exported teacher"] = Artifact.load(exported_teacher, "export").digest
     label = f"{teacher.label}-{student.parent.name if student.name == 'student' else student.name}"
 
     def work(folder: Path) -> dict[str, Any]:
-        return _work(folder, teacher, corpus, student, exported, options)
+        return _work(folder, teacher, corpus, student, exported, options, exported_teacher)
 
     return build(home, "speed", label, {"options": options}, inputs, work)
 
 
 def _work(
-    folder: Path, teacher: Teacher, corpus: Corpus, student: Path, exported: Path, options: SpeedOptions
+    folder: Path,
+    teacher: Teacher,
+    corpus: Corpus,
+    student: Path,
+    exported: Path,
+    options: SpeedOptions,
+    exported_teacher: Path | None,
 ) -> dict[str, Any]:
     import torch
 
@@ -134,9 +151,11 @@ def _work(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        present = read_settings(exported)["forms"]
-        sessions = [Session(exported, form, options.threads) for form in FORMS if form in present]
+        sessions = _sessions(exported, options)
         engines = _engines(teacher, student, sessions, rows, texts)
+        if exported_teacher is not None:
+            for session in _sessions(exported_teacher, options):
+                engines[f"teacher {session.form}"] = _session_call(session, rows)
         rounds = _measure(folder / LOG, engines, rows, options)
     finally:
         torch.set_num_threads(before)
@@ -149,6 +168,12 @@ def _work(
         "rows": summarise(rounds),
         "from_text": from_text(rounds, form),
     }
+
+
+def _sessions(exported: Path, options: SpeedOptions) -> list[Session]:
+    """One of each form that is there."""
+    present = read_settings(exported)["forms"]
+    return [Session(exported, form, options.threads) for form in FORMS if form in present]
 
 
 def _engines(
@@ -238,14 +263,21 @@ def one_round(engines: dict[str, Call], sentences: int, rng: np.random.Generator
 
 
 def summarise(rounds: list[Times]) -> list[dict[str, Any]]:
-    """One row an engine: p50, p90 and mean over all sentences and rounds; speed-up over the teacher by round."""
-    rows = []
+    """One row an engine: p50, p90 and mean over all sentences and rounds; speed-up over the teacher by round.
+
+    Over the teacher in PyTorch, and, where that was timed, over the teacher in the same engine and precision.
+    """
+    rows: list[dict[str, Any]] = []
     for name in (name for name in rounds[0] if name != TOKENIZER):
         every = np.concatenate([times[name] for times in rounds])
         ratios = [np.mean(times[TEACHER]) / np.mean(times[name]) for times in rounds]
         p50, p90 = np.percentile(every, [50, 90])
         row = {"name": name, "p50_ms": round(float(p50), 4), "p90_ms": round(float(p90), 4)}
         rows.append({**row, "mean_ms": round(float(every.mean()), 4), **_spread(ratios)})
+        same = name.replace("student ", "teacher ")
+        if same != name and same in rounds[0]:
+            alike = [np.mean(times[same]) / np.mean(times[name]) for times in rounds]
+            rows[-1] |= {f"same_engine_{key}": value for key, value in _spread(alike).items()}
     return rows
 
 

@@ -13,6 +13,7 @@ import pytest
 from kdnas.artifact import Artifact
 from kdnas.errors import UsageError
 from kdnas.report import STAGES, load_run, report, write_report
+from kdnas.summary import summarise
 
 from ..page_fixture import HOSTILE, Page, assert_fetches_nothing, browse, changed, drawn_chart
 from .report_fixture import WINNER, fake_run, write_listing
@@ -101,6 +102,17 @@ def test_one_stage_and_what_is_added_to_it(run: dict[str, Artifact], tmp_path: P
     assert set(page.figures) == shown
     with pytest.raises(UsageError, match="fidelity"):
         report(run["search"].path, out, fidelity=run["strategies"].path)
+
+
+def test_speed_over_the_teacher_in_the_same_engine(run: dict[str, Artifact], tmp_path: Path) -> None:
+    assert "same engine" not in render(run, tmp_path).within("speed")
+    alike = {"same_engine_speedup": 4.4, "same_engine_speedup_low": 3.9, "same_engine_speedup_high": 4.6}
+    rows = run["speed"].results["rows"]
+    artifacts = {**run, "speed": changed(run["speed"], rows=[*rows[:-1], rows[-1] | alike])}
+    words = render(artifacts, tmp_path).within("speed")
+    assert "over the teacher in the same engine" in words
+    assert "4.40× (3.90× to 4.60×)" in words
+    assert "4.40 [3.90, 4.60] times the teacher's in the same engine" in summarise(artifacts)
 
 
 def test_how_it_was_run(run: dict[str, Artifact], tmp_path: Path) -> None:

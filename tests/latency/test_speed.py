@@ -97,6 +97,11 @@ def test_figures_by_hand() -> None:
     assert teacher["speedup"] == teacher["speedup_low"] == teacher["speedup_high"] == 1
     assert (student["mean_ms"], student["p50_ms"], student["p90_ms"]) == (2, 2, 2.7)
     assert (student["speedup_low"], student["speedup"], student["speedup_high"]) == (5.25, 7.5, 9.75)  # of 5 and 10
+    assert "same_engine_speedup" not in student
+    alike = summarise([times | {"teacher x": [3.0, 5.0]} for times in rounds])
+    assert [row["name"] for row in alike] == [TEACHER, "student x", "teacher x"]
+    assert alike[1]["same_engine_speedup"] == 2
+    assert "same_engine_speedup" not in alike[2]
     text = from_text(rounds, "student x")
     assert text["tokenise_mean_ms"] == 0.75
     assert text["speedup"] == pytest.approx((11 / 3 + 20.5 / 2.5) / 2, abs=1e-3)
@@ -110,6 +115,20 @@ def test_an_export_of_a_cut_vocabulary_reads_the_texts_itself(
     cut = run_export(tmp_path, tiny_teacher.path, digest, corpus, options)
     found = run_speed(home, tiny_teacher, corpus, tiny_teacher.path, cut.path, OPTIONS).results
     assert [row["name"] for row in found["rows"]] == [TEACHER, STUDENT, "student onnxruntime-f32"]
+
+
+def test_the_teacher_beside_in_the_same_engine(
+    home: Path, tiny_teacher: Teacher, corpus: Corpus, exported: Artifact
+) -> None:
+    given = (tiny_teacher, corpus, tiny_teacher.path, exported.path, OPTIONS)
+    found = run_speed(home, *given, exported_teacher=exported.path).results
+    names = [row["name"] for row in found["rows"]]
+    assert names == [*ENGINES, *(name.replace("student", "teacher") for name in ENGINES[2:])]
+    for row in found["rows"]:
+        student = row["name"].startswith("student")
+        assert ("same_engine_speedup" in row) == student
+        if student and row["name"] != STUDENT:
+            assert row["same_engine_speedup_low"] <= row["same_engine_speedup"] <= row["same_engine_speedup_high"]
 
 
 def test_refusals(
