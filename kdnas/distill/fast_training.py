@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from kdnas.distill.updates import note_rows
 
 MATMUL_TOKENS = 128
-TRIM_SECONDS = 300.0
+TRIM_SECONDS = 60.0
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -129,7 +129,7 @@ def keep_freed_memory() -> None:
 
 
 class FreedMemory:
-    """Gives the pages that are free back to the system every few minutes, where the C library is glibc.
+    """Gives the pages that are free back to the system every minute, where the C library is glibc.
 
     Batches of ever other shapes leave holes that few others fit, and a heap that keeps all of them grows by a fifth in an hour.
     Each time costs the faults that keeping the memory saves, some half a second.
