@@ -194,9 +194,7 @@ def train(
     saver = _Saver(folder, objective, optimizer, options.checkpoint_seconds)
     freed = FreedMemory()
     with stage(title, steps, position.step) as progress, tracked(options, folder, title) as track:
-        log = (_Log if processes().is_main_process else _NoLog)(
-            folder / "history.jsonl", position, steps, options, track
-        )
+        log = _log_of(folder / "history.jsonl", position, steps, options, track)
         try:
             log.validate_when_due(position, validate)
             while position.step < steps:
@@ -206,8 +204,7 @@ def train(
                 loss, tokens, made = _gradients(objective, accelerator, coming, options)
                 saver.whole = False  # until the position is advanced too, weights and position disagree
                 if not (math.isfinite(loss) and math.isfinite(update(optimizer, lr))):
-                    saver.whole = True
-                    saver.save(position)
+                    saver.give_up(position)
                     raise _diverged(loss, position, made)
                 position.advance(made.epoch, made.place + 1, tokens, time.perf_counter() - start)
                 if log.loss_is_due(position.step):
@@ -294,6 +291,11 @@ class _NoLog(_Log):
         return
 
 
+def _log_of(file: Path, position: Position, steps: int, options: LoopOptions, track: Track) -> _Log:
+    """The first process writes, the others do not."""
+    return (_Log if processes().is_main_process else _NoLog)(file, position, steps, options, track)
+
+
 class _Saver:
     """Saves checkpoints every so often, spending at most a twentieth of the time on it; after each update if asked to."""
 
@@ -306,6 +308,11 @@ class _Saver:
         wait = max(self._every_seconds, 20 * self._cost_seconds) if self._every_seconds else 0.0
         if time.monotonic() - self._last >= wait:
             self.save(position)
+
+    def give_up(self, position: Position) -> None:
+        """Save the state before an update that was not made."""
+        self.whole = True
+        self.save(position)
 
     def save(self, position: Position) -> None:
         """Save now, unless an update is half done; the first process does."""

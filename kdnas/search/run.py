@@ -124,14 +124,8 @@ def run_search(
     require_one_way(options, None, ray, bool(more_tables))
     require_steps(options, distill)
     space = space.teachable(teacher.layers)
-    states: Iterable[Arch] = space
-    known = table
-    if more_tables or options.vocabularies:
-        whole = int(teacher.config["vocab_size"])
-        states, known = with_choices(space, [table, *more_tables], options.vocabularies, whole)
+    states, known = _choices(space, table, more_tables, options, teacher)
     goal = make_goal(states, known, options)
-    if table.host not in ("", host_name(host())):
-        say(f"search: the latency table is of another host than this one: {table.host}")
     shapes = baselines.possible(space, table.latencies) if options.baselines else {}
     absolute = replace(teacher, path=teacher.path.resolve())
 
@@ -159,6 +153,21 @@ def run_search(
     if options.evaluator == "full":
         return build(home, "search", teacher.label, config | {"distill": deciding(distill)}, inputs, full_work)
     return build(home, "search", teacher.label, config, inputs, proxy_work)
+
+
+def _choices(
+    space: SearchSpace,
+    table: LatencyTable,
+    more_tables: Sequence[LatencyTable],
+    options: SearchOptions,
+    teacher: Teacher,
+) -> tuple[Iterable[Arch], LatencyTable]:
+    """What may be proposed, and its latencies: architectures, with vocabulary and engine where those are chosen as well."""
+    if table.host not in ("", host_name(host())):
+        say(f"search: the latency table is of another host than this one: {table.host}")
+    if not more_tables and not options.vocabularies:
+        return space, table
+    return with_choices(space, [table, *more_tables], options.vocabularies, int(teacher.config["vocab_size"]))
 
 
 def run_replay(

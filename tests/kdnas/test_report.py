@@ -75,35 +75,6 @@ def test_figures_are_those_of_the_artifacts(run: dict[str, Artifact], tmp_path: 
     )  # distil first, as it was run
 
 
-def test_the_slider_offers_what_loses_less_than_all_faster_ones(run: dict[str, Artifact], tmp_path: Path) -> None:
-    page = render(run, tmp_path)
-    (source,) = re.findall(r'<script type="application/json" id="budget-rows">(.*?)</script>', page.source, re.S)
-    rows = json.loads(source)["rows"]
-    assert [row["latency_ms"] for row in rows] == sorted(row["latency_ms"] for row in rows)
-    losses = [row["loss"] for row in rows]
-    assert losses == sorted(losses, reverse=True)
-    assert str(WINNER) in [row["arch"] for row in rows]
-    assert {row["arch"] for row in rows} <= {row["arch"] for row in run["search"].results["pareto"]}
-
-
-def test_what_else_the_search_section_shows(run: dict[str, Artifact], tmp_path: Path) -> None:
-    words = render(run, tmp_path).within("search")
-    assert re.search("6L-768H, DistilBERT *L6-H12-D768-F3072-gelu", words)
-    words = words.replace("\u202f", " ")
-    assert "from 60 000 tokens on it is good enough" in words
-    assert re.search("60 000 *the long loss *0.87 *0.77 to 0.92", words)
-
-
-def test_one_stage_and_what_is_added_to_it(run: dict[str, Artifact], tmp_path: Path) -> None:
-    out = tmp_path / "search.html"
-    report(run["search"].path, out, run["strategies"].path, run["fidelity"].path)
-    page = Page(out.read_text())
-    shown = {"search_scatter", "search_rewards", "effects", "regret", "hypervolume", "fidelity"}
-    assert set(page.figures) == shown
-    with pytest.raises(UsageError, match="fidelity"):
-        report(run["search"].path, out, fidelity=run["strategies"].path)
-
-
 def test_speed_over_the_teacher_in_the_same_engine(run: dict[str, Artifact], tmp_path: Path) -> None:
     assert "same engine" not in render(run, tmp_path).within("speed")
     alike = {"same_engine_speedup": 4.4, "same_engine_speedup_low": 3.9, "same_engine_speedup_high": 4.6}
