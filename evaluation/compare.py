@@ -23,6 +23,7 @@ DIGEST = re.compile("[0-9a-f]{8,64}")
 def compare_suites(
     models: tuple[str, ...],
     latency_table: Path | None = None,
+    speeds: tuple[Path, ...] = (),
     output: Path | None = None,
     page: Path | None = None,
     home: Path = Path("artifacts"),
@@ -33,6 +34,7 @@ def compare_suites(
         models: as they were given to `kdnas suites`, or the first eight or more characters of the digests in their results; the
             teacher first.
         latency_table: folder of a finished latency table, for the speed-ups of those of its 2400 architectures.
+        speeds: what `kdnas speed` printed of these models and their teacher, for the speed-ups of every exported form.
         output: Markdown file; by default `suites.md` below `home`.
         page: HTML file of the same, with a plot; by default `suites.html` below `home`.
         home: root of artifacts.
@@ -45,7 +47,9 @@ def compare_suites(
     found = [read_model(home, model) for model in models]
     check_same_data(found)
     if latency_table is not None:
-        found = with_speed_ups(found, latency_table)
+        found = of_table(found, latency_table)
+    for measured in speeds:
+        found = of_rounds(found, measured)
     paper = json.loads(PAPER.read_text())
     tables = tables_of(found, paper)
     text = markdown(tables)
@@ -81,7 +85,8 @@ def read_model(home: Path, model: str) -> Model:
     tasks = dict.fromkeys(task for task, _ in runs)
     cells = {task: _cell([result for (name, _), result in results.items() if name == task]) for task in tasks}
     about = next(iter(results.values()))["model"]
-    return Model(about["name"] if only_results else model_name(model), about["architecture"], cells)
+    whole = next(iter(runs.values())).manifest["inputs"]["model"]
+    return Model(about["name"] if only_results else model_name(model), about["architecture"], cells, whole)
 
 
 def _cell(results: Sequence[Mapping[str, Any]]) -> Cell:
@@ -113,14 +118,43 @@ def check_same_data(models: Sequence[Model]) -> None:
                 )
 
 
-def with_speed_ups(models: Sequence[Model], table: Path) -> list[Model]:
+def of_table(models: Sequence[Model], table: Path) -> list[Model]:
     """The models with their speed-up over the teacher of a latency table, where the table has their architecture."""
     artifact = Artifact.load(table, "latency-table")
     with (artifact.path / "table.csv").open(newline="") as lines:
         columns = ("layers", "heads", "hidden", "ffn", "activation")
-        ratios = {
-            "L{}-H{}-D{}-F{}-{}".format(*map(row.get, columns)): float(row["teacher_ratio"])
+        faster = {
+            "L{}-H{}-D{}-F{}-{}".format(*map(row.get, columns)): 1 / float(row["teacher_ratio"])
             for row in csv.DictReader(lines)
         }
-    faster = {name: 1 / ratio for name, ratio in ratios.items()}
-    return [replace(model, speed_up=1.0 if model is models[0] else faster.get(model.architecture)) for model in models]
+    faster[models[0].architecture] = 1.0
+    return [
+        replace(model, speed_ups={"latency table": (faster[model.architecture],) * 3})
+        if model.architecture in faster
+        else model
+        for model in models
+    ]
+
+
+def of_rounds(models: Sequence[Model], measured: Path) -> list[Model]:
+    """The models with the speed-ups of a finished `kdnas speed`, of the teacher's exported forms too where they were timed.
+
+    Raises:
+        UsageError: its teacher is not the first model, or its student is none of them.
+    """
+    artifact = Artifact.load(measured, "speed")
+    inputs = artifact.manifest["inputs"]
+    student = next((model for model in models[1:] if inputs["student"].startswith(model.digest)), None)
+    if student is None or not inputs["teacher"].startswith(models[0].digest):
+        raise UsageError(
+            f"speeds: {measured} timed {inputs['student'][:10]} beside the teacher {inputs['teacher'][:10]}; the first of "
+            f"--models must be that teacher, and one of the others that student: {', '.join(m.digest[:10] for m in models)}"
+        )
+    found = []
+    for model, side in ((models[0], "teacher "), (student, "student ")):
+        rows = [row for row in artifact.results["rows"] if row["name"].startswith(side)]
+        new = {
+            row["name"].removeprefix(side): (row["speedup"], row["speedup_low"], row["speedup_high"]) for row in rows
+        }
+        found.append(replace(model, speed_ups={**model.speed_ups, **new}))
+    return [found[0], *(found[1] if model is student else model for model in models[1:])]

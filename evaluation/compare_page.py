@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import plotly.graph_objects as go
 from evaluation.compare_tables import Model, Table, retention
 from kdnas.environment import host_line
 from kdnas.report_page import look, require_file_name, write_page
-from kdnas.report_style import BLUE, GREY, HALO, style, text
+from kdnas.report_style import BLUE, GREEN, GREY, HALO, ORANGE, PINK, RED, SKY, style, text
 
 
 def write_suites_page(models: Sequence[Model], tables: Sequence[Table], paper: Mapping[str, Any], page: Path) -> Path:
@@ -31,35 +32,40 @@ def write_suites_page(models: Sequence[Model], tables: Sequence[Table], paper: M
 
 
 def speed_scatter(models: Sequence[Model], paper: Mapping[str, Any]) -> go.Figure:
-    """Mean retention against latency speed-up: ours where a latency table was given, and the paper's models."""
+    """Mean retention against latency speed-up, by what the model runs in where that was timed; and the paper's models."""
+    whole = paper["suites"]["Teacher"]["average"]
+    groups = {
+        "the paper, PyTorch on 4 cores": [
+            (name, (paper["cpu_ms"]["Teacher"] / paper["cpu_ms"][name],) * 3, 100 * row["average"] / whole)
+            for name, row in paper["suites"].items()
+        ]
+    }
+    for model in models:
+        kept = retention(models[0], model)
+        if kept is None:
+            continue
+        for engine, times in model.speed_ups.items():
+            groups.setdefault(engine, []).append((model.name, times, 100 * kept))
     figure = go.Figure()
-    theirs = [
-        (
-            name,
-            paper["cpu_ms"]["Teacher"] / paper["cpu_ms"][name],
-            100 * row["average"] / paper["suites"]["Teacher"]["average"],
-        )
-        for name, row in paper["suites"].items()
-    ]
-    ours = [
-        (model.name, model.speed_up, 100 * kept)
-        for model in models
-        if model.speed_up and (kept := retention(models[0], model)) is not None
-    ]
-    for group, points, colour in (("the paper, PyTorch on 4 cores", theirs, GREY), ("here", ours, BLUE)):
-        points = sorted(
-            points, key=lambda point: point[1]
-        )  # names above and below in turn, so that neighbours' do not overlap
+    for (group, points), colour in zip(
+        groups.items(), cycle((GREY, BLUE, ORANGE, GREEN, PINK, SKY, RED)), strict=False
+    ):
+        points = sorted(points, key=lambda point: point[1])  # names above and below in turn: neighbours' do not overlap
         figure.add_scatter(
-            x=[point[1] for point in points],
-            y=[point[2] for point in points],
-            text=[text(point[0]) for point in points],
+            x=[times[0] for _, times, _ in points],
+            y=[kept for _, _, kept in points],
+            error_x={
+                "array": [high - middle for _, (middle, _, high), _ in points],
+                "arrayminus": [middle - low for _, (middle, low, _), _ in points],
+                "thickness": 1,
+            },
+            text=[text(name) for name, _, _ in points],
             mode="markers+text",
             textposition=[f"{('top', 'bottom')[place % 2]} center" for place in range(len(points))],
             marker={"size": 11, "color": colour, "line": {"width": 1, "color": HALO}},
-            name=group,
+            name=text(group),
             hovertemplate="%{text}<br>%{x:.1f} times as fast<br>%{y:.1f} % kept<extra></extra>",
         )
-    figure.update_xaxes(title_text="times as fast as its teacher at batch 1", rangemode="tozero")
+    figure.update_xaxes(title_text="times as fast as its teacher in PyTorch at batch 1", rangemode="tozero")
     figure.update_yaxes(title_text="mean retention (%)")
     return style(figure, 460)

@@ -1,7 +1,7 @@
 """Models side by side as tables: every task, and the paper's Tables 4, 7 and 8 with ours above theirs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
@@ -45,13 +45,16 @@ class Model:
         name: in the tables.
         architecture: as `L4-H12-D576-F768-gelu`.
         cells: its tasks, by name.
-        speed_up: how many times as fast as the first model it is, where a latency table has both.
+        digest: of its files, as the manifests have it.
+        speed_ups: how many times as fast as the first model in PyTorch it is, by what it runs in: median, and 5th and 95th
+            percentile where rounds of both were timed.
     """
 
     name: str
     architecture: str
     cells: Mapping[str, Cell]
-    speed_up: float | None = None
+    digest: str = ""
+    speed_ups: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,8 @@ def _tasks(models: Sequence[Model]) -> Table:
         rows.append([f"{task}, {metric.replace('_', ' ')}", *shown])
     rows.append(["mean retention", *(_percent(retention(teacher, model)) for model in models)])
     rows.append(["fine-tuning, times as fast", *(_times(tuning_speed_up(teacher, model)) for model in models)])
-    if any(model.speed_up for model in models):
-        rows.append(["latency, times as fast", *(_times(model.speed_up) for model in models)])
+    for engine in dict.fromkeys(engine for model in models for engine in model.speed_ups):
+        rows.append([f"{engine}, times as fast", *(_spread(model.speed_ups.get(engine)) for model in models)])
     seeds = sorted({len(cell.scores) for model in models for cell in model.cells.values()})
     notes = {task: "; ".join(cell.notes) for model in models for task, cell in model.cells.items() if cell.notes}
     note = (
@@ -174,3 +177,10 @@ def _percent(value: float | None) -> str:
 
 def _times(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+def _spread(times: tuple[float, float, float] | None) -> str:
+    if times is None:
+        return ""
+    middle, low, high = times
+    return f"{middle:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low < high else "")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from evaluation.compare import PAPER, check_same_data, compare_suites
+from evaluation.compare import PAPER, check_same_data, compare_suites, of_rounds, of_table
+from evaluation.compare_page import speed_scatter
 from evaluation.compare_tables import Cell, Model, markdown, retention, tables_of, tuning_speed_up
 from evaluation.harness import RESULT
 from kdnas.artifact import build, write_json
@@ -34,11 +35,13 @@ def test_retention_is_the_mean_of_shares_over_shared_tasks() -> None:
 
 def test_the_report_has_ours_beside_the_paper_s() -> None:
     paper = json.loads(PAPER.read_text())
-    teacher = Model("MiniLM", "", {task: cell(80.0 + place, 82.0 + place) for place, task in enumerate(WHOLE)}, 1.0)
-    student = Model("small", "", {"glue/sst2": cell(72.9)}, 7.25)
+    teacher = Model("MiniLM", "", {task: cell(80.0 + place, 82.0 + place) for place, task in enumerate(WHOLE)})
+    student = Model(
+        "small", "", {"glue/sst2": cell(72.9)}, "", {"onnx": (7.25, 6.5, 8.0), "latency table": (3.0, 3.0, 3.0)}
+    )
     text = markdown(tables_of([teacher, student], paper))
     assert "| glue/sst2, accuracy | 81.0 ± 1.4 | 72.9 (90.0 %) |" in text
-    assert "| latency, times as fast | 1.00 | 7.25 |" in text
+    assert "| onnx, times as fast |  | 7.25 [6.50, 8.00] |\n| latency table, times as fast |  | 3.00 |" in text
     suites = text.split("## Suites")[1].split("##")[0]
     assert "| MiniLM | 84.9 |" in suites  # (81 + 83 + 84 + 85 + 86 + 87 + 88) / 7: CoLA, 82, does not count
     assert "| small |" not in suites  # one of seven tasks is no GLUE
@@ -109,3 +112,42 @@ def test_the_command_reads_results_and_writes_markdown(
     assert "| task, metric | kept | kept |" in (home / "suites.md").read_text()
     with pytest.raises(UsageError, match="at least two are needed"):
         compare_suites((str(other),), home=home)
+
+
+def test_speed_ups_are_those_of_the_timed_teacher_and_student(tmp_path: Path) -> None:
+    teacher = Model("t", "L6-H12-D384-F1536-gelu", {"glue/sst2": cell(80.0)}, "aa")
+    student = Model("s", "L3-H12-D384-F384-gelu", {"glue/sst2": cell(72.0)}, "bb")
+
+    def times(name: str, middle: float) -> dict[str, Any]:
+        return {"name": name, "speedup": middle, "speedup_low": middle - 1, "speedup_high": middle + 1}
+
+    rows = [
+        times("teacher pytorch-f32", 2),
+        times("student onnxruntime-int8", 20),
+        times("teacher onnxruntime-int8", 8),
+    ]
+    speed = build(tmp_path, "speed", "x", {}, {"teacher": "aa11", "student": "bb22"}, lambda _: {"rows": rows})
+    found = of_rounds([teacher, student], speed.path)
+    assert found[0].speed_ups == {"pytorch-f32": (2, 1, 3), "onnxruntime-int8": (8, 7, 9)}
+    assert found[1].speed_ups == {"onnxruntime-int8": (20, 19, 21)}
+    drawn = {trace.name: trace for trace in speed_scatter(found, json.loads(PAPER.read_text())).data}
+    assert list(drawn["onnxruntime-int8"].x) == [8, 20]
+    assert list(drawn["onnxruntime-int8"].y) == pytest.approx([100, 90])
+    assert list(drawn["onnxruntime-int8"].error_x.array) == [1, 1]
+    with pytest.raises(
+        UsageError, match=r"timed bb22 beside the teacher aa11; the first of --models must be that teacher"
+    ):
+        of_rounds([student, teacher], speed.path)
+
+
+def test_speed_ups_of_a_latency_table_are_over_its_teacher(tmp_path: Path) -> None:
+    def table(folder: Path) -> dict[str, Any]:
+        (folder / "table.csv").write_text("layers,heads,hidden,ffn,activation,teacher_ratio\n3,12,384,384,gelu,0.25\n")
+        return {}
+
+    measured = build(tmp_path, "latency-table", "x", {}, {}, table)
+    shapes = ("L6-H12-D384-F1536-gelu", "L3-H12-D384-F384-gelu", "L5-H12-D384-F384-gelu")
+    found = of_table([Model(shape, shape, {}) for shape in shapes], measured.path)
+    assert [dict(model.speed_ups) for model in found] == [
+        {"latency table": (1.0, 1.0, 1.0)}, {"latency table": (4.0, 4.0, 4.0)}, {}
+    ]  # fmt: skip
