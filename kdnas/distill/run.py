@@ -15,9 +15,13 @@ from kdnas.progress import say_path
 from kdnas.rows import TextOptions
 from kdnas.teacher import Teacher, load_config, resolve_teacher
 
+Student = tuple[Path, str]  # its Hugging Face folder, and a digest that changes when it does
 
-def run_distill(home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, options: DistillOptions) -> Artifact:
-    """Distil the teacher's hidden states into a new student (Eq. 1 and 2).
+
+def run_distill(
+    home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, options: DistillOptions, student: Student | None = None
+) -> Artifact:
+    """Distil the teacher's hidden states into a new student, or further into one that is there (Eq. 1 and 2).
 
     Args:
         home: root of artifacts.
@@ -25,6 +29,7 @@ def run_distill(home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, option
         corpus: sentences, tokenised for this teacher.
         arch: the student's shape.
         options: how to train.
+        student: of this shape, to go on with; None begins a new one.
 
     Returns:
         Artifact with `student/`, `projections.safetensors` and `history.jsonl`.
@@ -40,10 +45,10 @@ def run_distill(home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, option
     def work(folder: Path) -> dict[str, Any]:
         from kdnas.distill.stages import distill_into
 
-        return distill_into(folder, teacher, corpus, arch, options)
+        return distill_into(folder, teacher, corpus, arch, options, student[0] if student else None)
 
     config = {"arch": str(arch), **deciding(options)}
-    inputs = {"teacher": teacher.digest, "corpus": corpus.digest}
+    inputs = {"teacher": teacher.digest, "corpus": corpus.digest} | ({"student": student[1]} if student else {})
     return build_stage(
         home, "distill", f"{teacher.label}-{arch.name}", config, inputs, work, needed_bytes(arch, teacher.config)
     )
@@ -68,17 +73,7 @@ def run_refine(
     Raises:
         UsageError: no student there, another vocabulary than the teacher's, or relation heads that do not divide.
     """
-    from kdnas.student import arch_of
-
-    if not (student / "config.json").is_file() or not (student / "model.safetensors").is_file():
-        raise UsageError(f"student '{student}': no config.json and model.safetensors here; give a distilled student")
-    config = load_config(student)
-    if config.vocab_size != teacher.config["vocab_size"]:
-        raise UsageError(
-            f"student '{student}' has a vocabulary of {config.vocab_size}, teacher '{teacher.spec}' one of "
-            f"{teacher.config['vocab_size']}; give the teacher that it was distilled from"
-        )
-    arch = arch_of(config)
+    arch = shape_of(student, teacher)
     _require_relations(options, arch, teacher)
     require_possible(options)
 
@@ -92,6 +87,25 @@ def run_refine(
     return build_stage(home, "refine", label, deciding(options), inputs, work, needed)
 
 
+def shape_of(student: Path, teacher: Teacher) -> Arch:
+    """The architecture of a student that this teacher can teach.
+
+    Raises:
+        UsageError: no student there, or another vocabulary than the teacher's.
+    """
+    from kdnas.student import arch_of
+
+    if not (student / "config.json").is_file() or not (student / "model.safetensors").is_file():
+        raise UsageError(f"student '{student}': no config.json and model.safetensors here; give a distilled student")
+    config = load_config(student)
+    if config.vocab_size != teacher.config["vocab_size"]:
+        raise UsageError(
+            f"student '{student}' has a vocabulary of {config.vocab_size}, teacher '{teacher.spec}' one of "
+            f"{teacher.config['vocab_size']}; give the teacher that it was distilled from"
+        )
+    return arch_of(config)
+
+
 def _require_relations(options: StudentOptions, arch: Arch, teacher: Teacher) -> None:
     """Raise UsageError where the relation heads do not divide, or the teacher has no such layer."""
     from kdnas.distill.relation import resolve_relation_heads, resolve_teacher_layer
@@ -102,7 +116,8 @@ def _require_relations(options: StudentOptions, arch: Arch, teacher: Teacher) ->
 
 def distill(
     options: DistillOptions,
-    arch: str,
+    arch: str | None = None,
+    student: Path | None = None,
     teacher: str = "builtin:minilm-l6",
     corpus: str = "builtin:pydocs",
     text: TextOptions = TextOptions(),
@@ -112,17 +127,21 @@ def distill(
 
     Args:
         options: how to train.
-        arch: layers,heads,hidden,ffn,activation of the student, as in 4,12,576,768,gelu.
+        arch: layers,heads,hidden,ffn,activation of a new student, as in 4,12,576,768,gelu.
+        student: what `kdnas distill` or `kdnas refine` printed, to go on with instead, as on text of one's own domain.
         teacher: `builtin:minilm-l6`, a folder, or a hub id.
         corpus: `builtin:pydocs`, a local file, or a hub id.
         text: how the corpus is read.
         home: root of all artifacts.
     """
-    shape = Arch.parse(arch)
+    if (arch is None) == (student is None):
+        raise UsageError("give --arch for a new student, or --student for one to go on with, and not both")
     resolved = resolve_teacher(teacher)
+    found = find_student(student) if student else None
+    shape = shape_of(found[0], resolved) if found else Arch.parse(str(arch))
     require_no_deeper(shape.layers, resolved.layers)  # before the corpus is built
     built = common_corpus(home, corpus, text, resolved)
-    say_path(run_distill(home, resolved, built, shape, options).path)
+    say_path(run_distill(home, resolved, built, shape, options, found).path)
 
 
 def refine(

@@ -34,8 +34,10 @@ from kdnas.teacher import Teacher, load_encoder
 SAMPLE_SENTENCES = 1000  # for the teacher's variance and the start of the projections
 
 
-def distill_into(folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, options: DistillOptions) -> dict[str, Any]:
-    """Distil hidden states into a new student; `student/` and `projections.safetensors` are in `folder` afterwards."""
+def distill_into(
+    folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, options: DistillOptions, start: Path | None = None
+) -> dict[str, Any]:
+    """Distil hidden states into a new student, or the one in `start`; `folder` has `student/` and `projections.safetensors`."""
     done = finished(folder)
     if done is not None:
         return done
@@ -45,9 +47,7 @@ def distill_into(folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, opt
     pairs = layer_pairs(arch.layers, teacher.layers, Mapping(options.mapping))
     samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
     variance = _variance(encoder, pairs, samples, accelerator)
-    student = student_from_teacher(arch, encoder, options.seed)
-    if options.start == "layers":
-        TeacherLayers(encoder, samples).start(student)
+    student = _given(start, options.seed) if start else _new(arch, encoder, samples, options)
     loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, variance if options.normalise else None)
     objective: HiddenStateObjective | MixedObjective
     if options.relation_weight:
@@ -85,10 +85,9 @@ def refine_into(
     if done is not None:
         return done
     use_all_cores()
-    torch.manual_seed(options.seed)
     accelerator = make_accelerator(options.precision)
     encoder = load_encoder(teacher.path).to(accelerator.device)
-    model = load_encoder(student).requires_grad_(True).to(accelerator.device)
+    model = _given(student, options.seed).to(accelerator.device)
     relations = _relations(options, model, encoder)
     objective = _refined(encoder, model, relations, corpus, options, accelerator)
     held_out = sample_batches(
@@ -99,6 +98,18 @@ def refine_into(
     )
     results |= {"teacher_layers_used": [relations.teacher_layer], "relation_heads": relations.heads}
     return _finish(folder, objective, teacher, corpus, results)
+
+
+def _new(arch: Arch, teacher: PreTrainedModel, samples: list[Batch], options: DistillOptions) -> PreTrainedModel:
+    student = student_from_teacher(arch, teacher, options.seed)
+    if options.start == "layers":
+        TeacherLayers(teacher, samples).start(student)
+    return student
+
+
+def _given(student: Path, seed: int) -> PreTrainedModel:
+    torch.manual_seed(seed)
+    return load_encoder(student).requires_grad_(True)
 
 
 def _relations(options: StudentOptions, student: PreTrainedModel, teacher: PreTrainedModel) -> Relations:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from kdnas.artifact import Artifact
 from kdnas.corpus import Corpus
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.run import run_distill
+from kdnas.distill.student_folder import find_student
 from kdnas.errors import UsageError
 from kdnas.teacher import Teacher
 
@@ -64,3 +66,29 @@ def test_the_command_prints_the_path(
     assert done.returncode == 0, done.stderr
     artifact = Artifact.load(Path(done.stdout.splitlines()[-1]), "distill")
     assert artifact.results["arch"] == "2,4,48,64,relu"
+
+
+def test_a_student_is_taught_further(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
+    first = run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
+    student = find_student(first.path)
+    further = run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL, student)
+    assert further.manifest["inputs"]["student"] == first.digest
+    assert further.results["arch"] == str(ARCH)
+    rows = [json.loads(line) for line in (further.path / "history.jsonl").read_text().splitlines()]
+    start = next(row["validation_loss"] for row in rows if row["kind"] == "validation")
+    # It begins where the first one ended: projections are fitted again, to samples, which costs little.
+    assert start < 1.1 * first.results["validation_loss"]
+    assert further.results["validation_loss"] < first.results["validation_loss"]
+
+
+def test_a_student_to_go_on_with_must_be_this_teacher_s(tmp_path: Path, tiny_teacher: Teacher) -> None:
+    for both in ({}, {"arch": str(ARCH), "student": tiny_teacher.path}):
+        with pytest.raises(UsageError, match=r"give --arch for a new student, or --student .* and not both"):
+            run.distill(DISTILL, **both, home=tmp_path)
+    with pytest.raises(UsageError, match=r"config.json is missing; give the folder that `kdnas distill` printed"):
+        run.distill(DISTILL, student=tmp_path / "nowhere", home=tmp_path)
+    other = Path(shutil.copytree(tiny_teacher.path, tmp_path / "other"))
+    (other / "config.json").write_text(json.dumps(tiny_teacher.config | {"vocab_size": 99}))
+    with pytest.raises(UsageError, match="has a vocabulary of 99, teacher 'builtin:minilm-l6' one of 30522"):
+        run.distill(DISTILL, student=other, home=tmp_path / "home")
+    assert not (tmp_path / "home").exists()
