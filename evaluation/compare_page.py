@@ -46,6 +46,9 @@ def speed_scatter(models: Sequence[Model], paper: Mapping[str, Any]) -> go.Figur
             continue
         for engine, times in model.speed_ups.items():
             groups.setdefault(engine, []).append((model.name, times, 100 * kept))
+    fastest: dict[str, tuple[float, float, float]] = {}  # a name stands at the fastest form of its model alone
+    for points in groups.values():
+        fastest |= {name: max(times, fastest.get(name, times)) for name, times, _ in points}
     figure = go.Figure()
     for (group, points), colour in zip(
         groups.items(), cycle((GREY, BLUE, ORANGE, GREEN, PINK, SKY, RED)), strict=False
@@ -59,12 +62,13 @@ def speed_scatter(models: Sequence[Model], paper: Mapping[str, Any]) -> go.Figur
                 "arrayminus": [middle - low for _, (middle, low, _), _ in points],
                 "thickness": 1,
             },
-            text=[text(name) for name, _, _ in points],
+            text=[text(name) if fastest[name] == times else "" for name, times, _ in points],
+            hovertext=[text(name) for name, _, _ in points],
             mode="markers+text",
             textposition=[f"{('top', 'bottom')[place % 2]} center" for place in range(len(points))],
             marker={"size": 11, "color": colour, "line": {"width": 1, "color": HALO}},
             name=text(group),
-            hovertemplate="%{text}<br>%{x:.1f} times as fast<br>%{y:.1f} % kept<extra></extra>",
+            hovertemplate="%{hovertext}<br>%{x:.1f} times as fast<br>%{y:.1f} % kept<extra></extra>",
         )
     figure.update_xaxes(title_text="times as fast as its teacher in PyTorch at batch 1", rangemode="tozero")
     figure.update_yaxes(title_text="mean retention (%)")

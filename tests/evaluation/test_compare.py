@@ -134,6 +134,7 @@ def test_speed_ups_are_those_of_the_timed_teacher_and_student(tmp_path: Path) ->
     assert list(drawn["onnxruntime-int8"].x) == [8, 20]
     assert list(drawn["onnxruntime-int8"].y) == pytest.approx([100, 90])
     assert list(drawn["onnxruntime-int8"].error_x.array) == [1, 1]
+    assert (list(drawn["pytorch-f32"].text), list(drawn["onnxruntime-int8"].text)) == ([""], ["t", "s"])
     with pytest.raises(
         UsageError, match=r"timed bb22 beside the teacher aa11; the first of --models must be that teacher"
     ):
