@@ -33,6 +33,22 @@ def test_retention_is_the_mean_of_shares_over_shared_tasks() -> None:
     assert retention(teacher, Model("n", "", {})) is None
 
 
+def test_retention_without_cola_stands_below_the_one_with_it() -> None:
+    teacher = Model("t", "", {"glue/sst2": cell(80.0), "glue/cola": cell(30.0)}, "", {"onnx": (2.0, 1.9, 2.1)})
+    student = Model("s", "", {"glue/sst2": cell(76.0), "glue/cola": cell(15.0)}, "", {"onnx": (4.0, 3.9, 4.1)})
+    paper = json.loads(PAPER.read_text())
+    rows = {row[0]: row[1:] for row in tables_of([teacher, student], paper)[0].rows}
+    assert rows["mean retention"] == ["100.0 %", "72.5 %"]
+    assert rows["mean retention without glue/cola, as in the paper"] == ["100.0 %", "95.0 %"]
+    drawn = {trace.name: trace for trace in speed_scatter([teacher, student], paper).data}
+    assert sorted(drawn["onnx"].y) == pytest.approx([95.0, 100.0])  # beside the paper's, which are without it
+    assert not any("without" in name for name in _names([Model("t", "", {"glue/sst2": cell(80.0)})]))
+
+
+def _names(models: list[Model]) -> list[str]:
+    return [row[0] for row in tables_of(models, json.loads(PAPER.read_text()))[0].rows]
+
+
 def test_the_report_has_ours_beside_the_paper_s() -> None:
     paper = json.loads(PAPER.read_text())
     teacher = Model("MiniLM", "", {task: cell(80.0 + place, 82.0 + place) for place, task in enumerate(WHOLE)})
