@@ -27,6 +27,7 @@ def write_card(folder: Path, name: str, settings: dict[str, Any], results: dict[
         "pipeline_tag": settings["task"],
         "tags": ["onnx", "openvino", "kdnas"],
     }
+    forms = list(results["forms"].values())
     template = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(TEMPLATE.read_text())
     card = template.render(
         name=name,
@@ -37,7 +38,7 @@ def write_card(folder: Path, name: str, settings: dict[str, Any], results: dict[
             for form, row in (results["forms"] | results["run_time_forms"]).items()
         },
         labels=", ".join(settings["labels"][:8]),
-        labelled=settings["task"] != "feature-extraction",
+        kept=next((name for name in ("labels_equal", "correlation") if all(name in row for row in forms)), None),
         host=host_line(),
         licence=metadata.get("license"),
         model=demoted(text) if len(text) <= LONGEST else "",

@@ -96,17 +96,20 @@ def open_checkpoint(spec: str) -> Checkpoint:
         raise UsageError(f"model '{spec}': {head} is not exported; give an encoder or one of {', '.join(HEADS)}")
     checkpoint = Checkpoint(found.path, found.config, found.digest)
     if checkpoint.task.endswith("classification"):
-        _require_single_label(spec, checkpoint)
+        _require_labels(spec, checkpoint)
     return checkpoint
 
 
-def _require_single_label(spec: str, checkpoint: Checkpoint) -> None:
-    """Refuse what a softmax over labels would misread."""
-    kind = checkpoint.config.get("problem_type") or "single_label_classification"
-    if kind != "single_label_classification" or len(checkpoint.labels) < 2:
+def _require_labels(spec: str, checkpoint: Checkpoint) -> None:
+    """Refuse what a softmax over labels would misread; one label for a text is a number, as `transformers` has it."""
+    count = len(checkpoint.labels)
+    number = count == 1 and checkpoint.task == "text-classification"
+    meant = "regression" if number else "single_label_classification"
+    kind = checkpoint.config.get("problem_type") or meant
+    if kind != meant or not (number or count >= 2):
         raise UsageError(
-            f"model '{spec}': {kind} with {len(checkpoint.labels)} labels; exported are single-label classifiers of at "
-            "least two labels (problem_type and id2label in config.json)"
+            f"model '{spec}': {kind} with {count} labels; exported are single-label classifiers of at least two labels, "
+            "and regression of texts to one number (problem_type and id2label in config.json)"
         )
 
 

@@ -8,9 +8,13 @@ import numpy as np
 
 from export.engines import Engine
 from export.labelled import Labelled
+from export.parity import is_number
 from export.scores import METRICS, scores
 from kdnas.errors import UsageError
 from kdnas.padding import pad
+
+# What `export.parity.compare` found that tells what is kept, the first that there is, and what is lost.
+KEPT = {"labels_equal": "labels changed", "correlation": "correlation", "cosine_mean": "mean cosine"}
 
 
 @dataclass
@@ -73,15 +77,12 @@ class Judge:
         Returns:
             With labelled inputs the points that are lost in the language that loses most (`export.scores`), and each
             language's. Without them the share of changed labels or answers, which no accuracy can lose more than; for
-            embeddings one minus the mean cosine. All times 100.
+            embeddings one minus the mean cosine, for numbers one minus the correlation. All times 100.
         """
         if self.score is None:
-            labels = self.task != "feature-extraction"
-            kept = found["labels_equal" if labels else "cosine_mean"]
-            return {
-                "loss_points": 100 * (1 - kept) if np.isfinite(kept) else 100.0,
-                "loss_of": "labels changed" if labels else "mean cosine",
-            }
+            figure = next(name for name in KEPT if name in found)
+            kept = found[figure]
+            return {"loss_points": 100 * (1 - kept) if np.isfinite(kept) else 100.0, "loss_of": KEPT[figure]}
         after = self.score(run)
         lost = {language: points - after[language] for language, points in self.before.items()}
         named = {"loss_by_language": lost} if set(lost) != {""} else {}
@@ -89,16 +90,18 @@ class Judge:
 
 
 def answers_kept(task: str, expected: np.ndarray, got: np.ndarray) -> float:
-    """How much of the outputs for one row is kept: the cosine of all states, or the share of labels.
+    """How much of the outputs for one row is kept: the cosine of all states, the share of labels, or of a number what is right.
 
     Args:
         task: of the model.
         expected: the outputs along a new last axis: states (1, T, D, 1), logits of a text (1, C, 1) or of tokens (1, T, C, 1),
-            or the logits of an answer's first and last token (1, T, 2).
+            a number (1, 1, 1), or the logits of an answer's first and last token (1, T, 2).
         got: the same of another form.
     """
     if task == "feature-extraction":
         left, right = expected.ravel(), got.ravel()
         return float(left @ right / (np.linalg.norm(left) * np.linalg.norm(right)))
+    if is_number(task, expected):
+        return float(1 - abs(got - expected).item() / max(1.0, abs(expected).item()))
     axis = 1 if task == "question-answering" else -2
     return float((expected.argmax(axis) == got.argmax(axis)).mean())

@@ -60,8 +60,8 @@ def compare(
         max_abs_diff, mean_abs_diff and quantiles over all values; max_abs_value of PyTorch, to judge them by; cosine_min
         and cosine_mean between means over the tokens (text classifiers: between logits); batch_max_abs_diff, how far an
         answer moves with the batch that it is in; labels_equal, the share of
-        texts or tokens with the same first label, or of texts with the same answer. Labels differ in a float32 form
-        within its bound only where PyTorch's two best logits are no further apart than twice that.
+        texts or tokens with the same first label, or of texts with the same answer; or of numbers their correlation. Labels
+        differ in a float32 form within its bound only where PyTorch's two best logits are no further apart than twice that.
     """
     alone = [_split(run(*pad_exactly(row)), task, [row])[0] for row in rows]
     batched = padded_outputs(run, task, rows, pad_id, max_seq_len)
@@ -80,7 +80,9 @@ def compare(
         "cosine_mean": float(cosines.mean()),
         "batch_max_abs_diff": float(moved.max()) if np.isfinite(moved).all() else float("inf"),
     }
-    if task != "feature-extraction":
+    if is_number(task, reference[0]):
+        result["correlation"] = _correlation(np.ravel(alone + batched), np.ravel(reference * 2))
+    elif task != "feature-extraction":
         pairs = zip(alone + batched, reference * 2, strict=True)
         # Which label a text or token has; or which token is an answer's first, and which its last.
         axis = 0 if task == "question-answering" else -1
@@ -89,6 +91,18 @@ def compare(
             equal = [np.atleast_1d(same.all()) for same in equal]
         result["labels_equal"] = float(np.concatenate(equal).mean())
     return result
+
+
+def is_number(task: str, answer: np.ndarray) -> bool:
+    """Whether the answer to a text, (1, C), is no label but one number (regression)."""
+    return task == "text-classification" and answer.shape[1] == 1
+
+
+def _correlation(got: np.ndarray, want: np.ndarray) -> float:
+    """Pearson's; 0 where the numbers are all the same, and those that they should be are not."""
+    if np.ptp(want) == 0 or not np.ptp(got) > 0:
+        return float(np.array_equal(got, want))
+    return float(np.corrcoef(got.astype(np.float64), want.astype(np.float64))[0, 1])
 
 
 def require_bound(form: str, found: dict[str, float], bound: float) -> None:

@@ -76,6 +76,8 @@ def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, optio
         if checkpoint.task == "feature-extraction":
             raise UsageError(f"--evaluation is for models with a head; {model} is for {checkpoint.task}")
         names = checkpoint.settings["labels"]
+        if len(names) == 1:
+            raise UsageError(f"--evaluation is for labels and answers; {model} gives a number (regression)")
         labelled = read_labelled(options.evaluation, checkpoint.task, names, options.evaluation_texts)
         inputs["evaluation"] = file_sha256(options.evaluation)
     # Weights are written up to seven times (float32 three times, int8 five times in a quarter, and the quantiser's copies).

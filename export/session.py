@@ -61,7 +61,8 @@ class Session:
 
     Attributes:
         task: one of `TASKS`.
-        labels: class names in the order of the outputs; empty for feature extraction and question answering.
+        labels: class names in the order of the outputs; empty for feature extraction and question answering. One for a text
+            is the name of a number (regression).
         form: the form that runs.
         hidden: width D of the hidden states.
         encoder: texts to token ids, without special tokens and never cut.
@@ -139,14 +140,15 @@ class Session:
         return read_tokenizer(self.path / TOKENIZER, self.max_seq_len)
 
     def predict(self, texts: list[str], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
-        """Probabilities or embeddings of texts, in their order whatever the batches.
+        """Probabilities, numbers or embeddings of texts, in their order whatever the batches.
 
         Args:
             texts: N texts.
             batch_tokens: padded tokens that one call may hold (a longer text still goes alone).
 
         Returns:
-            (N, C) softmax probabilities of a classifier, or (N, D) L2-normalised means over the tokens, float32.
+            (N, C) softmax probabilities of a classifier, (N, 1) numbers of a regression, or (N, D) L2-normalised means over the
+            tokens, float32.
 
         Raises:
             UsageError: a model that labels tokens or answers questions; `export.spans` runs those.
@@ -162,7 +164,7 @@ class Session:
         def work(batch: list[int]) -> None:
             ids, mask = self.pad([rows[index] for index in batch])
             output = self.run(ids, mask)
-            result[batch] = softmax(output) if classifies else mean_pool(output, mask)
+            result[batch] = answers_of_texts(output) if classifies else mean_pool(output, mask)
 
         side_by_side(self.streams, work, token_budget_batches([len(row) for row in rows], batch_tokens))
         return result
@@ -267,6 +269,11 @@ def give_back_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def answers_of_texts(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (B, C); of one output, (B, 1), the number that it is."""
+    return logits if logits.shape[-1] == 1 else softmax(logits)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 
 from export.encoder import Encoder
 from export.session import Session
+from kdnas.errors import UsageError
 
 # Texts are tokenised in pieces of about this many characters: an encoding takes some 100 bytes a token while it lives.
 PIECE_CHARACTERS = 1_000_000
@@ -22,7 +23,7 @@ class Predictor:
         streams: calls side by side, as of `export.session.Session`.
 
     Raises:
-        UsageError: not an export folder, or an unknown form.
+        UsageError: not an export folder, an unknown form, or a model of tokens, answers or numbers.
         KdnasError: a file was changed since it was exported.
     """
 
@@ -31,6 +32,8 @@ class Predictor:
     ) -> None:
         self.session = Session(path, form, threads, verify, streams=streams)
         self.session.require_task("text-classification", "feature-extraction")
+        if len(self.session.labels) == 1:
+            raise UsageError(f"{path}: a model of one number (regression); a classifier or an encoder is needed here")
         self.name = path.resolve().name
         self.classifies = self.session.task == "text-classification"
 

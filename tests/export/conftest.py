@@ -79,6 +79,21 @@ def classifier_export(home: Path, classifier_folder: Path, corpus: Corpus) -> Ar
 
 
 @pytest.fixture(scope="session")
+def regression_folder(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT with one output; `transformers` takes that for regression, and need not be told so."""
+    folder = tmp_path_factory.mktemp("tiny-regression")
+    return random_model("BertForSequenceClassification", teacher, folder, num_labels=1)
+
+
+@pytest.fixture(scope="session")
+def regression_export(home: Path, regression_folder: Path, corpus: Corpus) -> Artifact:
+    """Export of the tiny random regression."""
+    return run_export(
+        home, regression_folder, open_checkpoint(str(regression_folder)).digest, corpus, ExportOptions(16, 16)
+    )
+
+
+@pytest.fixture(scope="session")
 def roberta_folder(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random XLM-RoBERTa with a tokenizer like its own, trained on the corpus: pad is 1, positions start at 2."""
     import torch

@@ -180,8 +180,9 @@ def test_refuses_classifiers_that_softmax_would_misread(
     tmp_path: Path, classifier_folder: Path, corpus: Corpus
 ) -> None:
     several = _copy(classifier_folder, tmp_path / "several", problem_type="multi_label_classification")
-    one = _copy(classifier_folder, tmp_path / "one", id2label={"0": "score"}, problem_type="regression")
-    for folder in (several, one):
+    numbers = _copy(classifier_folder, tmp_path / "numbers", problem_type="regression")
+    one = _copy(classifier_folder, tmp_path / "one", id2label={"0": "x"}, problem_type="single_label_classification")
+    for folder in (several, numbers, one):
         with pytest.raises(UsageError, match="single-label classifiers"):
             run_export(tmp_path / "home", folder, "digest", corpus, SMALL)
 

@@ -1,0 +1,68 @@
+"""Regression of texts to one number: exported as trained, told apart from classes wherever a label is expected."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from export.judge import Judge, answers_kept
+from export.options import ExportOptions
+from export.parity import compare
+from export.run import run_export
+from export.session import FORMS, Session
+from export.spans import text_logits
+from kdnas.artifact import Artifact
+from kdnas.corpus import Corpus
+from kdnas.errors import UsageError
+from serving.predictor import Predictor
+
+TEXTS = ["A short one.", "How do I open a file and read it line by line?", "No."]
+NUMBERS = [np.array([[1.0]]), np.array([[2.0]]), np.array([[4.0]])]
+ROWS = [[1], [2], [4]]
+
+
+def test_every_form_gives_pytorch_s_number(regression_folder: Path, regression_export: Artifact) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(regression_folder).eval()
+    for form in FORMS:
+        session = Session(regression_export.path, form)
+        with torch.inference_mode():
+            expected = [model(torch.tensor([row])).logits.item() for row in session.encode(TEXTS)]
+        got = session.predict(TEXTS)
+        assert got.shape == (3, 1)
+        assert got.tolist() == text_logits(session, TEXTS).tolist()
+        assert got[:, 0] == pytest.approx(expected, abs=1e-4 if form.endswith("f32") else 0.3)
+        assert np.ptp(got) > 0.01  # a softmax would make each of them 1
+        assert regression_export.results["forms"][form]["correlation"] > 0.9
+    card = (regression_export.path / "README.md").read_text()
+    assert "one minus the correlation of the numbers" in card
+    assert "kdnas filter" not in card
+
+
+def test_correlation_stands_for_labels_that_there_are_not() -> None:
+    def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return 3.0 * ids[:, :1] - 1
+
+    found = compare(run, "text-classification", ROWS, NUMBERS, 0, 512)
+    assert found["correlation"] == pytest.approx(1)
+    assert "labels_equal" not in found
+    backwards = compare(lambda ids, mask: -run(ids, mask), "text-classification", ROWS, NUMBERS, 0, 512)
+    assert Judge("text-classification").loss(run, backwards) == {
+        "loss_points": pytest.approx(200),
+        "loss_of": "correlation",
+    }
+    still = compare(lambda ids, mask: np.ones((len(ids), 1)), "text-classification", ROWS, NUMBERS, 0, 512)
+    assert still["correlation"] == 0
+    number = np.array([[[4.0]]])
+    assert answers_kept("text-classification", number, number - 1) == pytest.approx(0.75)
+
+
+def test_what_needs_labels_refuses_a_number(
+    tmp_path: Path, regression_folder: Path, regression_export: Artifact, corpus: Corpus
+) -> None:
+    with pytest.raises(UsageError, match="a model of one number"):
+        Predictor(regression_export.path)
+    options = ExportOptions(16, 16, evaluation=tmp_path / "labelled.jsonl")
+    with pytest.raises(UsageError, match="gives a number"):
+        run_export(tmp_path, regression_folder, "digest", corpus, options)
