@@ -12,7 +12,7 @@ import numpy as np
 from export.checkpoint import TOKENIZER_FILES
 from export.engines import Engine, load_engine
 from export.judge import answers_kept
-from export.onnx_form import write_onnx_int8, write_onnx_int8_blocks
+from export.onnx_form import write_onnx_int8, write_onnx_int8_attention, write_onnx_int8_blocks
 from export.openvino_form import write_int8, write_int8_controlled, write_int8_weights
 from export.race import race
 from export.session import FORMS, TASKS
@@ -22,7 +22,7 @@ from kdnas.errors import BoundError
 # The first of each form is the one that latency tables are made of. Accuracy control is tried where no other static one will do.
 RECIPES = {
     "openvino-int8": ("static-smoothquant", "static", "weight-only"),
-    "onnxruntime-int8": ("dynamic", "block-wise"),
+    "onnxruntime-int8": ("dynamic", "dynamic-attention", "block-wise"),
 }
 CONTROLLED = "static-accuracy-control"
 FLOAT = {"openvino-int8": "openvino-f32", "onnxruntime-int8": "onnxruntime-f32"}
@@ -96,6 +96,8 @@ class Kitchen:
             write_int8_controlled(source, self.calibration, self._kept, 1 - self.bound / 100, folder)
         elif name == "dynamic":
             write_onnx_int8(source, folder)
+        elif name == "dynamic-attention":
+            write_onnx_int8_attention(source, folder)
         else:
             write_onnx_int8_blocks(source, folder)
         without_tokenizer(folder)

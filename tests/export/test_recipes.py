@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from export.checkpoint import load_model, open_checkpoint
 from export.engines import load_engine
 from export.judge import answers_kept
-from export.onnx_form import QUANTIZED, write_onnx, write_onnx_int8, write_onnx_int8_blocks
+from export.onnx_form import QUANTIZED, write_onnx, write_onnx_int8, write_onnx_int8_attention, write_onnx_int8_blocks
 from export.openvino_form import GRAPH, write_int8, write_int8_controlled, write_openvino
 from export.options import ExportOptions
 from export.quiet import quiet
@@ -152,6 +153,23 @@ def test_block_wise_answers_do_not_move_with_the_batch(tiny_teacher: Teacher, tm
         alone = run(np.array([ROWS[0]]), np.ones((1, len(ROWS[0])), dtype=np.int64))[0]
         moved[name] = np.abs(together - alone).max()
     assert moved["blocks"] < 1e-5 < moved["dynamic"]
+
+
+def test_attention_of_one_operator_answers_as_its_products_do(tiny_teacher: Teacher, tmp_path: Path) -> None:
+    model = load_model(open_checkpoint(str(tiny_teacher.path)))
+    with quiet():
+        write_onnx(model, TASK, tmp_path / "f32")
+        write_onnx_int8_attention(tmp_path / "f32", tmp_path / "attention")
+    operators = [node.op_type for node in onnx.load(tmp_path / "attention" / QUANTIZED).graph.node]
+    assert operators.count("QAttention") == model.config.num_hidden_layers
+    assert "Softmax" not in operators
+    run = load_engine(tmp_path / "attention" / QUANTIZED, "onnxruntime-int8", OUTPUT, 1)
+    exact = load_engine(tmp_path / "f32" / "model.onnx", "onnxruntime-f32", OUTPUT, 1)
+    for row in ROWS:  # padding in front, in the middle and behind is passed over
+        ids = np.array([row, [0, 0, *row[:-3], 0], [*row[:2], 0, *row[2:-1]]])
+        mask = (ids != 0).astype(np.int64)
+        got, want = run(ids, mask)[mask.astype(bool)], exact(ids, mask)[mask.astype(bool)]
+        assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.99
 
 
 @pytest.mark.parametrize(
