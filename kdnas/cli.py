@@ -60,6 +60,9 @@ COMMANDS = {
     "compare-suites": Command(
         "evaluation.compare:compare_suites", "models side by side on the suites, and beside the paper's"
     ),
+    "task-texts": Command(
+        "evaluation.task_texts:task_texts", "the texts of tasks without their labels, as a corpus for distill"
+    ),
     "speed": Command("latency.speed:speed", "teacher and exported student side by side on this host"),
     "fidelity": Command(
         "evaluation.fidelity:fidelity", "whether recorded losses rank students as long distillation and real tasks do"

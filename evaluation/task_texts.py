@@ -1,0 +1,52 @@
+"""The texts of tasks without their labels: a corpus that shows a student what it will be fine-tuned on.
+
+TinyBERT (arXiv 1909.10351, section 3.2) distils on a task's texts too, from a fine-tuned teacher; here it stays as it is.
+"""
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from evaluation.data import load_task
+from evaluation.suites import chosen_specs
+from kdnas.errors import UsageError
+
+
+def task_texts(tasks: tuple[str, ...], output: Path, data_root: Path | None = None) -> None:
+    """Write the texts of the train rows of tasks, each once and without labels, as a corpus for `kdnas distill`.
+
+    The rows are those that `kdnas suites` teaches: none of dev and test. The column `task` says whose they are, so that
+    `--text.language_column task --language_power 0.3` gives small tasks a larger share.
+
+    Args:
+        tasks: names of tasks or suites, as of `kdnas suites`.
+        output: `.jsonl.gz` file to be written.
+        data_root: folder with the sets; by default they are fetched from the hub.
+    """
+    if not output.name.endswith(".jsonl.gz"):
+        raise UsageError(f"output is {output}; it must end in .jsonl.gz")
+    if not output.parent.is_dir():
+        raise UsageError(f"output is {output}; there is no folder {output.parent}")
+    found: dict[str, str] = {}
+    for spec in chosen_specs(tasks):
+        task = load_task(spec, data_root).task
+        held_out = {part for split in (task.dev, task.test) for text in split.texts for part in parts(text)}
+        for text in task.train.texts:
+            for part in parts(text):
+                if part not in held_out:
+                    found.setdefault(part, spec.name)
+    scratch = output.with_name(f"{output.name}.partial")
+    with gzip.open(scratch, "wt") as file:
+        for text, name in found.items():
+            file.write(json.dumps({"text": text, "task": name}, ensure_ascii=False) + "\n")
+    os.replace(scratch, output)
+    print(output)
+
+
+def parts(text: Any) -> list[str]:
+    """The texts in one input of a task: itself, both of a pair, or its words in one line."""
+    if isinstance(text, str):
+        return [text]
+    return list(text) if isinstance(text, tuple) else [" ".join(text)]
