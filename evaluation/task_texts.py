@@ -11,6 +11,7 @@ from typing import Any
 
 from evaluation.data import load_task
 from evaluation.suites import chosen_specs
+from kdnas.artifact import disk_errors
 from kdnas.errors import UsageError
 
 
@@ -29,16 +30,19 @@ def task_texts(tasks: tuple[str, ...], output: Path, data_root: Path | None = No
         raise UsageError(f"output is {output}; it must end in .jsonl.gz")
     if not output.parent.is_dir():
         raise UsageError(f"output is {output}; there is no folder {output.parent}")
+    loaded = [load_task(spec, data_root).task for spec in chosen_specs(tasks)]
+    # A sentence that one task trains on may be another's test.
+    held_out = {
+        part for task in loaded for split in (task.dev, task.test) for text in split.texts for part in parts(text)
+    }
     found: dict[str, str] = {}
-    for spec in chosen_specs(tasks):
-        task = load_task(spec, data_root).task
-        held_out = {part for split in (task.dev, task.test) for text in split.texts for part in parts(text)}
+    for task in loaded:
         for text in task.train.texts:
             for part in parts(text):
                 if part not in held_out:
-                    found.setdefault(part, spec.name)
+                    found.setdefault(part, task.name)
     scratch = output.with_name(f"{output.name}.partial")
-    with gzip.open(scratch, "wt") as file:
+    with disk_errors(output.parent), gzip.open(scratch, "wt") as file:
         for text, name in found.items():
             file.write(json.dumps({"text": text, "task": name}, ensure_ascii=False) + "\n")
     os.replace(scratch, output)
