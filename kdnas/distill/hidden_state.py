@@ -70,6 +70,11 @@ class TeacherStates:
         self.layers = sorted(set(layers))
         self._encoder = first_layers(teacher, self.layers[-1])
 
+    @property
+    def device(self) -> torch.device:
+        """Of the teacher."""
+        return self._encoder.device
+
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> dict[int, Tensor]:
         """Layer to (B, T, D_T), from ids and mask (B, T)."""
         with torch.inference_mode():

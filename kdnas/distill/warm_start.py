@@ -56,7 +56,7 @@ class TeacherLayers:
         source = self._teacher.encoder.layer[number - 1]
         write, bias = basis.T @ source.output.dense.weight, basis.T @ source.output.dense.bias
         kept = min(layer.intermediate.dense.out_features, source.intermediate.dense.out_features)
-        places = torch.arange(kept)
+        places = torch.arange(kept, device=write.device)
         if kept < source.intermediate.dense.out_features:
             moments = self._second_moments(number)
             places = (moments.diagonal()[:-1].sqrt() * write.norm(dim=0)).topk(kept).indices.sort().values
@@ -139,7 +139,7 @@ def _put(linear: nn.Linear, weight: Tensor, bias: Tensor, rows: slice = slice(0,
 def _fitted(moments: Tensor, places: Tensor, write: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Output map (D_S, kept) and bias of some neurons that come nearest to what all wrote, by ridge regression."""
     ones = len(moments) - 1
-    kept = torch.cat([places, torch.tensor([ones])]).to(moments.device)
+    kept = torch.cat([places, places.new_tensor([ones])])
     gram = moments.double()[kept][:, kept]
     ridge = RIDGE * gram.diagonal()[:-1].mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     ridge[-1, -1] = 0.0  # the mean is not shrunk

@@ -99,9 +99,9 @@ class CachedStates:
             for file in files.values():
                 file.truncate(tokens * self.hidden * BYTES)  # rows beyond the mark may be torn
             for number, places in enumerate(batches[done:], done + 1):
-                ids, mask = subset.batch(places, pad_id)
+                ids, mask = subset.batch(places, pad_id, teacher.device)
                 for layer, states in teacher(ids, mask).items():
-                    files[layer].write(states[mask.bool()].half().numpy().tobytes())
+                    files[layer].write(states[mask.bool()].half().cpu().numpy().tobytes())
                 if number % SAVED_EVERY == 0 or number == len(batches):
                     for file in files.values():
                         file.flush()

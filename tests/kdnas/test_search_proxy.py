@@ -20,6 +20,7 @@ from kdnas.student import student_from_teacher
 from kdnas.teacher import Teacher, load_encoder
 
 ARCH = Arch(3, 12, 288, 384, "gelu")
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible to PyTorch")
 SMALL = SearchSpace(layers=(3, 4), hidden=(288,), ffn=(384,))
 
 
@@ -75,6 +76,24 @@ def test_interrupted_states_go_on_and_equal_the_uninterrupted(
     assert sum(found) == subset.lengths.sum()
     for layer in (1, 4):
         assert torch.equal(whole.rows[layer], resumed.rows[layer])
+
+
+@NEEDS_GPU
+def test_a_teacher_on_a_gpu_gives_the_same_states_and_the_same_start(
+    tiny_teacher: Teacher, subset: Subset, tmp_path: Path
+) -> None:
+    kept, started = {}, {}
+    for device in ("cpu", "cuda"):
+        encoder = load_encoder(tiny_teacher.path).to(device)
+        kept[device] = CachedStates(tmp_path / device, subset, encoder, [1, 4], pad_id=0)
+        student = student_from_teacher(Arch(2, 12, 48, 64), encoder, seed=0)
+        TeacherLayers(encoder, [subset.batch(np.arange(20), 0, device)]).start(student)
+        started[device] = [layer.output.dense.weight for layer in student.encoder.layer]
+    for layer in (1, 4):
+        torch.testing.assert_close(kept["cuda"].rows[layer], kept["cpu"].rows[layer], rtol=1e-2, atol=1e-2)
+    for ours, theirs in zip(started["cuda"], started["cpu"], strict=True):
+        # Singular vectors may differ in their signs.
+        torch.testing.assert_close(ours.abs(), theirs.abs(), rtol=1e-2, atol=1e-3)
 
 
 def test_wanted_layers_are_those_that_any_depth_learns_from() -> None:
