@@ -134,6 +134,12 @@ class Proxy:
             ]
         return cached[0], cached[1]
 
+    @property
+    def teacher_seconds(self) -> float | None:
+        """Of the teacher's passes for all candidates; None where it runs again for each."""
+        kept = [one.seconds for one in (self._states, self._held_out) if isinstance(one, CachedStates)]
+        return round(sum(kept), 3) if kept else None
+
     def __call__(self, arch: Arch) -> ProxyResult:
         """Distil one architecture and measure its held-out loss."""
         return list(self.curve(arch))[-1]

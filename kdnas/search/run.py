@@ -141,7 +141,8 @@ def run_search(
         proxy = make()  # the teacher's states are computed before any worker wants them
         results = distilled(path, make, proxy)
         proxy.close()
-        return results | {"proxy_tokens": proxy.tokens, "precision": proxy.precision}
+        more = {"proxy_tokens": proxy.tokens, "precision": proxy.precision, "teacher_seconds": proxy.teacher_seconds}
+        return results | more
 
     def full_work(path: Path) -> dict[str, Any]:
         make = partial(Full, home, absolute, corpus, distill)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,8 @@ def cache_bytes(tokens: int, layers: Iterable[int], hidden: int) -> int:
 class CachedStates:
     """States of a subset in one memory-mapped file a layer, (real tokens, D_T), in the order of the teacher's passes.
 
+    `seconds` is what computing them took, over all interruptions.
+
     Args:
         folder: where the files are; what an interrupted computation left there is gone on with.
         subset: the sentences.
@@ -91,7 +94,9 @@ class CachedStates:
         advance: Callable[[float], None],
     ) -> None:
         mark = folder / "done.json"
-        done = int(json.loads(mark.read_text())["batches"]) if mark.exists() else 0
+        found = json.loads(mark.read_text()) if mark.exists() else {"batches": 0}
+        self.seconds = float(found.get("seconds", 0.0))  # earlier versions did not measure them
+        done, start = int(found["batches"]), time.monotonic() - self.seconds
         tokens = int(self._lengths[np.concatenate(batches[:done])].sum()) if done else 0
         advance(tokens)
         files = {layer: _file(folder, layer).open("ab") for layer in self.layers}
@@ -106,7 +111,8 @@ class CachedStates:
                     for file in files.values():
                         file.flush()
                         os.fsync(file.fileno())
-                    write_json(mark, {"batches": number})
+                    self.seconds = time.monotonic() - start
+                    write_json(mark, {"batches": number, "seconds": self.seconds})
                 advance(int(self._lengths[places].sum()))
         finally:
             for file in files.values():

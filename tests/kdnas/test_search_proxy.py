@@ -1,5 +1,6 @@
 """Proxy distillation: the kept states are the teacher's, the batches are the same for all, the loss falls."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,9 @@ def test_interrupted_states_go_on_and_equal_the_uninterrupted(
     assert sum(found) == subset.lengths.sum()
     for layer in (1, 4):
         assert torch.equal(whole.rows[layer], resumed.rows[layer])
+    spent = resumed.seconds
+    assert spent > json.loads((folder / "done.json").read_text())["seconds"] * 0.99 > 0
+    assert CachedStates(folder, subset, encoder, [1, 4], 0).seconds == spent  # all was there: nothing is added
 
 
 @NEEDS_GPU

@@ -274,4 +274,5 @@ def test_killed_search_resumes_and_equals_the_uninterrupted(
     assert rows_of(straight.path / journal.FILE) == rows_of(resumed.path / journal.FILE)
     assert straight.results["winner"] == resumed.results["winner"]
     assert resumed.results["space_size"] == 2 * 5 * 3
+    assert resumed.results["teacher_seconds"] > 0
     assert not any(row["explored"] for row in rows_of(resumed.path / journal.FILE)[2:])
