@@ -178,12 +178,16 @@ def make_goal(states: Iterable[Arch], table: LatencyTable, options: SearchOption
             f"latency table: no usable latency for {len(wrong)} of {len(wanted)} architectures of the space, the first is "
             f"{wrong[0]}; run `kdnas latency-table` again, or cut the space"
         )
-    limits = (options.max_latency_ms or math.inf, options.max_megabytes or math.inf)
-    allowed = [arch for arch in wanted if table.latencies[arch] <= limits[0] and table.megabytes[arch] <= limits[1]]
+    slowest_ms = min(
+        options.max_latency_ms or math.inf, (options.max_latency_share or math.inf) * table.teacher_latency_ms
+    )
+    largest = options.max_megabytes or math.inf
+    allowed = [arch for arch in wanted if table.latencies[arch] <= slowest_ms and table.megabytes[arch] <= largest]
     if not allowed:
         raise UsageError(
-            f"max_latency_ms is {options.max_latency_ms}, max_megabytes {options.max_megabytes}: of {len(wanted)} architectures "
-            f"none is within both; the fastest takes {min(table.latencies[arch] for arch in wanted):.3g} ms, the smallest "
+            f"max_latency_ms is {options.max_latency_ms}, max_latency_share {options.max_latency_share}, max_megabytes "
+            f"{options.max_megabytes}: of {len(wanted)} architectures none is within all; the fastest takes "
+            f"{min(table.latencies[arch] for arch in wanted):.3g} ms (the teacher {table.teacher_latency_ms:.3g}), the smallest "
             f"{min(table.megabytes[arch] for arch in wanted):.3g} MB"
         )
     return Goal(

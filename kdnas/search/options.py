@@ -64,6 +64,8 @@ class SearchOptions:
             `evolution`, regularised; Optuna's `tpe`, `gp` and `nsga2`.
         front: look for the front of loss and latency, not for the best reward; not with `kdnas` and `evolution`.
         max_latency_ms: only architectures that the table says to be this fast; with alpha 0, the lowest loss among them wins.
+        max_latency_share: only architectures that take at most this share of the teacher's latency, as 0.5; null takes any. The
+            published reward lets a better loss buy any latency, also one above the teacher's.
         max_megabytes: only architectures with weights of this size in the table's precision.
         engine: that the table must be of; null takes any.
         vocabularies: numbers of tokens among which the search chooses as well, as 30522,8000: a student knows the corpus's most
@@ -89,6 +91,7 @@ class SearchOptions:
     strategy: Literal["kdnas", "surrogate", "random", "evolution", "tpe", "gp", "nsga2"] = "kdnas"
     front: bool = False
     max_latency_ms: float | None = None
+    max_latency_share: float | None = None
     max_megabytes: float | None = None
     engine: str | None = None
     vocabularies: tuple[int, ...] = ()
@@ -114,7 +117,7 @@ class SearchOptions:
         if self.front and self.strategy in ONE_NUMBER:
             others = ", ".join(name for name in STRATEGIES if name not in ONE_NUMBER)
             raise UsageError(f"strategy '{self.strategy}' follows one number, not a front; give one of {others}")
-        for name in ("max_latency_ms", "max_megabytes"):
+        for name in ("max_latency_ms", "max_latency_share", "max_megabytes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}; it must be above 0")

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -117,9 +118,10 @@ def _work(
     with stage("record", sum(map(len, wanted.values())), len(done)) as progress:
         for seed, archs in wanted.items():
             missing = [arch for arch in archs if (seed, str(arch)) not in done]
-            if not missing:
-                continue
             states = path / f"states-{seed}"
+            if not missing:
+                shutil.rmtree(states, ignore_errors=True)  # of a run that was killed after its last architecture
+                continue
             make = partial(_Curves, states, teacher, corpus, space, options, seed)
             curves = make()  # the teacher's states are computed before any worker wants them
             with all_of(make, curves, ray) as evaluate_all:

@@ -222,6 +222,12 @@ def _explored(
 
     candidates = explore(path / journal.FILE, make_strategy(goal, options), evaluate_all, goal, options)
     results = summary(candidates, goal) | {"episodes": options.episodes, "strategy": options.strategy}
+    winner = journal.best(candidates)
+    if winner and winner.latency_ms > goal.teacher_latency_ms:
+        say(
+            f"search: the winner, {winner.arch}, takes {winner.latency_ms:.3g} ms, its teacher {goal.teacher_latency_ms:.3g}: "
+            "the reward lets a low loss buy any latency; give --max_latency_share, as 0.5"
+        )
     if shapes:
         known = (candidates, table.latencies, table.teacher_latency_ms, options)
         results["baselines"] = baselines.measure_baselines(path / baselines.FILE, shapes, to_the_end, *known)

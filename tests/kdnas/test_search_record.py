@@ -76,6 +76,21 @@ def test_killed_after_each_architecture_it_records_the_same(
     assert len(distilled) == 6
 
 
+def test_killed_after_the_last_architecture_it_leaves_no_states(
+    whole: Artifact, tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Proxy) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Proxy, "close", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_record(tmp_path, tiny_teacher, corpus, SPACE, OPTIONS)
+    again = run_record(tmp_path, tiny_teacher, corpus, SPACE, OPTIONS)
+    assert losses(again) == losses(whole)
+    assert sorted(again.manifest["files"]) == ["journal.jsonl", "recording.csv"]
+
+
 def test_failures_are_recorded(
     tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

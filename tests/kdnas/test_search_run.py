@@ -25,7 +25,7 @@ from kdnas.search.journal import Candidate
 from kdnas.search.options import ProxyOptions, SearchOptions
 from kdnas.search.proxy import ProxyResult
 from kdnas.search.recording import read_recording
-from kdnas.search.run import run_search, search, summary
+from kdnas.search.run import run_replay, run_search, search, summary
 from kdnas.search.strategies import make_strategy
 from kdnas.search.strategies.protocol import Strategy
 from kdnas.teacher import Teacher
@@ -125,6 +125,16 @@ def test_failures_are_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
     assert explore(path, strategy(options), one_by_one(pytest.fail), GOAL, options) == candidates
 
 
+def test_a_winner_slower_than_its_teacher_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = table(tmp_path, list(SPACE), teacher_latency_ms=0.1)
+    recording = read_recording(recorded(tmp_path / "recording.csv", list(SPACE)))
+    run_replay(tmp_path, recording, SPACE, read_table(known), SearchOptions(episodes=1, strategy="random"))
+    assert (
+        "its teacher 0.1: the reward lets a low loss buy any latency; give --max_latency_share"
+        in capsys.readouterr().err
+    )
+
+
 def test_all_failed_is_an_error(tmp_path: Path) -> None:
     candidates = explore(
         tmp_path / journal.FILE, strategy(), one_by_one(lambda _: ProxyResult(float("inf"), 1)), GOAL, OPTIONS
@@ -153,10 +163,14 @@ def test_what_a_goal_allows(tmp_path: Path) -> None:
     fast = make_goal(SPACE, whole, SearchOptions(max_latency_ms=limit, alpha=0))
     assert fast.states == [arch for arch in SPACE if whole.latencies[arch] <= limit]
     assert fast.reward(fast.states[0], 0.3) == pytest.approx(0.7)  # the lowest loss wins
+    share = limit / whole.teacher_latency_ms
+    assert make_goal(SPACE, whole, SearchOptions(max_latency_share=share)).states == fast.states
+    both = make_goal(SPACE, whole, SearchOptions(max_latency_share=share, max_latency_ms=0.8 * limit))
+    assert max(both.latencies.values()) <= 0.8 * limit  # the tighter one holds
     size = sorted(whole.megabytes.values())[0]
     small = make_goal(SPACE, whole, SearchOptions(max_megabytes=size))
     assert {small.megabytes[arch] for arch in small.states} == {size}
-    with pytest.raises(UsageError, match=r"max_latency_ms is 1e-06, .*none is within both; the fastest takes"):
+    with pytest.raises(UsageError, match=r"max_latency_ms is 1e-06, .*none is within all; the fastest takes"):
         make_goal(SPACE, whole, SearchOptions(max_latency_ms=1e-6))
     short = read_table(table(tmp_path, list(SPACE)[1:]))
     with pytest.raises(UsageError, match="1 of 16 architectures of the space, the first is 3,12,288,384,gelu"):
@@ -168,7 +182,13 @@ def test_what_a_goal_allows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"strategy": "luck"}, {"max_latency_ms": 0.0}, {"max_megabytes": -1.0}, {"strategy": "kdnas", "front": True}],
+    [
+        {"strategy": "luck"},
+        {"max_latency_ms": 0.0},
+        {"max_latency_share": -0.5},
+        {"max_megabytes": -1.0},
+        {"strategy": "kdnas", "front": True},
+    ],
 )
 def test_wrong_options_are_explained(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=r"allowed are|must be above 0|give one of surrogate"):
