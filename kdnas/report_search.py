@@ -44,13 +44,13 @@ def episode_colours(rows: Sequence[Row]) -> Row:
 
 
 def candidate_traces(rows: Sequence[Row], x: str, y: str) -> list[go.Scatter]:
-    """Candidates as circles (random picks) and diamonds (the controller's), coloured by episode."""
+    """Candidates as circles (picks that explore) and diamonds (picks by what is known), coloured by episode."""
     hover = (
         "<b>%{customdata[0]}</b><br>%{customdata[1]} pick, candidate %{customdata[2]}, episode %{customdata[3]}<br>"
         "loss %{customdata[4]:.4f}<br>latency %{customdata[5]:.3f} ms<br>reward %{customdata[6]:.4f}<extra></extra>"
     )
     traces = []
-    for explored, name, symbol, size in ((True, "random pick", "circle", 9), (False, "controller pick", "diamond", 11)):
+    for explored, name, symbol, size in ((True, "to explore", "circle", 9), (False, "by what is known", "diamond", 11)):
         picked = [row for row in rows if bool(row.get("explored")) is explored]
         if not picked:
             continue

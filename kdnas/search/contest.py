@@ -39,6 +39,7 @@ class ContestOptions:
         target: share of the best reward that is to be reached.
         alpha: of Eq. 4.
         beta: of Eq. 4.
+        max_latency_share: of the teacher's latency that an architecture may take; null takes all.
     """
 
     strategies: tuple[str, ...] = STRATEGIES
@@ -48,6 +49,7 @@ class ContestOptions:
     target: float = 0.995
     alpha: float = SearchOptions.alpha
     beta: float = SearchOptions.beta
+    max_latency_share: float | None = SearchOptions.max_latency_share
 
     def __post_init__(self) -> None:
         wrong = [name for name in self.strategies if name not in STRATEGIES]
@@ -68,6 +70,7 @@ class ContestOptions:
             candidates_per_episode=self.candidates_per_episode,
             alpha=self.alpha,
             beta=self.beta,
+            max_latency_share=self.max_latency_share,
             seed=seed,
         )
         return replace(plain, strategy=cast(Any, strategy))

@@ -57,10 +57,10 @@ class ProxyOptions:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """The search. Published values, but for the number of candidates (the paper: 15 episodes of 20).
+    """The search. Published values, but for the strategy and the number of candidates (the paper: 15 episodes of 20).
 
     Args:
-        strategy: who proposes: `kdnas`, the published LSTM; `surrogate`, a Gaussian process of the loss; `random`;
+        strategy: who proposes: `surrogate`, a Gaussian process of the loss; `kdnas`, the published LSTM; `random`;
             `evolution`, regularised; Optuna's `tpe`, `gp` and `nsga2`.
         front: look for the front of loss and latency, not for the best reward; not with `kdnas` and `evolution`.
         max_latency_ms: only architectures that the table says to be this fast; with alpha 0, the lowest loss among them wins.
@@ -88,7 +88,7 @@ class SearchOptions:
         proxy: how a candidate is scored.
     """
 
-    strategy: Literal["kdnas", "surrogate", "random", "evolution", "tpe", "gp", "nsga2"] = "kdnas"
+    strategy: Literal["kdnas", "surrogate", "random", "evolution", "tpe", "gp", "nsga2"] = "surrogate"
     front: bool = False
     max_latency_ms: float | None = None
     max_latency_share: float | None = None

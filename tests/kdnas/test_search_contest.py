@@ -55,7 +55,7 @@ def test_runs_are_kept_and_shown(tmp_path: Path) -> None:
     assert "Evaluations to 99.5 % of the best reward" in page
     assert "3 of 3" in page
     assert 'data-target="chart-hypervolume"' in page
-    assert whole.results["recommends"] == "random"  # the first one, where the default is not among them
+    assert whole.results["recommends"] == "surrogate"  # the default
     assert page.count("random, seed 2") == 3
     assert page.count(">recommended<") == 3
 

@@ -33,7 +33,7 @@ from kdnas.teacher import Teacher
 from .search_fixture import fake_evaluate, latency_ms, recorded, table
 
 SPACE = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 576), activation=("gelu", "relu"))
-OPTIONS = SearchOptions(episodes=3, candidates_per_episode=4, epsilon_decay=0.4, controller_lr=1e-2)
+OPTIONS = SearchOptions(strategy="kdnas", episodes=3, candidates_per_episode=4, epsilon_decay=0.4, controller_lr=1e-2)
 
 
 GOAL = Goal({arch: latency_ms(arch) for arch in SPACE}, 8.0, -0.06, 0.6)
@@ -241,6 +241,7 @@ def rows_of(path: Path) -> list[dict[str, object]]:
 
 KILLED_SPACE = SearchSpace(hidden=(288,), ffn=(384,))
 KILLED_OPTIONS = SearchOptions(
+    strategy="kdnas",
     episodes=2,
     candidates_per_episode=2,
     epsilon_decay=1.0,
@@ -256,6 +257,7 @@ def command_of(table: Path, home: Path, teacher: Path, corpus_file: Path) -> lis
     command += ["--text.seq_len", "64", "--text.validation_share", "0.2"]
     command += ["--space.hidden", "[288]", "--space.ffn", "[384]"]
     command += ["--episodes", "2", "--candidates_per_episode", "2", "--epsilon_decay", "1", "--seed", "3"]
+    command += ["--strategy", "kdnas"]
     return [*command, "--proxy.tokens", "600", "--proxy.batch_tokens", "256", "--proxy.validation_sentences", "20"]
 
 
