@@ -222,12 +222,6 @@ def _explored(
 
     candidates = explore(path / journal.FILE, make_strategy(goal, options), evaluate_all, goal, options)
     results = summary(candidates, goal) | {"episodes": options.episodes, "strategy": options.strategy}
-    winner = journal.best(candidates)
-    if winner and winner.latency_ms > goal.teacher_latency_ms:
-        say(
-            f"search: the winner, {winner.arch}, takes {winner.latency_ms:.3g} ms, its teacher {goal.teacher_latency_ms:.3g}: "
-            "the reward lets a low loss buy any latency; give --max_latency_share, as 0.5"
-        )
     if shapes:
         known = (candidates, table.latencies, table.teacher_latency_ms, options)
         results["baselines"] = baselines.measure_baselines(path / baselines.FILE, shapes, to_the_end, *known)
@@ -244,7 +238,7 @@ def _evaluator(path: Path, distils: "Proxy | Full | Recording", goal: Goal, opti
 
 
 def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
-    """Figures of a finished search.
+    """Figures of a finished search; a winner that is slower than its teacher is told.
 
     Raises:
         KdnasError: every candidate failed.
@@ -254,6 +248,11 @@ def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
         raise KdnasError(
             f"search: all {len(candidates)} candidates failed, the first with '{candidates[0].failed}'; "
             "try a lower --proxy.peak_lr"
+        )
+    if winner.latency_ms > goal.teacher_latency_ms:
+        say(
+            f"search: the winner, {winner.arch}, takes {winner.latency_ms:.3g} ms, its teacher {goal.teacher_latency_ms:.3g}: "
+            "the reward lets a low loss buy any latency; give --max_latency_share, as 0.5"
         )
     finished = [candidate for candidate in candidates if candidate.loss is not None and not candidate.stopped]
     points = [goal.point(candidate.arch, candidate.loss or 0.0) for candidate in finished]
