@@ -11,12 +11,16 @@ from kdnas.distill.building import build_stage, common_corpus, deciding, needed_
 from kdnas.errors import UsageError
 from kdnas.pretrain.options import POSITIONS, PretrainOptions
 from kdnas.pretrain.vocabulary import build_tokenizer
-from kdnas.progress import say_path
+from kdnas.progress import say, say_path
 from kdnas.rows import TextOptions
-from kdnas.teacher import Teacher, load_tokenizer, open_tokenizer, read_config
+from kdnas.teacher import Teacher, load_tokenizer, open_tokenizer, read_config, resolve_teacher
+
+LEARNT_AT_ONCE = 6  # layers that learn to read from random weights in some hundred steps; twelve do not
 
 
-def run_pretrain(home: Path, tokenizer: Teacher, corpus: Corpus, arch: Arch, options: PretrainOptions) -> Artifact:
+def run_pretrain(
+    home: Path, tokenizer: Teacher, corpus: Corpus, arch: Arch, options: PretrainOptions, start: Teacher | None = None
+) -> Artifact:
     """Train a masked language model.
 
     Args:
@@ -25,6 +29,7 @@ def run_pretrain(home: Path, tokenizer: Teacher, corpus: Corpus, arch: Arch, opt
         corpus: sentences, tokenised by it.
         arch: the model's shape.
         options: how to train.
+        start: a model of no more layers and otherwise the same shape, with this tokenizer, whose weights it begins with.
 
     Returns:
         Artifact with `teacher/`, a folder of `transformers.AutoModelForMaskedLM`, and `history.jsonl`.
@@ -37,11 +42,11 @@ def run_pretrain(home: Path, tokenizer: Teacher, corpus: Corpus, arch: Arch, opt
     def work(folder: Path) -> dict[str, Any]:
         from kdnas.pretrain.work import pretrain_into
 
-        return pretrain_into(folder, tokenizer, corpus, arch, options)
+        return pretrain_into(folder, tokenizer, corpus, arch, options, start.path if start else None)
 
     sizes = {"vocab_size": options.vocabulary, "max_position_embeddings": POSITIONS} | tokenizer.config
     config = {"arch": str(arch), **deciding(options)}
-    inputs = {"corpus": corpus.digest}
+    inputs = {"corpus": corpus.digest} | ({"start": start.digest} if start else {})
     return build_stage(home, "pretrain", arch.name, config, inputs, work, needed_bytes(arch, sizes))
 
 
@@ -50,6 +55,7 @@ def pretrain(
     arch: str,
     corpus: str,
     tokenizer: str | None = None,
+    start: str | None = None,
     text: TextOptions = TextOptions(),
     home: Path = Path("artifacts"),
 ) -> None:
@@ -60,14 +66,28 @@ def pretrain(
         arch: layers,heads,hidden,ffn,activation of the teacher, as in 12,12,384,1536,gelu.
         corpus: a local file, a folder of some, a hub id, or `builtin:pydocs`.
         tokenizer: model folder or hub id whose tokenizer and family are taken; null trains a Unigram tokenizer as XLM-R has it.
+        start: folder that this command printed for fewer layers of the same shape, or another such model: its tokenizer is taken,
+            and its layers, repeated, are what the new ones begin with. More than six layers hardly learn without.
         text: how the corpus is read.
         home: root of all artifacts.
     """
     shape = Arch.parse(arch)
     require_possible(options)
-    found = _tokenizer(home, tokenizer, corpus, text, options)
+    if start and tokenizer:
+        raise UsageError("start and tokenizer are both given; a model that is started from brings its own tokenizer")
+    begun = resolve_teacher(start) if start else None
+    if begun:
+        from kdnas.pretrain.stacking import require_stackable
+
+        require_stackable(shape, begun.path)
+    elif shape.layers > LEARNT_AT_ONCE:
+        say(
+            f"pretrain: {shape.layers} layers of random weights may learn nothing but how frequent tokens are; "
+            f"train three first, with --arch {replace(shape, layers=3)}, and give what that prints as --start"
+        )
+    found = _tokenizer(home, start or tokenizer, corpus, text, options)
     built = common_corpus(home, corpus, text, found)
-    say_path(run_pretrain(home, found, built, shape, options).path)
+    say_path(run_pretrain(home, found, built, shape, options, begun).path)
 
 
 def _tokenizer(home: Path, given: str | None, corpus: str, text: TextOptions, options: PretrainOptions) -> Teacher:

@@ -18,6 +18,7 @@ from kdnas.distill.validation import mean_losses, sample_batches
 from kdnas.model_folder import save_model
 from kdnas.pretrain.masked_lm import MaskedLanguageModel
 from kdnas.pretrain.options import POSITIONS, PretrainOptions
+from kdnas.pretrain.stacking import stack
 from kdnas.student import student_config
 from kdnas.teacher import Teacher, load_config, load_tokenizer
 
@@ -40,9 +41,9 @@ fill = pipeline("fill-mask", "path/of/this/folder")
 
 
 def pretrain_into(
-    folder: Path, tokenizer: Teacher, corpus: Corpus, arch: Arch, options: PretrainOptions
+    folder: Path, tokenizer: Teacher, corpus: Corpus, arch: Arch, options: PretrainOptions, start: Path | None
 ) -> dict[str, Any]:
-    """Train a masked language model; `teacher/` is in `folder` afterwards."""
+    """Train a masked language model, of random weights or those of a shallower one; `teacher/` is in `folder` afterwards."""
     done = finished(folder)
     if done is not None:
         return done
@@ -51,6 +52,8 @@ def pretrain_into(
     accelerator = make_accelerator(options.precision)
     tokens = load_tokenizer(tokenizer.path)
     model = AutoModelForMaskedLM.from_config(teacher_config(arch, tokenizer, tokens)).eval()
+    if start:
+        stack(model, start)
     special = sorted(set(tokens.all_special_ids) - {tokens.unk_token_id})
     objective = MaskedLanguageModel(model, tokens.mask_token_id, special, options.mask_share).to(accelerator.device)
     held_out = sample_batches(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForMaskedLM, BertConfig, XLMRobertaConfig, pipeline
+from transformers import AutoModelForMaskedLM, BertConfig, PretrainedConfig, XLMRobertaConfig, pipeline
 
 from kdnas.artifact import Artifact, file_sha256, read_jsonl
 from kdnas.distill.checkpoint import FOLDER
@@ -21,6 +22,7 @@ from kdnas.errors import UsageError
 from kdnas.pretrain.masked_lm import MaskedLanguageModel
 from kdnas.pretrain.options import PretrainOptions
 from kdnas.pretrain.run import pretrain
+from kdnas.pretrain.stacking import stack
 from kdnas.pretrain.vocabulary import balanced_counts, build_tokenizer, chosen_rows
 from kdnas.rows import Row, TextOptions
 from kdnas.teacher import BUILTIN, Teacher, load_encoder, load_tokenizer, resolve_teacher
@@ -192,6 +194,48 @@ def test_the_family_of_a_model_whose_tokenizer_is_given(tmp_path: Path, teacher:
     assert made.config["model_type"] == "bert"
     assert file_sha256(made.path / "tokenizer.json") == file_sha256(teacher.path / "tokenizer.json")
     assert Artifact.load(path).results["perplexity"] > 1
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model_type)
+def test_a_deep_model_repeats_the_layers_of_a_shallow_one(tmp_path: Path, config: PretrainedConfig) -> None:
+    torch.manual_seed(0)
+    shallow = AutoModelForMaskedLM.from_config(config).eval()
+    shallow.save_pretrained(tmp_path)
+    deep = AutoModelForMaskedLM.from_config(type(config)(**{**config.to_dict(), "num_hidden_layers": 5})).eval()
+    stack(deep, tmp_path)
+    ours, theirs = deep.state_dict(), shallow.state_dict()
+    for name, value in ours.items():
+        words = name.split(".")
+        if "layer" in words:
+            words[words.index("layer") + 1] = str(int(words[words.index("layer") + 1]) % 2)
+        assert torch.equal(value, theirs[".".join(words)]), name
+    assert (
+        len({value.data_ptr() for name, value in ours.items() if name.endswith("query.weight")}) == 5
+    )  # none is shared
+
+
+def test_a_deeper_model_goes_on_from_a_shallower_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    corpus = str(write_texts(tmp_path / "texts.jsonl", 2000))
+    options = PretrainOptions(**{**OPTIONS, "steps": 60, "dropout": False, "peak_lr": 3e-3})
+    pretrain(options, "2,2,32,64,gelu", corpus, home=tmp_path)
+    (shallow,) = (tmp_path / "pretrain").glob("L2-*")
+    pretrain(replace(options, steps=4), "4,2,32,64,gelu", corpus, start=str(shallow), home=tmp_path)
+    (deep,) = (tmp_path / "pretrain").glob("L4-*")
+    losses = [row["validation_loss"] for row in read_jsonl(deep / "history.jsonl") if row["kind"] == "validation"]
+    random = next(row["validation_loss"] for row in read_jsonl(shallow / "history.jsonl"))
+    assert max(losses) < random - 0.1
+    assert resolve_teacher(str(deep)).layers == 4
+    assert "--start" not in capfd.readouterr().err
+    pretrain(replace(options, steps=1), "7,2,32,64,gelu", corpus, home=tmp_path)
+    assert (
+        "train three first, with --arch 3,2,32,64,gelu, and give what that prints as --start" in capfd.readouterr().err
+    )
+
+    for arch in ("1,2,32,64,gelu", "4,2,32,64,relu", "4,2,16,64,gelu"):
+        with pytest.raises(UsageError, match=r"its shape is 2,2,32,64,gelu, .* give --arch 4,2,32,64,gelu"):
+            pretrain(options, arch, corpus, start=str(shallow), home=tmp_path)
+    with pytest.raises(UsageError, match="both given"):
+        pretrain(options, "4,2,32,64,gelu", corpus, tokenizer=BUILTIN, start=str(shallow), home=tmp_path)
 
 
 def test_real_text_in_many_scripts_has_few_unknown_tokens(tmp_path: Path, shared_data: Path) -> None:

@@ -1,0 +1,38 @@
+"""Deep models that start as shallow ones, whose layers they repeat (Gong et al., ICML 2019, progressive stacking).
+
+Twelve layers of random weights learn no more than the frequencies of tokens for a long time; three learn to read at once, and
+so do the twelve that begin as four times these three (`results/distillation`).
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import AutoModelForMaskedLM, PreTrainedModel
+from transformers.utils import logging
+
+from kdnas.arch import Arch
+from kdnas.errors import UsageError
+from kdnas.student import arch_of
+from kdnas.teacher import load_config
+
+
+def require_stackable(arch: Arch, start: Path) -> None:
+    """Raise UsageError where a model of this shape cannot start as the one in a folder."""
+    found = arch_of(load_config(start))
+    if replace(found, layers=arch.layers) != arch or arch.layers < found.layers:
+        raise UsageError(
+            f"start '{start}': its shape is {found}, and --arch, {arch}, may only differ by more layers; "
+            f"give --arch {replace(found, layers=2 * found.layers)}, or another --start"
+        )
+
+
+def stack(model: PreTrainedModel, start: Path) -> None:
+    """Overwrite the weights of a masked language model by those of a shallower one, its layers 1 to N by turns."""
+    logging.set_verbosity_error()  # an encoder without a head is fine: the head stays random
+    source = AutoModelForMaskedLM.from_pretrained(
+        start, use_safetensors=True, local_files_only=True, trust_remote_code=False
+    )
+    layers = source.base_model.encoder.layer
+    depth = len(layers)
+    layers.extend(layers[number % depth] for number in range(depth, model.config.num_hidden_layers))
+    model.load_state_dict(source.state_dict())
