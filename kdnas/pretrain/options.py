@@ -20,6 +20,7 @@ class PretrainOptions(LoopOptions):
     """
 
     minutes: float = 60
+    batch_tokens: int = 4096
     language_power: float | None = 0.3
     peak_lr: float = 1e-3
     vocabulary: int = 32_000
