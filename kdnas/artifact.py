@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -177,17 +178,26 @@ def disk_errors(home: Path) -> Iterator[None]:
     """Turn a full disk or an unwritable folder into a message."""
     try:
         yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except Exception as error:
+        number = _error_number(error)
+        if number == errno.ENOSPC:
             raise KdnasError(
                 f"{home}: no disk space left; free some or set KDNAS_HOME to another disk, then run the same "
                 "command again: finished work is kept"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR):
+        if number in (errno.EACCES, errno.EROFS, errno.ENOTDIR):
             raise KdnasError(
-                f"{home}: cannot write here ({error.strerror}); set KDNAS_HOME to another folder"
+                f"{home}: cannot write here ({os.strerror(number)}); set KDNAS_HOME to another folder"
             ) from error
         raise
+
+
+def _error_number(error: Exception) -> int | None:
+    """Of the operating system's error: what is written in Rust, as safetensors is, has it in its text alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:

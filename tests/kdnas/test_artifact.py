@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from kdnas import artifact
 from kdnas.artifact import Artifact, append_jsonl, build, digest_of, locked, read_jsonl, require_space, to_json
@@ -131,10 +132,18 @@ def test_loading_what_is_not_an_artifact(tmp_path: Path) -> None:
         Artifact.load(made.path, "search")
 
 
-def test_a_full_disk_is_explained_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["python", "rust"],
+)
+def test_a_full_disk_is_explained_and_loses_nothing(tmp_path: Path, error: Exception) -> None:
     def work(path: Path) -> dict[str, Any]:
         (path / "kept").write_text("x")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise error
 
     with pytest.raises(KdnasError, match="no disk space left; free some or set KDNAS_HOME"):
         build(tmp_path, "kind", "label", {}, {}, work)
