@@ -39,7 +39,7 @@ class Rule:
 
     least: float = 0.05
     most: float = 0.15
-    alpha: float = 0.01
+    alpha: float = 0.05
     looks: tuple[int, ...] = (8, 12, 18, 26)
 
     def __post_init__(self) -> None:

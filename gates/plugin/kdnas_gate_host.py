@@ -26,7 +26,7 @@ def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, An
     machine_info["kdnas_peak_gflops"] = peak_gflops()
 
 
-def peak_gflops(size: int = 512, seconds: float = 0.3) -> float | None:
+def peak_gflops(size: int = 512, seconds: float = 0.1) -> float | None:
     """Best rate of a float32 matrix product of this process; None without numpy."""
     try:
         import numpy as np
