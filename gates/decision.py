@@ -2,7 +2,8 @@
 
 Two sides are timed by fresh processes in the order A B B A A B B A. Each neighbouring A and B make a pair, and the median of the
 logarithms of their ratios, with its bootstrap interval over the pairs, says how much slower B is. Neighbours of one side, B B and
-A A, make pairs as well, of which the truth is known: they say what this host does to a ratio by itself, and set the threshold.
+A A, make pairs as well, of which the truth is known: they say what this host does to a ratio by itself, and set the threshold of
+slower. A noisy host raises that one alone: not slower is said only of what lies below the least slowdown that matters.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ class Rule:
     least: float = 0.05
     most: float = 0.15
     alpha: float = 0.05
-    looks: tuple[int, ...] = (8, 12, 18, 26)
+    looks: tuple[int, ...] = (8, 14, 24, 40)
 
     def __post_init__(self) -> None:
         from kdnas.errors import UsageError
@@ -78,7 +79,7 @@ class Verdict:
         outcome: of the last look.
         pairs: that it rests on.
         ratio: head over base, median and interval.
-        threshold: share by which the head must be slower.
+        threshold: share by which the head must be slower to be called so.
         noise: the same of pairs of one side.
     """
 
@@ -137,11 +138,13 @@ def decide(values: Sequence[float], rule: Rule, benchmarks: int = 1) -> Verdict:
     found = bootstrap_median(ratios, level, rng)
     threshold = max(rule.least, WIDENING * noise.half_width)
     limit = float(np.log1p(threshold))
-    if threshold > rule.most or abs(noise.middle) > limit:
+    if len(ratios) < rule.looks[0]:  # broken off early: an interval of so few pairs says nothing
+        outcome = Outcome.INCONCLUSIVE
+    elif threshold > rule.most or abs(noise.middle) > limit:
         outcome = Outcome.UNFIT
     elif found.low > limit:
         outcome = Outcome.REGRESSION
-    elif found.high < limit:
+    elif found.high < np.log1p(rule.least):
         outcome = Outcome.OK
     else:
         outcome = Outcome.INCONCLUSIVE

@@ -10,7 +10,7 @@ from gates.decision import Outcome, Rule, Verdict, decide, side_of
 from gates.process import SideError, Timed
 from gates.sides import Side
 from kdnas.artifact import append_jsonl, read_jsonl, write_json
-from kdnas.progress import stage
+from kdnas.progress import say, stage
 
 RESULTS, SUMMARY = "results.jsonl", "summary.json"
 Process = Callable[[Side], Timed]
@@ -67,6 +67,8 @@ def compare(folder: Path, sides: dict[str, Side], process: Process, rule: Rule, 
     start = time.monotonic()
     total = 2 * rule.looks[-1]
     found = Found({})
+    if rows:
+        say(f"gate: goes on after {len(rows)} processes of an earlier run in {folder}; delete it to measure all anew")
     with stage("gate", total, len(rows)) as progress:
         for look in rule.looks:
             while len(rows) < 2 * look:

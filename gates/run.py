@@ -79,7 +79,7 @@ def gate_compare(
     sides = {"A": make_side(base, base_model, scratch, ROOT), "B": make_side(head, head_model, scratch, ROOT)}
     suites = {name: suite_of(suite, side) for name, side in sides.items()}
     key = digest_of(
-        [sides["A"].digest, sides["B"].digest, *(file_sha256(one) if one.is_file() else str(one) for one in suites.values()),
+        [sides["A"].digest, sides["B"].digest, *map(suite_digest, suites.values()),
          vars(rule), vars(options)]
     )  # fmt: skip
     folder = scratch / key[:12]
@@ -151,6 +151,12 @@ def suite_of(given: Path | None, side: Side) -> Path:
     if found is None:
         raise UsageError(f"'{side.name}' has no benchmarks of its own; give --suite")
     return found
+
+
+def suite_digest(suite: Path) -> str:
+    """Changes when a benchmark file does."""
+    files = [suite] if suite.is_file() else sorted(suite.rglob("*.py"))
+    return digest_of([[str(file.relative_to(suite.parent)), file_sha256(file)] for file in files])
 
 
 def cache_of(home: Path, side: Side) -> Path:

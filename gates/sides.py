@@ -57,7 +57,9 @@ def make_side(spec: str, model: Path | None, scratch: Path, root: Path) -> Side:
     marks = [spec, str(model and file_sha256(model / "manifest.json"))]
     if spec == ".":
         git = ["git", "-C", str(root)]
-        marks += [_revision(root, "HEAD"), _output([*git, "diff", "HEAD"]), _output([*git, "status", "--porcelain"])]
+        untracked = _output([*git, "ls-files", "--others", "--exclude-standard"]).splitlines()
+        marks += [_revision(root, "HEAD"), _output([*git, "diff", "HEAD"])]
+        marks += [f"{name} {file_sha256(root / name)}" for name in untracked if (root / name).is_file()]
         return Side(spec, Path(sys.executable), root, model, digest_of(marks))
     if path.suffix == ".whl" and path.is_file():
         tree = scratch / "wheels" / file_sha256(path)[:12]

@@ -86,8 +86,11 @@ def test_sides(repository: Path, tmp_path: Path) -> None:
     assert again == quick
     here = make_side(".", None, tmp_path, repository)
     assert here.tree == repository
-    (repository / "kdnas" / "more.py").touch()
-    assert make_side(".", None, tmp_path, repository).digest != here.digest
+    digests = {here.digest}
+    for content in ("", "MORE = 1"):
+        (repository / "kdnas" / "more.py").write_text(content)
+        digests.add(make_side(".", None, tmp_path, repository).digest)
+    assert len(digests) == 3
     (repository / "kdnas" / "more.py").unlink()
     other = make_side(sys.executable, None, tmp_path, repository)
     assert other.tree is None
@@ -123,6 +126,12 @@ def test_the_projects_own_benchmarks_run(tmp_path: Path, capsys: pytest.CaptureF
     assert len(report["benchmarks"]) == 9
     assert report["machine_info"]["kdnas"]["versions"]["torch"]
     assert capsys.readouterr().out.strip() == str(output)
+
+
+def test_a_changed_benchmark_is_another_comparison(suite: Path) -> None:
+    digests = {gate.suite_digest(suite), gate.suite_digest(suite.parent)}
+    suite.write_text(SUITE + "\n")
+    assert len(digests | {gate.suite_digest(suite), gate.suite_digest(suite.parent)}) == 4
 
 
 def test_wrong_input_is_explained(tmp_path: Path) -> None:

@@ -70,6 +70,18 @@ def test_a_tenth_slower_is_caught_and_nothing_is_called_slower_that_is_not() -> 
         assert outcomes(0.03, noise, noise / 2)[Outcome.REGRESSION] == 0
 
 
+def test_noise_does_not_hide_what_is_slower() -> None:
+    for noise in (0.02, 0.03, 0.04):
+        found = outcomes(0.10, noise, noise / 2)
+        assert found[Outcome.OK] == 0, found
+
+
+def test_broken_off_early_nothing_is_said() -> None:
+    values = [1.0 if side_of(number) == "A" else 1.5 for number in range(2 * Rule().looks[0])]
+    assert decide(values, Rule()).outcome is Outcome.REGRESSION
+    assert decide(values[:-2], Rule()).outcome is Outcome.INCONCLUSIVE
+
+
 def test_a_host_that_cannot_repeat_itself_is_unfit() -> None:
     rng = np.random.default_rng(0)
     verdict = decide(np.exp(rng.normal(0, 0.5, 16)).tolist(), Rule())

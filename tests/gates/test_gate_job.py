@@ -72,7 +72,7 @@ def test_out_of_time_it_says_what_it_knows(tmp_path: Path) -> None:
     assert found.failures == {"suite": "no benchmark ran on both sides"}
 
 
-def test_interrupted_it_goes_on(tmp_path: Path) -> None:
+def test_interrupted_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     host = Host({"session": 1.2})
 
     def once_killed(side: Side) -> Timed:
@@ -84,7 +84,9 @@ def test_interrupted_it_goes_on(tmp_path: Path) -> None:
         compare(tmp_path, SIDES, once_killed, RULE, 10)
     with (tmp_path / RESULTS).open("a") as file:
         file.write('{"side": "B", "sec')  # torn by the kill
+    capsys.readouterr()
     compare(tmp_path, SIDES, host, RULE, 10)
+    assert f"goes on after 5 processes of an earlier run in {tmp_path}" in capsys.readouterr().err
     assert host.calls == 8
     assert "".join(row["side"] for row in read_jsonl(tmp_path / RESULTS)) == "ABBAABBA"
 
@@ -131,4 +133,5 @@ def test_a_benchmark_of_the_head_alone_is_new(tmp_path: Path) -> None:
 
 def test_a_regression_blocks_whatever_else_failed() -> None:
     slower = decide([1, 2, 2.01, 1, 1, 2, 2.01, 1], RULE)
+    assert slower.outcome is Outcome.REGRESSION
     assert Found({"session": slower}, {"tokenising": "the base alone has it"}).exit_code == 3
