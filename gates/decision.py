@@ -89,6 +89,10 @@ class Verdict:
     threshold: float
     noise: tuple[float, float, float]
 
+    @property
+    def decided(self) -> bool:
+        return self.outcome in (Outcome.OK, Outcome.REGRESSION)
+
 
 def side_of(number: int) -> str:
     """Side of a process by its number, from 0: A B B A A B B A and so on."""
@@ -149,6 +153,16 @@ def decide(values: Sequence[float], rule: Rule, benchmarks: int = 1) -> Verdict:
     else:
         outcome = Outcome.INCONCLUSIVE
     return Verdict(outcome, len(ratios), _ratio(found), threshold, _ratio(noise))
+
+
+def judge(values: Sequence[float], rule: Rule, benchmarks: int = 1) -> Verdict:
+    """What the first look that decides says, or else the last one that these results allow; arguments as of `decide`."""
+    for look in rule.looks:
+        if 2 * look <= len(values):
+            verdict = decide(values[: 2 * look], rule, benchmarks)
+            if verdict.decided:
+                return verdict
+    return decide(values, rule, benchmarks)
 
 
 def _ratio(interval: Interval) -> tuple[float, float, float]:

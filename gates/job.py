@@ -3,17 +3,18 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from gates.decision import Outcome, Rule, Verdict, decide, side_of
+from gates.decision import Outcome, Rule, Verdict, judge, side_of
 from gates.process import SideError, Timed
 from gates.sides import Side
 from kdnas.artifact import append_jsonl, read_jsonl, write_json
 from kdnas.progress import say, stage
 
 RESULTS, SUMMARY = "results.jsonl", "summary.json"
-Process = Callable[[Side], Timed]
+Process = Callable[[Side, tuple[str, ...] | None], Timed]
 
 
 @dataclass(frozen=True)
@@ -56,28 +57,32 @@ class Found:
 def compare(folder: Path, sides: dict[str, Side], process: Process, rule: Rule, minutes: float) -> Found:
     """Run processes in the order of `side_of`, looking after so many pairs; what an interrupted one ran is kept.
 
+    What a look decides stays decided, and is not timed again.
+
     Args:
         folder: of this comparison.
         sides: `A`, the base, and `B`, the head.
-        process: runs one and gives its results.
+        process: runs one, of these benchmarks or (None) all.
         rule: thresholds and looks.
         minutes: after which no further process starts.
     """
     rows = read_jsonl(folder / RESULTS)
     start = time.monotonic()
     total = 2 * rule.looks[-1]
-    found = Found({})
     if rows:
         say(f"gate: goes on after {len(rows)} processes of an earlier run in {folder}; delete it to measure all anew")
     with stage("gate", total, len(rows)) as progress:
-        for look in rule.looks:
+        for number, look in enumerate(rule.looks):
+            only = _undecided(rows, rule, number)
+            if only == ():
+                break
             while len(rows) < 2 * look:
                 if time.monotonic() - start > 60 * minutes:
                     return _judged(rows, rule)
                 name = side_of(len(rows))
                 begun = time.monotonic()
                 try:
-                    timed = process(sides[name])
+                    timed = process(sides[name], only)
                 except SideError as error:
                     return _crashed(rows, rule, {"A": "base", "B": "head"}[name], error)
                 row = {
@@ -91,11 +96,16 @@ def compare(folder: Path, sides: dict[str, Side], process: Process, rule: Rule, 
                 progress.update(
                     len(rows), ", ".join(f"{k} {1000 * v:.3g} ms" for k, v in list(timed.seconds.items())[:3])
                 )
-            found = _judged(rows, rule)
-            if all(verdict.outcome in (Outcome.OK, Outcome.REGRESSION) for verdict in found.verdicts.values()):
-                break
         progress.update(total)
-    return found
+    return _judged(rows, rule)
+
+
+def _undecided(rows: list[dict[str, Any]], rule: Rule, number: int) -> tuple[str, ...] | None:
+    """Benchmarks that the looks before this one left in doubt; None before the first, when all run."""
+    if number == 0:
+        return None
+    found = _judged(rows[: 2 * rule.looks[number - 1]], rule)
+    return tuple(name for name, verdict in found.verdicts.items() if not verdict.decided)
 
 
 def _crashed(rows: list[dict[str, Any]], rule: Rule, side: str, error: SideError) -> Found:
@@ -112,7 +122,8 @@ def _crashed(rows: list[dict[str, Any]], rule: Rule, side: str, error: SideError
 def _judged(rows: list[dict[str, Any]], rule: Rule) -> Found:
     """Verdicts on all benchmarks from the processes so far."""
     rows = rows[: len(rows) // 2 * 2]
-    names = {side: _common(rows, side) for side in "AB"}
+    first = rows[: 2 * rule.looks[0]]  # all benchmarks ran in these
+    names = {side: _common(first, side) for side in "AB"}
     failures = dict.fromkeys(names["A"] - names["B"], "the base alone has it")
     machines = [row["machine"] for row in rows]
     if any(machine != machines[0] for machine in machines):
@@ -121,7 +132,7 @@ def _judged(rows: list[dict[str, Any]], rule: Rule) -> Found:
     shared = [name for name in (rows[0]["seconds"] if rows else ()) if name in names["A"] & names["B"]]
     for name in shared:
         try:
-            verdicts[name] = decide([row["seconds"][name] for row in rows], rule, len(shared))
+            verdicts[name] = judge(_values(rows, name), rule, len(shared))
         except ValueError as error:
             failures[name] = str(error)
     if not shared and "host" not in failures:
@@ -134,6 +145,11 @@ def _judged(rows: list[dict[str, Any]], rule: Rule) -> Found:
         sum(row["took"] for row in rows),
         machines[0] if machines else {},
     )
+
+
+def _values(rows: list[dict[str, Any]], name: str) -> list[float]:
+    """A benchmark's seconds in the processes that ran it: the first ones, until it was decided."""
+    return [row["seconds"][name] for row in takewhile(lambda row: name in row["seconds"], rows)]
 
 
 def _common(rows: list[dict[str, Any]], side: str) -> set[str]:

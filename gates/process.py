@@ -57,7 +57,9 @@ class SuiteOptions:
             raise UsageError("benchmark_seconds, rounds and timeout_seconds must be above 0")
 
 
-def run_process(side: Side, suite: Path, cache: Path, options: SuiteOptions) -> Timed:
+def run_process(
+    side: Side, suite: Path, cache: Path, options: SuiteOptions, only: tuple[str, ...] | None = None
+) -> Timed:
     """Run a suite once.
 
     Args:
@@ -65,6 +67,7 @@ def run_process(side: Side, suite: Path, cache: Path, options: SuiteOptions) -> 
         suite: file or folder of pytest-benchmark's benchmarks.
         cache: folder that all processes of this side share, as for a model that is made once.
         options: how long.
+        only: names of benchmarks; None runs all.
 
     Raises:
         SideError: no result.
@@ -74,7 +77,7 @@ def run_process(side: Side, suite: Path, cache: Path, options: SuiteOptions) -> 
         report = Path(folder, "report.json")
         command = [
             str(side.python), "-m", "pytest", str(suite), "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-            "-p", "no:hypothesispytest", "-p", PLUGIN_NAME,
+            "-p", "no:hypothesispytest", "-p", "no:anyio", "--assert=plain", "-p", PLUGIN_NAME,
             "--rootdir", str(suite if suite.is_dir() else suite.parent), "--import-mode", "importlib", "--benchmark-only",
             "--benchmark-json", str(report), f"--benchmark-max-time={options.benchmark_seconds}",
             f"--benchmark-min-rounds={options.rounds}", "--benchmark-disable-gc", "-o", "addopts=",
@@ -85,7 +88,7 @@ def run_process(side: Side, suite: Path, cache: Path, options: SuiteOptions) -> 
                 capture_output=True,
                 text=True,
                 timeout=options.timeout_seconds,
-                env=_environment(side, cache),
+                env=_environment(side, cache, only),
                 cwd=cache,
             )
         except subprocess.TimeoutExpired as error:
@@ -100,18 +103,29 @@ PLUGIN_NAME = "kdnas_gate_host"
 
 
 def read_report(report: dict[str, Any]) -> Timed:
-    """What a report of pytest-benchmark says."""
+    """What a report of pytest-benchmark says.
+
+    Raises:
+        SideError: two benchmarks have one name.
+    """
+    names = [row["name"] for row in report["benchmarks"]]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SideError(f"{', '.join(twice)}: more than one benchmark of the suite has this name; rename them")
     seconds = {row["name"]: float(np.quantile(row["stats"]["data"], LOWER)) for row in report["benchmarks"]}
     machine = report["machine_info"].get("kdnas") or {"cpu": report["machine_info"]["cpu"].get("brand_raw")}
     return Timed(seconds, machine, report)
 
 
-def _environment(side: Side, cache: Path) -> dict[str, str]:
+def _environment(side: Side, cache: Path, only: tuple[str, ...] | None) -> dict[str, str]:
     path = [str(side.tree)] if side.tree else []
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     found = {**inherited, "PYTHONPATH": os.pathsep.join([*path, str(PLUGIN)]), "KDNAS_GATE_CACHE": str(cache)}
     found.setdefault("OMP_WAIT_POLICY", "passive")
-    found.pop("KDNAS_GATE_MODEL", None)
+    for name in ("KDNAS_GATE_MODEL", "KDNAS_GATE_ONLY"):
+        found.pop(name, None)
+    if only is not None:
+        found["KDNAS_GATE_ONLY"] = json.dumps(only)
     if side.model is not None:
         found["KDNAS_GATE_MODEL"] = str(side.model)
     return found

@@ -130,9 +130,9 @@ def _compared(
 ) -> Found:
     names = {id(side): name for name, side in sides.items()}
 
-    def process(side: Side) -> Timed:
+    def process(side: Side, only: tuple[str, ...] | None) -> Timed:
         name = names[id(side)]
-        return run_process(side, suites[name], cache_of(home, side), options)
+        return run_process(side, suites[name], cache_of(home, side), options, only)
 
     return compare(folder, sides, process, rule, minutes)
 

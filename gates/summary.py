@@ -18,7 +18,10 @@ LINES = {
     Outcome.UNFIT: "This host is too noisy to judge some benchmarks. This does not block.",
     Outcome.FAILED: "Not everything could be judged.",
 }
-HEAD = "| benchmark | head / base [interval] | slower than this blocks | this host alone [95 %] | pairs | |"
+HEAD = (
+    "| benchmark | head / base [interval] | 0.85 to 1.25 | slower than this blocks | this host alone [95 %] | pairs | |"
+)
+ENDS, CELLS = (0.85, 1.25), 33  # of a sketch of an interval
 WIDTH, ROW, LEFT, RIGHT = 760, 26, 250, 90
 COLOURS = {
     Outcome.REGRESSION: "#d55e00",
@@ -38,11 +41,11 @@ def markdown(summary: dict[str, Any]) -> str:
         f"{minutes:.1f} minutes.",
     ]
     if summary["benchmarks"]:
-        lines += ["", HEAD, "|---|---:|---:|---:|---:|---|"]
+        lines += ["", HEAD, "|---|---:|---|---:|---:|---:|---|"]
         for name, row in summary["benchmarks"].items():
             low, middle, high = row["ratio"]
             lines.append(
-                f"| {name} | {middle:.3f} [{low:.3f}, {high:.3f}] | {1 + row['threshold']:.3f} | "
+                f"| {name} | {middle:.3f} [{low:.3f}, {high:.3f}] | `{sketch(row)}` | {1 + row['threshold']:.3f} | "
                 f"[{row['noise'][0]:.3f}, {row['noise'][2]:.3f}] | {row['pairs']} | {MARKS[row['outcome']]} |"
             )
     if summary["new"]:
@@ -54,6 +57,22 @@ def markdown(summary: dict[str, Any]) -> str:
     if machine:
         lines += ["", f"Host: {machine.get('cpu')}, {machine.get('cores')} cores, Python {machine.get('python')}."]
     return "\n".join(lines) + "\n"
+
+
+def sketch(row: dict[str, Any]) -> str:
+    """A ratio and its interval in one line of text: `!` what blocks, `:` as fast; what lies beyond an end is drawn at it."""
+    cells = ["\u00b7"] * CELLS
+
+    def at(value: float) -> int:
+        share = (value - ENDS[0]) / (ENDS[1] - ENDS[0])
+        return round(min(max(share, 0.0), 1.0) * (CELLS - 1))
+
+    cells[at(1.0)] = ":"
+    low, middle, high = map(at, row["ratio"])
+    cells[low : high + 1] = "=" * (high + 1 - low)
+    cells[at(1 + row["threshold"])] = "!"
+    cells[middle] = "O"
+    return "".join(cells)
 
 
 def picture(summary: dict[str, Any]) -> str:

@@ -1,8 +1,9 @@
-"""A pytest plugin: what pytest-benchmark's JSON says of the host, in the project's own words.
+"""A pytest plugin: what pytest-benchmark's JSON says of the host, in the project's own words, and which benchmarks to run.
 
 It stands alone, so that a revision without gates, or another project, can be timed with it.
 """
 
+import json
 import os
 import platform
 import time
@@ -24,6 +25,14 @@ def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, An
         "versions": versions,
     }
     machine_info["kdnas_peak_gflops"] = peak_gflops()
+
+
+def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
+    """Leave out what is not named in KDNAS_GATE_ONLY, a JSON list; without it everything runs."""
+    only = json.loads(os.environ.get("KDNAS_GATE_ONLY", "null"))
+    if only is not None:
+        config.hook.pytest_deselected(items=[item for item in items if item.name not in only])
+        items[:] = [item for item in items if item.name in only]
 
 
 def peak_gflops(size: int = 512, seconds: float = 0.1) -> float | None:

@@ -76,8 +76,8 @@ def trial(share: float) -> list[dict[str, Any]]:
         sides = {"A": side_of_share(folder, "base", 0.0), "B": side_of_share(folder, "head", share)}
         means: dict[str, dict[str, float]] = {}
 
-        def process(side: Side) -> Timed:
-            timed = run_process(side, suite, folder / "cache", OPTIONS)
+        def process(side: Side, only: tuple[str, ...] | None) -> Timed:
+            timed = run_process(side, suite, folder / "cache", OPTIONS, only)
             means.setdefault(side.name, {row["name"]: row["stats"]["mean"] for row in timed.report["benchmarks"]})
             return timed
 

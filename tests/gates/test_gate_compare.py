@@ -119,6 +119,19 @@ def test_processes_that_fail(content: str, seconds: float, message: str, tmp_pat
         run_process(side, file, tmp_path / "cache", SuiteOptions(timeout_seconds=seconds))
 
 
+def test_only_what_is_named_runs(repository: Path, tmp_path: Path) -> None:
+    file = tmp_path / "suite.py"
+    file.write_text("".join(f"def test_{name}(benchmark):\n    benchmark(lambda: 1)\n" for name in "abc"))
+    side = make_side("quick", None, tmp_path, repository)
+    found = run_process(side, file, tmp_path / "cache", QUICK, ("test_a", "test_c"))
+    assert list(found.seconds) == ["test_a", "test_c"]
+    (tmp_path / "twice").mkdir()
+    for name in "ab":
+        (tmp_path / "twice" / f"test_{name}.py").write_text(file.read_text())
+    with pytest.raises(SideError, match="test_a, test_b, test_c: more than one benchmark"):
+        run_process(side, tmp_path / "twice", tmp_path / "cache", QUICK)
+
+
 def test_the_projects_own_benchmarks_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "found.json"
     gate.gate_run(output=output, options=QUICK, home=tmp_path)
