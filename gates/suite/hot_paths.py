@@ -1,5 +1,6 @@
 """The project's benchmarks: what users wait for. Each runs in a fresh process of its side."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-THREADS = 1  # so that the two cores of a small runner are not all taken
+THREADS = 1  # so that the two cores of a small runner are not all taken, which neighbours make far noisier
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 @pytest.fixture(scope="module")

