@@ -104,7 +104,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     """The table."""
     columns = ("REGRESSION", "OK", "INCONCLUSIVE", "UNFIT")
     print(
-        f"| slower by | comparisons | {' | '.join(columns)} | one process each, mean 10 % | pairs, mean | seconds, mean |"
+        f"| slower by | judged | {' | '.join(columns)} | one process each, mean 10 % | pairs, mean | seconds, mean |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for share in sorted({row["share"] for row in rows}):
