@@ -103,9 +103,7 @@ def trial(share: float) -> list[dict[str, Any]]:
 def show(rows: list[dict[str, Any]]) -> None:
     """The table."""
     columns = ("REGRESSION", "OK", "INCONCLUSIVE", "UNFIT")
-    print(
-        f"| slower by | judged | {' | '.join(columns)} | one process each, mean 10 % | pairs, mean | seconds, mean |"
-    )
+    print(f"| slower by | judged | {' | '.join(columns)} | one process each, mean 10 % | pairs, mean | seconds, mean |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for share in sorted({row["share"] for row in rows}):
         mine = [row for row in rows if row["share"] == share]

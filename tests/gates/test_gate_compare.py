@@ -6,12 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 
 import gates.run as gate
+from export.checkpoint import open_checkpoint
+from export.options import ExportOptions
+from export.run import run_export
 from gates.decision import Rule
 from gates.process import SideError, SuiteOptions, run_process
 from gates.sides import make_side
+from kdnas.corpus import Corpus
 from kdnas.errors import KdnasError, UsageError
+from kdnas.teacher import Teacher
 
 SUITE = """
 import time
@@ -20,6 +27,7 @@ from kdnas.speed import SECONDS
 def test_waiting(benchmark):
     benchmark(time.sleep, SECONDS)
 """
+BENCHMARKS = 9  # of the project's own
 QUICK = SuiteOptions(benchmark_seconds=0.05, rounds=2, timeout_seconds=120)
 
 
@@ -136,9 +144,45 @@ def test_the_projects_own_benchmarks_run(tmp_path: Path, capsys: pytest.CaptureF
     output = tmp_path / "found.json"
     gate.gate_run(output=output, options=QUICK, home=tmp_path)
     report = json.loads(output.read_text())
-    assert len(report["benchmarks"]) == 9
+    assert len(report["benchmarks"]) == BENCHMARKS
     assert report["machine_info"]["kdnas"]["versions"]["torch"]
     assert capsys.readouterr().out.strip() == str(output)
+
+
+def export_of(kind: str, home: Path, teacher: Teacher, corpus: Corpus) -> Path:
+    """Export of a tiny random model of one of transformers' classes."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=teacher.config["vocab_size"],
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        hidden_size=32,
+        intermediate_size=48,
+    )
+    folder = home / kind
+    getattr(transformers, kind)(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((teacher.path / name).read_bytes())
+    options = ExportOptions(calibration_sentences=8, parity_sentences=8, forms=("onnxruntime-f32",))
+    return run_export(home, folder, open_checkpoint(str(folder)).digest, corpus, options).path
+
+
+@pytest.mark.parametrize(
+    ("kind", "left_out"),
+    [
+        ("BertModel", {"test_filter"}),
+        ("BertForTokenClassification", {"test_filter", "test_serving_round_trip", "test_session_128_texts"}),
+    ],
+)
+def test_benchmarks_of_other_tasks_are_left_out(
+    kind: str, left_out: set[str], tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus
+) -> None:
+    model = export_of(kind, tmp_path, tiny_teacher, corpus)
+    output = tmp_path / "found.json"
+    gate.gate_run(model=model, output=output, options=QUICK, home=tmp_path)
+    ran = {row["name"] for row in json.loads(output.read_text())["benchmarks"]}
+    assert not ran & left_out
+    assert len(ran | left_out) == BENCHMARKS
 
 
 def test_a_changed_benchmark_is_another_comparison(suite: Path) -> None:
