@@ -76,7 +76,7 @@ class Verdict:
     """What is said of a benchmark, and why.
 
     Args:
-        outcome: of the last look.
+        outcome: of the look that decided, or else of the last one.
         pairs: that it rests on.
         ratio: head over base, median and interval.
         threshold: share by which the head must be slower to be called so.
