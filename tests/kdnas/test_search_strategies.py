@@ -1,6 +1,7 @@
 """Proposals: never twice, the same after a replay, and better than chance."""
 
 import numpy as np
+import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -171,6 +172,27 @@ def test_every_strategy_goes_on_in_an_episode_as_the_uninterrupted_one(name: str
         resumed.tell(told)
     whole = straight.ask(5)
     assert resumed.ask(5, [proposal.arch for proposal in whole[:done]]) == whole[done:]
+
+
+def test_in_place_of_what_a_sampler_may_not_propose_the_nearest_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    goal = goal_of()
+    wanted = Arch(3, 12, 288, 768, "relu")  # places in SMALL's fields: 0, 0, 0, 1
+    fixed = {"layers": 0, "heads": 0, "hidden": 0, "ffn": 1, "activation": "relu"}
+    random = optuna.samplers.RandomSampler(seed=0)
+    monkeypatch.setattr(
+        optuna.samplers, "TPESampler", lambda **_: optuna.samplers.PartialFixedSampler(fixed, random)
+    )  # always asks for the same one
+    tried = runs(goal, "tpe", 0, 4, 2)
+    assert tried[0] == wanted
+    near = [Arch(3, 12, 288, ffn, "relu") for ffn in (384, 1536)]  # half of a field away, all others a whole one
+    assert sorted(tried[1:3]) == sorted(near)
+
+    def far(arch: Arch) -> float:
+        ffn = abs([384, 768, 1536].index(arch.ffn) - 1) / 2
+        return ffn + (arch.layers != 3) + (arch.hidden != 288) + (arch.activation != "relu")
+
+    distances = [far(arch) for arch in runs(goal, "tpe", 0, 5, 6)]
+    assert distances == sorted(distances)
 
 
 def test_the_surrogate_beats_a_random_order() -> None:

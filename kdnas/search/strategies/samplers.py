@@ -11,7 +11,6 @@ from kdnas.search.choice import fields_of
 from kdnas.search.goal import Goal
 from kdnas.search.strategies.protocol import Observation, Proposal
 
-TRIES = 30  # of a sampler that proposes what was evaluated, until a random architecture is taken
 GENERATION = 20  # of NSGA-II
 
 
@@ -19,7 +18,8 @@ class Sampler:
     """See `Strategy`. Optuna maximises the reward or, where the front is wanted, minimises loss, latency and memory.
 
     A field is the place of its value among those of the space, so that samplers know which are near each other; the
-    activation has no order. What was evaluated before is not proposed again: the sampler is asked anew.
+    activation has no order. In place of what was evaluated before, or is not in the space, the nearest that is left is
+    proposed (Gower's distance): asking the sampler anew until it fits takes a Gaussian process minutes.
 
     Args:
         goal: architectures and what is wanted of them.
@@ -51,6 +51,7 @@ class Sampler:
         directions: Any = ["minimize"] * 3 if goal.front else ["maximize"]
         self._study = optuna.create_study(directions=directions, sampler=sampler)
         self._left = dict.fromkeys(goal.states)
+        self._points = {arch: self._point(self._params(arch)) for arch in goal.states}
         self._trials: dict[Arch, Any] = {}
 
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
@@ -61,17 +62,30 @@ class Sampler:
         return [Proposal(arch, False, None) for arch in self._trials if arch not in set(evaluated)]
 
     def _suggest(self, rng: np.random.Generator) -> None:
-        for _ in range(TRIES):
-            trial = self._study.ask(self._distributions)
-            arch = self._arch(trial.params)
-            if arch in self._left and arch not in self._trials:
-                self._trials[arch] = trial
-                return
+        trial = self._study.ask(self._distributions)
+        arch = self._arch(trial.params)
+        if arch not in self._left or arch in self._trials:
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
-        others = [arch for arch in self._left if arch not in self._trials]
-        arch = others[int(rng.integers(len(others)))]
-        self._study.enqueue_trial(self._params(arch))
-        self._trials[arch] = self._study.ask(self._distributions)
+            arch = self._nearest(trial.params, rng)
+            self._study.enqueue_trial(self._params(arch))
+            trial = self._study.ask(self._distributions)
+        self._trials[arch] = trial
+
+    def _nearest(self, params: dict[str, Any], rng: np.random.Generator) -> Arch:
+        """The architecture, of those neither told nor asked, whose fields differ least; a random one of the equally near."""
+        left = [arch for arch in self._left if arch not in self._trials]
+        distance = np.abs(np.array([self._points[arch] for arch in left]) - self._point(params)).sum(1)
+        return left[int(rng.choice(np.flatnonzero(distance < distance.min() + 1e-9)))]
+
+    def _point(self, params: dict[str, Any]) -> np.ndarray:
+        """(d,), so that the sum of the differences is Gower's distance: 1 from end to end of a field, 1 between two texts."""
+        parts = [
+            [(value == params[name]) / 2 for value in values]
+            if isinstance(values[0], str)
+            else [params[name] / max(1, len(values) - 1)]
+            for name, values in self._values.items()
+        ]
+        return np.array([number for part in parts for number in part])
 
     def tell(self, observations: Sequence[Observation]) -> None:
         """Failed ones are told as such."""
