@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -12,8 +12,9 @@ import numpy as np
 
 from evaluation.harness import SuiteOptions, run_suites
 from kdnas.arch import FIELDS, Arch, SearchSpace
-from kdnas.artifact import Artifact, build
+from kdnas.artifact import Artifact, build, digest_of
 from kdnas.corpus import Corpus, build_corpus
+from kdnas.distill.building import deciding
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.run import run_distill
 from kdnas.errors import KdnasError, UsageError
@@ -137,9 +138,17 @@ def run_fidelity(
             **taus(recording, losses, scores, options),
         }
 
-    config = {"options": options, "distill": distill, "suites": suites, "architectures": [str(arch) for arch in done]}
+    config = {
+        "options": options,
+        "distill": deciding(distill),
+        "suites": replace(suites, data_root=None),  # what the data says is in the scores, wherever it lies
+        "architectures": [str(arch) for arch in done],
+    }
+    known = digest_of({"teacher": reference, **{str(arch): found for arch, found in scores.items()}})
     digests = {str(arch): student.digest for arch, student in students.items()}
-    return build(home, "fidelity", teacher.label, config, {"recording": recording.digest, **digests}, work)
+    return build(
+        home, "fidelity", teacher.label, config, {"recording": recording.digest, "scores": known, **digests}, work
+    )
 
 
 def chosen(recording: Recording, archs: Sequence[Arch], count: int) -> list[Arch]:

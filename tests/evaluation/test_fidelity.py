@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +103,8 @@ def test_trains_each_student_once_and_compares(
             100 * float(row["score glue/sst2"]) / reference, abs=1e-3
         )
         assert 0 < float(row["loss"]) < 2
+    elsewhere = shutil.copytree(data_root, tmp_path / "elsewhere")
+    assert run_fidelity(*given[:-1], replace(suites, data_root=elsewhere)).path == found.path
 
 
 def test_what_cannot_be_compared(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
