@@ -114,6 +114,7 @@ def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:
         "winner": winner_of(results),
         "front": front(results.get("search", {})),
         "affordable": affordable(artifacts),
+        "taus": report_search.tau_table(results["fidelity"]) if "fidelity" in results else {},
         "fastest": report_figures.fastest(rows),
         "explained": explained_variance(results),
         "next": next_steps(artifacts),

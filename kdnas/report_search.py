@@ -3,13 +3,14 @@
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from kdnas.arch import FIELDS
 from kdnas.errors import UsageError
 from kdnas.report_figures import Row, known, winner_trace
 from kdnas.report_style import (
@@ -258,31 +259,41 @@ def strategy_bands(file: Path) -> dict[str, go.Figure]:
 
 
 def fidelity_scatter(file: Path, results: Row) -> go.Figure:
-    """The recorded loss at its largest budget against the loss of long distillation, and what is kept on each task."""
+    """The recorded loss at its largest budget against the loss of long distillation, and what is kept on each task, by heads."""
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     budget = max(row["tokens"] for row in results["taus"])
     tau = {row["against"]: row["tau"] for row in results["taus"] if row["tokens"] == budget}
     panels = {"loss": "loss", **{task: f"kept % {task}" for task in results["tasks"]}}
-    titles = [f"{name}, tau {tau[name]:.2f}" for name in panels]
+    titles = [f"{text(name)}, tau {tau[name]:.2f}" for name in panels]
     figure = make_subplots(rows=1, cols=len(panels), subplot_titles=titles, horizontal_spacing=0.08)
-    names = [",".join(row[name] for name in ("layers", "heads", "hidden", "ffn", "activation")) for row in rows]
-    for place, (column, colour) in enumerate(
-        zip(panels.values(), (BLUE, GREEN, ORANGE, PINK, SKY), strict=False), start=1
-    ):
-        figure.add_scatter(
-            x=[float(row[f"loss {budget}"]) for row in rows],
-            y=[float(row[column]) for row in rows],
-            mode="markers",
-            marker={"size": 9, "color": colour, "line": {"width": 1, "color": HALO}},
-            customdata=names,
-            hovertemplate="<b>%{customdata}</b><br>recorded %{x:.4f}<br>%{y:.4f}<extra></extra>",
-            row=1,
-            col=place,
-        )
-        figure.update_yaxes(
-            title_text="loss after long distillation" if place == 1 else "of the teacher (%)", row=1, col=place
-        )
-    style(figure, 400).update_layout(showlegend=False, margin={"t": 40})
+    counts = sorted({int(row["heads"]) for row in rows})
+    for heads, colour in zip(counts, (SKY, BLUE, GREEN, ORANGE, PINK, RED, GREY), strict=False):
+        name, marker = f"{heads} heads", {"size": 9, "color": colour, "line": {"width": 1, "color": HALO}}
+        figure.add_trace(legend_entry(name, marker, name))
+        with_these = [row for row in rows if int(row["heads"]) == heads]
+        for place, column in enumerate(panels.values(), start=1):
+            figure.add_scatter(
+                x=[float(row[f"loss {budget}"]) for row in with_these],
+                y=[float(row[column]) for row in with_these],
+                mode="markers",
+                marker=marker,
+                legendgroup=name,
+                showlegend=False,
+                customdata=[text(",".join(row[field] for field in FIELDS)) for row in with_these],
+                hovertemplate="<b>%{customdata}</b><br>recorded %{x:.4f}<br>%{y:.4f}<extra></extra>",
+                row=1,
+                col=place,
+            )
+    style(figure, 430).update_layout(margin={"t": 70}, legend={"y": 1.1})
+    figure.update_yaxes(title_text="of the teacher (%)")
+    figure.update_yaxes(title_text="loss after long distillation", row=1, col=1)
     figure.update_xaxes(title_text=f"recorded loss, {budget:,} tokens")
     return figure
+
+
+def tau_table(results: Row) -> dict[int, list[Row]]:
+    """Rows of Kendall's tau of each budget in tokens: against the long loss, then against each task."""
+    order = ["loss", *results["tasks"]]
+    rows = sorted(results["taus"], key=lambda row: (row["tokens"], order.index(row["against"])))
+    return {tokens: list(found) for tokens, found in groupby(rows, key=lambda row: row["tokens"])}
