@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdnas.arch import Arch
 from kdnas.artifact import file_sha256
 from kdnas.errors import KdnasError, UsageError
 from kdnas.model_folder import model_in
@@ -48,6 +49,18 @@ class Teacher:
     @property
     def hidden(self) -> int:
         return int(self.config["hidden_size"])
+
+    @property
+    def shape(self) -> Arch | None:
+        """Of its layers; None where no student could have it, as with another activation."""
+        layers, heads, hidden, ffn = (
+            int(self.config[name])
+            for name in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
+        )
+        try:
+            return Arch(layers, heads, hidden, ffn, self.config["hidden_act"])
+        except UsageError:
+            return None
 
     @property
     def label(self) -> str:

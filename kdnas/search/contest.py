@@ -22,6 +22,7 @@ from kdnas.search.options import STRATEGIES, SearchOptions
 from kdnas.search.pareto import improvements
 from kdnas.search.random_table import random_and_recommended
 from kdnas.search.recording import Recording, read_recording
+from kdnas.teacher import Teacher, resolve_teacher
 
 RUNS, CURVES, PAGE = "runs.jsonl", "curves.csv", "strategies.html"
 BAND = (5, 50, 95)  # percentiles over seeds
@@ -81,6 +82,7 @@ def compare_strategies(
     recording: Path,
     table: Path,
     space: SearchSpace = SearchSpace(),
+    teacher: str = "builtin:minilm-l6",
     home: Path = Path("artifacts"),
 ) -> None:
     """Run strategies on recorded losses, and print the folder of the result.
@@ -90,14 +92,20 @@ def compare_strategies(
         recording: folder or CSV that `kdnas record` printed.
         table: folder that `kdnas latency-table` printed.
         space: values that each field may take; of its architectures the recorded ones are proposed.
+        teacher: of the recording and the table; its shape is a hint to the surrogate.
         home: root of all artifacts.
     """
     known = read_table(Artifact.load(table, "latency-table"))
-    say_path(run_contest(home, read_recording(recording), known, space, options).path)
+    say_path(run_contest(home, read_recording(recording), known, space, options, resolve_teacher(teacher)).path)
 
 
 def run_contest(
-    home: Path, recording: Recording, table: LatencyTable, space: SearchSpace, options: ContestOptions
+    home: Path,
+    recording: Recording,
+    table: LatencyTable,
+    space: SearchSpace,
+    options: ContestOptions,
+    teacher: Teacher | None = None,
 ) -> Artifact:
     """Run strategies on recorded losses; runs that are done are kept over interruptions.
 
@@ -107,6 +115,7 @@ def run_contest(
         table: latencies.
         space: values that each field may take.
         options: who is compared.
+        teacher: of the recording; its shape is a hint.
 
     Returns:
         Artifact with `runs.jsonl`, `curves.csv` and `strategies.html`.
@@ -114,7 +123,7 @@ def run_contest(
     Raises:
         UsageError: nothing of the space is recorded, or latencies are missing.
     """
-    goal = make_goal(recording.within(space), table, options.search(options.strategies[0], 0))
+    goal = make_goal(recording.within(space), table, options.search(options.strategies[0], 0), teacher)
     losses = {arch: recording(arch).loss for arch in goal.states}
 
     def work(path: Path) -> dict[str, Any]:
@@ -140,7 +149,9 @@ def run_contest(
         return results
 
     inputs = {"recording": recording.digest, "latency-table": table.digest}
-    return build(home, "strategies", "replay", {"space": space, "options": options}, inputs, work)
+    return build(
+        home, "strategies", "replay", {"space": space, "options": options, "teacher": str(goal.teacher)}, inputs, work
+    )
 
 
 def best_reward(goal: Goal, losses: dict[Arch, float]) -> float:

@@ -1,22 +1,28 @@
-"""Architectures that are spread over a space: each the farthest from all before it."""
+"""How near architectures are to each other, and those that are spread over a space: each the farthest from all before it."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from kdnas.arch import Arch
-from kdnas.search.choice import Choice
+from kdnas.search.choice import Choice, fields_of
 
 ACTIVATIONS = ("gelu", "relu", "silu")
 
 
-def features(states: Sequence[Arch]) -> np.ndarray:
-    """What a loss may depend on, (N, d), each of mean 0 and deviation 1: shape, size without embeddings, activation."""
+def features(states: Sequence[Arch], teacher: Arch | None = None) -> np.ndarray:
+    """What a loss may depend on, (N, d), each of mean 0 and deviation 1: shape, size without embeddings, activation.
+
+    Args:
+        states: N architectures.
+        teacher: adds how many heads and how much width each lacks of it: students begin as its layers, cut to their shape, and
+            more than it has helps none.
+    """
     engines = sorted({arch.engine for arch in states if isinstance(arch, Choice)})
     rows = [
         [
             np.log(arch.layers), np.log(arch.heads), np.log(arch.hidden), np.log(arch.ffn), np.log(arch.layer_parameters),
-            *(arch.activation == name for name in ACTIVATIONS), *_more(arch, engines),
+            *(arch.activation == name for name in ACTIVATIONS), *_more(arch, engines), *_lacks(arch, teacher),
         ]
         for arch in states
     ]  # fmt: skip
@@ -30,6 +36,35 @@ def _more(arch: Arch, engines: Sequence[str]) -> list[float]:
     if not isinstance(arch, Choice):
         return []
     return [np.log(max(arch.vocabulary, 1)), not arch.vocabulary, *(arch.engine == name for name in engines)]
+
+
+def _lacks(arch: Arch, teacher: Arch | None) -> list[float]:
+    """Of heads and of width, the logarithms."""
+    if teacher is None:
+        return []
+    return [max(0.0, np.log(teacher.heads / arch.heads)), max(0.0, np.log(teacher.hidden / arch.hidden))]
+
+
+def gower(states: Sequence[Arch], other: Arch) -> np.ndarray:
+    """Gower's distance of architectures from another one, (N,): summed over its fields, 1 from the least to the largest value.
+
+    Numbers are taken by their places among the values that there are, and texts are 1 apart (Gower 1971, times the fields).
+    """
+    distance = np.zeros(len(states))
+    for name in fields_of([other]):
+        column, value = [getattr(arch, name) for arch in states], getattr(other, name)
+        if isinstance(value, str):
+            distance += [one != value for one in column]
+        else:
+            places = {found: place for place, found in enumerate(sorted({*column, value}))}
+            distance += np.abs([places[one] - places[value] for one in column]) / max(1, len(places) - 1)
+    return distance
+
+
+def nearest(distance: np.ndarray, left: np.ndarray, rng: np.random.Generator) -> int:
+    """The place of the least distance, (N,), of those left, (N,) bool; a random one of the equally near."""
+    from_least = np.where(left, distance, np.inf) - distance[left].min()
+    return int(rng.choice(np.flatnonzero(from_least < 1e-9)))
 
 
 def farthest(points: np.ndarray, left: np.ndarray, rng: np.random.Generator) -> int:

@@ -12,6 +12,7 @@ from kdnas.errors import UsageError
 from kdnas.search.choice import Choice, is_int8
 from kdnas.search.options import SearchOptions
 from kdnas.search.reward import reward
+from kdnas.teacher import Teacher
 
 TABLE = "table.csv"
 LEAST_VOCABULARY = 100
@@ -51,6 +52,7 @@ class Goal:
         beta: of Eq. 4.
         megabytes: of each one's weights.
         front: not the best reward is wanted but the front of loss, latency and memory.
+        teacher: its shape, where it is known.
     """
 
     latencies: dict[Arch, float]
@@ -59,6 +61,7 @@ class Goal:
     beta: float
     megabytes: dict[Arch, float] = field(default_factory=dict)
     front: bool = False
+    teacher: Arch | None = None
 
     @property
     def states(self) -> list[Arch]:
@@ -160,8 +163,16 @@ def with_choices(
     return choices, replace(tables[0], latencies=latencies, megabytes=megabytes, digest=digest)
 
 
-def make_goal(states: Iterable[Arch], table: LatencyTable, options: SearchOptions) -> Goal:
+def make_goal(
+    states: Iterable[Arch], table: LatencyTable, options: SearchOptions, teacher: Teacher | None = None
+) -> Goal:
     """Those of some architectures that the options allow, and what is wanted of them.
+
+    Args:
+        states: architectures.
+        table: their latencies.
+        options: what is wanted.
+        teacher: of the table; the shape of another one is no hint.
 
     Raises:
         UsageError: some are not in the table, none is allowed, or the table is of another engine than asked.
@@ -197,4 +208,5 @@ def make_goal(states: Iterable[Arch], table: LatencyTable, options: SearchOption
         options.beta,
         {arch: table.megabytes[arch] for arch in allowed},
         options.front,
+        teacher.shape if teacher and table.teacher in ("", teacher.digest) else None,
     )

@@ -70,10 +70,10 @@ def search(
     require_steps(options, distill)
     home = home.resolve() if ray else home  # workers of other nodes have another folder to start from
     known = read_table(Artifact.load(table, "latency-table"))
-    if replay is not None:
-        print(run_replay(home, read_recording(replay), space, known, options).path)
-        return
     found = resolve_teacher(teacher)
+    if replay is not None:
+        print(run_replay(home, read_recording(replay), space, known, options, found).path)
+        return
     built = build_corpus(home, corpus, text, found)
     others = [read_table(Artifact.load(path, "latency-table")) for path in more_tables]
     print(run_search(home, found, built, space, known, options, ray, distill, others).path)
@@ -125,7 +125,7 @@ def run_search(
     require_steps(options, distill)
     space = space.teachable(teacher.layers)
     states, known = _choices(space, table, more_tables, options, teacher)
-    goal = make_goal(states, known, options)
+    goal = make_goal(states, known, options, teacher)
     shapes = baselines.possible(space, table.latencies) if options.baselines else {}
     absolute = replace(teacher, path=teacher.path.resolve())
 
@@ -172,7 +172,12 @@ def _choices(
 
 
 def run_replay(
-    home: Path, recording: Recording, space: SearchSpace, table: LatencyTable, options: SearchOptions
+    home: Path,
+    recording: Recording,
+    space: SearchSpace,
+    table: LatencyTable,
+    options: SearchOptions,
+    teacher: Teacher | None = None,
 ) -> Artifact:
     """Search the recorded part of a space; losses are looked up.
 
@@ -182,11 +187,12 @@ def run_replay(
         space: values that each field may take.
         table: latencies of its architectures and of the teacher.
         options: the search.
+        teacher: of the recording; its shape is a hint.
 
     Raises:
         UsageError: nothing of the space is recorded, or latencies are missing.
     """
-    goal = make_goal(recording.within(space), table, options)
+    goal = make_goal(recording.within(space), table, options, teacher)
 
     known = {arch: table.latencies[arch] for arch in recording.losses if arch in table.latencies}
     shapes = baselines.possible(space, known) if options.baselines else {}
@@ -197,7 +203,7 @@ def run_replay(
 
     config = {"space": space, "options": options, "teacher_latency_ms": table.teacher_latency_ms}
     inputs = {"recording": recording.digest, "latency-table": table.digest}
-    return build(home, "search", "replay", config, inputs, work)
+    return build(home, "search", "replay", config | {"teacher": str(goal.teacher)}, inputs, work)
 
 
 def require_steps(options: SearchOptions, distill: DistillOptions) -> None:

@@ -155,7 +155,7 @@ def test_reads_a_latency_table(tmp_path: Path) -> None:
         read_table(table(tmp_path, list(SPACE), teacher_latency_ms=None))
 
 
-def test_what_a_goal_allows(tmp_path: Path) -> None:
+def test_what_a_goal_allows(tmp_path: Path, tiny_teacher: Teacher) -> None:
     whole = read_table(table(tmp_path, list(SPACE)))
     goal = make_goal(SPACE, whole, SearchOptions())
     assert goal.states == list(SPACE)
@@ -170,6 +170,11 @@ def test_what_a_goal_allows(tmp_path: Path) -> None:
     size = sorted(whole.megabytes.values())[0]
     small = make_goal(SPACE, whole, SearchOptions(max_megabytes=size))
     assert {small.megabytes[arch] for arch in small.states} == {size}
+    assert goal.teacher is None
+    of_it = replace(whole, teacher=tiny_teacher.digest)
+    assert make_goal(SPACE, of_it, SearchOptions(), tiny_teacher).teacher == tiny_teacher.shape
+    other = replace(whole, teacher="of another")
+    assert make_goal(SPACE, other, SearchOptions(), tiny_teacher).teacher is None
     with pytest.raises(UsageError, match=r"max_latency_ms is 1e-06, .*none is within all; the fastest takes"):
         make_goal(SPACE, whole, SearchOptions(max_latency_ms=1e-6))
     short = read_table(table(tmp_path, list(SPACE)[1:]))

@@ -1,5 +1,7 @@
 """Proposals: never twice, the same after a replay, and better than chance."""
 
+from dataclasses import replace
+
 import numpy as np
 import optuna
 import pytest
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 
 from kdnas.arch import Arch, SearchSpace
 from kdnas.errors import UsageError
+from kdnas.search.choice import Choice
 from kdnas.search.controller import Controller
+from kdnas.search.design import features, gower, nearest
 from kdnas.search.goal import Goal
 from kdnas.search.options import ONE_NUMBER, STRATEGIES, SearchOptions
 from kdnas.search.pareto import hypervolume
@@ -193,6 +197,37 @@ def test_in_place_of_what_a_sampler_may_not_propose_the_nearest_is_taken(monkeyp
 
     distances = [far(arch) for arch in runs(goal, "tpe", 0, 5, 6)]
     assert distances == sorted(distances)
+
+
+def test_distances_by_hand() -> None:
+    others = [Arch(3, 12, 288, 384), Arch(4, 12, 288, 768, "relu"), Arch(6, 2, 576, 1536, "silu")]
+    assert gower(others, Arch(3, 12, 288, 384)).tolist() == [0, 0.5 + 0.5 + 1, 5]  # depths and widths by their places
+    whole = [Choice(3, 12, 288, 384, "gelu", size, "onnxruntime-int8") for size in (0, 8000)]
+    assert gower(whole, Choice(3, 12, 288, 384, "gelu", 8000, "openvino-int8")).tolist() == [2, 1]
+    rng = np.random.default_rng(0)
+    found = {nearest(np.array([0.0, 2, 1, 1]), np.array([False, True, True, True]), rng) for _ in range(50)}
+    assert found == {2, 3}
+
+
+def test_what_a_student_lacks_of_its_teacher_is_a_feature() -> None:
+    archs = [Arch(3, heads, hidden, 384) for heads in (2, 6, 12) for hidden in (288, 384, 768)]
+    lacks = features(archs, Arch(6, 6, 384, 1536))[:, -2:]
+    assert features(archs).shape[1] == features(archs, archs[0]).shape[1] - 2
+    heads, hidden = ({arch: row[place] for arch, row in zip(archs, lacks, strict=True)} for place in (0, 1))
+    assert heads[archs[3]] == heads[archs[6]] < heads[archs[0]]  # more than the teacher has helps none
+    assert hidden[archs[1]] == hidden[archs[2]] < hidden[archs[0]]
+
+
+def test_the_surrogate_begins_with_what_is_most_like_the_teacher() -> None:
+    teacher = Arch(6, 12, 384, 1536, "relu")
+    goal = replace(goal_of(), teacher=teacher)
+    tried = runs(goal, "surrogate", 0, 3, 4)
+    assert tried[0] == Arch(4, 12, 384, 1536, "relu")
+    far = dict(zip(goal.states, gower(goal.states, teacher), strict=True))
+    assert sorted(far[arch] for arch in tried[:4]) == pytest.approx(sorted(far.values())[:4])
+    assert tried[4] != goal.states[int(np.argsort(list(far.values()))[4])]  # spread from there on
+    assert len(set(tried)) == 12
+    assert tried[:4] != runs(goal_of(), "surrogate", 0, 3, 4)[:4]
 
 
 def test_the_surrogate_beats_a_random_order() -> None:

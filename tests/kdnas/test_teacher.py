@@ -1,11 +1,13 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from kdnas import teacher as module
+from kdnas.arch import Arch
 from kdnas.errors import KdnasError, UsageError
 from kdnas.teacher import (
     BUILTIN,
@@ -27,6 +29,8 @@ def copy(tiny_teacher: Teacher, tmp_path: Path) -> Path:
 
 def test_the_packaged_teacher_embeds_meaning(teacher: Teacher) -> None:
     assert (teacher.layers, teacher.hidden, teacher.label) == (6, 384, "minilm-l6")
+    assert teacher.shape == Arch(6, 12, 384, 1536, "gelu")
+    assert replace(teacher, config={**teacher.config, "hidden_act": "gelu_new"}).shape is None  # no student's
     model, tokenizer = load_encoder(teacher.path), load_tokenizer(teacher.path)
     assert model.pooler is None
     assert not model.training

@@ -8,6 +8,7 @@ import numpy as np
 
 from kdnas.arch import Arch
 from kdnas.search.choice import fields_of
+from kdnas.search.design import gower, nearest
 from kdnas.search.goal import Goal
 from kdnas.search.strategies.protocol import Observation, Proposal
 
@@ -50,8 +51,8 @@ class Sampler:
             }[name]()
         directions: Any = ["minimize"] * 3 if goal.front else ["maximize"]
         self._study = optuna.create_study(directions=directions, sampler=sampler)
-        self._left = dict.fromkeys(goal.states)
-        self._points = {arch: self._point(self._params(arch)) for arch in goal.states}
+        self._states = goal.states
+        self._left = dict.fromkeys(self._states)
         self._trials: dict[Arch, Any] = {}
 
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
@@ -66,26 +67,15 @@ class Sampler:
         arch = self._arch(trial.params)
         if arch not in self._left or arch in self._trials:
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
-            arch = self._nearest(trial.params, rng)
+            arch = self._nearest(arch, rng)
             self._study.enqueue_trial(self._params(arch))
             trial = self._study.ask(self._distributions)
         self._trials[arch] = trial
 
-    def _nearest(self, params: dict[str, Any], rng: np.random.Generator) -> Arch:
+    def _nearest(self, wanted: Arch, rng: np.random.Generator) -> Arch:
         """The architecture, of those neither told nor asked, whose fields differ least; a random one of the equally near."""
-        left = [arch for arch in self._left if arch not in self._trials]
-        distance = np.abs(np.array([self._points[arch] for arch in left]) - self._point(params)).sum(1)
-        return left[int(rng.choice(np.flatnonzero(distance < distance.min() + 1e-9)))]
-
-    def _point(self, params: dict[str, Any]) -> np.ndarray:
-        """(d,), so that the sum of the differences is Gower's distance: 1 from end to end of a field, 1 between two texts."""
-        parts = [
-            [(value == params[name]) / 2 for value in values]
-            if isinstance(values[0], str)
-            else [params[name] / max(1, len(values) - 1)]
-            for name, values in self._values.items()
-        ]
-        return np.array([number for part in parts for number in part])
+        free = np.array([arch in self._left and arch not in self._trials for arch in self._states])
+        return self._states[nearest(gower(self._states, wanted), free, rng)]
 
     def tell(self, observations: Sequence[Observation]) -> None:
         """Failed ones are told as such."""

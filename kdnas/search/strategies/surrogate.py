@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from kdnas.arch import Arch
-from kdnas.search.design import farthest, features
+from kdnas.search.design import farthest, features, gower, nearest
 from kdnas.search.goal import Goal
 from kdnas.search.pareto import improvements
 from kdnas.search.strategies.protocol import Observation, Proposal
 
-SPREAD = 10  # architectures that are spread over the space before any model is asked
+NEAREST = 4  # architectures to begin with, those most like the teacher, whose layers all students begin as
+SPREAD = 10  # architectures before any model is asked, those after the nearest spread over the space
 RIDGE = 1e-3  # of the line
 OPTIMISM = 1.0  # standard deviations below the expected loss, where the front is wanted
 
@@ -27,14 +28,15 @@ class Surrogate:
 
     Args:
         goal: architectures, their latencies, and what is wanted of them.
-        seed: of the first architecture.
+        seed: of the first architectures.
     """
 
     def __init__(self, goal: Goal, seed: int) -> None:
         self._goal, self._seed, self._episode = goal, seed, 0
         self._states = list(goal.states)
         self._place = {arch: place for place, arch in enumerate(self._states)}
-        self._features = features(self._states)
+        self._features = features(self._states, goal.teacher)
+        self._from_teacher = gower(self._states, goal.teacher) if goal.teacher else None
         self._known = np.array([goal.point(arch, 0.0)[1:] for arch in self._states])  # latency and memory
         self._left = np.ones(len(self._states), dtype=bool)
         self._seen: list[int] = []
@@ -42,7 +44,7 @@ class Surrogate:
         self._failed: list[int] = []
 
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
-        """Spread architectures first; then, one after the other, those of the highest expected improvement.
+        """The nearest to the teacher, then spread ones; then, one after the other, those of the highest expected improvement.
 
         Each one that is proposed is taken to be as expected when the next is chosen.
         """
@@ -53,7 +55,9 @@ class Surrogate:
                 break
             rng = np.random.default_rng([self._seed, self._episode, number])
             tried = len(self._seen) + len(self._failed) + number
-            if tried < SPREAD or len(self._seen) < 2:
+            if tried < NEAREST and self._from_teacher is not None:
+                place, predicted = nearest(self._from_teacher, left, rng), None
+            elif tried < SPREAD or len(self._seen) < 2:
                 place, predicted = farthest(self._features, left, rng), None
             else:
                 model = LossModel(self._features[seen], np.array(losses), kernel)
