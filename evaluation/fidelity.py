@@ -92,6 +92,10 @@ def fidelity(
     require_ray(ray)
     found = read_recording(recording)
     resolved = resolve_teacher(teacher)
+    space = space.teachable(resolved.layers)
+    chosen(
+        found, found.within(space), options.architectures
+    )  # refused before the corpus is built, which may take minutes
     built = build_corpus(home, corpus, text, resolved)
     say_path(run_fidelity(home.resolve(), resolved, built, found, space, options, distill, suites, ray).path)
 

@@ -74,6 +74,7 @@ def record(
     """
     require_ray(ray)
     found = resolve_teacher(teacher)
+    space = space.teachable(found.layers)  # refused before the corpus is built, which may take minutes
     built = build_corpus(home.resolve(), corpus, text, found)
     say_path(run_record(home.resolve(), found, built, space, options, ray).path)
 

@@ -74,8 +74,9 @@ def search(
     if replay is not None:
         print(run_replay(home, read_recording(replay), space, known, options, found).path)
         return
-    built = build_corpus(home, corpus, text, found)
     others = [read_table(Artifact.load(path, "latency-table")) for path in more_tables]
+    _allowed(space, known, others, options, found)  # before the corpus is built, which may take minutes
+    built = build_corpus(home, corpus, text, found)
     print(run_search(home, found, built, space, known, options, ray, distill, others).path)
 
 
@@ -124,8 +125,9 @@ def run_search(
     require_one_way(options, None, ray, bool(more_tables))
     require_steps(options, distill)
     space = space.teachable(teacher.layers)
-    states, known = _choices(space, table, more_tables, options, teacher)
-    goal = make_goal(states, known, options, teacher)
+    if table.host not in ("", host_name(host())):
+        say(f"search: the latency table is of another host than this one: {table.host}")
+    goal, digest = _allowed(space, table, more_tables, options, teacher)
     shapes = baselines.possible(space, table.latencies) if options.baselines else {}
     absolute = replace(teacher, path=teacher.path.resolve())
 
@@ -150,25 +152,25 @@ def run_search(
         return results | {"proxy_tokens": results["tokens"] // results["candidates"]}
 
     config = {"space": space, "options": options, "teacher_latency_ms": table.teacher_latency_ms}
-    inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "latency-table": known.digest}
+    inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "latency-table": digest}
     if options.evaluator == "full":
         return build(home, "search", teacher.label, config | {"distill": deciding(distill)}, inputs, full_work)
     return build(home, "search", teacher.label, config, inputs, proxy_work)
 
 
-def _choices(
+def _allowed(
     space: SearchSpace,
     table: LatencyTable,
     more_tables: Sequence[LatencyTable],
     options: SearchOptions,
     teacher: Teacher,
-) -> tuple[Iterable[Arch], LatencyTable]:
-    """What may be proposed, and its latencies: architectures, with vocabulary and engine where those are chosen as well."""
-    if table.host not in ("", host_name(host())):
-        say(f"search: the latency table is of another host than this one: {table.host}")
-    if not more_tables and not options.vocabularies:
-        return space, table
-    return with_choices(space, [table, *more_tables], options.vocabularies, int(teacher.config["vocab_size"]))
+) -> tuple[Goal, str]:
+    """What may be proposed: architectures, with vocabulary and engine where those are chosen as well; and the tables' digest."""
+    states: Iterable[Arch] = space.teachable(teacher.layers)
+    if more_tables or options.vocabularies:
+        whole = int(teacher.config["vocab_size"])
+        states, table = with_choices(states, [table, *more_tables], options.vocabularies, whole)
+    return make_goal(states, table, options, teacher), table.digest
 
 
 def run_replay(

@@ -213,6 +213,23 @@ def test_space_beyond_the_teacher_is_refused(tiny_teacher: Teacher, corpus: Corp
         run_search(tmp_path, tiny_teacher, corpus, SearchSpace(layers=(6, 10)), known, SearchOptions())
 
 
+@pytest.mark.parametrize(
+    ("options", "space", "told"),
+    [
+        ({}, SearchSpace(layers=(10, 12)), "deeper than its teacher"),
+        ({"max_latency_ms": 1e-6}, SPACE, "none is within"),
+    ],
+)
+def test_what_cannot_be_searched_is_told_before_the_corpus_is_built(
+    options: dict[str, float], space: SearchSpace, told: str, tiny_teacher: Teacher, tmp_path: Path
+) -> None:
+    folder, text = table(tmp_path, list(SearchSpace())).path, tmp_path / "text.txt"
+    text.write_text("a sentence\n")
+    with pytest.raises(UsageError, match=told):
+        search(SearchOptions(**options), folder, str(tiny_teacher.path), str(text), space=space, home=tmp_path / "home")
+    assert not (tmp_path / "home").exists()
+
+
 @pytest.mark.parametrize("name", ["kdnas", "surrogate"])
 def test_replays_recorded_losses(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     archs = list(SPACE)[:9]
