@@ -93,9 +93,7 @@ def fidelity(
     found = read_recording(recording)
     resolved = resolve_teacher(teacher)
     space = space.teachable(resolved.layers)
-    chosen(
-        found, found.within(space), options.architectures
-    )  # refused before the corpus is built, which may take minutes
+    chosen(found, found.within(space), options.architectures)  # refused before the corpus is built
     built = build_corpus(home, corpus, text, resolved)
     say_path(run_fidelity(home.resolve(), resolved, built, found, space, options, distill, suites, ray).path)
 
@@ -150,9 +148,8 @@ def run_fidelity(
     }
     known = digest_of({"teacher": reference, **{str(arch): found for arch, found in scores.items()}})
     digests = {str(arch): student.digest for arch, student in students.items()}
-    return build(
-        home, "fidelity", teacher.label, config, {"recording": recording.digest, "scores": known, **digests}, work
-    )
+    inputs = {"recording": recording.digest, "scores": known, **digests}
+    return build(home, "fidelity", teacher.label, config, inputs, work)
 
 
 def chosen(recording: Recording, archs: Sequence[Arch], count: int) -> list[Arch]:

@@ -149,9 +149,8 @@ def run_contest(
         return results
 
     inputs = {"recording": recording.digest, "latency-table": table.digest}
-    return build(
-        home, "strategies", "replay", {"space": space, "options": options, "teacher": str(goal.teacher)}, inputs, work
-    )
+    config = {"space": space, "options": options, "teacher": str(goal.teacher)}
+    return build(home, "strategies", "replay", config, inputs, work)
 
 
 def best_reward(goal: Goal, losses: dict[Arch, float]) -> float:

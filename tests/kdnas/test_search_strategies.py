@@ -227,6 +227,7 @@ def test_the_surrogate_begins_with_what_is_most_like_the_teacher() -> None:
     assert sorted(far[arch] for arch in tried[:4]) == pytest.approx(sorted(far.values())[:4])
     assert tried[4] != goal.states[int(np.argsort(list(far.values()))[4])]  # spread from there on
     assert len(set(tried)) == 12
+    assert [proposal.explored for proposal in make("surrogate", goal).ask(6)] == [False] * 4 + [True] * 2
     assert tried[:4] != runs(goal_of(), "surrogate", 0, 3, 4)[:4]
 
 

@@ -36,7 +36,8 @@ class Surrogate:
         self._states = list(goal.states)
         self._place = {arch: place for place, arch in enumerate(self._states)}
         self._features = features(self._states, goal.teacher)
-        self._from_teacher = gower(self._states, goal.teacher) if goal.teacher else None
+        self._likely = NEAREST if goal.teacher else 0
+        self._from_teacher = gower(self._states, goal.teacher) if goal.teacher else np.zeros(len(self._states))
         self._known = np.array([goal.point(arch, 0.0)[1:] for arch in self._states])  # latency and memory
         self._left = np.ones(len(self._states), dtype=bool)
         self._seen: list[int] = []
@@ -54,11 +55,13 @@ class Surrogate:
             if not left.any():
                 break
             rng = np.random.default_rng([self._seed, self._episode, number])
-            tried = len(self._seen) + len(self._failed) + number
-            if tried < NEAREST and self._from_teacher is not None:
-                place, predicted = nearest(self._from_teacher, left, rng), None
-            elif tried < SPREAD or len(self._seen) < 2:
-                place, predicted = farthest(self._features, left, rng), None
+            tried, predicted = len(self._seen) + len(self._failed) + number, None
+            like_teacher = tried < self._likely
+            spread = not like_teacher and (tried < SPREAD or len(self._seen) < 2)
+            if like_teacher:
+                place = nearest(self._from_teacher, left, rng)
+            elif spread:
+                place = farthest(self._features, left, rng)
             else:
                 model = LossModel(self._features[seen], np.array(losses), kernel)
                 kernel = model.kernel
@@ -68,7 +71,7 @@ class Surrogate:
                 seen.append(place)
                 losses.append(float(mean[place]))
             left[place] = False
-            proposals.append(Proposal(self._states[place], predicted is None, predicted))
+            proposals.append(Proposal(self._states[place], spread, predicted))
         return [proposal for proposal in proposals if proposal.arch not in set(evaluated)]
 
     def tell(self, observations: Sequence[Observation]) -> None:
