@@ -1,5 +1,6 @@
 """What the report shows of a search: the slider, the studies beside it, and the page of a search alone."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -40,8 +41,21 @@ def test_what_else_the_search_section_shows(run: dict[str, Artifact], tmp_path: 
     words = render(run, tmp_path).within("search")
     assert re.search("6L-768H, DistilBERT *L6-H12-D768-F3072-gelu", words)
     words = words.replace("\u202f", " ")
-    assert "from 60 000 tokens on it is good enough" in words
-    assert re.search("60 000 *the long loss *0.87 *0.77 to 0.92", words)
+    assert "from 60 000 tokens on they rank as the long loss does" in words
+    assert re.search(r"tokens *the long loss *glue/stsb *10 000 *0\.71 \[0\.61, 0\.76\] *0\.60 \[0\.50, 0\.65\]", words)
+    assert re.search(r"60 000 *0\.87 \[0\.77, 0\.92\] *0\.69 \[0\.59, 0\.74\]", words)
+    assert "losses of 40 candidates" in words
+
+
+def test_fidelity_is_drawn_by_heads(run: dict[str, Artifact], tmp_path: Path) -> None:
+    with (run["fidelity"].path / "fidelity.csv").open(newline="") as lines:
+        heads = [int(row["heads"]) for row in csv.DictReader(lines)]
+    traces = render(run, tmp_path).figures["fidelity"]["data"]
+    assert [trace["name"] for trace in traces if "name" in trace] == [f"{count} heads" for count in sorted(set(heads))]
+    for count in set(heads):
+        drawn = [trace for trace in traces if trace.get("legendgroup") == f"{count} heads" and "customdata" in trace]
+        assert [len(trace["customdata"]) for trace in drawn] == [heads.count(count)] * 2  # the long loss and the task
+        assert all(text.split(",")[1] == str(count) for trace in drawn for text in trace["customdata"])
 
 
 def test_one_stage_and_what_is_added_to_it(run: dict[str, Artifact], tmp_path: Path) -> None:
