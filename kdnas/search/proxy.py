@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -133,6 +133,11 @@ class Proxy:
                 for name, subset in subsets.items()
             ]
         return cached[0], cached[1]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What every candidate was given, for a manifest."""
+        return {"proxy_tokens": self.tokens, "precision": self.precision, "teacher_seconds": self.teacher_seconds}
 
     @property
     def teacher_seconds(self) -> float | None:

@@ -125,8 +125,7 @@ def run_search(
     require_one_way(options, None, ray, bool(more_tables))
     require_steps(options, distill)
     space = space.teachable(teacher.layers)
-    if table.host not in ("", host_name(host())):
-        say(f"search: the latency table is of another host than this one: {table.host}")
+    _tell_other_host(table)
     goal, digest = _allowed(space, table, more_tables, options, teacher)
     shapes = baselines.possible(space, table.latencies) if options.baselines else {}
     absolute = replace(teacher, path=teacher.path.resolve())
@@ -143,8 +142,7 @@ def run_search(
         proxy = make()  # the teacher's states are computed before any worker wants them
         results = distilled(path, make, proxy)
         proxy.close()
-        more = {"proxy_tokens": proxy.tokens, "precision": proxy.precision, "teacher_seconds": proxy.teacher_seconds}
-        return results | more
+        return results | proxy.figures
 
     def full_work(path: Path) -> dict[str, Any]:
         make = partial(Full, home, absolute, corpus, distill)
@@ -156,6 +154,11 @@ def run_search(
     if options.evaluator == "full":
         return build(home, "search", teacher.label, config | {"distill": deciding(distill)}, inputs, full_work)
     return build(home, "search", teacher.label, config, inputs, proxy_work)
+
+
+def _tell_other_host(table: LatencyTable) -> None:
+    if table.host not in ("", host_name(host())):
+        say(f"search: the latency table is of another host than this one: {table.host}")
 
 
 def _allowed(
