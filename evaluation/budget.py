@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from evaluation.finetune import Plan, Trainer
-from evaluation.kinds import Encoded, load_head
-from evaluation.tasks import Task
-from kdnas.sentences import token_batches
+from kdnas.evaluation.finetune import Plan, Trainer
+from kdnas.evaluation.kinds import Encoded, load_head
+from kdnas.evaluation.tasks import Task
+from kdnas.text.sentences import token_batches
 
 MOST_EPOCHS, WANTED_EPOCHS, LEAST_EXAMPLES, MOST_DEV = 5, 3, 200, 1000
 # A forward pass in f32 against a training step in bf16: about one third, rounded up.

@@ -9,12 +9,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from evaluation.compare_page import write_suites_page
-from evaluation.compare_tables import Cell, Model, markdown, tables_of
-from evaluation.harness import RESULT, model_name, resolve_model
-from kdnas.artifact import MANIFEST, Artifact, disk_errors
 from kdnas.errors import UsageError
-from kdnas.progress import say
+from kdnas.evaluation.compare_page import write_suites_page
+from kdnas.evaluation.compare_tables import Cell, Model, markdown, tables_of
+from kdnas.evaluation.harness import RESULT, model_name, resolve_model
+from kdnas.store.artifact import MANIFEST, Artifact, disk_errors
+from kdnas.store.progress import say
 
 PAPER = Path(__file__).with_name("paper.json")
 DIGEST = re.compile("[0-9a-f]{8,64}")

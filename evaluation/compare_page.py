@@ -8,10 +8,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from evaluation.compare_tables import PAPER_LEAVES_OUT, Model, Table, retention
-from kdnas.environment import host_line
-from kdnas.report_page import look, require_file_name, write_page
-from kdnas.report_style import BLUE, GREEN, GREY, HALO, ORANGE, PINK, RED, SKY, style, text
+from kdnas.evaluation.compare_tables import PAPER_LEAVES_OUT, Model, Table, retention
+from kdnas.page.style import BLUE, GREEN, GREY, HALO, ORANGE, PINK, RED, SKY, style, text
+from kdnas.page.write import look, require_file_name, write_page
+from kdnas.store.host import host_line
 
 
 def write_suites_page(models: Sequence[Model], tables: Sequence[Table], paper: Mapping[str, Any], page: Path) -> Path:

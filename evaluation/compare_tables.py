@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
-from evaluation.suites import SPECS, SUITES
+from kdnas.evaluation.suites import SPECS, SUITES
 
 PAPER_LEAVES_OUT = ("glue/cola",)  # of its means of GLUE (Table 4)
 

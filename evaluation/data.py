@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation.suites import Source, Spec, StandIn
-from evaluation.tasks import SPLITS, Answers, Kind, Split, Task, place_of
 from kdnas.errors import KdnasError, UsageError
+from kdnas.evaluation.suites import Source, Spec, StandIn
+from kdnas.evaluation.tasks import SPLITS, Answers, Kind, Split, Task, place_of
 
 DEV_SHARE = 0.1
 TEST_SHARE = 0.2  # where the set has no split to score

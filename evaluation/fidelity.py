@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.harness import SuiteOptions, run_suites
-from kdnas.arch import FIELDS, Arch, SearchSpace
-from kdnas.artifact import Artifact, build, digest_of
-from kdnas.corpus import Corpus, build_corpus
 from kdnas.distill.building import deciding
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.run import run_distill
 from kdnas.errors import KdnasError, UsageError
-from kdnas.progress import say, say_path, stage
-from kdnas.rows import TextOptions
+from kdnas.evaluation.harness import SuiteOptions, run_suites
+from kdnas.models.arch import FIELDS, Arch, SearchSpace
+from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.search.explore import all_of, require_ray
 from kdnas.search.full import Full
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.recording import Recording, read_recording
-from kdnas.teacher import Teacher, resolve_teacher
+from kdnas.store.artifact import Artifact, build, digest_of
+from kdnas.store.progress import say, say_path, stage
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.readers import TextOptions
 
 FILE = "fidelity.csv"
 LEAST = 5  # architectures; fewer say nothing of a ranking

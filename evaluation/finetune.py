@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from evaluation.kinds import EXPORT_TASKS, Encoded, load_head, loss_of, predict
-from evaluation.metric_modules import scores_of
-from evaluation.tasks import SPLITS, Kind, Split, Task
-from export.judge import Candidate
-from export.parity import torch_engine
-from export.session import read_tokenizer
 from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.loop import lr_share, make_accelerator, make_optimizer, resolve_precision
 from kdnas.distill.updates import update
 from kdnas.errors import KdnasError
-from kdnas.model_folder import copy_tokenizer
-from kdnas.progress import Stage
-from kdnas.sentences import token_batches
+from kdnas.evaluation.kinds import EXPORT_TASKS, Encoded, load_head, loss_of, predict
+from kdnas.evaluation.metric_modules import scores_of
+from kdnas.evaluation.tasks import SPLITS, Kind, Split, Task
+from kdnas.export.judge import Candidate
+from kdnas.export.parity import torch_engine
+from kdnas.export.session import read_tokenizer
+from kdnas.models.folder import copy_tokenizer
+from kdnas.store.progress import Stage
+from kdnas.text.sentences import token_batches
 
 WEIGHT_DECAY, WARMUP_SHARE = 0.01, 0.06
 # Epochs without a better dev score after which a run stops.
@@ -84,7 +84,7 @@ class Trainer:
         self.learning_rate, self.steps, self.done = learning_rate, steps, 0
 
     def step(self, batch: dict[str, torch.Tensor], targets: torch.Tensor) -> float:
-        """One update by a padded batch and its targets (`evaluation.kinds.Encoded`); the loss before it."""
+        """One update by a padded batch and its targets (`kdnas.evaluation.kinds.Encoded`); the loss before it."""
         device = self.accelerator.device
         with self.accelerator.autocast(), FastTraining():
             output = self.model(**{name: value.to(device) for name, value in batch.items()})

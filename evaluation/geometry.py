@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation.kinds import quiet
-from evaluation.metrics import recall_at_k
-from kdnas.corpus import Corpus
-from kdnas.progress import stage
-from kdnas.sentences import Sentences, token_batches
-from kdnas.teacher import load_encoder
+from kdnas.evaluation.kinds import quiet
+from kdnas.evaluation.metrics import recall_at_k
+from kdnas.models.teacher import load_encoder
+from kdnas.store.progress import stage
+from kdnas.text.corpus import Corpus
+from kdnas.text.sentences import Sentences, token_batches
 
 # Relative to the mean variance of a hidden dimension: enough for layer norm's exact linear dependence, no more.
 RIDGE = 1e-8

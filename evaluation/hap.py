@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evaluation.tasks import SPLITS, Task, normal_form, ordered, place_of
-from kdnas.artifact import file_sha256
 from kdnas.errors import UsageError
+from kdnas.evaluation.tasks import SPLITS, Task, normal_form, ordered, place_of
+from kdnas.store.artifact import file_sha256
 
 LABELS = ["not-hap", "hap"]
 SUFFIXES = (".jsonl", ".jsonl.gz")

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.data import Loaded, NoDataError, load_task
-from evaluation.suite_scores import ENGINES, score
-from evaluation.suites import Spec, chosen_specs
-from kdnas.artifact import Artifact, build, write_json
-from kdnas.environment import host_line
 from kdnas.errors import UsageError
-from kdnas.progress import say, stage
+from kdnas.evaluation.data import Loaded, NoDataError, load_task
+from kdnas.evaluation.suite_scores import ENGINES, score
+from kdnas.evaluation.suites import Spec, chosen_specs
+from kdnas.store.artifact import Artifact, build, write_json
+from kdnas.store.host import host_line
+from kdnas.store.progress import say, stage
 
 RESULT = "result.json"
 MODEL = "model"
@@ -86,7 +86,7 @@ def suites(
         UsageError: an unknown task, a model that cannot be loaded, or no data for any of the tasks.
     """
     found = run_suites(home, model, tasks, options)
-    from evaluation.suite_report import show_runs
+    from kdnas.evaluation.suite_report import show_runs
 
     show_runs(found)
     print(json.dumps([str(artifact.path) for artifact in found]))
@@ -122,8 +122,8 @@ def resolve_model(model: str) -> tuple[Path, str]:
     Raises:
         UsageError: nothing that can be loaded is there.
     """
-    from evaluation.run import resolve_student
-    from kdnas.teacher import resolve_teacher
+    from kdnas.evaluation.run import resolve_student
+    from kdnas.models.teacher import resolve_teacher
 
     return resolve_student(Path(model) if Path(model).exists() else resolve_teacher(model).path)
 
@@ -234,9 +234,9 @@ class _Runs:
 
     def _train(self, folder: Path, seed: int, rates: Sequence[float]) -> dict[str, Any]:
         """Fine-tune and save; the record of it."""
-        from evaluation.finetune import Recipe, save_classifier, tune
-        from evaluation.report import card
         from kdnas.distill.loop import use_all_cores
+        from kdnas.evaluation.finetune import Recipe, save_classifier, tune
+        from kdnas.evaluation.report import card
 
         use_all_cores()
         task, batch_tokens = self.loaded.task, self._batch_tokens()
@@ -250,21 +250,21 @@ class _Runs:
         return {**record, "plan": asdict(plan), "train_rows": len(task.train)}
 
     def _seq_len(self) -> int:
-        from export.checkpoint import open_checkpoint
+        from kdnas.export.checkpoint import open_checkpoint
 
         return min(self.spec.seq_len, open_checkpoint(str(self.model)).max_seq_len)
 
     def _batch_tokens(self) -> int:
         """Padded tokens of a batch that holds `batch_size` rows of the mean length."""
-        from evaluation.kinds import Encoded
+        from kdnas.evaluation.kinds import Encoded
 
         sample = Encoded.of(self.loaded.task.kind, self.loaded.task.train.first(500), self.model, self._seq_len())
         return max(int(self.options.batch_size * sample.lengths.mean()), self.spec.seq_len)
 
     def _plan(self, seed: int, rates: int, batch_tokens: int) -> Any:
         """Rows, epochs and learning rates: what was asked for, cut where minutes were given."""
-        from evaluation.budget import MOST_DEV, make_plan, throughput
-        from evaluation.finetune import Plan
+        from kdnas.evaluation.budget import MOST_DEV, make_plan, throughput
+        from kdnas.evaluation.finetune import Plan
 
         task, options = self.loaded.task, self.options
         rows = min(len(task.train), options.max_examples or len(task.train))

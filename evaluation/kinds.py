@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from evaluation.tasks import Answers, Kind, Split
-from export.session import BATCH_TOKENS, read_tokenizer, softmax
-from export.spans import Answerer, Runs, Windows, text_logits, word_labels
+from kdnas.evaluation.tasks import Answers, Kind, Split
+from kdnas.export.session import BATCH_TOKENS, read_tokenizer, softmax
+from kdnas.export.spans import Answerer, Runs, Windows, text_logits, word_labels
 
 IGNORED = -100  # target of a token that no loss is about
 
@@ -180,7 +180,7 @@ def predict(kind: Kind, runs: Runs, texts: Sequence[Any], batch_tokens: int = BA
 
     Args:
         kind: of the task.
-        runs: a session, or a model in PyTorch (`export.judge.Candidate`).
+        runs: a session, or a model in PyTorch (`kdnas.export.judge.Candidate`).
         texts: N inputs.
         batch_tokens: padded tokens that one call may hold.
 

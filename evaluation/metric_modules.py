@@ -10,9 +10,9 @@ import datasets
 import evaluate
 import numpy as np
 
-from evaluation.metrics import classification_scores, correlations
-from evaluation.tasks import Kind, Split, Task
-from export.scores import answer_scores, entity_scores
+from kdnas.evaluation.metrics import classification_scores, correlations
+from kdnas.evaluation.tasks import Kind, Split, Task
+from kdnas.export.scores import answer_scores, entity_scores
 
 WHOLE, NUMBER, TEXT = datasets.Value("int64"), datasets.Value("float64"), datasets.Value("string")
 
@@ -37,7 +37,7 @@ class TaskMetric(evaluate.Metric):
 
 
 class Classes(TaskMetric):
-    """Probabilities (N, C) against class numbers (N,): what `evaluation.metrics.classification_scores` gives."""
+    """Probabilities (N, C) against class numbers (N,): what `kdnas.evaluation.metrics.classification_scores` gives."""
 
     predictions, references = datasets.Sequence(NUMBER), WHOLE
 
@@ -86,7 +86,7 @@ def scores_of(task: Task, split: Split, predicted: Any) -> dict[str, float]:
     Args:
         task: its kind, class names and positive class.
         split: N rows.
-        predicted: what `evaluation.kinds.predict` gives for them.
+        predicted: what `kdnas.evaluation.kinds.predict` gives for them.
     """
     truth = [answers.texts for answers in split.labels] if task.kind is Kind.SPANS else split.labels
     return dict(metric_of(task).compute(predictions=predicted, references=truth))

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from evaluation.tasks import ROLES, Task
-from kdnas.card import LONGEST, demoted, inherited, read_card, with_metadata
+from kdnas.evaluation.tasks import ROLES, Task
+from kdnas.models.card import LONGEST, demoted, inherited, read_card, with_metadata
 
 METADATA = {"library_name": "transformers", "tags": ["kdnas"]}
 # Figures of a record that are scores, whatever the kind of the task.
@@ -16,7 +16,7 @@ SCORES = (
 
 def card(task: Task, record: dict[str, Any], source: Path) -> str:
     """README.md of a classifier that was made from the encoder in folder `source`."""
-    from evaluation.kinds import (
+    from kdnas.evaluation.kinds import (
         EXPORT_TASKS,
         HEADS,
     )

@@ -10,17 +10,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from evaluation.hap import NOTE, class_counts, hap_digest, read_hap
-from evaluation.report import card, show
-from evaluation.tasks import ROLES, Task, write_labelled
-from evaluation.topic import topic_task
-from kdnas.artifact import Artifact, build, file_sha256, fsync_folder, to_json, write_json
-from kdnas.corpus import Corpus, build_corpus
 from kdnas.errors import UsageError
-from kdnas.model_folder import model_in
-from kdnas.progress import say, stage
-from kdnas.rows import TextOptions
-from kdnas.teacher import MODEL_TYPES, Teacher, resolve_teacher
+from kdnas.evaluation.hap import NOTE, class_counts, hap_digest, read_hap
+from kdnas.evaluation.report import card, show
+from kdnas.evaluation.tasks import ROLES, Task, write_labelled
+from kdnas.evaluation.topic import topic_task
+from kdnas.models.folder import model_in
+from kdnas.models.teacher import MODEL_TYPES, Teacher, resolve_teacher
+from kdnas.store.artifact import Artifact, build, file_sha256, fsync_folder, to_json, write_json
+from kdnas.store.progress import say, stage
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.readers import TextOptions
 
 # Test texts of a task in an evaluation's folder: what an export of its classifier is judged on.
 LABELLED = "labelled/{}.jsonl"
@@ -219,7 +219,7 @@ class _Evaluation:
         return results
 
     def _geometry(self) -> dict[str, Any]:
-        from evaluation.geometry import geometry
+        from kdnas.evaluation.geometry import geometry
 
         start, options = time.monotonic(), self.options
         found = geometry(
@@ -229,7 +229,7 @@ class _Evaluation:
 
     def _task(self, folder: Path, task: Task, seconds: float) -> dict[str, Any]:
         """Fine-tune teacher and student with one plan and compare them."""
-        from evaluation.metrics import majority_macro_f1, retention
+        from kdnas.evaluation.metrics import majority_macro_f1, retention
 
         plan = _part(folder, f"{task.name}-plan", lambda: self._plan(task, seconds))
         runs = {
@@ -268,7 +268,7 @@ class _Evaluation:
         return list(self.options.teacher_learning_rates or teacher_rates(self.teacher))
 
     def _plan(self, task: Task, seconds: float) -> dict[str, Any]:
-        from evaluation.budget import make_plan, throughput
+        from kdnas.evaluation.budget import make_plan, throughput
 
         options = self.options
         rates = min(len(self._rates(role)) for role in ROLES)
@@ -286,7 +286,7 @@ class _Evaluation:
 
     def _run(self, folder: Path, task: Task, role: str, plan: dict[str, Any]) -> dict[str, Any]:
         """Fine-tune one model on one task; the student's classifier is kept."""
-        from evaluation.finetune import Plan, Recipe, finetune, save_classifier
+        from kdnas.evaluation.finetune import Plan, Recipe, finetune, save_classifier
 
         path, options = getattr(self, role), self.options
         recipe = Recipe(self._rates(role), options.seed, self.seq_len, options.batch_tokens)

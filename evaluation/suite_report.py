@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from kdnas.artifact import Artifact
+from kdnas.store.artifact import Artifact
 
 
 def show_runs(artifacts: Sequence[Artifact]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.tasks import Kind, Task
+from kdnas.evaluation.tasks import Kind, Task
 
 ENGINES = ("pytorch", "onnxruntime-f32", "onnxruntime-int8", "openvino-f32", "openvino-bf16", "openvino-int8")
 
@@ -35,8 +35,8 @@ def score(
         scratch: folder for the texts that the export is calibrated on.
         precision: that the threshold is to meet.
     """
-    from evaluation.kinds import predict
-    from evaluation.metric_modules import scores_of
+    from kdnas.evaluation.kinds import predict
+    from kdnas.evaluation.metric_modules import scores_of
 
     runs = runner(folder, engine, engines, task, seq_len, home, scratch)
     start = time.monotonic()
@@ -70,7 +70,7 @@ def threshold_of(task: Task, dev: np.ndarray, test: np.ndarray, wanted: float) -
         test: of the test rows.
         wanted: precision.
     """
-    from evaluation.metrics import at_threshold, threshold_for_precision
+    from kdnas.evaluation.metrics import at_threshold, threshold_for_precision
 
     threshold = threshold_for_precision(np.asarray(task.dev.labels) == task.positive, dev[:, task.positive], wanted)
     found = {"wanted_precision": wanted, "threshold": threshold}
@@ -87,22 +87,22 @@ def runner(
     folder: Path, engine: str, engines: Sequence[str], task: Task, seq_len: int, home: Path, scratch: Path
 ) -> Any:
     """The model in PyTorch or as a session of its export, which is made where it is not there."""
-    from evaluation.finetune import as_run
-    from evaluation.kinds import HEADS
+    from kdnas.evaluation.finetune import as_run
+    from kdnas.evaluation.kinds import HEADS
 
     if engine == "pytorch":
         import transformers
 
         model = getattr(transformers, HEADS[task.kind]).from_pretrained(folder, local_files_only=True)
         return as_run(model, task.kind, folder, seq_len)
-    from export.checkpoint import open_checkpoint
-    from export.options import ExportOptions
-    from export.run import run_export
-    from export.session import RUN_TIME_FORMS, Session
-    from kdnas.corpus import build_corpus
-    from kdnas.environment import default_threads
-    from kdnas.rows import TextOptions
-    from kdnas.teacher import resolve_teacher
+    from kdnas.export.checkpoint import open_checkpoint
+    from kdnas.export.options import ExportOptions
+    from kdnas.export.run import run_export
+    from kdnas.export.session import RUN_TIME_FORMS, Session
+    from kdnas.models.teacher import resolve_teacher
+    from kdnas.store.host import default_threads
+    from kdnas.text.corpus import build_corpus
+    from kdnas.text.readers import TextOptions
 
     texts = scratch / "texts.jsonl"
     lines = [json.dumps({"text": text}, ensure_ascii=False) for text in _plain_texts(task)]

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from evaluation.tasks import Kind
 from kdnas.errors import UsageError
+from kdnas.evaluation.tasks import Kind
 
 NER = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")
 MISC, DATE = ("B-MISC", "I-MISC"), ("B-DATE", "I-DATE")
@@ -63,7 +63,7 @@ class Spec:
         target: column of the label.
         kind: what is asked.
         labels: class names, in the order of their numbers.
-        metric: the figure that decides, one of `evaluation.metric_modules.scores_of`.
+        metric: the figure that decides, one of `kdnas.evaluation.metric_modules.scores_of`.
         learning_rate: of the paper's Table 5 for this suite.
         epochs: of the same table.
         seq_len: tokens of an input at most.

@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from evaluation.data import load_task
-from evaluation.suites import chosen_specs
-from kdnas.artifact import disk_errors
 from kdnas.errors import UsageError
+from kdnas.evaluation.data import load_task
+from kdnas.evaluation.suites import chosen_specs
+from kdnas.store.artifact import disk_errors
 
 
 def task_texts(tasks: tuple[str, ...], output: Path, data_root: Path | None = None) -> None:

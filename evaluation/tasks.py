@@ -79,7 +79,7 @@ class Task:
         positive: number of the class that binary metrics are about; None where there is none.
         notes: how the splits were made, for the report.
         kind: what is asked.
-        metric: the figure that decides, one of those of `evaluation.metric_modules.scores_of`.
+        metric: the figure that decides, one of those of `kdnas.evaluation.metric_modules.scores_of`.
     """
 
     name: str

@@ -2,9 +2,9 @@
 
 from collections import Counter, defaultdict
 
-from evaluation.tasks import Split, Task, ordered, place_of
-from kdnas.corpus import Corpus
 from kdnas.errors import UsageError
+from kdnas.evaluation.tasks import Split, Task, ordered, place_of
+from kdnas.text.corpus import Corpus
 
 LEAST_TRAIN, LEAST_TEST = 20, 5
 DEV_SHARE, MOST_DEV_SHARE = 0.15, 0.3

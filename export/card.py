@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from kdnas.card import LONGEST, demoted, inherited, read_card, with_metadata
-from kdnas.environment import host_line
+from kdnas.models.card import LONGEST, demoted, inherited, read_card, with_metadata
+from kdnas.store.host import host_line
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import UsageError
-from kdnas.model_folder import model_in
-from kdnas.teacher import load_tokenizer, resolve_teacher
+from kdnas.models.folder import model_in
+from kdnas.models.teacher import load_tokenizer, resolve_teacher
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 WEIGHTS = "model.safetensors"

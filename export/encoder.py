@@ -2,7 +2,7 @@
 
 A Unigram tokenizer of 250,000 pieces takes 260 MB in `tokenizers`, which keeps a hash map for each prefix of a piece;
 SentencePiece keeps the same prefixes in one array, in 36 MB, and takes a fifth of the time (results/export).
-`export.sentencepiece_form` writes its model beside `tokenizer.json`, of which it says the same in another form.
+`kdnas.export.sentencepiece_form` writes its model beside `tokenizer.json`, of which it says the same in another form.
 """
 
 import os

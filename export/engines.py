@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdnas.errors import UsageError
-from kdnas.padding import LENGTH_STEP
+from kdnas.text.padding import LENGTH_STEP
 
 # Sums and layer norms of int8 graphs that ONNX Runtime fuses run on one thread: calls take 2 to 9 % longer (results/export).
 SLOWER_FUSED = ["SkipLayerNormFusion"]

@@ -6,20 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from export.engines import Engine
-from export.labelled import Labelled
-from export.parity import is_number
-from export.scores import METRICS, scores
 from kdnas.errors import UsageError
-from kdnas.padding import pad
+from kdnas.export.engines import Engine
+from kdnas.export.labelled import Labelled
+from kdnas.export.parity import is_number
+from kdnas.export.scores import METRICS, scores
+from kdnas.text.padding import pad
 
-# What `export.parity.compare` found that tells what is kept, the first that there is, and what is lost.
+# What `kdnas.export.parity.compare` found that tells what is kept, the first that there is, and what is lost.
 KEPT = {"labels_equal": "labels changed", "correlation": "correlation", "cosine_mean": "mean cosine"}
 
 
 @dataclass
 class Candidate:
-    """A form that is not published yet, with what a session has beside its engine (`export.spans.Runs`)."""
+    """A form that is not published yet, with what a session has beside its engine (`kdnas.export.spans.Runs`)."""
 
     engine: Engine
     task: str
@@ -72,10 +72,10 @@ class Judge:
 
         Args:
             run: the form.
-            found: what `export.parity.compare` says of it.
+            found: what `kdnas.export.parity.compare` says of it.
 
         Returns:
-            With labelled inputs the points that are lost in the language that loses most (`export.scores`), and each
+            With labelled inputs the points that are lost in the language that loses most (`kdnas.export.scores`), and each
             language's. Without them the share of changed labels or answers, which no accuracy can lose more than; for
             embeddings one minus the mean cosine, for numbers one minus the correlation. All times 100.
         """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import UsageError
-from kdnas.progress import say
+from kdnas.store.progress import say
 
 # One line of each task; `language` may be left out.
 LINES = {

@@ -11,29 +11,29 @@ from typing import Any
 
 import numpy as np
 
-from export.card import write_card
-from export.checkpoint import Checkpoint, copy_checkpoint, load_model
-from export.encoder import SENTENCEPIECE, TOKENIZER
-from export.engines import Engine, load_engine
-from export.first_token import last_layer_of_first_token
-from export.judge import Candidate, Judge
-from export.labelled import Labelled
-from export.onnx_form import write_onnx
-from export.openvino_form import write_openvino
-from export.options import ExportOptions
-from export.parity import compare, require_bound, spread_over_lengths, torch_engine, torch_outputs
-from export.pooling import write_modules
-from export.quiet import quiet
-from export.race import race
-from export.recipes import RECIPES, Kitchen, require_inside, without_tokenizer
-from export.sentencepiece_form import write_sentencepiece
-from export.session import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, read_tokenizer, token_ids
-from export.vocabulary import REPORT, trim
-from kdnas.artifact import append_jsonl, read_jsonl, write_json
-from kdnas.corpus import Corpus
-from kdnas.environment import default_threads, has_bf16, has_vnni
-from kdnas.progress import say, stage
-from kdnas.sentences import Sentences
+from kdnas.export.card import write_card
+from kdnas.export.checkpoint import Checkpoint, copy_checkpoint, load_model
+from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER
+from kdnas.export.engines import Engine, load_engine
+from kdnas.export.first_token import last_layer_of_first_token
+from kdnas.export.judge import Candidate, Judge
+from kdnas.export.labelled import Labelled
+from kdnas.export.onnx_form import write_onnx
+from kdnas.export.openvino_form import write_openvino
+from kdnas.export.options import ExportOptions
+from kdnas.export.parity import compare, require_bound, spread_over_lengths, torch_engine, torch_outputs
+from kdnas.export.pooling import write_modules
+from kdnas.export.quiet import quiet
+from kdnas.export.race import race
+from kdnas.export.recipes import RECIPES, Kitchen, require_inside, without_tokenizer
+from kdnas.export.sentencepiece_form import write_sentencepiece
+from kdnas.export.session import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, read_tokenizer, token_ids
+from kdnas.export.vocabulary import REPORT, trim
+from kdnas.store.artifact import append_jsonl, read_jsonl, write_json
+from kdnas.store.host import default_threads, has_bf16, has_vnni
+from kdnas.store.progress import say, stage
+from kdnas.text.corpus import Corpus
+from kdnas.text.sentences import Sentences
 
 LOG = "forms.jsonl"
 

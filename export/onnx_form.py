@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from kdnas.environment import has_vnni
-from kdnas.teacher import load_config
+from kdnas.models.teacher import load_config
+from kdnas.store.host import has_vnni
 
 GRAPH = "model.onnx"
 QUANTIZED = (

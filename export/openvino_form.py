@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from export.openvino_entry import shorten_entry, small_tables
-from kdnas.teacher import load_config
+from kdnas.export.openvino_entry import shorten_entry, small_tables
+from kdnas.models.teacher import load_config
 
 KINDS = {
     "feature-extraction": "OVModelForFeatureExtraction",

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from export.recipes import FLOAT, NAMES, RECIPES
-from export.session import FORMS
 from kdnas.errors import UsageError
+from kdnas.export.recipes import FLOAT, NAMES, RECIPES
+from kdnas.export.session import FORMS
 
 
 @dataclass(frozen=True)

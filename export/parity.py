@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from export.engines import Engine
-from export.session import TASKS, mean_pool
 from kdnas.errors import BoundError
-from kdnas.padding import pad
+from kdnas.export.engines import Engine
+from kdnas.export.session import TASKS, mean_pool
+from kdnas.text.padding import pad
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 BATCHES = (1, 2, 4, 8, 16, 32)

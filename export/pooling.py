@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kdnas.artifact import write_json
+from kdnas.store.artifact import write_json
 
 POOLING, NORMALIZE = "1_Pooling", "2_Normalize"
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from export.engines import Engine
-from export.session import LENGTH_STEPS
-from kdnas.padding import pad
+from kdnas.export.engines import Engine
+from kdnas.export.session import LENGTH_STEPS
+from kdnas.text.padding import pad
 
 SENTENCES, LEAST_ROUNDS, MOST_ROUNDS = 24, 3, 15
 SECONDS = 10.0

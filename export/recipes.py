@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from export.checkpoint import TOKENIZER_FILES
-from export.engines import Engine, load_engine
-from export.judge import answers_kept
-from export.onnx_form import write_onnx_int8, write_onnx_int8_attention, write_onnx_int8_blocks
-from export.openvino_form import write_int8, write_int8_controlled, write_int8_weights
-from export.race import race
-from export.session import FORMS, TASKS
-from kdnas.environment import default_threads
 from kdnas.errors import BoundError
+from kdnas.export.checkpoint import TOKENIZER_FILES
+from kdnas.export.engines import Engine, load_engine
+from kdnas.export.judge import answers_kept
+from kdnas.export.onnx_form import write_onnx_int8, write_onnx_int8_attention, write_onnx_int8_blocks
+from kdnas.export.openvino_form import write_int8, write_int8_controlled, write_int8_weights
+from kdnas.export.race import race
+from kdnas.export.session import FORMS, TASKS
+from kdnas.store.host import default_threads
 
 # The first of each form is the one that latency tables are made of. Accuracy control is tried where no other static one will do.
 RECIPES = {

@@ -3,18 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
-from export.checkpoint import open_checkpoint
-from export.hub import upload
-from export.labelled import read_labelled
-from export.making import Making
-from export.options import ExportOptions
-from export.recipes import RECIPES, require_inside
-from kdnas.artifact import Artifact, build, file_sha256, to_json
-from kdnas.corpus import Corpus, build_corpus
 from kdnas.errors import UsageError
-from kdnas.progress import say
-from kdnas.rows import TextOptions
-from kdnas.teacher import resolve_teacher
+from kdnas.export.checkpoint import open_checkpoint
+from kdnas.export.hub import upload
+from kdnas.export.labelled import read_labelled
+from kdnas.export.making import Making
+from kdnas.export.options import ExportOptions
+from kdnas.export.recipes import RECIPES, require_inside
+from kdnas.models.teacher import resolve_teacher
+from kdnas.store.artifact import Artifact, build, file_sha256, to_json
+from kdnas.store.progress import say
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.readers import TextOptions
 
 
 def export(

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from export.labelled import Labelled
-from export.spans import Answerer, Runs, text_logits, word_labels
+from kdnas.export.labelled import Labelled
+from kdnas.export.spans import Answerer, Runs, text_logits, word_labels
 
 METRICS = {
     "text-classification": "macro-F1",

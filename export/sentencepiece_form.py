@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from export.encoder import SENTENCEPIECE, TOKENIZER, SentencePieceEncoder, TokenizersEncoder
-from export.vocabulary import is_byte
+from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER, SentencePieceEncoder, TokenizersEncoder
+from kdnas.export.vocabulary import is_byte
 
 COMPARED = 20_000  # texts; a second or two
 TOLERATED = 1e-4

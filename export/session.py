@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from export.encoder import SENTENCEPIECE, TOKENIZER, read_encoder
-from export.engines import load_engine
-from kdnas.artifact import Artifact
-from kdnas.environment import default_threads, has_bf16
 from kdnas.errors import UsageError
-from kdnas.padding import LENGTH_STEP, pad, padded_length
+from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER, read_encoder
+from kdnas.export.engines import load_engine
+from kdnas.store.artifact import Artifact
+from kdnas.store.host import default_threads, has_bf16
+from kdnas.text.padding import LENGTH_STEP, pad, padded_length
 
 SETTINGS = "kdnas.json"
 # Padded tokens that one call of an engine gets: what lies between two products still fits a core's cache (results/export).
@@ -52,7 +52,7 @@ class Session:
         path: folder that `kdnas export` wrote.
         form: one of the forms in it; by default the fastest of those that kept the answers, as the export measured them.
         threads: threads that one call may use; by default those with which the export measured the form to be fastest, but
-            no more than `kdnas.environment.default_threads`.
+            no more than `kdnas.store.host.default_threads`.
         verify: compare every file of the folder with the hash in its manifest first.
         spin: with ONNX Runtime, let the threads wait for the next call busily: a sixth faster for short texts one after the
             other without pause, but whatever else runs on the host has a core less for some milliseconds after each.
@@ -151,7 +151,7 @@ class Session:
             tokens, float32.
 
         Raises:
-            UsageError: a model that labels tokens or answers questions; `export.spans` runs those.
+            UsageError: a model that labels tokens or answers questions; `kdnas.export.spans` runs those.
         """
         self.require_task("text-classification", "feature-extraction")
         return self.predict_ids(self.encode(texts), batch_tokens)

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 import numpy as np
 from tokenizers import Tokenizer
 
-from export.session import BATCH_TOKENS, side_by_side, softmax, token_budget_batches
+from kdnas.export.session import BATCH_TOKENS, side_by_side, softmax, token_budget_batches
 
 OVERLAP = 64  # tokens that neighbouring windows of a long context share
 
 
 class Runs(Protocol):
-    """What a model must know to be asked: an `export.session.Session` does, and one that is still being exported."""
+    """What a model must know to be asked: an `kdnas.export.session.Session` does, and one that is still being exported."""
 
     max_seq_len: int
     tokenizer: Any

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from export.checkpoint import Checkpoint, copy_description, load_model, open_checkpoint
-from export.session import read_tokenizer
-from kdnas.artifact import write_json
 from kdnas.errors import BoundError, UsageError
+from kdnas.export.checkpoint import Checkpoint, copy_description, load_model, open_checkpoint
+from kdnas.export.session import read_tokenizer
+from kdnas.store.artifact import write_json
 
 KINDS = ("WordPiece", "Unigram")
 REPORT = "vocabulary.json"

@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from kdnas.arch import Arch
-from kdnas.artifact import file_sha256
 from kdnas.errors import UsageError
+from kdnas.models.arch import Arch
+from kdnas.store.artifact import file_sha256
 
 Facts = dict[str, Any]
 ARCHS = ("3,12,288,384,gelu", "4,12,576,768,gelu", "6,12,768,3072,silu")
@@ -38,9 +38,9 @@ def collect(scratch: Path, tables: Path) -> Facts:
 
 def shape_facts() -> Facts:
     """Parameters and operations of some students of the packaged teacher."""
-    from kdnas.plan import parameters
-    from kdnas.student import student_config
-    from kdnas.teacher import BUILTIN, load_config, resolve_teacher
+    from kdnas.models.student import student_config
+    from kdnas.models.teacher import BUILTIN, load_config, resolve_teacher
+    from kdnas.pipeline.plan import parameters
 
     teacher, facts = load_config(resolve_teacher(BUILTIN).path), Facts()
     for name in ARCHS:
@@ -52,8 +52,8 @@ def shape_facts() -> Facts:
 
 def export_facts(scratch: Path) -> Facts:
     """Operators, bytes, token ids and outputs of a model of fixed random weights in each form."""
-    from export.session import FORMS as GRAPHS
-    from export.session import Session
+    from kdnas.export.session import FORMS as GRAPHS
+    from kdnas.export.session import Session
 
     folder, facts = _exported(scratch), Facts()
     for form in FORMS:
@@ -74,12 +74,12 @@ def _exported(scratch: Path) -> Path:
     import torch
     from transformers import BertConfig, BertModel
 
-    from export.checkpoint import open_checkpoint
-    from export.options import ExportOptions
-    from export.run import run_export
-    from kdnas.corpus import build_corpus
-    from kdnas.rows import TextOptions
-    from kdnas.teacher import BUILTIN, resolve_teacher
+    from kdnas.export.checkpoint import open_checkpoint
+    from kdnas.export.options import ExportOptions
+    from kdnas.export.run import run_export
+    from kdnas.models.teacher import BUILTIN, resolve_teacher
+    from kdnas.text.corpus import build_corpus
+    from kdnas.text.readers import TextOptions
 
     torch.manual_seed(0)
     teacher, folder = resolve_teacher(BUILTIN), scratch / "model"

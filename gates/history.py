@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from gates.process import SideError, SuiteOptions, run_process
-from gates.run import ROOT, cache_of, suite_of
-from gates.sides import commit_of, make_side
-from kdnas.artifact import append_jsonl, read_jsonl
-from kdnas.environment import host_line
 from kdnas.errors import KdnasError, UsageError
-from kdnas.progress import say
-from kdnas.report_page import look, write_page
-from kdnas.report_style import BLUE, RED, style
+from kdnas.gates.process import SideError, SuiteOptions, run_process
+from kdnas.gates.run import ROOT, cache_of, suite_of
+from kdnas.gates.sides import commit_of, make_side
+from kdnas.page.style import BLUE, RED, style
+from kdnas.page.write import look, write_page
+from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.host import host_line
+from kdnas.store.progress import say
 
 FILE, PAGE = "history.jsonl", "history.html"
 SEGMENT = 4  # records on either side of a step, at least

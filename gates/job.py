@@ -7,11 +7,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from gates.decision import Outcome, Rule, Verdict, judge, side_of
-from gates.process import SideError, Timed
-from gates.sides import Side
-from kdnas.artifact import append_jsonl, read_jsonl, write_json
-from kdnas.progress import say, stage
+from kdnas.gates.decision import Outcome, Rule, Verdict, judge, side_of
+from kdnas.gates.process import SideError, Timed
+from kdnas.gates.sides import Side
+from kdnas.store.artifact import append_jsonl, read_jsonl, write_json
+from kdnas.store.progress import say, stage
 
 RESULTS, SUMMARY = "results.jsonl", "summary.json"
 Process = Callable[[Side, tuple[str, ...] | None], Timed]

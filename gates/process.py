@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gates.sides import LINES, Side
+from kdnas.gates.sides import LINES, Side
 
 LOWER = 0.1  # quantile of a process's rounds that counts
 PLUGIN = Path(__file__).resolve().parent / "plugin"

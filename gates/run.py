@@ -4,15 +4,15 @@ import json
 import tempfile
 from pathlib import Path
 
-from gates.decision import Rule
-from gates.facts import SHOWN, collect, differences, read_facts
-from gates.job import Found, compare, save
-from gates.process import SideError, SuiteOptions, Timed, run_process
-from gates.sides import Side, make_side
-from gates.summary import markdown, picture
-from kdnas.artifact import digest_of, file_sha256, locked, write_json
 from kdnas.errors import KdnasError, UsageError
-from kdnas.progress import say
+from kdnas.gates.decision import Rule
+from kdnas.gates.facts import SHOWN, collect, differences, read_facts
+from kdnas.gates.job import Found, compare, save
+from kdnas.gates.process import SideError, SuiteOptions, Timed, run_process
+from kdnas.gates.sides import Side, make_side
+from kdnas.gates.summary import markdown, picture
+from kdnas.store.artifact import digest_of, file_sha256, locked, write_json
+from kdnas.store.progress import say
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = ROOT / "gates" / "suite" / "hot_paths.py"

@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdnas.artifact import digest_of, file_sha256
 from kdnas.errors import KdnasError, UsageError
+from kdnas.store.artifact import digest_of, file_sha256
 
 LOCK = "requirements.lock"
 LINES = 12  # of what a failed command said, that are shown
@@ -83,7 +83,11 @@ def make_side(spec: str, model: Path | None, scratch: Path, root: Path) -> Side:
 def require_import(side: Side) -> None:
     """Raise KdnasError where a side's package cannot be imported."""
     place = str(side.tree) if side.tree else ""
-    command = [str(side.python), "-c", f"import sys; sys.path.insert(0, {place!r}); import kdnas.cli, export.session"]
+    command = [
+        str(side.python),
+        "-c",
+        f"import sys; sys.path.insert(0, {place!r}); import kdnas.cli, kdnas.export.session",
+    ]
     _run(command, side.name)
 
 

@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from gates.decision import Outcome
+from kdnas.gates.decision import Outcome
 
 MARKS = {
     Outcome.REGRESSION: "slower",

@@ -28,14 +28,16 @@ class Command:
 
 COMMANDS = {
     "pipeline": Command(
-        "kdnas.pipeline:pipeline", "all stages: table, search, distil, refine, export, evaluate, report"
+        "kdnas.pipeline.stages:pipeline", "all stages: table, search, distil, refine, export, evaluate, report"
     ),
-    "latency-table": Command("latency.run:latency_table", "measure what 2400 architectures cost on this host"),
-    "recommend": Command("latency.recommend:recommend", "the most capable architectures that fit a latency budget"),
+    "latency-table": Command("kdnas.latency.run:latency_table", "measure what 2400 architectures cost on this host"),
+    "recommend": Command(
+        "kdnas.latency.recommend:recommend", "the most capable architectures that fit a latency budget"
+    ),
     "compare-latency": Command(
-        "latency.compare:compare_latency", "whether two latency tables differ beyond their error"
+        "kdnas.latency.compare:compare_latency", "whether two latency tables differ beyond their error"
     ),
-    "latency-report": Command("latency.report:latency_report", "one self-contained HTML page of a latency table"),
+    "latency-report": Command("kdnas.latency.report:latency_report", "one self-contained HTML page of a latency table"),
     "search": Command("kdnas.search.run:search", "KD-NAS: propose architectures, distil each briefly, keep the best"),
     "record": Command(
         "kdnas.search.record:record",
@@ -49,37 +51,40 @@ COMMANDS = {
     ),
     "distill": Command("kdnas.distill.run:distill", "distil a student's hidden states from the teacher (Eq. 1, 2)"),
     "refine": Command("kdnas.distill.run:refine", "refine a distilled student by MiniLM-v2 relations (Eq. 5, 6)"),
-    "export": Command("export.run:export", "write ONNX and OpenVINO forms of a model, each checked against PyTorch"),
+    "export": Command(
+        "kdnas.export.run:export", "write ONNX and OpenVINO forms of a model, each checked against PyTorch"
+    ),
     "evaluate": Command(
-        "evaluation.run:evaluate", "what a student keeps of its teacher; fine-tuned HAP and topic tasks"
+        "kdnas.evaluation.run:evaluate", "what a student keeps of its teacher; fine-tuned HAP and topic tasks"
     ),
     "suites": Command(
-        "evaluation.harness:suites",
+        "kdnas.evaluation.harness:suites",
         "fine-tune a model on GLUE, SQuAD, CoNLL, XNLI, TyDi, NER, HAP and score it in any engine",
     ),
     "compare-suites": Command(
-        "evaluation.compare:compare_suites", "models side by side on the suites, and beside the paper's"
+        "kdnas.evaluation.compare:compare_suites", "models side by side on the suites, and beside the paper's"
     ),
     "task-texts": Command(
-        "evaluation.task_texts:task_texts", "the texts of tasks without their labels, as a corpus for distill"
+        "kdnas.evaluation.task_texts:task_texts", "the texts of tasks without their labels, as a corpus for distill"
     ),
-    "speed": Command("latency.speed:speed", "teacher and exported student side by side on this host"),
+    "speed": Command("kdnas.latency.speed:speed", "teacher and exported student side by side on this host"),
     "fidelity": Command(
-        "evaluation.fidelity:fidelity", "whether recorded losses rank students as long distillation and real tasks do"
+        "kdnas.evaluation.fidelity:fidelity",
+        "whether recorded losses rank students as long distillation and real tasks do",
     ),
-    "serve": Command("serving.run:serve", "answer HTTP requests with an exported model"),
-    "filter": Command("serving.filter:filter_documents", "score and split a corpus with an exported classifier"),
-    "gate run": Command("gates.run:gate_run", "benchmarks of the hot paths, once, by pytest-benchmark"),
+    "serve": Command("kdnas.serving.run:serve", "answer HTTP requests with an exported model"),
+    "filter": Command("kdnas.serving.filter:filter_documents", "score and split a corpus with an exported classifier"),
+    "gate run": Command("kdnas.gates.run:gate_run", "benchmarks of the hot paths, once, by pytest-benchmark"),
     "gate check": Command(
-        "gates.run:gate_check", "sizes, operators, outputs and tables that are not as committed: exit 3"
+        "kdnas.gates.run:gate_check", "sizes, operators, outputs and tables that are not as committed: exit 3"
     ),
     "gate history": Command(
-        "gates.history:gate_history", "add the benchmarks' work to a history, and find steps in it"
+        "kdnas.gates.history:gate_history", "add the benchmarks' work to a history, and find steps in it"
     ),
     "gate compare": Command(
-        "gates.run:gate_compare", "whether a revision, wheel or model is slower than another one: exit 3"
+        "kdnas.gates.run:gate_compare", "whether a revision, wheel or model is slower than another one: exit 3"
     ),
-    "report": Command("kdnas.report:report", "one self-contained HTML page of a pipeline's results"),
+    "report": Command("kdnas.pipeline.report:report", "one self-contained HTML page of a pipeline's results"),
 }
 
 USAGE = """usage: kdnas COMMAND [--config FILE.yaml] [--option VALUE ...]

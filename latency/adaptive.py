@@ -6,9 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from kdnas.arch import Arch
-from kdnas.search.pareto import pareto_front
-from latency.predictor import (
+from kdnas.latency.predictor import (
     CACHE_MILLIONS,
     cross_validate,
     fit_cost_law,
@@ -16,8 +14,10 @@ from latency.predictor import (
     gaussian_process,
     shape_features,
 )
-from latency.protocol import Lengths
-from latency.samples import Measurements, Sample
+from kdnas.latency.protocol import Lengths
+from kdnas.latency.samples import Measurements, Sample
+from kdnas.models.arch import Arch
+from kdnas.search.pareto import pareto_front
 
 DESIGN_FIRST = 120  # architectures that the design chooses alone
 DESIGN_SHARE = 0.5  # of each later round: it keeps what is measured balanced

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.artifact import Artifact
 from kdnas.errors import UsageError
-from kdnas.progress import say
-from latency.table import INTERVAL_SDS, KIND, MEASURED, LatencyTable, Row
-from latency.validate import kendall_tau
+from kdnas.latency.validate import kendall_tau
+from kdnas.models.table import INTERVAL_SDS, KIND, MEASURED, LatencyTable, Row
+from kdnas.store.artifact import Artifact
+from kdnas.store.progress import say
 
 LARGEST = 5
 EXPECTED_SHARE = 0.05  # of |z| above 1.96, where tables differ by nothing but normal errors

@@ -1,7 +1,7 @@
 """Engines of the latency table on a GPU: eager PyTorch, and the same model replayed as a CUDA graph.
 
 A small encoder on a GPU waits mostly for its kernels to be launched. So there are three figures a length: the eager
-call with synchronisation, which `latency.timing` measures as it does on every engine; the replay of a CUDA graph, which
+call with synchronisation, which `kdnas.latency.timing` measures as it does on every engine; the replay of a CUDA graph, which
 launches all kernels at once; and the time that the device is busy, below which no way of launching comes.
 
 Sentences lie on the GPU before the clock starts, and hidden states stay there. TF32 is left as PyTorch has it by default:
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kdnas.arch import Arch
 from kdnas.errors import KdnasError, UsageError
-from latency.engines import REFERENCE, Call, random_sentence
+from kdnas.latency.engines import REFERENCE, Call, random_sentence
+from kdnas.models.arch import Arch
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +121,7 @@ class CudaModels:
     def __init__(self, engine: str, config: Any, seed: int, device: Device | None = None) -> None:
         import torch
 
-        from latency.timing import ModelMaker
+        from kdnas.latency.timing import ModelMaker
 
         self._config = config
         self._device = device or CudaDevice()
@@ -164,7 +164,7 @@ class CudaModels:
         Raises:
             KdnasError: a length could not be captured. End the process then: PyTorch's allocator may be left capturing.
         """
-        from latency.timing import quiet
+        from kdnas.latency.timing import quiet
 
         assert isinstance(call, EagerCall)
         with quiet():
@@ -290,7 +290,7 @@ class CudaDevice:
         return CudaGraph(graph, output)
 
     def wall_ms(self, call: Call, sentence: Mapping[str, Any]) -> float:
-        from latency.timing import call_ms
+        from kdnas.latency.timing import call_ms
 
         return call_ms(call, sentence)
 

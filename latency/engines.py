@@ -1,6 +1,6 @@
 """What is timed: the very sessions that users get, for any architecture, with random weights.
 
-Compiled engines run graphs that `latency.rewriting` makes of the exporter's own; the session is `export.session`'s.
+Compiled engines run graphs that `kdnas.latency.rewriting` makes of the exporter's own; the session is `kdnas.export.session`'s.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kdnas.arch import Arch, SearchSpace
-from kdnas.environment import cpu_info, has_bf16
 from kdnas.errors import UsageError
-from latency.openvino_graphs import GraphTemplate
-from latency.rewriting import PoolPart, Sizes, WeightPool, part_bytes, table_bytes
+from kdnas.latency.openvino_graphs import GraphTemplate
+from kdnas.latency.rewriting import PoolPart, Sizes, WeightPool, part_bytes, table_bytes
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.store.host import cpu_info, has_bf16
 
 # Engine to the packages whose versions its figures depend on.
 ENGINES = {
@@ -64,7 +64,7 @@ def require_engine(engine: str) -> None:
     if engine not in ENGINES:
         raise UsageError(f"engine '{engine}': allowed are {', '.join(ENGINES)}")
     if engine.startswith("cuda"):
-        from latency.cuda import require_cuda
+        from kdnas.latency.cuda import require_cuda
 
         require_cuda(engine)
     elif engine.endswith("-bf16") and not has_bf16():
@@ -96,7 +96,7 @@ def make_models(engine: str, config: Any, seed: int, threads: int, graphs: Path)
         config: configuration of the teacher.
         seed: of the random weights.
         threads: that one call may use.
-        graphs: folder with the templates of `latency.template`, one an activation; PyTorch needs none.
+        graphs: folder with the templates of `kdnas.latency.template`, one an activation; PyTorch needs none.
     """
     config = copy(config)
     config.vocab_size = min(config.vocab_size, TIMED_VOCABULARY)
@@ -105,7 +105,7 @@ def make_models(engine: str, config: Any, seed: int, threads: int, graphs: Path)
     if engine.startswith("onnxruntime"):
         return OnnxruntimeModels(config, seed, threads, graphs)
     if engine.startswith("cuda"):
-        from latency.cuda import CudaModels
+        from kdnas.latency.cuda import CudaModels
 
         return CudaModels(engine, config, seed)
     return PytorchModels(engine, config, seed, threads)
@@ -117,7 +117,7 @@ class PytorchModels:
     def __init__(self, engine: str, config: Any, seed: int, threads: int) -> None:
         import torch
 
-        from latency.timing import ModelMaker
+        from kdnas.latency.timing import ModelMaker
 
         torch.set_num_threads(threads)
         self._config = config
@@ -161,7 +161,7 @@ class OpenvinoModels:
     def _compile(self, arch: Arch, part: PoolPart) -> Call:
         import openvino
 
-        from export.engines import compile_openvino
+        from kdnas.export.engines import compile_openvino
 
         sizes = Sizes(arch, self._config.vocab_size, self._config.max_position_embeddings)
         xml = self._templates[arch.activation].write(sizes, part)
@@ -176,14 +176,14 @@ class OnnxruntimeModels:
     """
 
     def __init__(self, config: Any, seed: int, threads: int, graphs: Path) -> None:
-        from latency.onnx_graphs import OnnxTemplate
+        from kdnas.latency.onnx_graphs import OnnxTemplate
 
         self._config, self._threads = config, threads
         self._templates = {folder.name: OnnxTemplate(folder) for folder in activation_folders(graphs)}
         (self._part,) = make_pool(config, seed, []).parts
 
     def student(self, arch: Arch) -> Call:
-        from export.engines import compile_onnxruntime
+        from kdnas.export.engines import compile_onnxruntime
 
         sizes = Sizes(arch, self._config.vocab_size, self._config.max_position_embeddings)
         graph, weights = self._templates[arch.activation].write(sizes, self._part)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.artifact import append_jsonl, read_jsonl
-from kdnas.progress import Stage, stage
-from latency.process import Processes, Worker
+from kdnas.latency.process import Processes, Worker
+from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.progress import Stage, stage
 
 PART = 500  # sentences a line: what a kill can lose
 PROCESS_ARCHITECTURES = 60  # then a fresh process goes on

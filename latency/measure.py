@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.artifact import append_jsonl, read_jsonl
-from kdnas.environment import cpus_of_cores
 from kdnas.errors import UsageError
-from kdnas.progress import Stage, stage
-from kdnas.teacher import Teacher
-from latency.adaptive import DESIGN_FIRST, doubtful, reorder
-from latency.engines import graph_form, needs_graphs
-from latency.process import Processes, Worker
-from latency.protocol import LatencyOptions, Lengths, calls_per_length
-from latency.samples import TEACHER, Sample, gather, movement, next_round
-from latency.template import write_templates
+from kdnas.latency.adaptive import DESIGN_FIRST, doubtful, reorder
+from kdnas.latency.engines import graph_form, needs_graphs
+from kdnas.latency.process import Processes, Worker
+from kdnas.latency.protocol import LatencyOptions, Lengths, calls_per_length
+from kdnas.latency.samples import TEACHER, Sample, gather, movement, next_round
+from kdnas.latency.template import write_templates
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.host import cpus_of_cores
+from kdnas.store.progress import Stage, stage
 
 ROUND_ARCHITECTURES = 60
 

@@ -1,4 +1,4 @@
-"""ONNX graphs of any architecture, rewritten from one small export as `latency.rewriting` says.
+"""ONNX graphs of any architecture, rewritten from one small export as `kdnas.latency.rewriting` says.
 
 Here tensors go by names, so that repeating the middle layer means to rename what it makes and reads. The shapes that the
 exporter noted of tensors on the way go with them: without them ONNX Runtime fuses fewer nodes. Matrices and tables stay
@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
-from latency.rewriting import (
+from kdnas.latency.rewriting import (
     FIRST,
     LAST,
     MIDDLE,

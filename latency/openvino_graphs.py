@@ -1,4 +1,4 @@
-"""OpenVINO graphs of any architecture, rewritten from one small export as `latency.rewriting` says."""
+"""OpenVINO graphs of any architecture, rewritten from one small export as `kdnas.latency.rewriting` says."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from latency.rewriting import (
+from kdnas.latency.rewriting import (
     FIRST,
     LAST,
     MIDDLE,

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.arch import Arch, SearchSpace
-from kdnas.artifact import append_jsonl, read_jsonl
-from kdnas.progress import say
-from latency.exhaustive import Passes, Row, measure_passes, runs_of
-from latency.process import Processes, Worker
-from latency.protocol import RUNS, WARM_CALLS, LatencyOptions, Lengths, design
-from latency.samples import TEACHER, Measurement, Measurements, Sample
-from latency.timing import CHUNK, REFERENCE_CALLS, REFERENCE_WARM_CALLS
+from kdnas.latency.exhaustive import Passes, Row, measure_passes, runs_of
+from kdnas.latency.process import Processes, Worker
+from kdnas.latency.protocol import RUNS, WARM_CALLS, LatencyOptions, Lengths, design
+from kdnas.latency.samples import TEACHER, Measurement, Measurements, Sample
+from kdnas.latency.timing import CHUNK, REFERENCE_CALLS, REFERENCE_WARM_CALLS
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.progress import say
 
 PILOT = 8  # architectures that the estimate is made from
 CHUNK_TOLERANCE = 0.1

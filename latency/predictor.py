@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.arch import Arch
-from latency.protocol import Lengths
+from kdnas.latency.protocol import Lengths
+from kdnas.models.arch import Arch
 
 FOLDS = 5
 CORRECTIONS = ("none", "gaussian-process", "boosted-trees")
@@ -242,7 +242,7 @@ def baseline_features(seq_len: float) -> dict[str, Callable[[Sequence[Arch]], np
 
 
 def _layer_sum_features(archs: Sequence[Arch]) -> np.ndarray:
-    from kdnas.arch import SearchSpace
+    from kdnas.models.arch import SearchSpace
 
     space = SearchSpace()
     rows = []

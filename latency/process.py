@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import KdnasError
-from kdnas.progress import say
+from kdnas.store.progress import say
 
 ANSWER_SECONDS = 600.0
 ATTEMPTS = 3
@@ -30,7 +30,7 @@ class Worker:
         threads = str(setup["threads"])
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "latency.worker"],
+            [sys.executable, "-m", "kdnas.latency.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

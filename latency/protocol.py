@@ -6,10 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from export.session import LENGTH_STEPS
-from kdnas.arch import Arch, SearchSpace
-from kdnas.environment import default_threads, physical_cores
 from kdnas.errors import UsageError
+from kdnas.export.session import LENGTH_STEPS
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.store.host import default_threads, physical_cores
 
 SENTENCES = 10_000
 STRATA, MOST_CUTS = 7, 20

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.arch import Arch
-from kdnas.artifact import append_jsonl, read_jsonl
-from kdnas.progress import say
-from latency.process import Processes, Worker
-from latency.protocol import Lengths
-from latency.samples import Sample, normalise
+from kdnas.latency.process import Processes, Worker
+from kdnas.latency.protocol import Lengths
+from kdnas.latency.samples import Sample, normalise
+from kdnas.models.arch import Arch
+from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.progress import say
 
 MODEL = Arch(6, 4, 576, 1024, "gelu")  # in the middle of the space
 PROCESSES, WINDOWS = 2, 4  # fresh processes, and windows of a fresh model in each

@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from kdnas.artifact import MANIFEST, Artifact
 from kdnas.errors import UsageError
-from kdnas.progress import say
+from kdnas.models.table import KIND, LatencyTable, Row
 from kdnas.search.pareto import pareto_front
-from latency.table import KIND, LatencyTable, Row
+from kdnas.store.artifact import MANIFEST, Artifact
+from kdnas.store.progress import say
 
 PLAIN_WIDTH = 100  # columns where stderr is no terminal
 

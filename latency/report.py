@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.arch import Arch, SearchSpace
-from kdnas.artifact import MANIFEST, Artifact
 from kdnas.errors import UsageError
-from kdnas.progress import say
-from kdnas.report import hosts, stage_row
-from kdnas.report_numbers import FILTERS
-from kdnas.report_page import look, require_file_name, write_page
-from latency import report_figures
-from latency.protocol import Lengths, interpolation
-from latency.roofline import Peaks, bounds_ms, reached_shares
-from latency.table import KIND, MEASURED, Row, read_rows
-from latency.validate import KIND as VALIDATION
-from latency.validate import kendall_tau
+from kdnas.latency import report_figures
+from kdnas.latency.protocol import Lengths, interpolation
+from kdnas.latency.roofline import Peaks, bounds_ms, reached_shares
+from kdnas.latency.validate import KIND as VALIDATION
+from kdnas.latency.validate import kendall_tau
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.table import KIND, MEASURED, Row, read_rows
+from kdnas.page.formatting import FILTERS
+from kdnas.page.write import look, require_file_name, write_page
+from kdnas.pipeline.report import hosts, stage_row
+from kdnas.store.artifact import MANIFEST, Artifact
+from kdnas.store.progress import say
 
 FIRST_SHOWN = Arch(6, 12, 384, 1024, "gelu")  # depth, heads and activation that the heat map opens with
 

@@ -1,12 +1,13 @@
-"""Figures of the latency table's page: rows in, plotly figures out, in the look of `kdnas.report_style`."""
+"""Figures of the latency table's page: rows in, plotly figures out, in the look of `kdnas.page.style`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
-from kdnas.arch import SearchSpace
-from kdnas.report_style import (
+from kdnas.models.arch import SearchSpace
+from kdnas.models.table import MEASURED, Row
+from kdnas.page.style import (
     BLUE,
     DEPTH_COLOURS,
     EPISODES,
@@ -23,7 +24,6 @@ from kdnas.report_style import (
     style,
     text,
 )
-from latency.table import MEASURED, Row
 
 ENGINE_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
 BAND = "rgba(86,180,233,0.25)"

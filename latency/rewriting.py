@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdnas.arch import Arch
+from kdnas.models.arch import Arch
 
 # No two sizes of the template are equal, nor equal to a rank, a token type or a depth.
 TEMPLATE = Arch(layers=3, heads=5, hidden=70, ffn=93, activation="gelu")

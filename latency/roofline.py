@@ -6,7 +6,7 @@ cache's bandwidth, the rest at the memory's. Embeddings (some rows are looked up
 nothing, so this is less than any engine can reach; int8 engines also do some work in f32. A share above 1 would mean that a
 peak was measured too low, by a busy host say: nothing is clipped.
 
-Run as `python -m latency.roofline ENGINE THREADS [SECONDS]`; prints one JSON line.
+Run as `python -m kdnas.latency.roofline ENGINE THREADS [SECONDS]`; prints one JSON line.
 """
 
 import json
@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from export.engines import openvino_settings
-from kdnas.arch import Arch
 from kdnas.errors import KdnasError, UsageError
-from latency.engines import require_engine
-from latency.protocol import Lengths
+from kdnas.export.engines import openvino_settings
+from kdnas.latency.engines import require_engine
+from kdnas.latency.protocol import Lengths
+from kdnas.models.arch import Arch
 
 TOKENS = (16, 32, 64, 128)
 # Inner and outer width of products that the search space's layers have: projections and feed-forward, small to large.
@@ -79,7 +79,7 @@ class Peaks:
                 **{key: float(record[key]) for key in ("gflops", "bandwidth_gbs", "cache_gbs", "bytes_per_weight")},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UsageError(f"peaks {dict(record)}: not those of latency.roofline ({error!r})") from error
+            raise UsageError(f"peaks {dict(record)}: not those of kdnas.latency.roofline ({error!r})") from error
         figures = (peaks.gflops, peaks.bandwidth_gbs, peaks.cache_gbs, peaks.bytes_per_weight)
         if not all(np.isfinite(value) and value > 0 for value in figures):
             raise UsageError(f"peaks {dict(record)}: every figure must be above 0")
@@ -122,7 +122,7 @@ def peaks_of(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
     require_engine(engine)
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-m", "latency.roofline", engine, str(threads), str(seconds)],
+        [sys.executable, "-m", "kdnas.latency.roofline", engine, str(threads), str(seconds)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": paths},
@@ -241,7 +241,7 @@ def openvino_chain(engine: str, threads: int, inner: int, outer: int) -> Callabl
 
 
 def compile_chain(engine: str, threads: int, inner: int, outer: int) -> Any:
-    """The compiled graph, with the settings of `export.session`."""
+    """The compiled graph, with the settings of `kdnas.export.session`."""
     import openvino
     from openvino import opset13 as ops
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.arch import Arch, SearchSpace, arch_id
-from kdnas.teacher import Teacher
-from latency.predictor import Fit, fit_one, shrink
-from latency.protocol import Lengths
-from latency.roofline import Peaks, bounds_ms
-from latency.samples import Measurements, Sample, admitted
-from latency.table import MEASURED, PREDICTED, Row, embedding_parameters, interval
+from kdnas.latency.predictor import Fit, fit_one, shrink
+from kdnas.latency.protocol import Lengths
+from kdnas.latency.roofline import Peaks, bounds_ms
+from kdnas.latency.samples import Measurements, Sample, admitted
+from kdnas.models.arch import Arch, SearchSpace, arch_id
+from kdnas.models.table import MEASURED, PREDICTED, Row, embedding_parameters, interval
+from kdnas.models.teacher import Teacher
 
 GPU_COLUMNS = ("graph_ms", "device_ms")
 

@@ -9,18 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.arch import arch_id
-from kdnas.artifact import Artifact, build, read_jsonl, write_json
-from kdnas.corpus import Corpus, build_corpus
-from kdnas.environment import host
-from kdnas.progress import say
-from kdnas.rows import TextOptions
-from kdnas.teacher import Teacher, resolve_shape, resolve_tokenizer
-from latency.engines import ENGINES, require_engine
-from latency.measure import measure, worker_setup
-from latency.paper import measure_all, table2_archs, table2_ratios
-from latency.predictor import fit_predictor
-from latency.protocol import (
+from kdnas.latency.engines import ENGINES, require_engine
+from kdnas.latency.measure import measure, worker_setup
+from kdnas.latency.paper import measure_all, table2_archs, table2_ratios
+from kdnas.latency.predictor import fit_predictor
+from kdnas.latency.protocol import (
     RUNS,
     SENTENCES,
     WARM_CALLS,
@@ -33,14 +26,21 @@ from latency.protocol import (
     sample_lengths,
     stratify,
 )
-from latency.quiet import check_host, describe
-from latency.report import report_of
-from latency.roofline import Peaks, peaks_of
-from latency.rows import published_shape, table_rows, teacher_results, write_gpu_columns
-from latency.samples import Measurements, gather
-from latency.table import COLUMNS, KIND, Row, read_rows, write_rows
-from latency.validate import ValidationOptions, run_validation
-from latency.validate import summary as validation_summary
+from kdnas.latency.quiet import check_host, describe
+from kdnas.latency.report import report_of
+from kdnas.latency.roofline import Peaks, peaks_of
+from kdnas.latency.rows import published_shape, table_rows, teacher_results, write_gpu_columns
+from kdnas.latency.samples import Measurements, gather
+from kdnas.latency.validate import ValidationOptions, run_validation
+from kdnas.latency.validate import summary as validation_summary
+from kdnas.models.arch import arch_id
+from kdnas.models.table import COLUMNS, KIND, Row, read_rows, write_rows
+from kdnas.models.teacher import Teacher, resolve_shape, resolve_tokenizer
+from kdnas.store.artifact import Artifact, build, read_jsonl, write_json
+from kdnas.store.host import host
+from kdnas.store.progress import say
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.readers import TextOptions
 
 
 def latency_table(
@@ -113,7 +113,7 @@ def _gpu(engine: str) -> dict[str, Any]:
     """The GPU that an engine runs on."""
     if not engine.startswith("cuda"):
         return {}
-    from latency.cuda import device_record
+    from kdnas.latency.cuda import device_record
 
     return device_record()
 

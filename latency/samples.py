@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.arch import Arch
-from latency.protocol import Lengths
+from kdnas.latency.protocol import Lengths
+from kdnas.models.arch import Arch
 
 TEACHER = "teacher"
 GIVE_WAY_AFTER = 3

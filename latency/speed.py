@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from export.session import FORMS, Session, read_settings
-from export.vocabulary import REPORT
-from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl
-from kdnas.corpus import Corpus, build_corpus
-from kdnas.environment import default_threads
 from kdnas.errors import UsageError
-from kdnas.model_folder import model_in
-from kdnas.progress import stage
-from kdnas.rows import TextOptions
-from kdnas.teacher import Teacher, load_encoder, resolve_teacher
-from latency.protocol import WARM_CALLS
+from kdnas.export.session import FORMS, Session, read_settings
+from kdnas.export.vocabulary import REPORT
+from kdnas.latency.protocol import WARM_CALLS
+from kdnas.models.folder import model_in
+from kdnas.models.teacher import Teacher, load_encoder, resolve_teacher
+from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
+from kdnas.store.host import default_threads
+from kdnas.store.progress import stage
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.readers import TextOptions
 
 TEACHER = "teacher pytorch-f32"
 STUDENT = "student pytorch-f32"

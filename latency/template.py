@@ -1,6 +1,6 @@
-"""Export the templates that `latency.rewriting` is about: one tiny model of the teacher's family for each activation.
+"""Export the templates that `kdnas.latency.rewriting` is about: one tiny model of the teacher's family for each activation.
 
-Run as `python -m latency.template TEACHER FORM FOLDER`, in a process of its own: the exporters' memory and threads must
+Run as `python -m kdnas.latency.template TEACHER FORM FOLDER`, in a process of its own: the exporters' memory and threads must
 not stay with the one that measures.
 """
 
@@ -13,9 +13,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from kdnas.arch import Activation
 from kdnas.errors import KdnasError
-from latency.rewriting import TEMPLATE, TEMPLATE_POSITIONS, TEMPLATE_VOCABULARY
+from kdnas.latency.rewriting import TEMPLATE, TEMPLATE_POSITIONS, TEMPLATE_VOCABULARY
+from kdnas.models.arch import Activation
 
 CALIBRATION_LENGTHS = range(8, 48, 2)
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +34,7 @@ def write_templates(teacher: Path, form: str, folder: Path) -> Path:
     shutil.rmtree(scratch, ignore_errors=True)
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-m", "latency.template", str(teacher), form, str(scratch)],
+        [sys.executable, "-m", "kdnas.latency.template", str(teacher), form, str(scratch)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": paths},
@@ -50,9 +50,9 @@ def export_templates(teacher: Path, form: str, folder: Path) -> None:
     """Write one folder an activation, each with `openvino_model.xml` and `.bin`, or with one `.onnx` file."""
     import torch
 
-    from export.onnx_form import write_onnx, write_onnx_int8
-    from export.openvino_form import write_int8, write_openvino
-    from export.quiet import quiet
+    from kdnas.export.onnx_form import write_onnx, write_onnx_int8
+    from kdnas.export.openvino_form import write_int8, write_openvino
+    from kdnas.export.quiet import quiet
 
     task = "feature-extraction"
     write_plain = write_onnx if form.startswith("onnxruntime") else write_openvino
@@ -77,8 +77,8 @@ def template_model(teacher: Path, activation: str) -> Any:
 
     from transformers import AutoModel
 
-    from kdnas.student import student_config
-    from kdnas.teacher import load_config
+    from kdnas.models.student import student_config
+    from kdnas.models.teacher import load_config
 
     config = student_config(replace(TEMPLATE, activation=activation), load_config(teacher))
     config.vocab_size, config.max_position_embeddings = TEMPLATE_VOCABULARY, TEMPLATE_POSITIONS

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
-from kdnas.arch import Arch
-from kdnas.student import student_config
-from latency.protocol import WARM_CALLS
+from kdnas.latency.protocol import WARM_CALLS
+from kdnas.models.arch import Arch
+from kdnas.models.student import student_config
 
 POOL_VALUES = 4_000_000
 # A reference window after a large model would else be slower than one after a small model: 4 calls that do not count.

@@ -8,14 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.arch import Arch
-from kdnas.artifact import Artifact, build
-from kdnas.corpus import Corpus
 from kdnas.errors import UsageError
-from kdnas.teacher import Teacher
-from latency.exhaustive import Passes, measure_passes, runs_of
-from latency.measure import worker_setup
-from latency.protocol import (
+from kdnas.latency.exhaustive import Passes, measure_passes, runs_of
+from kdnas.latency.measure import worker_setup
+from kdnas.latency.protocol import (
     RUNS,
     SENTENCES,
     WARM_CALLS,
@@ -26,8 +22,12 @@ from latency.protocol import (
     sample_lengths,
     stratify,
 )
-from latency.table import KIND as TABLE
-from latency.table import LatencyTable
+from kdnas.models.arch import Arch
+from kdnas.models.table import KIND as TABLE
+from kdnas.models.table import LatencyTable
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import Artifact, build
+from kdnas.text.corpus import Corpus
 
 KIND = "latency-validation"
 LOG = "validation.jsonl"

@@ -1,6 +1,6 @@
 """A process that measures: one JSON line in, one out. It ends when its standard input does, so never outlives its parent.
 
-Run as `python -m latency.worker`. The first line is the setup, `{"engine", "teacher": folder, "graphs", "threads", "cpus",
+Run as `python -m kdnas.latency.worker`. The first line is the setup, `{"engine", "teacher": folder, "graphs", "threads", "cpus",
 "seed", "lengths", "same_shares"}`; the answer says that it is ready. Each further line, `{"arch": "4,12,576,768,gelu"}`
 or `{"arch": "teacher"}`, is answered by its times and the reference windows around each sweep; with `"sentences"` (lengths) and
 `"tolerance"`, by one latency a sentence.
@@ -38,10 +38,10 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     setup = json.loads(first)
     if setup["cpus"]:
         os.sched_setaffinity(0, setup["cpus"])  # before anything counts cores or starts threads
-    from kdnas.arch import Arch
-    from kdnas.teacher import load_config
-    from latency.engines import make_models
-    from latency.timing import exhaustive, reference_window, window
+    from kdnas.latency.engines import make_models
+    from kdnas.latency.timing import exhaustive, reference_window, window
+    from kdnas.models.arch import Arch
+    from kdnas.models.teacher import load_config
 
     config, seed = load_config(Path(setup["teacher"])), setup["seed"]
     models = make_models(setup["engine"], config, seed, setup["threads"], Path(setup["graphs"]))

@@ -15,13 +15,13 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from export.session import BATCH_TOKENS
 from kdnas import __version__
 from kdnas.errors import UsageError
-from serving.batching import Batcher, OverloadedError, StoppedError
-from serving.page import docs_page
-from serving.predictor import Predictor
-from serving.schema import Classified, Embedded, Health, PredictRequest, Problem
+from kdnas.export.session import BATCH_TOKENS
+from kdnas.serving.batching import Batcher, OverloadedError, StoppedError
+from kdnas.serving.page import docs_page
+from kdnas.serving.predictor import Predictor
+from kdnas.serving.schema import Classified, Embedded, Health, PredictRequest, Problem
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

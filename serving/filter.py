@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from export.session import BATCH_TOKENS
-from kdnas.artifact import MANIFEST, Artifact, digest_of, file_sha256
-from kdnas.environment import default_threads
 from kdnas.errors import KdnasError, UsageError
-from kdnas.progress import say, stage
-from serving.documents import Document, Source, find_source, quarantined, read_documents
-from serving.predictor import Predictor, Windower
-from serving.shards import Row, Run, flagged, open_run
+from kdnas.export.session import BATCH_TOKENS
+from kdnas.serving.documents import Document, Source, find_source, quarantined, read_documents
+from kdnas.serving.predictor import Predictor, Windower
+from kdnas.serving.shards import Row, Run, flagged, open_run
+from kdnas.store.artifact import MANIFEST, Artifact, digest_of, file_sha256
+from kdnas.store.host import default_threads
+from kdnas.store.progress import say, stage
 
 QUARANTINED_EXIT = 4
 # A shard also ends at this many bytes of text, so that memory stays bounded whatever the documents are.

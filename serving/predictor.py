@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from export.encoder import Encoder
-from export.session import Session
 from kdnas.errors import UsageError
+from kdnas.export.encoder import Encoder
+from kdnas.export.session import Session
 
 # Texts are tokenised in pieces of about this many characters: an encoding takes some 100 bytes a token while it lives.
 PIECE_CHARACTERS = 1_000_000
@@ -20,7 +20,7 @@ class Predictor:
         form: one of the forms in it; by default the fastest.
         threads: threads that one call may use.
         verify: compare the folder's files with the hashes in its manifest first.
-        streams: calls side by side, as of `export.session.Session`.
+        streams: calls side by side, as of `kdnas.export.session.Session`.
 
     Raises:
         UsageError: not an export folder, an unknown form, or a model of tokens, answers or numbers.

@@ -12,9 +12,9 @@ from types import FrameType
 import uvicorn
 
 from kdnas.errors import KdnasError, UsageError
-from kdnas.progress import say
-from serving.app import ServeOptions, Service, create_app
-from serving.predictor import Predictor
+from kdnas.serving.app import ServeOptions, Service, create_app
+from kdnas.serving.predictor import Predictor
+from kdnas.store.progress import say
 
 
 def serve(

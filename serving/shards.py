@@ -12,7 +12,9 @@ from typing import Any
 
 import zstandard
 
-from kdnas.artifact import (
+from kdnas.errors import UsageError
+from kdnas.serving.documents import Document
+from kdnas.store.artifact import (
     MANIFEST,
     SCHEMA,
     append_jsonl,
@@ -23,9 +25,7 @@ from kdnas.artifact import (
     write_json,
     write_manifest,
 )
-from kdnas.environment import host
-from kdnas.errors import UsageError
-from serving.documents import Document
+from kdnas.store.host import host
 
 KIND = "filter"
 PLAN = "run.json"

@@ -13,10 +13,10 @@ import hypothesis
 import numpy
 import pytest
 
-from kdnas.corpus import Corpus, build_corpus
-from kdnas.docstrings import sentences_of_file
-from kdnas.rows import TextOptions
-from kdnas.teacher import BUILTIN, Teacher, resolve_teacher
+from kdnas.models.teacher import BUILTIN, Teacher, resolve_teacher
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.pydocs import sentences_of_file
+from kdnas.text.readers import TextOptions
 
 # Timings belong in benchmarks: a busy host must not fail a test.
 hypothesis.settings.register_profile("kdnas", deadline=None)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kdnas.artifact import Artifact
+from kdnas.store.artifact import Artifact
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"

@@ -19,9 +19,9 @@ cd elsewhere
 ../empty/bin/python - <<'PYTHON'
 import importlib, pathlib, sys
 
-for name in ("kdnas", "kdnas.distill.run", "kdnas.search.run", "latency.run", "latency.worker", "export.session",
-             "evaluation.run", "serving.run", "kdnas.report", "kdnas.pretrain.run", "kdnas.search.strategies",
-             "gates.run"):
+for name in ("kdnas", "kdnas.distill.run", "kdnas.search.run", "kdnas.latency.run", "kdnas.latency.worker", "kdnas.export.session",
+             "kdnas.evaluation.run", "kdnas.serving.run", "kdnas.pipeline.report", "kdnas.pretrain.run", "kdnas.search.strategies",
+             "kdnas.gates.run"):
     file = pathlib.Path(importlib.import_module(name).__file__).resolve()
     assert "empty" in file.parts, f"{name} was imported from {file}, not from the wheel"
 assert importlib.util.find_spec("tests") is None or "empty" not in str(importlib.util.find_spec("tests").origin)

@@ -36,12 +36,12 @@ def _export(texts: list[str]) -> Path:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from export.checkpoint import open_checkpoint
-    from export.options import ExportOptions
-    from export.run import run_export
-    from kdnas.corpus import build_corpus
-    from kdnas.rows import TextOptions
-    from kdnas.teacher import BUILTIN, resolve_teacher
+    from kdnas.export.checkpoint import open_checkpoint
+    from kdnas.export.options import ExportOptions
+    from kdnas.export.run import run_export
+    from kdnas.models.teacher import BUILTIN, resolve_teacher
+    from kdnas.text.corpus import build_corpus
+    from kdnas.text.readers import TextOptions
 
     torch.manual_seed(0)
     teacher, folder = resolve_teacher(BUILTIN), CACHE / "model"

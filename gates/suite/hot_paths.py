@@ -20,7 +20,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 @pytest.fixture(scope="module")
 def session(exported: Path) -> Any:
-    from export.session import Session
+    from kdnas.export.session import Session
 
     return Session(exported, threads=THREADS)
 
@@ -46,7 +46,7 @@ def test_session_128_texts(benchmark: Any, session: Any, texts: list[str]) -> No
 
 
 def test_batching(benchmark: Any) -> None:
-    from kdnas.sentences import token_batches
+    from kdnas.text.sentences import token_batches
 
     lengths = np.random.default_rng(0).integers(5, 60, 20_000)
     batches = benchmark(token_batches, lengths, 4096, 0, 0)
@@ -54,14 +54,14 @@ def test_batching(benchmark: Any) -> None:
 
 
 def test_export_parity(benchmark: Any, exported: Path) -> None:
-    from kdnas.artifact import Artifact
+    from kdnas.store.artifact import Artifact
 
     benchmark(lambda: Artifact.load(exported).verify())
 
 
 def test_filter(benchmark: Any, session: Any, exported: Path, texts: list[str], tmp_path: Path) -> None:
     require(session, "text-classification")
-    from serving.filter import FilterOptions, filter_documents
+    from kdnas.serving.filter import FilterOptions, filter_documents
 
     source, out, options = tmp_path / "docs.txt", tmp_path / "out", FilterOptions(label=session.labels[-1])
     source.write_text("\n".join(texts))
@@ -110,11 +110,11 @@ def test_serving_round_trip(benchmark: Any, server: str) -> None:
 def test_training_step(benchmark: Any) -> None:
     import torch
 
-    from kdnas.arch import Arch
     from kdnas.distill.loop import make_accelerator, make_optimizer, train_step
     from kdnas.distill.throughput import make_objective
-    from kdnas.student import new_student
-    from kdnas.teacher import BUILTIN, load_encoder, resolve_teacher
+    from kdnas.models.arch import Arch
+    from kdnas.models.student import new_student
+    from kdnas.models.teacher import BUILTIN, load_encoder, resolve_teacher
 
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
@@ -129,7 +129,7 @@ def test_training_step(benchmark: Any) -> None:
 def test_controller_episode(benchmark: Any) -> None:
     import torch
 
-    from kdnas.arch import SearchSpace
+    from kdnas.models.arch import SearchSpace
     from kdnas.search.goal import Goal
     from kdnas.search.options import SearchOptions
     from kdnas.search.strategies import Observation, make_strategy

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig
 
 from kdnas.distill.options import LoopOptions
 from kdnas.distill.pairs import pair_batch
-from kdnas.sentences import Sentences, balanced, token_batches
+from kdnas.text.sentences import Sentences, balanced, token_batches
 
 Batch = tuple[Tensor, Tensor]  # ids and mask, each (B, T)
 Place = tuple[int, int]  # epoch, and place in it

@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdnas.arch import Arch
-from kdnas.artifact import Artifact, build
-from kdnas.corpus import Corpus, build_corpus
 from kdnas.distill.options import LoopOptions
-from kdnas.rows import TextOptions
-from kdnas.teacher import Teacher
+from kdnas.models.arch import Arch
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import Artifact, build
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.readers import TextOptions
 
 if TYPE_CHECKING:
     from kdnas.distill.processes import Work
@@ -22,7 +22,7 @@ COPIES_ON_DISK = 3 * 3 + 1
 def build_stage(
     home: Path, kind: str, label: str, config: dict[str, Any], inputs: dict[str, str], work: "Work", space: int
 ) -> Artifact:
-    """`kdnas.artifact.build`, by all processes of `accelerate launch` together; `space` is in bytes."""
+    """`kdnas.store.artifact.build`, by all processes of `accelerate launch` together; `space` is in bytes."""
     from kdnas.distill.processes import build_together
 
     return build_together(lambda all_work: build(home, kind, label, config, inputs, all_work, space), work)

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kdnas.artifact import digest_of, file_sha256, fsync_folder, read_jsonl, write_json
-from kdnas.progress import say
+from kdnas.store.artifact import digest_of, file_sha256, fsync_folder, read_jsonl, write_json
+from kdnas.store.progress import say
 
 FOLDER = "checkpoints"
 KEPT = 2

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kdnas.artifact import read_jsonl, write_json
-from kdnas.corpus import Corpus
 from kdnas.distill.batches import TrainBatches
 from kdnas.distill.checkpoint import Position, load_checkpoint, remove_checkpoints
 from kdnas.distill.loop import make_optimizer, resolve_precision, train
@@ -15,7 +13,9 @@ from kdnas.distill.objective import Objective
 from kdnas.distill.options import LoopOptions
 from kdnas.distill.processes import processes, told
 from kdnas.distill.step_budget import extended_steps, planned_steps
-from kdnas.student import arch_of
+from kdnas.models.student import arch_of
+from kdnas.store.artifact import read_jsonl, write_json
+from kdnas.text.corpus import Corpus
 
 RESULTS = "results.json"  # written when all files are: what a run killed after that returns
 

@@ -16,7 +16,6 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
 
-from kdnas.artifact import append_jsonl
 from kdnas.distill.batches import Batch, Made, TrainBatches
 from kdnas.distill.checkpoint import Position, rewind_history, save_checkpoint
 from kdnas.distill.fast_training import FreedMemory, keep_freed_memory
@@ -24,9 +23,10 @@ from kdnas.distill.options import LoopOptions
 from kdnas.distill.processes import add_up_gradients, processes, total
 from kdnas.distill.tracking import Track, tracked
 from kdnas.distill.updates import LR_SHARE, follow_rows, update
-from kdnas.environment import has_bf16, physical_cores
 from kdnas.errors import DivergenceError, Terminated
-from kdnas.progress import stage
+from kdnas.store.artifact import append_jsonl
+from kdnas.store.host import has_bf16, physical_cores
+from kdnas.store.progress import stage
 
 BETAS = (0.9, 0.98)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from kdnas.padding import pad
-from kdnas.sentences import Sentences
+from kdnas.text.padding import pad
+from kdnas.text.sentences import Sentences
 
 
 def separators_of(config: PretrainedConfig) -> int:

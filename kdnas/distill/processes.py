@@ -12,9 +12,9 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from kdnas.artifact import Artifact
 from kdnas.distill.updates import ROWS, rows_of
 from kdnas.errors import UsageError
+from kdnas.store.artifact import Artifact
 
 Work = Callable[[Path], dict[str, Any]]
 

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from kdnas.arch import Arch
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus
 from kdnas.distill.building import build_stage, common_corpus, deciding, needed_bytes, require_possible
 from kdnas.distill.mapping import require_no_deeper
 from kdnas.distill.options import DistillOptions, RefineOptions, StudentOptions
 from kdnas.distill.student_folder import find_student
 from kdnas.errors import UsageError
-from kdnas.progress import say_path
-from kdnas.rows import TextOptions
-from kdnas.teacher import Teacher, load_config, resolve_teacher
+from kdnas.models.arch import Arch
+from kdnas.models.teacher import Teacher, load_config, resolve_teacher
+from kdnas.store.artifact import Artifact
+from kdnas.store.progress import say_path
+from kdnas.text.corpus import Corpus
+from kdnas.text.readers import TextOptions
 
 Student = tuple[Path, str]  # its Hugging Face folder, and a digest that changes when it does
 
@@ -93,7 +93,7 @@ def shape_of(student: Path, teacher: Teacher) -> Arch:
     Raises:
         UsageError: no student there, or another vocabulary than the teacher's.
     """
-    from kdnas.student import arch_of
+    from kdnas.models.student import arch_of
 
     if not (student / "config.json").is_file() or not (student / "model.safetensors").is_file():
         raise UsageError(f"student '{student}': no config.json and model.safetensors here; give a distilled student")

@@ -11,8 +11,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kdnas.arch import Arch
-from kdnas.corpus import Corpus
 from kdnas.distill.batches import Batch
 from kdnas.distill.fit import finish, finished, fit
 from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates, teacher_layer_variance
@@ -27,9 +25,11 @@ from kdnas.distill.relation import RelationObjective, Relations, resolve_relatio
 from kdnas.distill.student_folder import student_card
 from kdnas.distill.validation import hidden_state_figures, relation_figures, sample_batches
 from kdnas.distill.warm_start import TeacherLayers
-from kdnas.model_folder import save_model
-from kdnas.student import student_from_teacher
-from kdnas.teacher import Teacher, load_encoder
+from kdnas.models.arch import Arch
+from kdnas.models.folder import save_model
+from kdnas.models.student import student_from_teacher
+from kdnas.models.teacher import Teacher, load_encoder
+from kdnas.text.corpus import Corpus
 
 SAMPLE_SENTENCES = 1000  # for the teacher's variance and the start of the projections
 

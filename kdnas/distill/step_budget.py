@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from kdnas.artifact import write_json
 from kdnas.distill.batches import TrainBatches
 from kdnas.distill.checkpoint import Position
 from kdnas.distill.loop import seconds_per_step
 from kdnas.distill.options import LoopOptions
-from kdnas.progress import say
+from kdnas.store.artifact import write_json
+from kdnas.store.progress import say
 
 PLAN = "plan.json"
 WARM_BATCHES, TIMED_BATCHES = 3, 9

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from kdnas.artifact import MANIFEST, Artifact, digest_of, file_sha256
-from kdnas.card import inherited, with_metadata
 from kdnas.errors import UsageError
-from kdnas.model_folder import model_in
-from kdnas.teacher import Teacher
+from kdnas.models.card import inherited, with_metadata
+from kdnas.models.folder import model_in
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import MANIFEST, Artifact, digest_of, file_sha256
 
 STAGES = ("distill", "refine")  # those whose artifact holds a student
 

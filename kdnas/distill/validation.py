@@ -11,7 +11,7 @@ from kdnas.distill.batches import Batch, to_tensors
 from kdnas.distill.hidden_state import HiddenStateObjective
 from kdnas.distill.mixed import MixedObjective
 from kdnas.distill.relation import RelationObjective
-from kdnas.sentences import Sentences, token_batches
+from kdnas.text.sentences import Sentences, token_batches
 
 
 def sample_batches(sentences: Sentences, limit: int, batch_tokens: int, pad_id: int, device: Any) -> list[Batch]:

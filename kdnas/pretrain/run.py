@@ -4,16 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kdnas.arch import Arch
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus
 from kdnas.distill.building import build_stage, common_corpus, deciding, needed_bytes, require_possible
 from kdnas.errors import UsageError
+from kdnas.models.arch import Arch
+from kdnas.models.teacher import Teacher, load_tokenizer, open_tokenizer, read_config, resolve_teacher
 from kdnas.pretrain.options import POSITIONS, PretrainOptions
 from kdnas.pretrain.vocabulary import build_tokenizer
-from kdnas.progress import say, say_path
-from kdnas.rows import TextOptions
-from kdnas.teacher import Teacher, load_tokenizer, open_tokenizer, read_config, resolve_teacher
+from kdnas.store.artifact import Artifact
+from kdnas.store.progress import say, say_path
+from kdnas.text.corpus import Corpus
+from kdnas.text.readers import TextOptions
 
 LEARNT_AT_ONCE = 6  # layers that learn to read from random weights in some hundred steps; twelve do not
 

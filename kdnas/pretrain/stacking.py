@@ -10,10 +10,10 @@ from pathlib import Path
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 from transformers.utils import logging
 
-from kdnas.arch import Arch
 from kdnas.errors import UsageError
-from kdnas.student import arch_of
-from kdnas.teacher import load_config
+from kdnas.models.arch import Arch
+from kdnas.models.student import arch_of
+from kdnas.models.teacher import load_config
 
 
 def require_stackable(arch: Arch, start: Path) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.artifact import build, file_sha256
-from kdnas.corpus import source_digest, split_of, unique_rows
-from kdnas.environment import physical_cores
 from kdnas.errors import UsageError
+from kdnas.models.teacher import Teacher
 from kdnas.pretrain.options import PretrainOptions
-from kdnas.progress import stage
-from kdnas.rows import Row, TextOptions, read_rows
-from kdnas.teacher import Teacher
+from kdnas.store.artifact import build, file_sha256
+from kdnas.store.host import physical_cores
+from kdnas.store.progress import stage
+from kdnas.text.corpus import source_digest, split_of, unique_rows
+from kdnas.text.readers import Row, TextOptions, read_rows
 
 ADDED = 2  # tokens that XLM-R's tokenizer adds to those of its SentencePiece model: padding and mask
 PAD_ID = 1  # in XLM-R's order: <s>, <pad>, </s>, <unk>
@@ -28,7 +28,7 @@ def build_tokenizer(home: Path, source: str, text: TextOptions, options: Pretrai
 
     Args:
         home: root of artifacts.
-        source: corpus, as `kdnas.corpus.build_corpus` takes it.
+        source: corpus, as `kdnas.text.corpus.build_corpus` takes it.
         text: how to read it; its validation split is left out.
         options: size, sentences, balance of languages and seed.
 

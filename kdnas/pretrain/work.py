@@ -8,19 +8,19 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedTokenizerFast, XLMRobertaConfig
 
-from kdnas.arch import Arch
-from kdnas.card import with_metadata
-from kdnas.corpus import Corpus
 from kdnas.distill.batches import Batch
 from kdnas.distill.fit import finish, finished, fit
 from kdnas.distill.loop import make_accelerator, use_all_cores
 from kdnas.distill.validation import mean_losses, sample_batches
-from kdnas.model_folder import save_model
+from kdnas.models.arch import Arch
+from kdnas.models.card import with_metadata
+from kdnas.models.folder import save_model
+from kdnas.models.student import student_config
+from kdnas.models.teacher import Teacher, load_config, load_tokenizer
 from kdnas.pretrain.masked_lm import MaskedLanguageModel
 from kdnas.pretrain.options import POSITIONS, PretrainOptions
 from kdnas.pretrain.stacking import stack
-from kdnas.student import student_config
-from kdnas.teacher import Teacher, load_config, load_tokenizer
+from kdnas.text.corpus import Corpus
 
 METADATA = {"library_name": "transformers", "pipeline_tag": "fill-mask", "tags": ["kdnas"]}
 CARD = """# {name}

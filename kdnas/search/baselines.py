@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdnas.arch import Arch, SearchSpace
-from kdnas.artifact import append_jsonl, read_jsonl
-from kdnas.progress import stage
+from kdnas.models.arch import Arch, SearchSpace
 from kdnas.search.explore import EvaluateAll
 from kdnas.search.journal import Candidate
 from kdnas.search.options import SearchOptions
 from kdnas.search.reward import reward
+from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.progress import stage
 
 FILE = "baselines.jsonl"
 # The paper's (Table 2); its DistilBERT has the shape of its 6L-768H.

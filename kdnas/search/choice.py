@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdnas.arch import FIELDS, Arch
 from kdnas.errors import UsageError
+from kdnas.models.arch import FIELDS, Arch
 
 MORE_FIELDS = ("vocabulary", "engine")
 SEPARATOR = "/"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-from kdnas.arch import Arch
 from kdnas.errors import KdnasError
+from kdnas.models.arch import Arch
 from kdnas.search.explore import Attempt, Evaluate, attempt
 from kdnas.search.outcome import ProxyResult
 
@@ -50,7 +50,7 @@ class Workers:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         import ray
 
-        from kdnas.environment import physical_cores
+        from kdnas.store.host import physical_cores
 
         self._ray = ray
         options: dict[str, Any] = {"num_cpus": physical_cores(), "include_dashboard": False}

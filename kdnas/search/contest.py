@@ -11,18 +11,18 @@ from typing import Any, cast
 
 import numpy as np
 
-from kdnas.arch import Arch, SearchSpace, arch_from_id, arch_id
-from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl
-from kdnas.docstrings import leave_signals_to_the_parent
-from kdnas.environment import physical_cores
 from kdnas.errors import UsageError
-from kdnas.progress import say_path, stage
+from kdnas.models.arch import Arch, SearchSpace, arch_from_id, arch_id
+from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.search.goal import Goal, LatencyTable, make_goal, read_table
 from kdnas.search.options import STRATEGIES, SearchOptions
 from kdnas.search.pareto import improvements
 from kdnas.search.random_table import random_and_recommended
 from kdnas.search.recording import Recording, read_recording
-from kdnas.teacher import Teacher, resolve_teacher
+from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
+from kdnas.store.host import physical_cores
+from kdnas.store.progress import say_path, stage
+from kdnas.text.pydocs import leave_signals_to_the_parent
 
 RUNS, CURVES, PAGE = "runs.jsonl", "curves.csv", "strategies.html"
 BAND = (5, 50, 95)  # percentiles over seeds

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdnas.environment import host_line
-from kdnas.report_page import look, write_page
-from kdnas.report_search import strategy_bands
+from kdnas.page.write import look, write_page
+from kdnas.search.figures import strategy_bands
+from kdnas.store.host import host_line
 
 if TYPE_CHECKING:
     from kdnas.search.contest import ContestOptions

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdnas.arch import FIELDS, Arch, SearchSpace
+from kdnas.models.arch import FIELDS, Arch, SearchSpace
 from kdnas.search.choice import fields_of
 
 CELLS = 32

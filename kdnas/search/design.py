@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdnas.arch import Arch
+from kdnas.models.arch import Arch
 from kdnas.search.choice import Choice, fields_of
 
 ACTIVATIONS = ("gelu", "relu", "silu")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdnas.arch import Arch
+from kdnas.models.arch import Arch
 from kdnas.search.choice import fields_of
 
 RIDGE = 0.1  # candidates' worth of doubt for each value: few candidates move an effect little

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from kdnas.arch import Arch
 from kdnas.errors import DivergenceError, UsageError
-from kdnas.progress import stage
+from kdnas.models.arch import Arch
 from kdnas.search import journal
 from kdnas.search.goal import Goal
 from kdnas.search.journal import Candidate
@@ -18,6 +17,7 @@ from kdnas.search.options import SearchOptions
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.pareto import pareto_front
 from kdnas.search.strategies import Observation, Proposal, Strategy
+from kdnas.store.progress import stage
 
 
 @dataclass(frozen=True)

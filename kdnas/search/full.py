@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from kdnas.arch import Arch
-from kdnas.corpus import Corpus
 from kdnas.distill.options import DistillOptions
+from kdnas.models.arch import Arch
+from kdnas.models.teacher import Teacher
 from kdnas.search.outcome import ProxyResult
-from kdnas.teacher import Teacher
+from kdnas.text.corpus import Corpus
 
 
 class Full:

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kdnas.arch import Arch
-from kdnas.artifact import Artifact, digest_of
 from kdnas.errors import UsageError
+from kdnas.models.arch import Arch
+from kdnas.models.teacher import Teacher
 from kdnas.search.choice import Choice, is_int8
 from kdnas.search.options import SearchOptions
 from kdnas.search.reward import reward
-from kdnas.teacher import Teacher
+from kdnas.store.artifact import Artifact, digest_of
 
 TABLE = "table.csv"
 LEAST_VOCABULARY = 100

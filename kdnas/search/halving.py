@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 from typing import Protocol
 
-from kdnas.arch import Arch
+from kdnas.models.arch import Arch
 from kdnas.search.goal import Goal
 from kdnas.search.journal import Candidate
 from kdnas.search.outcome import ProxyResult

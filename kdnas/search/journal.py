@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kdnas.arch import Arch, arch_id
-from kdnas.artifact import append_jsonl, read_jsonl
+from kdnas.models.arch import Arch, arch_id
 from kdnas.search.choice import parse_choice
+from kdnas.store.artifact import append_jsonl, read_jsonl
 
 FILE = "journal.jsonl"
 

@@ -11,9 +11,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kdnas.arch import Arch, SearchSpace
-from kdnas.artifact import require_space
-from kdnas.corpus import Corpus
 from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, student_states, teacher_layer_variance
 from kdnas.distill.loop import (
     Batch,
@@ -27,16 +24,19 @@ from kdnas.distill.loop import (
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.warm_start import TeacherLayers
-from kdnas.progress import say, stage
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.student import student_from_teacher
+from kdnas.models.teacher import Teacher, load_encoder
 from kdnas.search.choice import Choice, is_int8
 from kdnas.search.int8_loss import as_int8
 from kdnas.search.options import ProxyOptions
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.small_vocabulary import SmallVocabulary
 from kdnas.search.teacher_states import VARIANCE_TOKENS, CachedStates, Subset, cache_bytes
-from kdnas.sentences import token_batches
-from kdnas.student import student_from_teacher
-from kdnas.teacher import Teacher, load_encoder
+from kdnas.store.artifact import require_space
+from kdnas.store.progress import say, stage
+from kdnas.text.corpus import Corpus
+from kdnas.text.sentences import token_batches
 
 VALIDATION_BATCH_TOKENS = 4096
 CHECKED_EVERY = 20  # steps between two looks at whether the loss is still finite

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.arch import Arch
+from kdnas.models.arch import Arch
 from kdnas.search.goal import Goal
 
 SEEDS, EACH = 3, 3

@@ -8,18 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kdnas.arch import FIELDS, Arch, SearchSpace, arch_id
-from kdnas.artifact import Artifact, append_jsonl, build, read_jsonl
-from kdnas.corpus import Corpus, build_corpus
 from kdnas.errors import KdnasError, UsageError
-from kdnas.progress import say_path, stage
-from kdnas.rows import TextOptions
+from kdnas.models.arch import FIELDS, Arch, SearchSpace, arch_id
+from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.search.design import spread
 from kdnas.search.explore import all_of, require_ray
 from kdnas.search.options import ProxyOptions
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.recording import COLUMNS, FILE
-from kdnas.teacher import Teacher, resolve_teacher
+from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
+from kdnas.store.progress import say_path, stage
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.readers import TextOptions
 
 JOURNAL = "journal.jsonl"
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdnas.arch import Arch, SearchSpace
-from kdnas.artifact import file_sha256
 from kdnas.errors import UsageError
+from kdnas.models.arch import Arch, SearchSpace
 from kdnas.search.outcome import ProxyResult
+from kdnas.store.artifact import file_sha256
 
 FILE = "recording.csv"
 COLUMNS = ("id", "layers", "heads", "hidden", "ffn", "activation", "seed", "tokens", "loss", "seconds")

@@ -7,15 +7,11 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from kdnas.arch import Arch, SearchSpace
-from kdnas.artifact import Artifact, build
-from kdnas.corpus import Corpus, build_corpus
 from kdnas.distill.building import deciding
 from kdnas.distill.options import DistillOptions
-from kdnas.environment import host
 from kdnas.errors import KdnasError, UsageError
-from kdnas.progress import say
-from kdnas.rows import TextOptions
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.search import baselines, journal
 from kdnas.search.explore import all_of, explore, one_by_one, require_ray
 from kdnas.search.full import Full
@@ -25,7 +21,11 @@ from kdnas.search.journal import Candidate
 from kdnas.search.options import ProxyOptions, SearchOptions
 from kdnas.search.pareto import hypervolume, pareto_front
 from kdnas.search.recording import Recording, read_recording
-from kdnas.teacher import Teacher, resolve_teacher
+from kdnas.store.artifact import Artifact, build
+from kdnas.store.host import host
+from kdnas.store.progress import say
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.readers import TextOptions
 
 if TYPE_CHECKING:
     from kdnas.search.explore import Evaluate, EvaluateAll

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdnas.corpus import Corpus
 from kdnas.errors import UsageError
+from kdnas.text.corpus import Corpus
 
 UNKNOWN = ("[UNK]", "<unk>")
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kdnas.artifact import write_json
 from kdnas.distill.batches import to_tensors
 from kdnas.distill.hidden_state import TeacherStates
-from kdnas.sentences import Sentences, token_batches
+from kdnas.store.artifact import write_json
+from kdnas.text.sentences import Sentences, token_batches
 
 BATCH_TOKENS = 4096  # of the teacher's passes; they need no gradients, so more fit than in training
 SAVED_EVERY = 16  # batches between two marks that an interrupted computation goes on from

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from kdnas.distill import bf16
 from kdnas.distill.loop import use_all_cores
-from kdnas.environment import host_line
+from kdnas.store.host import host_line
 
 TOKENS = 4096
 HEADS, HEAD_WIDTH = 12, 48

@@ -14,15 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
-from kdnas.arch import Arch
-from kdnas.artifact import Artifact
-from kdnas.corpus import build_corpus
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.run import run_distill
-from kdnas.environment import host_line
 from kdnas.errors import KdnasError
-from kdnas.rows import TextOptions
-from kdnas.teacher import BUILTIN, resolve_teacher
+from kdnas.models.arch import Arch
+from kdnas.models.teacher import BUILTIN, resolve_teacher
+from kdnas.store.artifact import Artifact
+from kdnas.store.host import host_line
+from kdnas.text.corpus import build_corpus
+from kdnas.text.readers import TextOptions
 
 ARCH = Arch(3, 12, 384, 576)
 CHOICES: dict[str, dict[str, object]] = {

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from statistics import median
 
-from kdnas.arch import Arch
 from kdnas.distill.throughput import OBJECTIVES, measure_tokens_per_second
-from kdnas.environment import has_bf16, host_line
-from kdnas.student import student_from_teacher
-from kdnas.teacher import BUILTIN, load_encoder, resolve_teacher
+from kdnas.models.arch import Arch
+from kdnas.models.student import student_from_teacher
+from kdnas.models.teacher import BUILTIN, load_encoder, resolve_teacher
+from kdnas.store.host import has_bf16, host_line
 
 ARCH = Arch(4, 12, 576, 768)
 BATCH_TOKENS = 4096

@@ -21,17 +21,17 @@ import torch
 import torch.nn.functional as F
 
 import kdnas.distill.loop as loop
-from kdnas.arch import Arch
-from kdnas.corpus import build_corpus
 from kdnas.distill.batches import TrainBatches
 from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.options import DistillOptions
-from kdnas.environment import host_line
-from kdnas.rows import TextOptions
-from kdnas.sentences import Sentences
-from kdnas.student import student_from_teacher
-from kdnas.teacher import BUILTIN, load_encoder, resolve_teacher
+from kdnas.models.arch import Arch
+from kdnas.models.student import student_from_teacher
+from kdnas.models.teacher import BUILTIN, load_encoder, resolve_teacher
+from kdnas.store.host import host_line
+from kdnas.text.corpus import build_corpus
+from kdnas.text.readers import TextOptions
+from kdnas.text.sentences import Sentences
 
 ARCH = "4,12,576,768,gelu"
 SECONDS, WARM_STEPS = 10.0, 6

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from kdnas.arch import Arch
-from kdnas.environment import default_threads, host_line
-from kdnas.teacher import SHAPE, load_config, resolve_shape
-from latency.engines import TIMED_VOCABULARY, random_sentence
-from latency.timing import ModelMaker, sweep_ms
+from kdnas.latency.engines import TIMED_VOCABULARY, random_sentence
+from kdnas.latency.timing import ModelMaker, sweep_ms
+from kdnas.models.arch import Arch
+from kdnas.models.teacher import SHAPE, load_config, resolve_shape
+from kdnas.store.host import default_threads, host_line
 
 LENGTHS = (8, 12, 16, 24, 32, 48)
 SENTENCES = 20  # each with other ids, so that their rows are in no cache

@@ -17,15 +17,15 @@ import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel
 
-from export.encoder import SENTENCEPIECE, TOKENIZER
-from export.openvino_form import write_int8, write_openvino
-from export.quiet import quiet
-from export.sentencepiece_form import write_sentencepiece
-from export.session import FORMS, SETTINGS
-from kdnas.arch import Arch
-from kdnas.environment import host_line
-from kdnas.student import student_config
-from kdnas.teacher import SHAPE, load_config, resolve_shape
+from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER
+from kdnas.export.openvino_form import write_int8, write_openvino
+from kdnas.export.quiet import quiet
+from kdnas.export.sentencepiece_form import write_sentencepiece
+from kdnas.export.session import FORMS, SETTINGS
+from kdnas.models.arch import Arch
+from kdnas.models.student import student_config
+from kdnas.models.teacher import SHAPE, load_config, resolve_shape
+from kdnas.store.host import host_line
 
 ARCH = Arch(4, 12, 576, 768, "gelu")
 TASK = "feature-extraction"
@@ -34,7 +34,7 @@ CHILD = """
 import random, sys
 from pathlib import Path
 import psutil
-from export.session import Session
+from kdnas.export.session import Session
 session = Session(Path(sys.argv[1]), sys.argv[2], verify=False)
 words = Path(sys.argv[1], "words.txt").read_text().split()
 rng = random.Random(0)

@@ -22,18 +22,18 @@ import torch
 from export_memory import synthetic_tokenizer
 from transformers import AutoModel
 
-from export.encoder import TOKENIZER, Encoder, read_encoder
-from export.engines import load_engine
-from export.onnx_form import write_onnx, write_onnx_int8
-from export.openvino_form import write_int8, write_openvino
-from export.quiet import quiet
-from export.sentencepiece_form import write_sentencepiece
-from export.session import FORMS, TASKS
-from kdnas.arch import Arch
-from kdnas.environment import default_threads, has_bf16, host_line
-from kdnas.student import student_config
-from kdnas.teacher import SHAPE, load_config, resolve_shape
-from latency.roofline import SHAPES, openvino_chain, product_flops
+from kdnas.export.encoder import TOKENIZER, Encoder, read_encoder
+from kdnas.export.engines import load_engine
+from kdnas.export.onnx_form import write_onnx, write_onnx_int8
+from kdnas.export.openvino_form import write_int8, write_openvino
+from kdnas.export.quiet import quiet
+from kdnas.export.sentencepiece_form import write_sentencepiece
+from kdnas.export.session import FORMS, TASKS
+from kdnas.latency.roofline import SHAPES, openvino_chain, product_flops
+from kdnas.models.arch import Arch
+from kdnas.models.student import student_config
+from kdnas.models.teacher import SHAPE, load_config, resolve_shape
+from kdnas.store.host import default_threads, has_bf16, host_line
 
 STUDENT = Arch(4, 12, 576, 768, "gelu")
 TASK = "feature-extraction"

@@ -21,22 +21,22 @@ import numpy as np
 import torch
 import transformers
 
-from evaluation.data import load_task
-from evaluation.finetune import Plan, Recipe, Trainer, as_run, save_classifier, tune
-from evaluation.harness import architecture_of, resolve_model
-from evaluation.kinds import Encoded, load_head, predict
-from evaluation.suites import chosen_specs
-from evaluation.tasks import Kind, Split, Task
-from export.checkpoint import open_checkpoint
-from export.options import ExportOptions
-from export.run import run_export
-from export.session import Session
-from kdnas.corpus import build_corpus
-from kdnas.environment import default_threads, host_line
-from kdnas.progress import stage
-from kdnas.rows import TextOptions
-from kdnas.sentences import token_batches
-from kdnas.teacher import BUILTIN, resolve_teacher
+from kdnas.evaluation.data import load_task
+from kdnas.evaluation.finetune import Plan, Recipe, Trainer, as_run, save_classifier, tune
+from kdnas.evaluation.harness import architecture_of, resolve_model
+from kdnas.evaluation.kinds import Encoded, load_head, predict
+from kdnas.evaluation.suites import chosen_specs
+from kdnas.evaluation.tasks import Kind, Split, Task
+from kdnas.export.checkpoint import open_checkpoint
+from kdnas.export.options import ExportOptions
+from kdnas.export.run import run_export
+from kdnas.export.session import Session
+from kdnas.models.teacher import BUILTIN, resolve_teacher
+from kdnas.store.host import default_threads, host_line
+from kdnas.store.progress import stage
+from kdnas.text.corpus import build_corpus
+from kdnas.text.readers import TextOptions
+from kdnas.text.sentences import token_batches
 
 ROWS, BATCH, SEQ_LEN = 640, 32, 128
 LABELS = ["negative", "positive"]

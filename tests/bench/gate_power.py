@@ -16,12 +16,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from gates.decision import Rule
-from gates.job import compare
-from gates.process import SuiteOptions, Timed, run_process
-from gates.sides import Side
-from kdnas.artifact import append_jsonl, read_jsonl
-from kdnas.environment import host_line
+from kdnas.gates.decision import Rule
+from kdnas.gates.job import compare
+from kdnas.gates.process import SuiteOptions, Timed, run_process
+from kdnas.gates.sides import Side
+from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.host import host_line
 
 SHARES = (0.0, 0.03, 0.05, 0.10, 0.20)
 OPTIONS = SuiteOptions(benchmark_seconds=0.1, rounds=5)
@@ -32,7 +32,7 @@ import time
 from importlib.resources import files
 import numpy as np
 from tokenizers import Tokenizer
-from kdnas.sentences import token_batches
+from kdnas.text.sentences import token_batches
 from slowed_by import SHARE
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

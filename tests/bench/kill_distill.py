@@ -23,11 +23,11 @@ from typing import Any
 from forked_command import start, write_corpus
 from transformers import BertConfig, BertModel
 
-from kdnas.artifact import file_sha256, read_jsonl
 from kdnas.distill.checkpoint import FOLDER
-from kdnas.environment import host_line
-from kdnas.model_folder import copy_tokenizer
-from kdnas.teacher import BUILTIN, resolve_teacher
+from kdnas.models.folder import copy_tokenizer
+from kdnas.models.teacher import BUILTIN, resolve_teacher
+from kdnas.store.artifact import file_sha256, read_jsonl
+from kdnas.store.host import host_line
 
 SECONDS_TO_END = 30.0
 STEPS_A_KILL = 12

@@ -24,14 +24,14 @@ import torch  # noqa: F401
 import transformers  # noqa: F401
 from forked_command import start, write_corpus
 
-import latency.process
-import latency.run
-import latency.validate
-from kdnas.arch import Arch
-from kdnas.artifact import ATTEMPTS, Artifact, read_jsonl
-from kdnas.environment import host_line
-from latency.engines import REFERENCE
-from latency.table import read_rows
+import kdnas.latency.process
+import kdnas.latency.run
+import kdnas.latency.validate
+from kdnas.latency.engines import REFERENCE
+from kdnas.models.arch import Arch
+from kdnas.models.table import read_rows
+from kdnas.store.artifact import ATTEMPTS, Artifact, read_jsonl
+from kdnas.store.host import host_line
 
 WINDOW_SECONDS = 0.1  # at most
 MINUTES_A_KILL = 0.03
@@ -39,7 +39,7 @@ TEACHER = Arch(6, 12, 384, 1536, "gelu")
 
 
 class QuickWorker:
-    """Answers as `latency.worker` does, from FLOPs and a little noise."""
+    """Answers as `kdnas.latency.worker` does, from FLOPs and a little noise."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
         self._lengths = setup["lengths"]
@@ -121,7 +121,7 @@ def run(options: list[str], seconds: float, home: Path | None = None) -> int | N
 def main(kills: int, within: float) -> int:
     """Kill, look, and go on; the exit code."""
     print(host_line())
-    latency.process.Worker = QuickWorker  # type: ignore[assignment,misc]
+    kdnas.latency.process.Worker = QuickWorker  # type: ignore[assignment,misc]
     lost: list[str] = []
     killed, after = 0, Counter[str]()
     with tempfile.TemporaryDirectory() as scratch:

@@ -18,9 +18,9 @@ import openvino
 import torch
 from export_speed import take_turns
 
-from export.quiet import quiet
-from export.session import FORMS, Session
-from kdnas.environment import default_threads, host_line
+from kdnas.export.quiet import quiet
+from kdnas.export.session import FORMS, Session
+from kdnas.store.host import default_threads, host_line
 
 TEXT = "Returns the inverse of a square matrix, or raises an error where the determinant is zero or nearly so."
 FORM_PAIRS = {"openvino": "openvino-f32", "onnx": "onnxruntime-f32"}

@@ -20,17 +20,17 @@ import numpy as np
 import torch
 from transformers import AutoModel
 
-from export.onnx_form import write_onnx, write_onnx_int8
-from export.openvino_form import write_int8, write_openvino
-from export.quiet import quiet
-from export.session import FORMS, load_engine
-from kdnas.arch import Arch
-from kdnas.environment import default_threads, host_line
-from kdnas.student import student_config
-from kdnas.teacher import BUILTIN, load_config, resolve_teacher
-from latency.engines import OUTPUTS, make_models, needs_graphs
-from latency.template import as_if_trained, write_templates
-from latency.timing import sweep_ms
+from kdnas.export.onnx_form import write_onnx, write_onnx_int8
+from kdnas.export.openvino_form import write_int8, write_openvino
+from kdnas.export.quiet import quiet
+from kdnas.export.session import FORMS, load_engine
+from kdnas.latency.engines import OUTPUTS, make_models, needs_graphs
+from kdnas.latency.template import as_if_trained, write_templates
+from kdnas.latency.timing import sweep_ms
+from kdnas.models.arch import Arch
+from kdnas.models.student import student_config
+from kdnas.models.teacher import BUILTIN, load_config, resolve_teacher
+from kdnas.store.host import default_threads, host_line
 
 ENGINES = ("pytorch-f32", "onnxruntime-f32", "onnxruntime-int8", "openvino-f32", "openvino-int8")
 ARCHS = (Arch(3, 12, 384, 1024, "relu"), Arch(6, 12, 576, 1024, "gelu"))

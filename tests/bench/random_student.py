@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModel
 
-from evaluation.harness import resolve_model
-from kdnas.model_folder import copy_tokenizer
+from kdnas.evaluation.harness import resolve_model
+from kdnas.models.folder import copy_tokenizer
 
 
 def main(model: str, target: Path) -> None:

@@ -11,11 +11,11 @@ from dataclasses import replace
 from statistics import median
 from typing import Any, cast
 
-from kdnas.arch import Arch, SearchSpace
-from kdnas.environment import host_line
+from kdnas.models.arch import Arch, SearchSpace
 from kdnas.search.goal import Goal
 from kdnas.search.options import SearchOptions
 from kdnas.search.strategies import Observation, make_strategy
+from kdnas.store.host import host_line
 
 EPISODES, CANDIDATES = 15, 20
 TEACHER = Arch(12, 12, 768, 3072)

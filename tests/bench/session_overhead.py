@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-from export.session import FORMS, Session
-from kdnas.environment import host_line
+from kdnas.export.session import FORMS, Session
+from kdnas.store.host import host_line
 
 LENGTHS = (8, 16, 32, 64)
 CALLS = 50

@@ -9,7 +9,7 @@ import sys
 import time
 from statistics import median
 
-from kdnas.environment import host_line
+from kdnas.store.host import host_line
 
 COMMANDS = (["--help"], ["serve", "--help"], ["filter", "--help"], ["search", "--help"])
 

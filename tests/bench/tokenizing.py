@@ -19,17 +19,17 @@ from export_memory import synthetic_tokenizer
 from sentencepiece import SentencePieceTrainer
 from transformers import XLMRobertaTokenizerFast
 
-from export.encoder import TOKENIZER, read_encoder
-from export.sentencepiece_form import write_sentencepiece
-from kdnas.environment import host_line
+from kdnas.export.encoder import TOKENIZER, read_encoder
+from kdnas.export.sentencepiece_form import write_sentencepiece
+from kdnas.store.host import host_line
 
 SAMPLE = 80_000
 CHUNK = 4096
 GROWTH = """
 import sys, psutil
 from pathlib import Path
-from export.encoder import read_encoder
-from export.session import give_back_memory
+from kdnas.export.encoder import read_encoder
+from kdnas.export.session import give_back_memory
 process = psutil.Process()
 before = process.memory_info().rss
 encoder = read_encoder(Path(sys.argv[1]), sys.argv[2] == "lean")

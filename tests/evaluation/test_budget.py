@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.budget import FORWARD_COST, LEAST_EXAMPLES, PLANNED_SHARE, make_plan
-from evaluation.tasks import Split, Task
+from kdnas.evaluation.budget import FORWARD_COST, LEAST_EXAMPLES, PLANNED_SHARE, make_plan
+from kdnas.evaluation.tasks import Split, Task
 
 
 def task(train: int, dev: int = 100, test: int = 100) -> Task:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from evaluation.compare import PAPER, check_same_data, compare_suites, of_rounds, of_table
-from evaluation.compare_page import speed_scatter
-from evaluation.compare_tables import Cell, Model, markdown, retention, tables_of, tuning_speed_up
-from evaluation.harness import RESULT
-from kdnas.artifact import build, write_json
 from kdnas.errors import UsageError
-from kdnas.teacher import Teacher
+from kdnas.evaluation.compare import PAPER, check_same_data, compare_suites, of_rounds, of_table
+from kdnas.evaluation.compare_page import speed_scatter
+from kdnas.evaluation.compare_tables import Cell, Model, markdown, retention, tables_of, tuning_speed_up
+from kdnas.evaluation.harness import RESULT
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import build, write_json
 
 GLUE = ("glue/sst2", "glue/cola", "glue/rte")
 WHOLE = (*GLUE, "glue/mnli", "glue/qqp", "glue/qnli", "glue/stsb", "glue/mrpc")
@@ -101,7 +101,7 @@ def results(home: Path, digest: str, scores: dict[tuple[str, int], float]) -> No
 def test_the_command_reads_results_and_writes_markdown(
     tiny_teacher: Teacher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from evaluation.run import resolve_student
+    from kdnas.evaluation.run import resolve_student
 
     other = tmp_path / "latest" / "student"  # a link, as the pipeline leaves it
     other.parent.mkdir()

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from evaluation.data import NoDataError, load_task
-from evaluation.suites import SPECS, SUITES, Spec, chosen_specs
-from evaluation.tasks import Answers, Kind
 from kdnas.errors import UsageError
+from kdnas.evaluation.data import NoDataError, load_task
+from kdnas.evaluation.suites import SPECS, SUITES, Spec, chosen_specs
+from kdnas.evaluation.tasks import Answers, Kind
 
 
 def spec(name: str) -> Spec:

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation import fidelity as module
-from evaluation.fidelity import FILE, FidelityOptions, chosen, fidelity, run_fidelity, tau_with_interval, taus
-from evaluation.harness import SuiteOptions
-from kdnas.arch import Arch, SearchSpace
-from kdnas.corpus import Corpus
 from kdnas.distill.options import DistillOptions
 from kdnas.errors import KdnasError, UsageError
+from kdnas.evaluation import fidelity as module
+from kdnas.evaluation.fidelity import FILE, FidelityOptions, chosen, fidelity, run_fidelity, tau_with_interval, taus
+from kdnas.evaluation.harness import SuiteOptions
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.teacher import Teacher
 from kdnas.search.recording import Recording
-from kdnas.teacher import Teacher
+from kdnas.text.corpus import Corpus
 
 SPACE = SearchSpace(layers=(3,), heads=(2, 12), hidden=(288,), ffn=(384, 512, 768), activation=("gelu",))
 ARCHS = list(SPACE)  # 6

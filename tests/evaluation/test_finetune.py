@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from evaluation.budget import throughput
-from evaluation.finetune import Plan, Recipe, Trainer, as_run, finetune, save_classifier
-from evaluation.kinds import load_head, predict
-from evaluation.tasks import Kind, Split, Task
 from kdnas.errors import KdnasError
-from kdnas.progress import Stage, stage
-from kdnas.teacher import Teacher
+from kdnas.evaluation.budget import throughput
+from kdnas.evaluation.finetune import Plan, Recipe, Trainer, as_run, finetune, save_classifier
+from kdnas.evaluation.kinds import load_head, predict
+from kdnas.evaluation.tasks import Kind, Split, Task
+from kdnas.models.teacher import Teacher
+from kdnas.store.progress import Stage, stage
 
 RECIPE = Recipe([2e-3, 1e-6], seed=0, seq_len=32, batch_tokens=512)
 WORDS = (("terrible", "awful", "broken"), ("wonderful", "lovely", "excellent"))
@@ -118,7 +118,7 @@ def test_divergence_is_an_error_not_a_result(
 def test_measuring_throughput_leaves_the_random_state(
     tiny_teacher: Teacher, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evaluation.budget.MEASURE_SECONDS", 0.1)
+    monkeypatch.setattr("kdnas.evaluation.budget.MEASURE_SECONDS", 0.1)
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     assert throughput(tiny_teacher.path, task, 0, 32, 512) > 1

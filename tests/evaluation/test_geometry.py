@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from evaluation.geometry import LinearFit, VarianceMeter, choose, geometry, mean_pool, views
-from kdnas.corpus import Corpus
-from kdnas.teacher import Teacher, load_encoder
+from kdnas.evaluation.geometry import LinearFit, VarianceMeter, choose, geometry, mean_pool, views
+from kdnas.models.teacher import Teacher, load_encoder
+from kdnas.text.corpus import Corpus
 
 
 def test_linear_fit_equals_numpy_lstsq() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.hap import class_counts, hap_digest, read_hap
-from evaluation.tasks import SPLITS, Task, normal_form
 from kdnas.errors import UsageError
+from kdnas.evaluation.hap import class_counts, hap_digest, read_hap
+from kdnas.evaluation.tasks import SPLITS, Task, normal_form
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> Path:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.harness import RESULT, SuiteOptions, run_suites, suites
-from kdnas.artifact import Artifact
 from kdnas.cli import main
 from kdnas.errors import UsageError
-from kdnas.teacher import Teacher
+from kdnas.evaluation.harness import RESULT, SuiteOptions, run_suites, suites
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import Artifact
 
 COLOURS, OTHERS = ("red", "green", "blue"), ("house", "walk", "late", "of")
 
@@ -97,7 +97,7 @@ def test_an_export_scores_as_pytorch_does(home: Path, tiny_teacher: Teacher, dat
     options = SuiteOptions(data_root, seeds=(0,), engines=("pytorch", "openvino-f32"), learning_rates=(2e-3,), epochs=1)
     with pytest.MonkeyPatch.context() as patch:
         run_suites(home, str(tiny_teacher.path), ("glue/sst2", "conll"), replace(options, engines=("pytorch",)))
-        patch.setattr("evaluation.finetune.tune", None)  # the same models are scored
+        patch.setattr("kdnas.evaluation.finetune.tune", None)  # the same models are scored
         scored = run_suites(home, str(tiny_teacher.path), ("glue/sst2", "conll"), options)
     for artifact in scored:
         engines = json.loads((artifact.path / RESULT).read_text())["engines"]
@@ -113,7 +113,7 @@ def test_an_export_scores_as_pytorch_does(home: Path, tiny_teacher: Teacher, dat
 def test_what_is_finished_is_not_done_again(
     found: list[Artifact], home: Path, tiny_teacher: Teacher, options: SuiteOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evaluation.finetune.tune", None)
+    monkeypatch.setattr("kdnas.evaluation.finetune.tune", None)
     again = run_suites(home, str(tiny_teacher.path), ("glue/sst2", "conll"), options)
     assert [one.path for one in again] == [one.path for one in found]
 
@@ -123,10 +123,10 @@ def test_a_killed_run_keeps_its_training(
 ) -> None:
     options = SuiteOptions(data_root, seeds=(0,), learning_rates=(2e-3,), epochs=1)
     with monkeypatch.context() as broken:
-        broken.setattr("evaluation.harness.score", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr("kdnas.evaluation.harness.score", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_suites(tmp_path, str(tiny_teacher.path), ("glue/sst2",), options)
-    monkeypatch.setattr("evaluation.finetune.tune", None)
+    monkeypatch.setattr("kdnas.evaluation.finetune.tune", None)
     (artifact,) = run_suites(tmp_path, str(tiny_teacher.path), ("glue/sst2",), options)
     assert artifact.results["score"] > 0.4
 

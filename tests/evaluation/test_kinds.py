@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from evaluation.finetune import Plan, Recipe, as_run, finetune
-from evaluation.kinds import IGNORED, Encoded, load_head, loss_of, predict
-from evaluation.metric_modules import scores_of
-from evaluation.tasks import Answers, Kind, Split, Task
-from kdnas.corpus import Corpus
-from kdnas.progress import stage
-from kdnas.teacher import Teacher
+from kdnas.evaluation.finetune import Plan, Recipe, as_run, finetune
+from kdnas.evaluation.kinds import IGNORED, Encoded, load_head, loss_of, predict
+from kdnas.evaluation.metric_modules import scores_of
+from kdnas.evaluation.tasks import Answers, Kind, Split, Task
+from kdnas.models.teacher import Teacher
+from kdnas.store.progress import stage
+from kdnas.text.corpus import Corpus
 
 WORDS = ("red", "green", "blue", "seven", "nine", "four", "the", "of")
 

@@ -4,8 +4,8 @@ import evaluate
 import numpy as np
 import pytest
 
-from evaluation.metric_modules import metric_of, scores_of
-from evaluation.tasks import Answers, Kind, Split, Task
+from kdnas.evaluation.metric_modules import metric_of, scores_of
+from kdnas.evaluation.tasks import Answers, Kind, Split, Task
 
 
 def task_of(kind: Kind, labels: list[str], truth: list[object], positive: int | None = None) -> Task:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.metrics import (
+from kdnas.evaluation.metrics import (
     at_threshold,
     calibration_error,
     classification_scores,

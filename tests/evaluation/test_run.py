@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from evaluation.report import show
-from evaluation.run import (
+from kdnas.errors import UsageError
+from kdnas.evaluation.report import show
+from kdnas.evaluation.run import (
     LARGE_RATES,
     SMALL_RATES,
     EvaluationOptions,
@@ -22,11 +23,10 @@ from evaluation.run import (
     run_evaluation,
     teacher_rates,
 )
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus, build_corpus
-from kdnas.errors import UsageError
-from kdnas.rows import TextOptions
-from kdnas.teacher import Teacher
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import Artifact
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.readers import TextOptions
 
 SIZES: dict[str, Any] = {
     "sentences": 100,
@@ -42,10 +42,10 @@ TEXT = TextOptions(topic="topic", group="group", seq_len=64, validation_share=0.
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from evaluation.run import EvaluationOptions, resolve_student, run_evaluation, teacher_rates
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus
-from kdnas.teacher import resolve_teacher
+from kdnas.evaluation.run import EvaluationOptions, resolve_student, run_evaluation, teacher_rates
+from kdnas.store.artifact import Artifact
+from kdnas.text.corpus import Corpus
+from kdnas.models.teacher import resolve_teacher
 home, model, corpus, hap = map(Path, sys.argv[1:5])
 options = EvaluationOptions(hap=hap, **json.loads(sys.argv[6]))
 corpus = Corpus(Artifact.load(corpus), int(sys.argv[5]))

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from evaluation.data import load_task
-from evaluation.suites import chosen_specs
-from evaluation.task_texts import parts
 from kdnas.cli import main
+from kdnas.evaluation.data import load_task
+from kdnas.evaluation.suites import chosen_specs
+from kdnas.evaluation.task_texts import parts
 
 TASKS = "glue/cola,glue/mrpc"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from evaluation.tasks import Split, Task, normal_form, ordered, place_of
 from kdnas.errors import UsageError
+from kdnas.evaluation.tasks import Split, Task, normal_form, ordered, place_of
 
 
 def test_case_and_white_space_do_not_make_a_text_another() -> None:

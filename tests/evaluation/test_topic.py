@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from evaluation.tasks import SPLITS, Task, normal_form
-from evaluation.topic import _dev_texts, topic_task
-from kdnas.corpus import Corpus, build_corpus
-from kdnas.rows import TextOptions
-from kdnas.teacher import Teacher
+from kdnas.evaluation.tasks import SPLITS, Task, normal_form
+from kdnas.evaluation.topic import _dev_texts, topic_task
+from kdnas.models.teacher import Teacher
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.readers import TextOptions
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from export.checkpoint import open_checkpoint
-from export.options import ExportOptions
-from export.run import run_export
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus
-from kdnas.teacher import Teacher
+from kdnas.export.checkpoint import open_checkpoint
+from kdnas.export.options import ExportOptions
+from kdnas.export.run import run_export
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import Artifact
+from kdnas.text.corpus import Corpus
 
 SHAPE = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 48, "intermediate_size": 80}
 OPTIONS = ExportOptions(calibration_sentences=24, parity_sentences=24, recipes=("static", "dynamic"))

@@ -8,16 +8,16 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from export.engines import load_engine
-from export.onnx_form import GRAPH as ONNX
-from export.onnx_form import QUANTIZED, write_onnx, write_onnx_int8
-from export.openvino_form import GRAPH, write_int8, write_openvino
-from export.parity import compare, require_bound, torch_outputs
-from export.quiet import quiet
-from kdnas.arch import Arch, SearchSpace
-from kdnas.student import student_config
-from kdnas.teacher import BUILTIN, load_config, resolve_teacher
-from latency.template import as_if_trained
+from kdnas.export.engines import load_engine
+from kdnas.export.onnx_form import GRAPH as ONNX
+from kdnas.export.onnx_form import QUANTIZED, write_onnx, write_onnx_int8
+from kdnas.export.openvino_form import GRAPH, write_int8, write_openvino
+from kdnas.export.parity import compare, require_bound, torch_outputs
+from kdnas.export.quiet import quiet
+from kdnas.latency.template import as_if_trained
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.student import student_config
+from kdnas.models.teacher import BUILTIN, load_config, resolve_teacher
 
 TASK, OUTPUT = "feature-extraction", ("last_hidden_state",)
 VOCABULARY, POSITIONS = 500, 64

@@ -9,10 +9,10 @@ from optimum.intel import OVModelForFeatureExtraction, OVModelForSequenceClassif
 from optimum.onnxruntime import ORTModelForFeatureExtraction, ORTModelForSequenceClassification
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from export.quiet import quiet
-from export.session import Session, softmax
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus
+from kdnas.export.quiet import quiet
+from kdnas.export.session import Session, softmax
+from kdnas.store.artifact import Artifact
+from kdnas.text.corpus import Corpus
 
 
 @pytest.mark.parametrize("kind", ["encoder_export", "roberta_export"])

@@ -10,12 +10,19 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import XLMRobertaTokenizerFast
 
-from export.encoder import SENTENCEPIECE, THREADED, TOKENIZER, SentencePieceEncoder, TokenizersEncoder, read_encoder
-from export.sentencepiece_form import write_sentencepiece
-from export.session import Session, read_settings
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus
 from kdnas.errors import UsageError
+from kdnas.export.encoder import (
+    SENTENCEPIECE,
+    THREADED,
+    TOKENIZER,
+    SentencePieceEncoder,
+    TokenizersEncoder,
+    read_encoder,
+)
+from kdnas.export.sentencepiece_form import write_sentencepiece
+from kdnas.export.session import Session, read_settings
+from kdnas.store.artifact import Artifact
+from kdnas.text.corpus import Corpus
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 PARTS = st.sampled_from([*SPECIAL, "a", " a", "the", "file", "é", "ﬁ", "漢", "x" * 40, "🙂", "</", "s>", "."])

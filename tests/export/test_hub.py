@@ -9,8 +9,8 @@ import requests
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 
-from export.hub import upload
 from kdnas.errors import KdnasError, UsageError
+from kdnas.export.hub import upload
 
 
 @pytest.fixture(autouse=True)

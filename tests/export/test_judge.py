@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from export.judge import Candidate, Judge, answers_kept
-from export.labelled import Labelled
+from kdnas.export.judge import Candidate, Judge, answers_kept
+from kdnas.export.labelled import Labelled
 
 
 class Words:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from export.labelled import read_labelled
 from kdnas.errors import UsageError
+from kdnas.export.labelled import read_labelled
 
 NAMES = ["clean", "rude"]
 TEXTS, TOKENS, QUESTIONS = "text-classification", "token-classification", "question-answering"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from export.making import calibration_rows
-from export.options import ExportOptions
+from kdnas.export.making import calibration_rows
+from kdnas.export.options import ExportOptions
 
 NAMES = ("en", "de", "sw")
 

@@ -8,10 +8,10 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from export.onnx_form import QUANTIZED, write_onnx_int8
-from export.quiet import quiet
-from export.session import FORMS
-from kdnas.artifact import Artifact
+from kdnas.export.onnx_form import QUANTIZED, write_onnx_int8
+from kdnas.export.quiet import quiet
+from kdnas.export.session import FORMS
+from kdnas.store.artifact import Artifact
 
 
 @pytest.mark.parametrize(("kind", "heads"), [("encoder_export", 0), ("classifier_export", 2), ("roberta_export", 0)])
@@ -52,7 +52,7 @@ def test_weights_take_seven_bits_where_products_of_eight_would_overflow(
     source = (encoder_export.path / FORMS["onnxruntime-f32"]).parent
     largest = []
     for vnni in (True, False):
-        monkeypatch.setattr("export.onnx_form.has_vnni", lambda vnni=vnni: vnni)
+        monkeypatch.setattr("kdnas.export.onnx_form.has_vnni", lambda vnni=vnni: vnni)
         with quiet():
             write_onnx_int8(source, tmp_path / str(vnni))
         graph = onnx.load(tmp_path / str(vnni) / QUANTIZED).graph

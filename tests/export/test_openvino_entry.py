@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-import export.openvino_form as module
-from export.openvino_entry import shorten_entry, small_tables
-from export.openvino_form import GRAPH, write_int8, write_openvino
-from export.quiet import quiet
-from latency.template import as_if_trained
+import kdnas.export.openvino_form as module
+from kdnas.export.openvino_entry import shorten_entry, small_tables
+from kdnas.export.openvino_form import GRAPH, write_int8, write_openvino
+from kdnas.export.quiet import quiet
+from kdnas.latency.template import as_if_trained
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 90}
 FAMILIES = {

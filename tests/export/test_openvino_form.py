@@ -7,11 +7,11 @@ import numpy as np
 import openvino
 import pytest
 
-import export.openvino_form as module
-from export.checkpoint import load_model, open_checkpoint
-from export.openvino_form import take_rows_before_scaling, write_int8, write_openvino
-from export.quiet import quiet
-from kdnas.teacher import Teacher
+import kdnas.export.openvino_form as module
+from kdnas.export.checkpoint import load_model, open_checkpoint
+from kdnas.export.openvino_form import take_rows_before_scaling, write_int8, write_openvino
+from kdnas.export.quiet import quiet
+from kdnas.models.teacher import Teacher
 
 ROWS = [list(range(5, 5 + length)) for length in range(6, 30, 2)]
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from export.engines import load_engine
-from export.making import parity_rows
-from export.parity import compare, require_bound, spread_over_lengths
-from export.session import FORMS, read_tokenizer
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus
 from kdnas.errors import BoundError
+from kdnas.export.engines import load_engine
+from kdnas.export.making import parity_rows
+from kdnas.export.parity import compare, require_bound, spread_over_lengths
+from kdnas.export.session import FORMS, read_tokenizer
+from kdnas.store.artifact import Artifact
+from kdnas.text.corpus import Corpus
 
 ROWS = [[1, 2, 3], [4, 5, 6, 7, 8, 9, 10], [11, 12]]
 STATES = [np.outer(row, [1.0, -1.0]) for row in ROWS]

@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 
-from export.race import MOST_ROUNDS, SENTENCES, race
-from export.session import Session
-from kdnas.artifact import Artifact
-from kdnas.environment import default_threads
+from kdnas.export.race import MOST_ROUNDS, SENTENCES, race
+from kdnas.export.session import Session
+from kdnas.store.artifact import Artifact
+from kdnas.store.host import default_threads
 
 
 def test_each_engine_gets_every_length_padded_as_its_session_pads(encoder_export: Artifact) -> None:

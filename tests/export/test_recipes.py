@@ -10,21 +10,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.checkpoint import load_model, open_checkpoint
-from export.engines import load_engine
-from export.judge import answers_kept
-from export.onnx_form import QUANTIZED, write_onnx, write_onnx_int8, write_onnx_int8_attention, write_onnx_int8_blocks
-from export.openvino_form import GRAPH, write_int8, write_int8_controlled, write_openvino
-from export.options import ExportOptions
-from export.quiet import quiet
-from export.recipes import CONTROLLED, RECIPES, choose
-from export.run import run_export
-from export.session import FORMS, Session, read_settings
-from kdnas.artifact import Artifact
 from kdnas.cli import main
-from kdnas.corpus import Corpus
 from kdnas.errors import BoundError, UsageError
-from kdnas.teacher import Teacher
+from kdnas.export.checkpoint import load_model, open_checkpoint
+from kdnas.export.engines import load_engine
+from kdnas.export.judge import answers_kept
+from kdnas.export.onnx_form import (
+    QUANTIZED,
+    write_onnx,
+    write_onnx_int8,
+    write_onnx_int8_attention,
+    write_onnx_int8_blocks,
+)
+from kdnas.export.openvino_form import GRAPH, write_int8, write_int8_controlled, write_openvino
+from kdnas.export.options import ExportOptions
+from kdnas.export.quiet import quiet
+from kdnas.export.recipes import CONTROLLED, RECIPES, choose
+from kdnas.export.run import run_export
+from kdnas.export.session import FORMS, Session, read_settings
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import Artifact
+from kdnas.text.corpus import Corpus
 
 ROWS = [list(range(5, 5 + length)) for length in range(6, 30, 2)]
 TASK, OUTPUT = "feature-extraction", ("last_hidden_state",)

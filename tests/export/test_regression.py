@@ -7,16 +7,16 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from export.judge import Judge, answers_kept
-from export.options import ExportOptions
-from export.parity import compare
-from export.run import run_export
-from export.session import FORMS, Session
-from export.spans import text_logits
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus
 from kdnas.errors import UsageError
-from serving.predictor import Predictor
+from kdnas.export.judge import Judge, answers_kept
+from kdnas.export.options import ExportOptions
+from kdnas.export.parity import compare
+from kdnas.export.run import run_export
+from kdnas.export.session import FORMS, Session
+from kdnas.export.spans import text_logits
+from kdnas.serving.predictor import Predictor
+from kdnas.store.artifact import Artifact
+from kdnas.text.corpus import Corpus
 
 TEXTS = ["A short one.", "How do I open a file and read it line by line?", "No."]
 NUMBERS = [np.array([[1.0]]), np.array([[2.0]]), np.array([[4.0]])]

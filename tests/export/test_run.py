@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-import export.run as module
-from export.checkpoint import open_checkpoint
-from export.options import ExportOptions
-from export.quiet import quiet
-from export.run import run_export
-from export.session import FORMS, Session
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus, build_corpus
-from kdnas.environment import has_bf16
+import kdnas.export.run as module
 from kdnas.errors import UsageError
-from kdnas.rows import TextOptions
-from kdnas.teacher import Teacher, resolve_teacher
+from kdnas.export.checkpoint import open_checkpoint
+from kdnas.export.options import ExportOptions
+from kdnas.export.quiet import quiet
+from kdnas.export.run import run_export
+from kdnas.export.session import FORMS, Session
+from kdnas.models.teacher import Teacher, resolve_teacher
+from kdnas.store.artifact import Artifact
+from kdnas.store.host import has_bf16
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.readers import TextOptions
 
 SMALL = ExportOptions(calibration_sentences=8, parity_sentences=8)
 
@@ -100,10 +100,10 @@ def test_a_finished_export_is_returned_as_it_is(
 KILLED = """
 import sys, time
 from pathlib import Path
-import export.recipes as recipes
-import export.run as run
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus
+import kdnas.export.recipes as recipes
+import kdnas.export.run as run
+from kdnas.store.artifact import Artifact
+from kdnas.text.corpus import Corpus
 home, model, corpus = (Path(word) for word in sys.argv[1:])
 recipes.write_int8 = lambda *_: time.sleep(600)
 options = run.ExportOptions(calibration_sentences=8, parity_sentences=8)

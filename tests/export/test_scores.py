@@ -6,15 +6,15 @@ import pytest
 import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from export.checkpoint import load_model, open_checkpoint
-from export.judge import Candidate
-from export.labelled import Labelled
-from export.parity import torch_engine
-from export.scores import _score, scores
-from export.session import Session, read_tokenizer
-from export.spans import Answerer, text_logits, word_labels
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus
+from kdnas.export.checkpoint import load_model, open_checkpoint
+from kdnas.export.judge import Candidate
+from kdnas.export.labelled import Labelled
+from kdnas.export.parity import torch_engine
+from kdnas.export.scores import _score, scores
+from kdnas.export.session import Session, read_tokenizer
+from kdnas.export.spans import Answerer, text_logits, word_labels
+from kdnas.store.artifact import Artifact
+from kdnas.text.corpus import Corpus
 
 TOKENS, QUESTIONS = "token-classification", "question-answering"
 

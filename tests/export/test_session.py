@@ -14,12 +14,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.session import FORMS, Session, read_settings, token_budget_batches
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus
 from kdnas.errors import UsageError
-from kdnas.padding import pad
-from kdnas.teacher import Teacher, load_encoder, load_tokenizer
+from kdnas.export.session import FORMS, Session, read_settings, token_budget_batches
+from kdnas.models.teacher import Teacher, load_encoder, load_tokenizer
+from kdnas.store.artifact import Artifact
+from kdnas.text.corpus import Corpus
+from kdnas.text.padding import pad
 
 FLOATS = [form for form in FORMS if form.endswith("f32")]
 
@@ -156,7 +156,7 @@ def test_graph_without_token_types_is_fed_without_them(roberta_export: Artifact,
 
 def test_imports_neither_torch_nor_transformers(encoder_export: Artifact) -> None:
     program = (
-        "import sys, json; from pathlib import Path; from export.session import Session\n"
+        "import sys, json; from pathlib import Path; from kdnas.export.session import Session\n"
         "for form in sys.argv[2:]: Session(Path(sys.argv[1]), form, threads=1).predict(['Open a file.'])\n"
         "print(json.dumps([name for name in ('torch', 'transformers', 'optimum', 'nncf') if name in sys.modules]))"
     )

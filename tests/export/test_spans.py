@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import AutoModelForQuestionAnswering, AutoModelForTokenClassification, AutoTokenizer
 
-from export.session import Session
-from export.spans import Answerer, token_scores
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus
 from kdnas.errors import UsageError
+from kdnas.export.session import Session
+from kdnas.export.spans import Answerer, token_scores
+from kdnas.store.artifact import Artifact
+from kdnas.text.corpus import Corpus
 
 FORMS = ("openvino-f32", "onnxruntime-f32")
 

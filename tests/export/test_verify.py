@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from export.session import Session
-from kdnas.artifact import MANIFEST, Artifact
 from kdnas.errors import KdnasError
+from kdnas.export.session import Session
+from kdnas.store.artifact import MANIFEST, Artifact
 
 FLIPS = 1000
 

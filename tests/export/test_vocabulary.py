@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
-from export import run
-from export.checkpoint import Checkpoint, load_model, open_checkpoint
-from export.options import ExportOptions
-from export.run import run_export
-from export.session import Session, read_tokenizer
-from export.vocabulary import covered_share, kept_ids, renumbered, trim, used_ids
-from kdnas.artifact import Artifact
-from kdnas.corpus import Corpus
 from kdnas.errors import BoundError, UsageError
-from kdnas.rows import TextOptions
-from kdnas.teacher import BUILTIN, Teacher
+from kdnas.export import run
+from kdnas.export.checkpoint import Checkpoint, load_model, open_checkpoint
+from kdnas.export.options import ExportOptions
+from kdnas.export.run import run_export
+from kdnas.export.session import Session, read_tokenizer
+from kdnas.export.vocabulary import covered_share, kept_ids, renumbered, trim, used_ids
+from kdnas.models.teacher import BUILTIN, Teacher
+from kdnas.store.artifact import Artifact
+from kdnas.text.corpus import Corpus
+from kdnas.text.readers import TextOptions
 
 SENTENCES = 60  # of the corpus, that the vocabulary is for
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kdnas.teacher import Teacher, load_config
+from kdnas.models.teacher import Teacher, load_config
 
 from .graph_fixture import POSITIONS, VOCABULARY
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.arch import Arch
-from latency.rewriting import PoolPart, WeightPool, part_bytes, table_bytes
-from latency.template import write_templates
+from kdnas.latency.rewriting import PoolPart, WeightPool, part_bytes, table_bytes
+from kdnas.latency.template import write_templates
+from kdnas.models.arch import Arch
 
 ARCHS = [Arch(3, 4, 48, 96, "relu"), Arch(6, 3, 96, 64, "gelu"), Arch(4, 12, 72, 200, "silu")]
 VOCABULARY, POSITIONS = 211, 80

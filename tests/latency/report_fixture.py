@@ -5,10 +5,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from kdnas.arch import SearchSpace, arch_id
-from kdnas.artifact import Artifact, build, write_json
-from latency.protocol import held_out
-from latency.table import Row, read_rows, write_rows
+from kdnas.latency.protocol import held_out
+from kdnas.models.arch import SearchSpace, arch_id
+from kdnas.models.table import Row, read_rows, write_rows
+from kdnas.store.artifact import Artifact, build, write_json
 
 from .table_fixture import row
 

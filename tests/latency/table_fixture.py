@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.arch import Arch, SearchSpace, arch_id
-from kdnas.artifact import MANIFEST, Artifact, build
-from latency.table import KIND, Row, interval, write_rows
+from kdnas.models.arch import Arch, SearchSpace, arch_id
+from kdnas.models.table import KIND, Row, interval, write_rows
+from kdnas.store.artifact import MANIFEST, Artifact, build
 
 TEACHER_MS = 8.0
 MEASURED_EVERY = 10  # every tenth row is a measured one

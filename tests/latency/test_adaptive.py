@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdnas.arch import Arch, SearchSpace
-from latency import adaptive
-from latency.adaptive import DESIGN_FIRST, doubtful, near_cache, near_front, promise, reorder
-from latency.protocol import design, stratify
-from latency.samples import Measurement, Measurements
+from kdnas.latency import adaptive
+from kdnas.latency.adaptive import DESIGN_FIRST, doubtful, near_cache, near_front, promise, reorder
+from kdnas.latency.protocol import design, stratify
+from kdnas.latency.samples import Measurement, Measurements
+from kdnas.models.arch import Arch, SearchSpace
 
 LENGTHS = stratify(np.array([10, 10, 20, 20]), 2)
 DESIGN = design(0)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdnas.arch import SearchSpace
-from kdnas.artifact import MANIFEST, Artifact
 from kdnas.errors import UsageError
-from latency.compare import Comparison, compare, compare_latency, differences, text
-from latency.table import Row
+from kdnas.latency.compare import Comparison, compare, compare_latency, differences, text
+from kdnas.models.arch import SearchSpace
+from kdnas.models.table import Row
+from kdnas.store.artifact import MANIFEST, Artifact
 
 from .table_fixture import law_rows, row, table_artifact
 

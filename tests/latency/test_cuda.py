@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import BertConfig, PretrainedConfig, RobertaConfig
 
-from kdnas.arch import Arch
 from kdnas.errors import KdnasError, UsageError
-from latency import cuda
-from latency.cuda import REPEATS, WARM_UPS, CudaModels, capture_bucket, masked_states
-from latency.engines import Call
-from latency.timing import ModelMaker, quiet, sweep_ms
+from kdnas.latency import cuda
+from kdnas.latency.cuda import REPEATS, WARM_UPS, CudaModels, capture_bucket, masked_states
+from kdnas.latency.engines import Call
+from kdnas.latency.timing import ModelMaker, quiet, sweep_ms
+from kdnas.models.arch import Arch
 
 ARCH = Arch(3, 4, 48, 96, "relu")
 SHAPE = {"num_hidden_layers": 4, "num_attention_heads": 4, "hidden_size": 64, "intermediate_size": 128}
@@ -240,7 +240,7 @@ def test_driver_version(monkeypatch: pytest.MonkeyPatch, returncode: int, stdout
 
 
 def test_importing_costs_no_torch() -> None:
-    check = "import sys, latency.cuda; sys.exit('torch' in sys.modules)"
+    check = "import sys, kdnas.latency.cuda; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
 
 
@@ -287,7 +287,7 @@ def test_a_failed_capture_on_the_gpu_names_the_length_and_leaves_the_stream() ->
 FAILS = """
 import torch
 from kdnas.errors import KdnasError
-from latency.cuda import CudaDevice, capture_bucket
+from kdnas.latency.cuda import CudaDevice, capture_bucket
 def looks_on_the_host(input_ids, attention_mask):
     return input_ids if attention_mask.all() else attention_mask
 stream = torch.cuda.current_stream()

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdnas.artifact import read_jsonl
 from kdnas.errors import KdnasError
-from latency import exhaustive, process
-from latency.exhaustive import PROCESS_ARCHITECTURES, Passes, measure_passes, runs_of
-from latency.process import WorkerError
-from latency.protocol import design
+from kdnas.latency import exhaustive, process
+from kdnas.latency.exhaustive import PROCESS_ARCHITECTURES, Passes, measure_passes, runs_of
+from kdnas.latency.process import WorkerError
+from kdnas.latency.protocol import design
+from kdnas.store.artifact import read_jsonl
 
 from .worker_fixture import PretendedWorker
 

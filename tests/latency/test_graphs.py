@@ -10,16 +10,16 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from export.openvino_form import write_int8, write_openvino
-from export.quiet import quiet
-from kdnas.arch import Arch
 from kdnas.errors import UsageError
-from kdnas.student import student_config
-from kdnas.teacher import load_config
-from latency.engines import OpenvinoModels, require_engine, teacher_shape
-from latency.openvino_graphs import GraphTemplate, describe
-from latency.rewriting import TEMPLATE_SIZES, Sizes
-from latency.template import as_if_trained
+from kdnas.export.openvino_form import write_int8, write_openvino
+from kdnas.export.quiet import quiet
+from kdnas.latency.engines import OpenvinoModels, require_engine, teacher_shape
+from kdnas.latency.openvino_graphs import GraphTemplate, describe
+from kdnas.latency.rewriting import TEMPLATE_SIZES, Sizes
+from kdnas.latency.template import as_if_trained
+from kdnas.models.arch import Arch
+from kdnas.models.student import student_config
+from kdnas.models.teacher import load_config
 
 from .graph_fixture import ARCHS, POSITIONS, VOCABULARY, assert_students_run, pool_part, templates
 
@@ -107,7 +107,7 @@ def test_too_shallow_a_graph(family: Path) -> None:
 
 
 def test_engines_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latency.engines.has_bf16", lambda: False)
+    monkeypatch.setattr("kdnas.latency.engines.has_bf16", lambda: False)
     with pytest.raises(UsageError, match=r"neither AVX512-BF16 nor AMX.*take openvino-f32"):
         require_engine("openvino-bf16")
     with pytest.raises(UsageError, match="engine 'tensorrt': allowed are pytorch-f32"):

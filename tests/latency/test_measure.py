@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdnas.artifact import read_jsonl
 from kdnas.errors import KdnasError, UsageError
-from kdnas.teacher import Teacher
-from latency import process
-from latency.measure import measure, worker_setup
-from latency.process import Worker, WorkerError
-from latency.protocol import LatencyOptions, design, stratify
-from latency.samples import TEACHER
+from kdnas.latency import process
+from kdnas.latency.measure import measure, worker_setup
+from kdnas.latency.process import Worker, WorkerError
+from kdnas.latency.protocol import LatencyOptions, design, stratify
+from kdnas.latency.samples import TEACHER
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import read_jsonl
 
 from .worker_fixture import PretendedWorker
 

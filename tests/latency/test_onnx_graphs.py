@@ -11,15 +11,15 @@ import torch
 from onnx import TensorProto
 from transformers import AutoModel
 
-from export.engines import compile_onnxruntime
-from export.onnx_form import write_onnx, write_onnx_int8
-from export.quiet import quiet
-from kdnas.arch import Arch
-from kdnas.student import student_config
-from kdnas.teacher import load_config
-from latency.engines import ENGINES, OnnxruntimeModels, graph_form, make_models
-from latency.onnx_graphs import OnnxTemplate, describe
-from latency.rewriting import TEMPLATE_SIZES, Sizes
+from kdnas.export.engines import compile_onnxruntime
+from kdnas.export.onnx_form import write_onnx, write_onnx_int8
+from kdnas.export.quiet import quiet
+from kdnas.latency.engines import ENGINES, OnnxruntimeModels, graph_form, make_models
+from kdnas.latency.onnx_graphs import OnnxTemplate, describe
+from kdnas.latency.rewriting import TEMPLATE_SIZES, Sizes
+from kdnas.models.arch import Arch
+from kdnas.models.student import student_config
+from kdnas.models.teacher import load_config
 
 from .graph_fixture import ARCHS, POSITIONS, VOCABULARY, assert_students_run, pool_part, templates
 

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdnas.arch import Arch
-from kdnas.artifact import read_jsonl
-from kdnas.corpus import Corpus
 from kdnas.errors import KdnasError
-from kdnas.teacher import SHAPE, Teacher, resolve_shape
-from latency import exhaustive, predictor, process
-from latency.paper import PILOT, estimated_hours, gather_passes, measure_all, table2_archs, table2_ratios
-from latency.process import WorkerError
-from latency.protocol import RUNS, LatencyOptions, design, held_out, sample_lengths, stratify
-from latency.run import build_table, design_for
-from latency.samples import TEACHER
+from kdnas.latency import exhaustive, predictor, process
+from kdnas.latency.paper import PILOT, estimated_hours, gather_passes, measure_all, table2_archs, table2_ratios
+from kdnas.latency.process import WorkerError
+from kdnas.latency.protocol import RUNS, LatencyOptions, design, held_out, sample_lengths, stratify
+from kdnas.latency.run import build_table, design_for
+from kdnas.latency.samples import TEACHER
+from kdnas.models.arch import Arch
+from kdnas.models.teacher import SHAPE, Teacher, resolve_shape
+from kdnas.store.artifact import read_jsonl
+from kdnas.text.corpus import Corpus
 
 from .worker_fixture import PretendedWorker
 
@@ -239,7 +239,7 @@ def test_table_2_comes_first_with_the_published_teacher_alone(seed: int, teacher
 
 def test_a_held_out_architecture_of_table_2_is_not_put_first(monkeypatch: pytest.MonkeyPatch) -> None:
     apart = held_out()[0]
-    monkeypatch.setattr("latency.run.table2_archs", lambda: [apart, Arch(4, 12, 576, 768)])
+    monkeypatch.setattr("kdnas.latency.run.table2_archs", lambda: [apart, Arch(4, 12, 576, 768)])
     order = design_for(resolve_shape(SHAPE), LatencyOptions())
     assert order[0] == "4,12,576,768,gelu"
     assert str(apart) not in order

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from kdnas.arch import Arch, SearchSpace
-from latency.predictor import (
+from kdnas.latency.predictor import (
     CORRECTIONS,
     Fit,
     cross_validate,
@@ -17,7 +16,8 @@ from latency.predictor import (
     fit_predictor,
     shrink,
 )
-from latency.protocol import Lengths, design, stratify
+from kdnas.latency.protocol import Lengths, design, stratify
+from kdnas.models.arch import Arch, SearchSpace
 
 MEASURED = 120
 ACTIVATION_COST = {"gelu": 3.0, "relu": 1.0, "silu": 2.0}

@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdnas.arch import FIELDS, Arch, SearchSpace, arch_id
-from kdnas.environment import physical_cores
 from kdnas.errors import UsageError
-from latency.protocol import (
+from kdnas.latency.protocol import (
     HELD_OUT,
     LatencyOptions,
     calls_per_length,
@@ -24,6 +22,8 @@ from latency.protocol import (
     stratify,
     weighted_quantile,
 )
+from kdnas.models.arch import FIELDS, Arch, SearchSpace, arch_id
+from kdnas.store.host import physical_cores
 
 LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=300).map(np.array)
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdnas.artifact import read_jsonl
 from kdnas.errors import KdnasError
-from latency import process
-from latency.process import WorkerError
-from latency.protocol import stratify
-from latency.quiet import MODEL, PROCESSES, WINDOWS, check_host, describe, spread
+from kdnas.latency import process
+from kdnas.latency.process import WorkerError
+from kdnas.latency.protocol import stratify
+from kdnas.latency.quiet import MODEL, PROCESSES, WINDOWS, check_host, describe, spread
+from kdnas.store.artifact import read_jsonl
 
 from .worker_fixture import PretendedWorker
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdnas.arch import Arch, SearchSpace
-from kdnas.artifact import MANIFEST, Artifact
 from kdnas.errors import UsageError
-from latency.recommend import explanation, fitting, newest_table, recommend
-from latency.table import Row
+from kdnas.latency.recommend import explanation, fitting, newest_table, recommend
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.table import Row
+from kdnas.store.artifact import MANIFEST, Artifact
 
 from .table_fixture import law_ms, law_rows, row, table_artifact
 

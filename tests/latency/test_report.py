@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdnas.arch import SearchSpace
-from kdnas.artifact import Artifact
 from kdnas.errors import UsageError
-from latency.report import latency_report, look, write_latency_report
-from latency.report_figures import depth_scatter, error_scatter, pareto
-from latency.table import read_rows
+from kdnas.latency.report import latency_report, look, write_latency_report
+from kdnas.latency.report_figures import depth_scatter, error_scatter, pareto
+from kdnas.models.arch import SearchSpace
+from kdnas.models.table import read_rows
+from kdnas.store.artifact import Artifact
 
 from ..page_fixture import HOSTILE, Page, assert_fetches_nothing, browse, changed, drawn_chart
 from .report_fixture import ROOFLINE, fake_table, fake_validation
@@ -122,7 +122,7 @@ def test_what_is_missing_says_how_to_get_it(table: Artifact, tmp_path: Path) -> 
     assert "not measured" in page.within("")
     assert "No other table. kdnas latency-table --engine ENGINE makes one" in page.within("engines")
     limit = page.within("limit")
-    assert "it states no peaks of its host. python -m latency.roofline pytorch-f32 2 measures" in limit
+    assert "it states no peaks of its host. python -m kdnas.latency.roofline pytorch-f32 2 measures" in limit
 
 
 def test_shares_above_the_limit_are_said(table: Artifact, tmp_path: Path) -> None:

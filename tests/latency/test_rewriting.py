@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from kdnas.arch import Arch
-from latency.rewriting import SMALL_BYTES, TEMPLATE_SIZES, Sizes, WeightPool, substitution
+from kdnas.latency.rewriting import SMALL_BYTES, TEMPLATE_SIZES, Sizes, WeightPool, substitution
+from kdnas.models.arch import Arch
 
 PARTS = (1_000_000, 300_001, 64)
 TABLE = 2_000_000

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdnas.arch import Arch, SearchSpace
-from kdnas.environment import has_bf16
 from kdnas.errors import KdnasError, UsageError
-from latency import roofline
-from latency.protocol import stratify
-from latency.roofline import (
+from kdnas.latency import roofline
+from kdnas.latency.protocol import stratify
+from kdnas.latency.roofline import (
     CHAIN,
     DEFAULT_CACHE_BYTES,
     TOKENS,
@@ -30,6 +28,8 @@ from latency.roofline import (
     peaks_of,
     reached_shares,
 )
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.store.host import has_bf16
 
 ARCH = Arch(4, 12, 576, 768, "gelu")
 # 2 * 4 * 32 * (4 * 576^2 + 2 * 576 * 768 + 2 * 32 * 576) operations; 4 * (4 * (576^2 + 576) + 2 * 576 * 768 + 768 + 5 * 576)

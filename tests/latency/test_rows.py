@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdnas.arch import Arch, SearchSpace
-from latency.predictor import Fit
-from latency.protocol import design, stratify
-from latency.rows import write_gpu_columns
-from latency.samples import TEACHER, Measurement, Measurements
+from kdnas.latency.predictor import Fit
+from kdnas.latency.protocol import design, stratify
+from kdnas.latency.rows import write_gpu_columns
+from kdnas.latency.samples import TEACHER, Measurement, Measurements
+from kdnas.models.arch import Arch, SearchSpace
 
 LENGTHS = stratify(np.array([10, 10, 20, 20]), 2)
 MEASURED = design(0)[:60]

@@ -15,17 +15,17 @@ import numpy as np
 import psutil
 import pytest
 
-from kdnas.arch import Arch, SearchSpace
-from kdnas.artifact import Artifact, read_jsonl
-from kdnas.corpus import Corpus, build_corpus
-from kdnas.rows import TextOptions
-from kdnas.teacher import Teacher
-from latency.predictor import Fit
-from latency.protocol import LatencyOptions, design, stratify
-from latency.run import build_table, latency_table, summary, table_rows
-from latency.samples import Measurement, Measurements
-from latency.table import LatencyTable, read_rows
-from latency.timing import ROUNDS
+from kdnas.latency.predictor import Fit
+from kdnas.latency.protocol import LatencyOptions, design, stratify
+from kdnas.latency.run import build_table, latency_table, summary, table_rows
+from kdnas.latency.samples import Measurement, Measurements
+from kdnas.latency.timing import ROUNDS
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.table import LatencyTable, read_rows
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import Artifact, read_jsonl
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.readers import TextOptions
 
 ARCHITECTURES = 10
 # The tests' host is busy, so nearly every window is accepted; discarding is tested on made-up logs.

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latency.protocol import stratify
-from latency.samples import admitted, gather, movement, next_round
+from kdnas.latency.protocol import stratify
+from kdnas.latency.samples import admitted, gather, movement, next_round
 
 LENGTHS = stratify(np.array([10, 10, 20, 20]), 2)
 A, B, C = "3,2,288,384,gelu", "4,2,288,384,gelu", "6,2,288,384,gelu"

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import latency.speed as module
-from export.checkpoint import open_checkpoint
-from export.options import ExportOptions
-from export.run import run_export
-from kdnas.artifact import Artifact, append_jsonl
-from kdnas.corpus import Corpus
+import kdnas.latency.speed as module
 from kdnas.errors import UsageError
-from kdnas.teacher import Teacher
-from latency.speed import STUDENT, TEACHER, TOKENIZER, SpeedOptions, from_text, one_round, run_speed, summarise
+from kdnas.export.checkpoint import open_checkpoint
+from kdnas.export.options import ExportOptions
+from kdnas.export.run import run_export
+from kdnas.latency.speed import STUDENT, TEACHER, TOKENIZER, SpeedOptions, from_text, one_round, run_speed, summarise
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import Artifact, append_jsonl
+from kdnas.text.corpus import Corpus
 
 OPTIONS = SpeedOptions(minutes=0.2, sentences=12, rounds=2, threads=1)
 ENGINES = [TEACHER, STUDENT, "student openvino-int8", "student openvino-f32"]

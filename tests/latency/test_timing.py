@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from transformers import RobertaConfig
 
-from kdnas.arch import Arch
-from kdnas.student import new_student
-from kdnas.teacher import Teacher, load_config
-from latency.engines import random_sentence
-from latency.protocol import WARM_CALLS
-from latency.timing import REFERENCE_CALLS, REFERENCE_WARM_CALLS, ROUNDS, ModelMaker, reference_window, window
+from kdnas.latency.engines import random_sentence
+from kdnas.latency.protocol import WARM_CALLS
+from kdnas.latency.timing import REFERENCE_CALLS, REFERENCE_WARM_CALLS, ROUNDS, ModelMaker, reference_window, window
+from kdnas.models.arch import Arch
+from kdnas.models.student import new_student
+from kdnas.models.teacher import Teacher, load_config
 
 ARCH = Arch(3, 4, 288, 512, "silu")
 
@@ -138,7 +138,7 @@ def test_a_change_of_shape_counts_as_often_as_sentences_bring_one(
 
     Swept once per length, as before, all lengths would take 4 ms.
     """
-    monkeypatch.setattr("latency.timing.call_ms", lambda model, item: model(**item))
+    monkeypatch.setattr("kdnas.latency.timing.call_ms", lambda model, item: model(**item))
     items = [sentence(length, maker.teacher, 0) for length in (8, 16, 24)]
     model = Remembering()
     rounds, _ = window(model, items, lambda: 5.0, random.Random(0), [0.5, 0.1, 1.0], window_ms=60)

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdnas.arch import Arch, SearchSpace
-from kdnas.artifact import Artifact, read_jsonl
-from kdnas.corpus import Corpus
 from kdnas.errors import KdnasError, UsageError
-from kdnas.teacher import Teacher
-from latency import process
-from latency.process import WorkerError
-from latency.protocol import HELD_OUT, WARM_CALLS, LatencyOptions, design, held_out
-from latency.run import build_table
-from latency.samples import TEACHER
-from latency.timing import CHUNK, exhaustive
-from latency.validate import ValidationOptions, evenly, kendall_tau, run_validation, sampling_error, summary
+from kdnas.latency import process
+from kdnas.latency.process import WorkerError
+from kdnas.latency.protocol import HELD_OUT, WARM_CALLS, LatencyOptions, design, held_out
+from kdnas.latency.run import build_table
+from kdnas.latency.samples import TEACHER
+from kdnas.latency.timing import CHUNK, exhaustive
+from kdnas.latency.validate import ValidationOptions, evenly, kendall_tau, run_validation, sampling_error, summary
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import Artifact, read_jsonl
+from kdnas.text.corpus import Corpus
 
 from .worker_fixture import PretendedWorker
 
@@ -167,7 +167,7 @@ class Clocked:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.calls = 0
-        monkeypatch.setattr("latency.timing.time.perf_counter_ns", lambda: self.now)
+        monkeypatch.setattr("kdnas.latency.timing.time.perf_counter_ns", lambda: self.now)
 
     def __call__(self, length: int) -> None:
         self.calls += 1

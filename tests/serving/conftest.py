@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from kdnas.corpus import Corpus
-from kdnas.teacher import Teacher
+from kdnas.models.teacher import Teacher
+from kdnas.text.corpus import Corpus
 
 from .filter_fixture import write_documents
 
 
 def _export(home: Path, folder: Path, teacher: Teacher, corpus: Corpus) -> Path:
-    from export.options import ExportOptions
-    from export.run import run_export
+    from kdnas.export.options import ExportOptions
+    from kdnas.export.run import run_export
 
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
         (folder / name).write_bytes((teacher.path / name).read_bytes())

@@ -7,7 +7,7 @@ from typing import Any
 
 import zstandard
 
-from serving.filter import FilterOptions, filter_documents
+from kdnas.serving.filter import FilterOptions, filter_documents
 
 FORM = "openvino-f32"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from serving.batching import Batcher, OverloadedError, StoppedError
+from kdnas.serving.batching import Batcher, OverloadedError, StoppedError
 
 
 class Model:

@@ -9,8 +9,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving import documents
-from serving.documents import find_source, read_documents, read_text
+from kdnas.serving import documents
+from kdnas.serving.documents import find_source, read_documents, read_text
 
 
 @settings(max_examples=60)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import zstandard
 
-from export.session import Session
-from kdnas.artifact import Artifact
 from kdnas.errors import KdnasError, UsageError
-from serving.documents import Document
-from serving.filter import FilterOptions, choose_label, cut_shards, filter_documents
-from serving.predictor import Predictor
+from kdnas.export.session import Session
+from kdnas.serving.documents import Document
+from kdnas.serving.filter import FilterOptions, choose_label, cut_shards, filter_documents
+from kdnas.serving.predictor import Predictor
+from kdnas.store.artifact import Artifact
 
 from .filter_fixture import FORM, contents, opened, rows, run, write_documents
 

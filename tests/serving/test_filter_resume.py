@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kdnas.artifact import Artifact
 from kdnas.errors import UsageError
+from kdnas.store.artifact import Artifact
 
 from .filter_fixture import FORM, contents, run, write_documents
 

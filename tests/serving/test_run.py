@@ -15,9 +15,9 @@ import httpx
 import numpy as np
 import pytest
 
-from export.session import Session
 from kdnas.errors import KdnasError, UsageError
-from serving.run import bind
+from kdnas.export.session import Session
+from kdnas.serving.run import bind
 
 
 class Served:
@@ -265,7 +265,7 @@ def test_no_torch(classifier: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from fastapi.testclient import TestClient\n"
         "from kdnas.cli import load_command; load_command('serve')\n"
-        "from serving.app import Service, ServeOptions, create_app; from serving.predictor import Predictor\n"
+        "from kdnas.serving.app import Service, ServeOptions, create_app; from kdnas.serving.predictor import Predictor\n"
         "service = Service(Predictor(Path(sys.argv[1])), ServeOptions())\n"
         "with TestClient(create_app(service)) as client:\n"
         "    assert client.post('/predict', json={'text': 'a'}).status_code == 200\n"

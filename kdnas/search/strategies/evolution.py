@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from kdnas.arch import Arch
+from kdnas.models.arch import Arch
 from kdnas.search.choice import fields_of
 from kdnas.search.strategies.protocol import Observation, Proposal
 

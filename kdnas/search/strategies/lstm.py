@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdnas.arch import Arch
 from kdnas.errors import UsageError
+from kdnas.models.arch import Arch
 from kdnas.search.controller import Controller
 from kdnas.search.strategies.protocol import Observation, Proposal
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kdnas.arch import Arch
+from kdnas.models.arch import Arch
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.arch import Arch
+from kdnas.models.arch import Arch
 from kdnas.search.choice import fields_of
 from kdnas.search.design import gower, nearest
 from kdnas.search.goal import Goal

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.arch import Arch
+from kdnas.models.arch import Arch
 from kdnas.search.design import farthest, features, gower, nearest
 from kdnas.search.goal import Goal
 from kdnas.search.pareto import improvements

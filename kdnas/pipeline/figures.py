@@ -1,0 +1,239 @@
+"""Figures of the report: rows in, plotly figures out, in the look of `kdnas.page.style`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from kdnas.page.style import (
+    BLUE,
+    DEPTH_COLOURS,
+    GREEN,
+    GREY,
+    HALO,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    legend_entry,
+    mark_teacher,
+    size_axes,
+    style,
+    text,
+)
+
+Row = dict[str, Any]
+
+WINNER = {"symbol": "star", "size": 18, "color": RED, "line": {"width": 1.5, "color": HALO}}
+
+
+def known(rows: Sequence[Row], *names: str) -> list[Row]:
+    """The rows in which none of these fields is null or missing."""
+    return [row for row in rows if all(row.get(name) is not None for name in names)]
+
+
+def winner_trace(row: Row, x: str, y: str) -> go.Scatter:
+    """The winner as a star."""
+    return go.Scatter(
+        x=[row[x]],
+        y=[row[y]],
+        mode="markers",
+        name="winner",
+        marker=WINNER,
+        customdata=[[text(row["arch"]), row["latency_ms"]]],
+        hovertemplate="<b>winner %{customdata[0]}</b><br>latency %{customdata[1]:.3f} ms<extra></extra>",
+    )
+
+
+def latency_scatter(table: Sequence[Row], results: Row, winner: str | None) -> go.Figure:
+    """Latency against size of the whole space, by depth; measured rows are large, predicted ones small.
+
+    Args:
+        table: rows of table.csv with `arch`, `layers`, `parameters_millions`, `latency_ms`, `p90_ms`, `source`.
+        results: the latency table's figures (teacher).
+        winner: architecture to mark.
+    """
+    figure = go.Figure()
+    depths = sorted({row["layers"] for row in table})
+    for place, depth in enumerate(depths):
+        colour = DEPTH_COLOURS[place % len(DEPTH_COLOURS)]
+        for source, marker in (
+            ("predicted", {"size": 4, "color": colour, "opacity": 0.4}),
+            ("measured", {"size": 9, "color": colour, "line": {"width": 1, "color": HALO}}),
+        ):
+            rows = [row for row in table if row["layers"] == depth and row["source"] == source]
+            figure.add_scatter(
+                x=[row["parameters_millions"] for row in rows],
+                y=[row["latency_ms"] for row in rows],
+                mode="markers",
+                marker=marker,
+                legendgroup=str(depth),
+                showlegend=False,
+                customdata=[[text(row["arch"]), source] for row in rows],
+                hovertemplate="<b>%{customdata[0]}</b><br>%{x:.2f} M parameters<br>%{y:.3f} ms, %{customdata[1]}<extra></extra>",
+            )
+        figure.add_trace(legend_entry(f"{depth} layers", {"size": 9, "color": colour}, str(depth)))
+    for name, size, opacity in (("measured", 9, 1.0), ("predicted", 4, 0.7)):
+        figure.add_trace(legend_entry(name, {"size": size, "color": GREY, "opacity": opacity}))
+    mark_teacher(figure, results)
+    for row in [row for row in table if row["arch"] == winner]:
+        figure.add_trace(winner_trace(row, "parameters_millions", "latency_ms"))
+    style(figure, 500).update_layout(legend={"itemsizing": "trace"})
+    size_axes(figure)
+    return figure
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Centred running mean over a fortieth of the values."""
+    half = max(1, len(values) // 80)
+    windows = (values[max(0, place - half) : place + half + 1] for place in range(len(values)))
+    return [sum(window) / len(window) for window in windows]
+
+
+def training_curve(history: Sequence[Row]) -> go.Figure:
+    """Training loss above, what is checked on held-out sentences below, over the tokens seen.
+
+    Below is the explained variance of the hidden states; where the objective has none (relations), the validation
+    loss and its parts.
+    """
+    train = known([row for row in history if row.get("kind") == "train"], "tokens", "loss")
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09)
+    tokens, losses = [row["tokens"] / 1e6 for row in train], [row["loss"] for row in train]
+    for name, values, width, opacity in (
+        ("training loss", losses, 1.0, 0.45),
+        ("running mean", smoothed(losses), 2.5, 1.0),
+    ):
+        figure.add_scatter(
+            x=tokens,
+            y=values,
+            mode="lines+markers" if len(tokens) < 3 else "lines",
+            line={"color": BLUE, "width": width},
+            opacity=opacity,
+            name=name,
+            showlegend=False,
+            hovertemplate="%{x:.3f} M tokens<br>" + name + " %{y:.4f}<extra></extra>",
+            row=1,
+            col=1,
+        )
+    checks = [row for row in history if row.get("kind") == "validation"]
+    explained = known(checks, "tokens", "explained_variance")
+    figure.add_traces(check_traces(explained, checks), rows=2, cols=1)
+    style(figure, 430).update_layout(showlegend=True)
+    figure.update_yaxes(title_text="training loss", row=1, col=1)
+    figure.update_yaxes(title_text="explained variance" if explained else "validation loss", row=2, col=1)
+    figure.update_xaxes(rangemode="tozero")
+    figure.update_xaxes(title_text="training tokens (millions)", row=2, col=1)
+    return figure
+
+
+def check_traces(explained: Sequence[Row], checks: Sequence[Row]) -> list[go.Scatter]:
+    """Curves of what was checked on held-out sentences: explained variance, else the loss and its relations."""
+    if explained:
+        curves = {"explained variance": [(row["tokens"], row["explained_variance"]) for row in explained]}
+    else:
+        rows = known(checks, "tokens", "validation_loss")
+        curves = {"validation loss": [(row["tokens"], row["validation_loss"]) for row in rows]}
+        for part in sorted({part for row in rows for part in row.get("relations") or {}}):
+            curves[part] = [(row["tokens"], (row.get("relations") or {}).get(part)) for row in rows]
+    return [
+        go.Scatter(
+            x=[tokens / 1e6 for tokens, _ in curve],
+            y=[value for _, value in curve],
+            mode="lines+markers",
+            name=text(name),
+            line={"color": colour, "width": 2.5 if colour == RED else 1.5},
+            marker={"size": 7 if colour == RED else 5},
+            showlegend=len(curves) > 1,
+            hovertemplate="%{x:.3f} M tokens<br>" + text(name) + " %{y:.4f}<extra></extra>",
+        )
+        for (name, curve), colour in zip(curves.items(), (RED, GREEN, ORANGE, PINK, SKY), strict=False)
+    ]
+
+
+def layer_bars(stages: dict[str, dict[str, float]]) -> go.Figure:
+    """Explained variance of each student layer, one bar a stage.
+
+    Args:
+        stages: stage name to layer to explained variance.
+    """
+    figure = go.Figure()
+    for (name, layers), colour in zip(stages.items(), (BLUE, ORANGE, GREEN), strict=False):
+        kept = {layer: value for layer, value in layers.items() if value is not None}
+        figure.add_bar(
+            x=[f"layer {text(layer)}" for layer in kept],
+            y=list(kept.values()),
+            name=name,
+            marker={"color": colour},
+            texttemplate="%{y:.2f}",
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{x}, after " + text(name) + "<br>explained variance %{y:.4f}<extra></extra>",
+        )
+    several = len(stages) > 1
+    style(figure, 320).update_layout(
+        showlegend=several, barmode="group", bargap=0.35 if several else 0.6, bargroupgap=0.08
+    )
+    figure.update_xaxes(showgrid=False)
+    figure.update_yaxes(title_text="explained variance", tickformat=".1f", rangemode="tozero")
+    return figure
+
+
+def speed_bars(
+    rows: Sequence[Row], value: str, low: str, high: str, title: str, show: Callable[[Any], str]
+) -> go.Figure:
+    """Horizontal bars, the first row on top; whiskers reach from `low` to `high`.
+
+    Args:
+        rows: rows of the speed artifact.
+        value: field of the bar's length.
+        low: field where the whisker starts.
+        high: field where the whisker ends.
+        title: of the axis, with its unit.
+        show: writes a number with its unit.
+    """
+    kept = known(rows, "name", value)
+    best = fastest(kept)
+    names = [text(row["name"]).replace(" ", "<br>", 1) for row in kept]
+    # A whisker that was not measured has no length.
+    lows = [row[value] if row.get(low) is None else min(row[low], row[value]) for row in kept]
+    highs = [row[value] if row.get(high) is None else max(row[high], row[value]) for row in kept]
+    whiskers = {
+        "type": "data",
+        "symmetric": False,
+        "array": [end - row[value] for row, end in zip(kept, highs, strict=True)],
+        "arrayminus": [row[value] - start for row, start in zip(kept, lows, strict=True)],
+        "color": GREY,
+        "thickness": 2,
+        "width": 6,
+    }
+    figure = go.Figure(
+        go.Bar(
+            x=[row[value] for row in kept],
+            y=names,
+            orientation="h",
+            marker={"color": [colour_of(row, best) for row in kept]},
+            error_x=whiskers,
+            customdata=[[text(row["name"]), show(row[value]), show(row.get(low)), show(row.get(high))] for row in kept],
+            hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]} (%{customdata[2]} to %{customdata[3]})<extra></extra>",
+        )
+    )
+    labels = [f"  <b>{show(row[value])}</b>" for row in kept]
+    figure.add_scatter(x=highs, y=names, mode="text", text=labels, textposition="middle right", hoverinfo="skip")
+    style(figure, 90 + 50 * len(kept)).update_layout(showlegend=False)
+    figure.update_xaxes(title_text=title, range=[0, 1.4 * max(highs, default=1)])
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure
+
+
+def fastest(rows: Sequence[Row]) -> Row | None:
+    """The student's row with the largest speed-up; None where nothing was measured."""
+    students = [row for row in known(rows, "name", "speedup") if not row["name"].startswith("teacher")]
+    return max(students, key=lambda row: row["speedup"], default=None)
+
+
+def colour_of(row: Row, best: Row | None) -> str:
+    """Grey for the teacher, red for the fastest form, blue for the others."""
+    if row["name"].startswith("teacher"):
+        return "#6b7280"
+    return RED if best is not None and row["name"] == best["name"] else BLUE

@@ -1,0 +1,217 @@
+"""`kdnas pipeline --dry-run`: what a configuration will cost on this host, from a throughput that is measured now."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers.utils import logging as transformers_logging
+
+from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
+from kdnas.distill.throughput import measure_tokens_per_second
+from kdnas.errors import KdnasError
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.student import new_student, student_config
+from kdnas.models.teacher import load_config, resolve_teacher
+from kdnas.search.options import ProxyOptions, SearchOptions
+from kdnas.store.host import host_line
+from kdnas.store.progress import say, stage
+from kdnas.text.readers import TextOptions
+
+# The paper's Arch3 (Table 2), which it ships: the student whose training the plan prices before a search has chosen one.
+PLANNED_ARCH = Arch(4, 12, 576, 768, "gelu")
+TOKENS_PER_SENTENCE = 25  # assumed before the corpus is read; the English sentences measured so far have 17 to 24
+MEASURE_SECONDS = 10.0
+DEVICES = (2, 8)
+# Shapes of hub teachers, so that a plan needs no network (their published config.json).
+KNOWN_SHAPES: dict[str, dict[str, Any]] = {
+    "FacebookAI/xlm-roberta-base": {
+        "model_type": "xlm-roberta",
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "vocab_size": 250002,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
+    },
+}
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One stage: how much, how long (null where the run decides), how much disk."""
+
+    stage: str
+    work: str
+    hours: float | None
+    disk_gb: float
+
+
+def planned_teacher(spec: str) -> tuple[PretrainedConfig, str]:
+    """Shape of the teacher and where it is from.
+
+    Raises:
+        KdnasError: the hub cannot be reached and the shape is not known here.
+    """
+    try:
+        return load_config(resolve_teacher(spec).path), "read from its config.json"
+    except KdnasError:
+        if spec not in KNOWN_SHAPES:
+            raise
+        shape = dict(KNOWN_SHAPES[spec])
+        return AutoConfig.for_model(shape.pop("model_type"), **shape), "published shape; the hub was not reached"
+
+
+def tokens_of(options: LoopOptions) -> int | None:
+    """Tokens that the steps see, sentences taken at their assumed length; None where `minutes` decides the steps."""
+    if options.steps is None:
+        return None
+    batch = options.batch_tokens
+    if options.batch_sentences is not None:
+        batch = min(batch, options.batch_sentences * TOKENS_PER_SENTENCE)
+    return options.steps * options.accumulate * batch
+
+
+def training_row(name: str, options: LoopOptions, tokens_per_second: float, student: PretrainedConfig) -> PlanRow:
+    """Hours and disk of one training stage; two checkpoints hold weights and two moments each, in f32."""
+    tokens = tokens_of(options)
+    weights_gb = 4 * parameters(student) / 1e9
+    if tokens is None:
+        work = f"about {options.minutes * 60 * tokens_per_second / 1e6:,.1f} M tokens in {options.minutes:g} minutes"
+        return PlanRow(name, work, options.minutes / 60, 7 * weights_gb)
+    work = f"{options.steps:,} steps, {tokens / 1e9:,.2f} G tokens at {tokens_per_second:,.0f} tokens/s"
+    return PlanRow(name, work, tokens / tokens_per_second / 3600, 7 * weights_gb)
+
+
+def proxy_tokens_each(proxy: ProxyOptions, sentences: int | None) -> int:
+    """Training tokens of one candidate; a share of a corpus of unknown size counts as of 1M sentences."""
+    if proxy.tokens is not None:
+        return proxy.tokens
+    assert proxy.corpus_fraction is not None  # one of the two is given
+    return int(proxy.corpus_fraction * (sentences or 1_000_000) * TOKENS_PER_SENTENCE * proxy.epochs)
+
+
+def parameters(config: PretrainedConfig) -> int:
+    """Parameters of an encoder of this shape, counted without allocating it."""
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in AutoModel.from_config(config, add_pooling_layer=False).parameters())
+
+
+def print_plan(
+    teacher: str,
+    text: TextOptions,
+    space: SearchSpace,
+    latency_minutes: float,
+    search: SearchOptions,
+    distill: DistillOptions,
+    refine: RefineOptions,
+    home: Path,
+) -> None:
+    """Validate a configuration and print its plan on stdout. Nothing is written.
+
+    Raises:
+        KdnasError: the teacher cannot be found, or the space holds no student that it can teach.
+    """
+    transformers_logging.set_verbosity_error()
+    config, origin = planned_teacher(teacher)
+    cut = space.teachable(config.num_hidden_layers)
+    arch = PLANNED_ARCH if PLANNED_ARCH in cut else next(iter(cut))
+    speeds = measured_speeds(config, arch, distill, refine)
+    student = student_config(arch, config)
+    candidates = search.episodes * search.candidates_per_episode
+    sentences = text.max_sentences
+    proxy_tokens = candidates * proxy_tokens_each(search.proxy, sentences)
+    training = [
+        training_row("distill", distill, speeds["hidden-state"], student),
+        training_row("refine", refine, speeds["minilm-v2"], student),
+    ]
+    rows = [
+        PlanRow(
+            "corpus",
+            f"{sentences:,} sentences" if sentences else "all sentences of the source",
+            None,
+            (sentences or 0) * TOKENS_PER_SENTENCE * 8 / 1e9,
+        ),
+        PlanRow("latency-table", f"2,400 architectures in {latency_minutes:g} minutes", latency_minutes / 60, 0.01),
+        PlanRow(
+            "search",
+            f"{search.episodes} episodes of {search.candidates_per_episode} among {len(cut):,}: {candidates} candidates, "
+            f"{proxy_tokens / 1e9:,.2f} G proxy tokens",
+            proxy_tokens / speeds["hidden-state"] / 3600,
+            0.01,
+        ),
+        *training,
+        PlanRow("export", "ONNX and OpenVINO, f32 and int8", None, 2.5 * 4 * parameters(student) / 1e9),
+    ]
+    show(rows, teacher, origin, config, arch, student, home)
+    show_devices(training, student)
+
+
+def show_devices(training: list[PlanRow], student: PretrainedConfig) -> None:
+    """What the training stages take on several devices like this one; not what they wait for each other."""
+    table = student.vocab_size * student.hidden_size
+    exchanged_mb = 4 * (parameters(student) - table) / 1e6
+    print(
+        "\nseveral devices like this one (accelerate launch --multi_gpu --num_processes N, --accumulate a multiple of N)"
+    )
+    for count in DEVICES:
+        hours = ", ".join(f"{row.stage} {row.hours / count:,.2f} h" for row in training if row.hours is not None)
+        print(f"{count:>3} devices   {hours}; {exchanged_mb:,.0f} MB of gradients an update, and rows of embeddings")
+
+
+def measured_speeds(
+    config: PretrainedConfig, arch: Arch, distill: LoopOptions, refine: LoopOptions
+) -> dict[str, float]:
+    """Training tokens a second on this host, by objective, with randomly initialised models of the real shapes."""
+    torch.manual_seed(0)
+    teacher_model = AutoModel.from_config(config, add_pooling_layer=False)
+    student_model = new_student(arch, config)
+    speeds = {}
+    with stage("plan: measure", 2) as bar:
+        for objective, options in (("hidden-state", distill), ("minilm-v2", refine)):
+            batch_tokens = options.batch_tokens
+            if options.batch_sentences is not None:
+                batch_tokens = min(batch_tokens, options.batch_sentences * TOKENS_PER_SENTENCE)
+            speeds[objective] = measure_tokens_per_second(
+                teacher_model,
+                student_model,
+                objective,
+                batch_tokens,
+                MEASURE_SECONDS,
+                seq_len=TOKENS_PER_SENTENCE,
+                precision=options.precision,
+            )
+            bar.advance(1, f"{speeds[objective]:,.0f} tokens/s")
+    return speeds
+
+
+def show(
+    rows: list[PlanRow],
+    teacher: str,
+    origin: str,
+    config: PretrainedConfig,
+    arch: Arch,
+    student: PretrainedConfig,
+    home: Path,
+) -> None:
+    """Print the plan as a table on stdout."""
+    say("")
+    print(f"host      {host_line()}")
+    print(
+        f"teacher   {teacher}: {config.num_hidden_layers} layers, {parameters(config) / 1e6:,.1f} M parameters ({origin})"
+    )
+    print(f"student   {arch}: {parameters(student) / 1e6:,.1f} M parameters (until the search has chosen one)")
+    print(f"assumed   {TOKENS_PER_SENTENCE} tokens a sentence; hours hold for this host and its load now\n")
+    print(f"{'stage':<15}{'hours':>12}  {'disk GB':>8}  work")
+    for row in rows:
+        hours = "as it takes" if row.hours is None else f"{row.hours:,.2f}"
+        print(f"{row.stage:<15}{hours:>12}  {row.disk_gb:>8.2f}  {row.work}")
+    total = sum(row.hours or 0.0 for row in rows)
+    disk = sum(row.disk_gb for row in rows)
+    existing = next(folder for folder in (home.resolve(), *home.resolve().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    print(f"{'total':<15}{total:>12,.2f}  {disk:>8.2f}  {free:,.0f} GB free at {home}")

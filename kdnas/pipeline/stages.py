@@ -1,0 +1,183 @@
+"""The main job: every stage in its order, each a finished artifact that a second run finds and skips."""
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kdnas.distill.options import DistillOptions, RefineOptions
+from kdnas.distill.run import run_distill, run_refine
+from kdnas.evaluation.hap import read_hap
+from kdnas.evaluation.run import LABELLED, EvaluationOptions, run_evaluation
+from kdnas.export.labelled import LEAST
+from kdnas.export.options import ExportOptions
+from kdnas.export.run import run_export
+from kdnas.latency.protocol import LatencyOptions
+from kdnas.latency.run import build_table
+from kdnas.latency.speed import SpeedOptions, run_speed
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.teacher import BUILTIN, Teacher, resolve_teacher
+from kdnas.pipeline.plan import print_plan
+from kdnas.pipeline.report import write_report
+from kdnas.pipeline.summary import summarise
+from kdnas.search.choice import Choice, parse_choice
+from kdnas.search.goal import read_table
+from kdnas.search.options import SearchOptions
+from kdnas.search.run import require_steps, run_search
+from kdnas.store.artifact import Artifact, digest_of, disk_errors, write_json
+from kdnas.store.host import host_line
+from kdnas.store.progress import clock, say
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.readers import TextOptions
+
+
+@dataclass
+class Run:
+    """What every stage reads, and the stages done so far, by name, in order."""
+
+    home: Path
+    teacher: Teacher
+    corpus: Corpus
+    started: float
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+
+    def stage(self, name: str, work: Callable[[], Artifact]) -> Artifact:
+        """Do one stage, or take it as finished, and say which."""
+        say(f"\n[{clock(time.monotonic() - self.started)}] {name}")
+        begun = time.monotonic()
+        artifact = self.artifacts[name] = work()
+        say(f"{name}: {artifact.path} ({clock(time.monotonic() - begun)})")
+        return artifact
+
+
+def pipeline(
+    teacher: str = BUILTIN,
+    corpus: str = "builtin:pydocs",
+    text: TextOptions = TextOptions(),
+    hap: Path | None = None,
+    space: SearchSpace = SearchSpace(),
+    latency: LatencyOptions = LatencyOptions(),
+    search: SearchOptions = SearchOptions(),
+    distill: DistillOptions = DistillOptions(),
+    refine: RefineOptions = RefineOptions(),
+    export: ExportOptions = ExportOptions(),
+    evaluation: EvaluationOptions = EvaluationOptions(),
+    speed: SpeedOptions = SpeedOptions(),
+    home: Path = Path("artifacts"),
+    dry_run: bool = False,
+) -> None:
+    """Run all stages; the same command after an interruption goes on where it stopped.
+
+    Args:
+        teacher: `builtin:minilm-l6`, a folder, or a hub id of a BERT, RoBERTa or XLM-RoBERTa encoder.
+        corpus: `builtin:pydocs`, a .jsonl, .parquet or .txt file (also .gz, .zst), or a hub id.
+        text: how the corpus is read.
+        hap: file or folder of a HAP set (columns tweet,class or text,label) to fine-tune and score on.
+        space: the values that the search may choose from.
+        latency: the latency table.
+        search: KD-NAS and its proxy distillation.
+        distill: hidden-state distillation of the winner.
+        refine: MiniLM-v2 refinement.
+        export: export and its parity check.
+        evaluation: what the student keeps.
+        speed: teacher and student side by side.
+        home: root of all artifacts.
+        dry_run: print the plan (steps, tokens, disk, hours on this host) and stop.
+    """
+    if hap is not None:
+        evaluation = replace(evaluation, hap=hap)
+    require_steps(search, distill)
+    if dry_run:
+        print_plan(teacher, text, space, latency.minutes, search, distill, refine, home)
+        return
+    if evaluation.hap is not None:
+        read_hap(evaluation.hap, evaluation.seed)  # refuse a wrong file now, not after half an hour of other work
+    checked = resolve_teacher(teacher)
+    cut = space.teachable(checked.layers)
+    say(f"host: {host_line()}")
+    with disk_errors(home):
+        home.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    sentences = build_corpus(home, corpus, text, checked)
+    run = Run(home, checked, sentences, started, {"corpus": sentences.artifact})
+    winner = choose_arch(run, cut, latency, search, distill)
+    if isinstance(winner, Choice) and winner.vocabulary:
+        export = replace(export, vocabulary="corpus", vocabulary_tokens=winner.vocabulary)
+    refined = train_student(run, winner, distill, refine)
+    exported = ship_student(run, refined, export, evaluation)
+    run.stage("speed", lambda: run_speed(home, checked, sentences, refined.path / "student", exported.path, speed))
+    publish(run)
+
+
+def choose_arch(
+    run: Run, space: SearchSpace, latency: LatencyOptions, search: SearchOptions, distill: DistillOptions
+) -> Arch:
+    """The winner of a search over a space that the teacher can teach, with this host's latencies; perhaps with a vocabulary."""
+    table = run.stage("latency-table", lambda: build_table(run.home, run.teacher, run.corpus, latency))
+    given = (run.home, run.teacher, run.corpus, space, read_table(table), search)
+    found = run.stage("search", lambda: run_search(*given, distill=distill))
+    return parse_choice(found.results["winner"])
+
+
+def train_student(run: Run, arch: Arch, distill: DistillOptions, refine: RefineOptions) -> Artifact:
+    """The distilled and refined student."""
+    shape = arch.arch if isinstance(arch, Choice) else arch
+    distilled = run.stage("distill", lambda: run_distill(run.home, run.teacher, run.corpus, shape, distill))
+    student = distilled.path / "student"
+    return run.stage("refine", lambda: run_refine(run.home, run.teacher, run.corpus, student, distilled.digest, refine))
+
+
+def ship_student(run: Run, refined: Artifact, export: ExportOptions, evaluation: EvaluationOptions) -> Artifact:
+    """The exported student; it is evaluated too, and the classifier that this makes is exported beside it."""
+    student = refined.path / "student"
+    plain = replace(export, evaluation=None)  # labelled texts are for the classifier
+    exported = run.stage("export", lambda: run_export(run.home, student, refined.digest, run.corpus, plain))
+    judged = run.stage(
+        "evaluation",
+        lambda: run_evaluation(run.home, run.teacher, run.corpus, student, refined.digest, evaluation),
+    )
+    task = next((name for name in ("hap", "topic") if judged.results.get(name)), None)
+    if task:
+        folder = judged.path / "classifiers" / task
+        test = judged.path / LABELLED.format(task) if judged.results[task]["test_examples"] >= LEAST else None
+        judging = replace(export, evaluation=export.evaluation or test)
+        run.stage("classifier", lambda: run_export(run.home, folder, judged.digest, run.corpus, judging))
+    return exported
+
+
+def publish(run: Run) -> None:
+    """Write the report and put links to what a user takes home into `latest` of the run's home."""
+    home = run.home
+    folder = home / "runs" / digest_of({name: artifact.digest for name, artifact in run.artifacts.items()})[:12]
+    with disk_errors(home):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(
+            folder / "artifacts.json", {name: artifact.path.resolve() for name, artifact in run.artifacts.items()}
+        )
+        write_report(run.artifacts, folder / "report.html")
+        (folder / "report.md").write_text(summarise(run.artifacts))
+        link(folder / "student", run.artifacts["refine"].path / "student")
+        link(folder / "encoder", run.artifacts["export"].path)
+        if "classifier" in run.artifacts:
+            link(folder / "classifier", run.artifacts["classifier"].path)
+        link(home / "latest", folder)
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    latest = home / "latest"
+    say(f"\ndone in {clock(time.monotonic() - run.started)}, peak memory {peak / 2**20:.2f} GiB")
+    say(f"report:   {latest / 'report.html'}")
+    say(f"student:  {latest / 'student'} (transformers), {latest / 'encoder'} (ONNX Runtime, OpenVINO)")
+    if "classifier" in run.artifacts:
+        say(f"try it:   kdnas serve --model {latest / 'classifier'}")
+    print(latest / "report.html")
+    sys.stdout.flush()
+
+
+def link(place: Path, target: Path) -> None:
+    """Point the symbolic link `place` to `target`, atomically, relative so that `home` may move."""
+    temporary = place.with_name(place.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(os.path.relpath(target.resolve(), place.parent.resolve()), target_is_directory=True)
+    os.replace(temporary, place)

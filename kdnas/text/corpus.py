@@ -1,0 +1,214 @@
+"""Corpora: unique sentences, split into train and validation by group, tokenised once into memory-mapped arrays."""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdnas.errors import UsageError
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import Artifact, build, digest_of, file_sha256
+from kdnas.store.progress import stage
+from kdnas.text.pydocs import installed_packages
+from kdnas.text.readers import BUILTIN, Row, TextOptions, read_rows, text_files
+from kdnas.text.sentences import Sentences
+
+CHUNK = 4096  # rows that are tokenised at once
+COPIED = 2**22  # token ids that are copied at once
+UNKNOWN_SHARE = 0.5  # of the tokens; English text has next to none
+SPLITS = ("train", "validation")
+COLUMNS = ("text", "topic", "group", "language")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A built corpus: its artifact and its two splits."""
+
+    artifact: Artifact
+    pad_id: int
+
+    @property
+    def train(self) -> Sentences:
+        return Sentences(self.artifact.path, "train")
+
+    @property
+    def validation(self) -> Sentences:
+        return Sentences(self.artifact.path, "validation")
+
+    @property
+    def digest(self) -> str:
+        return self.artifact.digest
+
+    @property
+    def name(self) -> str:
+        """What cards call it: its source, without the folders of this host."""
+        source = str(self.artifact.manifest["config"]["source"])
+        return Path(source).name if Path(source).exists() else source
+
+
+def build_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher) -> Corpus:
+    """Read, de-duplicate, split and tokenise a corpus, or return the cached one.
+
+    Args:
+        home: root of artifacts.
+        source: `builtin:pydocs`, a local .jsonl/.json/.parquet/.txt file (also .gz,
+            .zst), a folder of some, or a hub id (owner/name).
+        text: how to read it.
+        teacher: its tokenizer makes the ids.
+
+    Raises:
+        UsageError: missing path, unknown column, empty or not UTF-8.
+        KdnasError: a hub id was given and the hub cannot be reached.
+    """
+    inputs = {"teacher": teacher.digest, "source": source_digest(source)}
+    label = source.replace(":", "/").rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+    config = {"source": source, "text": text}
+    artifact = build(home, "corpus", label, config, inputs, lambda path: _work(path, source, text, teacher))
+    return Corpus(artifact, int(artifact.results["pad_id"]))
+
+
+def source_digest(source: str) -> str:
+    """What changes when a corpus does: the content of its files, or the name of a set on the hub.
+
+    Raises:
+        UsageError: no such file or packaged corpus.
+    """
+    if source == BUILTIN:
+        return json.dumps(installed_packages())
+    if source.startswith("builtin:"):
+        raise UsageError(f"corpus '{source}': the only packaged corpus is '{BUILTIN}'")
+    path = Path(source)
+    if path.is_file():
+        return file_sha256(path)
+    if path.is_dir():
+        return digest_of({file.name: file_sha256(file) for file in text_files(path)})
+    if source.startswith((".", "/", "~")) or source.count("/") != 1 or path.suffix:
+        raise UsageError(f"corpus '{source}': no such file; give a file, a hub id (owner/name) or '{BUILTIN}'")
+    return source
+
+
+def _work(path: Path, source: str, text: TextOptions, teacher: Teacher) -> dict[str, Any]:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(teacher.path / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(text.seq_len)
+    splits = {name: _Split(path, name) for name in SPLITS}
+    rows = unique_rows(read_rows(source, text), source, text.max_sentences)
+    with stage("corpus: tokenise", text.max_sentences) as progress:
+        for chunk in iter(lambda: list(islice(rows, CHUNK)), []):
+            encodings = tokenizer.encode_batch_fast([row.text for row in chunk])
+            places: dict[str, list[int]] = {name: [] for name in SPLITS}
+            for place, row in enumerate(chunk):
+                places[split_of(row, text.validation_share)].append(place)
+            for name, split in splits.items():
+                split.add([chunk[place] for place in places[name]], [encodings[place].ids for place in places[name]])
+            progress.advance(len(chunk))
+    for split in splits.values():
+        split.close()
+    count = sum(len(split) for split in splits.values())
+    if not all(map(len, splits.values())):
+        raise UsageError(f"corpus '{source}': {count} unique sentences are too few to split; give at least 100")
+    results: dict[str, Any] = {"sentences": count, "pad_id": int(teacher.config.get("pad_token_id") or 0)}
+    for name, split in splits.items():
+        results |= {f"{name}_sentences": len(split), f"{name}_tokens": split.tokens}
+    results["unknown_share"] = unknown_share(path, tokenizer)
+    if results["unknown_share"] > UNKNOWN_SHARE:
+        raise UsageError(
+            f"corpus '{source}': {100 * results['unknown_share']:.0f} % of its tokens are unknown to the tokenizer of "
+            f"'{teacher.spec}', up to {100 * UNKNOWN_SHARE:.0f} % are allowed; take a tokenizer that knows its script"
+        )
+    return results
+
+
+def unknown_share(path: Path, tokenizer: Any) -> float:
+    """Share of the training tokens, special ones left out, that stand for what the tokenizer does not know."""
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    names = ("[UNK]", "<unk>")
+    unknown = {number for name in names if (number := tokenizer.token_to_id(name)) is not None}
+    counts = np.bincount(np.load(path / "train.tokens.npy", mmap_mode="r"))
+    known = sum(int(count) for number, count in enumerate(counts) if number not in special | unknown)
+    missed = sum(int(counts[number]) for number in unknown if number < len(counts))
+    return round(missed / max(1, known + missed), 4)
+
+
+class _Split:
+    """Files of one split, written chunk by chunk: no more than a chunk of texts is in memory, and 8 bytes a sentence."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path, self._name = path, name
+        self._raw = (path / f"{name}.tokens.raw").open("wb")
+        self._lengths = array("i")
+        self._table: Any = None
+        self.tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def add(self, rows: Sequence[Row], ids: Sequence[Sequence[int]]) -> None:
+        """Append some rows and their token ids."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not rows:
+            return
+        columns = {column: [getattr(row, column) for row in rows] for column in COLUMNS}
+        table = pa.table(columns, schema=pa.schema([(column, pa.string()) for column in COLUMNS]))
+        if self._table is None:
+            self._table = pq.ParquetWriter(self._path / f"{self._name}.parquet", table.schema, compression="zstd")
+        self._table.write_table(table)
+        for row in ids:
+            array("i", row).tofile(self._raw)
+            self._lengths.append(len(row))
+            self.tokens += len(row)
+
+    def close(self) -> None:
+        """Finish the files; the token ids become one array that can be mapped."""
+        self._raw.close()
+        raw = self._path / f"{self._name}.tokens.raw"
+        if self._table is not None:
+            self._table.close()
+            final = np.lib.format.open_memmap(
+                self._path / f"{self._name}.tokens.npy", "w+", dtype=np.int32, shape=(self.tokens,)
+            )
+            for start in range(0, self.tokens, COPIED):
+                part = np.fromfile(raw, np.int32, min(COPIED, self.tokens - start), offset=4 * start)
+                final[start : start + len(part)] = part
+            final.flush()
+            offsets = np.concatenate([[0], np.cumsum(np.frombuffer(self._lengths, np.int32), dtype=np.int64)])
+            np.save(self._path / f"{self._name}.offsets.npy", offsets)
+        raw.unlink()
+
+
+def unique_rows(rows: Iterable[Row], source: str, limit: int | None) -> Iterator[Row]:
+    """The first of each set of rows whose texts are equal but for case and white space, in order.
+
+    Texts are known by 8 bytes of their hash: of ten million, one is taken for another's repetition with a chance of 1 in 400,000.
+
+    Raises:
+        UsageError: not one sentence.
+    """
+    seen: set[int] = set()
+    for row in rows:
+        if limit is not None and len(seen) >= limit:
+            break
+        text = " ".join(row.text.split())
+        known = len(seen)
+        if text:
+            seen.add(int.from_bytes(hashlib.sha256(text.lower().encode("utf-8", "surrogatepass")).digest()[:8], "big"))
+        if len(seen) > known:
+            yield row._replace(text=text)
+    if not seen:
+        raise UsageError(f"corpus '{source}': it is empty; give one with at least 100 sentences")
+
+
+def split_of(row: Row, validation_share: float) -> str:
+    """Train or validation, by the hash of the row's group: stable for ever, no group in both."""
+    place = int.from_bytes(hashlib.sha256(row.group.encode()).digest()[:8], "big") / 2**64
+    return "validation" if place < validation_share else "train"

@@ -1,0 +1,131 @@
+"""`builtin:pydocs`: sentences in the docstrings of the installed Python packages, read with `ast`, never imported."""
+
+import ast
+import inspect
+import platform
+import re
+import signal
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
+from pathlib import Path
+
+from kdnas.store.host import physical_cores
+
+STANDARD_LIBRARY = "python"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# Where a docstring stops being prose: numpy, Google and Sphinx sections hold names, types and code.
+SECTION = re.compile(
+    r"^\s*(Parameters|Returns?|Yields?|Raises|Attributes|Examples?|References|See Also|Args|Arguments|Keyword Args"
+    r"|Shape|Usage|Methods|Other Parameters|Warns|Inputs?|Outputs?)\s*:{0,2}\s*$"
+)
+NOTES = re.compile(r"^\s*(Notes?|Warnings?|Description)\s*:{0,2}\s*$")
+NOT_PROSE = re.compile(r">>>|::|[{}\\|<>=]|\w\(|https?:|\.\.\s|^\s*[:*+\-#@$]|^\s*\d+[.)]")
+ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|resp|approx|al|Fig|Eq|Dr|Mr|No|[A-Z]))\.$")
+BOUNDARY = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
+MARKUP = re.compile(r":\w+:`~?([^`<]*)(?:<[^>]*>)?`|`{1,2}([^`]*)`{1,2}_?|\*{1,2}([^*\s][^*]*)\*{1,2}")
+
+
+def installed_packages() -> dict[str, str]:
+    """Python itself and the packages of site-packages, name to version; the identity of this corpus on a machine."""
+    root = Path(sysconfig.get_paths()["purelib"])
+    found = {STANDARD_LIBRARY: platform.python_version()}
+    for name, distributions in metadata.packages_distributions().items():
+        if name.isidentifier() and not name.startswith("_") and (root / name).is_dir():
+            found[name] = metadata.version(distributions[0])
+    return dict(sorted(found.items()))
+
+
+def docstring_sentences() -> Iterator[tuple[str, str, str]]:
+    """Yield (sentence, package, module) in a stable order; the sentences are not yet de-duplicated."""
+    files = list(source_files())
+    pool = ProcessPoolExecutor(physical_cores(), initializer=leave_signals_to_the_parent)
+    try:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # workers, which start here, have it so
+        try:
+            results = pool.map(sentences_of_file, *zip(*files, strict=True), chunksize=64)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for rows in results:
+            yield from rows
+    finally:
+        pool.shutdown(cancel_futures=True)  # broken off before the first result, they would all be read
+
+
+def leave_signals_to_the_parent() -> None:
+    """Ctrl-C reaches the whole group: a worker that it ends while it holds a queue's lock would leave the others waiting."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def source_files() -> Iterator[tuple[Path, str, str]]:
+    """(file, package, module) of every source file, sorted within each package."""
+    site, standard = Path(sysconfig.get_paths()["purelib"]), Path(sysconfig.get_paths()["stdlib"])
+    for package in installed_packages():
+        root = standard if package == STANDARD_LIBRARY else site
+        for file in sorted(root.rglob("*.py") if package == STANDARD_LIBRARY else (root / package).rglob("*.py")):
+            parts = file.relative_to(root).with_suffix("").parts
+            if package != STANDARD_LIBRARY or not {"site-packages", "test", "tests"} & set(parts):
+                yield file, package, ".".join(parts).removesuffix(".__init__")
+
+
+def sentences_of_file(file: Path, package: str, module: str) -> list[tuple[str, str, str]]:
+    """(sentence, package, module) of every docstring in one source file; none where it does not parse."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return [(sentence, package, module) for text in docstrings_of(tree) for sentence in sentences_of(text)]
+
+
+def docstrings_of(node: ast.AST) -> Iterator[str]:
+    """Docstrings of a module and all classes and functions in it; expressions are not descended into."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        text = ast.get_docstring(node, clean=False)
+        if text:
+            yield text
+    for block in ("body", "orelse", "handlers", "finalbody"):
+        for child in getattr(node, block, ()):
+            if not isinstance(child, ast.expr):
+                yield from docstrings_of(child)
+
+
+def sentences_of(docstring: str) -> list[str]:
+    """Prose sentences of one docstring: 20 to 400 characters, at least 4 words, ended like a sentence."""
+    prose: list[str] = []
+    skipping = False
+    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
+        lines = paragraph.splitlines()
+        if lines and NOTES.match(lines[0]):
+            skipping, lines = False, [line for line in lines[1:] if set(line.strip()) - set("-=~")]
+        section = next((place for place, line in enumerate(lines) if SECTION.match(line)), None)
+        if not skipping:
+            prose.append(" ".join(lines[:section]))
+        skipping = skipping or section is not None
+    return [s for text in prose for s in split_sentences(text) if is_sentence(s)]
+
+
+def split_sentences(text: str) -> list[str]:
+    """Split at sentence ends, not after common abbreviations; white space collapsed, markup removed."""
+    text = MARKUP.sub(lambda match: next(group for group in match.groups() if group is not None), text)
+    parts: list[str] = []
+    for part in BOUNDARY.split(" ".join(text.split())):
+        if parts and ABBREVIATION.search(parts[-1]):
+            parts[-1] += " " + part
+        else:
+            parts.append(part)
+    return parts
+
+
+def is_sentence(text: str) -> bool:
+    """Whether a piece reads like an English sentence and not like code, a table or a heading."""
+    if not 20 <= len(text) <= 400 or not text[0].isupper() or text[-1] not in ".!?" or text.count(" ") < 3:
+        return False
+    letters = sum(character.isalpha() or character == " " for character in text)
+    return text.isascii() and letters >= 0.85 * len(text) and not NOT_PROSE.search(text)

@@ -1,0 +1,221 @@
+"""Rows of text from any source, one after the other: docstrings, local files, sets on the hub."""
+
+import gzip
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kdnas.errors import KdnasError, UsageError
+from kdnas.text.pydocs import docstring_sentences
+
+BUILTIN = "builtin:pydocs"
+KINDS = (".jsonl", ".json", ".parquet", ".txt")
+
+
+class Row(NamedTuple):
+    """One sentence; `group` decides its split, so that what belongs together stays together."""
+
+    text: str
+    topic: str
+    group: str
+    language: str = ""
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How a corpus is read.
+
+    Args:
+        column: column of the text in JSONL, Parquet and hub sets.
+        topic: column with a class label of each text, for the topic task; none by default (pydocs: the package).
+        group: column whose equal values stay in one split (pydocs: the module); by default each text for itself.
+        languages: read only rows whose `language_column` is one of these; null reads all.
+        language_column: column with the language of each text, where there is one: int8 is calibrated on all of them.
+        hub_config: configuration of a hub data set.
+        hub_split: split of a hub data set.
+        max_sentences: read no more than this many unique sentences; null reads all.
+        seq_len: tokens a sentence, special tokens included; longer ones are cut.
+        validation_share: share of the groups that goes to validation.
+    """
+
+    column: str = "text"
+    topic: str | None = None
+    group: str | None = None
+    languages: tuple[str, ...] | None = None
+    language_column: str = "lang"
+    hub_config: str | None = None
+    hub_split: str = "train"
+    max_sentences: int | None = None
+    seq_len: int = 128
+    validation_share: float = 0.1
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that must be there."""
+        language = self.language_column if self.languages else None
+        return [name for name in (self.column, self.topic, self.group, language) if name]
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.seq_len <= 512:
+            raise UsageError(f"text.seq_len is {self.seq_len}; allowed are 8 to 512")
+        if not 0 < self.validation_share < 1:
+            raise UsageError(f"text.validation_share is {self.validation_share}; allowed is between 0 and 1")
+        if self.languages is not None and not self.languages:
+            raise UsageError("text.languages is empty; name at least one, or leave it out")
+        if self.max_sentences is not None and self.max_sentences < 100:
+            raise UsageError(f"text.max_sentences is {self.max_sentences}; at least 100 are needed")
+
+
+def read_rows(source: str, text: TextOptions) -> Iterator[Row]:
+    """Rows of any supported source, in its order; of a folder, file by file."""
+    if text.languages is not None and (source == BUILTIN or ".txt" in Path(source).suffixes):
+        raise UsageError(f"corpus '{source}': it does not say its texts' languages; leave out text.languages")
+    if source == BUILTIN:
+        return (Row(*row) for row in docstring_sentences())
+    path = Path(source)
+    files = text_files(path) if path.is_dir() else [path] if path.is_file() else []
+    return _chosen_rows(source, text, [(str(file), _file_rows(file, text)) for file in files])
+
+
+def text_files(folder: Path) -> list[Path]:
+    """The files of a folder that hold rows, by name.
+
+    Raises:
+        UsageError: none does.
+    """
+    files = sorted(file for file in folder.iterdir() if file.is_file() and _kind_of(file) in KINDS)
+    if not files:
+        raise UsageError(
+            f"corpus '{folder}': no file of this folder is one of {', '.join(KINDS)}, also with .gz or .zst"
+        )
+    return files
+
+
+def _kind_of(file: Path) -> str:
+    return Path(file.name.removesuffix(".gz").removesuffix(".zst")).suffix
+
+
+def _file_rows(file: Path, text: TextOptions) -> Iterator[dict[str, Any]]:
+    kind = _kind_of(file)
+    if kind in (".jsonl", ".json"):
+        return _json_rows(file)
+    if kind == ".parquet":
+        return _parquet_rows(file, str(file), text)
+    if kind == ".txt":
+        return ({text.column: line} for line in _lines(file))
+    raise UsageError(f"corpus '{file}': unknown kind '{kind}'; give {', '.join(KINDS)}, also with .gz or .zst")
+
+
+def _chosen_rows(source: str, text: TextOptions, parts: list[tuple[str, Iterator[dict[str, Any]]]]) -> Iterator[Row]:
+    """Rows of the wanted languages, from some files or, where there are none, from the hub."""
+    seen: set[str] = set()
+    for name, rows in parts or [(source, _hub_rows(source, text))]:
+        yield from _table_rows(rows, name, text, seen)
+    if absent := sorted(set(text.languages or ()) - seen):
+        raise UsageError(
+            f"corpus '{source}': no text of language {', '.join(absent)} in column '{text.language_column}'; it has "
+            f"{', '.join(sorted(seen)[:40])}"
+        )
+
+
+def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions, seen: set[str]) -> Iterator[Row]:
+    """Rows of the wanted languages; those that are there are added to `seen`."""
+    wanted = text.columns
+    for number, row in enumerate(rows, 1):
+        missing = [name for name in wanted if name not in row]
+        if missing:
+            raise UsageError(
+                f"corpus '{source}': row {number} has no column '{missing[0]}'; it has {', '.join(sorted(row))} "
+                "(set --text.column, --text.topic, --text.group or --text.language_column)"
+            )
+        language = str(row.get(text.language_column) or "")
+        if text.languages:
+            seen.add(language)
+            if language not in text.languages:
+                continue
+        value = row[text.column]
+        if not isinstance(value, str):
+            raise UsageError(f"corpus '{source}': row {number}, column '{text.column}' is not text but {value!r:.60}")
+        topic = str(row[text.topic]) if text.topic else ""
+        group = str(row[text.group]) if text.group else " ".join(value.split()).lower()
+        yield Row(value, topic, group, language)
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"corpus '{path}': line {number} is not valid JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise UsageError(f"corpus '{path}': line {number} is not a JSON object")
+        yield row
+
+
+def _parquet_rows(path: Path, source: str, text: TextOptions) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise UsageError(f"corpus '{source}': not a Parquet file ({error})") from error
+    there = set(file.schema_arrow.names)
+    # Where one is missing all are read, for the message that follows says what there is.
+    wanted = sorted({*text.columns, text.language_column} & there) if set(text.columns) <= there else None
+    for batch in file.iter_batches(columns=wanted):
+        yield from batch.to_pylist()
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines of a text file, plain, .gz or .zst, without empty ones.
+
+    Raises:
+        UsageError: not UTF-8, or a damaged archive.
+    """
+    import zstandard
+
+    number = 0
+    try:
+        with path.open("rb") as raw:
+            stream: Any = raw
+            if path.suffix == ".gz":
+                stream = gzip.GzipFile(fileobj=raw)
+            elif path.suffix == ".zst":
+                stream = zstandard.ZstdDecompressor().stream_reader(raw)
+            for line in io.TextIOWrapper(stream, encoding="utf-8"):
+                number += 1
+                if line.strip():
+                    yield line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"corpus '{path}': not UTF-8 near line {number + 1} ({error.reason}); convert it first"
+        ) from error
+    except (gzip.BadGzipFile, EOFError, zstandard.ZstdError) as error:
+        raise UsageError(f"corpus '{path}': damaged archive after line {number} ({error})") from error
+
+
+def _hub_rows(source: str, text: TextOptions) -> Iterator[dict[str, Any]]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        if not constants.HF_HUB_OFFLINE:  # offline, a cached set may still load
+            # One quick try: load_dataset would retry, noisily, for half a minute.
+            HfApi().dataset_info(source, timeout=20)
+        rows = load_dataset(source, text.hub_config, split=text.hub_split, streaming=True)
+        yield from rows
+    except (DatasetNotFoundError, RepositoryNotFoundError) as error:
+        raise UsageError(f"corpus '{source}': no such file here and no such data set on the hub") from error
+    except ValueError as error:  # unknown configuration or split; the message lists the valid ones
+        raise UsageError(f"corpus '{source}': {error}") from error
+    except OSError as error:
+        raise KdnasError(
+            f"corpus '{source}': no such file here, and the hub cannot be reached; check the network, "
+            f"give a local file, or use '{BUILTIN}'"
+        ) from error

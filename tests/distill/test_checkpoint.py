@@ -1,0 +1,121 @@
+"""Checkpoints: exact round trips, damage, what is kept."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from kdnas.distill.checkpoint import (
+    FOLDER,
+    Position,
+    load_checkpoint,
+    remove_checkpoints,
+    rewind_history,
+    save_checkpoint,
+)
+from kdnas.distill.loop import make_optimizer
+from kdnas.store.artifact import append_jsonl, read_jsonl
+
+
+def module(seed: int) -> tuple[nn.Module, torch.optim.AdamW]:
+    """A small module; its second layer never gets a gradient."""
+    torch.manual_seed(seed)
+    net = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+    return net, make_optimizer(net, 0.1)
+
+
+def step(net: nn.Module, optimizer: torch.optim.AdamW) -> None:
+    net[0](torch.randn(4, 3)).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def trained(folder: Path, saved_steps: int, more_steps: int = 0) -> nn.Module:
+    """Train, with a checkpoint after each of the first steps."""
+    net, optimizer = module(0)
+    position = Position()
+    for number in range(saved_steps + more_steps):
+        step(net, optimizer)
+        if number < saved_steps:
+            position.advance(0, number + 1, 10, 0.1)
+            save_checkpoint(folder, net, optimizer, position)
+    return net
+
+
+def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    expected = trained(tmp_path, 3, more_steps=4).state_dict()
+    net, optimizer = module(9)
+    position = load_checkpoint(tmp_path, net, optimizer)
+    assert position == Position(step=3, place=3, tokens=30, seconds=pytest.approx(0.3))
+    for _ in range(4):
+        step(net, optimizer)
+    assert all(torch.equal(value, expected[name]) for name, value in net.state_dict().items())
+
+
+def test_the_last_two_are_kept_and_the_rest_removed(tmp_path: Path) -> None:
+    trained(tmp_path, 4)
+    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == ["step-000000003", "step-000000004"]
+    remove_checkpoints(tmp_path)
+    assert not (tmp_path / FOLDER).exists()
+    remove_checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["weights", "truncated", "position", "missing"])
+def test_a_damaged_newest_falls_back_to_the_one_before(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tmp_path, 3)
+    newest = tmp_path / FOLDER / "step-000000003"
+    weights = newest / "state.safetensors"
+    data = bytearray(weights.read_bytes())
+    if damage == "weights":
+        data[-1] ^= 1
+        weights.write_bytes(data)
+    elif damage == "truncated":
+        weights.write_bytes(data[: len(data) // 2])
+    elif damage == "position":
+        file = newest / "position.json"
+        file.write_text(file.read_text().replace('"step": 3', '"step": 4'))
+    else:
+        weights.unlink()
+    net, optimizer = module(1)
+    position = load_checkpoint(tmp_path, net, optimizer)
+    assert position is not None
+    assert position.step == 2
+    assert "damaged" in capsys.readouterr().err
+    assert not newest.exists()
+
+
+def test_none_where_nothing_was_saved_or_all_is_damaged(tmp_path: Path) -> None:
+    net, optimizer = module(0)
+    assert load_checkpoint(tmp_path, net, optimizer) is None
+    trained(tmp_path, 2)
+    for file in (tmp_path / FOLDER).rglob("*.safetensors"):
+        file.write_bytes(b"")
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert load_checkpoint(tmp_path, net, optimizer) is None
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_half_written_checkpoint_is_not_seen(tmp_path: Path) -> None:
+    trained(tmp_path, 1)
+    writing = tmp_path / FOLDER / "writing"
+    writing.mkdir()
+    (writing / "state.safetensors").write_bytes(b"half")
+    net, optimizer = module(0)
+    position = load_checkpoint(tmp_path, net, optimizer)
+    assert position is not None
+    assert position.step == 1
+
+
+def test_rewinding_drops_the_rows_that_are_done_again(tmp_path: Path) -> None:
+    log = tmp_path / "history.jsonl"
+    for number in range(1, 6):
+        append_jsonl(log, {"step": number})
+    with log.open("a") as file:
+        file.write('{"step": 6')
+    assert [row["step"] for row in rewind_history(log, 3)] == [1, 2, 3]
+    append_jsonl(log, {"step": 4})
+    assert [row["step"] for row in read_jsonl(log)] == [1, 2, 3, 4]
+    assert rewind_history(tmp_path / "none.jsonl", 3) == []

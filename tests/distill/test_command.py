@@ -1,0 +1,94 @@
+"""What a run of distilling plans, prints and refuses before any work."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kdnas.distill.run as run
+from kdnas.distill.options import DistillOptions
+from kdnas.distill.run import run_distill
+from kdnas.distill.student_folder import find_student
+from kdnas.errors import UsageError
+from kdnas.models.arch import Arch
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import Artifact
+from kdnas.text.corpus import Corpus
+
+from .distill_fixture import ARCH, COMMON
+
+DISTILL = DistillOptions(**COMMON)
+
+
+def test_minutes_become_steps_once(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
+    options = DistillOptions(**{**COMMON, "steps": None, "minutes": 0.05, "validations": 1, "checkpoint_seconds": 60.0})
+    artifact = run_distill(tmp_path, tiny_teacher, corpus, ARCH, options)
+    plan = json.loads((artifact.path / "plan.json").read_text())
+    assert plan["steps"] == artifact.results["steps"] >= 1
+    assert plan["seconds_per_step"] > 0
+
+
+def test_a_kept_plan_decides(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdnas.distill.step_budget.seconds_per_step", lambda *_, **__: 1e9)
+    monkeypatch.setattr("kdnas.distill.fit.extended_steps", lambda *_: None)
+    options = DistillOptions(**{**COMMON, "steps": None, "minutes": 1.0})
+    with monkeypatch.context() as patch:
+        patch.setattr("kdnas.distill.fit.train", lambda *_: (_ for _ in ()).throw(RuntimeError("power cut")))
+        with pytest.raises(RuntimeError, match="power cut"):
+            run_distill(tmp_path, tiny_teacher, corpus, ARCH, options)
+    monkeypatch.setattr("kdnas.distill.step_budget.seconds_per_step", lambda *_, **__: pytest.fail("measured again"))
+    assert run_distill(tmp_path, tiny_teacher, corpus, ARCH, options).results["steps"] == 1
+
+
+def test_a_student_deeper_than_its_teacher_is_refused_before_any_work(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus
+) -> None:
+    with pytest.raises(UsageError, match="student has 6 layers, its teacher 4"):
+        run_distill(tmp_path, tiny_teacher, corpus, Arch(6, 4, 48, 64), DISTILL)
+    with pytest.raises(UsageError, match="student has 10 layers, its teacher 6"):
+        run.distill(DISTILL, "10,12,288,384,gelu", home=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_prints_the_path(
+    tmp_path: Path, tiny_teacher: Teacher, corpus_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = {**os.environ, "KDNAS_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "kdnas.cli", "distill", "--arch", "2,4,48,64,relu", "--teacher", tiny_teacher.path]
+    command += ["--corpus", corpus_file, "--text.max_sentences", "300", "--steps", "2", "--batch-tokens", "256"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    artifact = Artifact.load(Path(done.stdout.splitlines()[-1]), "distill")
+    assert artifact.results["arch"] == "2,4,48,64,relu"
+
+
+def test_a_student_is_taught_further(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
+    first = run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
+    student = find_student(first.path)
+    further = run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL, student)
+    assert further.manifest["inputs"]["student"] == first.digest
+    assert further.results["arch"] == str(ARCH)
+    rows = [json.loads(line) for line in (further.path / "history.jsonl").read_text().splitlines()]
+    start = next(row["validation_loss"] for row in rows if row["kind"] == "validation")
+    # It begins where the first one ended: projections are fitted again, to samples, which costs little.
+    assert start < 1.1 * first.results["validation_loss"]
+    assert further.results["validation_loss"] < first.results["validation_loss"]
+
+
+def test_a_student_to_go_on_with_must_be_this_teacher_s(tmp_path: Path, tiny_teacher: Teacher) -> None:
+    for both in ({}, {"arch": str(ARCH), "student": tiny_teacher.path}):
+        with pytest.raises(UsageError, match=r"give --arch for a new student, or --student .* and not both"):
+            run.distill(DISTILL, **both, home=tmp_path)
+    with pytest.raises(UsageError, match=r"config.json is missing; give the folder that `kdnas distill` printed"):
+        run.distill(DISTILL, student=tmp_path / "nowhere", home=tmp_path)
+    other = Path(shutil.copytree(tiny_teacher.path, tmp_path / "other"))
+    (other / "config.json").write_text(json.dumps(tiny_teacher.config | {"vocab_size": 99}))
+    with pytest.raises(UsageError, match="has a vocabulary of 99, teacher 'builtin:minilm-l6' one of 30522"):
+        run.distill(DISTILL, student=other, home=tmp_path / "home")
+    assert not (tmp_path / "home").exists()

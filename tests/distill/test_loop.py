@@ -1,0 +1,177 @@
+"""The loop's parts: learning rate, optimizer groups, precision, batches, calibration, throughput, options."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from transformers import BertConfig
+
+from kdnas.distill.batches import TrainBatches, to_tensors
+from kdnas.distill.loop import (
+    backward,
+    lr_share,
+    make_accelerator,
+    make_optimizer,
+    resolve_precision,
+    seconds_per_step,
+)
+from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
+from kdnas.distill.throughput import measure_tokens_per_second
+from kdnas.distill.validation import mean_losses, sample_batches
+from kdnas.errors import UsageError
+from kdnas.models.arch import Arch
+from kdnas.models.student import new_student
+from kdnas.models.teacher import Teacher, load_config, load_encoder
+from kdnas.text.corpus import Corpus
+
+
+class Square(nn.Module):
+    """Loss: squares of a weight for each part, with dropout in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[1.0, 2.0]]))
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        values: Tensor = self.dropout(self.weight).square().sum(0) * attention_mask.float().mean()
+        return values
+
+
+def test_learning_rate_rises_and_falls_linearly() -> None:
+    shares = [lr_share(step, 20, 0.2) for step in range(20)]
+    assert shares[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert shares[4] == 1.0
+    assert np.allclose(np.diff(shares[4:]), -1 / 16)
+    assert shares[-1] == pytest.approx(1 / 16)
+    assert [lr_share(0, 1, share) for share in (0.0, 0.5)] == [1.0, 1.0]
+
+
+def test_a_cosine_falls_late_and_flat() -> None:
+    shares = [lr_share(step, 20, 0.2, "cosine") for step in range(20)]
+    assert shares[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert shares[12] == pytest.approx(0.5)  # half the way down
+    assert all(np.diff(shares[4:]) < 0)
+    assert 0 < shares[-1] < 1 / 16
+
+
+def test_biases_and_norms_are_not_decayed() -> None:
+    module = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
+    module[0].weight.requires_grad_(True)
+    decayed, plain = make_optimizer(module, 0.1, weight_decay=0.5).param_groups
+    assert [tuple(p.shape) for p in decayed["params"]] == [(3, 2)]
+    assert (decayed["weight_decay"], plain["weight_decay"], len(plain["params"])) == (0.5, 0.0, 3)
+    assert decayed["betas"] == (0.9, 0.98)
+    assert decayed["fused"]
+
+
+def test_both_precisions_live_in_one_process() -> None:
+    layer, rows = nn.Linear(4, 4), torch.randn(2, 4)
+    half, full = make_accelerator("bf16"), make_accelerator("f32")
+    for accelerator, dtype in ((half, torch.bfloat16), (full, torch.float32), (half, torch.bfloat16)):
+        with accelerator.autocast():
+            assert layer(rows).dtype == dtype
+
+
+def test_an_accelerator_of_other_code_does_not_stand_in_the_way() -> None:
+    AcceleratorState._reset_state()
+    Accelerator(cpu=True, mixed_precision="no")
+    with make_accelerator("bf16").autocast():
+        assert nn.Linear(4, 4)(torch.randn(2, 4)).dtype == torch.bfloat16
+
+
+def test_precision_follows_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdnas.distill.loop.has_bf16", lambda: False)
+    assert [resolve_precision(name) for name in ("auto", "bf16", "f32")] == ["f32", "bf16", "f32"]
+    monkeypatch.setattr("kdnas.distill.loop.has_bf16", lambda: True)
+    assert resolve_precision("auto") == "bf16"
+
+
+def test_batches_hold_every_sentence_once_and_keep_to_the_cap(corpus: Corpus) -> None:
+    options = LoopOptions(batch_tokens=2048, batch_sentences=16)
+    one, other = (TrainBatches(corpus.train, corpus.pad_id, options, BertConfig()).epoch(1) for _ in range(2))
+    assert max(map(len, one)) == 16
+    assert sorted(np.concatenate(one).tolist()) == list(range(len(corpus.train)))
+    assert all(np.array_equal(*batches) for batches in zip(one, other, strict=True))
+
+
+def test_shares_of_an_update_add_up_to_the_mean_of_its_batches() -> None:
+    module, accelerator = Square().eval(), make_accelerator("f32")
+    ids = torch.ones(1, 4, dtype=torch.long)
+    batches = [(ids, torch.ones(1, 4)), (ids, torch.tensor([[1, 0, 0, 0]]))]
+    parts = torch.stack([backward(module, accelerator, batch, 1 / 2) for batch in batches]).sum(0)
+    assert parts.tolist() == pytest.approx([0.5 * (1 + 0.25), 0.5 * (4 + 4 * 0.25)])
+    assert module.weight.grad is not None
+    # d/dw of the mean over two parts of w^2, times the mean share of real tokens
+    assert module.weight.grad.flatten().tolist() == pytest.approx([1.0 * 0.625, 2.0 * 0.625])
+
+
+def test_calibration_leaves_weights_and_random_state_alone() -> None:
+    module = Square()
+    before, rng = copy.deepcopy(module.state_dict()), torch.get_rng_state()
+    batch = (torch.ones(2, 4, dtype=torch.long), torch.ones(2, 4))
+    assert seconds_per_step(module, [batch] * 5, LoopOptions(weight_decay=0.5), warm=2) > 0
+    assert torch.equal(module.weight, before["weight"])
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert module.weight.grad is None
+
+
+def test_validation_is_weighted_by_tokens_and_without_dropout(corpus: Corpus) -> None:
+    module = Square().train()
+    ids = torch.ones(1, 4, dtype=torch.long)
+    batches = [(ids, torch.tensor([[1, 1, 1, 1]])), (ids, torch.tensor([[1, 0, 0, 0]]))]
+    losses = mean_losses(module, batches, make_accelerator("f32"))
+    share = (4 * 1.0 + 1 * 0.25) / 5
+    assert losses.tolist() == pytest.approx([share, 4 * share])
+    assert module.training
+    assert module.dropout.training
+
+
+def test_validation_sentences_are_the_same_every_time(corpus: Corpus) -> None:
+    first, second = (sample_batches(corpus.validation, 50, 512, corpus.pad_id, "cpu") for _ in range(2))
+    assert sum(len(ids) for ids, _ in first) == 50
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(first, second, strict=True))
+
+
+def test_batches_are_padded_with_the_pad_id(corpus: Corpus) -> None:
+    shortest = int(corpus.train.lengths.argmin())
+    longest = int(corpus.train.lengths.argmax())
+    ids, mask = to_tensors(corpus.train, np.array([shortest, longest]), pad_id=7)
+    assert (ids[mask == 0] == 7).all()
+    assert mask.sum(1).tolist() == corpus.train.lengths[[shortest, longest]].tolist()
+
+
+@pytest.mark.parametrize("objective", ["hidden-state", "minilm-v2"])
+def test_throughput_of_both_objectives(tiny_teacher: Teacher, objective: str) -> None:
+    student = new_student(Arch(2, 4, 48, 64), load_config(tiny_teacher.path))
+    assert measure_tokens_per_second(load_encoder(tiny_teacher.path), student, objective, 256, 0.05) > 0
+
+
+def test_throughput_of_an_unknown_objective(tiny_teacher: Teacher) -> None:
+    teacher = load_encoder(tiny_teacher.path)
+    with pytest.raises(UsageError, match="allowed are hidden-state, minilm-v2"):
+        measure_tokens_per_second(teacher, teacher, "mlm", 256, 0.05)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"minutes": 0},
+        {"steps": 0},
+        {"batch_tokens": 0},
+        {"peak_lr": -1.0},
+        {"warmup_share": 1.0},
+        {"weight_decay": -0.1},
+        {"precision": "f16"},
+        {"validations": 0},
+        {"checkpoint_seconds": -1},
+    ],
+)
+@pytest.mark.parametrize("options", [DistillOptions, RefineOptions])
+def test_options_out_of_range_are_refused(options: type, wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        options(**wrong)

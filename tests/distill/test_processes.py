@@ -1,0 +1,77 @@
+"""Two processes over gloo against one: the same losses, also after a kill; what cannot be dealt out evenly.
+
+The launcher's `--cpu` starts one process without MPI; `--multi_gpu` starts several where there is no GPU, too.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kdnas.distill.checkpoint import FOLDER
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import Artifact, read_jsonl
+from kdnas.text.corpus import Corpus
+
+STEPS = 12
+OPTIONS = ["--steps", str(STEPS), "--batch_tokens", "512", "--precision", "f32", "--validation_sentences", "60"]
+OPTIONS += ["--log_every", "1", "--arch", "2,4,24,64,gelu", "--checkpoint_seconds", "0"]
+LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
+LAUNCH += ["--dynamo_backend", "no", "--num_processes", "2", "--main_process_port", "0"]
+
+
+def start(home: Path, teacher: Teacher, corpus_file: Path, launch: list[str], *others: str) -> subprocess.Popen[str]:
+    """The command, by accelerate's launcher or alone."""
+    source = ["--teacher", str(teacher.path), "--corpus", str(corpus_file), "--home", str(home)]
+    return subprocess.Popen(
+        [sys.executable, *launch, "-m", "kdnas", "distill", *OPTIONS, *source, *others],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def result(process: subprocess.Popen[str]) -> Artifact:
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    [line] = out.splitlines()
+    return Artifact.load(Path(line))
+
+
+def losses(artifact: Artifact) -> list[float]:
+    rows = [row for row in read_jsonl(artifact.path / "history.jsonl") if row["kind"] == "train"]
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    return [row["loss"] for row in rows]
+
+
+def test_two_processes_lose_what_one_does_also_when_they_are_killed(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, corpus_file: Path
+) -> None:
+    one = result(start(tmp_path / "one", tiny_teacher, corpus_file, [], "--accumulate", "4"))
+    expected = pytest.approx(losses(one), abs=1e-5)
+    first = start(tmp_path / "two", tiny_teacher, corpus_file, LAUNCH, "--accumulate", "4")
+    until = time.monotonic() + 200
+    while not list(tmp_path.glob(f"two/distill/*.partial/{FOLDER}/step-*[3-9]")):
+        assert first.poll() is None, first.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    whole = [psutil.Process(first.pid), *psutil.Process(first.pid).children(recursive=True)]
+    assert len(whole) >= 3, "the launcher and two processes"
+    for process in whole:
+        process.kill()
+    first.communicate()
+    two = result(start(tmp_path / "two", tiny_teacher, corpus_file, LAUNCH, "--accumulate", "4"))
+    assert two.manifest["attempts"] == 2
+    assert losses(two) == expected
+    assert two.results["tokens"] == one.results["tokens"]
+    assert two.results["validation_loss"] == pytest.approx(one.results["validation_loss"], abs=1e-5)
+
+
+def test_batches_that_cannot_be_dealt_out_are_refused(tmp_path: Path, tiny_teacher: Teacher, corpus_file: Path) -> None:
+    process = start(tmp_path, tiny_teacher, corpus_file, LAUNCH, "--accumulate", "3")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert "accumulate is 3; with 2 processes give a multiple of 2" in errors

@@ -1,0 +1,109 @@
+"""Layers that begin as the teacher's: exact where the shapes agree, the best of their rank where they do not."""
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kdnas.distill.validation import sample_batches
+from kdnas.distill.warm_start import TeacherLayers, thin
+from kdnas.models.arch import Arch
+from kdnas.models.student import student_from_teacher
+from kdnas.models.teacher import Teacher, load_encoder
+from kdnas.text.corpus import Corpus
+
+Batches = list[tuple[Tensor, Tensor]]
+
+
+@pytest.fixture(scope="module")
+def encoder(teacher: Teacher) -> PreTrainedModel:
+    return load_encoder(teacher.path)
+
+
+@pytest.fixture(scope="module")
+def batches(corpus: Corpus) -> Batches:
+    return sample_batches(corpus.train, 300, 2048, corpus.pad_id, "cpu")
+
+
+def started(encoder: PreTrainedModel, arch: Arch, batches: Batches) -> PreTrainedModel:
+    student = student_from_teacher(arch, encoder, seed=0).eval()
+    TeacherLayers(encoder, batches).start(student)
+    return student
+
+
+def last_states(model: PreTrainedModel, batch: tuple[Tensor, Tensor]) -> Tensor:
+    with torch.no_grad():
+        states: Tensor = model(input_ids=batch[0], attention_mask=batch[1]).last_hidden_state
+    return states[batch[1].bool()]
+
+
+def test_a_student_of_the_teacher_s_shape_is_the_teacher(encoder: PreTrainedModel, batches: Batches) -> None:
+    student = started(encoder, Arch(6, 12, 384, 1536), batches)
+    torch.testing.assert_close(last_states(student, batches[0]), last_states(encoder, batches[0]), rtol=1e-3, atol=1e-4)
+
+
+def test_wider_heads_and_feed_forwards_compute_the_same(encoder: PreTrainedModel, batches: Batches) -> None:
+    # Neurons and queries beyond the teacher's add nothing; the width stays, for a layer norm minds wider states.
+    student = started(encoder, Arch(6, 12, 384, 2048), batches)
+    torch.testing.assert_close(last_states(student, batches[0]), last_states(encoder, batches[0]), rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_cut_is_fitted(encoder: PreTrainedModel, batches: Batches) -> None:
+    held_out = batches[-1]
+    goal = last_states(encoder, held_out)
+
+    def error(model: PreTrainedModel) -> float:
+        return float((last_states(model, held_out) - goal).square().mean() / goal.var(0).mean())
+
+    small = Arch(6, 12, 384, 1024)
+    assert error(started(encoder, small, batches)) < 0.5 < error(student_from_teacher(small, encoder, seed=0).eval())
+
+
+@pytest.mark.parametrize("arch", ["3,12,288,384,gelu", "4,2,384,576,relu", "3,6,576,2048,silu", "4,3,768,512,gelu"])
+def test_every_shape_gets_its_layers(encoder: PreTrainedModel, batches: Batches, arch: str) -> None:
+    student = started(encoder, Arch.parse(arch), batches)
+    plain = student_from_teacher(Arch.parse(arch), encoder, seed=0)
+    assert torch.isfinite(last_states(student, batches[0])).all()
+    for ours, other in zip(student.encoder.layer, plain.encoder.layer, strict=True):
+        assert not torch.equal(ours.attention.self.query.weight, other.attention.self.query.weight)
+        assert not torch.equal(ours.output.dense.weight, other.output.dense.weight)
+
+
+def test_heads_that_do_not_divide_stay_random(encoder: PreTrainedModel, batches: Batches) -> None:
+    student, plain = (student_from_teacher(Arch(3, 8, 384, 384), encoder, seed=0) for _ in range(2))
+    TeacherLayers(encoder, batches).start(student)
+    ours, other = student.encoder.layer[0], plain.encoder.layer[0]
+    assert torch.equal(ours.attention.self.query.weight, other.attention.self.query.weight)
+    assert not torch.equal(ours.output.dense.weight, other.output.dense.weight)
+
+
+def test_several_heads_side_by_side_give_the_mean_of_their_scores(encoder: PreTrainedModel, batches: Batches) -> None:
+    student = started(encoder, Arch(6, 6, 384, 1536), batches)
+    ours, theirs = student.encoder.layer[0].attention.self, encoder.encoder.layer[0].attention.self
+    states = torch.randn(1, 5, 384)
+
+    def scores(attention: torch.nn.Module) -> Tensor:
+        heads = attention.num_attention_heads
+        query, key = (part(states).view(5, heads, -1).transpose(0, 1) for part in (attention.query, attention.key))
+        return query @ key.transpose(1, 2) / (384 / heads) ** 0.5
+
+    torch.testing.assert_close(scores(ours), scores(theirs).view(6, 2, 5, 5).mean(1), rtol=1e-3, atol=1e-3)
+
+
+def test_the_teacher_is_unchanged(teacher: Teacher, encoder: PreTrainedModel, batches: Batches) -> None:
+    started(encoder, Arch(3, 12, 288, 384), batches)
+    before = load_encoder(teacher.path).state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+def test_thin_is_the_best_product_of_its_rank() -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(9, 6, generator=generator), torch.randn(6, 7, generator=generator)
+    first, second = thin(left, right, 4)
+    assert (first.shape, second.shape) == ((9, 4), (4, 7))
+    outer, values, inner = torch.linalg.svd(left @ right, full_matrices=False)
+    torch.testing.assert_close(first @ second, outer[:, :4] * values[:4] @ inner[:4], rtol=1e-4, atol=1e-4)
+    wide = thin(left, right, 8)
+    assert (wide[0].shape, wide[1].shape) == ((9, 8), (8, 7))
+    assert torch.equal(wide[0][:, :6], left)
+    torch.testing.assert_close(wide[0] @ wide[1], left @ right)

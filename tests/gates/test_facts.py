@@ -1,0 +1,50 @@
+"""The tier without a clock: this checkout is as committed, and what differs is said."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdnas.errors import UsageError
+from kdnas.gates.facts import differences, not_monotonic
+from kdnas.gates.run import FACTS, gate_check
+from kdnas.models.arch import Arch
+
+
+def test_this_checkout_is_as_committed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = gate_check()
+    assert capsys.readouterr().out == ""
+    assert code == 0
+
+
+def test_what_differs_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = json.loads(FACTS.read_text())
+    monkeypatch.setattr("kdnas.gates.run.collect", lambda *_: known | {"export/openvino-f32/bytes": 1})
+    assert gate_check() == 3
+    assert capsys.readouterr().out.startswith("export/openvino-f32/bytes: ")
+    file = tmp_path / "facts.json"
+    assert gate_check(file, write=True) == 0
+    assert gate_check(file) == 0
+    with pytest.raises(UsageError, match="gate check --write"):
+        gate_check(tmp_path / "absent.json")
+
+
+def test_numbers_may_be_rounded_otherwise_and_nothing_else() -> None:
+    known = {"outputs": [0.5, 0.25], "bytes": 100, "operators": {"Add": 2}}
+    assert differences(known, {**known, "outputs": [0.5002, 0.25]}) == []
+    assert differences(known, {**known, "outputs": [0.51, 0.25]}) == ["outputs: [0.5, 0.25] before, [0.51, 0.25] now"]
+    assert differences(known, {**known, "bytes": 101}) == ["bytes: 100 before, 101 now"]
+    assert len(differences(known, {"bytes": 100, "new": 1})) == 3
+
+
+def test_monotonic_by_hand() -> None:
+    shape = {"heads": 12, "hidden": 288, "activation": "gelu"}
+    latencies = {
+        Arch(3, ffn=384, **shape): 1.0,  # type: ignore[arg-type]
+        Arch(4, ffn=384, **shape): 0.9,  # type: ignore[arg-type]
+        Arch(6, ffn=384, **shape): 1.5,  # type: ignore[arg-type]
+        Arch(3, ffn=512, **shape): 1.1,  # type: ignore[arg-type]
+    }
+    assert not_monotonic(latencies) == 1

@@ -1,0 +1,132 @@
+"""The table on disk."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kdnas.errors import UsageError
+from kdnas.models.arch import Arch, SearchSpace, arch_id
+from kdnas.models.student import new_student
+from kdnas.models.table import KIND, LatencyTable, Row, embedding_parameters, interval, read_rows, write_rows
+from kdnas.models.teacher import Teacher, load_config
+from kdnas.store.artifact import build
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    return [
+        Row(
+            *(place, arch.layers, arch.heads, arch.hidden, arch.ffn, arch.activation, 20.5, 3.25, 0.06636),
+            *(0.5 + place, 0.48 + place, 0.52 + place, 0.4 + place, 0.9 + place, 1.5 + place, 0.25, 0.1, 0.2, 0.0123),
+            *(("measured", 12) if place == 7 else ("predicted", 0)),
+        )
+        for place, arch in enumerate(SearchSpace())
+    ]
+
+
+def test_round_trip(rows: list[Row], tmp_path: Path) -> None:
+    write_rows(tmp_path / "table.csv", rows)
+    assert read_rows(tmp_path / "table.csv") == rows
+    lines = (tmp_path / "table.csv").read_text().splitlines()
+    assert len(lines) == 2401
+    assert lines[0] == (
+        "id,layers,heads,hidden,ffn,activation,parameters_millions,layer_parameters_millions,gflops,latency_ms,low_ms,high_ms,"
+        "p50_ms,p90_ms,p99_ms,teacher_ratio,limit_ms,limit_share,relative_sd,source,samples"
+    )
+    assert lines[1] == "0,3,2,288,384,gelu,20.5,3.25,0.06636,0.5,0.48,0.52,0.4,0.9,1.5,0.25,0.1,0.2,0.0123,predicted,0"
+    assert lines[8] == "7,3,2,288,576,relu,20.5,3.25,0.06636,7.5,7.48,7.52,7.4,7.9,8.5,0.25,0.1,0.2,0.0123,measured,12"
+
+
+def test_interval_by_hand() -> None:
+    # exp(1.96 * 0.05) is 1.102963: a tenth up, a tenth down, as a ratio.
+    assert interval(2.0, 0.05) == pytest.approx((1.813298, 2.205925), rel=1e-6)
+    assert interval(3.7, 0.0) == (3.7, 3.7)
+
+
+def test_look_up(rows: list[Row]) -> None:
+    table = LatencyTable(tuple(rows), teacher_latency_ms=4.0)
+    arch = Arch(4, 12, 576, 768, "gelu")
+    assert table.latency_ms(arch) == 0.5 + arch_id(arch)
+    with pytest.raises(UsageError, match="published space"):
+        table.latency_ms(Arch(5, 12, 576, 768, "gelu"))
+
+
+def test_incomplete_rows_are_not_written(rows: list[Row], tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        write_rows(tmp_path / "table.csv", rows[:-1])
+    with pytest.raises(AssertionError):
+        write_rows(tmp_path / "table.csv", [*rows[:-1], replace(rows[-1], id=7)])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "build it again"),
+        (lambda text: text.replace("relative_sd", "sd"), r"columns are .*'sd'.* needed are .*'relative_sd'"),
+        (lambda text: text.replace("\n5,3,", "\nfive,3,"), "not a latency table .*five"),
+        (
+            lambda text: text.replace(
+                "0.25,0.1,0.2,0.0123,predicted,0\n6,", "0.25,0.1,0.2,0.0123,predicted,0,more\n6,"
+            ),
+            "not a latency",
+        ),
+        (lambda text: "\n".join(text.splitlines()[:-1]), "2399 rows"),
+        (
+            lambda text: text.replace("\n5,3,2,288,512,silu,", "\n5,3,2,288,512,gelu,"),
+            "id 5 is not architecture 3,2,288,512",
+        ),
+        (lambda text: text.replace(",0.06636,5.5,", ",0.06636,nan,"), "3,2,288,512,silu has latency nan ms"),
+        (lambda text: "\0" + text, "columns|not a latency table"),
+        (lambda text: "", "columns are None"),
+    ],
+)
+def test_damaged_tables(rows: list[Row], tmp_path: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "table.csv"
+    write_rows(path, rows)
+    text = path.read_text()
+    damaged = damage(text)
+    assert damaged != text
+    path.write_text(damaged)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_rows(path)
+    assert f"remove {tmp_path} and build it again with `kdnas latency-table`" in str(caught.value)
+
+
+def test_a_table_before_the_intervals_is_refused(rows: list[Row], tmp_path: Path) -> None:
+    """Columns of version 0.1.0: what to do is said, for a finished artifact is not overwritten by running again."""
+    path = tmp_path / "table.csv"
+    old = (
+        "id,layers,heads,hidden,ffn,activation,parameters_millions,layer_parameters_millions,latency_ms,p50_ms,p90_ms,"
+    )
+    path.write_text(
+        old + "relative_sd,teacher_ratio,source\n0,3,2,288,384,gelu,20.5,3.25,0.5,0.4,0.9,0.01,0.25,predicted\n"
+    )
+    with pytest.raises(UsageError, match=rf"columns are .*needed are .*'gflops'.*remove {tmp_path} and build it again"):
+        read_rows(path)
+
+
+def test_loads_an_artifact(rows: list[Row], tmp_path: Path) -> None:
+    def work(folder: Path) -> dict[str, float]:
+        write_rows(folder / "table.csv", rows)
+        return {"teacher_latency_ms": 4.0} if folder.name.startswith("whole") else {}
+
+    whole = build(tmp_path, KIND, "whole", {}, {}, work)
+    table = LatencyTable.load(whole.path)
+    assert table.rows == tuple(rows)
+    assert table.teacher_latency_ms == 4.0
+    headless = build(tmp_path, KIND, "headless", {}, {}, work)
+    with pytest.raises(UsageError, match="states no teacher_latency_ms"):
+        LatencyTable.load(headless.path)
+    (whole.path / "table.csv").unlink()
+    with pytest.raises(UsageError, match=r"table\.csv: not a latency table \(FileNotFoundError"):
+        LatencyTable.load(whole.path)
+    with pytest.raises(UsageError, match="this is a 'corpus' artifact, a 'latency-table' is needed"):
+        LatencyTable.load(build(tmp_path, "corpus", "x", {}, {}, lambda _: {}).path)
+
+
+def test_parameters_are_those_of_the_real_model(tiny_teacher: Teacher) -> None:
+    arch = Arch(3, 4, 288, 384, "relu")
+    model = new_student(arch, load_config(tiny_teacher.path))
+    counted = sum(parameter.numel() for parameter in model.parameters())
+    assert arch.layer_parameters + embedding_parameters(tiny_teacher.config, arch.hidden) == counted

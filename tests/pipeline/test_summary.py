@@ -1,0 +1,27 @@
+from pathlib import Path
+
+from kdnas.models.arch import Arch
+from kdnas.pipeline.summary import summarise
+
+from .report_fixture import WINNER, fake_run
+
+
+def test_the_table_holds_each_stages_figures(tmp_path: Path) -> None:
+    artifacts = fake_run(tmp_path, hap=True)
+    text = summarise(artifacts)
+    rows = dict(line.strip("| ").split(" | ", 1) for line in text.splitlines()[2:])
+    assert Arch.parse(str(WINNER)).name in rows["winner"]
+    hap = artifacts["evaluation"].results["hap"]
+    assert f"student {100 * hap['student']:.1f}: retention {100 * hap['retention']:.1f} %" in rows["HAP, macro-F1"]
+    for row in artifacts["speed"].results["rows"]:
+        assert f"p50 {row['p50_ms']:.2f} ms" in rows[row["name"]]
+    assert f"{artifacts['search'].results['candidates']} candidates" in rows["search"]
+    assert all(name in rows["minutes"] for name in artifacts)
+
+
+def test_missing_stages_leave_no_rows(tmp_path: Path) -> None:
+    artifacts = fake_run(tmp_path)
+    text = summarise({"search": artifacts["search"]})
+    assert "winner" in text
+    assert "distil" not in text
+    assert "HAP" not in summarise(artifacts)

@@ -1,0 +1,97 @@
+"""Strategies side by side on recorded losses: figures by hand, runs that are kept, and the page."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdnas.errors import UsageError
+from kdnas.models.arch import Arch, SearchSpace, arch_id
+from kdnas.search.contest import CURVES, PAGE, RUNS, ContestOptions, Curves, run_contest, run_once
+from kdnas.search.goal import Goal, LatencyTable
+from kdnas.search.random_table import random_and_recommended
+from kdnas.search.recording import Recording
+from kdnas.store.artifact import append_jsonl
+
+SPACE = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 576), activation=("gelu", "relu"))
+LATENCIES = {arch: 0.2 + arch.flops(24) / 1e8 for arch in SPACE}
+LOSSES = {arch: 20 / (arch.layers * arch.hidden) ** 0.5 / (1 + arch.ffn / 3000) for arch in SPACE}
+TABLE = LatencyTable(LATENCIES, {arch: 11 + arch.layer_parameters / 1e6 for arch in SPACE}, 8.0, "table")
+RECORDING = Recording({arch: {0: {1000: loss, 500: loss + 1}} for arch, loss in LOSSES.items()}, "recording")
+GOAL = Goal(LATENCIES, 8.0, -0.06, 0.6, TABLE.megabytes)
+OPTIONS = ContestOptions(("random", "surrogate"), runs=3, episodes=3, candidates_per_episode=4)
+
+
+def test_figures_by_hand() -> None:
+    archs = sorted(SPACE, key=lambda arch: GOAL.reward(arch, LOSSES[arch]))  # the best comes last
+    ids = [arch_id(arch) for arch in archs]
+    rewards = [GOAL.reward(arch, LOSSES[arch]) for arch in archs]
+    found = Curves.of([{"ids": ids}, {"ids": ids[::-1]}], GOAL, LOSSES)
+    assert found.regret[0] == pytest.approx([1 - reward / rewards[-1] for reward in rewards])
+    assert found.regret[1] == pytest.approx(np.zeros(16))
+    assert found.needed(1.0).tolist() == [15, 1]  # the two best are alike but for their activation
+    assert found.hypervolume[:, -1] == pytest.approx([1, 1])
+    assert (np.diff(found.hypervolume) >= 0).all()
+    short = Curves.of([{"ids": ids[:5]}], GOAL, LOSSES)
+    assert short.needed(1.0).tolist() == [6]  # it was not reached
+    assert short.figures(1.0)["reached"] == 0
+
+
+def test_runs_are_kept_and_shown(tmp_path: Path) -> None:
+    whole = run_contest(tmp_path / "whole", RECORDING, TABLE, SPACE, OPTIONS)
+    rows = [json.loads(line) for line in (whole.path / RUNS).read_text().splitlines()]
+    assert {(row["strategy"], row["seed"]) for row in rows} == {(n, s) for n in OPTIONS.strategies for s in range(3)}
+    for row in rows:
+        assert row["ids"] == run_once(GOAL, LOSSES, OPTIONS.search(row["strategy"], row["seed"]))
+        assert len(set(row["ids"])) == 12
+    with (whole.path / CURVES).open(newline="") as file:
+        curves = list(csv.DictReader(file))
+    assert len(curves) == 2 * 12
+    assert all(0 <= float(row["regret_low"]) <= float(row["regret_high"]) for row in curves)
+    assert whole.results["strategies"]["surrogate"]["evaluations"] == 12
+    page = (whole.path / PAGE).read_text()
+    assert "Evaluations to 99.5 % of the best reward" in page
+    assert "3 of 3" in page
+    assert 'data-target="chart-hypervolume"' in page
+    assert whole.results["recommends"] == "surrogate"  # the default
+    assert page.count("random, seed 2") == 3
+    assert page.count(">recommended<") == 3
+
+    partial = tmp_path / "resumed" / "strategies" / f"{whole.path.name}.partial"
+    partial.mkdir(parents=True)
+    for row in rows[:4]:
+        append_jsonl(partial / RUNS, row)
+    with (partial / RUNS).open("a") as file:
+        file.write('{"strategy": "ran')  # torn by a kill
+    resumed = run_contest(tmp_path / "resumed", RECORDING, TABLE, SPACE, OPTIONS)
+    lines = (resumed.path / RUNS).read_text().splitlines()
+    assert [json.loads(line) for line in lines[:4]] == rows[:4]
+    assert len(lines) == len(rows) == 6
+    assert (resumed.path / CURVES).read_text() == (whole.path / CURVES).read_text()
+
+
+def test_random_and_recommended_architectures() -> None:
+    proposed = sorted(LOSSES, key=lambda arch: arch.ffn)[:5]
+    rows = random_and_recommended(GOAL, LOSSES, proposed)
+    assert [row["name"] for row in rows] == [
+        *(f"random, seed {seed}" for seed in (0, 0, 0, 1, 1, 1, 2, 2, 2)),
+        *["recommended"] * 3,
+    ]
+    rewards = [GOAL.reward(arch, LOSSES[arch]) for arch in proposed]
+    assert [row["reward"] for row in rows[-3:]] == sorted(rewards, reverse=True)[:3]
+    for row in rows:
+        arch = Arch.parse(row["arch"])
+        assert (row["loss"], row["latency_ms"]) == (LOSSES[arch], LATENCIES[arch])
+    assert len({row["arch"] for row in rows[:3]}) == 3
+    assert rows == random_and_recommended(GOAL, LOSSES, proposed)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"strategies": ("luck",)}, {"strategies": ()}, {"strategies": ("random", "random")}, {"runs": 0}, {"target": 2.0}],
+)
+def test_wrong_options_are_explained(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        ContestOptions(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,68 @@
+"""What the report shows of a search: the slider, the studies beside it, and the page of a search alone."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from kdnas.errors import UsageError
+from kdnas.pipeline.report import report, write_report
+from kdnas.store.artifact import Artifact
+
+from ..page_fixture import Page
+from .report_fixture import WINNER, fake_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    return fake_run(tmp_path_factory.mktemp("run"))
+
+
+def render(artifacts: dict[str, Artifact], folder: Path) -> Page:
+    """The page's reading."""
+    write_report(artifacts, folder / "page.html")
+    return Page((folder / "page.html").read_text(encoding="utf-8"))
+
+
+def test_the_slider_offers_what_loses_less_than_all_faster_ones(run: dict[str, Artifact], tmp_path: Path) -> None:
+    page = render(run, tmp_path)
+    (source,) = re.findall(r'<script type="application/json" id="budget-rows">(.*?)</script>', page.source, re.S)
+    rows = json.loads(source)["rows"]
+    assert [row["latency_ms"] for row in rows] == sorted(row["latency_ms"] for row in rows)
+    losses = [row["loss"] for row in rows]
+    assert losses == sorted(losses, reverse=True)
+    assert str(WINNER) in [row["arch"] for row in rows]
+    assert {row["arch"] for row in rows} <= {row["arch"] for row in run["search"].results["pareto"]}
+
+
+def test_what_else_the_search_section_shows(run: dict[str, Artifact], tmp_path: Path) -> None:
+    words = render(run, tmp_path).within("search")
+    assert re.search("6L-768H, DistilBERT *L6-H12-D768-F3072-gelu", words)
+    words = words.replace("\u202f", " ")
+    assert "from 60 000 tokens on they rank as the long loss does" in words
+    assert re.search(r"tokens *the long loss *glue/stsb *10 000 *0\.71 \[0\.61, 0\.76\] *0\.60 \[0\.50, 0\.65\]", words)
+    assert re.search(r"60 000 *0\.87 \[0\.77, 0\.92\] *0\.69 \[0\.59, 0\.74\]", words)
+    assert "losses of 40 candidates" in words
+
+
+def test_fidelity_is_drawn_by_heads(run: dict[str, Artifact], tmp_path: Path) -> None:
+    with (run["fidelity"].path / "fidelity.csv").open(newline="") as lines:
+        heads = [int(row["heads"]) for row in csv.DictReader(lines)]
+    traces = render(run, tmp_path).figures["fidelity"]["data"]
+    assert [trace["name"] for trace in traces if "name" in trace] == [f"{count} heads" for count in sorted(set(heads))]
+    for count in set(heads):
+        drawn = [trace for trace in traces if trace.get("legendgroup") == f"{count} heads" and "customdata" in trace]
+        assert [len(trace["customdata"]) for trace in drawn] == [heads.count(count)] * 2  # the long loss and the task
+        assert all(text.split(",")[1] == str(count) for trace in drawn for text in trace["customdata"])
+
+
+def test_one_stage_and_what_is_added_to_it(run: dict[str, Artifact], tmp_path: Path) -> None:
+    out = tmp_path / "search.html"
+    report(run["search"].path, out, run["strategies"].path, run["fidelity"].path)
+    page = Page(out.read_text())
+    shown = {"search_scatter", "search_rewards", "effects", "regret", "hypervolume", "fidelity"}
+    assert set(page.figures) == shown
+    with pytest.raises(UsageError, match="fidelity"):
+        report(run["search"].path, out, fidelity=run["strategies"].path)

@@ -1,0 +1,253 @@
+"""Proposals: never twice, the same after a replay, and better than chance."""
+
+from dataclasses import replace
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdnas.errors import UsageError
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.search.choice import Choice
+from kdnas.search.controller import Controller
+from kdnas.search.design import features, gower, nearest
+from kdnas.search.goal import Goal
+from kdnas.search.options import ONE_NUMBER, STRATEGIES, SearchOptions
+from kdnas.search.pareto import hypervolume
+from kdnas.search.strategies import Observation, Strategy, make_strategy
+from kdnas.search.strategies.lstm import Epsilon, Kdnas
+
+SMALL = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 768, 1536), activation=("gelu", "relu"))
+
+
+def strategy(seed: int, epsilon: Epsilon = Epsilon(), space: SearchSpace = SMALL, epochs: int = 1) -> Kdnas:
+    return Kdnas(space, epsilon, Controller(lr=1e-2, epochs=epochs, seed=seed), seed)
+
+
+def value(arch: Arch) -> float:
+    return 1 + arch.layers * arch.hidden * arch.ffn / 1e7
+
+
+def observe(archs: list[Arch]) -> list[Observation]:
+    return [Observation(arch, value(arch)) for arch in archs]
+
+
+def test_published_epsilon_explores_195_of_300() -> None:
+    epsilon = Epsilon()
+    assert [epsilon.at(episode) for episode in (0, 1, 14, 19, 30)] == pytest.approx([1.0, 0.95, 0.30, 0.05, 0.05])
+    assert 20 * sum(epsilon.at(episode) for episode in range(15)) == pytest.approx(195)
+
+
+@pytest.mark.parametrize("wrong", [{"start": 1.5}, {"decay": -0.1}, {"minimum": 2.0}])
+def test_epsilon_is_a_share(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="allowed are 0 to 1"):
+        Epsilon(**wrong)
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**31), decay=st.sampled_from([0.0, 0.3, 1.0]), count=st.integers(1, 9))
+def test_never_repeats_and_ends_with_the_space(seed: int, decay: float, count: int) -> None:
+    asked, tried = strategy(seed, Epsilon(decay=decay)), []
+    while proposals := asked.ask(count):
+        assert len(proposals) == min(count, len(SMALL) - len(tried))
+        tried += [proposal.arch for proposal in proposals]
+        asked.tell(observe([proposal.arch for proposal in proposals]))
+    assert sorted(tried) == sorted(SMALL)
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**31), done=st.integers(0, 5), episode=st.integers(0, 2))
+def test_replay_proposes_what_the_uninterrupted_one_does(seed: int, done: int, episode: int) -> None:
+    straight, resumed = strategy(seed, Epsilon(decay=0.4)), strategy(seed, Epsilon(decay=0.4))
+    for _ in range(episode):
+        told = observe([proposal.arch for proposal in straight.ask(5)])
+        straight.tell(told)
+        resumed.tell(told)
+    whole = straight.ask(5)
+    assert resumed.ask(5, [proposal.arch for proposal in whole[:done]]) == whole[done:]
+
+
+def test_explores_first_and_then_takes_the_best_predicted() -> None:
+    greedy = strategy(0, Epsilon(start=1.0, decay=1.0, minimum=0.0), SearchSpace(), epochs=10)
+    first = greedy.ask(30)
+    assert all(proposal.explored and proposal.predicted_reward is None for proposal in first)
+    greedy.tell(observe([proposal.arch for proposal in first]))
+    second = greedy.ask(10)
+    assert not any(proposal.explored for proposal in second)
+    scores = greedy.scores()
+    taken = {proposal.arch for proposal in first}
+    unexplored = [(score, arch) for score, arch in zip(scores, greedy.states, strict=True) if arch not in taken]
+    best = sorted((score for score, _ in unexplored), reverse=True)[:10]
+    assert [proposal.predicted_reward for proposal in second] == pytest.approx(best)
+    # What it learned is worth something: its choices beat the random ones by far.
+    mean_first, mean_second = (np.mean([value(p.arch) for p in proposals]) for proposals in (first, second))
+    assert mean_second > mean_first + np.std([value(arch) for arch in SearchSpace()])
+
+
+def test_global_and_previous_best_feed_the_controller() -> None:
+    told = strategy(0)
+    states = told.states
+    told.tell([Observation(states[3], 2.0), Observation(states[5], 1.0)])
+    told.tell([Observation(states[7], 1.5), Observation(states[8], None)])
+    context = told._with_context(told._encoded)
+    assert np.array_equal(context[0, 0], told._encoded[0])
+    assert np.array_equal(context[0, 1], told._encoded[3])
+    assert np.array_equal(context[0, 2], told._encoded[7])
+    # What was proposed in the first episode was proposed knowing no best.
+    assert told._sequences[0][:, 1:].sum() == 0
+    assert np.array_equal(told._sequences[1][0, 1:], told._encoded[[3, 3]])
+
+
+def test_a_failure_counts_as_the_worst_reward() -> None:
+    told = strategy(0)
+    told.tell([Observation(told.states[0], 0.5), Observation(told.states[1], None)])
+    assert told._rewards().tolist() == [0.5, 0.0]
+    told.tell([Observation(told.states[2], -0.2)])
+    assert told._rewards().tolist() == [0.5, -0.2, -0.2]
+
+
+def latency_ms(arch: Arch) -> float:
+    return 0.3 + arch.flops(24) / 6e8 + 0.05 * arch.layers
+
+
+def loss_of(arch: Arch) -> float:
+    """As real ones: falls with the size, a little with the depth, and has bumps."""
+    bump = 0.004 * np.sin(arch.hidden * arch.ffn + arch.heads)
+    return float(0.6 * (arch.layer_parameters / 2e6) ** -0.2 + 0.02 * (arch.activation == "relu") + bump)
+
+
+def goal_of(space: SearchSpace = SMALL, front: bool = False) -> Goal:
+    latencies = {arch: latency_ms(arch) for arch in space}
+    megabytes = {arch: arch.layer_parameters / 1e6 for arch in space}
+    return Goal(latencies, 8.0, -0.06, 0.6, megabytes, front)
+
+
+def results(goal: Goal, archs: list[Arch]) -> list[Observation]:
+    """One in seven fails."""
+    return [
+        Observation(arch, None)
+        if arch.ffn == 768
+        else Observation(arch, goal.reward(arch, loss_of(arch)), loss_of(arch))
+        for arch in archs
+    ]
+
+
+def make(name: str, goal: Goal, seed: int = 0) -> Strategy:
+    return make_strategy(goal, SearchOptions(strategy=name, front=goal.front, seed=seed, controller_epochs=1))  # type: ignore[arg-type]
+
+
+def runs(goal: Goal, name: str, seed: int, count: int, episodes: int) -> list[Arch]:
+    """Everything that a strategy proposes in so many episodes."""
+    strategy, tried = make(name, goal, seed), []
+    for _ in range(episodes):
+        archs = [proposal.arch for proposal in strategy.ask(count)]
+        tried += archs
+        strategy.tell(results(goal, archs))
+    return tried
+
+
+@pytest.mark.parametrize("front", [False, True])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_proposes_all_and_nothing_twice(name: str, front: bool) -> None:
+    if front and name in ONE_NUMBER:
+        with pytest.raises(UsageError, match="follows one number"):
+            SearchOptions(strategy=name, front=True)  # type: ignore[arg-type]
+        return
+    goal = goal_of(front=front)
+    tried = runs(goal, name, 1, 5, 6)
+    assert sorted(tried) == sorted(SMALL)
+    assert runs(goal, name, 1, 5, 2) == tried[:10]
+    assert name == "surrogate" or runs(goal, name, 2, 5, 2) != tried[:10]
+    assert make(name, goal).ask(0) == []
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("done", [0, 2, 5])
+def test_every_strategy_goes_on_in_an_episode_as_the_uninterrupted_one(name: str, done: int) -> None:
+    goal = goal_of()
+    straight, resumed = make(name, goal), make(name, goal)
+    for _ in range(2):
+        archs = [proposal.arch for proposal in straight.ask(5)]
+        told = results(goal, archs)
+        straight.tell(told)
+        assert resumed.ask(5, archs) == []  # as a search does that reads a whole episode from its journal
+        resumed.tell(told)
+    whole = straight.ask(5)
+    assert resumed.ask(5, [proposal.arch for proposal in whole[:done]]) == whole[done:]
+
+
+def test_in_place_of_what_a_sampler_may_not_propose_the_nearest_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    goal = goal_of()
+    wanted = Arch(3, 12, 288, 768, "relu")  # places in SMALL's fields: 0, 0, 0, 1
+    fixed = {"layers": 0, "heads": 0, "hidden": 0, "ffn": 1, "activation": "relu"}
+    random = optuna.samplers.RandomSampler(seed=0)
+    monkeypatch.setattr(
+        optuna.samplers, "TPESampler", lambda **_: optuna.samplers.PartialFixedSampler(fixed, random)
+    )  # always asks for the same one
+    tried = runs(goal, "tpe", 0, 4, 2)
+    assert tried[0] == wanted
+    near = [Arch(3, 12, 288, ffn, "relu") for ffn in (384, 1536)]  # half of a field away, all others a whole one
+    assert sorted(tried[1:3]) == sorted(near)
+
+    def far(arch: Arch) -> float:
+        ffn = abs([384, 768, 1536].index(arch.ffn) - 1) / 2
+        return ffn + (arch.layers != 3) + (arch.hidden != 288) + (arch.activation != "relu")
+
+    distances = [far(arch) for arch in runs(goal, "tpe", 0, 5, 6)]
+    assert distances == sorted(distances)
+
+
+def test_distances_by_hand() -> None:
+    others = [Arch(3, 12, 288, 384), Arch(4, 12, 288, 768, "relu"), Arch(6, 2, 576, 1536, "silu")]
+    assert gower(others, Arch(3, 12, 288, 384)).tolist() == [0, 0.5 + 0.5 + 1, 5]  # depths and widths by their places
+    whole = [Choice(3, 12, 288, 384, "gelu", size, "onnxruntime-int8") for size in (0, 8000)]
+    assert gower(whole, Choice(3, 12, 288, 384, "gelu", 8000, "openvino-int8")).tolist() == [2, 1]
+    rng = np.random.default_rng(0)
+    found = {nearest(np.array([0.0, 2, 1, 1]), np.array([False, True, True, True]), rng) for _ in range(50)}
+    assert found == {2, 3}
+
+
+def test_what_a_student_lacks_of_its_teacher_is_a_feature() -> None:
+    archs = [Arch(3, heads, hidden, 384) for heads in (2, 6, 12) for hidden in (288, 384, 768)]
+    lacks = features(archs, Arch(6, 6, 384, 1536))[:, -2:]
+    assert features(archs).shape[1] == features(archs, archs[0]).shape[1] - 2
+    heads, hidden = ({arch: row[place] for arch, row in zip(archs, lacks, strict=True)} for place in (0, 1))
+    assert heads[archs[3]] == heads[archs[6]] < heads[archs[0]]  # more than the teacher has helps none
+    assert hidden[archs[1]] == hidden[archs[2]] < hidden[archs[0]]
+
+
+def test_the_surrogate_begins_with_what_is_most_like_the_teacher() -> None:
+    teacher = Arch(6, 12, 384, 1536, "relu")
+    goal = replace(goal_of(), teacher=teacher)
+    tried = runs(goal, "surrogate", 0, 3, 4)
+    assert tried[0] == Arch(4, 12, 384, 1536, "relu")
+    far = dict(zip(goal.states, gower(goal.states, teacher), strict=True))
+    assert sorted(far[arch] for arch in tried[:4]) == pytest.approx(sorted(far.values())[:4])
+    assert tried[4] != goal.states[int(np.argsort(list(far.values()))[4])]  # spread from there on
+    assert len(set(tried)) == 12
+    assert [proposal.explored for proposal in make("surrogate", goal).ask(6)] == [False] * 4 + [True] * 2
+    assert tried[:4] != runs(goal_of(), "surrogate", 0, 3, 4)[:4]
+
+
+def test_the_surrogate_beats_a_random_order() -> None:
+    goal = goal_of(SearchSpace().teachable(6))
+    best = max(goal.reward(arch, loss_of(arch)) for arch in goal.states if arch.ffn != 768)
+    needed = {}
+    for name in ("surrogate", "random"):
+        tried = runs(goal, name, 0, 10, 6)
+        found = [one.reward if one.reward is not None else -1.0 for one in results(goal, tried)]
+        needed[name] = max(found) / best
+    assert needed["surrogate"] > 0.995
+    assert needed["surrogate"] > needed["random"]
+
+
+def test_the_surrogate_follows_the_front() -> None:
+    goal = goal_of(SearchSpace().teachable(6), front=True)
+    areas = {}
+    for name in ("surrogate", "random"):
+        tried = runs(goal, name, 0, 10, 6)
+        points = [goal.point(one.arch, one.loss) for one in results(goal, tried) if one.loss is not None]
+        areas[name] = hypervolume(points, goal.worst)
+    assert areas["surrogate"] > areas["random"]

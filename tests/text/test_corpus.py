@@ -1,0 +1,325 @@
+import gzip
+import json
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import BertConfig
+
+from kdnas.distill.batches import TrainBatches
+from kdnas.distill.options import LoopOptions
+from kdnas.errors import KdnasError, UsageError
+from kdnas.models.teacher import Teacher, load_tokenizer
+from kdnas.text.corpus import Corpus, build_corpus, split_of, unique_rows
+from kdnas.text.readers import Row, TextOptions, read_rows
+from kdnas.text.sentences import balanced, token_batches
+
+SENTENCES = [f"This is sentence number {n} of the test corpus." for n in range(300)]
+
+
+def as_jsonl(sentences: list[str]) -> bytes:
+    return "".join(json.dumps({"text": text, "kind": f"k{n % 3}"}) + "\n" for n, text in enumerate(sentences)).encode()
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "a.jsonl": lambda path: path.write_bytes(as_jsonl(SENTENCES)),
+    "a.jsonl.gz": lambda path: path.write_bytes(gzip.compress(as_jsonl(SENTENCES))),
+    "a.jsonl.zst": lambda path: path.write_bytes(zstandard.compress(as_jsonl(SENTENCES))),
+    "a.txt": lambda path: path.write_text("\n\n".join(SENTENCES)),
+    "a.txt.gz": lambda path: path.write_bytes(gzip.compress("\r\n".join(SENTENCES).encode())),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_kind_of_file_is_read(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / name)
+    assert [row.text for row in read_rows(str(tmp_path / name), TextOptions())] == SENTENCES
+
+
+def test_parquet_is_read_with_topic_and_group(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"body": SENTENCES, "kind": ["x"] * 300, "doc": ["d"] * 300, "other": [1] * 300}), file)
+    rows = list(read_rows(str(file), TextOptions(column="body", topic="kind", group="doc")))
+    assert rows[0] == Row(SENTENCES[0], "x", "d")
+    with pytest.raises(UsageError, match="no column 'text'; it has"):
+        list(read_rows(str(file), TextOptions()))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_languages_are_kept_where_a_column_says_them(name: str, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / name
+    table = [{"text": text, "lang": ["de", "sw"][n % 2], "other": n} for n, text in enumerate(SENTENCES)]
+    if name.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(table), file)
+    else:
+        file.write_text("\n".join(json.dumps(row) for row in table))
+    rows = list(read_rows(str(file), TextOptions()))
+    assert [row.language for row in rows] == [row["lang"] for row in table]
+    with pytest.raises(UsageError, match="no column 'body'; it has lang, other, text"):
+        list(read_rows(str(file), TextOptions(column="body")))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_only_some_languages_are_read(name: str, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / name
+    languages = ["de", "en", "sw"]
+    rows = [{"text": text, "kind": languages[n % 3]} for n, text in enumerate(SENTENCES)]
+    if name.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = TextOptions(languages=("de", "sw"), language_column="kind")
+    assert [row.text for row in read_rows(str(file), text)] == [s for n, s in enumerate(SENTENCES) if n % 3 != 1]
+    with pytest.raises(UsageError, match="no text of language fr in column 'kind'; it has de, en, sw"):
+        list(read_rows(str(file), TextOptions(languages=("de", "fr"), language_column="kind")))
+    with pytest.raises(UsageError, match="row 1 has no column 'lang'"):
+        list(read_rows(str(file), TextOptions(languages=("de",))))
+
+
+@pytest.mark.parametrize("source", ["builtin:pydocs", "a.txt", "a.txt.gz"])
+def test_a_source_without_languages_is_explained(source: str, tmp_path: Path) -> None:
+    if source in WRITERS:
+        WRITERS[source](tmp_path / source)
+        source = str(tmp_path / source)
+    with pytest.raises(UsageError, match="does not say its texts' languages"):
+        read_rows(source, TextOptions(languages=("en",)))
+
+
+def test_a_corpus_is_deterministic_cached_and_tokenised_as_by_transformers(
+    tmp_path: Path, corpus_file: Path, tiny_teacher: Teacher
+) -> None:
+    text = TextOptions(topic="topic", group="group", seq_len=32)
+    first = build_corpus(tmp_path / "a", str(corpus_file), text, tiny_teacher)
+    assert build_corpus(tmp_path / "a", str(corpus_file), text, tiny_teacher).artifact == first.artifact
+    second = build_corpus(tmp_path / "b", str(corpus_file), text, tiny_teacher)
+    assert second.digest == first.digest
+    tokenizer = load_tokenizer(tiny_teacher.path)
+    for index in (0, 7, len(first.train) - 1):
+        expected = tokenizer(first.train.texts[index], truncation=True, max_length=32)["input_ids"]
+        assert first.train[index].tolist() == expected
+    assert first.train.lengths.max() <= 32
+
+
+def test_no_group_is_in_both_splits_and_no_sentence_twice(corpus: Corpus, corpus_file: Path) -> None:
+    group_of = {}
+    for line in corpus_file.read_text().splitlines():
+        row = json.loads(line)
+        group_of.setdefault(" ".join(row["text"].split()).lower(), row["group"])
+    groups = [{group_of[text.lower()] for text in split.texts} for split in (corpus.train, corpus.validation)]
+    assert not groups[0] & groups[1]
+    texts = [text.lower() for split in (corpus.train, corpus.validation) for text in split.texts]
+    assert len(texts) == len(set(texts))
+    assert len(corpus.train.topics) == len(corpus.train)
+
+
+def test_equal_sentences_are_kept_once() -> None:
+    rows = [Row("A  b.", "x", "1"), Row("a B.", "y", "2"), Row("  ", "", "3"), Row("C.", "z", "4")]
+    assert list(unique_rows(rows, "s", None)) == [Row("A b.", "x", "1"), Row("C.", "z", "4")]
+    assert len(list(unique_rows(rows, "s", 1))) == 1
+
+
+@given(st.lists(st.text(max_size=4), min_size=1, max_size=40), st.floats(0.05, 0.95))
+def test_splits_depend_on_the_group_alone(groups: list[str], share: float) -> None:
+    rows = [Row(f"{n}", "", group) for n, group in enumerate(groups)]
+    splits = {row.group: {split_of(other, share) for other in rows if other.group == row.group} for row in rows}
+    assert all(len(found) == 1 and found <= {"train", "validation"} for found in splits.values())
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=400), st.floats(0, 1), st.integers(0, 9))
+def test_languages_get_shares_by_the_power_of_their_size(groups: list[int], power: float, seed: int) -> None:
+    array = np.array(groups)
+    chosen = balanced(array, power, np.random.default_rng(seed))
+    assert len(chosen) == len(array)
+    counts = np.bincount(array)
+    shares = np.where(counts > 0, counts.astype(float) ** power, 0)
+    expected = len(array) * shares / shares.sum()
+    assert np.abs(np.bincount(array[chosen], minlength=len(counts)) - expected).max() <= 1
+    times = np.bincount(chosen, minlength=len(array))
+    for group in set(groups):  # nothing is taken twice more often than something else of its group
+        assert np.ptp(times[array == group]) <= 1
+    if power == 1:
+        assert (times == 1).all()
+
+
+def test_an_epoch_of_a_balanced_corpus(tmp_path: Path, tiny_teacher: Teacher) -> None:
+    file = tmp_path / "many.jsonl"
+    rows = [{"text": f"sentence number {n} of many", "lang": "en" if n % 100 else "sw"} for n in range(2000)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    corpus = build_corpus(tmp_path, str(file), TextOptions(), tiny_teacher)
+    options = LoopOptions(batch_tokens=512, language_power=0.3)
+    epochs = [TrainBatches(corpus.train, corpus.pad_id, options, BertConfig()).epoch(number) for number in (0, 0, 1)]
+    assert all(np.array_equal(*both) for both in zip(epochs[0], epochs[1], strict=True))
+    chosen = np.concatenate(epochs[0])
+    languages = np.array(corpus.train.languages)
+    rare = int((languages == "sw").sum())
+    share = rare**0.3 / (rare**0.3 + (len(languages) - rare) ** 0.3)
+    assert np.mean(languages[chosen] == "sw") == pytest.approx(share, abs=0.01)
+    assert len(chosen) == len(languages)
+    assert sorted(chosen) != sorted(np.concatenate(epochs[2]))
+
+
+def test_a_corpus_is_read_without_being_held(tmp_path: Path, tiny_teacher: Teacher) -> None:
+    """A hundred thousand sentences more need only the 8 bytes a sentence that are said, and some for the set of hashes."""
+    script = """
+        import resource, sys
+        from pathlib import Path
+        from kdnas.text.corpus import build_corpus
+        from kdnas.text.readers import TextOptions
+        from kdnas.models.teacher import resolve_teacher
+        teacher = resolve_teacher(sys.argv[2])
+        peaks = []
+        for source in sys.argv[3:]:
+            build_corpus(Path(sys.argv[1]), source, TextOptions(), teacher)
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peaks[1] - peaks[0])
+    """
+    files = []
+    for count in (20_000, 120_000):
+        files.append(tmp_path / f"{count}.txt")
+        files[-1].write_text("\n".join(f"{n} {n * n} " + "and so on " * 30 for n in range(count)))
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path), str(tiny_teacher.path), *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    grown_mb, text_mb = float(done.stdout), files[1].stat().st_size / 2**20
+    assert text_mb > 30
+    assert grown_mb < 20
+
+
+@given(
+    st.lists(st.integers(2, 128), min_size=1, max_size=300),
+    st.integers(128, 2048),
+    st.integers(0, 5),
+    st.integers(0, 5),
+)
+def test_batches_cover_all_within_the_budget(lengths: list[int], budget: int, seed: int, epoch: int) -> None:
+    array = np.array(lengths)
+    batches = token_batches(array, budget, seed, epoch, pool=4)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) * -(-int(array[batch].max()) // 8) * 8 <= budget
+    again = token_batches(array, budget, seed, epoch, pool=4)
+    assert all((a == b).all() for a, b in zip(batches, again, strict=True))
+
+
+def test_batches_differ_by_epoch_and_pad_little(corpus: Corpus) -> None:
+    lengths = corpus.train.lengths
+    first, second = (token_batches(lengths, 1024, 0, epoch) for epoch in (0, 1))
+    assert [batch.tolist() for batch in first] != [batch.tolist() for batch in second]
+    padded = sum(corpus.train.batch(batch, corpus.pad_id)[0].size for batch in first)
+    assert lengths.sum() / padded > 0.75
+
+
+def test_a_batch_is_padded_and_masked(corpus: Corpus) -> None:
+    ids, mask = corpus.train.batch(np.array([0, 1, 2]), pad_id=0)
+    assert ids.shape == mask.shape
+    assert ids.shape[1] % 8 == 0
+    for row in range(3):
+        length = int(mask[row].sum())
+        assert ids[row, :length].tolist() == corpus.train[row].tolist()
+        assert not ids[row, length:].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.jsonl", b"", "it is empty"),
+        ("empty.txt.gz", gzip.compress(b"\n \n", mtime=0), "it is empty"),
+        ("latin.txt", "Käse\n".encode("latin-1"), "not UTF-8 near line 1"),
+        ("bad.jsonl", b'{"text": "a"}\n{oops\n', "line 2 is not valid JSON"),
+        ("list.jsonl", b"[1]\n", "line 1 is not a JSON object"),
+        ("column.jsonl", b'{"body": "a"}\n', "row 1 has no column 'text'; it has body"),
+        ("number.jsonl", b'{"text": 3}\n', "column 'text' is not text but 3"),
+        ("cut.txt.gz", gzip.compress(b"a sentence here\n" * 99, mtime=0)[:-9], "damaged archive"),
+        ("fake.txt.gz", b"plain", "damaged archive"),
+        ("fake.txt.zst", b"plain", "damaged archive"),
+        ("fake.parquet", b"plain", "not a Parquet file"),
+        ("a.csv", b"a,b\n", "unknown kind '.csv'"),
+        ("few.txt", b"Only one sentence.\n", "too few to split"),
+    ],
+)
+def test_wrong_files_are_explained(
+    name: str, content: bytes, message: str, tmp_path: Path, tiny_teacher: Teacher
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        build_corpus(tmp_path / "home", str(tmp_path / name), TextOptions(), tiny_teacher)
+
+
+def test_a_folder_is_all_of_its_files(tmp_path: Path, tiny_teacher: Teacher) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "NOTES.tsv").write_text("not\tread\n")
+    (folder / "a.txt").write_text("".join(f"plain sentence {number}\n" for number in range(150)))
+    rows = [json.dumps({"text": f"Satz {number}", "lang": "de"}) for number in range(150)]
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
+    built = build_corpus(tmp_path / "home", str(folder), TextOptions(), tiny_teacher)
+    assert len(built.train) + len(built.validation) == 300
+    assert Counter(built.train.languages + built.validation.languages) == {"": 150, "de": 150}
+    assert built.name == "texts"
+    with pytest.raises(UsageError, match=r"a.txt': row 1 has no column 'lang'"):
+        build_corpus(tmp_path / "home", str(folder), TextOptions(languages=("de",)), tiny_teacher)
+    (folder / "a.txt").write_text("".join(f"another sentence {number}\n" for number in range(150)))
+    assert build_corpus(tmp_path / "home", str(folder), TextOptions(), tiny_teacher).digest != built.digest
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(b'{"body": "a"}\n'))
+    with pytest.raises(UsageError, match=r"b.jsonl.gz': row 1 has no column 'text'"):
+        build_corpus(tmp_path / "home", str(folder), TextOptions(), tiny_teacher)
+
+
+@pytest.mark.parametrize("source", ["builtin:other", "no-such.jsonl", "/no/such/file.txt", "word", "."])
+def test_wrong_sources_are_explained(source: str, tmp_path: Path, tiny_teacher: Teacher) -> None:
+    with pytest.raises(UsageError, match=r"no such file|only packaged corpus|no file of this folder"):
+        build_corpus(tmp_path, source, TextOptions(), tiny_teacher)
+
+
+def test_a_hub_that_cannot_be_reached_is_explained(
+    tmp_path: Path, tiny_teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets.config
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(KdnasError, match="the hub cannot be reached"):
+        build_corpus(tmp_path, "owner/no-such-set", TextOptions(), tiny_teacher)
+
+
+@pytest.mark.parametrize("wrong", [{"seq_len": 4}, {"validation_share": 0.0}, {"max_sentences": 3}, {"languages": ()}])
+def test_wrong_options_are_explained(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        TextOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_real_english_sentences(shared_data: Path, tmp_path: Path, tiny_teacher: Teacher) -> None:
+    options = TextOptions(topic="source", max_sentences=5000)
+    corpus = build_corpus(tmp_path, str(shared_data / "text" / "english.jsonl.gz"), options, tiny_teacher)
+    assert corpus.artifact.results["sentences"] == 5000
+    assert {"digitalgov", "tatoeba"} <= set(corpus.train.topics)
+    assert 0.07 < len(corpus.validation) / 5000 < 0.13
+
+
+def test_a_tokenizer_without_the_script_is_refused(tmp_path: Path, teacher: Teacher) -> None:
+    words = ["ሰላም", "ለዓለም", "እንዴት", "ነህ", "ደህና", "ነኝ", "አመሰግናለሁ", "ቡና"]
+    file = tmp_path / "amharic.txt"
+    file.write_text("\n".join(" ".join(words[(n // 8**k) % 8] for k in range(4)) for n in range(300)))
+    with pytest.raises(UsageError, match=r"100 % of its tokens are unknown to the tokenizer of 'builtin:minilm-l6'"):
+        build_corpus(tmp_path, str(file), TextOptions(), teacher)
+
+
+def test_english_is_known(tmp_path: Path, corpus_file: Path, teacher: Teacher) -> None:
+    assert build_corpus(tmp_path, str(corpus_file), TextOptions(), teacher).artifact.results["unknown_share"] < 0.01
