@@ -25,7 +25,7 @@ def write_suites_page(models: Sequence[Model], tables: Sequence[Table], paper: M
     names = ", ".join(model.name for model in models)
     write_page(
         page,
-        "evaluation",
+        "kdnas.evaluation",
         {**look(), "tables": tables, "figures": {"speed": figure}, "names": names, "host": host_line()},
     )
     return page

@@ -16,12 +16,12 @@ import plotly.graph_objects as go
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.gates.process import SideError, SuiteOptions, run_process
-from kdnas.gates.run import ROOT, cache_of, suite_of
+from kdnas.gates.run import cache_of, suite_of
 from kdnas.gates.sides import commit_of, make_side
 from kdnas.page.style import BLUE, RED, style
 from kdnas.page.write import look, write_page
 from kdnas.store.artifact import append_jsonl, read_jsonl
-from kdnas.store.host import host_line
+from kdnas.store.host import SOURCE, host_line
 from kdnas.store.progress import say
 
 FILE, PAGE = "history.jsonl", "history.html"
@@ -78,7 +78,7 @@ def gate_history(
 
 
 def _measured(suite: Path | None, model: Path | None, options: SuiteOptions, home: Path) -> dict[str, Any]:
-    side = make_side(".", model, home / "gate", ROOT)
+    side = make_side(".", model, home / "gate", SOURCE)
     try:
         found = run_process(side, suite_of(suite, side), cache_of(home, side), options)
     except SideError as error:
@@ -86,7 +86,7 @@ def _measured(suite: Path | None, model: Path | None, options: SuiteOptions, hom
     peak = found.report["machine_info"]["kdnas_peak_gflops"]
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit_of(ROOT),
+        "commit": commit_of(SOURCE),
         "peak_gflops": peak,
         "seconds": found.seconds,
         "machine": found.machine,
@@ -168,5 +168,5 @@ def write_history_page(page: Path, rows: Sequence[dict[str, Any]], steps: dict[s
             "figure": json.loads(style(figure, 260).to_json()),
             "step": steps.get(name),
         }
-    write_page(page, "gates", {**look(), "figures": figures, "rows": rows, "host": host_line()})
+    write_page(page, "kdnas.gates", {**look(), "figures": figures, "rows": rows, "host": host_line()})
     return page

@@ -12,11 +12,11 @@ from kdnas.gates.process import SideError, SuiteOptions, Timed, run_process
 from kdnas.gates.sides import Side, make_side
 from kdnas.gates.summary import markdown, picture
 from kdnas.store.artifact import digest_of, file_sha256, locked, write_json
+from kdnas.store.host import SOURCE
 from kdnas.store.progress import say
 
-ROOT = Path(__file__).resolve().parents[1]
-OWN = ROOT / "gates" / "suite" / "hot_paths.py"
-FACTS = ROOT / "gates" / "facts.json"
+OWN = Path(__file__).resolve().parent / "suite" / "hot_paths.py"
+FACTS = Path(__file__).resolve().parent / "facts.json"
 
 
 def gate_run(
@@ -35,7 +35,7 @@ def gate_run(
         options: how long.
         home: root of artifacts, for what is made once.
     """
-    side = make_side(".", model, home / "gate", ROOT)
+    side = make_side(".", model, home / "gate", SOURCE)
     try:
         found = run_process(side, suite_of(suite, side), cache_of(home, side), options)
     except SideError as error:
@@ -76,7 +76,7 @@ def gate_compare(
     if (base, str(base_model)) == (head, str(head_model)):
         say(f"gate: both sides are '{base}'; what follows is an A/A check of this host")
     scratch = (home / "gate").resolve()
-    sides = {"A": make_side(base, base_model, scratch, ROOT), "B": make_side(head, head_model, scratch, ROOT)}
+    sides = {"A": make_side(base, base_model, scratch, SOURCE), "B": make_side(head, head_model, scratch, SOURCE)}
     suites = {name: suite_of(suite, side) for name, side in sides.items()}
     key = digest_of(
         [sides["A"].digest, sides["B"].digest, *map(suite_digest, suites.values()),
@@ -94,7 +94,7 @@ def gate_compare(
     return found.exit_code
 
 
-def gate_check(facts: Path = FACTS, tables: Path = ROOT / "results" / "latency", write: bool = False) -> int:
+def gate_check(facts: Path = FACTS, tables: Path = SOURCE / "results" / "latency", write: bool = False) -> int:
     """Compare what needs no clock with what was committed: exit code 3 where anything differs.
 
     Args:

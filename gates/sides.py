@@ -34,7 +34,7 @@ class Side:
     @property
     def suite(self) -> Path | None:
         """The benchmarks of its own tree."""
-        found = self.tree / "gates" / "suite" / "hot_paths.py" if self.tree else None
+        found = self.tree / "kdnas" / "gates" / "suite" / "hot_paths.py" if self.tree else None
         return found if found is not None and found.is_file() else None
 
 

@@ -1,21 +1,19 @@
 """Measuring processes and their replacement when they die."""
 
 import json
-import os
 import select
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sized
-from pathlib import Path
 from typing import Any
 
 from kdnas.errors import KdnasError
+from kdnas.store.host import child_environment
 from kdnas.store.progress import say
 
 ANSWER_SECONDS = 600.0
 ATTEMPTS = 3
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class WorkerError(Exception):
@@ -26,7 +24,6 @@ class Worker:
     """A measuring process behind a pipe. Reading blocks, so the parent takes nothing from the cores meanwhile."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         threads = str(setup["threads"])
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
         self._process = subprocess.Popen(
@@ -35,7 +32,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": threads},
+            env=child_environment(OMP_NUM_THREADS=threads),
         )
         self._setup = setup
 

@@ -93,7 +93,7 @@ def write_latency_report(
     for validation in validations:
         if not validates(validation, table):
             raise UsageError(f"{validation.path}: is no validation of {table.path}; give those that name it as input")
-    write_page(page, "latency", context(table, validations, others))
+    write_page(page, "kdnas.latency", context(table, validations, others))
     return page
 
 

@@ -10,7 +10,6 @@ Run as `python -m kdnas.latency.roofline ENGINE THREADS [SECONDS]`; prints one J
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from kdnas.export.engines import openvino_settings
 from kdnas.latency.engines import require_engine
 from kdnas.latency.protocol import Lengths
 from kdnas.models.arch import Arch
+from kdnas.store.host import child_environment
 
 TOKENS = (16, 32, 64, 128)
 # Inner and outer width of products that the search space's layers have: projections and feed-forward, small to large.
@@ -40,7 +40,6 @@ MEMORY_BYTES = 512 * 2**20  # read for the memory's bandwidth, or 8 caches, whic
 PASSES = 2  # over all that is measured, as a burst may outlast a slot
 WINDOW = 7  # calls whose median counts; of all windows the best does, as other work on the host only slows
 SECONDS = 6.0
-ROOT = Path(__file__).resolve().parent.parent
 
 Run = Callable[[], object]
 
@@ -120,12 +119,11 @@ def peaks_of(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
         KdnasError: the process failed.
     """
     require_engine(engine)
-    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-m", "kdnas.latency.roofline", engine, str(threads), str(seconds)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": paths},
+        env=child_environment(),
     )
     if done.returncode or not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

@@ -16,9 +16,9 @@ import numpy as np
 from kdnas.errors import KdnasError
 from kdnas.latency.rewriting import TEMPLATE, TEMPLATE_POSITIONS, TEMPLATE_VOCABULARY
 from kdnas.models.arch import Activation
+from kdnas.store.host import child_environment
 
 CALIBRATION_LENGTHS = range(8, 48, 2)
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def write_templates(teacher: Path, form: str, folder: Path) -> Path:
@@ -32,12 +32,11 @@ def write_templates(teacher: Path, form: str, folder: Path) -> Path:
         return target
     scratch = folder / f"{form}.scratch"
     shutil.rmtree(scratch, ignore_errors=True)
-    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-m", "kdnas.latency.template", str(teacher), form, str(scratch)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": paths},
+        env=child_environment(),
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -1,51 +1,148 @@
-"""kdnas <- export <- {latency, evaluation, serving} <- gates: one way through, no way back."""
+"""The floors: each part of kdnas imports only those below it, and no two files import each other in a circle."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kdnas.guard import SIBLINGS, require_own_siblings
-
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
+TOP_FOLDERS = ("latency", "export", "evaluation", "serving", "gates")  # links below kdnas/
+# Of each part, the parts that it may import. `distill` may not import `search`, though both are below `pipeline`.
+BASE = {"errors", "store", "models", "text", "page"}
 MAY_IMPORT = {
-    "kdnas": set(),
-    "export": {"kdnas"},
-    "latency": {"kdnas", "export"},
-    "evaluation": {"kdnas", "export"},
-    "gates": {"kdnas", "export", "serving"},
-    "serving": {"kdnas", "export"},
+    "errors": set(),
+    "store": {"errors"},
+    "models": {"errors", "store"},
+    "text": {"errors", "store", "models"},
+    "page": {"errors", "store", "models"},
+    "distill": BASE,
+    "pretrain": BASE | {"distill"},
+    "search": BASE | {"distill"},
+    "export": BASE,
+    "latency": BASE | {"export", "search"},
+    "evaluation": BASE | {"export", "distill", "search"},
+    "serving": BASE | {"export"},
+    "pipeline": BASE | {"distill", "search", "export", "latency", "evaluation"},
+    "gates": BASE | {"distill", "search", "export", "serving", "pipeline"},
 }
-EXCEPTIONS = {"kdnas/cli.py", "kdnas/pipeline.py"}
-STANDARD_NAMES = set(sys.stdlib_module_names)
+FREE = {"cli", "__init__", "__main__"}  # the top floor: may import all
 
 
-def imported(file: Path) -> set[str]:
-    """Top-level names that a file imports anywhere, also inside functions."""
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name; the folders at the top of the repository as they are installed."""
+    found = {}
+    for folder in ("kdnas", *TOP_FOLDERS):
+        for file in (ROOT / folder).rglob("*.py"):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts if folder == "kdnas" else ("kdnas", *parts)).removesuffix(".__init__")
+            found[name] = file
+    return found
+
+
+MODULES = modules()
+
+
+def imported(name: str) -> Iterator[str]:
+    """Modules of the package that a module imports anywhere, also inside functions."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.partition(".")[0])
-    return names
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (one for one in inner if one in MODULES)
+            if any(one not in MODULES for one in inner):
+                yield str(node.module)
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
-def test_packages_import_only_what_is_below_them(package: str) -> None:
-    for file in (ROOT / package).rglob("*.py"):
-        name = str(file.relative_to(ROOT))
-        if name not in EXCEPTIONS:
-            wrong = (imported(file) & set(MAY_IMPORT)) - MAY_IMPORT[package] - {package}
-            assert not wrong, f"{name} imports {wrong}"
+IMPORTS = {name: set(imported(name)) - {name} for name in MODULES}
+
+
+def part(name: str) -> str:
+    """The floor of a module: `kdnas.store.artifact` is in `store`."""
+    return name.split(".")[1] if "." in name else "__init__"
+
+
+def test_each_part_imports_only_those_below_it() -> None:
+    assert {part(name) for name in MODULES} - FREE == set(MAY_IMPORT)
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in IMPORTS.items()
+        for other in others
+        if part(name) not in FREE
+        and part(other) not in MAY_IMPORT[part(name)] | {part(name)}
+        and (part(other) != "__init__")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of more than one node that reach each other (Tarjan's strongly connected components)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in graph[node]:
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            group = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return found
+
+
+def test_no_circle_of_imports_between_files() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c"]]
+    assert circles(IMPORTS) == []
+
+
+def test_no_circle_of_imports_between_folders() -> None:
+    folders: dict[str, set[str]] = {}
+    for name, others in IMPORTS.items():
+        if part(name) not in FREE:
+            folders.setdefault(part(name), set()).update({part(other) for other in others} - FREE - {part(name)})
+    assert circles(folders) == []
 
 
 def test_no_module_is_named_like_the_standard_library() -> None:
-    for package in MAY_IMPORT:
-        for file in (ROOT / package).rglob("*.py"):
-            assert file.stem == "__init__" or file.stem not in STANDARD_NAMES, file
+    wrong = [name for name in MODULES if name.rpartition(".")[2] in sys.stdlib_module_names]
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", TOP_FOLDERS)
+def test_the_folders_at_the_top_are_imported_below_kdnas_alone(folder: str) -> None:
+    assert (ROOT / "kdnas" / folder).resolve() == ROOT / folder
+    wrong = [
+        str(file)
+        for file in [*MODULES.values(), *(ROOT / "tests").rglob("*.py")]
+        for node in ast.walk(ast.parse(file.read_text()))
+        if (isinstance(node, ast.ImportFrom) and not node.level and str(node.module).partition(".")[0] == folder)
+        or (isinstance(node, ast.Import) and any(alias.name.partition(".")[0] == folder for alias in node.names))
+    ]
+    assert not wrong
+
+
+def test_a_file_of_a_users_own_shadows_nothing(tmp_path: Path) -> None:
+    for folder in TOP_FOLDERS:
+        (tmp_path / f"{folder}.py").write_text("raise ImportError('this file of a user was imported')\n")
+    code = "import kdnas.cli, kdnas.export.session, kdnas.serving.filter, kdnas.latency.recommend, kdnas.gates.decision"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
 
 
 def test_serving_and_the_session_import_no_training_packages() -> None:
@@ -56,19 +153,3 @@ def test_serving_and_the_session_import_no_training_packages() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr
-
-
-def test_a_foreign_sibling_is_refused(tmp_path: Path) -> None:
-    require_own_siblings()
-    with pytest.raises(ImportError, match="comes from"):
-        require_own_siblings(tmp_path)
-    assert set(SIBLINGS) == set(MAY_IMPORT) - {"kdnas"}
-
-
-def test_the_guard_stops_a_shadowed_package(tmp_path: Path) -> None:
-    (tmp_path / "evaluation").mkdir()
-    (tmp_path / "evaluation" / "__init__.py").write_text("")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import kdnas"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode != 0
-    assert f"its package 'evaluation' comes from {tmp_path}" in result.stderr

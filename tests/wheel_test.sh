@@ -6,7 +6,7 @@ python=$(realpath --no-symlinks "$1")
 source_dir=$(cd "$(dirname "$0")/.." && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-git -C "$source_dir" ls-files -z | (cd "$source_dir" && xargs -0 cp --parents -t "$folder" 2>/dev/null) || true
+git -C "$source_dir" ls-files -z | (cd "$source_dir" && xargs -0 cp --parents --no-dereference -t "$folder" 2>/dev/null) || true
 cd "$folder"
 "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 "$python" -m venv empty

@@ -1,6 +1,7 @@
-"""Layers of a student that begin as those of its teacher, cut to its shape, and not at random: as those of the mapping `uniform`.
+"""Layers of a student that begin as those of its teacher, cut to its shape (mapping `uniform`) instead of random weights.
 
-A student that starts with its teacher's embeddings (`kdnas.models.student.student_from_teacher`) has states in a basis P (D_T, D_S) of
+A student that starts with its teacher's embeddings (`kdnas.models.student.student_from_teacher`) has states in a basis
+P (D_T, D_S) of
 theirs: x_S = P' x_T. In that basis every map of a teacher layer has a best counterpart of the student's shape:
 
 - Attention: the scores of a head are x' (Wq' Wk) y, what it adds is Wo Wv y. Both products are kept as well as the student's head

@@ -4,11 +4,13 @@ Colours are from Okabe and Ito's palette, which colour-blind readers can tell ap
 page sets the colour of text and grid, so that each figure reads in light and in dark.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
+
+Row = dict[str, Any]  # of a table, by the names of its columns
 
 HALO = "#ffffff"  # the page paints this one in its own background
 GREY, SKY, BLUE, GREEN, ORANGE, PINK, RED = (
@@ -73,3 +75,24 @@ def size_axes(figure: go.Figure) -> None:
     """Titles of the axes where latency is drawn against size."""
     figure.update_xaxes(title_text="parameters, embeddings included (millions)")
     figure.update_yaxes(title_text="latency, batch 1 (ms)", rangemode="tozero")
+
+
+WINNER = {"symbol": "star", "size": 18, "color": RED, "line": {"width": 1.5, "color": HALO}}
+
+
+def known(rows: Sequence[Row], *names: str) -> list[Row]:
+    """The rows in which none of these fields is null or missing."""
+    return [row for row in rows if all(row.get(name) is not None for name in names)]
+
+
+def winner_trace(row: Row, x: str, y: str) -> go.Scatter:
+    """The winner as a star."""
+    return go.Scatter(
+        x=[row[x]],
+        y=[row[y]],
+        mode="markers",
+        name="winner",
+        marker=WINNER,
+        customdata=[[text(row["arch"]), row["latency_ms"]]],
+        hovertemplate="<b>winner %{customdata[0]}</b><br>latency %{customdata[1]:.3f} ms<extra></extra>",
+    )

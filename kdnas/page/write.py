@@ -38,7 +38,7 @@ def look() -> dict[str, str]:
     """What all pages share: style sheet and painting script of the pipeline's report, the library for charts, the version."""
     from plotly.offline import get_plotlyjs
 
-    source = (resources.files("kdnas") / "report.html.jinja").read_text(encoding="utf-8")
+    source = (resources.files("kdnas.pipeline") / "report.html.jinja").read_text(encoding="utf-8")
     style = source.partition("<style>")[2].partition("</style>")[0]
     script = source.rpartition("<script>")[2].partition("</script>")[0]
     assert ":root" in style

@@ -16,34 +16,15 @@ from kdnas.page.style import (
     PINK,
     RED,
     SKY,
+    Row,
+    known,
     legend_entry,
     mark_teacher,
     size_axes,
     style,
     text,
+    winner_trace,
 )
-
-Row = dict[str, Any]
-
-WINNER = {"symbol": "star", "size": 18, "color": RED, "line": {"width": 1.5, "color": HALO}}
-
-
-def known(rows: Sequence[Row], *names: str) -> list[Row]:
-    """The rows in which none of these fields is null or missing."""
-    return [row for row in rows if all(row.get(name) is not None for name in names)]
-
-
-def winner_trace(row: Row, x: str, y: str) -> go.Scatter:
-    """The winner as a star."""
-    return go.Scatter(
-        x=[row[x]],
-        y=[row[y]],
-        mode="markers",
-        name="winner",
-        marker=WINNER,
-        customdata=[[text(row["arch"]), row["latency_ms"]]],
-        hovertemplate="<b>winner %{customdata[0]}</b><br>latency %{customdata[1]:.3f} ms<extra></extra>",
-    )
 
 
 def latency_scatter(table: Sequence[Row], results: Row, winner: str | None) -> go.Figure:

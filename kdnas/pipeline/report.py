@@ -14,7 +14,7 @@ from kdnas import __version__
 from kdnas.errors import UsageError
 from kdnas.page.formatting import milliseconds, ratio
 from kdnas.page.write import require_file_name, write_page
-from kdnas.pipeline import figures
+from kdnas.pipeline import figures as pipeline_figures
 from kdnas.pipeline.summary import summarise
 from kdnas.search import figures as search_figures
 from kdnas.store.artifact import MANIFEST, Artifact, read_jsonl
@@ -94,7 +94,7 @@ def write_report(artifacts: dict[str, Artifact], out: Path) -> None:
         UsageError: `out` is a folder, or a file of an artifact is missing or unreadable.
     """
     require_file_name(out, "report.html")
-    write_page(out, "kdnas", context(artifacts))
+    write_page(out, "kdnas.pipeline", context(artifacts))
 
 
 def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:
@@ -116,8 +116,8 @@ def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:
         "winner": winner_of(results),
         "front": front(results.get("search", {})),
         "affordable": affordable(artifacts),
-        "taus": report_search.tau_table(results["fidelity"]) if "fidelity" in results else {},
-        "fastest": report_figures.fastest(rows),
+        "taus": search_figures.tau_table(results["fidelity"]) if "fidelity" in results else {},
+        "fastest": pipeline_figures.fastest(rows),
         "explained": explained_variance(results),
         "next": next_steps(artifacts),
         "stages": [stage_row(name, artifact) for name, artifact in artifacts.items()],
@@ -132,32 +132,32 @@ def figures(artifacts: Mapping[str, Artifact], results: Mapping[str, Any]) -> di
     table = latency_rows(artifacts["latency-table"].path / "table.csv") if "latency-table" in artifacts else []
     if "search" in artifacts:
         journal = [{**row, "arch": arch_text(row["arch"])} for row in log(artifacts["search"], "journal.jsonl")]
-        drawn["search_scatter"] = report_search.search_scatter(journal, results["search"])
-        drawn["search_rewards"] = report_search.search_rewards(journal, results["search"])
-        if effects := report_search.effect_bars(journal, table):
+        drawn["search_scatter"] = search_figures.search_scatter(journal, results["search"])
+        drawn["search_rewards"] = search_figures.search_rewards(journal, results["search"])
+        if effects := search_figures.effect_bars(journal, table):
             drawn["effects"] = effects
     if "strategies" in artifacts:
-        drawn |= report_search.strategy_bands(artifacts["strategies"].path / "curves.csv")
+        drawn |= search_figures.strategy_bands(artifacts["strategies"].path / "curves.csv")
     if "fidelity" in artifacts:
-        drawn["fidelity"] = report_search.fidelity_scatter(
+        drawn["fidelity"] = search_figures.fidelity_scatter(
             artifacts["fidelity"].path / "fidelity.csv", results["fidelity"]
         )
     if "latency-table" in artifacts:
-        drawn["latency"] = report_figures.latency_scatter(table, results["latency_table"], winner_of(results))
+        drawn["latency"] = pipeline_figures.latency_scatter(table, results["latency_table"], winner_of(results))
     layers = {}
     for stage in ("distill", "refine"):
         if stage in artifacts:
-            drawn[stage] = report_figures.training_curve(log(artifacts[stage], "history.jsonl"))
+            drawn[stage] = pipeline_figures.training_curve(log(artifacts[stage], "history.jsonl"))
             if results[stage].get("explained_variance_layers"):
                 layers[stage] = results[stage]["explained_variance_layers"]
     if layers:
-        drawn["layers"] = report_figures.layer_bars(layers)
+        drawn["layers"] = pipeline_figures.layer_bars(layers)
     rows = results.get("speed", {}).get("rows")
     if rows:
-        drawn["speed_latency"] = report_figures.speed_bars(
+        drawn["speed_latency"] = pipeline_figures.speed_bars(
             rows, "p50_ms", "p50_ms", "p90_ms", "latency, p50 to p90 (ms)", milliseconds
         )
-        drawn["speed_ratio"] = report_figures.speed_bars(
+        drawn["speed_ratio"] = pipeline_figures.speed_bars(
             rows, "speedup", "speedup_low", "speedup_high", "speed-up over the teacher (×)", ratio
         )
     return drawn

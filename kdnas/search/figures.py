@@ -23,11 +23,13 @@ from kdnas.page.style import (
     RED,
     SKY,
     TEACHER,
+    Row,
+    known,
     legend_entry,
     style,
     text,
+    winner_trace,
 )
-from kdnas.pipeline.figures import Row, known, winner_trace
 from kdnas.search.choice import parse_choice
 from kdnas.search.effects import field_effects
 

@@ -15,6 +15,8 @@ from kdnas.errors import UsageError
 FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 PACKAGES = ("torch", "transformers", "onnxruntime", "openvino", "optimum", "nncf", "tokenizers", "numpy")
 
+SOURCE = Path(__file__).resolve().parents[2]  # the folder that `kdnas` is imported from: the checkout, or site-packages
+
 
 def cpu_info() -> tuple[str, list[str]]:
     """Model name and the instruction-set flags that matter here (empty off Linux)."""
@@ -72,7 +74,7 @@ def has_vnni() -> bool:
 
 def commit() -> str | None:
     """Commit of the source checkout, with `+` where files differ from it; None outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = SOURCE
     if not (root / ".git").exists():
         return None
     try:
@@ -83,6 +85,12 @@ def commit() -> str | None:
     except OSError:
         return None
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "") if head.returncode == 0 else None
+
+
+def child_environment(**variables: str) -> dict[str, str]:
+    """Environment of a child process that imports the same `kdnas` as this one, with more variables."""
+    paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **variables}
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from kdnas.pipeline.report import report, write_report
 from kdnas.store.artifact import Artifact
 
 from ..page_fixture import Page
-from .report_fixture import WINNER, fake_run
+from ..pipeline.report_fixture import WINNER, fake_run
 
 
 @pytest.fixture(scope="module")

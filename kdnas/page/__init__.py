@@ -1,0 +1,1 @@
+"""What all pages of results share: template, style, numbers."""

@@ -1,0 +1,1 @@
+"""All stages in their order, the plan before them and the report after."""

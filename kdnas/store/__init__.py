@@ -1,0 +1,1 @@
+"""What lies on disk: artifacts, unfinished work, the host record, progress."""

@@ -1,0 +1,1 @@
+"""From any source of text to tokenised sentences."""
