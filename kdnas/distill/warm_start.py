@@ -1,8 +1,7 @@
 """Layers of a student that begin as those of its teacher, cut to its shape (mapping `uniform`) instead of random weights.
 
 A student that starts with its teacher's embeddings (`kdnas.models.student.student_from_teacher`) has states in a basis
-P (D_T, D_S) of
-theirs: x_S = P' x_T. In that basis every map of a teacher layer has a best counterpart of the student's shape:
+P (D_T, D_S) of theirs: x_S = P' x_T. In that basis every map of a teacher layer has a best counterpart of the student's shape:
 
 - Attention: the scores of a head are x' (Wq' Wk) y, what it adds is Wo Wv y. Both products are kept as well as the student's head
   size allows, by truncated SVD; the student's heads take turns at the teacher's where it has fewer, side by side.

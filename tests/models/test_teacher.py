@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdnas.models import teacher as module
 from kdnas.errors import KdnasError, UsageError
+from kdnas.models import teacher as module
 from kdnas.models.arch import Arch
 from kdnas.models.teacher import (
     BUILTIN,

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from kdnas import cli
-from kdnas.pipeline import plan
 from kdnas.distill.options import DistillOptions
 from kdnas.errors import KdnasError
 from kdnas.models.teacher import Teacher
+from kdnas.pipeline import plan
 from kdnas.pipeline.stages import pipeline
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from kdnas.store import artifact
 from kdnas.errors import KdnasError, UsageError
+from kdnas.store import artifact
 from kdnas.store.artifact import Artifact, append_jsonl, build, digest_of, locked, read_jsonl, require_space, to_json
 
 
