@@ -23,7 +23,7 @@ class FastTraining(TorchFunctionMode):
     """Within this context a model that is trained on a CPU does four things differently.
 
     Embeddings: the gradient of a table is added into the one that the parameter already has. torch makes a new table of
-    zeros each time, which for 30,000 rows of 576 takes 1 to 10 % of a step (results/README.md, log); the
+    zeros each time, which for 30,000 rows of 576 takes 1 to 10 % of a step (results/log.md); the
     optimizer's `zero_grad` must keep gradients (`set_to_none=False`).
 
     Attention, inside bf16 autocast: torch 2.13's bf16 backward kernel of scaled dot-product attention takes several times
@@ -120,7 +120,7 @@ def keep_freed_memory() -> None:
     """Let this process keep memory that it frees, where the C library is glibc.
 
     A training step frees and takes the same few gigabytes; given back to the system in between, each page of them costs a
-    fault: some tenth of a step in bf16 (results/README.md, log).
+    fault: some tenth of a step in bf16 (results/log.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,7 +1,7 @@
 """Deep models that start as shallow ones, whose layers they repeat (Gong et al., ICML 2019, progressive stacking).
 
 Twelve layers of random weights learn no more than the frequencies of tokens for a long time; three learn to read at once, and
-so do the twelve that begin as four times these three (`results/distillation`).
+so do the twelve that begin as four times these three (`results/pretraining`).
 """
 
 from dataclasses import replace
