@@ -223,9 +223,7 @@ def affordable(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     """Candidates for the budget slider: those that lose less than every faster one, fastest first."""
     if "search" not in artifacts:
         return []
-    rows = [
-        row for row in log(artifacts["search"], "journal.jsonl") if row["loss"] is not None and not row.get("stopped")
-    ]
+    rows = [row for row in log(artifacts["search"], "journal.jsonl") if row["loss"] is not None]
     kept: list[dict[str, Any]] = []
     for row in sorted(rows, key=lambda row: (row["latency_ms"], row["loss"])):
         if not kept or row["loss"] < kept[-1]["loss"]:

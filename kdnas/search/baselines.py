@@ -46,7 +46,7 @@ def measure_baselines(
         A row each: name, arch, loss (None where it failed), latency_ms, reward, tokens, failed.
     """
     rows = {row["name"]: row for row in read_jsonl(path)}
-    known = {one.arch: one for one in candidates if one.loss is not None and not one.stopped}
+    known = {one.arch: one for one in candidates if one.loss is not None}
 
     def keep(name: str, loss: float | None, tokens: int, failed: str | None) -> None:
         arch = shapes[name]

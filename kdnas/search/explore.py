@@ -133,8 +133,6 @@ def _candidate(proposal: Proposal, number: int, episode: int, found: Attempt, go
         tokens=found.result.tokens,
         seconds=found.seconds,
         failed=found.failed,
-        curve=found.result.curve,
-        stopped=found.result.stopped,
     )
 
 
@@ -146,5 +144,5 @@ def _note(latest: Candidate, candidates: list[Candidate]) -> str:
     )
     if best is None:
         return shown
-    points = [(one.loss, one.latency_ms) for one in candidates if one.loss is not None and not one.stopped]
+    points = [(one.loss, one.latency_ms) for one in candidates if one.loss is not None]
     return f"{shown}; best {best.arch} {best.reward:.3f}; front of {len(pareto_front(points))}"

@@ -170,7 +170,7 @@ def effect_bars(journal: Sequence[Row], table: Sequence[Row]) -> go.Figure | Non
         journal: candidates, with `arch`, `loss` and `latency_ms`.
         table: rows of the latency table, for the effects on the latency; the candidates' own where there are none.
     """
-    rows = [row for row in known(journal, "loss", "latency_ms") if not row.get("stopped")]
+    rows = list(known(journal, "loss", "latency_ms"))
     try:
         archs = [parse_choice(row["arch"]) for row in rows]
     except UsageError:  # a journal that somebody wrote by hand

@@ -27,8 +27,6 @@ class Candidate:
         tokens: training tokens that it was distilled on.
         seconds: wall time of its evaluation.
         failed: why it has no loss, None for the others.
-        curve: tokens and loss at each look on the way, where there were several.
-        stopped: not distilled to the end: its loss and reward are what the end is expected to say.
     """
 
     number: int
@@ -42,8 +40,6 @@ class Candidate:
     tokens: int
     seconds: float
     failed: str | None = None
-    curve: tuple[tuple[int, float], ...] = ()
-    stopped: bool = False
 
 
 def append(path: Path, candidate: Candidate) -> None:
@@ -57,15 +53,14 @@ def read(path: Path) -> list[Candidate]:
     rows = []
     for row in read_jsonl(path):
         row.pop("id")
-        curve = tuple((tokens, loss) for tokens, loss in row.get("curve", ()))
-        rows.append(Candidate(**row | {"arch": parse_choice(row["arch"]), "curve": curve}))
+        rows.append(Candidate(**row | {"arch": parse_choice(row["arch"])}))
     return rows
 
 
 def best(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The candidate with the highest reward, the faster one of equals, that was distilled to the end; None where none was."""
+    """The candidate with the highest reward, the faster one of equals; None where all failed."""
     return max(
-        (candidate for candidate in candidates if candidate.reward is not None and not candidate.stopped),
+        (candidate for candidate in candidates if candidate.reward is not None),
         key=lambda candidate: (candidate.reward, -candidate.latency_ms),
         default=None,
     )

@@ -80,8 +80,6 @@ class SearchOptions:
         epsilon_min: never smaller than this.
         controller_lr: peak learning rate of the controller.
         controller_epochs: passes over all results after each episode.
-        halving: after 1/halving of the budget the best 1/halving of all candidates go on alone (successive halving); 1: all do.
-        halving_looks: how many times, each at 1/halving of the next one's budget.
         evaluator: `proxy`, briefly on a proxy set; `full`, as `kdnas distill` does it, with the options of `distill`.
         baselines: distil the paper's shapes made by hand (6L-384H, 6L-768H) as well, after the search, as far as the space has
             their depth.
@@ -105,8 +103,6 @@ class SearchOptions:
     epsilon_min: float = 0.05
     controller_lr: float = 1e-4
     controller_epochs: int = 10
-    halving: int = 1
-    halving_looks: int = 1
     evaluator: Literal["proxy", "full"] = "proxy"
     baselines: bool = False
     seed: int = 0
@@ -122,7 +118,7 @@ class SearchOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}; it must be above 0")
-        for name in ("episodes", "candidates_per_episode", "controller_epochs", "halving", "halving_looks"):
+        for name in ("episodes", "candidates_per_episode", "controller_epochs"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("epsilon_start", "epsilon_decay", "epsilon_min"):
@@ -130,8 +126,6 @@ class SearchOptions:
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed are 0 to 1")
         if self.evaluator not in ("proxy", "full"):
             raise UsageError(f"evaluator is '{self.evaluator}'; allowed are proxy and full")
-        if self.evaluator == "full" and self.halving > 1:
-            raise UsageError("evaluator is 'full'; --halving needs losses on the way, which the proxy alone gives")
         if self.alpha > 0 or not self.beta > 0:
             raise UsageError(f"alpha is {self.alpha}, beta {self.beta}; alpha must be at most 0, beta above 0")
         if not self.controller_lr > 0:

@@ -11,10 +11,8 @@ class ProxyResult:
         loss: held-out loss, mean over layer pairs, as a share of the teacher's variance; NaN or infinite where it diverged.
         tokens: real training tokens seen.
         curve: tokens and loss at each look on the way, the last one included; empty where there was one look alone.
-        stopped: not distilled to the end; its loss is what the end is expected to say.
     """
 
     loss: float
     tokens: int
     curve: tuple[tuple[int, float], ...] = ()
-    stopped: bool = False

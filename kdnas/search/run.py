@@ -16,7 +16,6 @@ from kdnas.search import baselines, journal
 from kdnas.search.explore import all_of, explore, one_by_one, require_ray
 from kdnas.search.full import Full
 from kdnas.search.goal import Goal, LatencyTable, host_name, make_goal, read_table, with_choices
-from kdnas.search.halving import Halving
 from kdnas.search.journal import Candidate
 from kdnas.search.options import ProxyOptions, SearchOptions
 from kdnas.search.pareto import hypervolume, pareto_front
@@ -89,8 +88,8 @@ def require_one_way(options: SearchOptions, replay: Path | None, ray: str | None
         )
     if ray is None:
         return
-    if replay is not None or options.halving > 1:
-        raise UsageError(f"ray is '{ray}'; it goes neither with --replay nor with --halving: leave it out")
+    if replay is not None:
+        raise UsageError(f"ray is '{ray}'; it does not work with --replay: leave it out")
     require_ray(ray)
 
 
@@ -131,9 +130,8 @@ def run_search(
     absolute = replace(teacher, path=teacher.path.resolve())
 
     def distilled(path: Path, make: "Callable[[], Evaluate]", here: "Proxy | Full") -> dict[str, Any]:
-        with all_of(make, here, ray) as to_the_end:
-            evaluate_all = to_the_end if ray else _evaluator(path, here, goal, options)
-            return _explored(path, evaluate_all, to_the_end, goal, options, table, shapes)
+        with all_of(make, here, ray) as evaluate_all:
+            return _explored(path, evaluate_all, goal, options, table, shapes)
 
     def proxy_work(path: Path) -> dict[str, Any]:
         from kdnas.search.proxy import Proxy
@@ -203,8 +201,7 @@ def run_replay(
     shapes = baselines.possible(space, known) if options.baselines else {}
 
     def work(path: Path) -> dict[str, Any]:
-        evaluate = _evaluator(path, recording, goal, options)
-        return _explored(path, evaluate, one_by_one(recording), goal, options, table, shapes)
+        return _explored(path, one_by_one(recording), goal, options, table, shapes)
 
     config = {"space": space, "options": options, "teacher_latency_ms": table.teacher_latency_ms}
     inputs = {"recording": recording.digest, "latency-table": table.digest}
@@ -223,7 +220,6 @@ def require_steps(options: SearchOptions, distill: DistillOptions) -> None:
 def _explored(
     path: Path,
     evaluate_all: "EvaluateAll",
-    to_the_end: "EvaluateAll",
     goal: Goal,
     options: SearchOptions,
     table: LatencyTable,
@@ -235,17 +231,8 @@ def _explored(
     results = summary(candidates, goal) | {"episodes": options.episodes, "strategy": options.strategy}
     if shapes:
         known = (candidates, table.latencies, table.teacher_latency_ms, options)
-        results["baselines"] = baselines.measure_baselines(path / baselines.FILE, shapes, to_the_end, *known)
+        results["baselines"] = baselines.measure_baselines(path / baselines.FILE, shapes, evaluate_all, *known)
     return results
-
-
-def _evaluator(path: Path, distils: "Proxy | Full | Recording", goal: Goal, options: SearchOptions) -> "EvaluateAll":
-    """One after the other, most of them not to the end where halving is wanted."""
-    if options.halving == 1 or isinstance(distils, Full):
-        return one_by_one(distils)
-    halving = Halving(distils, goal, options.halving, options.halving_looks)
-    halving.recall(journal.read(path / journal.FILE))
-    return one_by_one(halving)
 
 
 def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
@@ -265,7 +252,7 @@ def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
             f"search: the winner, {winner.arch}, takes {winner.latency_ms:.3g} ms, its teacher {goal.teacher_latency_ms:.3g}: "
             "the reward lets a low loss buy any latency; give --max_latency_share, as 0.5"
         )
-    finished = [candidate for candidate in candidates if candidate.loss is not None and not candidate.stopped]
+    finished = [candidate for candidate in candidates if candidate.loss is not None]
     points = [goal.point(candidate.arch, candidate.loss or 0.0) for candidate in finished]
     front = pareto_front(points if goal.front else [point[:2] for point in points])
     return {
@@ -273,7 +260,6 @@ def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
         "winner_reward": winner.reward,
         "candidates": len(candidates),
         "failed": sum(candidate.failed is not None for candidate in candidates),
-        "stopped": sum(candidate.stopped for candidate in candidates),
         "tokens": sum(candidate.tokens for candidate in candidates),
         "space_size": len(goal.latencies),
         "teacher_latency_ms": goal.teacher_latency_ms,

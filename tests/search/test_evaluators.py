@@ -47,8 +47,6 @@ def test_full_distillation_needs_one_budget(tiny_teacher: Teacher, corpus: Corpu
     known = read_table(table(tmp_path, list(SearchSpace())))
     with pytest.raises(UsageError, match=r"add --distill\.steps"):
         run_search(tmp_path, tiny_teacher, corpus, SMALL, known, FULL)
-    with pytest.raises(UsageError, match="gives"):
-        SearchOptions(evaluator="full", halving=3)
     with pytest.raises(UsageError, match="allowed are proxy and full"):
         SearchOptions(evaluator="whole")  # type: ignore[arg-type]
 
