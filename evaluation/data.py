@@ -1,6 +1,5 @@
 """Rows of a task: from the model hub, or from local files with the same columns; what is missing or left out is said."""
 
-import gzip
 import hashlib
 import json
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import Any
 from kdnas.errors import KdnasError, UsageError
 from kdnas.evaluation.suites import Source, Spec, StandIn
 from kdnas.evaluation.tasks import SPLITS, Answers, Kind, Split, Task, place_of
+from kdnas.text.lines import json_rows
 
 DEV_SHARE = 0.1
 TEST_SHARE = 0.2  # where the set has no split to score
@@ -225,16 +225,8 @@ def _missing(spec: Spec, row: Mapping[str, Any], where: str) -> UsageError:
 
 def _file_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each line of a .jsonl[.gz] file that is not empty."""
-    try:
-        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise UsageError(f"{file}: line {number} is not an object")
-                    yield f"{file}: line {number}", row
-    except (OSError, EOFError, ValueError) as error:
-        raise UsageError(f"{file}: cannot be read ({error})") from error
+    for number, row in json_rows(file, str(file)):
+        yield f"{file}: line {number}", row
 
 
 def _hub_rows(source: Source, config: str | None, split: str) -> Iterator[tuple[str, dict[str, Any]]]:

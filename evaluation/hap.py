@@ -1,9 +1,6 @@
 """Hate, abuse and profanity (HAP): labelled texts from local files as a binary task."""
 
-import gzip
 import hashlib
-import io
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 from kdnas.errors import UsageError
 from kdnas.evaluation.tasks import SPLITS, Task, normal_form, ordered, place_of
 from kdnas.store.artifact import file_sha256
+from kdnas.text.lines import json_rows
 
 LABELS = ["not-hap", "hap"]
 SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -147,14 +145,9 @@ def hap_rows(file: Path) -> Iterator[tuple[str, int]]:
     Raises:
         UsageError: not UTF-8, not JSON lines, unknown columns or labels.
     """
-    for number, line in _lines(file):
+    number = 0
+    for number, row in json_rows(file, f"--hap {file}"):
         where = f"--hap {file}: line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UsageError(f"{where} is not valid JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise UsageError(f"{where} is not a JSON object")
         if {"tweet", "class"} <= set(row):
             text, label = row["tweet"], _davidson(row["class"], where)
         elif {"text", "label"} <= set(row):
@@ -165,6 +158,8 @@ def hap_rows(file: Path) -> Iterator[tuple[str, int]]:
             raise UsageError(f"{where}: the text is not a string but {text!r:.60}")
         if text.strip():
             yield text, label
+    if not number:
+        raise UsageError(f"--hap {file}: the file is empty; needed are JSON lines with {FORMS}")
 
 
 def _davidson(value: Any, where: str) -> int:
@@ -183,24 +178,6 @@ def _binary(value: Any, where: str) -> int:
         f"{where}: label is {value!r:.60}; HAP is one of {', '.join(sorted(POSITIVE))}, "
         f"and not HAP one of {', '.join(sorted(NEGATIVE))}"
     )
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    number = 0
-    try:
-        with file.open("rb") as raw:
-            stream: Any = gzip.GzipFile(fileobj=raw) if file.suffix == ".gz" else raw
-            for number, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8"), 1):
-                if line.strip():
-                    yield number, line
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"--hap {file}: not UTF-8 near line {number + 1} ({error.reason}); convert it first"
-        ) from error
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise UsageError(f"--hap {file}: damaged archive after line {number} ({error})") from error
-    if not number:
-        raise UsageError(f"--hap {file}: the file is empty; needed are JSON lines with {FORMS}")
 
 
 def class_counts(task: Task) -> dict[str, dict[str, int]]:

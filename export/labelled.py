@@ -1,7 +1,5 @@
 """Labelled inputs on which an export is judged: JSON lines with the columns that the task's usual data sets have."""
 
-import gzip
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +8,7 @@ from typing import Any
 
 from kdnas.errors import UsageError
 from kdnas.store.progress import say
+from kdnas.text.lines import json_rows
 
 # One line of each task; `language` may be left out.
 LINES = {
@@ -119,15 +118,9 @@ def _require_label(value: Any) -> Any:
 
 def _rows(path: Path, task: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and row of each line that is not empty."""
-    if not path.name.endswith((".jsonl", ".jsonl.gz")) or not path.is_file():
-        raise UsageError(f"{path}: no such .jsonl or .jsonl.gz file; wanted are {wanted(task)}")
+    if not path.name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst")) or not path.is_file():
+        raise UsageError(f"{path}: no such .jsonl file (also .gz, .zst); wanted are {wanted(task)}")
     try:
-        with (gzip.open if path.name.endswith(".gz") else open)(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise UsageError(f"{path}: line {number} is not an object; wanted are {wanted(task)}")
-                    yield number, row
-    except (OSError, EOFError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read ({error}); wanted are {wanted(task)}") from error
+        yield from json_rows(path, str(path))
+    except UsageError as error:
+        raise UsageError(f"{error}; wanted are {wanted(task)}") from error

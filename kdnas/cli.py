@@ -78,9 +78,6 @@ COMMANDS = {
     "gate check": Command(
         "kdnas.gates.run:gate_check", "sizes, operators, outputs and tables that are not as committed: exit 3"
     ),
-    "gate history": Command(
-        "kdnas.gates.history:gate_history", "add the benchmarks' work to a history, and find steps in it"
-    ),
     "gate compare": Command(
         "kdnas.gates.run:gate_compare", "whether a revision, wheel or model is slower than another one: exit 3"
     ),

@@ -19,7 +19,7 @@ class LoopOptions:
     Args:
         minutes: time to train; turned into a number of steps once, by measuring a few, and kept over restarts.
         steps: number of updates; overrides `minutes`.
-        batch_tokens: padded tokens a batch; small ones teach more per token (`results/distillation/choices.md`), large ones keep a GPU busy.
+        batch_tokens: padded tokens a batch; small ones teach more per token (`results/distillation`), large ones keep a GPU busy.
         accumulate: batches an update, over all processes: their gradients are averaged.
         batch_sentences: no more sentences a batch than this; null leaves it to `batch_tokens`.
         language_power: sentences of a language with n of them get a share of an epoch that is proportional to n to this power, as

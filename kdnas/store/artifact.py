@@ -1,7 +1,6 @@
 """Artifacts: a stage works in a `.partial` folder, writes manifest.json last, and renames. No manifest: unfinished."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +13,9 @@ from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.store.host import host
@@ -147,30 +148,26 @@ def publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
     fsync_folder(final.parent)
 
 
-_held: set[TextIO] = set()  # files of the locks of this process
-# A forked child has a share in its parent's locks, which would outlive the parent with it.
-os.register_at_fork(after_in_child=lambda: [file.close() for file in _held])
-
-
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock that the kernel drops when the process dies, however it dies, and whatever it has forked.
+    """Hold an exclusive lock file. The kernel drops it when the process dies, also by kill -9 with forked children alive.
 
     Raises:
-        KdnasError: another process holds it.
+        KdnasError: another process holds it, or the file system has no locks.
     """
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise KdnasError(
-                f"{path.with_suffix('')}: another process is building it; wait for it or stop it"
-            ) from error
-        _held.add(file)
-        try:
-            yield
-        finally:
-            _held.remove(file)
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise KdnasError(f"{path.with_suffix('')}: another process is building it; wait for it or stop it") from error
+    except NotImplementedError as error:
+        raise KdnasError(
+            f"{path.parent}: this file system has no file locks; set KDNAS_HOME to another disk"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -1,14 +1,12 @@
 """Rows of text from any source, one after the other: docstrings, local files, sets on the hub."""
 
-import gzip
-import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdnas.errors import KdnasError, UsageError
+from kdnas.text.lines import json_rows, text_lines
 from kdnas.text.pydocs import docstring_sentences
 
 BUILTIN = "builtin:pydocs"
@@ -101,11 +99,11 @@ def _kind_of(file: Path) -> str:
 def _file_rows(file: Path, text: TextOptions) -> Iterator[dict[str, Any]]:
     kind = _kind_of(file)
     if kind in (".jsonl", ".json"):
-        return _json_rows(file)
+        return (row for _, row in json_rows(file, f"corpus '{file}'"))
     if kind == ".parquet":
         return _parquet_rows(file, str(file), text)
     if kind == ".txt":
-        return ({text.column: line} for line in _lines(file))
+        return ({text.column: line} for _, line in text_lines(file, f"corpus '{file}'"))
     raise UsageError(f"corpus '{file}': unknown kind '{kind}'; give {', '.join(KINDS)}, also with .gz or .zst")
 
 
@@ -144,17 +142,6 @@ def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions, 
         yield Row(value, topic, group, language)
 
 
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UsageError(f"corpus '{path}': line {number} is not valid JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise UsageError(f"corpus '{path}': line {number} is not a JSON object")
-        yield row
-
-
 def _parquet_rows(path: Path, source: str, text: TextOptions) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -168,34 +155,6 @@ def _parquet_rows(path: Path, source: str, text: TextOptions) -> Iterator[dict[s
     wanted = sorted({*text.columns, text.language_column} & there) if set(text.columns) <= there else None
     for batch in file.iter_batches(columns=wanted):
         yield from batch.to_pylist()
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Lines of a text file, plain, .gz or .zst, without empty ones.
-
-    Raises:
-        UsageError: not UTF-8, or a damaged archive.
-    """
-    import zstandard
-
-    number = 0
-    try:
-        with path.open("rb") as raw:
-            stream: Any = raw
-            if path.suffix == ".gz":
-                stream = gzip.GzipFile(fileobj=raw)
-            elif path.suffix == ".zst":
-                stream = zstandard.ZstdDecompressor().stream_reader(raw)
-            for line in io.TextIOWrapper(stream, encoding="utf-8"):
-                number += 1
-                if line.strip():
-                    yield line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"corpus '{path}': not UTF-8 near line {number + 1} ({error.reason}); convert it first"
-        ) from error
-    except (gzip.BadGzipFile, EOFError, zstandard.ZstdError) as error:
-        raise UsageError(f"corpus '{path}': damaged archive after line {number} ({error})") from error
 
 
 def _hub_rows(source: str, text: TextOptions) -> Iterator[dict[str, Any]]:

@@ -47,9 +47,9 @@ def test_a_name_that_is_a_number_wins_over_the_place(tmp_path: Path) -> None:
         ([{"text": "a", "label": None}], "neither a name nor a number"),
         ([{"text": "a", "label": True}], "neither a name nor a number"),
         ([{"text": "a", "label": 0, "language": 3}], "a language that is no text"),
-        (["[1]"], "line 1 is not an object"),
-        (["{"], "cannot be read"),
-        (["\udcff".encode("utf-8", "surrogateescape").decode("latin-1")], "cannot be read"),
+        (["[1]"], "line 1 is not a JSON object"),
+        (["{"], "line 1 is not valid JSON"),
+        (["\udcff".encode("utf-8", "surrogateescape").decode("latin-1")], "is not valid JSON"),
     ],
 )
 def test_refuses(tmp_path: Path, rows: list[Any], message: str) -> None:

@@ -282,7 +282,11 @@ def test_a_folder_is_all_of_its_files(tmp_path: Path, tiny_teacher: Teacher) -> 
 
 
 @pytest.mark.parametrize("source", ["builtin:other", "no-such.jsonl", "/no/such/file.txt", "word", "."])
-def test_wrong_sources_are_explained(source: str, tmp_path: Path, tiny_teacher: Teacher) -> None:
+def test_wrong_sources_are_explained(
+    source: str, tmp_path: Path, tiny_teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")  # the source "." is the current folder
     with pytest.raises(UsageError, match=r"no such file|only packaged corpus|no file of this folder"):
         build_corpus(tmp_path, source, TextOptions(), tiny_teacher)
 
