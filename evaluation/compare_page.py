@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from kdnas.evaluation.compare_tables import PAPER_LEAVES_OUT, Model, Table, retention
 from kdnas.page.style import BLUE, GREEN, GREY, HALO, ORANGE, PINK, RED, SKY, style, text
-from kdnas.page.write import look, require_file_name, write_page
+from kdnas.page.write import require_file_name, write_page
 from kdnas.store.host import host_line
 
 
@@ -26,7 +26,7 @@ def write_suites_page(models: Sequence[Model], tables: Sequence[Table], paper: M
     write_page(
         page,
         "kdnas.evaluation",
-        {**look(), "tables": tables, "figures": {"speed": figure}, "names": names, "host": host_line()},
+        {"tables": tables, "figures": {"speed": figure}, "names": names, "host": host_line()},
     )
     return page
 

@@ -18,8 +18,8 @@ from kdnas.latency.validate import kendall_tau
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.table import KIND, MEASURED, Row, read_rows
 from kdnas.page.formatting import FILTERS
-from kdnas.page.write import look, require_file_name, write_page
-from kdnas.pipeline.report import hosts, stage_row
+from kdnas.page.stages import hosts, stage_row
+from kdnas.page.write import require_file_name, write_page
 from kdnas.store.artifact import MANIFEST, Artifact
 from kdnas.store.progress import say
 
@@ -119,7 +119,6 @@ def context(table: Artifact, validations: Sequence[Artifact], others: Sequence[A
         drawn["limit"] = report_figures.limit_scatter(rows, shares.tolist())
     artifacts = {"latency-table": table} | {f"validation {n}": found for n, found in enumerate(validations, 1)}
     return {
-        **look(),
         "t": table.results,
         "bound": best.results if best is not None else None,
         "validations": [found.results for found in validations],

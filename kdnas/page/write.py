@@ -1,12 +1,11 @@
-"""How a page of results is written: its template, and one HTML file that appears whole or not at all."""
+"""Pages of results: each fills a template that extends `base.html.jinja`, and is one HTML file that needs no network."""
 
 import os
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChainableUndefined, Environment, PackageLoader
+from jinja2 import ChainableUndefined, ChoiceLoader, Environment, PackageLoader
 
 from kdnas import __version__
 from kdnas.errors import UsageError
@@ -25,8 +24,16 @@ def require_file_name(page: Path, example: str) -> None:
 
 
 def write_page(page: Path, package: str, values: Mapping[str, Any]) -> None:
-    """Fill the template `report.html.jinja` of a package and replace the file `page` by it, whole."""
-    text = template(package).render(values)
+    """Fill the template `report.html.jinja` of a package and replace the file `page` atomically.
+
+    Args:
+        page: file to write.
+        package: whose template is filled, such as `kdnas.latency`.
+        values: for the template; the version and the chart library are added.
+    """
+    from plotly.offline import get_plotlyjs
+
+    text = template(package).render({"version": __version__, "plotly_js": get_plotlyjs(), **values})
     with disk_errors(page.parent):
         page.parent.mkdir(parents=True, exist_ok=True)
         temporary = page.with_name(page.name + ".tmp")
@@ -34,22 +41,10 @@ def write_page(page: Path, package: str, values: Mapping[str, Any]) -> None:
         os.replace(temporary, page)
 
 
-def look() -> dict[str, str]:
-    """What all pages share: style sheet and painting script of the pipeline's report, the library for charts, the version."""
-    from plotly.offline import get_plotlyjs
-
-    source = (resources.files("kdnas.pipeline") / "report.html.jinja").read_text(encoding="utf-8")
-    style = source.partition("<style>")[2].partition("</style>")[0]
-    script = source.rpartition("<script>")[2].partition("</script>")[0]
-    assert ":root" in style
-    assert "function paint()" in script
-    return {"style": style, "script": script, "plotly_js": get_plotlyjs(), "version": __version__}
-
-
 def template(package: str) -> Any:
     """The template of a package's page; a figure that is missing renders as "not measured", never as 0."""
     environment = Environment(
-        loader=PackageLoader(package, "."),
+        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("kdnas.page", ".")]),
         autoescape=True,
         undefined=ChainableUndefined,
         trim_blocks=True,

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
-from kdnas import __version__
 from kdnas.errors import UsageError
 from kdnas.page.formatting import milliseconds, ratio
+from kdnas.page.stages import hosts, stage_row
 from kdnas.page.write import require_file_name, write_page
 from kdnas.pipeline import figures as pipeline_figures
 from kdnas.pipeline.summary import summarise
@@ -109,8 +108,6 @@ def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:
         rows.sort(key=lambda row: (not row["name"].startswith("teacher"), row.get("speedup") or 0))
     return {
         **results,
-        "version": __version__,
-        "plotly_js": get_plotlyjs(),
         "commands": STAGES,
         "figures": {name: json.loads(figure.to_json()) for name, figure in figures(artifacts, results).items()},
         "winner": winner_of(results),
@@ -258,29 +255,6 @@ def classifier_task(artifacts: Mapping[str, Artifact]) -> tuple[str | None, list
             labels = results[task].get("labels")
             return task, [str(label) for label in labels] if isinstance(labels, list) else []
     return None, []
-
-
-def stage_row(name: str, artifact: Artifact) -> dict[str, Any]:
-    """How one stage was run."""
-    manifest = artifact.manifest
-    return {
-        "name": name,
-        "path": str(artifact.path),
-        "config": manifest.get("config"),
-        **{key: manifest.get(key) for key in ("seconds", "attempts", "finished", "key")},
-    }
-
-
-def hosts(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
-    """The distinct host records, each with the stages that ran there and the commits of the source."""
-    seen: dict[str, dict[str, Any]] = {}
-    for name, artifact in artifacts.items():
-        record = dict(artifact.manifest.get("host") or {})
-        commit = record.pop("commit", None) or "not a checkout"
-        row = seen.setdefault(json.dumps(record, sort_keys=True), {"record": record, "stages": [], "commits": {}})
-        row["stages"].append(name)
-        row["commits"].setdefault(commit, []).append(name)
-    return list(seen.values())
 
 
 def explained_variance(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdnas.page.write import look, write_page
+from kdnas.page.write import write_page
 from kdnas.search.figures import strategy_bands
 from kdnas.store.host import host_line
 
@@ -24,4 +24,4 @@ def write_contest_page(page: Path, curves: Path, results: Mapping[str, Any], opt
     """
     figures = {name: json.loads(figure.to_json()) for name, figure in strategy_bands(curves).items()}
     values = {"figures": figures, "results": results, "options": options, "host": host_line()}
-    write_page(page, "kdnas.search", {**look(), **values})
+    write_page(page, "kdnas.search", values)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kdnas.errors import UsageError
-from kdnas.latency.report import latency_report, look, write_latency_report
+from kdnas.latency.report import latency_report, write_latency_report
 from kdnas.latency.report_figures import depth_scatter, error_scatter, pareto
 from kdnas.models.arch import SearchSpace
 from kdnas.models.table import read_rows
@@ -243,13 +243,6 @@ def test_a_table_that_measured_nothing_draws(table: Artifact) -> None:
     rows = [replace(row, source="predicted") for row in read_rows(table.path / "table.csv")]
     figure = depth_scatter(rows, [row.gflops for row in rows], [row.latency_ms for row in rows], "")
     assert sum(len(trace.text or ()) for trace in figure.data) == 2400
-
-
-def test_look_is_the_pipelines() -> None:
-    assert "prefers-color-scheme: dark" in look()["style"]
-    assert "<" not in look()["style"]
-    assert "Plotly.react" in look()["script"]
-    assert "</script" not in look()["script"]
 
 
 def test_a_browser_draws_every_chart_and_follows_the_menus(

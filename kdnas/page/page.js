@@ -1,0 +1,40 @@
+"use strict";
+const root = document.documentElement;
+const colour = name => getComputedStyle(root).getPropertyValue(name).trim();
+const config = {responsive: true, displayModeBar: false};
+// On a touch screen a finger that moves over a chart scrolls the page.
+const dragmode = matchMedia("(pointer: coarse)").matches ? false : "zoom";
+// Text, grid and the rims of marks (written #ffffff in the data) take the page's colours, to read in light and in dark.
+function paint() {
+  for (const source of document.querySelectorAll("script.figure")) {
+    const {data, layout} = JSON.parse(source.textContent.replaceAll('"#ffffff"', JSON.stringify(colour("--card"))));
+    layout.font.color = colour("--soft");
+    layout.hoverlabel = {...layout.hoverlabel, bgcolor: colour("--card"), bordercolor: colour("--line"), font: {color: colour("--ink")}};
+    for (const key of Object.keys(layout).filter(key => /^[xy]axis\d*$/.test(key))) layout[key].gridcolor = colour("--grid");
+    Plotly.react(source.dataset.target, data, {...layout, dragmode}, config);
+  }
+  choose();
+}
+// The architecture that loses least within the latency that the slider allows, and the line that the slider is in the chart.
+function choose() {
+  const slider = document.getElementById("budget-ms");
+  if (!slider) return;
+  const {rows, teacher_ms} = JSON.parse(document.getElementById("budget-rows").textContent);
+  const fastest = rows[0].latency_ms, slowest = rows[rows.length - 1].latency_ms;
+  const ms = fastest + (slowest - fastest) * slider.value / slider.max;
+  const best = rows.filter(row => row.latency_ms <= ms * (1 + 1e-9)).pop();
+  const times = teacher_ms ? `, ${(teacher_ms / best.latency_ms).toFixed(1)} times as fast as the teacher` : "";
+  document.getElementById("budget-out").value = `${ms.toFixed(3)} ms`;
+  document.getElementById("budget-arch").textContent = `${best.arch}: loss ${best.loss.toFixed(4)}, ${best.latency_ms.toFixed(3)} ms${times}`;
+  const line = {type: "line", x0: ms, x1: ms, y0: 0, y1: 1, yref: "paper", line: {color: colour("--accent"), width: 1.5, dash: "dash"}};
+  Plotly.relayout("chart-search_scatter", {shapes: [line]});
+}
+document.getElementById("budget-ms")?.addEventListener("input", choose);
+paint();
+const dark = matchMedia("(prefers-color-scheme: dark)");
+dark.addEventListener("change", paint);
+document.getElementById("theme").addEventListener("click", () => {
+  const now = root.dataset.theme || (dark.matches ? "dark" : "light");
+  root.dataset.theme = now === "dark" ? "light" : "dark";
+  paint();
+});
