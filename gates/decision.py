@@ -1,9 +1,9 @@
-"""Three-way decisions on pairs of processes: slower beyond doubt, not slower beyond doubt, or more pairs are needed.
+"""Three-way decisions on pairs of processes: slower, not slower, or more pairs are needed.
 
-Two sides are timed by fresh processes in the order A B B A A B B A. Each neighbouring A and B make a pair, and the median of the
-logarithms of their ratios, with its bootstrap interval over the pairs, says how much slower B is. Neighbours of one side, B B and
-A A, make pairs as well, of which the truth is known: they say what this host does to a ratio by itself, and set the threshold of
-slower. A noisy host raises that one alone: not slower is said only of what lies below the least slowdown that matters.
+Fresh processes time the two sides in the order A B B A A B B A. Each neighbouring A and B form a pair. The median of the log
+ratios, with a bootstrap interval over the pairs, estimates how much slower B is. Neighbours from one side (B B and A A) form
+pairs too. Their true ratio is 1, so they measure the noise of the host, which sets the threshold for "slower". Noise raises only
+that threshold: "not slower" always needs an interval below the smallest slowdown that matters.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ WIDENING = 3.0  # half-widths of the job's own A/A interval that a slowdown must
 
 
 class Outcome(StrEnum):
-    """What is said of a benchmark."""
+    """Verdict on a benchmark."""
 
     REGRESSION = "REGRESSION"
     OK = "OK"
@@ -29,13 +29,13 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """When is what said.
+    """How a comparison decides.
 
     Args:
-        least: smallest slowdown that matters, as a share.
-        most: a host whose own noise asks for a larger threshold is unfit.
-        alpha: probability to be wrong about a side of the threshold, over all looks and benchmarks.
-        looks: numbers of pairs after which it is decided, rising.
+        least: smallest slowdown that matters, as a fraction.
+        most: a host whose noise needs a larger threshold is unfit.
+        alpha: probability of an error on one side of the threshold, over all looks and benchmarks.
+        looks: increasing numbers of pairs after which the comparison tries to decide.
     """
 
     least: float = 0.05
@@ -47,7 +47,7 @@ class Rule:
         from kdnas.errors import UsageError
 
         if not 0 < self.least <= self.most:
-            raise UsageError(f"least is {self.least}, most {self.most}; both are shares above 0, the first no larger")
+            raise UsageError(f"least is {self.least}, most {self.most}; allowed is 0 < least <= most")
         if not 0 < self.alpha < 0.5:
             raise UsageError(f"alpha is {self.alpha}; allowed is between 0 and 0.5")
         if (
@@ -55,12 +55,12 @@ class Rule:
             or min(self.looks) < 4
             or any(b <= a for a, b in zip(self.looks, self.looks[1:], strict=False))
         ):
-            raise UsageError(f"looks is {self.looks}; give rising numbers of pairs, each at least 4")
+            raise UsageError(f"looks is {self.looks}; give increasing numbers of pairs, each at least 4")
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A median of logarithms of ratios, and its bootstrap interval."""
+    """Median of log ratios with its bootstrap interval."""
 
     low: float
     middle: float
@@ -73,14 +73,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of a benchmark, and why.
+    """Verdict on a benchmark with its evidence.
 
     Args:
-        outcome: of the look that decided, or else of the last one.
-        pairs: that it rests on.
-        ratio: head over base, median and interval.
-        threshold: share by which the head must be slower to be called so.
-        noise: the same of pairs of one side.
+        outcome: of the look that decided, else of the last look.
+        pairs: number of pairs behind the outcome.
+        ratio: head over base: low end, median, high end.
+        threshold: the head counts as slower when it is slower by more than this fraction.
+        noise: as `ratio`, for pairs from one side.
     """
 
     outcome: Outcome
@@ -95,15 +95,15 @@ class Verdict:
 
 
 def side_of(number: int) -> str:
-    """Side of a process by its number, from 0: A B B A A B B A and so on."""
+    """Side of a process by its index, from 0: A B B A A B B A and so on."""
     return ORDER[number % len(ORDER)]
 
 
 def pairs_of(values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Logarithms of B over A of each pair, (n / 2,), and of later over earlier of one side's neighbours, (n / 2 - 1,).
+    """Log ratios B over A of all pairs, (n / 2,), and later over earlier of neighbours from one side, (n / 2 - 1,).
 
     Args:
-        values: (n,) positive, of processes in their order.
+        values: (n,) positive results of the processes in order.
 
     Raises:
         ValueError: a value is not above 0.
@@ -116,19 +116,19 @@ def pairs_of(values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bootstrap_median(values: np.ndarray, level: float, rng: np.random.Generator) -> Interval:
-    """Median of some values with the interval that holds the medians of this share of resamples."""
+    """Median of `values` with its bootstrap interval at confidence `level`."""
     medians = np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)
     low, high = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(np.median(values)), float(high))
 
 
 def decide(values: Sequence[float], rule: Rule, benchmarks: int = 1) -> Verdict:
-    """What a benchmark's results say at this look.
+    """Verdict on a benchmark at this look.
 
     Args:
-        values: seconds of the processes in their order, two a pair.
+        values: seconds of the processes in order, two per pair.
         rule: thresholds and looks.
-        benchmarks: that are decided on in this job, over which alpha is split as over the looks.
+        benchmarks: number of benchmarks in this job; alpha is split over them and over the looks.
 
     Raises:
         ValueError: a value is not above 0, or there are fewer than two pairs.
@@ -142,7 +142,7 @@ def decide(values: Sequence[float], rule: Rule, benchmarks: int = 1) -> Verdict:
     found = bootstrap_median(ratios, level, rng)
     threshold = max(rule.least, WIDENING * noise.half_width)
     limit = float(np.log1p(threshold))
-    if len(ratios) < rule.looks[0]:  # broken off early: an interval of so few pairs says nothing
+    if len(ratios) < rule.looks[0]:  # interrupted before the first look: too few pairs for an interval
         outcome = Outcome.INCONCLUSIVE
     elif threshold > rule.most or abs(noise.middle) > limit:
         outcome = Outcome.UNFIT
@@ -156,7 +156,7 @@ def decide(values: Sequence[float], rule: Rule, benchmarks: int = 1) -> Verdict:
 
 
 def judge(values: Sequence[float], rule: Rule, benchmarks: int = 1) -> Verdict:
-    """What the first look that decides says, or else the last one that these results allow; arguments as of `decide`."""
+    """Verdict of the first look that decides, else of the last look that these results allow; arguments as in `decide`."""
     for look in rule.looks:
         if 2 * look <= len(values):
             verdict = decide(values[: 2 * look], rule, benchmarks)

@@ -1,4 +1,4 @@
-"""A comparison: processes of both sides in turn, until everything is decided, the looks are used or the time is."""
+"""A comparison: processes of both sides alternate until all benchmarks are decided, the looks are used up or time is out."""
 
 import time
 from collections.abc import Callable
@@ -19,15 +19,15 @@ Process = Callable[[Side, tuple[str, ...] | None], Timed]
 
 @dataclass(frozen=True)
 class Found:
-    """What a comparison says.
+    """Result of a comparison.
 
     Args:
-        verdicts: of benchmarks that both sides have.
-        failures: why others have none: present on one side only, a result of zero, a crash.
-        new: benchmarks that the head alone has; nothing to compare with, and no failure.
-        processes: that ran.
-        seconds: that they took.
-        machine: they ran on.
+        verdicts: by benchmark, for those that both sides have.
+        failures: reasons for missing verdicts: only the base has the benchmark, a result of zero, a crash.
+        new: benchmarks that only the head has; they are no failure.
+        processes: number of processes that ran.
+        seconds: total time of the processes.
+        machine: host that they ran on.
     """
 
     verdicts: dict[str, Verdict]
@@ -39,7 +39,7 @@ class Found:
 
     @property
     def outcome(self) -> Outcome:
-        """Of the whole: the gravest."""
+        """The worst outcome of all benchmarks."""
         if self.failures:
             return Outcome.FAILED
         order = (Outcome.REGRESSION, Outcome.UNFIT, Outcome.INCONCLUSIVE)
@@ -48,29 +48,31 @@ class Found:
 
     @property
     def exit_code(self) -> int:
-        """3 where a benchmark is slower, 1 where one could not be judged, 0 else: a doubt or an unfit host blocks nobody."""
+        """3 if a benchmark is slower, 1 if one could not be judged, else 0: undecided or a noisy host blocks nobody."""
         if any(verdict.outcome is Outcome.REGRESSION for verdict in self.verdicts.values()):
             return 3
         return 1 if self.failures else 0
 
 
 def compare(folder: Path, sides: dict[str, Side], process: Process, rule: Rule, minutes: float) -> Found:
-    """Run processes in the order of `side_of`, looking after so many pairs; what an interrupted one ran is kept.
+    """Run processes in the order of `side_of` and decide after each look. An interrupted comparison resumes.
 
-    What a look decides stays decided, and is not timed again.
+    A decided benchmark stays decided and is not timed again.
 
     Args:
         folder: of this comparison.
-        sides: `A`, the base, and `B`, the head.
-        process: runs one, of these benchmarks or (None) all.
+        sides: `A` is the base, `B` the head.
+        process: runs one process with the given benchmarks, or with all for None.
         rule: thresholds and looks.
-        minutes: after which no further process starts.
+        minutes: no process starts after this time.
     """
     rows = read_jsonl(folder / RESULTS)
     start = time.monotonic()
     total = 2 * rule.looks[-1]
     if rows:
-        say(f"gate: goes on after {len(rows)} processes of an earlier run in {folder}; delete it to measure all anew")
+        say(
+            f"gate: resumes after {len(rows)} processes of an earlier run in {folder}; delete the folder to start again"
+        )
     with stage("gate", total, len(rows)) as progress:
         for number, look in enumerate(rule.looks):
             only = _undecided(rows, rule, number)
@@ -101,7 +103,7 @@ def compare(folder: Path, sides: dict[str, Side], process: Process, rule: Rule, 
 
 
 def _undecided(rows: list[dict[str, Any]], rule: Rule, number: int) -> tuple[str, ...] | None:
-    """Benchmarks that the looks before this one left in doubt; None before the first, when all run."""
+    """Benchmarks that earlier looks left undecided; None before the first look, when all run."""
     if number == 0:
         return None
     found = _judged(rows[: 2 * rule.looks[number - 1]], rule)
@@ -148,12 +150,12 @@ def _judged(rows: list[dict[str, Any]], rule: Rule) -> Found:
 
 
 def _values(rows: list[dict[str, Any]], name: str) -> list[float]:
-    """A benchmark's seconds in the processes that ran it: the first ones, until it was decided."""
+    """Seconds of a benchmark in the processes that ran it, up to its decision."""
     return [row["seconds"][name] for row in takewhile(lambda row: name in row["seconds"], rows)]
 
 
 def _common(rows: list[dict[str, Any]], side: str) -> set[str]:
-    """Benchmarks that every process of a side has."""
+    """Benchmarks in every process of a side."""
     found = [set(row["seconds"]) for row in rows if row["side"] == side]
     return set.intersection(*found) if found else set()
 

@@ -17,18 +17,18 @@ PLUGIN = Path(__file__).resolve().parent / "plugin"
 
 
 class SideError(Exception):
-    """A process of a side crashed, ran too long, or a benchmark failed in it; the message says what it said last."""
+    """A process crashed, ran too long, or a benchmark failed in it; the message ends with its last lines of output."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """What one process found.
+    """Results of one process.
 
     Args:
-        seconds: benchmark to the lower decile of its rounds: what interrupts a process only ever adds to a round, so that the
-            lower ones of two processes are nearer to each other than their medians (`results/gates`).
-        machine: what may not differ between processes that are compared.
-        report: pytest-benchmark's whole JSON.
+        seconds: lower decile of the rounds of each benchmark. Interruptions only make rounds slower, so lower deciles of two
+            processes agree better than their medians (`results/gates`).
+        machine: host and packages; they must be equal for processes that are compared.
+        report: the full JSON of pytest-benchmark.
     """
 
     seconds: dict[str, float]
@@ -41,9 +41,9 @@ class SuiteOptions:
     """How long a process measures.
 
     Args:
-        benchmark_seconds: of each benchmark, at least; pytest-benchmark's max-time.
-        rounds: of each benchmark, at least.
-        timeout_seconds: that a process may take in all.
+        benchmark_seconds: least time per benchmark; pytest-benchmark's max-time.
+        rounds: least number of rounds per benchmark.
+        timeout_seconds: most time for a process.
     """
 
     benchmark_seconds: float = 0.4
@@ -65,8 +65,8 @@ def run_process(
     Args:
         side: whose code or model is timed.
         suite: file or folder of pytest-benchmark's benchmarks.
-        cache: folder that all processes of this side share, as for a model that is made once.
-        options: how long.
+        cache: folder that all processes of this side share, for example for a model that is built once.
+        options: how long to measure.
         only: names of benchmarks; None runs all.
 
     Raises:
@@ -92,7 +92,9 @@ def run_process(
                 cwd=cache,
             )
         except subprocess.TimeoutExpired as error:
-            raise SideError(f"{side.name}: no end within {options.timeout_seconds:g} s (timeout_seconds)") from error
+            raise SideError(
+                f"{side.name}: not finished within {options.timeout_seconds:g} s (timeout_seconds)"
+            ) from error
         if done.returncode or not report.is_file():
             said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-LINES:])
             raise SideError(f"{side.name}: pytest ended with {done.returncode}\n{said}")
@@ -103,7 +105,7 @@ PLUGIN_NAME = "kdnas_gate_host"
 
 
 def read_report(report: dict[str, Any]) -> Timed:
-    """What a report of pytest-benchmark says.
+    """Read a report of pytest-benchmark.
 
     Raises:
         SideError: two benchmarks have one name.

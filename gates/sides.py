@@ -1,4 +1,4 @@
-"""The two sides of a comparison: revisions, wheels, environments or models, each ready to be run."""
+"""The two sides of a comparison: revisions, wheels, environments or models, ready to run."""
 
 import hashlib
 import subprocess
@@ -10,19 +10,19 @@ from kdnas.errors import KdnasError, UsageError
 from kdnas.store.artifact import digest_of, file_sha256
 
 LOCK = "requirements.lock"
-LINES = 12  # of what a failed command said, that are shown
+LINES = 12  # of the output of a failed command, shown in the error
 
 
 @dataclass(frozen=True)
 class Side:
-    """What is timed.
+    """One side of a comparison.
 
     Args:
-        name: as it was asked for.
+        name: as given by the user.
         python: interpreter.
-        tree: first on the path of imports; None imports what is installed.
-        model: export that the benchmarks are to use.
-        digest: changes when anything of it does.
+        tree: first entry of the import path; None uses the installed package.
+        model: export that the benchmarks use.
+        digest: changes with the code, the environment and the model.
     """
 
     name: str
@@ -39,16 +39,16 @@ class Side:
 
 
 def make_side(spec: str, model: Path | None, scratch: Path, root: Path) -> Side:
-    """A side from what a user names.
+    """Resolve a side.
 
     Args:
         spec: a git revision, `.` for the checkout as it is, a wheel, or a Python interpreter of another environment.
-        model: export that the benchmarks are to use; None takes their own.
-        scratch: for checkouts and environments.
+        model: export that the benchmarks use; None builds a random one.
+        scratch: folder for checkouts and environments.
         root: the checkout.
 
     Raises:
-        UsageError: none of these.
+        UsageError: `spec` is none of these.
         KdnasError: it cannot be built.
     """
     path = Path(spec)
@@ -81,12 +81,12 @@ def make_side(spec: str, model: Path | None, scratch: Path, root: Path) -> Side:
 
 
 def require_import(side: Side) -> None:
-    """Raise KdnasError where a side's package cannot be imported."""
-    place = str(side.tree) if side.tree else ""
+    """Raise KdnasError if the package of a side cannot be imported."""
+    folder = str(side.tree) if side.tree else ""
     command = [
         str(side.python),
         "-c",
-        f"import sys; sys.path.insert(0, {place!r}); import kdnas.cli, kdnas.export.session",
+        f"import sys; sys.path.insert(0, {folder!r}); import kdnas.cli, kdnas.export.session",
     ]
     _run(command, side.name)
 
@@ -97,7 +97,7 @@ def commit_of(root: Path) -> str:
 
 
 def _environment(tree: Path, root: Path, scratch: Path, spec: str) -> Path:
-    """The interpreter of this process where the pins are the same, else that of a new environment with the revision's."""
+    """This interpreter if the pins are equal, else one of a new environment with the pins of the revision."""
     pins = (tree / LOCK).read_bytes() if (tree / LOCK).is_file() else b""
     if not pins or ((root / LOCK).is_file() and pins == (root / LOCK).read_bytes()):
         return Path(sys.executable)
@@ -119,7 +119,7 @@ def _revision(root: Path, spec: str) -> str:
     )
     if found.returncode:
         raise UsageError(
-            f"'{spec}': no revision of {root}, no wheel and no interpreter; give a branch, tag or commit, `.`, a .whl file or "
+            f"'{spec}': not a revision of {root}, a wheel or an interpreter; give a branch, tag or commit, `.`, a .whl file or "
             "bin/python of an environment"
         )
     return found.stdout.strip()

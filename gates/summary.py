@@ -1,4 +1,4 @@
-"""What people read of a comparison: Markdown that fits a pull request's comment, and a picture of the ratios."""
+"""Output of a comparison for people: Markdown for a pull request comment, and an SVG of the ratios."""
 
 from html import escape
 from typing import Any
@@ -14,13 +14,11 @@ MARKS = {
 LINES = {
     Outcome.REGRESSION: "The head is slower.",
     Outcome.OK: "The head is not slower.",
-    Outcome.INCONCLUSIVE: "Nothing is slower beyond doubt; some benchmarks would need more pairs. This does not block.",
-    Outcome.UNFIT: "This host is too noisy to judge some benchmarks. This does not block.",
-    Outcome.FAILED: "Not everything could be judged.",
+    Outcome.INCONCLUSIVE: "No benchmark is shown to be slower; some need more pairs to decide. This does not block.",
+    Outcome.UNFIT: "This host is too noisy for some benchmarks. This does not block.",
+    Outcome.FAILED: "Some benchmarks could not be judged.",
 }
-HEAD = (
-    "| benchmark | head / base [interval] | 0.85 to 1.25 | slower than this blocks | this host alone [95 %] | pairs | |"
-)
+HEAD = "| benchmark | head / base [interval] | 0.85 to 1.25 | slower than this blocks | noise of this host [95 %] | pairs | |"
 ENDS, CELLS = (0.85, 1.25), 33  # of a sketch of an interval
 WIDTH, ROW, LEFT, RIGHT = 760, 26, 250, 90
 COLOURS = {
@@ -32,13 +30,13 @@ COLOURS = {
 
 
 def markdown(summary: dict[str, Any]) -> str:
-    """The comment: one line that says it all, a table of the benchmarks, what failed."""
+    """The comment: a summary line, a table of the benchmarks, the failures."""
     minutes = summary["seconds"] / 60
     lines = [
         f"### Performance gate: {summary['outcome']}",
         "",
-        f"{LINES[summary['outcome']]} `{summary['head']}` against `{summary['base']}`, {summary['processes']} processes in turn, "
-        f"{minutes:.1f} minutes.",
+        f"{LINES[summary['outcome']]} `{summary['head']}` against `{summary['base']}`, "
+        f"{summary['processes']} alternating processes, {minutes:.1f} minutes.",
     ]
     if summary["benchmarks"]:
         lines += ["", HEAD, "|---|---:|---|---:|---:|---:|---|"]
@@ -49,7 +47,7 @@ def markdown(summary: dict[str, Any]) -> str:
                 f"[{row['noise'][0]:.3f}, {row['noise'][2]:.3f}] | {row['pairs']} | {MARKS[row['outcome']]} |"
             )
     if summary["new"]:
-        lines += ["", f"New, with nothing to compare with: {', '.join(summary['new'])}."]
+        lines += ["", f"New (only the head has them): {', '.join(summary['new'])}."]
     for name, reason in summary["failures"].items():
         first, *rest = reason.splitlines()
         lines += ["", f"**{name}**: {first}", *(["```", *rest, "```"] if rest else [])]
@@ -60,12 +58,12 @@ def markdown(summary: dict[str, Any]) -> str:
 
 
 def sketch(row: dict[str, Any]) -> str:
-    """A ratio and its interval in one line of text: `!` what blocks, `:` as fast; what lies beyond an end is drawn at it."""
+    """A ratio with its interval as one line of text. `:` is equal speed, `!` the threshold; values beyond an end lie on it."""
     cells = ["\u00b7"] * CELLS
 
     def at(value: float) -> int:
-        share = (value - ENDS[0]) / (ENDS[1] - ENDS[0])
-        return round(min(max(share, 0.0), 1.0) * (CELLS - 1))
+        fraction = (value - ENDS[0]) / (ENDS[1] - ENDS[0])
+        return round(min(max(fraction, 0.0), 1.0) * (CELLS - 1))
 
     cells[at(1.0)] = ":"
     low, middle, high = map(at, row["ratio"])
@@ -88,11 +86,11 @@ def picture(summary: dict[str, Any]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        f'<text x="{across(1)}" y="14" text-anchor="middle" fill="#555">as fast</text>',
+        f'<text x="{across(1)}" y="14" text-anchor="middle" fill="#555">equal</text>',
         f'<line x1="{across(1)}" x2="{across(1)}" y1="20" y2="{height - 8}" stroke="#bbb"/>',
     ]
-    for place, (name, row) in enumerate(rows):
-        y, colour = ROW * (place + 1) + 12, COLOURS[row["outcome"]]
+    for index, (name, row) in enumerate(rows):
+        y, colour = ROW * (index + 1) + 12, COLOURS[row["outcome"]]
         first, middle, last = (across(value) for value in row["ratio"])
         limit = across(1 + row["threshold"])
         parts += [

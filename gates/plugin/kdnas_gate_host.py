@@ -1,6 +1,6 @@
-"""A pytest plugin: what pytest-benchmark's JSON says of the host, in the project's own words, and which benchmarks to run.
+"""A pytest plugin: adds the host record to pytest-benchmark's JSON and selects the benchmarks to run.
 
-It stands alone, so that a revision without gates, or another project, can be timed with it.
+It imports nothing of kdnas, so it can also time a revision without gates, or another project.
 """
 
 import json
@@ -14,7 +14,7 @@ PACKAGES = ("torch", "onnxruntime", "openvino", "tokenizers", "numpy", "transfor
 
 
 def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, Any]) -> None:
-    """Add what decides whether two results may be compared."""
+    """Add host and package versions: results are compared only if these are equal."""
     versions = {name: metadata.version(name) for name in PACKAGES if _installed(name)}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     machine_info["kdnas"] = {
@@ -28,7 +28,7 @@ def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, An
 
 
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
-    """Leave out what is not named in KDNAS_GATE_ONLY, a JSON list; without it everything runs."""
+    """Run only the benchmarks named in KDNAS_GATE_ONLY, a JSON list; all run if it is not set."""
     only = json.loads(os.environ.get("KDNAS_GATE_ONLY", "null"))
     if only is not None:
         config.hook.pytest_deselected(items=[item for item in items if item.name not in only])
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
 
 
 def peak_gflops(size: int = 512, seconds: float = 0.1) -> float | None:
-    """Best rate of a float32 matrix product of this process; None without numpy."""
+    """Best float32 matrix product rate of this process in GFLOP/s; None without numpy."""
     try:
         import numpy as np
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""What the project's benchmarks share: texts, and an exported classifier of random weights, made once for each side."""
+"""Fixtures of the project's benchmarks: texts, and an exported classifier with random weights, built once per side."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 CACHE = Path(os.environ.get("KDNAS_GATE_CACHE", "artifacts/gate-cache"))
-MODEL = os.environ.get("KDNAS_GATE_MODEL")  # an export to be timed in place of the random one
+MODEL = os.environ.get("KDNAS_GATE_MODEL")  # an export to time instead of the random one
 WORDS = ("the", "model", "returns", "an", "array", "of", "integers", "while", "reading", "files", "quickly", "network")
 
 
@@ -21,7 +21,7 @@ def texts() -> list[str]:
 
 @pytest.fixture(scope="session")
 def exported(texts: list[str]) -> Path:
-    """Folder of an export: `--model`, or a random classifier of the shape 3,12,384,576."""
+    """Folder of an export: `--model`, or a random classifier with the architecture 3,12,384,576."""
     if MODEL:
         return Path(MODEL)
     made = CACHE / "exported.json"

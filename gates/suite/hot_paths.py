@@ -1,4 +1,4 @@
-"""The project's benchmarks: what users wait for. Each runs in a fresh process of its side."""
+"""The project's benchmarks: the code that users wait for. Each side runs them in fresh processes."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-THREADS = 1  # so that the two cores of a small runner are not all taken, which neighbours make far noisier
+THREADS = 1  # one of the two cores of a small runner stays free: results are far less noisy
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
@@ -26,7 +26,7 @@ def session(exported: Path) -> Any:
 
 
 def require(session: Any, *tasks: str) -> None:
-    """Skip a benchmark that this model's task has no use for."""
+    """Skip a benchmark that does not apply to the task of this model."""
     if session.task not in tasks:
         pytest.skip(f"{session.path} is a model for {session.task}")
 

@@ -102,7 +102,7 @@ def test_sides(repository: Path, tmp_path: Path) -> None:
     (repository / "kdnas" / "more.py").unlink()
     other = make_side(sys.executable, None, tmp_path, repository)
     assert other.tree is None
-    with pytest.raises(UsageError, match=r"no revision of .* no wheel and no interpreter"):
+    with pytest.raises(UsageError, match=r"not a revision of .* a wheel or an interpreter"):
         make_side("nothing", None, tmp_path, repository)
     with pytest.raises(KdnasError, match=r"'broken' cannot be built[\s\S]*nothing_like_this"):
         make_side("broken", None, tmp_path, repository)
@@ -115,7 +115,7 @@ def test_sides(repository: Path, tmp_path: Path) -> None:
     [
         ("def test_wrong(benchmark):\n    assert benchmark(lambda: 1) == 2\n", 120, "pytest ended with 1"),
         ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n", 120, "pytest ended with -11"),
-        ("import time\ntime.sleep(60)\n", 3, "no end within 3 s"),
+        ("import time\ntime.sleep(60)\n", 3, "not finished within 3 s"),
         ("def test_nothing():\n    pass\n", 120, "pytest ended with"),
     ],
 )
