@@ -33,7 +33,7 @@ lint: setup
 
 # The documentation site in build/docs; a warning is an error.
 docs: setup
-	$(VENV)/bin/sphinx-build -W --keep-going -n -q -b html docs build/docs
+	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs
 
 # The built wheel, imported from another folder in an environment without the checkout.
 wheel-test: setup
