@@ -5,12 +5,12 @@ ARGS ?=
 KDNAS = $(VENV)/bin/kdnas
 READY = $(VENV)/.installed
 
-.PHONY: pipeline test latency-table setup lint bench wheel-test gate hooks clean
+.PHONY: pipeline test latency-table setup lint docs bench wheel-test gate hooks clean
 
 pipeline: setup
 	$(KDNAS) pipeline --config configs/offline.yaml $(ARGS)
 
-test: setup lint wheel-test
+test: setup lint wheel-test docs
 	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 latency-table: setup
@@ -30,6 +30,10 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The documentation site in build/docs; a warning is an error.
+docs: setup
+	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs
 
 # The built wheel, imported from another folder in an environment without the checkout.
 wheel-test: setup
