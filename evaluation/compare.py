@@ -1,6 +1,5 @@
 """`kdnas compare-suites`: models side by side on the same data, as in the paper's Tables 4, 7 and 8, and beside them."""
 
-import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from kdnas.errors import UsageError
 from kdnas.evaluation.compare_page import write_suites_page
 from kdnas.evaluation.compare_tables import Cell, Model, markdown, tables_of
 from kdnas.evaluation.harness import RESULT, model_name, resolve_model
+from kdnas.models.table import LatencyTable
 from kdnas.store.artifact import MANIFEST, Artifact, disk_errors
 from kdnas.store.progress import say
 
@@ -120,13 +120,7 @@ def check_same_data(models: Sequence[Model]) -> None:
 
 def of_table(models: Sequence[Model], table: Path) -> list[Model]:
     """The models with their speed-up over the teacher of a latency table, where the table has their architecture."""
-    artifact = Artifact.load(table, "latency-table")
-    with (artifact.path / "table.csv").open(newline="") as lines:
-        columns = ("layers", "heads", "hidden", "ffn", "activation")
-        faster = {
-            "L{}-H{}-D{}-F{}-{}".format(*map(row.get, columns)): 1 / float(row["teacher_ratio"])
-            for row in csv.DictReader(lines)
-        }
+    faster = {row.arch.name: 1 / row.teacher_ratio for row in LatencyTable.load(table).rows}
     faster[models[0].architecture] = 1.0
     return [
         replace(model, speed_ups={"latency table": (faster[model.architecture],) * 3})

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 
 from kdnas.evaluation.compare_tables import PAPER_LEAVES_OUT, Model, Table, retention
-from kdnas.page.style import BLUE, GREEN, GREY, HALO, ORANGE, PINK, RED, SKY, style, text
+from kdnas.page.style import HALO, mark, style, text
 from kdnas.page.write import require_file_name, write_page
 from kdnas.store.host import host_line
 
@@ -53,10 +52,9 @@ def speed_scatter(models: Sequence[Model], paper: Mapping[str, Any]) -> go.Figur
     for points in groups.values():
         fastest |= {name: max(times, fastest.get(name, times)) for name, times, _ in points}
     figure = go.Figure()
-    for (group, points), colour in zip(
-        groups.items(), cycle((GREY, BLUE, ORANGE, GREEN, PINK, SKY, RED)), strict=False
-    ):
-        points = sorted(points, key=lambda point: point[1])  # names above and below in turn: neighbours' do not overlap
+    for index, (group, points) in enumerate(groups.items()):
+        drawn = mark(index)
+        points = sorted(points, key=lambda point: point[1])  # alternate names above and below, so they do not overlap
         figure.add_scatter(
             x=[times[0] for _, times, _ in points],
             y=[kept for _, _, kept in points],
@@ -68,8 +66,8 @@ def speed_scatter(models: Sequence[Model], paper: Mapping[str, Any]) -> go.Figur
             text=[text(name) if fastest[name] == times else "" for name, times, _ in points],
             hovertext=[text(name) for name, _, _ in points],
             mode="markers+text",
-            textposition=[f"{('top', 'bottom')[place % 2]} center" for place in range(len(points))],
-            marker={"size": 11, "color": colour, "line": {"width": 1, "color": HALO}},
+            textposition=[f"{('top', 'bottom')[turn % 2]} center" for turn in range(len(points))],
+            marker={"size": 11, "color": drawn.colour, "symbol": drawn.symbol, "line": {"width": 1, "color": HALO}},
             name=text(group),
             hovertemplate="%{hovertext}<br>%{x:.1f} times as fast<br>%{y:.1f} % kept<extra></extra>",
         )

@@ -17,7 +17,7 @@ from kdnas.errors import KdnasError, UsageError
 from kdnas.evaluation.harness import SuiteOptions, run_suites
 from kdnas.models.arch import FIELDS, Arch, SearchSpace
 from kdnas.models.teacher import Teacher, resolve_teacher
-from kdnas.search.explore import all_of, require_ray
+from kdnas.search.cluster import all_of, require_ray
 from kdnas.search.full import Full
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.recording import Recording, read_recording

@@ -1,6 +1,5 @@
 """What needs no clock: sizes, operators, outputs and tables that a change may only alter on purpose."""
 
-import csv
 import hashlib
 import json
 import math
@@ -15,6 +14,7 @@ import numpy as np
 
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
+from kdnas.models.table import FILE, read_rows
 from kdnas.store.artifact import file_sha256
 
 Facts = dict[str, Any]
@@ -114,16 +114,11 @@ def operators_of(graph: Path) -> dict[str, int]:
 def table_facts(tables: Path) -> Facts:
     """Hash of each committed latency table, and in how many places more layers or wider ones would be faster."""
     facts = Facts()
-    for file in sorted(tables.glob("*/table.csv")):
-        with file.open(newline="") as lines:
-            latencies = {_arch_of(row): float(row["latency_ms"]) for row in csv.DictReader(lines)}
+    for file in sorted(tables.glob(f"*/{FILE}")):
+        latencies = {row.arch: row.latency_ms for row in read_rows(file)}
         facts[f"table/{file.parent.name}/sha256"] = file_sha256(file)
         facts[f"table/{file.parent.name}/not_monotonic"] = not_monotonic(latencies)
     return facts
-
-
-def _arch_of(row: Mapping[str, str]) -> Arch:
-    return Arch(int(row["layers"]), int(row["heads"]), int(row["hidden"]), int(row["ffn"]), row["activation"])
 
 
 def not_monotonic(latencies: Mapping[Arch, float]) -> int:

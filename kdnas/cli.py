@@ -44,7 +44,8 @@ COMMANDS = {
         "proxy losses of many architectures, to compare search strategies on (search --replay)",
     ),
     "compare-strategies": Command(
-        "kdnas.search.contest:compare_strategies", "search strategies side by side on recorded losses, with many seeds"
+        "kdnas.search.comparison:compare_strategies",
+        "search strategies side by side on recorded losses, with many seeds",
     ),
     "pretrain": Command(
         "kdnas.pretrain.run:pretrain", "a teacher of one's own: a tokenizer and a masked language model"

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdnas.errors import UsageError
 from kdnas.latency.validate import kendall_tau
-from kdnas.models.table import INTERVAL_SDS, KIND, MEASURED, LatencyTable, Row
+from kdnas.models.table import INTERVAL_SDS, KIND, MEASURED, LatencyTable, TableRow
 from kdnas.store.artifact import Artifact
 from kdnas.store.progress import say
 
@@ -81,7 +81,7 @@ def compare_latency(first: Path, second: Path, any_host: bool = False) -> None:
         UsageError: not two latency tables, or they were measured under different conditions.
     """
     tables = [Artifact.load(path, KIND) for path in (first, second)]
-    rows = [LatencyTable.load(table.path).rows for table in tables]
+    rows = [LatencyTable.of(table).rows for table in tables]
     different = differences(tables[0], tables[1])
     if different and not any_host:
         raise UsageError(
@@ -127,7 +127,7 @@ def _brief(value: Any) -> str:
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
 
 
-def compare(first: Sequence[Row], second: Sequence[Row], shared_sd: float = 0.0) -> Comparison:
+def compare(first: Sequence[TableRow], second: Sequence[TableRow], shared_sd: float = 0.0) -> Comparison:
     """Compare two tables of the same architectures.
 
     With d the log of second over first and s = hypot of both rows' relative_sd, z is d / s. Tables that differ by nothing

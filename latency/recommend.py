@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdnas.errors import UsageError
-from kdnas.models.table import KIND, LatencyTable, Row
+from kdnas.models.table import KIND, LatencyTable, TableRow
 from kdnas.search.pareto import pareto_front
 from kdnas.store.artifact import MANIFEST, Artifact
 from kdnas.store.progress import say
@@ -34,7 +34,7 @@ def recommend(budget_ms: float, table: Path | None = None, top: int = 10, home: 
     if top < 1:
         raise UsageError(f"top is {top}; at least 1 is needed")
     artifact = newest_table(home) if table is None else Artifact.load(table, KIND)
-    rows = LatencyTable.load(artifact.path).rows
+    rows = LatencyTable.of(artifact).rows
     front, others = fitting(rows, budget_ms)
     if not front:
         fastest = min(rows, key=lambda row: row.latency_ms)
@@ -75,7 +75,7 @@ def newest_table(home: Path) -> Artifact:
     return newest
 
 
-def fitting(rows: Sequence[Row], budget_ms: float) -> tuple[list[Row], list[Row]]:
+def fitting(rows: Sequence[TableRow], budget_ms: float) -> tuple[list[TableRow], list[TableRow]]:
     """Rows of at most `budget_ms`: those on the Pareto front of low latency and many layer parameters, and the others.
 
     Each part is sorted by falling layer parameters, then by rising latency, then by id.
@@ -87,7 +87,7 @@ def fitting(rows: Sequence[Row], budget_ms: float) -> tuple[list[Row], list[Row]
     return sorted(front, key=_capacity), sorted(others, key=_capacity)
 
 
-def _capacity(row: Row) -> tuple[float, float, int]:
+def _capacity(row: TableRow) -> tuple[float, float, int]:
     return -row.layer_parameters_millions, row.latency_ms, row.id
 
 
@@ -100,7 +100,7 @@ def origin(artifact: Artifact) -> str:
     )
 
 
-def print_table(rows: Sequence[Row], front: int) -> None:
+def print_table(rows: Sequence[TableRow], front: int) -> None:
     """The rows on stderr; the first `front` of them are on the Pareto front, a line parts them from the others."""
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     table.add_column("#", justify="right", no_wrap=True)
@@ -128,7 +128,7 @@ def print_table(rows: Sequence[Row], front: int) -> None:
     console.print(table, highlight=False)
 
 
-def explanation(shown: Sequence[Row], front: int, fit: int, budget_ms: float) -> str:
+def explanation(shown: Sequence[TableRow], front: int, fit: int, budget_ms: float) -> str:
     """What the order means, and for how many of the shown rows the budget lies inside their interval."""
     close = sum(row.high_ms > budget_ms for row in shown)
     unsure = f"\n{close} of the {len(shown)} shown may be slower than {budget_ms:g} ms: their interval ends above it"

@@ -16,7 +16,7 @@ from kdnas.latency.roofline import Peaks, bounds_ms, reached_shares
 from kdnas.latency.validate import KIND as VALIDATION
 from kdnas.latency.validate import kendall_tau
 from kdnas.models.arch import Arch, SearchSpace
-from kdnas.models.table import KIND, MEASURED, Row, read_rows
+from kdnas.models.table import KIND, MEASURED, LatencyTable, TableRow
 from kdnas.page.formatting import FILTERS
 from kdnas.page.stages import hosts, stage_row
 from kdnas.page.write import require_file_name, write_page
@@ -99,7 +99,7 @@ def write_latency_report(
 
 def context(table: Artifact, validations: Sequence[Artifact], others: Sequence[Artifact]) -> dict[str, Any]:
     """Everything that the template shows."""
-    rows = read_rows(table.path / "table.csv")
+    rows = LatencyTable.of(table).rows
     best = max(validations, key=lambda found: (found.results["sentences"], found.manifest["finished"]), default=None)
     peaks, shares, no_limit = limit(table, rows)
     compared, left_out = compare(table, rows, others)
@@ -169,7 +169,7 @@ def validate_command(table: Artifact) -> str:
     return " ".join([*words, "--validate", "true"])
 
 
-def heat_values(rows: Sequence[Row]) -> dict[str, Any]:
+def heat_values(rows: Sequence[TableRow]) -> dict[str, Any]:
     """Latency of all 2400 in order of id, which are measured, and the menus of the heat map."""
     space = SearchSpace()
     menus = {
@@ -186,14 +186,16 @@ def heat_values(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def compare(table: Artifact, rows: Sequence[Row], others: Sequence[Artifact]) -> tuple[list[dict[str, Any]], list[str]]:
+def compare(
+    table: Artifact, rows: Sequence[TableRow], others: Sequence[Artifact]
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Each other table with its rows and the agreement of the two rankings; and why others were left out."""
     compared: list[dict[str, Any]] = []
     left_out = []
     here = [row.latency_ms for row in rows]
     for other in others:
         try:
-            found = read_rows(other.path / "table.csv")
+            found = LatencyTable.of(other).rows
         except UsageError as error:
             left_out.append(str(error))
             continue
@@ -208,7 +210,7 @@ def compare(table: Artifact, rows: Sequence[Row], others: Sequence[Artifact]) ->
     return compared, left_out
 
 
-def limit(table: Artifact, rows: Sequence[Row]) -> tuple[Peaks | None, np.ndarray | None, str]:
+def limit(table: Artifact, rows: Sequence[TableRow]) -> tuple[Peaks | None, np.ndarray | None, str]:
     """Peaks that the table states, and the share of the physical limit that each row reaches, (N,); or why there is none."""
     record = table.results.get("roofline")
     if not record:
@@ -235,7 +237,7 @@ def read_lengths(file: Path) -> Lengths:
         raise UsageError(f"{file}: cannot read it ({error}); remove {file.parent} and build it again") from error
 
 
-def share_figures(rows: Sequence[Row], shares: np.ndarray) -> dict[str, Any]:
+def share_figures(rows: Sequence[TableRow], shares: np.ndarray) -> dict[str, Any]:
     """What is said of the shares (N,): median, the best and the worst, and how many are above 1."""
     return {
         "median": float(np.median(shares)),

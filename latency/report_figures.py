@@ -6,33 +6,28 @@ from typing import Any
 import plotly.graph_objects as go
 
 from kdnas.models.arch import SearchSpace
-from kdnas.models.table import MEASURED, Row
+from kdnas.models.table import MEASURED, TableRow
 from kdnas.page.style import (
     BLUE,
-    DEPTH_COLOURS,
     EPISODES,
-    GREEN,
     GREY,
     HALO,
-    ORANGE,
-    PINK,
     RED,
-    SKY,
     legend_entry,
+    mark,
     mark_teacher,
     size_axes,
     style,
     text,
 )
 
-ENGINE_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
 BAND = "rgba(86,180,233,0.25)"
 # Ticks at 1, 2 and 5 of each decade, written out: plotly would write 20 as a small 2.
 TICKS = [float(f"{digit}e{decade}") for decade in range(-4, 5) for digit in (1, 2, 5)]
 LOG_AXIS = {"type": "log", "tickvals": TICKS, "ticktext": [f"{tick:g}" for tick in TICKS]}
 
 
-def label(row: Row) -> str:
+def label(row: TableRow) -> str:
     """What a hover box says of an architecture."""
     return (
         f"<b>{row.arch.name}</b><br>{row.latency_ms:.3f} ms ({row.low_ms:.3f} to {row.high_ms:.3f}), {text(row.source)}<br>"
@@ -94,7 +89,7 @@ def log_axes(figure: go.Figure, x: str, y: str) -> None:
     figure.update_yaxes(**LOG_AXIS, title_text=y)
 
 
-def depth_scatter(rows: Sequence[Row], x: Sequence[float], y: Sequence[float], hover: str) -> go.Figure:
+def depth_scatter(rows: Sequence[TableRow], x: Sequence[float], y: Sequence[float], hover: str) -> go.Figure:
     """All architectures, coloured by depth; measured ones have a ring, and lie above the others.
 
     Args:
@@ -105,7 +100,7 @@ def depth_scatter(rows: Sequence[Row], x: Sequence[float], y: Sequence[float], h
     """
     figure = go.Figure()
     depths = sorted({row.layers for row in rows})
-    colours = {depth: DEPTH_COLOURS[place % len(DEPTH_COLOURS)] for place, depth in enumerate(depths)}
+    colours = {depth: mark(index).colour for index, depth in enumerate(depths)}
     for measured in (False, True):
         for depth in depths:
             places = [
@@ -133,7 +128,7 @@ def ring(colour: str) -> dict[str, Any]:
     return {"symbol": "circle-open-dot", "size": 10, "color": colour, "line": {"width": 1.5}}
 
 
-def size_scatter(rows: Sequence[Row], results: Mapping[str, Any]) -> go.Figure:
+def size_scatter(rows: Sequence[TableRow], results: Mapping[str, Any]) -> go.Figure:
     """Latency against parameters, the teacher as a cross."""
     figure = depth_scatter(rows, [row.parameters_millions for row in rows], [row.latency_ms for row in rows], "")
     mark_teacher(figure, results)
@@ -141,7 +136,7 @@ def size_scatter(rows: Sequence[Row], results: Mapping[str, Any]) -> go.Figure:
     return figure
 
 
-def limit_scatter(rows: Sequence[Row], shares: Sequence[float]) -> go.Figure:
+def limit_scatter(rows: Sequence[TableRow], shares: Sequence[float]) -> go.Figure:
     """Share of the physical limit that each architecture reaches, against its operations."""
     hover = "<br>%{y:.1%} of the limit"
     figure = depth_scatter(rows, [row.gflops for row in rows], shares, hover)
@@ -151,7 +146,7 @@ def limit_scatter(rows: Sequence[Row], shares: Sequence[float]) -> go.Figure:
     return figure
 
 
-def heat_map(rows: Sequence[Row], layers: int, heads: int, activation: str) -> go.Figure:
+def heat_map(rows: Sequence[TableRow], layers: int, heads: int, activation: str) -> go.Figure:
     """Latency over hidden and feed-forward width, all else fixed; a bullet marks what was measured.
 
     Args:
@@ -185,7 +180,7 @@ def heat_map(rows: Sequence[Row], layers: int, heads: int, activation: str) -> g
     return figure
 
 
-def engine_scatter(rows: Sequence[Row], others: Mapping[str, Sequence[Row]], name: str) -> go.Figure:
+def engine_scatter(rows: Sequence[TableRow], others: Mapping[str, Sequence[TableRow]], name: str) -> go.Figure:
     """What each architecture takes of its teacher's time here, against the same in other tables.
 
     Args:
@@ -196,13 +191,13 @@ def engine_scatter(rows: Sequence[Row], others: Mapping[str, Sequence[Row]], nam
     here = rounded([row.teacher_ratio for row in rows])
     everything = here + [row.teacher_ratio for other in others.values() for row in other]
     figure = go.Figure(diagonal([min(everything) / 1.1, max(everything) * 1.1], "same ratio"))
-    for place, (other, found) in enumerate(others.items()):
-        colour = ENGINE_COLOURS[place % len(ENGINE_COLOURS)]
+    for index, (other, found) in enumerate(others.items()):
+        look = {"color": mark(index).colour, "symbol": mark(index).symbol}
         figure.add_scatter(
             x=here,
             y=rounded([row.teacher_ratio for row in found]),
             mode="markers",
-            marker={"size": 4, "color": colour, "opacity": 0.45},
+            marker={"size": 4, "opacity": 0.45, **look},
             legendgroup=text(other),
             showlegend=False,
             text=[row.arch.name for row in rows],
@@ -212,22 +207,22 @@ def engine_scatter(rows: Sequence[Row], others: Mapping[str, Sequence[Row]], nam
             + text(other)
             + " %{y:.3f}<extra></extra>",
         )
-        figure.add_trace(legend_entry(text(other), {"size": 9, "color": colour}, text(other)))
+        figure.add_trace(legend_entry(text(other), {"size": 9, **look}, text(other)))
     style(figure, 480).update_layout(legend={"itemsizing": "trace"})
     log_axes(figure, f"latency over the teacher's, {text(name)}", "latency over the teacher's, the other table")
     return figure
 
 
-def pareto(rows: Sequence[Row]) -> list[Row]:
+def pareto(rows: Sequence[TableRow]) -> list[TableRow]:
     """Rows that no other beats in both layer parameters (more) and latency (less), fastest first; of equals the first."""
-    front: list[Row] = []
+    front: list[TableRow] = []
     for row in sorted(rows, key=lambda row: (row.latency_ms, -row.layer_parameters_millions)):
         if not front or row.layer_parameters_millions > front[-1].layer_parameters_millions:
             front.append(row)
     return front
 
 
-def front_scatter(rows: Sequence[Row], front: Sequence[Row]) -> go.Figure:
+def front_scatter(rows: Sequence[TableRow], front: Sequence[TableRow]) -> go.Figure:
     """Layer parameters against latency, the Pareto set as steps."""
     figure = go.Figure()
     for name, picked, mode, marker in (

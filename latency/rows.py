@@ -13,7 +13,7 @@ from kdnas.latency.protocol import Lengths
 from kdnas.latency.roofline import Peaks, bounds_ms
 from kdnas.latency.samples import Measurements, Sample, admitted
 from kdnas.models.arch import Arch, SearchSpace, arch_id
-from kdnas.models.table import MEASURED, PREDICTED, Row, embedding_parameters, interval
+from kdnas.models.table import MEASURED, PREDICTED, TableRow, embedding_parameters, interval
 from kdnas.models.teacher import Teacher
 
 GPU_COLUMNS = ("graph_ms", "device_ms")
@@ -49,7 +49,7 @@ def _figures(latencies: np.ndarray, lengths: Lengths) -> tuple[float, float, flo
 
 def table_rows(
     measurements: Measurements, fit: Fit, lengths: Lengths, teacher: Teacher, peaks: Peaks | None
-) -> list[Row]:
+) -> list[TableRow]:
     """All 2400 rows: what was measured, joined with what the others say of it; the rest as predicted."""
     archs = list(SearchSpace())
     latencies = fit.predict(archs)  # (2400, K)
@@ -70,7 +70,7 @@ def table_rows(
         mean, p50, p90, p99 = _figures(latencies[place], lengths)
         low_ms, high_ms = interval(mean, float(relative_sd[place]))
         rows.append(
-            Row(
+            TableRow(
                 id=place,
                 **asdict(arch),
                 parameters_millions=(arch.layer_parameters + embedding_parameters(teacher.config, arch.hidden)) / 1e6,

@@ -34,7 +34,7 @@ from kdnas.latency.samples import Measurements, gather
 from kdnas.latency.validate import ValidationOptions, run_validation
 from kdnas.latency.validate import summary as validation_summary
 from kdnas.models.arch import arch_id
-from kdnas.models.table import COLUMNS, KIND, Row, read_rows, write_rows
+from kdnas.models.table import COLUMNS, FILE, KIND, LatencyTable, TableRow, write_rows
 from kdnas.models.teacher import Teacher, resolve_shape, resolve_tokenizer
 from kdnas.store.artifact import Artifact, build, read_jsonl, write_json
 from kdnas.store.host import host
@@ -141,7 +141,7 @@ def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions)
     fit = fit_predictor(measurements.archs, measurements.latencies, measurements.relative_sd, lengths)
     peaks = None if roofline is None else Peaks.from_record(roofline)
     rows = table_rows(measurements, fit, lengths, teacher, peaks)
-    write_rows(path / "table.csv", rows)
+    write_rows(path / FILE, rows)
     if options.engine.startswith("cuda") and options.protocol == "fast":
         write_gpu_columns(path / "gpu.csv", read_jsonl(path / "samples.jsonl"), measurements, fit, lengths)
     minutes = (spent + time.monotonic() - fitting) / 60
@@ -191,7 +191,7 @@ def design_for(teacher: Teacher, options: LatencyOptions) -> list[str]:
     return order[: options.max_architectures]
 
 
-def _cost(rows: Sequence[Row], minutes: float) -> dict[str, float]:
+def _cost(rows: Sequence[TableRow], minutes: float) -> dict[str, float]:
     """Hours that the published protocol takes here for the whole space, its calls alone, and how much cheaper this was."""
     hours = sum(row.latency_ms for row in rows) / 1000 * SENTENCES * RUNS / 3600
     return {"exhaustive_hours": round(hours, 1), "times_cheaper": round(60 * hours / minutes, 1)}
@@ -221,7 +221,7 @@ def _lengths_record(lengths: Lengths) -> dict[str, Any]:
 def summary(artifact: Artifact) -> str:
     """The table in some lines of text: the teacher, the fastest and the slowest, the error."""
     results = artifact.results
-    rows = sorted(read_rows(artifact.path / "table.csv"), key=lambda row: row.latency_ms)
+    rows = sorted(LatencyTable.of(artifact).rows, key=lambda row: row.latency_ms)
     held_out = results["held_out"]
     lines = [
         f"{results['measured']} architectures measured, {results['predicted']} predicted in {results['minutes']} minutes, "
@@ -241,7 +241,7 @@ def summary(artifact: Artifact) -> str:
     return "\n".join(lines)
 
 
-def _table2(rows: Sequence[Row], teacher: Teacher) -> list[dict[str, Any]]:
+def _table2(rows: Sequence[TableRow], teacher: Teacher) -> list[dict[str, Any]]:
     """Table 2 of the paper beside this table, where the teacher has the published shape: latencies over the teacher's."""
     if not published_shape(teacher):
         return []
@@ -267,7 +267,7 @@ def table2_lines(table2: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _lines(title: str, rows: Sequence[Row]) -> list[str]:
+def _lines(title: str, rows: Sequence[TableRow]) -> list[str]:
     return [
         f"{title}  {row.latency_ms:8.2f} ms  p50 {row.p50_ms:.2f}  p90 {row.p90_ms:.2f}  p99 {row.p99_ms:.2f}  "
         f"{row.arch.name} ({row.source}, 95 % interval {row.low_ms:.2f} to {row.high_ms:.2f} ms, "

@@ -117,7 +117,7 @@ def _work(
     names = [str(arch) for arch in held_out()]
     passes = Passes(names, lengths, validation.passes, validation.tolerance, options.seed)
     rows = measure_passes(folder / LOG, "latency-validation", setup, passes)
-    finished = LatencyTable.load(table.path)
+    finished = LatencyTable.of(table)
     level = float(table.results["reference_level_ms"])
     archs = held_out()
     runs = np.stack([runs_of(rows, name) for name in names])  # (59, passes, S), in reference windows

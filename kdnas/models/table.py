@@ -1,4 +1,4 @@
-"""The table: one row for each of the 2400 architectures, written as CSV and read back."""
+"""The latency table: its one schema and its one reader. One row for each of the 2400 architectures, as CSV."""
 
 import csv
 import math
@@ -9,17 +9,19 @@ from pathlib import Path
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace, arch_id
 from kdnas.store.artifact import Artifact
+from kdnas.store.host import host_name
 
 MEASURED, PREDICTED = "measured", "predicted"
 KIND = "latency-table"
+FILE = "table.csv"
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One architecture's cost on one host.
 
     Args:
-        id: place in the published space, 0 to 2399.
+        id: index in the published space, 0 to 2399.
         layers: number of transformer layers.
         heads: attention heads a layer.
         hidden: width of the hidden states.
@@ -66,10 +68,11 @@ class Row:
 
     @property
     def arch(self) -> Arch:
+        """The architecture that the row is about."""
         return Arch(self.layers, self.heads, self.hidden, self.ffn, self.activation)
 
 
-COLUMNS = [field.name for field in fields(Row)]
+COLUMNS = [field.name for field in fields(TableRow)]
 DECIMALS = {
     "parameters_millions": 3, "layer_parameters_millions": 3, "gflops": 5, "teacher_ratio": 5, "limit_ms": 5, "limit_share": 4,
     "relative_sd": 5,
@@ -79,10 +82,23 @@ INTERVAL_SDS = 1.96  # two-sided 95 % of a normal distribution, of the logarithm
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """All rows, in the order of their ids, and the teacher's own latency."""
+    """A finished latency table.
 
-    rows: tuple[Row, ...]
+    Args:
+        rows: all 2400, in order of id.
+        teacher_latency_ms: the teacher's, from the same host and engine.
+        digest: changes when the table does.
+        engine: the engine that was timed.
+        host: CPU and cores of the host that measured it; empty if unknown.
+        teacher: digest of the teacher; empty if unknown.
+    """
+
+    rows: tuple[TableRow, ...]
     teacher_latency_ms: float
+    digest: str = ""
+    engine: str = ""
+    host: str = ""
+    teacher: str = ""
 
     @classmethod
     def load(cls, path: Path) -> "LatencyTable":
@@ -91,14 +107,27 @@ class LatencyTable:
         Raises:
             UsageError: the folder is no such artifact, its table is not complete, or it has no teacher.
         """
-        artifact = Artifact.load(path, KIND)
+        return cls.of(Artifact.load(path, KIND))
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> "LatencyTable":
+        """The table of an artifact that is already open.
+
+        Raises:
+            UsageError: its table is not complete, or it has no teacher.
+        """
+        rows = tuple(read_rows(artifact.path / FILE))
         try:
             teacher_latency_ms = float(artifact.results["teacher_latency_ms"])
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
-                f"{path}: its manifest states no teacher_latency_ms ({type(error).__name__}: {error}); {again(path)}"
+                f"{artifact.path}: its manifest states no teacher_latency_ms ({type(error).__name__}: {error}); "
+                f"{again(artifact.path)}"
             ) from error
-        return cls(tuple(read_rows(path / "table.csv")), teacher_latency_ms)
+        manifest = artifact.manifest
+        engine = str(manifest["config"].get("options", {}).get("engine", ""))
+        teacher = str((manifest.get("inputs") or {}).get("teacher", ""))
+        return cls(rows, teacher_latency_ms, artifact.digest, engine, host_name(manifest.get("host") or {}), teacher)
 
     def latency_ms(self, arch: Arch) -> float:
         """Mean latency of an architecture of the published space.
@@ -107,6 +136,19 @@ class LatencyTable:
             UsageError: the architecture is not in it.
         """
         return self.rows[arch_id(arch)].latency_ms
+
+    def megabytes(self, arch: Arch) -> float:
+        """Size of an architecture's weights in the precision of the engine, embeddings included.
+
+        Raises:
+            UsageError: the architecture is not in the published space.
+        """
+        return weight_bytes(self.engine) * self.rows[arch_id(arch)].parameters_millions
+
+
+def weight_bytes(engine: str) -> int:
+    """Bytes of one weight: 1 in an int8 engine, else 4."""
+    return 1 if engine.endswith("int8") else 4
 
 
 def embedding_parameters(teacher: Mapping[str, object], hidden: int) -> int:
@@ -122,11 +164,11 @@ def interval(latency_ms: float, relative_sd: float) -> tuple[float, float]:
 
 
 def again(folder: Path) -> str:
-    """What to do about a table that cannot be used: a finished artifact is never overwritten."""
+    """The remedy for a table that cannot be used: a finished artifact is never overwritten."""
     return f"remove {folder} and build it again with `kdnas latency-table`"
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
+def write_rows(path: Path, rows: Sequence[TableRow]) -> None:
     """Write `table.csv`; rows must be all 2400 in order of id."""
     assert [row.id for row in rows] == list(range(len(SearchSpace())))
     with path.open("w", newline="") as file:
@@ -137,13 +179,13 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
             writer.writerow([round(v, DECIMALS.get(k, 4)) if isinstance(v, float) else v for k, v in values])
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[TableRow]:
     """Read `table.csv`.
 
     Raises:
-        UsageError: other columns, a damaged row, not all rows, or a latency that is none.
+        UsageError: other columns, a damaged row, not all rows, or a latency that is not a positive number.
     """
-    types = {field.name: field.type for field in fields(Row)}
+    types = {field.name: field.type for field in fields(TableRow)}
     archs = list(SearchSpace())
     remedy = again(path.parent)
     try:
@@ -151,7 +193,7 @@ def read_rows(path: Path) -> list[Row]:
             reader = csv.DictReader(file)
             if reader.fieldnames != COLUMNS:
                 raise UsageError(f"{path}: columns are {reader.fieldnames}, needed are {COLUMNS}; {remedy}")
-            rows = [Row(**{name: types[name](value) for name, value in line.items()}) for line in reader]  # type: ignore[operator]
+            rows = [TableRow(**{name: types[name](value) for name, value in line.items()}) for line in reader]  # type: ignore[operator]
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise UsageError(f"{path}: not a latency table ({type(error).__name__}: {error}); {remedy}") from error
     if [row.id for row in rows] != list(range(len(archs))):

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Undefined
 
 from kdnas.errors import UsageError
-from kdnas.search.choice import parse_choice
+from kdnas.models.arch import Arch
 
 NOT_MEASURED = "not measured"
 NARROW = "\u202f"  # narrow no-break space: thousands
@@ -98,7 +98,7 @@ def plain(value: Any) -> str:
 def arch_name(value: Any) -> str:
     """`L4-H12-D576-F768-gelu` of `4,12,576,768,gelu`; text of another form as it stands."""
     try:
-        return parse_choice(str(value)).name
+        return Arch.parse(str(value)).name
     except UsageError:
         return plain(value)
 

@@ -1,10 +1,11 @@
-"""The look of every figure: colours, layout, and the marks that more than one page draws.
+"""The style of every plot: colours, layout, and the traces that more than one page draws.
 
 Colours are from Okabe and Ito's palette, which colour-blind readers can tell apart; backgrounds are transparent and the
-page sets the colour of text and grid, so that each figure reads in light and in dark.
+page sets the colour of text and grid, so each plot is readable in light and in dark mode.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -16,15 +17,43 @@ HALO = "#ffffff"  # the page paints this one in its own background
 GREY, SKY, BLUE, GREEN, ORANGE, PINK, RED = (
     "#8a919c", "#56b4e9", "#0072b2", "#009e73", "#e69f00", "#cc79a7", "#d55e00",
 )  # fmt: skip
-DEPTH_COLOURS = (SKY, BLUE, GREEN, PINK, ORANGE)
+COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY)
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "pentagon")
 # Viridis without its ends, which vanish on black and on white.
 EPISODES = [[0, "#5a74c8"], [0.35, "#2a95a0"], [0.7, "#4cbb6c"], [1, "#e0b92e"]]
 TEACHER = {"symbol": "x", "size": 12, "color": GREY, "line": {"width": 1.5, "color": HALO}}
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 
 
+@dataclass(frozen=True)
+class Mark:
+    """How one of several traces is drawn.
+
+    Args:
+        colour: as `#rrggbb`.
+        dash: of its line.
+        symbol: of its markers.
+    """
+
+    colour: str
+    dash: str
+    symbol: str
+
+    def shade(self, opacity: float) -> str:
+        """The colour with an opacity, as plotly reads it."""
+        red, green, blue = (int(self.colour[start : start + 2], 16) for start in (1, 3, 5))
+        return f"rgba({red},{green},{blue},{opacity})"
+
+
+def mark(index: int) -> Mark:
+    """The mark of the trace with this index; the first 42 differ. Colours come first, then dashes and symbols."""
+    cycle = index // len(COLOURS)
+    return Mark(COLOURS[index % len(COLOURS)], DASHES[cycle % len(DASHES)], SYMBOLS[cycle % len(SYMBOLS)])
+
+
 def style(figure: go.Figure, height: int = 430) -> go.Figure:
-    """Give a figure the look of the page: transparent, legend on top, margins that fit a phone."""
+    """Apply the style of the pages to a plot: transparent, legend on top, margins that fit a phone."""
     figure.update_layout(
         template="none",
         height=height,
@@ -54,12 +83,12 @@ def text(value: Any) -> str:
 
 
 def legend_entry(name: str, marker: Mapping[str, Any], group: str = "") -> go.Scatter:
-    """A line of the legend without points of its own; clicking it hides what shares its group."""
+    """A legend entry without points; clicking it hides the traces of its group."""
     return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, legendgroup=group)
 
 
 def mark_teacher(figure: go.Figure, results: Mapping[str, Any]) -> None:
-    """Add the teacher of a latency table as a cross, where the table's figures state its size and latency."""
+    """Add the teacher of a latency table as a cross, if the table's results state its size and latency."""
     if results.get("teacher_parameters_millions") is not None and results.get("teacher_latency_ms") is not None:
         figure.add_scatter(
             x=[results["teacher_parameters_millions"]],
@@ -72,7 +101,7 @@ def mark_teacher(figure: go.Figure, results: Mapping[str, Any]) -> None:
 
 
 def size_axes(figure: go.Figure) -> None:
-    """Titles of the axes where latency is drawn against size."""
+    """Titles of the axes of a plot of latency against size."""
     figure.update_xaxes(title_text="parameters, embeddings included (millions)")
     figure.update_yaxes(title_text="latency, batch 1 (ms)", rangemode="tozero")
 

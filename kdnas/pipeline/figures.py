@@ -1,24 +1,22 @@
 """Figures of the report: rows in, plotly figures out, in the look of `kdnas.page.style`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from kdnas.models.table import TableRow
 from kdnas.page.style import (
     BLUE,
-    DEPTH_COLOURS,
-    GREEN,
     GREY,
     HALO,
-    ORANGE,
-    PINK,
     RED,
-    SKY,
     Row,
     known,
     legend_entry,
+    mark,
     mark_teacher,
     size_axes,
     style,
@@ -27,39 +25,39 @@ from kdnas.page.style import (
 )
 
 
-def latency_scatter(table: Sequence[Row], results: Row, winner: str | None) -> go.Figure:
+def latency_scatter(table: Sequence[TableRow], results: Row, winner: str | None) -> go.Figure:
     """Latency against size of the whole space, by depth; measured rows are large, predicted ones small.
 
     Args:
-        table: rows of table.csv with `arch`, `layers`, `parameters_millions`, `latency_ms`, `p90_ms`, `source`.
-        results: the latency table's figures (teacher).
+        table: rows of the latency table.
+        results: of the latency table, for the teacher.
         winner: architecture to mark.
     """
     figure = go.Figure()
-    depths = sorted({row["layers"] for row in table})
-    for place, depth in enumerate(depths):
-        colour = DEPTH_COLOURS[place % len(DEPTH_COLOURS)]
+    depths = sorted({row.layers for row in table})
+    for index, depth in enumerate(depths):
+        colour = mark(index).colour
         for source, marker in (
             ("predicted", {"size": 4, "color": colour, "opacity": 0.4}),
             ("measured", {"size": 9, "color": colour, "line": {"width": 1, "color": HALO}}),
         ):
-            rows = [row for row in table if row["layers"] == depth and row["source"] == source]
+            rows = [row for row in table if row.layers == depth and row.source == source]
             figure.add_scatter(
-                x=[row["parameters_millions"] for row in rows],
-                y=[row["latency_ms"] for row in rows],
+                x=[row.parameters_millions for row in rows],
+                y=[row.latency_ms for row in rows],
                 mode="markers",
                 marker=marker,
                 legendgroup=str(depth),
                 showlegend=False,
-                customdata=[[text(row["arch"]), source] for row in rows],
+                customdata=[[text(row.arch), source] for row in rows],
                 hovertemplate="<b>%{customdata[0]}</b><br>%{x:.2f} M parameters<br>%{y:.3f} ms, %{customdata[1]}<extra></extra>",
             )
         figure.add_trace(legend_entry(f"{depth} layers", {"size": 9, "color": colour}, str(depth)))
     for name, size, opacity in (("measured", 9, 1.0), ("predicted", 4, 0.7)):
         figure.add_trace(legend_entry(name, {"size": size, "color": GREY, "opacity": opacity}))
     mark_teacher(figure, results)
-    for row in [row for row in table if row["arch"] == winner]:
-        figure.add_trace(winner_trace(row, "parameters_millions", "latency_ms"))
+    for row in [row for row in table if str(row.arch) == winner]:
+        figure.add_trace(winner_trace({**asdict(row), "arch": winner}, "parameters_millions", "latency_ms"))
     style(figure, 500).update_layout(legend={"itemsizing": "trace"})
     size_axes(figure)
     return figure
@@ -123,12 +121,12 @@ def check_traces(explained: Sequence[Row], checks: Sequence[Row]) -> list[go.Sca
             y=[value for _, value in curve],
             mode="lines+markers",
             name=text(name),
-            line={"color": colour, "width": 2.5 if colour == RED else 1.5},
-            marker={"size": 7 if colour == RED else 5},
+            line={"color": mark(index).colour, "dash": mark(index).dash, "width": 1.5 if index else 2.5},
+            marker={"size": 5 if index else 7, "symbol": mark(index).symbol},
             showlegend=len(curves) > 1,
             hovertemplate="%{x:.3f} M tokens<br>" + text(name) + " %{y:.4f}<extra></extra>",
         )
-        for (name, curve), colour in zip(curves.items(), (RED, GREEN, ORANGE, PINK, SKY), strict=False)
+        for index, (name, curve) in enumerate(curves.items())
     ]
 
 
@@ -139,13 +137,13 @@ def layer_bars(stages: dict[str, dict[str, float]]) -> go.Figure:
         stages: stage name to layer to explained variance.
     """
     figure = go.Figure()
-    for (name, layers), colour in zip(stages.items(), (BLUE, ORANGE, GREEN), strict=False):
+    for index, (name, layers) in enumerate(stages.items()):
         kept = {layer: value for layer, value in layers.items() if value is not None}
         figure.add_bar(
             x=[f"layer {text(layer)}" for layer in kept],
             y=list(kept.values()),
             name=name,
-            marker={"color": colour},
+            marker={"color": mark(index).colour},
             texttemplate="%{y:.2f}",
             textposition="outside",
             cliponaxis=False,

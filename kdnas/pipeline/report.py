@@ -1,6 +1,5 @@
 """The report: one self-contained HTML page of what a run found, made only from the artifacts on disk."""
 
-import csv
 import json
 import shlex
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from kdnas.errors import UsageError
+from kdnas.models.table import LatencyTable
 from kdnas.page.formatting import milliseconds, ratio
 from kdnas.page.stages import hosts, stage_row
 from kdnas.page.write import require_file_name, write_page
@@ -126,7 +126,7 @@ def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:
 def figures(artifacts: Mapping[str, Artifact], results: Mapping[str, Any]) -> dict[str, go.Figure]:
     """Each figure for which there is something to show."""
     drawn: dict[str, go.Figure] = {}
-    table = latency_rows(artifacts["latency-table"].path / "table.csv") if "latency-table" in artifacts else []
+    table = LatencyTable.of(artifacts["latency-table"]).rows if "latency-table" in artifacts else ()
     if "search" in artifacts:
         journal = [{**row, "arch": arch_text(row["arch"])} for row in log(artifacts["search"], "journal.jsonl")]
         drawn["search_scatter"] = search_figures.search_scatter(journal, results["search"])
@@ -173,28 +173,6 @@ def log(artifact: Artifact, name: str) -> list[dict[str, Any]]:
         return read_jsonl(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"{file}: cannot read it ({error}); remove {artifact.path} and build it again") from error
-
-
-def latency_rows(file: Path) -> list[dict[str, Any]]:
-    """Rows of a latency table, with `arch` as text.
-
-    Raises:
-        UsageError: the file is gone or damaged.
-    """
-    try:
-        with file.open(newline="") as lines:
-            return [
-                {
-                    "arch": ",".join(row[name] for name in ("layers", "heads", "hidden", "ffn", "activation")),
-                    "layers": int(row["layers"]),
-                    "source": row["source"],
-                    "parameters_millions": float(row["parameters_millions"]),
-                    "latency_ms": float(row["latency_ms"]),
-                }
-                for row in csv.DictReader(lines)
-            ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file}: cannot read it ({error}); remove {file.parent} and build it again") from error
 
 
 def winner_of(results: Mapping[str, Any]) -> str | None:

@@ -19,12 +19,11 @@ from kdnas.latency.protocol import LatencyOptions
 from kdnas.latency.run import build_table
 from kdnas.latency.speed import SpeedOptions, run_speed
 from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.table import LatencyTable
 from kdnas.models.teacher import BUILTIN, Teacher, resolve_teacher
 from kdnas.pipeline.plan import print_plan
 from kdnas.pipeline.report import write_report
 from kdnas.pipeline.summary import summarise
-from kdnas.search.choice import Choice, parse_choice
-from kdnas.search.goal import read_table
 from kdnas.search.options import SearchOptions
 from kdnas.search.run import require_steps, run_search
 from kdnas.store.artifact import Artifact, digest_of, disk_errors, write_json
@@ -104,8 +103,6 @@ def pipeline(
     sentences = build_corpus(home, corpus, text, checked)
     run = Run(home, checked, sentences, started, {"corpus": sentences.artifact})
     winner = choose_arch(run, cut, latency, search, distill)
-    if isinstance(winner, Choice) and winner.vocabulary:
-        export = replace(export, vocabulary="corpus", vocabulary_tokens=winner.vocabulary)
     refined = train_student(run, winner, distill, refine)
     exported = ship_student(run, refined, export, evaluation)
     run.stage("speed", lambda: run_speed(home, checked, sentences, refined.path / "student", exported.path, speed))
@@ -115,17 +112,16 @@ def pipeline(
 def choose_arch(
     run: Run, space: SearchSpace, latency: LatencyOptions, search: SearchOptions, distill: DistillOptions
 ) -> Arch:
-    """The winner of a search over a space that the teacher can teach, with this host's latencies; perhaps with a vocabulary."""
+    """The winner of a search over a space that the teacher can teach, with this host's latencies."""
     table = run.stage("latency-table", lambda: build_table(run.home, run.teacher, run.corpus, latency))
-    given = (run.home, run.teacher, run.corpus, space, read_table(table), search)
+    given = (run.home, run.teacher, run.corpus, space, LatencyTable.of(table), search)
     found = run.stage("search", lambda: run_search(*given, distill=distill))
-    return parse_choice(found.results["winner"])
+    return Arch.parse(found.results["winner"])
 
 
 def train_student(run: Run, arch: Arch, distill: DistillOptions, refine: RefineOptions) -> Artifact:
     """The distilled and refined student."""
-    shape = arch.arch if isinstance(arch, Choice) else arch
-    distilled = run.stage("distill", lambda: run_distill(run.home, run.teacher, run.corpus, shape, distill))
+    distilled = run.stage("distill", lambda: run_distill(run.home, run.teacher, run.corpus, arch, distill))
     student = distilled.path / "student"
     return run.stage("refine", lambda: run_refine(run.home, run.teacher, run.corpus, student, distilled.digest, refine))
 

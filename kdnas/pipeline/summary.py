@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kdnas.search.choice import parse_choice
+from kdnas.models.arch import Arch
 from kdnas.store.artifact import Artifact
 
 Cell = tuple[str, str]
@@ -76,7 +76,7 @@ def _search(results: dict[str, Any]) -> Iterator[Cell]:
         "search",
         f"{results['candidates']} candidates of {results['proxy_tokens']:,} tokens among {results['space_size']:,}",
     )
-    yield "winner", f"`{parse_choice(results['winner']).name}`, reward {results['winner_reward']:.3f}{loss}"
+    yield "winner", f"`{Arch.parse(results['winner']).name}`, reward {results['winner_reward']:.3f}{loss}"
 
 
 def _training(results: dict[str, Any]) -> str:

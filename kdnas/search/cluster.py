@@ -1,24 +1,47 @@
-"""Candidates side by side on a Ray cluster: a worker a core; those of a worker that dies are distilled by another."""
+"""Candidates in parallel on a Ray cluster, one worker per core; another worker takes over from one that dies."""
 
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
-from kdnas.errors import KdnasError
+from kdnas.errors import KdnasError, UsageError
 from kdnas.models.arch import Arch
-from kdnas.search.explore import Attempt, Evaluate, attempt
-from kdnas.search.outcome import ProxyResult
+from kdnas.search.outcome import Attempt, Evaluate, EvaluateAll, ProxyResult, attempt, one_by_one
 
 LOCAL = "local"
-TRIES = 3  # deaths of workers that a candidate may see before it counts as failed
+TRIES = 3  # workers that may die on a candidate before it counts as failed
 POLL_SECONDS = 2.0
-PATIENCE_SECONDS = 60.0  # without any worker, until the search gives up; it goes on from there when typed again
+PATIENCE_SECONDS = 60.0  # without any worker, until the search stops; the same command resumes it
+
+
+def require_ray(ray: str | None) -> None:
+    """Raise UsageError if a cluster is requested and its package is not installed."""
+    if ray is not None and find_spec("ray") is None:
+        raise UsageError("ray: the package is not installed; run `pip install 'kdnas[cluster]' -c requirements.lock`")
+
+
+@contextmanager
+def all_of(make: Callable[[], Evaluate], here: Evaluate, ray: str | None) -> Iterator[EvaluateAll]:
+    """Distils architectures one by one in this process, or in parallel on a Ray cluster.
+
+    Args:
+        make: makes the evaluator of a worker, in its process.
+        here: the evaluator of this process.
+        ray: `local`, or the address of a cluster; None distils here.
+    """
+    if ray is None:
+        yield one_by_one(here)
+        return
+    with Workers(ray, make) as workers:
+        yield workers
 
 
 class _Worker:
-    """Distils one candidate after the other, in a process of its own with one core."""
+    """Distils one candidate after the other, in its own process with one core."""
 
     def __init__(self, make: Callable[[], Evaluate]) -> None:
         self._evaluate = make()
@@ -28,23 +51,21 @@ class _Worker:
 
 
 class Workers:
-    """Evaluates candidates on all cores of a cluster, also on those that join later; an `EvaluateAll`.
+    """Evaluates candidates on all cores of a cluster, including cores that join later; an `EvaluateAll`.
 
     Args:
-        address: `local` starts a cluster on this host with a core each; else that of a running one, as Ray takes it.
-        make: gives a worker what it distils with, in its process.
+        address: `local` starts a cluster on this host, one worker per core; otherwise the address of a running cluster.
+        make: makes the evaluator of a worker, in its process.
 
     Raises:
-        KdnasError: no cluster there.
+        KdnasError: there is no cluster at the address.
     """
 
     def __init__(self, address: str, make: Callable[[], Evaluate]) -> None:
         self._address, self._make = address, make
         self._idle: list[Any] = []
-        self._starting: dict[Any, Any] = {}  # what says that it is ready, to the worker
-        self._busy: dict[
-            Any, tuple[Any, int]
-        ] = {}  # what says that it is done, to the worker and the place of its candidate
+        self._starting: dict[Any, Any] = {}  # reference that is ready when the worker is, to the worker
+        self._busy: dict[Any, tuple[Any, int]] = {}  # reference to a result, to its worker and the candidate's index
 
     def __enter__(self) -> "Workers":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
@@ -72,36 +93,36 @@ class Workers:
         self._ray.shutdown()
 
     def __call__(self, archs: Sequence[Arch]) -> Iterator[tuple[int, Attempt]]:
-        """Places of the architectures as they finish, in any order."""
+        """Indices of the architectures as they finish, in any order."""
         coming, deaths, alone = list(range(len(archs))), [0] * len(archs), 0.0
         while coming or self._busy:
             self._start_missing()
             while coming and self._idle:
-                worker, place = self._idle.pop(), coming.pop(0)
-                self._busy[worker.attempt.remote(archs[place])] = (worker, place)
+                worker, index = self._idle.pop(), coming.pop(0)
+                self._busy[worker.attempt.remote(archs[index])] = (worker, index)
             waiting = [*self._starting, *self._busy]
             ready = self._ray.wait(waiting, timeout=POLL_SECONDS)[0] if waiting else []
             alone = 0.0 if self._busy or ready else alone + POLL_SECONDS
             if alone > PATIENCE_SECONDS:
-                raise KdnasError("ray: the cluster has had no worker for a minute; the same command goes on from here")
+                raise KdnasError("ray: the cluster has had no worker for a minute; run the same command to resume")
             for reference in ready:
                 if reference in self._starting:
                     self._greet(reference)
                     continue
-                worker, place = self._busy.pop(reference)
+                worker, index = self._busy.pop(reference)
                 try:
                     found = self._ray.get(reference)
                     self._idle.append(worker)
                 except self._ray.exceptions.RayActorError:
-                    deaths[place] += 1
-                    if deaths[place] < TRIES:
-                        coming.insert(0, place)
+                    deaths[index] += 1
+                    if deaths[index] < TRIES:
+                        coming.insert(0, index)
                         continue
                     found = Attempt(ProxyResult(float("nan"), 0), f"its worker died {TRIES} times", 0.0)
-                yield place, found
+                yield index, found
 
     def _start_missing(self) -> None:
-        """A worker for each core of the cluster, of which nodes join and leave."""
+        """A worker for each core of the cluster, whose nodes join and leave."""
         there = len(self._idle) + len(self._starting) + len(self._busy)
         for _ in range(int(self._ray.cluster_resources().get("CPU", 0)) - there):
             worker: Any = self._remote.remote(self._make)

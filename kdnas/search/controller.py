@@ -1,53 +1,37 @@
 """The controller: an LSTM that predicts the reward of an architecture (arXiv 2303.09639, section 3)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdnas.models.arch import FIELDS, Arch, SearchSpace
-from kdnas.search.choice import fields_of
 
 CELLS = 32
 GAMMA = 0.95  # factor on the learning rate from one episode to the next
 
 
-class Encoding:
-    """One-hot of each field's value over the published space, and of what else is chosen over the values of the states.
+COLUMNS = [(name, value) for name in FIELDS for value in getattr(SearchSpace(), name)]
+WIDTH = len(COLUMNS)  # 25
 
-    Args:
-        states: what may be proposed.
-    """
 
-    def __init__(self, states: Sequence[Arch] = ()) -> None:
-        space = SearchSpace()
-        self._columns: list[tuple[str, Any]] = [(name, value) for name in FIELDS for value in getattr(space, name)]
-        for name in fields_of(states)[len(FIELDS) :]:
-            self._columns += [(name, value) for value in sorted({getattr(arch, name) for arch in states})]
-
-    @property
-    def width(self) -> int:
-        """25 of a plain architecture."""
-        return len(self._columns)
-
-    def __call__(self, archs: Sequence[Arch | None]) -> np.ndarray:
-        """(N, width) float32; zeros for None."""
-        rows = [[arch is not None and getattr(arch, name) == value for name, value in self._columns] for arch in archs]
-        return np.asarray(rows, dtype=np.float32).reshape(len(archs), self.width)
+def encode(archs: Sequence[Arch | None]) -> np.ndarray:
+    """One-hot of each field's value over the published space: (N, 25) float32; zeros for None."""
+    rows = [[arch is not None and getattr(arch, name) == value for name, value in COLUMNS] for arch in archs]
+    return np.asarray(rows, dtype=np.float32).reshape(len(archs), WIDTH)
 
 
 class RewardModel(nn.Module):
     """Single-layer LSTM of 32 cells over three architecture encodings, and a linear head on its last output."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(width, CELLS, batch_first=True)
+        self.lstm = nn.LSTM(WIDTH, CELLS, batch_first=True)
         self.head = nn.Linear(CELLS, 1)
 
     def forward(self, sequences: Tensor) -> Tensor:
-        """Standardised rewards (N,) of sequences (N, 3, width)."""
+        """Standardised rewards (N,) of sequences (N, 3, 25)."""
         outputs, _ = self.lstm(sequences)
         return self.head(outputs[:, -1]).squeeze(-1)
 
@@ -55,7 +39,7 @@ class RewardModel(nn.Module):
 class Controller:
     """Learns rewards from what was evaluated. The same results in the same order give the same weights.
 
-    RMSProp, one result an update, on all results so far at the end of each episode; the learning rate falls by `GAMMA` an
+    RMSProp with one result per update, on all results so far at the end of each episode; the learning rate falls by `GAMMA` an
     episode, the weights are kept from one episode to the next. Rewards lie close together (the paper's between 1.01 and
     1.07), so the targets are standardised by the mean and the standard deviation of all rewards so far; raw, the few
     updates of an episode would be spent on the mean.
@@ -64,15 +48,13 @@ class Controller:
         lr: peak learning rate.
         epochs: passes over all results after each episode.
         seed: of the first weights and the order of the updates.
-        encoding: of the architectures.
     """
 
-    def __init__(self, lr: float, epochs: int, seed: int, encoding: Encoding = Encoding()) -> None:
-        self.lr, self.epochs, self.seed, self.encode = lr, epochs, seed, encoding
-        width = encoding.width
+    def __init__(self, lr: float, epochs: int, seed: int) -> None:
+        self.lr, self.epochs, self.seed = lr, epochs, seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = RewardModel(width)
+            self.model = RewardModel()
         self.optimizer = torch.optim.RMSprop(self.model.parameters(), lr=lr)
         self.mean, self.scale = 0.0, 1.0
 
@@ -80,7 +62,7 @@ class Controller:
         """Train on everything evaluated so far, at the end of an episode.
 
         Args:
-            sequences: (N, 3, width) encodings of state, global best and previous best, as they were when proposed.
+            sequences: (N, 3, 25) encodings of state, global best and previous best, as they were when proposed.
             rewards: (N,) observed.
             episode: from 0; decides the learning rate and the order of the updates.
 
@@ -106,7 +88,7 @@ class Controller:
         return total / len(rewards)
 
     def predict(self, sequences: np.ndarray) -> np.ndarray:
-        """Expected rewards (N,) float64 of sequences (N, 3, width), in one pass."""
+        """Expected rewards (N,) float64 of sequences (N, 3, 25), in one pass."""
         with torch.inference_mode():
             scores = self.model(torch.from_numpy(sequences))
         return scores.double().numpy() * self.scale + self.mean

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdnas.models.arch import Arch
-from kdnas.search.choice import Choice, fields_of
+from kdnas.models.arch import FIELDS, Arch
 
 ACTIVATIONS = ("gelu", "relu", "silu")
 
@@ -18,24 +17,16 @@ def features(states: Sequence[Arch], teacher: Arch | None = None) -> np.ndarray:
         teacher: adds how many heads and how much width each lacks of it: students begin as its layers, cut to their shape, and
             more than it has helps none.
     """
-    engines = sorted({arch.engine for arch in states if isinstance(arch, Choice)})
     rows = [
         [
             np.log(arch.layers), np.log(arch.heads), np.log(arch.hidden), np.log(arch.ffn), np.log(arch.layer_parameters),
-            *(arch.activation == name for name in ACTIVATIONS), *_more(arch, engines), *_lacks(arch, teacher),
+            *(arch.activation == name for name in ACTIVATIONS), *_lacks(arch, teacher),
         ]
         for arch in states
     ]  # fmt: skip
     values = np.array(rows, dtype=np.float64)
     deviation = values.std(0)
     return np.asarray((values - values.mean(0)) / np.where(deviation > 0, deviation, 1.0))
-
-
-def _more(arch: Arch, engines: Sequence[str]) -> list[float]:
-    """Of a choice the vocabulary, by its logarithm and whether it is whole, and the engine."""
-    if not isinstance(arch, Choice):
-        return []
-    return [np.log(max(arch.vocabulary, 1)), not arch.vocabulary, *(arch.engine == name for name in engines)]
 
 
 def _lacks(arch: Arch, teacher: Arch | None) -> list[float]:
@@ -51,7 +42,7 @@ def gower(states: Sequence[Arch], other: Arch) -> np.ndarray:
     Numbers are taken by their places among the values that there are, and texts are 1 apart (Gower 1971, times the fields).
     """
     distance = np.zeros(len(states))
-    for name in fields_of([other]):
+    for name in FIELDS:
         column, value = [getattr(arch, name) for arch in states], getattr(other, name)
         if isinstance(value, str):
             distance += [one != value for one in column]

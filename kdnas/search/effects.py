@@ -1,26 +1,25 @@
-"""What each value of each field does to a loss or a latency, the other fields being equal."""
+"""The effect of each value of each field on a loss or a latency, with the other fields fixed."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from kdnas.models.arch import Arch
-from kdnas.search.choice import fields_of
+from kdnas.models.arch import FIELDS, Arch
 
-RIDGE = 0.1  # candidates' worth of doubt for each value: few candidates move an effect little
+RIDGE = 0.1  # prior weight of a zero effect, in candidates
 
 
 def field_effects(archs: Sequence[Arch], values: Sequence[float]) -> dict[str, dict[str, float]]:
-    """Effects of an additive model that is fitted by ridge regression, each field's of mean 0 over the architectures.
+    """Effects of an additive model fitted by ridge regression; each field's effects have mean 0 over the architectures.
 
     Args:
-        archs: N architectures; empty gives no fields.
+        archs: N architectures; none gives no fields.
         values: N, finite.
 
     Returns:
-        Field to value, as text in the order of the values, to how much more it makes; fields with one value are left out.
+        Field to value (as text, in order) to effect; fields with a single value are left out.
     """
-    levels = {name: sorted({getattr(arch, name) for arch in archs}) for name in fields_of(archs)}
+    levels = {name: sorted({getattr(arch, name) for arch in archs}) for name in FIELDS}
     levels = {name: found for name, found in levels.items() if len(found) > 1}
     columns = [(name, level) for name, found in levels.items() for level in found]
     if not columns:
@@ -31,9 +30,9 @@ def field_effects(archs: Sequence[Arch], values: Sequence[float]) -> dict[str, d
     found = np.linalg.solve(centred.T @ centred + RIDGE * np.eye(len(columns)), centred.T @ target)
     effects: dict[str, dict[str, float]] = {}
     for name, found_levels in levels.items():
-        places = [place for place, column in enumerate(columns) if column[0] == name]
-        mean = float(design[:, places].mean(0) @ found[places])
+        indices = [index for index, column in enumerate(columns) if column[0] == name]
+        mean = float(design[:, indices].mean(0) @ found[indices])
         effects[name] = {
-            str(level): float(found[place]) - mean for level, place in zip(found_levels, places, strict=True)
+            str(level): float(found[index]) - mean for level, index in zip(found_levels, indices, strict=True)
         }
     return effects

@@ -1,99 +1,31 @@
-"""The episodes of a search: propose, distil, learn; every finished candidate is in the journal at once."""
+"""The episodes of a search: propose, distil, learn. Every finished candidate is written to the journal at once."""
 
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from kdnas.errors import DivergenceError, UsageError
-from kdnas.models.arch import Arch
 from kdnas.search import journal
 from kdnas.search.goal import Goal
 from kdnas.search.journal import Candidate
 from kdnas.search.options import SearchOptions
-from kdnas.search.outcome import ProxyResult
+from kdnas.search.outcome import Attempt, EvaluateAll
 from kdnas.search.pareto import pareto_front
 from kdnas.search.strategies import Observation, Proposal, Strategy
 from kdnas.store.progress import stage
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """What came of distilling one architecture.
-
-    Args:
-        result: of the distillation; a loss that is not a number where it failed.
-        failed: why.
-        seconds: wall time.
-    """
-
-    result: ProxyResult
-    failed: str | None
-    seconds: float
-
-
-Evaluate = Callable[[Arch], ProxyResult]
-EvaluateAll = Callable[[Sequence[Arch]], Iterator[tuple[int, Attempt]]]  # places as they finish, in any order
-
-
-def attempt(evaluate: Evaluate, arch: Arch) -> Attempt:
-    """Distil an architecture; one that diverges or cannot run is a failed candidate, not the end of the search."""
-    start, failed, result = time.monotonic(), None, ProxyResult(math.nan, 0)
-    try:
-        result = evaluate(arch)
-        if not math.isfinite(result.loss):
-            failed = f"the loss is {result.loss}"
-    except (RuntimeError, MemoryError, DivergenceError) as error:  # out of memory, a kernel that refuses a shape
-        failed = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-    return Attempt(result, failed, round(time.monotonic() - start, 3))
-
-
-def one_by_one(evaluate: Evaluate) -> EvaluateAll:
-    """Distil in this process, in order."""
-    return lambda archs: ((place, attempt(evaluate, arch)) for place, arch in enumerate(archs))
-
-
-def require_ray(ray: str | None) -> None:
-    """Raise UsageError where a cluster is asked for and its package is not installed."""
-    if ray is not None and find_spec("ray") is None:
-        raise UsageError("ray: the package is not installed; run `pip install 'kdnas[cluster]' -c requirements.lock`")
-
-
-@contextmanager
-def all_of(make: Callable[[], Evaluate], here: Evaluate, ray: str | None) -> Iterator[EvaluateAll]:
-    """What distils architectures: one after the other in this process, or side by side on a Ray cluster.
-
-    Args:
-        make: gives a worker what it distils with, in its process.
-        here: the same for this process.
-        ray: `local`, or the address of a cluster; None distils here.
-    """
-    if ray is None:
-        yield one_by_one(here)
-        return
-    from kdnas.search.cluster import Workers
-
-    with Workers(ray, make) as workers:
-        yield workers
-
-
 def explore(
     path: Path, strategy: Strategy, evaluate_all: EvaluateAll, goal: Goal, options: SearchOptions
 ) -> list[Candidate]:
-    """Run the episodes, taking from the journal what an earlier run finished.
+    """Run the episodes; candidates that an earlier run finished come from the journal.
 
     Args:
         path: the journal; each candidate is appended to it as soon as it is finished.
         strategy: proposes and learns.
         evaluate_all: distils architectures.
         goal: latencies and reward.
-        options: episodes and candidates an episode.
+        options: episodes and candidates per episode.
 
     Returns:
-        All candidates, in the order in which they were proposed; fewer than asked for where the space has no more.
+        All candidates, in the order in which they were proposed; fewer than asked for if the space has no more.
     """
     candidates = journal.read(path)
     total = min(options.episodes * options.candidates_per_episode, len(goal.latencies))
@@ -105,8 +37,8 @@ def explore(
             proposals = strategy.ask(options.candidates_per_episode, archs)
             numbers = range(first, first + len(finished) + len(proposals))
             missing = [number for number in numbers if number not in finished]
-            for place, found in evaluate_all([proposal.arch for proposal in proposals]):
-                candidate = _candidate(proposals[place], missing[place], episode, found, goal)
+            for index, found in evaluate_all([proposal.arch for proposal in proposals]):
+                candidate = _candidate(proposals[index], missing[index], episode, found, goal)
                 journal.append(path, candidate)
                 candidates.append(candidate)
                 finished[candidate.number] = candidate
@@ -137,7 +69,7 @@ def _candidate(proposal: Proposal, number: int, episode: int, found: Attempt, go
 
 
 def _note(latest: Candidate, candidates: list[Candidate]) -> str:
-    """The latest and the best candidate and how many the front has, for the progress display."""
+    """The latest candidate, the best one and the size of the front, for the progress display."""
     best = journal.best(candidates)
     shown = (
         f"{latest.arch} failed" if latest.failed else f"{latest.arch} loss {latest.loss:.3f} reward {latest.reward:.3f}"

@@ -1,4 +1,4 @@
-"""Figures of a search: its candidates, what its fields do, how strategies compare, and whether its losses are to be trusted."""
+"""Plots of a search: its candidates, the effects of the fields, strategies compared, and the fidelity of its losses."""
 
 import csv
 import math
@@ -11,34 +11,31 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from kdnas.errors import UsageError
-from kdnas.models.arch import FIELDS
+from kdnas.models.arch import FIELDS, Arch
+from kdnas.models.table import TableRow
 from kdnas.page.style import (
     BLUE,
     EPISODES,
-    GREEN,
     GREY,
     HALO,
     ORANGE,
     PINK,
-    RED,
-    SKY,
     TEACHER,
     Row,
     known,
     legend_entry,
+    mark,
     style,
     text,
     winner_trace,
 )
-from kdnas.search.choice import parse_choice
 from kdnas.search.effects import field_effects
 
-COLOURS = (ORANGE, BLUE, GREY, GREEN, SKY, PINK, RED)
 BASELINE = {"symbol": "square-open", "size": 11, "color": PINK, "line": {"width": 2}}
 
 
 def episode_colours(rows: Sequence[Row]) -> Row:
-    """Colour axis over the episodes; few enough of them are ticked one by one."""
+    """Colour axis over the episodes; up to ten episodes get a tick each."""
     episodes = sorted({row["episode"] for row in rows}) or [0]
     bar: Row = {"title": {"text": "episode", "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0, "len": 0.9}
     if len(episodes) <= 10:
@@ -47,18 +44,20 @@ def episode_colours(rows: Sequence[Row]) -> Row:
 
 
 def candidate_traces(rows: Sequence[Row], x: str, y: str) -> list[go.Scatter]:
-    """Candidates as circles (picks that explore) and diamonds (picks by what is known), coloured by episode."""
+    """Candidates as circles (exploration) and diamonds (chosen by the model), coloured by episode."""
     hover = (
-        "<b>%{customdata[0]}</b><br>%{customdata[1]} pick, candidate %{customdata[2]}, episode %{customdata[3]}<br>"
+        "<b>%{customdata[0]}</b><br>%{customdata[1]}, candidate %{customdata[2]}, episode %{customdata[3]}<br>"
         "loss %{customdata[4]:.4f}<br>latency %{customdata[5]:.3f} ms<br>reward %{customdata[6]:.4f}<extra></extra>"
     )
     traces = []
-    for explored, name, symbol, size in ((True, "to explore", "circle", 9), (False, "by what is known", "diamond", 11)):
+    for explored, name, symbol, size in (
+        (True, "exploration", "circle", 9),
+        (False, "chosen by the model", "diamond", 11),
+    ):
         picked = [row for row in rows if bool(row.get("explored")) is explored]
         if not picked:
             continue
-        word = name.split()[0]
-        # The legend shows the shape alone: a colour there would stand for an episode.
+        # The legend shows the shape only: a colour would stand for an episode.
         traces.append(legend_entry(name, {"symbol": symbol, "size": size, "color": GREY}))
         fields = ("number", "episode", "loss", "latency_ms", "reward")
         traces.append(
@@ -75,7 +74,7 @@ def candidate_traces(rows: Sequence[Row], x: str, y: str) -> list[go.Scatter]:
                     "opacity": 0.9,
                     "line": {"width": 1, "color": HALO},
                 },
-                customdata=[[text(row["arch"]), word, *(row.get(name) for name in fields)] for row in picked],
+                customdata=[[text(row["arch"]), name, *(row.get(name) for name in fields)] for row in picked],
                 hovertemplate=hover,
             )
         )
@@ -131,7 +130,7 @@ def search_rewards(journal: Sequence[Row], results: Row) -> go.Figure:
 
 
 def references(results: Row) -> list[go.Scatter]:
-    """The teacher, which loses nothing, and the shapes made by hand, where the search distilled them."""
+    """The teacher, with loss 0, and the baselines that the search distilled."""
     made = known(results.get("baselines") or [], "loss", "latency_ms")
     traces = []
     if made:
@@ -140,7 +139,7 @@ def references(results: Row) -> list[go.Scatter]:
                 x=[row["latency_ms"] for row in made],
                 y=[row["loss"] for row in made],
                 mode="markers+text",
-                name="made by hand",
+                name="baseline",
                 marker=BASELINE,
                 text=[text(row["name"].split(",")[0]) for row in made],
                 textposition="top center",
@@ -163,32 +162,31 @@ def references(results: Row) -> list[go.Scatter]:
     return traces
 
 
-def effect_bars(journal: Sequence[Row], table: Sequence[Row]) -> go.Figure | None:
-    """What each value of each field adds to the loss and multiplies the latency by, the other fields being equal.
+def effect_bars(journal: Sequence[Row], table: Sequence[TableRow]) -> go.Figure | None:
+    """What each value of each field adds to the loss and multiplies the latency by, with the other fields fixed.
 
     Args:
         journal: candidates, with `arch`, `loss` and `latency_ms`.
-        table: rows of the latency table, for the effects on the latency; the candidates' own where there are none.
+        table: rows of the latency table, for the effects on the latency; without them the candidates' latencies are used.
     """
     rows = list(known(journal, "loss", "latency_ms"))
     try:
-        archs = [parse_choice(row["arch"]) for row in rows]
-    except UsageError:  # a journal that somebody wrote by hand
+        archs = [Arch.parse(row["arch"]) for row in rows]
+    except UsageError:  # a journal that was edited
         return None
     losses = field_effects(archs, [row["loss"] for row in rows])
     if not losses:
         return None
     depths = {arch.layers for arch in archs}
-    timed = [row for row in table if row["layers"] in depths] or rows
-    latencies = field_effects(
-        [parse_choice(row["arch"]) for row in timed], [math.log(row["latency_ms"]) for row in timed]
-    )
+    timed = [(row.arch, row.latency_ms) for row in table if row.layers in depths]
+    timed = timed or [(arch, row["latency_ms"]) for arch, row in zip(archs, rows, strict=True)]
+    latencies = field_effects([arch for arch, _ in timed], [math.log(latency_ms) for _, latency_ms in timed])
     figure = make_subplots(rows=2, cols=len(losses), shared_yaxes=True, vertical_spacing=0.14, horizontal_spacing=0.02)
     for column, (name, effects) in enumerate(losses.items(), start=1):
         percent = {
             level: 100 * math.expm1(value) for level, value in latencies.get(name, {}).items() if level in effects
         }
-        for place, (values, colour, shown) in enumerate(
+        for panel, (values, colour, shown) in enumerate(
             ((effects, BLUE, "loss %{y:+.4f}"), (percent, ORANGE, "latency %{y:+.1f} %")), start=1
         ):
             figure.add_bar(
@@ -196,7 +194,7 @@ def effect_bars(journal: Sequence[Row], table: Sequence[Row]) -> go.Figure | Non
                 y=list(values.values()),
                 marker={"color": colour},
                 hovertemplate=f"{name} %{{x}}: {shown}<extra></extra>",
-                row=place,
+                row=panel,
                 col=column,
             )
         figure.update_xaxes(title_text=name, row=2, col=column)
@@ -211,16 +209,15 @@ Band = tuple[Sequence[float], Sequence[float], Sequence[float]]  # 5th, 50th and
 
 
 def bands(curves: Mapping[str, Band], title: str) -> go.Figure:
-    """Medians over seeds as lines, from the 5th to the 95th percentile shaded, over the architectures evaluated."""
+    """Medians over seeds as lines, shaded from the 5th to the 95th percentile, against the architectures evaluated."""
     figure = go.Figure()
-    for (name, (low, middle, high)), colour in zip(curves.items(), COLOURS, strict=False):
-        steps = np.arange(1, len(middle) + 1)
-        red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    for index, (name, (low, middle, high)) in enumerate(curves.items()):
+        drawn, steps = mark(index), np.arange(1, len(middle) + 1)
         figure.add_scatter(
             x=[*steps, *steps[::-1]],
             y=[*high, *low[::-1]],
             fill="toself",
-            fillcolor=f"rgba({red},{green},{blue},0.12)",
+            fillcolor=drawn.shade(0.12),
             line={"width": 0},
             hoverinfo="skip",
             showlegend=False,
@@ -232,7 +229,7 @@ def bands(curves: Mapping[str, Band], title: str) -> go.Figure:
             mode="lines",
             name=name,
             legendgroup=name,
-            line={"color": colour, "width": 2},
+            line={"color": drawn.colour, "dash": drawn.dash, "width": 2},
             hovertemplate=f"{name}, %{{x}} evaluations: %{{y:.2f}} %<extra></extra>",
         )
     figure.update_xaxes(title_text="architectures evaluated")
@@ -241,27 +238,29 @@ def bands(curves: Mapping[str, Band], title: str) -> go.Figure:
 
 
 def strategy_bands(file: Path) -> dict[str, go.Figure]:
-    """Regret and front of the strategies in a contest's `curves.csv`."""
+    """Regret and front of the strategies in the `curves.csv` of a comparison."""
     rows: dict[str, list[dict[str, str]]] = {}
     with file.open(newline="") as lines:
         for row in csv.DictReader(lines):
             rows.setdefault(row["strategy"], []).append(row)
 
     def percent(what: str) -> dict[str, Band]:
-        def column(name: str, place: str) -> list[float]:
-            return [100 * float(row[f"{what}_{place}"]) for row in rows[name]]
+        def column(name: str, which: str) -> list[float]:
+            return [100 * float(row[f"{what}_{which}"]) for row in rows[name]]
 
         return {name: (column(name, "low"), column(name, "median"), column(name, "high")) for name in rows}
 
     regret = percent("regret")
-    early = min(len(middle) for _, middle, _ in regret.values()) // 20  # before it no strategy knows anything
+    early = (
+        min(len(middle) for _, middle, _ in regret.values()) // 20
+    )  # before it the strategies have seen too few results
     drawn = bands(regret, "below the best reward (%)")
     drawn.update_yaxes(range=[0, max(high[early] for _, _, high in regret.values())])
     return {"regret": drawn, "hypervolume": bands(percent("hypervolume"), "of the best front (%)")}
 
 
 def fidelity_scatter(file: Path, results: Row) -> go.Figure:
-    """The recorded loss at its largest budget against the loss of long distillation, and what is kept on each task, by heads."""
+    """The recorded loss at its largest budget against the loss after long distillation and the retention per task, by heads."""
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     budget = max(row["tokens"] for row in results["taus"])
@@ -270,11 +269,12 @@ def fidelity_scatter(file: Path, results: Row) -> go.Figure:
     titles = [f"{text(name)}, tau {tau[name]:.2f}" for name in panels]
     figure = make_subplots(rows=1, cols=len(panels), subplot_titles=titles, horizontal_spacing=0.08)
     counts = sorted({int(row["heads"]) for row in rows})
-    for heads, colour in zip(counts, (SKY, BLUE, GREEN, ORANGE, PINK, RED, GREY), strict=False):
-        name, marker = f"{heads} heads", {"size": 9, "color": colour, "line": {"width": 1, "color": HALO}}
+    for index, heads in enumerate(counts):
+        name, drawn = f"{heads} heads", mark(index)
+        marker = {"size": 9, "color": drawn.colour, "symbol": drawn.symbol, "line": {"width": 1, "color": HALO}}
         figure.add_trace(legend_entry(name, marker, name))
         with_these = [row for row in rows if int(row["heads"]) == heads]
-        for place, column in enumerate(panels.values(), start=1):
+        for panel, column in enumerate(panels.values(), start=1):
             figure.add_scatter(
                 x=[float(row[f"loss {budget}"]) for row in with_these],
                 y=[float(row[column]) for row in with_these],
@@ -285,7 +285,7 @@ def fidelity_scatter(file: Path, results: Row) -> go.Figure:
                 customdata=[text(",".join(row[field] for field in FIELDS)) for row in with_these],
                 hovertemplate="<b>%{customdata}</b><br>recorded %{x:.4f}<br>%{y:.4f}<extra></extra>",
                 row=1,
-                col=place,
+                col=panel,
             )
     style(figure, 430).update_layout(margin={"t": 70}, legend={"y": 1.1})
     figure.update_yaxes(title_text="of the teacher (%)")

@@ -1,4 +1,4 @@
-"""Candidates distilled as `kdnas distill` does it: dear, and what they are worth in the end."""
+"""The full evaluator: candidates distilled as `kdnas distill` does. Expensive, but it gives their final loss."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from kdnas.text.corpus import Corpus
 
 
 class Full:
-    """Distils candidates on the whole corpus; each student is an artifact of its own, gone on with where it was broken off.
+    """Distils candidates on the whole corpus; each student is a separate artifact, and interrupted work is resumed.
 
     Args:
         home: root of artifacts.
         teacher: the teacher.
-        corpus: what candidates are distilled on.
-        options: how; with `steps`, for `minutes` would give each shape another budget.
+        corpus: the training text.
+        options: of the distillation; with `steps`, because `minutes` would give each shape a different budget.
     """
 
     def __init__(self, home: Path, teacher: Teacher, corpus: Corpus, options: DistillOptions) -> None:

@@ -1,11 +1,10 @@
-"""The journal of a search: one append-only, fsynced line a finished candidate."""
+"""The journal of a search: one append-only, fsynced line per finished candidate."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kdnas.models.arch import Arch, arch_id
-from kdnas.search.choice import parse_choice
 from kdnas.store.artifact import append_jsonl, read_jsonl
 
 FILE = "journal.jsonl"
@@ -16,17 +15,17 @@ class Candidate:
     """One evaluated architecture.
 
     Args:
-        number: its place in the search, from 0.
+        number: its index in the search, from 0.
         episode: from 0.
-        arch: what was evaluated.
-        explored: picked at random (exploration), not because the controller likes it.
-        loss: proxy loss on held-out sentences, as a share of the teacher's variance; None where it failed.
+        arch: the architecture.
+        explored: chosen at random, not by the strategy's model.
+        loss: proxy loss on held-out sentences, as a fraction of the teacher's variance; None if it failed.
         latency_ms: from the latency table.
-        reward: Eq. 4; None where it failed.
-        predicted_reward: what the controller had expected; None before it saw any result.
+        reward: Eq. 4; None if it failed.
+        predicted_reward: the reward that the strategy expected; None before it has a model.
         tokens: training tokens that it was distilled on.
         seconds: wall time of its evaluation.
-        failed: why it has no loss, None for the others.
+        failed: the reason if it has no loss, otherwise None.
     """
 
     number: int
@@ -49,16 +48,16 @@ def append(path: Path, candidate: Candidate) -> None:
 
 
 def read(path: Path) -> list[Candidate]:
-    """All finished candidates, in order; an empty list where there is no journal yet."""
+    """All finished candidates, in order; an empty list if there is no journal yet."""
     rows = []
     for row in read_jsonl(path):
         row.pop("id")
-        rows.append(Candidate(**row | {"arch": parse_choice(row["arch"])}))
+        rows.append(Candidate(**row | {"arch": Arch.parse(row["arch"])}))
     return rows
 
 
 def best(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The candidate with the highest reward, the faster one of equals; None where all failed."""
+    """The candidate with the highest reward, the faster of equal ones; None if all failed."""
     return max(
         (candidate for candidate in candidates if candidate.reward is not None),
         key=lambda candidate: (candidate.reward, -candidate.latency_ms),

@@ -1,13 +1,11 @@
-"""Options of a search; free of heavy imports, so that the command line reads them at once."""
+"""Options of a search. No heavy imports: the command line must read them quickly."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from kdnas.errors import UsageError
 from kdnas.search.reward import ALPHA, BETA
-
-STRATEGIES = ("kdnas", "surrogate", "random", "evolution", "tpe", "gp", "nsga2")
-ONE_NUMBER = ("kdnas", "evolution")  # strategies that follow the reward alone
+from kdnas.search.strategies import STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -15,16 +13,15 @@ class ProxyOptions:
     """The short distillation that scores a candidate (the paper's mini-KD). All candidates see the same batches.
 
     Args:
-        tokens: training tokens a candidate, by default the fewest that rank as 15 times more do (Kendall's tau 0.8,
-            `results/search`); null where corpus_fraction decides.
-        corpus_fraction: share of the training split that makes the proxy set, in place of `tokens` (the paper: 0.3).
+        tokens: training tokens per candidate. The default is the smallest budget that ranks as a budget 15 times larger does
+            (Kendall's tau 0.8, `results/search`); null if corpus_fraction sets the budget.
+        corpus_fraction: fraction of the training split that makes the proxy set, instead of `tokens` (the paper: 0.3).
         epochs: passes over the proxy set; with `tokens`, the set is that much smaller (the paper: 4).
-        batch_tokens: padded tokens a batch.
+        batch_tokens: padded tokens per batch.
         peak_lr: learning rate after the warm-up.
-        warmup_share: share of the steps in which the learning rate rises.
         validation_sentences: held-out sentences that the loss is measured on.
-        cache_gb: keep the teacher's states of the proxy set on disk, computed once, where they need at most this many GB;
-            above it the teacher runs again for every candidate.
+        cache_gb: largest size in GB of the teacher's states of the proxy set that are computed once and kept on disk; if they
+            need more, the teacher runs again for every candidate.
     """
 
     tokens: int | None = 33_000
@@ -32,7 +29,6 @@ class ProxyOptions:
     epochs: float = 1.0
     batch_tokens: int = 1024
     peak_lr: float = 8e-4
-    warmup_share: float = 0.05
     validation_sentences: int = 512
     cache_gb: float = 2.0
 
@@ -50,50 +46,43 @@ class ProxyOptions:
             raise UsageError(f"proxy.epochs is {self.epochs}, .peak_lr {self.peak_lr}; both must be above 0")
         if self.batch_tokens < 16 or self.validation_sentences < 1:
             raise UsageError("proxy.batch_tokens must be at least 16 and proxy.validation_sentences at least 1")
-        if not 0 <= self.warmup_share < 1:
-            raise UsageError(f"proxy.warmup_share is {self.warmup_share}; allowed is 0 up to, not including, 1")
         if self.cache_gb < 0:
             raise UsageError(f"proxy.cache_gb is {self.cache_gb}; it must not be negative (0 never caches)")
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """The search. Published values, but for the strategy and the number of candidates (the paper: 15 episodes of 20).
+    """The search. Published values, except for the strategy and the number of candidates (the paper: 15 episodes of 20).
 
     Args:
-        strategy: who proposes: `surrogate`, what is most like the teacher, then a Gaussian process of the loss; `kdnas`, the
-            published LSTM; `random`; `evolution`, regularised; Optuna's `tpe`, `gp` and `nsga2`.
-        front: look for the front of loss and latency, not for the best reward; not with `kdnas` and `evolution`.
-        max_latency_ms: only architectures that the table says to be this fast; with alpha 0, the lowest loss among them wins.
-        max_latency_share: only architectures that take at most this share of the teacher's latency, as 0.5; null takes any. The
-            published reward lets a better loss buy any latency, also one above the teacher's.
-        max_megabytes: only architectures with weights of this size in the table's precision.
-        engine: that the table must be of; null takes any.
-        vocabularies: numbers of tokens among which the search chooses as well, as 30522,8000: a student knows the corpus's most
-            frequent ones; 0 for all. Empty leaves the whole vocabulary.
+        strategy: STRATEGIES.
+        front: search for the front of loss, latency and memory instead of the best reward; not with FRONTLESS.
+        max_latency_ms: largest latency of an architecture; with alpha 0, the lowest loss within it wins.
+        max_latency_fraction: largest latency as a fraction of the teacher's, as in 0.5; null allows any. The published reward
+            lets a lower loss buy any latency, even one above the teacher's.
+        max_megabytes: largest size of the weights in the precision of the table's engine.
         episodes: rounds of proposing, evaluating and learning.
-        candidates_per_episode: architectures distilled an episode.
+        candidates_per_episode: architectures distilled per episode.
         alpha: exponent of the latency in the reward, at most 0 (Eq. 4).
-        beta: share of the teacher's latency that is aimed at (Eq. 4).
-        epsilon_start: share of random candidates in the first episode.
-        epsilon_decay: how much smaller that share is each episode.
-        epsilon_min: never smaller than this.
-        controller_lr: peak learning rate of the controller.
-        controller_epochs: passes over all results after each episode.
-        evaluator: `proxy`, briefly on a proxy set; `full`, as `kdnas distill` does it, with the options of `distill`.
-        baselines: distil the paper's shapes made by hand (6L-384H, 6L-768H) as well, after the search, as far as the space has
-            their depth.
-        seed: of everything random in the search.
+        beta: fraction of the teacher's latency at which the latency factor is 1 (Eq. 4).
+        epsilon_start: of `kdnas`: fraction of random candidates in the first episode.
+        epsilon_decay: of `kdnas`: decrease of that fraction per episode.
+        epsilon_min: of `kdnas`: lower bound of that fraction.
+        controller_lr: of `kdnas`: peak learning rate of the controller.
+        controller_epochs: of `kdnas`: passes over all results after each episode.
+        evaluator: `proxy` distils candidates briefly on a proxy set; `full` as `kdnas distill` does, with the options of
+            `distill`.
+        baselines: distil the paper's hand-designed shapes (6L-384H, 6L-768H) as well after the search, if the space has their
+            depth.
+        seed: seed of all random choices of the search.
         proxy: how a candidate is scored.
     """
 
-    strategy: Literal["kdnas", "surrogate", "random", "evolution", "tpe", "gp", "nsga2"] = "surrogate"
+    strategy: str = "surrogate"
     front: bool = False
     max_latency_ms: float | None = None
-    max_latency_share: float | None = None
+    max_latency_fraction: float | None = None
     max_megabytes: float | None = None
-    engine: str | None = None
-    vocabularies: tuple[int, ...] = ()
     episodes: int = 4
     candidates_per_episode: int = 4
     alpha: float = ALPHA
@@ -111,10 +100,10 @@ class SearchOptions:
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
             raise UsageError(f"strategy is '{self.strategy}'; allowed are {', '.join(STRATEGIES)}")
-        if self.front and self.strategy in ONE_NUMBER:
-            others = ", ".join(name for name in STRATEGIES if name not in ONE_NUMBER)
-            raise UsageError(f"strategy '{self.strategy}' follows one number, not a front; give one of {others}")
-        for name in ("max_latency_ms", "max_latency_share", "max_megabytes"):
+        if self.front and STRATEGIES[self.strategy].reward_only:
+            others = ", ".join(name for name, entry in STRATEGIES.items() if not entry.reward_only)
+            raise UsageError(f"strategy '{self.strategy}' follows the reward, not a front; give one of {others}")
+        for name in ("max_latency_ms", "max_latency_fraction", "max_megabytes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}; it must be above 0")
@@ -132,3 +121,13 @@ class SearchOptions:
             raise UsageError(f"controller_lr is {self.controller_lr}; it must be above 0")
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}; it must not be negative")
+
+
+def describe_strategies(text: str) -> str:
+    """A docstring with the registered strategies for its placeholders; the help of the commands is made from it."""
+    summaries = "; ".join(f"`{name}`, {entry.summary}" for name, entry in STRATEGIES.items())
+    without_front = " and ".join(f"`{name}`" for name, entry in STRATEGIES.items() if entry.reward_only)
+    return text.replace("STRATEGIES", summaries).replace("FRONTLESS", without_front)
+
+
+SearchOptions.__doc__ = describe_strategies(SearchOptions.__doc__ or "")

@@ -1,4 +1,4 @@
-"""The front of loss, latency and memory: what the one number of the reward hides."""
+"""The Pareto front of loss, latency and memory, and its hypervolume."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,15 @@ Point = tuple[float, ...]
 
 
 def pareto_front(points: Sequence[Point]) -> list[int]:
-    """Places of the points that no other point beats, all coordinates to be small.
+    """Indices of the points that no other point dominates, when all coordinates are minimised.
 
-    A point is beaten by one that is no larger in any coordinate and smaller in one. Equal points are all kept.
+    A point dominates another if it is no larger in any coordinate and smaller in one. Equal points are all kept.
 
     Args:
-        points: N of two or more coordinates, as in (loss, latency_ms); finite.
+        points: N points of two or more coordinates, as in (loss, latency_ms); finite.
 
     Returns:
-        Places in `points`, by rising second coordinate, then by place.
+        Indices in `points`, sorted by the second coordinate, then by index.
     """
     if not points:
         return []
@@ -24,16 +24,16 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
     no_larger = (values[:, None] <= values[None]).all(-1)
     smaller = (values[:, None] < values[None]).any(-1)
     front = np.flatnonzero(~(no_larger & smaller).any(0))
-    return [int(place) for place in front[np.argsort(values[front, 1], kind="stable")]]
+    return [int(index) for index in front[np.argsort(values[front, 1], kind="stable")]]
 
 
 def improvements(points: np.ndarray, candidates: np.ndarray, worst: Sequence[float]) -> np.ndarray:
-    """How much more of the space below `worst` would be beaten with each candidate, (N,).
+    """Hypervolume that each candidate would add, (N,).
 
     Args:
-        points: (n, 3) what there is: loss, latency, memory.
+        points: (n, 3) points so far: loss, latency, memory.
         candidates: (N, 3).
-        worst: (3,) what is not wanted any more, as in (1, the teacher's latency, the largest model).
+        worst: (3,) reference point, as in (1, the teacher's latency, the largest model).
     """
     gains = np.zeros(len(candidates))
     levels = np.unique(np.concatenate([[-np.inf], points[:, 2]]))
@@ -44,7 +44,7 @@ def improvements(points: np.ndarray, candidates: np.ndarray, worst: Sequence[flo
 
 
 def _areas(points: np.ndarray, candidates: np.ndarray, worst: Sequence[float]) -> np.ndarray:
-    """The same in the plane of the first two coordinates: between each candidate and the stairs of the points."""
+    """The same for the first two coordinates: the area between each candidate and the staircase of the points."""
     order = np.argsort(points[:, 1], kind="stable")
     starts = np.concatenate([[-np.inf], points[order, 1]])
     heights = np.minimum.accumulate(np.concatenate([[worst[0]], points[order, 0]]))
@@ -56,13 +56,13 @@ def _areas(points: np.ndarray, candidates: np.ndarray, worst: Sequence[float]) -
 
 
 def hypervolume(points: Sequence[Point], worst: Sequence[float]) -> float:
-    """Share of the box between the origin and `worst` that the points beat, of loss, latency and memory.
+    """Fraction of the box between the origin and `worst` that the points dominate.
 
     Args:
-        points: N of three coordinates; those beyond `worst` add nothing.
-        worst: what is not wanted any more.
+        points: N points of loss, latency and memory; points beyond `worst` add nothing.
+        worst: reference point.
     """
     values, total = np.asarray(points, dtype=np.float64).reshape(-1, 3), 0.0
-    for place in range(len(values)):
-        total += float(improvements(values[:place], values[place : place + 1], worst)[0])
+    for index in range(len(values)):
+        total += float(improvements(values[:index], values[index : index + 1], worst)[0])
     return total / float(np.prod(worst))

@@ -1,8 +1,7 @@
 """Proxy distillation: every candidate is distilled for real, briefly, on the same batches (the paper's mini-KD)."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,11 +26,8 @@ from kdnas.distill.warm_start import TeacherLayers
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.student import student_from_teacher
 from kdnas.models.teacher import Teacher, load_encoder
-from kdnas.search.choice import Choice, is_int8
-from kdnas.search.int8_loss import as_int8
 from kdnas.search.options import ProxyOptions
 from kdnas.search.outcome import ProxyResult
-from kdnas.search.small_vocabulary import SmallVocabulary
 from kdnas.search.teacher_states import VARIANCE_TOKENS, CachedStates, Subset, cache_bytes
 from kdnas.store.artifact import require_space
 from kdnas.store.progress import say, stage
@@ -39,7 +35,8 @@ from kdnas.text.corpus import Corpus
 from kdnas.text.sentences import token_batches
 
 VALIDATION_BATCH_TOKENS = 4096
-CHECKED_EVERY = 20  # steps between two looks at whether the loss is still finite
+CHECKED_EVERY = 20  # steps between two checks that the loss is finite
+WARMUP = 0.05  # fraction of the steps in which the learning rate rises
 
 
 class LiveStates:
@@ -65,9 +62,9 @@ class LiveStates:
 class _Objective(nn.Module):
     """Student and Eq. 1 against states that are given; its parameters are the student's and the projections'."""
 
-    def __init__(self, student: PreTrainedModel, loss: HiddenStateLoss, read: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, student: PreTrainedModel, loss: HiddenStateLoss) -> None:
         super().__init__()
-        self.student, self.loss, self.read = student, loss, read
+        self.student, self.loss = student, loss
 
     def forward(self, input_ids: Tensor, mask: Tensor, targets: dict[int, Tensor]) -> Tensor:
         """Loss of each pair, (n_pairs,)."""
@@ -75,14 +72,12 @@ class _Objective(nn.Module):
         return losses
 
     def states(self, input_ids: Tensor, mask: Tensor) -> Sequence[Tensor]:
-        """Of the embeddings and each layer, each (B, T, D_S), of the tokens as the student reads them."""
-        return student_states(self.student, self.read(input_ids), mask)
+        """Of the embeddings and each layer, each (B, T, D_S)."""
+        return student_states(self.student, input_ids, mask)
 
 
 class Proxy:
     """Distils candidates by hidden states (Eq. 1, Uniform+Last), each from its own start on the same batches.
-
-    A choice is distilled once for all its engines, with 32-bit weights; for an int8 engine the loss is that of 8-bit products.
 
     Args:
         folder: scratch for the teacher's states; gone on with after an interruption, deleted by `close`.
@@ -110,8 +105,6 @@ class Proxy:
         layers = wanted_layers(space, teacher.layers)
         self._states, self._held_out = self._teacher_states(layers)
         self._variance = self._states.variance(layers)
-        self._corpus, self._tokenizer = corpus, teacher.path / "tokenizer.json"
-        self._done: dict[tuple[Arch, int, tuple[int, ...]], list[tuple[int, float, float]]] = {}
 
     def _teacher_states(self, layers: list[int]) -> tuple["CachedStates | LiveStates", "CachedStates | LiveStates"]:
         """States of the proxy set and of the held-out sentences: kept on disk where they fit."""
@@ -154,45 +147,18 @@ class Proxy:
 
         One that diverges ends there, with what its loss then is.
         """
-        ends = tuple(sorted({max(1, round(mark * len(self.plan))) for mark in marks}))
-        if not isinstance(arch, Choice):
-            yield from (ProxyResult(loss, tokens) for tokens, loss, _ in self._losses(arch, 0, ends, False))
-            return
-        key = (arch.arch, arch.vocabulary, ends)
-        found = self._done.get(key) or self._losses(*key, True)
-        seen = []
-        for tokens, loss, int8_loss in found:
-            seen.append((tokens, loss, int8_loss))
-            yield ProxyResult(int8_loss if is_int8(arch.engine) else loss, tokens)
-        self._done[key] = seen
-
-    def _losses(
-        self, arch: Arch, vocabulary: int, ends: Sequence[int], int8: bool
-    ) -> Iterator[tuple[int, float, float]]:
-        """Tokens, loss and, where it is wanted, the loss of 8-bit products after so many steps, each time."""
+        ends = {max(1, round(mark * len(self.plan))) for mark in marks}
         pairs = layer_pairs(arch.layers, self._depth, Mapping.UNIFORM_LAST)
         layers = sorted({layer for _, layer in pairs})
         student = student_from_teacher(arch, self._teacher, self.seed).eval()  # eval: no dropout
         self._layers.start(student)
         scale = torch.tensor([self._variance[layer] for _, layer in pairs])
         loss = HiddenStateLoss(pairs, arch.hidden, int(self._teacher.config.hidden_size), scale)
-        objective = _Objective(student, loss, self._reader(vocabulary)).to(self.accelerator.device)
+        objective = _Objective(student, loss).to(self.accelerator.device)
         with torch.no_grad(), self.accelerator.autocast():
             fit_projections(loss, self._first_states(objective, layers))
         for tokens in self._train(objective, layers, ends):
-            value = int8_value = self._validate(objective, layers)
-            if int8:
-                with as_int8(student):
-                    int8_value = self._validate(objective, layers)
-            yield tokens, value, int8_value
-
-    def _reader(self, vocabulary: int) -> Callable[[Tensor], Tensor]:
-        """What a student with so many tokens makes of ids; 0 leaves them as they are."""
-        return partial(self._vocabulary, size=vocabulary) if vocabulary else lambda ids: ids
-
-    @cached_property
-    def _vocabulary(self) -> SmallVocabulary:
-        return SmallVocabulary(self._corpus, self._tokenizer)
+            yield ProxyResult(self._validate(objective, layers), tokens)
 
     def _batch(self, places: np.ndarray) -> Batch:
         return self.train.batch(places, self._pad_id, self.accelerator.device)
@@ -205,14 +171,14 @@ class Proxy:
             ids, mask = self._batch(places)
             yield objective.states(ids, mask), self._states(places, mask, layers), mask
 
-    def _train(self, objective: _Objective, layers: list[int], ends: Sequence[int]) -> Iterator[int]:
+    def _train(self, objective: _Objective, layers: list[int], ends: set[int]) -> Iterator[int]:
         """Real tokens seen after so many steps, each time; of one whose loss is no longer finite, where that was seen."""
         optimizer = make_optimizer(objective, self.options.peak_lr)
         tokens = 0
         for step, places in enumerate(self.plan):
             ids, mask = self._batch(places)
             batch = (ids, mask, self._states(places, mask, layers))
-            lr = self.options.peak_lr * lr_share(step, len(self.plan), self.options.warmup_share)
+            lr = self.options.peak_lr * lr_share(step, len(self.plan), WARMUP)
             losses = train_step(objective, optimizer, self.accelerator, cast(Batch, batch), lr)
             tokens += int(self.train.lengths[places].sum())
             diverged = step % CHECKED_EVERY == 0 and not bool(torch.isfinite(losses).all())

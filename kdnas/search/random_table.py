@@ -1,4 +1,4 @@
-"""The shape of the paper's Table 3: architectures drawn at random, and those that a search recommends."""
+"""The format of the paper's Table 3: random architectures and the ones that a search recommends."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,21 +12,21 @@ SEEDS, EACH = 3, 3
 
 
 def random_and_recommended(goal: Goal, losses: Mapping[Arch, float], proposed: Sequence[Arch]) -> list[dict[str, Any]]:
-    """Three random architectures for each of three seeds, and the three of the best reward among those a search proposed.
+    """Three random architectures for each of three seeds, and the three best rewards that a search proposed.
 
     Args:
         goal: latencies and reward.
-        losses: recorded.
-        proposed: by the search, evaluated all.
+        losses: recorded losses.
+        proposed: architectures that the search proposed.
 
     Returns:
-        Rows of name, arch, loss, latency_ms, reward; the recommended ones last, best first.
+        Rows of name, arch, loss, latency_ms, reward; recommended ones last, best first.
     """
     states = sorted(losses)
     named = []
     for seed in range(SEEDS):
-        places = np.random.default_rng(seed).choice(len(states), min(EACH, len(states)), replace=False)
-        named += [(f"random, seed {seed}", states[int(place)]) for place in places]
+        indices = np.random.default_rng(seed).choice(len(states), min(EACH, len(states)), replace=False)
+        named += [(f"random, seed {seed}", states[int(index)]) for index in indices]
     best = sorted(proposed, key=lambda arch: -goal.reward(arch, losses[arch]))[:EACH]
     named += [("recommended", arch) for arch in best]
     return [

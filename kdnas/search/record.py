@@ -11,8 +11,8 @@ from typing import Any
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.arch import FIELDS, Arch, SearchSpace, arch_id
 from kdnas.models.teacher import Teacher, resolve_teacher
+from kdnas.search.cluster import all_of, require_ray
 from kdnas.search.design import spread
-from kdnas.search.explore import all_of, require_ray
 from kdnas.search.options import ProxyOptions
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.recording import COLUMNS, FILE

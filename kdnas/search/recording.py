@@ -1,7 +1,7 @@
-"""Recorded losses: what proxy distillation said of many architectures; strategies are compared without distilling again."""
+"""Recorded losses of proxy distillation: strategies are compared on them without distilling again."""
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ class Recording:
     """Losses of architectures by seed and by the tokens that they were distilled on.
 
     Args:
-        losses: architecture to seed to tokens to held-out loss, as a share of the teacher's variance.
+        losses: architecture to seed to tokens to held-out loss, as a fraction of the teacher's variance.
         digest: changes when the file does.
     """
 
@@ -30,7 +30,7 @@ class Recording:
         """Recorded architectures of a space, in its order.
 
         Raises:
-            UsageError: none is.
+            UsageError: no architecture of the space is recorded.
         """
         found = [arch for arch in space if arch in self.losses]
         if not found:
@@ -39,22 +39,16 @@ class Recording:
 
     def __call__(self, arch: Arch) -> ProxyResult:
         """The loss of an architecture's first seed at the end of the budget."""
-        (found,) = self.curve(arch)
-        return found
-
-    def curve(self, arch: Arch, marks: Sequence[float] = (1.0,)) -> Iterator[ProxyResult]:
-        """Losses of an architecture's first seed at the looks that are nearest to these shares of its budget."""
         by_tokens = self.losses[arch][min(self.losses[arch])]
-        for mark in marks:
-            tokens = min(by_tokens, key=lambda tokens: abs(tokens - mark * max(by_tokens)))
-            yield ProxyResult(by_tokens[tokens], tokens)
+        tokens = max(by_tokens)
+        return ProxyResult(by_tokens[tokens], tokens)
 
 
 def read_recording(path: Path) -> Recording:
     """A recording's CSV, or the folder that `kdnas record` printed.
 
     Raises:
-        UsageError: not there, or without its columns.
+        UsageError: the file is missing, or lacks a column.
     """
     file = path / FILE if path.is_dir() else path
     losses: dict[Arch, dict[int, dict[int, float]]] = {}

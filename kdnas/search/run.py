@@ -1,6 +1,6 @@
-"""The search: propose, distil briefly, reward, learn; every finished candidate is kept in the journal."""
+"""`kdnas search`: propose, distil briefly, reward, learn. The journal keeps every finished candidate."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,26 +11,28 @@ from kdnas.distill.building import deciding
 from kdnas.distill.options import DistillOptions
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.table import LatencyTable
 from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.search import baselines, journal
-from kdnas.search.explore import all_of, explore, one_by_one, require_ray
+from kdnas.search.cluster import all_of, require_ray
+from kdnas.search.explore import explore
 from kdnas.search.full import Full
-from kdnas.search.goal import Goal, LatencyTable, host_name, make_goal, read_table, with_choices
+from kdnas.search.goal import Goal
 from kdnas.search.journal import Candidate
-from kdnas.search.options import ProxyOptions, SearchOptions
+from kdnas.search.limits import make_goal
+from kdnas.search.options import SearchOptions
+from kdnas.search.outcome import Evaluate, EvaluateAll, one_by_one
 from kdnas.search.pareto import hypervolume, pareto_front
 from kdnas.search.recording import Recording, read_recording
+from kdnas.search.strategies import make_strategy
 from kdnas.store.artifact import Artifact, build
-from kdnas.store.host import host
+from kdnas.store.host import host, host_name
 from kdnas.store.progress import say
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
 
 if TYPE_CHECKING:
-    from kdnas.search.explore import Evaluate, EvaluateAll
     from kdnas.search.proxy import Proxy
-
-__all__ = ["ProxyOptions", "SearchOptions", "run_search", "search"]
 
 STATES = "teacher-states"  # scratch in the working folder, deleted before the artifact is published
 
@@ -45,7 +47,6 @@ def search(
     replay: Path | None = None,
     ray: str | None = None,
     distill: DistillOptions = DistillOptions(),
-    more_tables: tuple[Path, ...] = (),
     home: Path = Path("artifacts"),
 ) -> None:
     """Search for the student with the best reward, and print the folder of the result.
@@ -57,38 +58,29 @@ def search(
         corpus: `builtin:pydocs`, a file, or a hub id.
         text: how the corpus is read.
         space: values that each field may take; depths beyond the teacher's are left out.
-        replay: losses that `kdnas record` kept, to be looked up in place of distilling; of its architectures alone.
-        ray: `local`, or the address of a Ray cluster, to distil candidates side by side, each on one core; its nodes see the
-            teacher, the corpus and the home under the same paths.
-        distill: of `--evaluator full`; `steps` is needed.
-        more_tables: latency tables of other engines on the same host: the search chooses the engine as well, and an int8 engine's
-            loss is that of 8-bit products.
+        replay: folder or CSV that `kdnas record` printed: losses are looked up in it instead of distilling, and only its
+            architectures are proposed.
+        ray: `local`, or the address of a Ray cluster, to distil candidates in parallel, each on one core; its nodes must see
+            the teacher, the corpus and the home under the same paths.
+        distill: options of `--evaluator full`; `steps` is required.
         home: root of all artifacts.
     """
-    require_one_way(options, replay, ray, bool(more_tables))
+    require_compatible(replay, ray)
     require_steps(options, distill)
-    home = home.resolve() if ray else home  # workers of other nodes have another folder to start from
-    known = read_table(Artifact.load(table, "latency-table"))
+    home = home.resolve() if ray else home  # workers on other nodes start in another folder
+    known = LatencyTable.load(table)
     found = resolve_teacher(teacher)
     if replay is not None:
         print(run_replay(home, read_recording(replay), space, known, options, found).path)
         return
-    others = [read_table(Artifact.load(path, "latency-table")) for path in more_tables]
-    _allowed(space, known, others, options, found)  # before the corpus is built, which may take minutes
+    make_goal(space.teachable(found.layers), known, options, found)  # refuse now: the corpus may take minutes
     built = build_corpus(home, corpus, text, found)
-    print(run_search(home, found, built, space, known, options, ray, distill, others).path)
+    print(run_search(home, found, built, space, known, options, ray, distill).path)
 
 
-def require_one_way(options: SearchOptions, replay: Path | None, ray: str | None, engines: bool = False) -> None:
-    """Raise UsageError where options do not go together, or a cluster is asked for and its package is not installed."""
-    if (engines or options.vocabularies) and (replay is not None or options.evaluator == "full"):
-        raise UsageError(
-            "more_tables and vocabularies need the losses of engines and vocabularies, which the proxy alone measures: leave "
-            "them out, or leave out --replay and --evaluator full"
-        )
-    if ray is None:
-        return
-    if replay is not None:
+def require_compatible(replay: Path | None, ray: str | None) -> None:
+    """Raise UsageError if a replay is combined with a cluster, or if the package of the cluster is not installed."""
+    if ray is not None and replay is not None:
         raise UsageError(f"ray is '{ray}'; it does not work with --replay: leave it out")
     require_ray(ray)
 
@@ -102,7 +94,6 @@ def run_search(
     options: SearchOptions,
     ray: str | None = None,
     distill: DistillOptions = DistillOptions(),
-    more_tables: Sequence[LatencyTable] = (),
 ) -> Artifact:
     """Search the part of a space that the teacher can teach; resumes from the journal after an interruption.
 
@@ -114,22 +105,22 @@ def run_search(
         table: latencies of its architectures and of the teacher.
         options: the search.
         ray: `local`, or the address of a Ray cluster whose workers distil; None distils here.
-        distill: of the full evaluator.
-        more_tables: of other engines, which are chosen as well.
+        distill: options of the full evaluator.
 
     Raises:
-        UsageError: the teacher can teach nothing of the space, latencies are missing, or the full evaluator's steps are.
-        KdnasError: not one candidate could be evaluated.
+        UsageError: every architecture of the space is deeper than the teacher, none is within the limits, or the full
+            evaluator's steps are missing.
+        KdnasError: all candidates failed.
     """
-    require_one_way(options, None, ray, bool(more_tables))
+    require_compatible(None, ray)
     require_steps(options, distill)
     space = space.teachable(teacher.layers)
-    _tell_other_host(table)
-    goal, digest = _allowed(space, table, more_tables, options, teacher)
-    shapes = baselines.possible(space, table.latencies) if options.baselines else {}
+    _warn_of_other_host(table)
+    goal = make_goal(space, table, options, teacher)
+    shapes = baselines.possible(space) if options.baselines else {}
     absolute = replace(teacher, path=teacher.path.resolve())
 
-    def distilled(path: Path, make: "Callable[[], Evaluate]", here: "Proxy | Full") -> dict[str, Any]:
+    def distilled(path: Path, make: Callable[[], Evaluate], here: "Proxy | Full") -> dict[str, Any]:
         with all_of(make, here, ray) as evaluate_all:
             return _explored(path, evaluate_all, goal, options, table, shapes)
 
@@ -137,7 +128,7 @@ def run_search(
         from kdnas.search.proxy import Proxy
 
         make = partial(Proxy, path / STATES, absolute, corpus, space, options.proxy, options.seed)
-        proxy = make()  # the teacher's states are computed before any worker wants them
+        proxy = make()  # computes the teacher's states before any worker needs them
         results = distilled(path, make, proxy)
         proxy.close()
         return results | proxy.figures
@@ -148,30 +139,15 @@ def run_search(
         return results | {"proxy_tokens": results["tokens"] // results["candidates"]}
 
     config = {"space": space, "options": options, "teacher_latency_ms": table.teacher_latency_ms}
-    inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "latency-table": digest}
+    inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "latency-table": table.digest}
     if options.evaluator == "full":
         return build(home, "search", teacher.label, config | {"distill": deciding(distill)}, inputs, full_work)
     return build(home, "search", teacher.label, config, inputs, proxy_work)
 
 
-def _tell_other_host(table: LatencyTable) -> None:
+def _warn_of_other_host(table: LatencyTable) -> None:
     if table.host not in ("", host_name(host())):
-        say(f"search: the latency table is of another host than this one: {table.host}")
-
-
-def _allowed(
-    space: SearchSpace,
-    table: LatencyTable,
-    more_tables: Sequence[LatencyTable],
-    options: SearchOptions,
-    teacher: Teacher,
-) -> tuple[Goal, str]:
-    """What may be proposed: architectures, with vocabulary and engine where those are chosen as well; and the tables' digest."""
-    states: Iterable[Arch] = space.teachable(teacher.layers)
-    if more_tables or options.vocabularies:
-        whole = int(teacher.config["vocab_size"])
-        states, table = with_choices(states, [table, *more_tables], options.vocabularies, whole)
-    return make_goal(states, table, options, teacher), table.digest
+        say(f"search: the latency table was measured on another host: {table.host}")
 
 
 def run_replay(
@@ -182,7 +158,7 @@ def run_replay(
     options: SearchOptions,
     teacher: Teacher | None = None,
 ) -> Artifact:
-    """Search the recorded part of a space; losses are looked up.
+    """Search the recorded part of a space; the losses come from the recording.
 
     Args:
         home: root of artifacts.
@@ -190,15 +166,13 @@ def run_replay(
         space: values that each field may take.
         table: latencies of its architectures and of the teacher.
         options: the search.
-        teacher: of the recording; its shape is a hint.
+        teacher: of the recording; the surrogate uses its shape.
 
     Raises:
-        UsageError: nothing of the space is recorded, or latencies are missing.
+        UsageError: no architecture of the space is recorded, or none is within the limits.
     """
     goal = make_goal(recording.within(space), table, options, teacher)
-
-    known = {arch: table.latencies[arch] for arch in recording.losses if arch in table.latencies}
-    shapes = baselines.possible(space, known) if options.baselines else {}
+    shapes = baselines.possible(space, recording.losses) if options.baselines else {}
 
     def work(path: Path) -> dict[str, Any]:
         return _explored(path, one_by_one(recording), goal, options, table, shapes)
@@ -209,34 +183,33 @@ def run_replay(
 
 
 def require_steps(options: SearchOptions, distill: DistillOptions) -> None:
-    """Raise UsageError where full distillation has no equal budget for all."""
+    """Raise UsageError if full distillation has no equal budget for all candidates."""
     if options.evaluator == "full" and distill.steps is None:
         raise UsageError(
-            "evaluator is 'full' and distill.steps is not given; minutes would give each shape another budget: "
+            "evaluator is 'full' and distill.steps is not given; minutes would give each shape a different budget: "
             "add --distill.steps"
         )
 
 
 def _explored(
     path: Path,
-    evaluate_all: "EvaluateAll",
+    evaluate_all: EvaluateAll,
     goal: Goal,
     options: SearchOptions,
     table: LatencyTable,
     shapes: Mapping[str, Arch],
 ) -> dict[str, Any]:
-    from kdnas.search.strategies import make_strategy
-
-    candidates = explore(path / journal.FILE, make_strategy(goal, options), evaluate_all, goal, options)
+    strategy = make_strategy(goal, options)
+    candidates = explore(path / journal.FILE, strategy, evaluate_all, goal, options)
     results = summary(candidates, goal) | {"episodes": options.episodes, "strategy": options.strategy}
     if shapes:
-        known = (candidates, table.latencies, table.teacher_latency_ms, options)
-        results["baselines"] = baselines.measure_baselines(path / baselines.FILE, shapes, evaluate_all, *known)
+        file = path / baselines.FILE
+        results["baselines"] = baselines.measure_baselines(file, shapes, evaluate_all, candidates, table, options)
     return results
 
 
 def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
-    """Figures of a finished search; a winner that is slower than its teacher is told.
+    """Results of a finished search; warns if the winner is slower than its teacher.
 
     Raises:
         KdnasError: every candidate failed.
@@ -250,7 +223,7 @@ def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
     if winner.latency_ms > goal.teacher_latency_ms:
         say(
             f"search: the winner, {winner.arch}, takes {winner.latency_ms:.3g} ms, its teacher {goal.teacher_latency_ms:.3g}: "
-            "the reward lets a low loss buy any latency; give --max_latency_share, as 0.5"
+            "the reward lets a low loss buy any latency; limit it, as with --max_latency_fraction 0.5"
         )
     finished = [candidate for candidate in candidates if candidate.loss is not None]
     points = [goal.point(candidate.arch, candidate.loss or 0.0) for candidate in finished]
@@ -272,7 +245,7 @@ def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
                 "megabytes": goal.megabytes.get(one.arch),
                 "reward": one.reward,
             }
-            for one in (finished[place] for place in front)
+            for one in (finished[index] for index in front)
         ],
         "seconds_per_candidate": round(mean(candidate.seconds for candidate in candidates), 3),
     }

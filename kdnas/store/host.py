@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -119,6 +120,11 @@ def host() -> dict[str, Any]:
         "versions": versions(),
         "commit": commit(),
     }
+
+
+def host_name(record: Mapping[str, Any]) -> str:
+    """CPU and cores of a host record: latencies of hosts with different names must not be mixed; empty if unknown."""
+    return f"{record.get('cpu')}, {record.get('physical_cores')} cores" if record else ""
 
 
 def host_line() -> str:

@@ -12,8 +12,11 @@ from kdnas.evaluation.compare import PAPER, check_same_data, compare_suites, of_
 from kdnas.evaluation.compare_page import speed_scatter
 from kdnas.evaluation.compare_tables import Cell, Model, markdown, retention, tables_of, tuning_speed_up
 from kdnas.evaluation.harness import RESULT
+from kdnas.models.arch import Arch
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import build, write_json
+
+from ..latency.table_fixture import TEACHER_MS, law_ms, law_rows, table_artifact
 
 GLUE = ("glue/sst2", "glue/cola", "glue/rte")
 WHOLE = (*GLUE, "glue/mnli", "glue/qqp", "glue/qnli", "glue/stsb", "glue/mrpc")
@@ -158,13 +161,10 @@ def test_speed_ups_are_those_of_the_timed_teacher_and_student(tmp_path: Path) ->
 
 
 def test_speed_ups_of_a_latency_table_are_over_its_teacher(tmp_path: Path) -> None:
-    def table(folder: Path) -> dict[str, Any]:
-        (folder / "table.csv").write_text("layers,heads,hidden,ffn,activation,teacher_ratio\n3,12,384,384,gelu,0.25\n")
-        return {}
-
-    measured = build(tmp_path, "latency-table", "x", {}, {}, table)
+    measured = table_artifact(tmp_path, law_rows())
     shapes = ("L6-H12-D384-F1536-gelu", "L3-H12-D384-F384-gelu", "L5-H12-D384-F384-gelu")
     found = of_table([Model(shape, shape, {}) for shape in shapes], measured.path)
-    assert [dict(model.speed_ups) for model in found] == [
-        {"latency table": (1.0, 1.0, 1.0)}, {"latency table": (4.0, 4.0, 4.0)}, {}
-    ]  # fmt: skip
+    ratio = law_ms(Arch(3, 12, 384, 384)) / TEACHER_MS
+    assert dict(found[0].speed_ups) == {"latency table": (1.0, 1.0, 1.0)}
+    assert found[1].speed_ups["latency table"] == pytest.approx((1 / ratio,) * 3, rel=1e-3)
+    assert found[2].speed_ups == {}

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdnas.latency.protocol import held_out
 from kdnas.models.arch import SearchSpace, arch_id
-from kdnas.models.table import Row, read_rows, write_rows
+from kdnas.models.table import TableRow, read_rows, write_rows
 from kdnas.store.artifact import Artifact, build, write_json
 
 from .table_fixture import row
@@ -20,7 +20,7 @@ ROOFLINE = {
 }  # fmt: skip
 
 
-def fake_rows(draw: random.Random, noise: float) -> list[Row]:
+def fake_rows(draw: random.Random, noise: float) -> list[TableRow]:
     """Latencies that rise with depth and width."""
     rows = []
     for arch in SearchSpace():

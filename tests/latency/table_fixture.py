@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdnas.models.arch import Arch, SearchSpace, arch_id
-from kdnas.models.table import KIND, Row, interval, write_rows
+from kdnas.models.table import KIND, TableRow, interval, write_rows
 from kdnas.store.artifact import MANIFEST, Artifact, build
 
 TEACHER_MS = 8.0
@@ -24,13 +24,13 @@ def law_ms(arch: Arch) -> float:
     return 0.15 + arch.layers * (0.04 + 0.003 * arch.heads) + work
 
 
-def row(arch: Arch, latency_ms: float, relative_sd: float = 0.02, **more: Any) -> Row:
+def row(arch: Arch, latency_ms: float, relative_sd: float = 0.02, **more: Any) -> TableRow:
     """One row; `more` replaces any of its figures."""
     place = arch_id(arch)
     low_ms, high_ms = interval(latency_ms, relative_sd)
     measured = place % MEASURED_EVERY == 0
     size = arch.layer_parameters / 1e6
-    made = Row(
+    made = TableRow(
         id=place,
         layers=arch.layers,
         heads=arch.heads,
@@ -56,7 +56,7 @@ def row(arch: Arch, latency_ms: float, relative_sd: float = 0.02, **more: Any) -
     return replace(made, **more)
 
 
-def law_rows(seed: int | None = None, relative_sd: float = 0.02, factor: float = 1.0) -> list[Row]:
+def law_rows(seed: int | None = None, relative_sd: float = 0.02, factor: float = 1.0) -> list[TableRow]:
     """All 2400 rows by the law times `factor`; with a seed, times normal errors of `relative_sd`."""
     archs = list(SearchSpace())
     errors = np.zeros(len(archs)) if seed is None else np.random.default_rng(seed).normal(0, relative_sd, len(archs))
@@ -68,7 +68,7 @@ def law_rows(seed: int | None = None, relative_sd: float = 0.02, factor: float =
 
 def table_artifact(
     home: Path,
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     engine: str = "openvino-f32",
     threads: int = 2,
     versions: str = "2026.4.1",

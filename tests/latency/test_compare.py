@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kdnas.errors import UsageError
 from kdnas.latency.compare import Comparison, compare, compare_latency, differences, text
 from kdnas.models.arch import SearchSpace
-from kdnas.models.table import Row
+from kdnas.models.table import TableRow
 from kdnas.store.artifact import MANIFEST, Artifact
 
 from .table_fixture import law_rows, row, table_artifact
@@ -24,7 +24,7 @@ ARCHS = list(SearchSpace())
 LATENCIES = st.lists(st.tuples(st.floats(0.1, 50), st.floats(0.1, 50)), min_size=2, max_size=25)
 
 
-def rows_of(latencies: list[float], relative_sd: float = 0.01, source: str = "measured") -> list[Row]:
+def rows_of(latencies: list[float], relative_sd: float = 0.01, source: str = "measured") -> list[TableRow]:
     return [row(arch, ms, relative_sd, source=source) for arch, ms in zip(ARCHS, latencies, strict=False)]
 
 

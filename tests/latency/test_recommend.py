@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kdnas.errors import UsageError
 from kdnas.latency.recommend import explanation, fitting, newest_table, recommend
 from kdnas.models.arch import Arch, SearchSpace
-from kdnas.models.table import Row
+from kdnas.models.table import TableRow
 from kdnas.store.artifact import MANIFEST, Artifact
 
 from .table_fixture import law_ms, law_rows, row, table_artifact
@@ -23,7 +23,7 @@ ARCHS = list(SearchSpace())
 POINTS = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), max_size=20)
 
 
-def rows_of(points: list[tuple[int, int]]) -> list[Row]:
+def rows_of(points: list[tuple[int, int]]) -> list[TableRow]:
     """Rows of (layer parameters in millions, latency in ms)."""
     return [
         row(arch, float(latency), layer_parameters_millions=float(size))

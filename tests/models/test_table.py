@@ -1,5 +1,6 @@
 """The table on disk."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +9,26 @@ import pytest
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace, arch_id
 from kdnas.models.student import new_student
-from kdnas.models.table import KIND, LatencyTable, Row, embedding_parameters, interval, read_rows, write_rows
+from kdnas.models.table import (
+    COLUMNS,
+    KIND,
+    LatencyTable,
+    TableRow,
+    embedding_parameters,
+    interval,
+    read_rows,
+    write_rows,
+)
 from kdnas.models.teacher import Teacher, load_config
 from kdnas.store.artifact import build
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @pytest.fixture(scope="module")
-def rows() -> list[Row]:
+def rows() -> list[TableRow]:
     return [
-        Row(
+        TableRow(
             *(place, arch.layers, arch.heads, arch.hidden, arch.ffn, arch.activation, 20.5, 3.25, 0.06636),
             *(0.5 + place, 0.48 + place, 0.52 + place, 0.4 + place, 0.9 + place, 1.5 + place, 0.25, 0.1, 0.2, 0.0123),
             *(("measured", 12) if place == 7 else ("predicted", 0)),
@@ -25,7 +37,7 @@ def rows() -> list[Row]:
     ]
 
 
-def test_round_trip(rows: list[Row], tmp_path: Path) -> None:
+def test_round_trip(rows: list[TableRow], tmp_path: Path) -> None:
     write_rows(tmp_path / "table.csv", rows)
     assert read_rows(tmp_path / "table.csv") == rows
     lines = (tmp_path / "table.csv").read_text().splitlines()
@@ -44,7 +56,7 @@ def test_interval_by_hand() -> None:
     assert interval(3.7, 0.0) == (3.7, 3.7)
 
 
-def test_look_up(rows: list[Row]) -> None:
+def test_look_up(rows: list[TableRow]) -> None:
     table = LatencyTable(tuple(rows), teacher_latency_ms=4.0)
     arch = Arch(4, 12, 576, 768, "gelu")
     assert table.latency_ms(arch) == 0.5 + arch_id(arch)
@@ -52,7 +64,7 @@ def test_look_up(rows: list[Row]) -> None:
         table.latency_ms(Arch(5, 12, 576, 768, "gelu"))
 
 
-def test_incomplete_rows_are_not_written(rows: list[Row], tmp_path: Path) -> None:
+def test_incomplete_rows_are_not_written(rows: list[TableRow], tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         write_rows(tmp_path / "table.csv", rows[:-1])
     with pytest.raises(AssertionError):
@@ -81,7 +93,7 @@ def test_incomplete_rows_are_not_written(rows: list[Row], tmp_path: Path) -> Non
         (lambda text: "", "columns are None"),
     ],
 )
-def test_damaged_tables(rows: list[Row], tmp_path: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_damaged_tables(rows: list[TableRow], tmp_path: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "table.csv"
     write_rows(path, rows)
     text = path.read_text()
@@ -93,7 +105,7 @@ def test_damaged_tables(rows: list[Row], tmp_path: Path, damage, message: str) -
     assert f"remove {tmp_path} and build it again with `kdnas latency-table`" in str(caught.value)
 
 
-def test_a_table_before_the_intervals_is_refused(rows: list[Row], tmp_path: Path) -> None:
+def test_a_table_before_the_intervals_is_refused(rows: list[TableRow], tmp_path: Path) -> None:
     """Columns of version 0.1.0: what to do is said, for a finished artifact is not overwritten by running again."""
     path = tmp_path / "table.csv"
     old = (
@@ -106,7 +118,7 @@ def test_a_table_before_the_intervals_is_refused(rows: list[Row], tmp_path: Path
         read_rows(path)
 
 
-def test_loads_an_artifact(rows: list[Row], tmp_path: Path) -> None:
+def test_loads_an_artifact(rows: list[TableRow], tmp_path: Path) -> None:
     def work(folder: Path) -> dict[str, float]:
         write_rows(folder / "table.csv", rows)
         return {"teacher_latency_ms": 4.0} if folder.name.startswith("whole") else {}
@@ -130,3 +142,28 @@ def test_parameters_are_those_of_the_real_model(tiny_teacher: Teacher) -> None:
     model = new_student(arch, load_config(tiny_teacher.path))
     counted = sum(parameter.numel() for parameter in model.parameters())
     assert arch.layer_parameters + embedding_parameters(tiny_teacher.config, arch.hidden) == counted
+
+
+def test_table_of_another_engine_is_smaller(rows: list[TableRow]) -> None:
+    arch = Arch(4, 12, 576, 768, "gelu")
+    assert LatencyTable(tuple(rows), 4.0, engine="openvino-f32").megabytes(arch) == pytest.approx(4 * 20.5)
+    assert LatencyTable(tuple(rows), 4.0, engine="openvino-int8").megabytes(arch) == pytest.approx(20.5)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "results" / "latency").glob("*/table.csv")), ids=str)
+def test_committed_tables_have_the_schema(file: Path) -> None:
+    rows = read_rows(file)
+    assert len(rows) == 2400
+    assert all(row.low_ms <= row.latency_ms <= row.high_ms for row in rows)
+    assert file.read_text().splitlines()[0].split(",") == COLUMNS
+
+
+def test_the_committed_table_of_the_search_loads() -> None:
+    table = LatencyTable.load(ROOT / "results" / "search" / "latency-table")
+    manifest = json.loads((ROOT / "results" / "search" / "latency-table" / "manifest.json").read_text())
+    assert table.engine == "pytorch-f32"
+    assert table.teacher == manifest["inputs"]["teacher"]
+    assert table.host.endswith(" cores")
+    assert table.latency_ms(Arch(3, 2, 288, 384, "gelu")) == 1.0643
+    ratio = table.latency_ms(Arch(3, 2, 288, 384, "gelu")) / table.teacher_latency_ms
+    assert ratio == pytest.approx(table.rows[0].teacher_ratio, rel=1e-3)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.models.arch import FIELDS, Arch, SearchSpace, arch_id
-from kdnas.models.table import Row, write_rows
+from kdnas.models.table import TableRow, write_rows
 from kdnas.search.baselines import SHAPES
 from kdnas.store.artifact import Artifact, append_jsonl, build, write_json
 
@@ -32,7 +32,7 @@ def write_table(folder: Path, draw: random.Random) -> dict[str, Any]:
         source, samples = ("measured", 12) if draw.random() < 0.06 else ("predicted", 0)
         size = arch.layer_parameters / 1e6
         rows.append(
-            Row(
+            TableRow(
                 *(arch_id(arch), arch.layers, arch.heads, arch.hidden, arch.ffn, arch.activation),
                 *(size + 30522 * arch.hidden / 1e6, size, arch.flops(24) / 1e9, took, took * 0.943, took * 1.061),
                 *(took * 0.97, took * 1.2, took * 1.7, took / TEACHER_MS, 0.3 * took, 0.3, 0.03, source, samples),

@@ -3,10 +3,13 @@
 import csv
 from pathlib import Path
 
-from kdnas.models.arch import FIELDS, Arch, arch_id
+from kdnas.models.arch import Arch, SearchSpace, arch_id
+from kdnas.models.table import FILE, KIND, LatencyTable, TableRow, write_rows
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.recording import COLUMNS
 from kdnas.store.artifact import Artifact, build
+
+from ..latency.table_fixture import row
 
 
 def latency_ms(arch: Arch) -> float:
@@ -17,22 +20,25 @@ def fake_evaluate(arch: Arch) -> ProxyResult:
     return ProxyResult(20 / (arch.layers * arch.hidden) ** 0.5 / (1 + arch.ffn / 3000), 1000)
 
 
-def table(
-    home: Path, rows: list[Arch], teacher_latency_ms: float | None = 8.0, engine: str = "pytorch-f32"
-) -> Artifact:
-    """A latency table on disk, with some of its columns."""
+def rows() -> list[TableRow]:
+    """All 2400, with latencies by formula."""
+    return [row(arch, latency_ms(arch), parameters_millions=arch.layer_parameters / 1e6 + 11) for arch in SearchSpace()]
+
+
+def table(home: Path, teacher_latency_ms: float | None = 8.0, engine: str = "pytorch-f32") -> Artifact:
+    """A whole latency table on disk."""
 
     def write(path: Path) -> dict[str, float]:
-        with (path / "table.csv").open("w", newline="") as file:
-            out = csv.writer(file)
-            out.writerow(["id", *FIELDS, "parameters_millions", "latency_ms", "source"])
-            for arch in rows:
-                size = arch.layer_parameters / 1e6 + 11
-                out.writerow([arch_id(arch), *str(arch).split(","), size, latency_ms(arch), "measured"])
+        write_rows(path / FILE, rows())
         return {} if teacher_latency_ms is None else {"teacher_latency_ms": teacher_latency_ms}
 
-    config = {"rows": len(rows), "teacher": teacher_latency_ms, "options": {"engine": engine}}
-    return build(home, "latency-table", "test", config, {}, write)
+    config = {"teacher": teacher_latency_ms, "options": {"engine": engine}}
+    return build(home, KIND, "test", config, {}, write)
+
+
+def known_table() -> LatencyTable:
+    """The same in memory; the teacher takes 8 ms."""
+    return LatencyTable(tuple(rows()), 8.0, "digest")
 
 
 def recorded(path: Path, archs: list[Arch]) -> Path:

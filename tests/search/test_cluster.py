@@ -18,16 +18,18 @@ from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.teacher import Teacher
 from kdnas.search import journal
 from kdnas.search.cluster import TRIES, Workers
-from kdnas.search.explore import Evaluate, explore, one_by_one
-from kdnas.search.goal import Goal, LatencyTable
+from kdnas.search.explore import explore
+from kdnas.search.goal import Goal
 from kdnas.search.journal import Candidate
 from kdnas.search.options import ProxyOptions, SearchOptions
-from kdnas.search.outcome import ProxyResult
+from kdnas.search.outcome import Evaluate, ProxyResult, one_by_one
 from kdnas.search.record import RecordOptions, run_record
 from kdnas.search.recording import read_recording
-from kdnas.search.run import require_one_way, run_search
+from kdnas.search.run import require_compatible, run_search
 from kdnas.search.strategies import make_strategy
 from kdnas.text.corpus import Corpus
+
+from .search_fixture import known_table
 
 SPACE = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 576), activation=("gelu", "relu"))
 GOAL = Goal({arch: 0.2 + arch.flops(24) / 1e8 for arch in SPACE}, 8.0, -0.06, 0.6)
@@ -121,7 +123,7 @@ def test_a_worker_that_cannot_start_is_explained(cluster: Cluster) -> None:
 
 def test_real_candidates_on_a_local_cluster(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
     space = SearchSpace(layers=(3,), heads=(2, 3), hidden=(288,), ffn=(384,), activation=("gelu",))
-    table = LatencyTable({arch: 1.0 + arch.heads / 10 for arch in space}, dict.fromkeys(space, 1.0), 8.0, "digest")
+    table = known_table()
     options = SearchOptions(
         episodes=1,
         candidates_per_episode=2,
@@ -149,6 +151,6 @@ def test_losses_are_recorded_side_by_side(tiny_teacher: Teacher, corpus: Corpus,
 
 
 def test_a_cluster_does_not_replay() -> None:
-    require_one_way(SearchOptions(), Path("x.csv"), None)
+    require_compatible(Path("x.csv"), None)
     with pytest.raises(UsageError, match="leave it out"):
-        require_one_way(SearchOptions(), Path("x.csv"), "local")
+        require_compatible(Path("x.csv"), "local")

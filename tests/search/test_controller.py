@@ -5,16 +5,14 @@ import pytest
 import torch
 
 from kdnas.models.arch import Arch, SearchSpace
-from kdnas.search.controller import Controller, Encoding
+from kdnas.search.controller import Controller, encode
 
 STATES = list(SearchSpace())
 
-ENCODE = Encoding()
-
 
 def sequences(archs: list[Arch], best: Arch | None = None, previous: Arch | None = None) -> np.ndarray:
-    context = np.broadcast_to(ENCODE([best, previous]), (len(archs), 2, 25))
-    return np.concatenate([ENCODE(archs)[:, None], context], axis=1)
+    context = np.broadcast_to(encode([best, previous]), (len(archs), 2, 25))
+    return np.concatenate([encode(archs)[:, None], context], axis=1)
 
 
 def synthetic_reward(arch: Arch) -> float:
@@ -36,11 +34,11 @@ def fitted(seed: int, episodes: int = 4, count: int = 12) -> tuple[Controller, l
 
 
 def test_encoding_is_one_hot_of_every_field() -> None:
-    row = ENCODE([Arch(3, 12, 288, 576, "silu")])[0]
+    row = encode([Arch(3, 12, 288, 576, "silu")])[0]
     expected = "1000000001100000100000001"
     assert row.tolist() == [int(digit) for digit in expected]
-    assert ENCODE([None]).sum() == 0
-    assert len({tuple(row) for row in ENCODE(STATES)}) == 2400
+    assert encode([None]).sum() == 0
+    assert len({tuple(row) for row in encode(STATES)}) == 2400
 
 
 def test_shape_of_the_published_controller() -> None:

@@ -9,18 +9,17 @@ import pytest
 from kdnas.distill.options import DistillOptions
 from kdnas.errors import DivergenceError, UsageError
 from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.table import LatencyTable
 from kdnas.models.teacher import Teacher
 from kdnas.search import baselines, journal
-from kdnas.search.explore import attempt, one_by_one
-from kdnas.search.goal import read_table
 from kdnas.search.options import SearchOptions
-from kdnas.search.outcome import ProxyResult
+from kdnas.search.outcome import ProxyResult, attempt, one_by_one
 from kdnas.search.reward import reward
 from kdnas.search.run import run_search, search
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 
-from .search_fixture import fake_evaluate, latency_ms, recorded, table
+from .search_fixture import fake_evaluate, known_table, latency_ms, recorded, table
 
 SMALL = SearchSpace(layers=(3,), heads=(2, 12), hidden=(288,), ffn=(384,), activation=("gelu", "relu"))
 FULL = SearchOptions(evaluator="full", episodes=1, candidates_per_episode=2, strategy="random")
@@ -30,7 +29,7 @@ DISTILL = DistillOptions(steps=3, batch_tokens=256, validations=1, validation_se
 def test_full_distillation_keeps_each_student(
     tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = read_table(table(tmp_path, list(SearchSpace())))
+    known = LatencyTable.of(table(tmp_path))
     found = run_search(tmp_path, tiny_teacher, corpus, SMALL, known, FULL, distill=DISTILL)
     candidates = journal.read(found.path / journal.FILE)
     students = [Artifact.load(path, "distill") for path in (tmp_path / "distill").iterdir()]
@@ -44,7 +43,7 @@ def test_full_distillation_keeps_each_student(
 
 
 def test_full_distillation_needs_one_budget(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
-    known = read_table(table(tmp_path, list(SearchSpace())))
+    known = LatencyTable.of(table(tmp_path))
     with pytest.raises(UsageError, match=r"add --distill\.steps"):
         run_search(tmp_path, tiny_teacher, corpus, SMALL, known, FULL)
     with pytest.raises(UsageError, match="allowed are proxy and full"):
@@ -64,7 +63,7 @@ def test_baselines_beside_the_search(tmp_path: Path, capsys: pytest.CaptureFixtu
     archs = [Arch(3, 12, 288, 384), Arch(3, 12, 384, 384), six]
     file = recorded(tmp_path / "losses.csv", archs)
     options = SearchOptions(episodes=1, strategy="random", baselines=True, max_latency_ms=latency_ms(six) * 0.9)
-    search(options, table(tmp_path, list(SearchSpace())).path, replay=file, home=tmp_path)
+    search(options, table(tmp_path).path, replay=file, home=tmp_path)
     found = Artifact.load(Path(capsys.readouterr().out.strip()), "search")
     assert found.results["candidates"] == 2  # the baseline is too slow to be one
     (row,) = found.results["baselines"]  # the other one was not recorded
@@ -78,7 +77,6 @@ def test_baselines_beside_the_search(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_baselines_are_measured_once(tmp_path: Path) -> None:
     shapes = baselines.SHAPES
-    latencies = {arch: latency_ms(arch) for arch in shapes.values()}
     path = tmp_path / baselines.FILE
     first = [
         journal.Candidate(0, 0, shapes["6L-384H"], True, 0.25, 1.0, 0.7, None, 77, 1.0),
@@ -87,7 +85,7 @@ def test_baselines_are_measured_once(tmp_path: Path) -> None:
     def killed(arch: Arch) -> ProxyResult:
         raise KeyboardInterrupt
 
-    given = (first, latencies, 8.0, SearchOptions())
+    given = (first, known_table(), SearchOptions())
     with pytest.raises(KeyboardInterrupt):
         baselines.measure_baselines(path, shapes, one_by_one(killed), *given)
     rows = baselines.measure_baselines(path, shapes, one_by_one(lambda _: ProxyResult(float("nan"), 5)), *given)
@@ -95,4 +93,5 @@ def test_baselines_are_measured_once(tmp_path: Path) -> None:
     assert rows[1]["failed"] == "the loss is nan"
     assert baselines.measure_baselines(path, shapes, one_by_one(pytest.fail), *given) == rows
     assert len([json.loads(line) for line in path.read_text().splitlines()]) == 2
-    assert set(baselines.possible(SearchSpace(layers=(3,)), latencies)) == set()
+    assert baselines.possible(SearchSpace(layers=(3,))) == {}
+    assert set(baselines.possible(SearchSpace(), [shapes["6L-384H"]])) == {"6L-384H"}

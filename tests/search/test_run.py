@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.arch import Arch, SearchSpace, arch_id
+from kdnas.models.table import LatencyTable
 from kdnas.models.teacher import Teacher
 from kdnas.search import journal
-from kdnas.search.explore import explore, one_by_one
-from kdnas.search.goal import Goal, LatencyTable, make_goal, read_table
+from kdnas.search.explore import explore
+from kdnas.search.goal import Goal
 from kdnas.search.journal import Candidate
+from kdnas.search.limits import make_goal
 from kdnas.search.options import ProxyOptions, SearchOptions
-from kdnas.search.proxy import ProxyResult
+from kdnas.search.outcome import ProxyResult, one_by_one
 from kdnas.search.recording import read_recording
 from kdnas.search.run import run_replay, run_search, search, summary
 from kdnas.search.strategies import make_strategy
@@ -30,7 +32,7 @@ from kdnas.search.strategies.protocol import Strategy
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 
-from .search_fixture import fake_evaluate, latency_ms, recorded, table
+from .search_fixture import fake_evaluate, known_table, latency_ms, recorded, table
 
 SPACE = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 576), activation=("gelu", "relu"))
 OPTIONS = SearchOptions(strategy="kdnas", episodes=3, candidates_per_episode=4, epsilon_decay=0.4, controller_lr=1e-2)
@@ -125,14 +127,11 @@ def test_failures_are_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
     assert explore(path, strategy(options), one_by_one(pytest.fail), GOAL, options) == candidates
 
 
-def test_a_winner_slower_than_its_teacher_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    known = table(tmp_path, list(SPACE), teacher_latency_ms=0.1)
+def test_a_winner_slower_than_its_teacher_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = table(tmp_path, teacher_latency_ms=0.1)
     recording = read_recording(recorded(tmp_path / "recording.csv", list(SPACE)))
-    run_replay(tmp_path, recording, SPACE, read_table(known), SearchOptions(episodes=1, strategy="random"))
-    assert (
-        "its teacher 0.1: the reward lets a low loss buy any latency; give --max_latency_share"
-        in capsys.readouterr().err
-    )
+    run_replay(tmp_path, recording, SPACE, LatencyTable.of(known), SearchOptions(episodes=1, strategy="random"))
+    assert "--max_latency_fraction" in capsys.readouterr().err
 
 
 def test_all_failed_is_an_error(tmp_path: Path) -> None:
@@ -143,31 +142,19 @@ def test_all_failed_is_an_error(tmp_path: Path) -> None:
         summary(candidates, GOAL)
 
 
-def test_reads_a_latency_table(tmp_path: Path) -> None:
-    found = read_table(table(tmp_path, list(SearchSpace())))
-    assert found.teacher_latency_ms == 8.0
-    assert found.latencies == {arch: pytest.approx(latency_ms(arch)) for arch in SearchSpace()}
-    arch = Arch(3, 12, 288, 384)
-    assert found.megabytes[arch] == pytest.approx(4 * (arch.layer_parameters / 1e6 + 11))
-    eighth = read_table(table(tmp_path, list(SPACE), engine="openvino-int8"))
-    assert eighth.megabytes[arch] == pytest.approx(found.megabytes[arch] / 4)
-    with pytest.raises(UsageError, match="teacher_latency_ms"):
-        read_table(table(tmp_path, list(SPACE), teacher_latency_ms=None))
-
-
 def test_what_a_goal_allows(tmp_path: Path, tiny_teacher: Teacher) -> None:
-    whole = read_table(table(tmp_path, list(SPACE)))
+    whole = known_table()
     goal = make_goal(SPACE, whole, SearchOptions())
     assert goal.states == list(SPACE)
-    limit = sorted(whole.latencies.values())[5]
+    limit = sorted(map(whole.latency_ms, SPACE))[5]
     fast = make_goal(SPACE, whole, SearchOptions(max_latency_ms=limit, alpha=0))
-    assert fast.states == [arch for arch in SPACE if whole.latencies[arch] <= limit]
+    assert fast.states == [arch for arch in SPACE if whole.latency_ms(arch) <= limit]
     assert fast.reward(fast.states[0], 0.3) == pytest.approx(0.7)  # the lowest loss wins
-    share = limit / whole.teacher_latency_ms
-    assert make_goal(SPACE, whole, SearchOptions(max_latency_share=share)).states == fast.states
-    both = make_goal(SPACE, whole, SearchOptions(max_latency_share=share, max_latency_ms=0.8 * limit))
+    fraction = limit / whole.teacher_latency_ms
+    assert make_goal(SPACE, whole, SearchOptions(max_latency_fraction=fraction)).states == fast.states
+    both = make_goal(SPACE, whole, SearchOptions(max_latency_fraction=fraction, max_latency_ms=0.8 * limit))
     assert max(both.latencies.values()) <= 0.8 * limit  # the tighter one holds
-    size = sorted(whole.megabytes.values())[0]
+    size = min(map(whole.megabytes, SPACE))
     small = make_goal(SPACE, whole, SearchOptions(max_megabytes=size))
     assert {small.megabytes[arch] for arch in small.states} == {size}
     assert goal.teacher is None
@@ -175,14 +162,11 @@ def test_what_a_goal_allows(tmp_path: Path, tiny_teacher: Teacher) -> None:
     assert make_goal(SPACE, of_it, SearchOptions(), tiny_teacher).teacher == tiny_teacher.shape
     other = replace(whole, teacher="of another")
     assert make_goal(SPACE, other, SearchOptions(), tiny_teacher).teacher is None
-    with pytest.raises(UsageError, match=r"max_latency_ms is 1e-06, .*none is within all; the fastest takes"):
+    with pytest.raises(
+        UsageError,
+        match=r"max_latency_ms is 1e-06, .*none of 16 architectures is within",
+    ):
         make_goal(SPACE, whole, SearchOptions(max_latency_ms=1e-6))
-    short = read_table(table(tmp_path, list(SPACE)[1:]))
-    with pytest.raises(UsageError, match="1 of 16 architectures of the space, the first is 3,12,288,384,gelu"):
-        make_goal(SPACE, short, SearchOptions())
-    nothing = LatencyTable(dict.fromkeys(SPACE, 0.0), whole.megabytes, 8.0, "")
-    with pytest.raises(UsageError, match="16 of 16"):
-        make_goal(SPACE, nothing, SearchOptions())
 
 
 @pytest.mark.parametrize(
@@ -190,7 +174,7 @@ def test_what_a_goal_allows(tmp_path: Path, tiny_teacher: Teacher) -> None:
     [
         {"strategy": "luck"},
         {"max_latency_ms": 0.0},
-        {"max_latency_share": -0.5},
+        {"max_latency_fraction": -0.5},
         {"max_megabytes": -1.0},
         {"strategy": "kdnas", "front": True},
     ],
@@ -200,15 +184,8 @@ def test_wrong_options_are_explained(wrong: dict[str, object]) -> None:
         SearchOptions(**wrong)  # type: ignore[arg-type]
 
 
-def test_damaged_table_is_a_usage_error(tmp_path: Path) -> None:
-    artifact = table(tmp_path, list(SPACE))
-    (artifact.path / "table.csv").write_text("id,layers\n1,2\n")
-    with pytest.raises(UsageError, match="run `kdnas latency-table` again"):
-        read_table(artifact)
-
-
 def test_space_beyond_the_teacher_is_refused(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
-    known = read_table(table(tmp_path, list(SearchSpace())))
+    known = LatencyTable.of(table(tmp_path))
     with pytest.raises(UsageError, match="deeper than its teacher"):
         run_search(tmp_path, tiny_teacher, corpus, SearchSpace(layers=(6, 10)), known, SearchOptions())
 
@@ -217,13 +194,13 @@ def test_space_beyond_the_teacher_is_refused(tiny_teacher: Teacher, corpus: Corp
     ("options", "space", "told"),
     [
         ({}, SearchSpace(layers=(10, 12)), "deeper than its teacher"),
-        ({"max_latency_ms": 1e-6}, SPACE, "none is within"),
+        ({"max_latency_ms": 1e-6}, SPACE, "is within these limits"),
     ],
 )
 def test_what_cannot_be_searched_is_told_before_the_corpus_is_built(
     options: dict[str, float], space: SearchSpace, told: str, tiny_teacher: Teacher, tmp_path: Path
 ) -> None:
-    folder, text = table(tmp_path, list(SearchSpace())).path, tmp_path / "text.txt"
+    folder, text = table(tmp_path).path, tmp_path / "text.txt"
     text.write_text("a sentence\n")
     with pytest.raises(UsageError, match=told):
         search(SearchOptions(**options), folder, str(tiny_teacher.path), str(text), space=space, home=tmp_path / "home")
@@ -234,7 +211,7 @@ def test_what_cannot_be_searched_is_told_before_the_corpus_is_built(
 def test_replays_recorded_losses(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     archs = list(SPACE)[:9]
     file = recorded(tmp_path / "losses.csv", archs)
-    artifact = table(tmp_path, list(SearchSpace()))
+    artifact = table(tmp_path)
     options = replace(OPTIONS, strategy=name)
     search(options, artifact.path, replay=file, home=tmp_path)
     found = Artifact.load(Path(capsys.readouterr().out.strip()), "search")
@@ -300,7 +277,7 @@ def test_killed_search_resumes_and_equals_the_uninterrupted(
     tiny_teacher: Teacher, corpus: Corpus, corpus_file: Path, home: Path, tmp_path: Path
 ) -> None:
     """The command, killed with -9 after its first candidate, then typed again."""
-    artifact = table(home, list(SearchSpace()))
+    artifact = table(home)
     command = command_of(artifact.path, home, tiny_teacher.path, corpus_file)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KDNAS")}
     finished = kill_after_a_candidate(command, environment, home)
@@ -313,7 +290,7 @@ def test_killed_search_resumes_and_equals_the_uninterrupted(
     assert sorted(resumed.manifest["files"]) == ["journal.jsonl"]
     lines = (resumed.path / journal.FILE).read_text().splitlines()
     assert [json.loads(line) for line in lines[: len(finished)]] == finished  # not evaluated again
-    straight = run_search(tmp_path, tiny_teacher, corpus, KILLED_SPACE, read_table(artifact), KILLED_OPTIONS)
+    straight = run_search(tmp_path, tiny_teacher, corpus, KILLED_SPACE, LatencyTable.of(artifact), KILLED_OPTIONS)
     assert straight.manifest["config"] == resumed.manifest["config"]  # the same by command and by call
     assert rows_of(straight.path / journal.FILE) == rows_of(resumed.path / journal.FILE)
     assert straight.results["winner"] == resumed.results["winner"]

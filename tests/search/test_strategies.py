@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace
-from kdnas.search.choice import Choice
 from kdnas.search.controller import Controller
 from kdnas.search.design import features, gower, nearest
 from kdnas.search.goal import Goal
-from kdnas.search.options import ONE_NUMBER, STRATEGIES, SearchOptions
+from kdnas.search.options import SearchOptions
 from kdnas.search.pareto import hypervolume
-from kdnas.search.strategies import Observation, Strategy, make_strategy
+from kdnas.search.strategies import STRATEGIES, Observation, Strategy, make_strategy
 from kdnas.search.strategies.lstm import Epsilon, Kdnas
 
 SMALL = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 768, 1536), activation=("gelu", "relu"))
@@ -135,7 +134,7 @@ def results(goal: Goal, archs: list[Arch]) -> list[Observation]:
 
 
 def make(name: str, goal: Goal, seed: int = 0) -> Strategy:
-    return make_strategy(goal, SearchOptions(strategy=name, front=goal.front, seed=seed, controller_epochs=1))  # type: ignore[arg-type]
+    return make_strategy(goal, SearchOptions(strategy=name, front=goal.front, seed=seed, controller_epochs=1))
 
 
 def runs(goal: Goal, name: str, seed: int, count: int, episodes: int) -> list[Arch]:
@@ -151,9 +150,9 @@ def runs(goal: Goal, name: str, seed: int, count: int, episodes: int) -> list[Ar
 @pytest.mark.parametrize("front", [False, True])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_proposes_all_and_nothing_twice(name: str, front: bool) -> None:
-    if front and name in ONE_NUMBER:
-        with pytest.raises(UsageError, match="follows one number"):
-            SearchOptions(strategy=name, front=True)  # type: ignore[arg-type]
+    if front and STRATEGIES[name].reward_only:
+        with pytest.raises(UsageError, match="not a front"):
+            SearchOptions(strategy=name, front=True)
         return
     goal = goal_of(front=front)
     tried = runs(goal, name, 1, 5, 6)
@@ -202,8 +201,6 @@ def test_in_place_of_what_a_sampler_may_not_propose_the_nearest_is_taken(monkeyp
 def test_distances_by_hand() -> None:
     others = [Arch(3, 12, 288, 384), Arch(4, 12, 288, 768, "relu"), Arch(6, 2, 576, 1536, "silu")]
     assert gower(others, Arch(3, 12, 288, 384)).tolist() == [0, 0.5 + 0.5 + 1, 5]  # depths and widths by their places
-    whole = [Choice(3, 12, 288, 384, "gelu", size, "onnxruntime-int8") for size in (0, 8000)]
-    assert gower(whole, Choice(3, 12, 288, 384, "gelu", 8000, "openvino-int8")).tolist() == [2, 1]
     rng = np.random.default_rng(0)
     found = {nearest(np.array([0.0, 2, 1, 1]), np.array([False, True, True, True]), rng) for _ in range(50)}
     assert found == {2, 3}

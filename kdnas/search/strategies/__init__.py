@@ -1,39 +1,83 @@
-"""Strategies of the search, all behind one ask/tell protocol."""
+"""Strategies of the search, all behind one ask/tell protocol. `STRATEGIES` is the one place to register another."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from kdnas.search.goal import Goal
-from kdnas.search.options import SearchOptions
-from kdnas.search.strategies.protocol import Observation, Proposal, Strategy
+from kdnas.search.strategies.protocol import Observation, Proposal, Settings, Strategy
 
-__all__ = ["Observation", "Proposal", "Strategy", "make_strategy"]
+__all__ = ["STRATEGIES", "Observation", "Proposal", "Registered", "Settings", "Strategy", "make_strategy"]
 
 
-def make_strategy(goal: Goal, options: SearchOptions) -> Strategy:
-    """The strategy of these options, which knows nothing yet.
+@dataclass(frozen=True)
+class Registered:
+    """A strategy by name.
 
     Args:
-        goal: architectures, what is known of each, and what is wanted.
-        options: its name and settings.
+        make: makes one that has no results yet, from the goal and the settings; imports its module when it is called.
+        summary: one line for the help.
+        reward_only: it follows the reward alone, so it cannot search for a front.
     """
-    if options.strategy == "kdnas":
-        from kdnas.search.controller import Controller, Encoding
-        from kdnas.search.strategies.lstm import Epsilon, Kdnas
 
-        epsilon = Epsilon(options.epsilon_start, options.epsilon_decay, options.epsilon_min)
-        encoding = Encoding(goal.states)
-        controller = Controller(options.controller_lr, options.controller_epochs, options.seed, encoding)
-        return Kdnas(goal.states, epsilon, controller, options.seed)
-    if options.strategy == "random":
-        from kdnas.search.strategies.random_order import RandomOrder
+    make: Callable[[Goal, Settings], Strategy]
+    summary: str
+    reward_only: bool = False
 
-        return RandomOrder(goal.states, options.seed)
-    if options.strategy == "evolution":
-        from kdnas.search.strategies.evolution import Evolution
 
-        return Evolution(goal.states, options.seed)
-    if options.strategy == "surrogate":
-        from kdnas.search.strategies.surrogate import Surrogate
+def _kdnas(goal: Goal, settings: Settings) -> Strategy:
+    from kdnas.search.controller import Controller
+    from kdnas.search.strategies.lstm import Epsilon, Kdnas
 
-        return Surrogate(goal, options.seed)
-    from kdnas.search.strategies.samplers import Sampler
+    epsilon = Epsilon(settings.epsilon_start, settings.epsilon_decay, settings.epsilon_min)
+    controller = Controller(settings.controller_lr, settings.controller_epochs, settings.seed)
+    return Kdnas(goal.states, epsilon, controller, settings.seed)
 
-    return Sampler(goal, options.strategy, options.seed)
+
+def _surrogate(goal: Goal, settings: Settings) -> Strategy:
+    from kdnas.search.strategies.surrogate import Surrogate
+
+    return Surrogate(goal, settings.seed)
+
+
+def _random(goal: Goal, settings: Settings) -> Strategy:
+    from kdnas.search.strategies.random_order import RandomOrder
+
+    return RandomOrder(goal.states, settings.seed)
+
+
+def _evolution(goal: Goal, settings: Settings) -> Strategy:
+    from kdnas.search.strategies.evolution import Evolution
+
+    return Evolution(goal.states, settings.seed)
+
+
+def _sampler(name: str) -> Callable[[Goal, Settings], Strategy]:
+    """A sampler of Optuna."""
+
+    def make(goal: Goal, settings: Settings) -> Strategy:
+        from kdnas.search.strategies.samplers import Sampler
+
+        return Sampler(goal, name, settings.seed)
+
+    return make
+
+
+STRATEGIES = {
+    "kdnas": Registered(_kdnas, "the published LSTM controller", reward_only=True),
+    "surrogate": Registered(_surrogate, "first the nearest to the teacher, then a Gaussian process of the loss"),
+    "random": Registered(_random, "a random order"),
+    "evolution": Registered(_evolution, "regularised evolution", reward_only=True),
+    "tpe": Registered(_sampler("tpe"), "Optuna's tree-structured Parzen estimator"),
+    "gp": Registered(_sampler("gp"), "Optuna's Gaussian process of the reward"),
+    "nsga2": Registered(_sampler("nsga2"), "Optuna's NSGA-II"),
+}
+
+
+def make_strategy(goal: Goal, settings: Settings) -> Strategy:
+    """The strategy that the settings name; it has no results yet.
+
+    Args:
+        goal: architectures, their latency and size, and the reward.
+        settings: name, seed and settings, as in `SearchOptions`.
+    """
+    return STRATEGIES[settings.strategy].make(goal, settings)

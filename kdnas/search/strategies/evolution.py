@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from kdnas.models.arch import Arch
-from kdnas.search.choice import fields_of
+from kdnas.models.arch import FIELDS, Arch
 from kdnas.search.strategies.protocol import Observation, Proposal
 
 POPULATION, TOURNAMENT = 30, 8
@@ -23,8 +22,7 @@ class Evolution:
 
     def __init__(self, states: Sequence[Arch], seed: int) -> None:
         self._states, self._seed, self._episode = list(states), seed, 0
-        self._fields = fields_of(states)
-        self._values = {name: sorted({getattr(arch, name) for arch in states}) for name in self._fields}
+        self._values = {name: sorted({getattr(arch, name) for arch in states}) for name in FIELDS}
         self._unexplored = dict.fromkeys(states)
         self._population: list[Observation] = []
         self._told = 0
@@ -55,7 +53,7 @@ class Evolution:
         for _ in range(TRIES):
             group = rng.choice(len(self._population), min(TOURNAMENT, len(self._population)), replace=False)
             parent = max((self._population[int(place)] for place in group), key=lambda one: one.reward or 0.0).arch
-            name = self._fields[int(rng.integers(len(self._fields)))]
+            name = FIELDS[int(rng.integers(len(FIELDS)))]
             others = [value for value in self._values[name] if value != getattr(parent, name)]
             if others:
                 arch = replace(parent, **{name: others[int(rng.integers(len(others)))]})

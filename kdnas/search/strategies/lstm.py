@@ -7,7 +7,7 @@ import numpy as np
 
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
-from kdnas.search.controller import Controller
+from kdnas.search.controller import Controller, encode
 from kdnas.search.strategies.protocol import Observation, Proposal
 
 
@@ -47,7 +47,7 @@ class Kdnas:
         self.epsilon, self.controller, self.seed = epsilon, controller, seed
         self.episode = 0
         self.states = list(states)
-        self._encoded = controller.encode(self.states)
+        self._encoded = encode(self.states)
         self._place = {arch: place for place, arch in enumerate(self.states)}
         self._unexplored = np.ones(len(self.states), dtype=bool)
         self._observations: list[Observation] = []
@@ -78,7 +78,7 @@ class Kdnas:
         archs = [observation.arch for observation in observations]
         self._unexplored[[self._place[arch] for arch in archs]] = False
         self._observations.extend(observations)
-        self._sequences.append(self._with_context(self.controller.encode(archs)))
+        self._sequences.append(self._with_context(encode(archs)))
         self.controller.fit(np.concatenate(self._sequences), self._rewards(), self.episode)
         self._previous_best = _best(observations)
         self._global_best = _best(self._observations)
@@ -90,9 +90,7 @@ class Kdnas:
 
     def _with_context(self, encoded: np.ndarray) -> np.ndarray:
         """Sequences (N, 3, width) of encodings (N, width) with the global and previous best of this moment."""
-        bests = self.controller.encode(
-            [found.arch if found else None for found in (self._global_best, self._previous_best)]
-        )
+        bests = encode([found.arch if found else None for found in (self._global_best, self._previous_best)])
         context = np.broadcast_to(bests, (len(encoded), *bests.shape))
         return np.concatenate([encoded[:, None], context], axis=1)
 

@@ -1,4 +1,4 @@
-"""What to try next: ask/tell, so that the search can run any strategy and any strategy can be replayed."""
+"""The ask/tell protocol: the search can run any strategy, and any strategy can be replayed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from kdnas.models.arch import Arch
 
 @dataclass(frozen=True)
 class Proposal:
-    """What to evaluate next.
+    """An architecture to evaluate next.
 
     Args:
         arch: the architecture.
-        explored: picked at random.
-        predicted_reward: what the strategy expects of it; None where it knows nothing yet.
+        explored: chosen at random.
+        predicted_reward: the reward that the strategy expects; None before it has a model.
     """
 
     arch: Arch
@@ -24,24 +24,49 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Observation:
-    """What came of an architecture: its reward and its loss, None where its evaluation failed."""
+    """The reward and the loss of an evaluated architecture; None if its evaluation failed."""
 
     arch: Arch
     reward: float | None
     loss: float | None = None
 
 
-class Strategy(Protocol):
-    """Proposes the candidates of an episode, and learns from them when all are evaluated.
+class Settings(Protocol):
+    """The options of a search that strategies read; `SearchOptions` documents them."""
 
-    Everything that it proposes follows from its seed and from what it was told, so a search that was killed gets the same
-    proposals by telling the journal again.
+    @property
+    def strategy(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def epsilon_start(self) -> float: ...
+
+    @property
+    def epsilon_decay(self) -> float: ...
+
+    @property
+    def epsilon_min(self) -> float: ...
+
+    @property
+    def controller_lr(self) -> float: ...
+
+    @property
+    def controller_epochs(self) -> int: ...
+
+
+class Strategy(Protocol):
+    """Proposes the candidates of an episode, and learns from their results when all are evaluated.
+
+    Its proposals depend only on its seed and on the results that it was given, so a killed search gets the same proposals
+    when the journal is replayed.
     """
 
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
-        """The rest of this episode: `count` candidates less those that were evaluated before an interruption.
+        """The rest of this episode: `count` candidates minus those that were evaluated before an interruption.
 
-        Fewer where the space has no more; nothing that was asked or told before.
+        Fewer if the space has no more. No architecture is proposed twice.
         """
         ...
 

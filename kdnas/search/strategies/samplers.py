@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.models.arch import Arch
-from kdnas.search.choice import fields_of
+from kdnas.models.arch import FIELDS, Arch
 from kdnas.search.design import gower, nearest
 from kdnas.search.goal import Goal
 from kdnas.search.strategies.protocol import Observation, Proposal
@@ -33,9 +32,7 @@ class Sampler:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna, self._goal, self._seed, self._episode = optuna, goal, seed, 0
-        self._kind = type(goal.states[0])
-        names = fields_of(goal.states)
-        self._values = {field: sorted({getattr(arch, field) for arch in goal.states}) for field in names}
+        self._values = {field: sorted({getattr(arch, field) for arch in goal.states}) for field in FIELDS}
         self._distributions: dict[str, Any] = {
             field: optuna.distributions.CategoricalDistribution(values)
             if isinstance(values[0], str)
@@ -98,7 +95,7 @@ class Sampler:
             name: params[name] if isinstance(values[0], str) else values[params[name]]
             for name, values in self._values.items()
         }
-        return self._kind(**found)
+        return Arch(**found)
 
     def _params(self, arch: Arch) -> dict[str, Any]:
         return {

@@ -1,26 +1,23 @@
-"""The page of strategies side by side: how fast each comes near the best, and how much of the front it finds."""
+"""The page of a strategy comparison: how fast each strategy approaches the best reward, and how much of the front it finds."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdnas.page.write import write_page
 from kdnas.search.figures import strategy_bands
 from kdnas.store.host import host_line
 
-if TYPE_CHECKING:
-    from kdnas.search.contest import ContestOptions
 
-
-def write_contest_page(page: Path, curves: Path, results: Mapping[str, Any], options: "ContestOptions") -> None:
+def write_comparison_page(page: Path, curves: Path, results: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Write one HTML file that needs no network.
 
     Args:
-        page: where.
-        curves: CSV of all strategies' percentiles.
-        results: figures of the manifest.
-        options: who was compared.
+        page: file to write.
+        curves: CSV with the percentiles of all strategies.
+        results: of the manifest.
+        options: fields of `ComparisonOptions`.
     """
     figures = {name: json.loads(figure.to_json()) for name, figure in strategy_bands(curves).items()}
     values = {"figures": figures, "results": results, "options": options, "host": host_line()}

@@ -1,4 +1,4 @@
-"""Strategies side by side on recorded losses: figures by hand, runs that are kept, and the page."""
+"""Strategies compared on recorded losses: metrics checked by hand, runs that are kept, and the page."""
 
 import csv
 import json
@@ -9,22 +9,24 @@ import pytest
 
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace, arch_id
-from kdnas.search.contest import CURVES, PAGE, RUNS, ContestOptions, Curves, run_contest, run_once
-from kdnas.search.goal import Goal, LatencyTable
+from kdnas.search.comparison import CURVES, PAGE, RUNS, ComparisonOptions, Curves, run_comparison, run_once
+from kdnas.search.limits import make_goal
+from kdnas.search.options import SearchOptions
 from kdnas.search.random_table import random_and_recommended
 from kdnas.search.recording import Recording
 from kdnas.store.artifact import append_jsonl
 
+from .search_fixture import fake_evaluate, known_table, latency_ms
+
 SPACE = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 576), activation=("gelu", "relu"))
-LATENCIES = {arch: 0.2 + arch.flops(24) / 1e8 for arch in SPACE}
-LOSSES = {arch: 20 / (arch.layers * arch.hidden) ** 0.5 / (1 + arch.ffn / 3000) for arch in SPACE}
-TABLE = LatencyTable(LATENCIES, {arch: 11 + arch.layer_parameters / 1e6 for arch in SPACE}, 8.0, "table")
+LOSSES = {arch: fake_evaluate(arch).loss for arch in SPACE}
+TABLE = known_table()
 RECORDING = Recording({arch: {0: {1000: loss, 500: loss + 1}} for arch, loss in LOSSES.items()}, "recording")
-GOAL = Goal(LATENCIES, 8.0, -0.06, 0.6, TABLE.megabytes)
-OPTIONS = ContestOptions(("random", "surrogate"), runs=3, episodes=3, candidates_per_episode=4)
+GOAL = make_goal(SPACE, TABLE, SearchOptions())
+OPTIONS = ComparisonOptions(("random", "surrogate"), runs=3, episodes=3, candidates_per_episode=4)
 
 
-def test_figures_by_hand() -> None:
+def test_regret_and_hypervolume_by_hand() -> None:
     archs = sorted(SPACE, key=lambda arch: GOAL.reward(arch, LOSSES[arch]))  # the best comes last
     ids = [arch_id(arch) for arch in archs]
     rewards = [GOAL.reward(arch, LOSSES[arch]) for arch in archs]
@@ -36,11 +38,11 @@ def test_figures_by_hand() -> None:
     assert (np.diff(found.hypervolume) >= 0).all()
     short = Curves.of([{"ids": ids[:5]}], GOAL, LOSSES)
     assert short.needed(1.0).tolist() == [6]  # it was not reached
-    assert short.figures(1.0)["reached"] == 0
+    assert short.metrics(1.0)["reached"] == 0
 
 
 def test_runs_are_kept_and_shown(tmp_path: Path) -> None:
-    whole = run_contest(tmp_path / "whole", RECORDING, TABLE, SPACE, OPTIONS)
+    whole = run_comparison(tmp_path / "whole", RECORDING, TABLE, SPACE, OPTIONS)
     rows = [json.loads(line) for line in (whole.path / RUNS).read_text().splitlines()]
     assert {(row["strategy"], row["seed"]) for row in rows} == {(n, s) for n in OPTIONS.strategies for s in range(3)}
     for row in rows:
@@ -65,7 +67,7 @@ def test_runs_are_kept_and_shown(tmp_path: Path) -> None:
         append_jsonl(partial / RUNS, row)
     with (partial / RUNS).open("a") as file:
         file.write('{"strategy": "ran')  # torn by a kill
-    resumed = run_contest(tmp_path / "resumed", RECORDING, TABLE, SPACE, OPTIONS)
+    resumed = run_comparison(tmp_path / "resumed", RECORDING, TABLE, SPACE, OPTIONS)
     lines = (resumed.path / RUNS).read_text().splitlines()
     assert [json.loads(line) for line in lines[:4]] == rows[:4]
     assert len(lines) == len(rows) == 6
@@ -83,7 +85,7 @@ def test_random_and_recommended_architectures() -> None:
     assert [row["reward"] for row in rows[-3:]] == sorted(rewards, reverse=True)[:3]
     for row in rows:
         arch = Arch.parse(row["arch"])
-        assert (row["loss"], row["latency_ms"]) == (LOSSES[arch], LATENCIES[arch])
+        assert (row["loss"], row["latency_ms"]) == (LOSSES[arch], latency_ms(arch))
     assert len({row["arch"] for row in rows[:3]}) == 3
     assert rows == random_and_recommended(GOAL, LOSSES, proposed)
 
@@ -94,4 +96,4 @@ def test_random_and_recommended_architectures() -> None:
 )
 def test_wrong_options_are_explained(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        ContestOptions(**wrong)  # type: ignore[arg-type]
+        ComparisonOptions(**wrong)  # type: ignore[arg-type]

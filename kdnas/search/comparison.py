@@ -1,24 +1,28 @@
-"""`kdnas compare-strategies`: every strategy on the same recorded losses, with many seeds."""
+"""`kdnas compare-strategies`: strategies on the same recorded losses, with many seeds."""
 
 import csv
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace, arch_from_id, arch_id
+from kdnas.models.table import LatencyTable
 from kdnas.models.teacher import Teacher, resolve_teacher
-from kdnas.search.goal import Goal, LatencyTable, make_goal, read_table
-from kdnas.search.options import STRATEGIES, SearchOptions
+from kdnas.search.comparison_page import write_comparison_page
+from kdnas.search.goal import Goal
+from kdnas.search.limits import make_goal
+from kdnas.search.options import SearchOptions
 from kdnas.search.pareto import improvements
 from kdnas.search.random_table import random_and_recommended
 from kdnas.search.recording import Recording, read_recording
+from kdnas.search.strategies import STRATEGIES, Observation, make_strategy
 from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
 from kdnas.store.host import physical_cores
 from kdnas.store.progress import say_path, stage
@@ -29,28 +33,28 @@ BAND = (5, 50, 95)  # percentiles over seeds
 
 
 @dataclass(frozen=True)
-class ContestOptions:
-    """Who is compared, and on what.
+class ComparisonOptions:
+    """The strategies to compare, and the setting of their runs.
 
     Args:
-        strategies: of `kdnas search`, the reference first.
-        runs: seeds of each strategy.
-        episodes: of each run; the published number.
-        candidates_per_episode: the published number.
-        target: share of the best reward that is to be reached.
-        alpha: of Eq. 4.
-        beta: of Eq. 4.
-        max_latency_share: of the teacher's latency that an architecture may take; null takes all.
+        strategies: names of strategies of `kdnas search`, the reference first.
+        runs: seeds per strategy.
+        episodes: episodes per run; the published number.
+        candidates_per_episode: architectures per episode; the published number.
+        target: fraction of the best reward that a run should reach.
+        alpha: exponent of the latency in Eq. 4.
+        beta: fraction of the teacher's latency in Eq. 4.
+        max_latency_fraction: largest latency as a fraction of the teacher's; null allows any.
     """
 
-    strategies: tuple[str, ...] = STRATEGIES
+    strategies: tuple[str, ...] = tuple(STRATEGIES)
     runs: int = 50
     episodes: int = 15
     candidates_per_episode: int = 20
     target: float = 0.995
     alpha: float = SearchOptions.alpha
     beta: float = SearchOptions.beta
-    max_latency_share: float | None = SearchOptions.max_latency_share
+    max_latency_fraction: float | None = SearchOptions.max_latency_fraction
 
     def __post_init__(self) -> None:
         wrong = [name for name in self.strategies if name not in STRATEGIES]
@@ -66,19 +70,19 @@ class ContestOptions:
 
     def search(self, strategy: str, seed: int) -> SearchOptions:
         """Options of one run."""
-        plain = SearchOptions(
+        return SearchOptions(
+            strategy=strategy,
             episodes=self.episodes,
             candidates_per_episode=self.candidates_per_episode,
             alpha=self.alpha,
             beta=self.beta,
-            max_latency_share=self.max_latency_share,
+            max_latency_fraction=self.max_latency_fraction,
             seed=seed,
         )
-        return replace(plain, strategy=cast(Any, strategy))
 
 
 def compare_strategies(
-    options: ContestOptions,
+    options: ComparisonOptions,
     recording: Path,
     table: Path,
     space: SearchSpace = SearchSpace(),
@@ -88,47 +92,45 @@ def compare_strategies(
     """Run strategies on recorded losses, and print the folder of the result.
 
     Args:
-        options: who is compared.
+        options: the strategies and the setting of their runs.
         recording: folder or CSV that `kdnas record` printed.
         table: folder that `kdnas latency-table` printed.
-        space: values that each field may take; of its architectures the recorded ones are proposed.
-        teacher: of the recording and the table; its shape is a hint to the surrogate.
+        space: values that each field may take; only its recorded architectures are proposed.
+        teacher: of the recording and the table; the surrogate uses its shape.
         home: root of all artifacts.
     """
-    known = read_table(Artifact.load(table, "latency-table"))
-    say_path(run_contest(home, read_recording(recording), known, space, options, resolve_teacher(teacher)).path)
+    known = LatencyTable.load(table)
+    say_path(run_comparison(home, read_recording(recording), known, space, options, resolve_teacher(teacher)).path)
 
 
-def run_contest(
+def run_comparison(
     home: Path,
     recording: Recording,
     table: LatencyTable,
     space: SearchSpace,
-    options: ContestOptions,
+    options: ComparisonOptions,
     teacher: Teacher | None = None,
 ) -> Artifact:
-    """Run strategies on recorded losses; runs that are done are kept over interruptions.
+    """Run strategies on recorded losses; finished runs are kept if the comparison is interrupted.
 
     Args:
         home: root of artifacts.
         recording: losses.
         table: latencies.
         space: values that each field may take.
-        options: who is compared.
-        teacher: of the recording; its shape is a hint.
+        options: the strategies and the setting of their runs.
+        teacher: of the recording; the surrogate uses its shape.
 
     Returns:
         Artifact with `runs.jsonl`, `curves.csv` and `strategies.html`.
 
     Raises:
-        UsageError: nothing of the space is recorded, or latencies are missing.
+        UsageError: no architecture of the space is recorded, or none is within the limit.
     """
     goal = make_goal(recording.within(space), table, options.search(options.strategies[0], 0), teacher)
     losses = {arch: recording(arch).loss for arch in goal.states}
 
     def work(path: Path) -> dict[str, Any]:
-        from kdnas.search.contest_page import write_contest_page
-
         rows = _runs(path / RUNS, goal, losses, options)
         curves = {
             name: Curves.of([row for row in rows if row["strategy"] == name], goal, losses)
@@ -140,12 +142,12 @@ def run_contest(
         results = {
             "best_reward": best_reward(goal, losses),
             "architectures": len(losses),
-            "strategies": {name: found.figures(options.target) for name, found in curves.items()},
+            "strategies": {name: found.metrics(options.target) for name, found in curves.items()},
             "recommends": recommends,
             "table_3": random_and_recommended(goal, losses, proposed),
         }
         _write(path / CURVES, curves)
-        write_contest_page(path / PAGE, path / CURVES, results, options)
+        write_comparison_page(path / PAGE, path / CURVES, results, asdict(options))
         return results
 
     inputs = {"recording": recording.digest, "latency-table": table.digest}
@@ -154,14 +156,12 @@ def run_contest(
 
 
 def best_reward(goal: Goal, losses: dict[Arch, float]) -> float:
-    """The best of all that is recorded."""
+    """The best reward of all recorded architectures."""
     return max(goal.reward(arch, loss) for arch, loss in losses.items())
 
 
 def run_once(goal: Goal, losses: dict[Arch, float], options: SearchOptions) -> list[int]:
-    """Ids of what one strategy proposes, in order."""
-    from kdnas.search.strategies import Observation, make_strategy
-
+    """Ids of the architectures that one strategy proposes, in order."""
     strategy, proposed = make_strategy(goal, options), []
     for _ in range(options.episodes):
         archs = [proposal.arch for proposal in strategy.ask(options.candidates_per_episode)]
@@ -172,8 +172,8 @@ def run_once(goal: Goal, losses: dict[Arch, float], options: SearchOptions) -> l
     return proposed
 
 
-def _runs(path: Path, goal: Goal, losses: dict[Arch, float], options: ContestOptions) -> list[dict[str, Any]]:
-    """All runs, in as many processes as there are cores; each is written when it is done."""
+def _runs(path: Path, goal: Goal, losses: dict[Arch, float], options: ComparisonOptions) -> list[dict[str, Any]]:
+    """All runs, one process per core; each run is written when it is done."""
     rows = read_jsonl(path)
     done = {(row["strategy"], row["seed"]) for row in rows}
     missing = [(name, seed) for seed in range(options.runs) for name in options.strategies if (name, seed) not in done]
@@ -187,11 +187,11 @@ def _runs(path: Path, goal: Goal, losses: dict[Arch, float], options: ContestOpt
 
 
 def _finished(
-    goal: Goal, losses: dict[Arch, float], options: ContestOptions, missing: Sequence[tuple[str, int]]
+    goal: Goal, losses: dict[Arch, float], options: ComparisonOptions, missing: Sequence[tuple[str, int]]
 ) -> Iterator[tuple[str, int, list[int]]]:
     if not missing:
         return
-    pool = ProcessPoolExecutor(physical_cores(), get_context("spawn"), initializer=_quiet_process)
+    pool = ProcessPoolExecutor(physical_cores(), get_context("spawn"), initializer=_start_process)
     try:
         waiting = {pool.submit(run_once, goal, losses, options.search(*key)): key for key in missing}
         while waiting:
@@ -201,19 +201,19 @@ def _finished(
         pool.shutdown(cancel_futures=True)
 
 
-def _quiet_process() -> None:
-    """One thread each: there is a process on every core."""
+def _start_process() -> None:
+    """One thread per process: there is a process on every core."""
     leave_signals_to_the_parent()
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What the runs of one strategy reached after each evaluation.
+    """Regret and hypervolume of the runs of one strategy after each evaluation.
 
     Args:
-        regret: (runs, evaluations) how far the best reward so far is below the best of all, as a share of that.
-        hypervolume: (runs, evaluations) share of the best front's space that is beaten so far.
+        regret: (runs, evaluations) 1 minus the best reward so far over the best of all.
+        hypervolume: (runs, evaluations) hypervolume so far as a fraction of the best front's.
     """
 
     regret: np.ndarray
@@ -233,12 +233,12 @@ class Curves:
         return cls(np.array(regret), np.array(volumes))
 
     def needed(self, target: float) -> np.ndarray:
-        """Evaluations until a share of the best reward was reached, (runs,); one more than there were where it was not."""
+        """Evaluations until a fraction of the best reward was reached, (runs,); one more than the run had if it never was."""
         reached = self.regret <= 1 - target + 1e-12
         return np.where(reached.any(1), reached.argmax(1) + 1, reached.shape[1] + 1)
 
-    def figures(self, target: float) -> dict[str, Any]:
-        """What manifests and tables say of a strategy; bands are percentiles over seeds."""
+    def metrics(self, target: float) -> dict[str, Any]:
+        """The metrics of a strategy in manifests and tables; bands are percentiles over seeds."""
         needed = self.needed(target)
         return {
             "runs": len(self.regret),
@@ -255,7 +255,7 @@ def _volumes(points: Sequence[tuple[float, float, float]], goal: Goal) -> np.nda
     front, total, volumes = np.zeros((0, 3)), 0.0, []
     for point in np.array(points):
         gain = float(improvements(front, point[None], goal.worst)[0])
-        if gain > 0:  # nothing that it beats matters any more
+        if gain > 0:  # drop the points that it dominates
             front = np.vstack([front[~(front >= point).all(1)], point])
         total += gain
         volumes.append(total)
@@ -265,10 +265,10 @@ def _volumes(points: Sequence[tuple[float, float, float]], goal: Goal) -> np.nda
 def _write(file: Path, curves: dict[str, Curves]) -> None:
     with file.open("w", newline="") as written:
         table = csv.writer(written, lineterminator="\n")
-        names = [f"{what}_{place}" for what in ("regret", "hypervolume") for place in ("low", "median", "high", "mean")]
+        names = [f"{what}_{which}" for what in ("regret", "hypervolume") for which in ("low", "median", "high", "mean")]
         table.writerow(["strategy", "evaluations", *names])
         for strategy, found in curves.items():
-            for place in range(found.regret.shape[1]):
-                columns = (found.regret[:, place], found.hypervolume[:, place])
+            for index in range(found.regret.shape[1]):
+                columns = (found.regret[:, index], found.hypervolume[:, index])
                 values = [value for column in columns for value in (*np.percentile(column, BAND), column.mean())]
-                table.writerow([strategy, place + 1, *(f"{value:.6f}" for value in values)])
+                table.writerow([strategy, index + 1, *(f"{value:.6f}" for value in values)])
