@@ -10,6 +10,8 @@ import torch
 
 from kdnas.evaluation.kinds import quiet
 from kdnas.evaluation.metrics import recall_at_k
+from kdnas.models.family import shape_of
+from kdnas.models.pooling import Pooling, pooling_of
 from kdnas.models.teacher import load_encoder
 from kdnas.store.progress import stage
 from kdnas.text.corpus import Corpus
@@ -82,7 +84,7 @@ class Views:
     places: np.ndarray  # (B,) places in the chosen sentences
     student: torch.Tensor  # (N, D_S) last hidden states of the N real tokens
     teacher: torch.Tensor  # (N, L_T * D_T) hidden states after each layer, side by side, of the same tokens
-    student_pooled: torch.Tensor  # (B, D_S) mean over real tokens, unit length
+    student_pooled: torch.Tensor  # (B, D_S) pooled as the teacher's files say, unit length
     teacher_pooled: torch.Tensor  # (B, D_T)
 
 
@@ -114,20 +116,22 @@ def geometry(
     """
     with quiet():  # a teacher's unused pooler is no news
         models = load_encoder(student), load_encoder(teacher)
-    layers, hidden = models[1].config.num_hidden_layers, models[1].config.hidden_size
+    ours, theirs = (shape_of(model.config) for model in models)
+    layers, hidden = theirs.layers, theirs.hidden
+    pooling = pooling_of(teacher)
     train, held_out = (
         choose(corpus.train, map_sentences, seed),
         choose(corpus.validation, sentences, seed),
     )
-    fit = LinearFit(models[0].config.hidden_size, layers * hidden)
+    fit = LinearFit(ours.hidden, layers * hidden)
     meter = VarianceMeter(layers * hidden)
-    pooled = [np.zeros((len(held_out), model.config.hidden_size), dtype=np.float32) for model in models]
+    pooled = [np.zeros((len(held_out), shape.hidden), dtype=np.float32) for shape in (ours, theirs)]
     with stage("evaluate: geometry", len(train) + len(held_out)) as progress:
-        for view in views(*models, corpus.train, train, corpus.pad_id, batch_tokens):
+        for view in views(*models, corpus.train, train, corpus.pad_id, batch_tokens, pooling):
             fit.add(view.student, view.teacher)
             progress.advance(len(view.places))
         weight, intercept = fit.solve()
-        for view in views(*models, corpus.validation, held_out, corpus.pad_id, batch_tokens):
+        for view in views(*models, corpus.validation, held_out, corpus.pad_id, batch_tokens, pooling):
             meter.add(view.teacher, view.student.double() @ weight + intercept)
             pooled[0][view.places], pooled[1][view.places] = view.student_pooled, view.teacher_pooled
             progress.advance(len(view.places))
@@ -148,9 +152,15 @@ def choose(split: Sentences, count: int, seed: int) -> np.ndarray:
 
 
 def views(
-    student: Any, teacher: Any, split: Sentences, chosen: np.ndarray, pad_id: int, batch_tokens: int
+    student: Any,
+    teacher: Any,
+    split: Sentences,
+    chosen: np.ndarray,
+    pad_id: int,
+    batch_tokens: int,
+    pooling: Pooling = "mean",
 ) -> Iterator[Views]:
-    """What both models make of some sentences, batch by batch."""
+    """What both models make of some sentences, batch by batch, pooled in the same way."""
     for places in token_batches(split.lengths[chosen], batch_tokens, 0, 0):
         ids, mask = map(torch.from_numpy, split.batch(chosen[places], pad_id))
         with torch.inference_mode():
@@ -158,10 +168,12 @@ def views(
             theirs = teacher(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[1:]
             real = mask.bool()
             tokens = torch.cat([state[real] for state in theirs], 1)
-            yield Views(places, mine[real], tokens, mean_pool(mine, mask), mean_pool(theirs[-1], mask))
+            yield Views(places, mine[real], tokens, pool(mine, mask, pooling), pool(theirs[-1], mask, pooling))
 
 
-def mean_pool(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over real tokens, unit length: states (B, T, D), mask (B, T) -> (B, D)."""
+def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling = "mean") -> torch.Tensor:
+    """First token's state or mean over real tokens, unit length: states (B, T, D), mask (B, T) -> (B, D)."""
+    if pooling == "first":
+        return torch.nn.functional.normalize(states[:, 0], dim=-1)
     weights = mask.unsqueeze(-1).to(states.dtype)
     return torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=-1)

@@ -11,6 +11,7 @@ from kdnas.errors import UsageError
 from kdnas.evaluation.data import Loaded, NoDataError, load_task
 from kdnas.evaluation.suite_scores import ENGINES, score
 from kdnas.evaluation.suites import Spec, chosen_specs
+from kdnas.models.family import shape_of
 from kdnas.store.artifact import Artifact, build, write_json
 from kdnas.store.host import host_line
 from kdnas.store.progress import say, stage
@@ -138,9 +139,7 @@ def model_name(model: str) -> str:
 
 def architecture_of(folder: Path) -> str:
     """As `L4-H12-D576-F768-gelu`, of a folder's configuration."""
-    config = json.loads((folder / "config.json").read_text())
-    widths = (config[name] for name in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size"))
-    return "L{}-H{}-D{}-F{}-{}".format(*widths, config["hidden_act"])
+    return shape_of(json.loads((folder / "config.json").read_text())).name
 
 
 def _cut_test(loaded: Loaded, options: SuiteOptions) -> Loaded:

@@ -14,6 +14,7 @@ from transformers.utils import logging
 from kdnas.evaluation.tasks import Answers, Kind, Split
 from kdnas.export.session import BATCH_TOKENS, read_tokenizer, softmax
 from kdnas.export.spans import Answerer, Runs, Windows, text_logits, word_labels
+from kdnas.models.family import shape_of
 
 IGNORED = -100  # target of a token that no loss is about
 
@@ -68,7 +69,7 @@ class Encoded:
                 exact = np.int64 if kind is Kind.CLASSES else np.float32
                 targets = [np.asarray(label, dtype=exact) for label in split.labels]
             pairs = list(zip(encodings, targets, strict=True))
-        typed = json.loads((model / "config.json").read_text()).get("type_vocab_size", 0) > 1
+        typed = shape_of(json.loads((model / "config.json").read_text())).types > 1
         return cls(
             kind,
             [np.asarray(encoding.ids, dtype=np.int64) for encoding, _ in pairs],

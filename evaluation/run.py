@@ -15,8 +15,9 @@ from kdnas.evaluation.hap import NOTE, class_counts, hap_digest, read_hap
 from kdnas.evaluation.report import card, show
 from kdnas.evaluation.tasks import ROLES, Task, write_labelled
 from kdnas.evaluation.topic import topic_task
+from kdnas.models.family import require_family, shape_of
 from kdnas.models.folder import model_in
-from kdnas.models.teacher import MODEL_TYPES, Teacher, resolve_teacher
+from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.store.artifact import Artifact, build, file_sha256, fsync_folder, to_json, write_json
 from kdnas.store.progress import say, stage
 from kdnas.text.corpus import Corpus, build_corpus
@@ -161,17 +162,13 @@ def _check_student(student: Path, teacher: Teacher) -> str:
         config = json.loads((student / "config.json").read_text())
     except ValueError as error:
         raise UsageError(f"student '{student}': config.json is not valid JSON ({error})") from error
-    if config.get("model_type") not in MODEL_TYPES:
-        raise UsageError(
-            f"student '{student}': its model_type is '{config.get('model_type')}'; supported are {', '.join(MODEL_TYPES)}"
-        )
+    require_family(config.get("model_type"), f"student '{student}'")
     if _vocabulary(student) != _vocabulary(teacher.path):
         raise UsageError(
             f"student '{student}': its tokenizer has another vocabulary than teacher '{teacher.spec}'; hidden states "
             "are compared token by token, give the teacher that it was distilled from"
         )
-    shape = (config[name] for name in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size"))
-    return "L{}-H{}-D{}-F{}-{}".format(*shape, config["hidden_act"])
+    return shape_of(config).name
 
 
 def _vocabulary(model: Path) -> dict[str, int]:
@@ -309,7 +306,7 @@ class _Evaluation:
 
 def teacher_rates(teacher: Path) -> tuple[float, ...]:
     """Learning rates for a teacher, by the width that its config.json says."""
-    hidden = json.loads((teacher / "config.json").read_text())["hidden_size"]
+    hidden = shape_of(json.loads((teacher / "config.json").read_text())).hidden
     return SMALL_RATES if hidden <= SMALL_HIDDEN else LARGE_RATES
 
 

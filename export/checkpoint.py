@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import UsageError
+from kdnas.models.family import family_of, shape_of
 from kdnas.models.folder import model_in
+from kdnas.models.pooling import Pooling, pooling_of
 from kdnas.models.teacher import load_tokenizer, resolve_teacher
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -56,10 +58,14 @@ class Checkpoint:
         return int(self.config.get("pad_token_id") or 0)
 
     @property
+    def pooling(self) -> Pooling:
+        """How an encoder makes one vector of a text, as the model's own files say; `mean` where they say nothing."""
+        return pooling_of(self.path) if self.task == "feature-extraction" else "mean"
+
+    @property
     def max_seq_len(self) -> int:
-        """Tokens that the positions allow, at most 512. RoBERTa counts positions from pad_id + 1."""
-        positions = int(self.config["max_position_embeddings"])
-        return min(LONGEST, positions if self.config["model_type"] == "bert" else positions - self.pad_id - 1)
+        """Tokens that the positions allow, at most 512."""
+        return min(LONGEST, shape_of(self.config).positions)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -68,9 +74,10 @@ class Checkpoint:
             "schema": 1,
             "task": self.task,
             "labels": self.labels,
-            "hidden": int(self.config["hidden_size"]),
+            "hidden": shape_of(self.config).hidden,
             "max_seq_len": self.max_seq_len,
             "pad_id": self.pad_id,
+            "pooling": self.pooling,
         }
 
 
@@ -81,8 +88,8 @@ def open_checkpoint(spec: str) -> Checkpoint:
         spec: a Hugging Face folder, the artifact of `kdnas distill` or `refine`, a hub id or `builtin:minilm-l6`.
 
     Raises:
-        UsageError: not found, not of a supported kind, without safetensors or tokenizer, or with a head that is not
-            exported.
+        UsageError: not found, not of a supported kind, without safetensors or tokenizer, with a head that is not exported,
+            or pooled in another way than by the mean or the first token.
     """
     folder = model_in(Path(spec))
     if folder != Path(spec):
@@ -95,6 +102,7 @@ def open_checkpoint(spec: str) -> Checkpoint:
     if head is not None:
         raise UsageError(f"model '{spec}': {head} is not exported; give an encoder or one of {', '.join(HEADS)}")
     checkpoint = Checkpoint(found.path, found.config, found.digest)
+    _ = checkpoint.pooling  # refused here, not at the end of the export
     if checkpoint.task.endswith("classification"):
         _require_labels(spec, checkpoint)
     return checkpoint
@@ -131,7 +139,9 @@ def load_model(checkpoint: Checkpoint) -> Any:
     }
     try:
         if checkpoint.task == "feature-extraction":
-            model, info = transformers.AutoModel.from_pretrained(checkpoint.path, add_pooling_layer=False, **options)
+            model, info = transformers.AutoModel.from_pretrained(
+                checkpoint.path, **family_of(checkpoint.config).without_pooler, **options
+            )
         else:
             head = next(head for head, task in HEADS.items() if task == checkpoint.task)
             model, info = getattr(transformers, f"AutoModel{head}").from_pretrained(checkpoint.path, **options)

@@ -8,17 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from kdnas.models.family import family_of
+
 
 @contextmanager
 def last_layer_of_first_token(model: Any, task: str) -> Iterator[None]:
     """Within it, the last layer of a text classifier gives its first token's state (B, 1, D); other tasks' models are left alone.
 
     Args:
-        model: BERT, RoBERTa or XLM-RoBERTa, whose heads for texts read the state of the first token.
+        model: its head for texts reads the state of the first token; layers other than BERT's are left alone too.
         task: what it is exported for.
     """
-    layer = model.base_model.encoder.layer[-1]
-    if task != "text-classification" or layer.attention.self.position_embedding_type != "absolute":
+    family = family_of(model.config)
+    if task != "text-classification" or not family.bert_layers:
+        yield
+        return
+    layer: Any = family.layer_list(model.base_model)[-1]
+    if layer.attention.self.position_embedding_type != "absolute":
         yield
         return
 

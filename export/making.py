@@ -22,13 +22,13 @@ from kdnas.export.onnx_form import write_onnx
 from kdnas.export.openvino_form import write_openvino
 from kdnas.export.options import ExportOptions
 from kdnas.export.parity import compare, require_bound, spread_over_lengths, torch_engine, torch_outputs
-from kdnas.export.pooling import write_modules
 from kdnas.export.quiet import quiet
 from kdnas.export.race import race
 from kdnas.export.recipes import RECIPES, Kitchen, require_inside, without_tokenizer
 from kdnas.export.sentencepiece_form import write_sentencepiece
 from kdnas.export.session import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, read_tokenizer, token_ids
 from kdnas.export.vocabulary import REPORT, trim
+from kdnas.models.pooling import write_modules
 from kdnas.store.artifact import append_jsonl, read_jsonl, write_json
 from kdnas.store.host import default_threads, has_bf16, has_vnni
 from kdnas.store.progress import say, stage
@@ -161,7 +161,7 @@ class Making:
             results["vocabulary"] = json.loads((folder / REPORT).read_text())
         write_card(folder, self.name, settings, results, source)
         if checkpoint.task == "feature-extraction":
-            write_modules(folder, settings["hidden"], settings["max_seq_len"])
+            write_modules(folder, settings["hidden"], settings["max_seq_len"], settings["pooling"])
         write_json(folder / SETTINGS, settings)
         return results
 

@@ -17,7 +17,7 @@ def shorten_entry(model: Any) -> int:
     """Replace the look-ups and the mask of an exported float32 graph; returns how many of the three were recognised.
 
     Args:
-        model: an `openvino.Model` of a BERT, RoBERTa or XLM-RoBERTa encoder, with or without head; changed in place.
+        model: an `openvino.Model` of an encoder, with or without head; changed in place.
     """
     changed = _shorten_mask(model)
     positions, types = _look_up(model, POSITIONS), _look_up(model, TYPES)

@@ -9,6 +9,7 @@ import numpy as np
 from kdnas.errors import BoundError
 from kdnas.export.engines import Engine
 from kdnas.export.session import TASKS, mean_pool
+from kdnas.models.family import has_types
 from kdnas.text.padding import pad
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -36,7 +37,7 @@ def torch_engine(model: Any, task: str) -> Engine:
         found = [getattr(answer, name).float().cpu().numpy() for name in TASKS[task]]
         return found[0] if len(found) == 1 else np.stack(found, axis=-1)
 
-    typed = model.config.type_vocab_size > 1  # RoBERTa has one type, which it takes by itself
+    typed = has_types(model.config)
     return run
 
 

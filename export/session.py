@@ -67,6 +67,7 @@ class Session:
         hidden: width D of the hidden states.
         encoder: texts to token ids, without special tokens and never cut.
         max_seq_len: longer texts are cut to this many tokens, special tokens included.
+        pooling: how the states become one vector: `mean` over the tokens, or the `first` token's.
 
     Raises:
         UsageError: not an export folder, an unknown form, or a damaged graph.
@@ -91,6 +92,7 @@ class Session:
         self.hidden = int(settings["hidden"])
         self.max_seq_len = int(settings["max_seq_len"])
         self.pad_id = int(settings["pad_id"])
+        self.pooling: str = settings.get("pooling", "mean")  # exports of earlier versions do not say it
         self.form = choose_form(self.path, settings["forms"], form)
         best = min(int(settings.get("threads", {}).get(self.form, default_threads())), default_threads())
         self.threads = best if threads is None else threads
@@ -148,7 +150,7 @@ class Session:
 
         Returns:
             (N, C) softmax probabilities of a classifier, (N, 1) numbers of a regression, or (N, D) L2-normalised means over the
-            tokens, float32.
+            tokens or states of the first, as `pooling` says, float32.
 
         Raises:
             UsageError: a model that labels tokens or answers questions; `kdnas.export.spans` runs those.
@@ -164,7 +166,7 @@ class Session:
         def work(batch: list[int]) -> None:
             ids, mask = self.pad([rows[index] for index in batch])
             output = self.run(ids, mask)
-            result[batch] = answers_of_texts(output) if classifies else mean_pool(output, mask)
+            result[batch] = answers_of_texts(output) if classifies else pool(output, mask, self.pooling)
 
         side_by_side(self.streams, work, token_budget_batches([len(row) for row in rows], batch_tokens))
         return result
@@ -280,6 +282,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities over the last axis, (B, C)."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def pool(states: np.ndarray, mask: np.ndarray, pooling: str) -> np.ndarray:
+    """L2-normalised vectors (B, D) of the states (B, T, D): the mean over real tokens, or the first token's."""
+    return mean_pool(states[:, :1], mask[:, :1]) if pooling == "first" else mean_pool(states, mask)
 
 
 def mean_pool(states: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from kdnas.errors import UsageError
 from kdnas.latency.openvino_graphs import GraphTemplate
 from kdnas.latency.rewriting import PoolPart, Sizes, WeightPool, part_bytes, table_bytes
 from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.family import shape_of, student_shape_of
 from kdnas.store.host import cpu_info, has_bf16
 
 # Engine to the packages whose versions its figures depend on.
@@ -163,7 +164,7 @@ class OpenvinoModels:
 
         from kdnas.export.engines import compile_openvino
 
-        sizes = Sizes(arch, self._config.vocab_size, self._config.max_position_embeddings)
+        sizes = graph_sizes(arch, self._config)
         xml = self._templates[arch.activation].write(sizes, part)
         model = openvino.Core().read_model(xml, openvino.Tensor(part.bytes, shared_memory=True))
         return compile_openvino(model, self._engine, OUTPUTS, self._threads)
@@ -185,7 +186,7 @@ class OnnxruntimeModels:
     def student(self, arch: Arch) -> Call:
         from kdnas.export.engines import compile_onnxruntime
 
-        sizes = Sizes(arch, self._config.vocab_size, self._config.max_position_embeddings)
+        sizes = graph_sizes(arch, self._config)
         graph, weights = self._templates[arch.activation].write(sizes, self._part)
         return compile_onnxruntime(graph, OUTPUTS, self._threads, weights)
 
@@ -210,27 +211,27 @@ def largest_student() -> Arch:
     return Arch(max(space.layers), 12, max(space.hidden), max(space.ffn))
 
 
+def graph_sizes(arch: Arch, config: Any) -> Sizes:
+    """Sizes of a student's graph, from the teacher's configuration."""
+    sizes = student_shape_of(config)
+    return Sizes(arch, sizes.vocabulary, sizes.position_rows)
+
+
 def make_pool(config: Any, seed: int, others: Sequence[Arch]) -> WeightPool:
     """A pool whose first part holds any student or the teacher, and further parts these others."""
-    largest, teacher = largest_student(), teacher_shape(config)
+    largest, teacher, sizes = largest_student(), teacher_shape(config), student_shape_of(config)
     parts = [max(part_bytes(largest), part_bytes(teacher)), *map(part_bytes, others)]
-    tables = table_bytes(max(largest.hidden, teacher.hidden), config.vocab_size, config.max_position_embeddings)
+    tables = table_bytes(max(largest.hidden, teacher.hidden), sizes.vocabulary, sizes.position_rows)
     return WeightPool(parts, tables, seed)
 
 
 def teacher_shape(config: Any) -> Arch:
-    """The teacher as an architecture.
+    """The teacher as an architecture; graphs are of the family of its students, so that of MPNet has no relative positions.
 
     Raises:
         UsageError: a graph cannot be made of it.
     """
-    arch = Arch(
-        config.num_hidden_layers,
-        config.num_attention_heads,
-        config.hidden_size,
-        config.intermediate_size,
-        config.hidden_act,
-    )
+    arch = shape_of(config).arch
     if arch.layers < 3:
         raise UsageError(f"the teacher has {arch.layers} layers; compiled engines are measured from 3 layers on")
     return arch

@@ -21,13 +21,13 @@ GPU_COLUMNS = ("graph_ms", "device_ms")
 
 def published_shape(teacher: Teacher) -> bool:
     """Whether the teacher has the layers of XLM-R base."""
-    return (teacher.layers, teacher.hidden, teacher.config["intermediate_size"]) == (12, 768, 3072)
+    return (teacher.layers, teacher.hidden, teacher.sizes.ffn) == (12, 768, 3072)
 
 
 def teacher_results(measurements: Measurements, lengths: Lengths, teacher: Teacher) -> dict[str, Any]:
     """What the manifest states of the teacher, each key `teacher_...`."""
-    shape = teacher.config
-    arch = Arch(teacher.layers, shape["num_attention_heads"], teacher.hidden, shape["intermediate_size"])
+    sizes = teacher.sizes
+    arch = Arch(sizes.layers, sizes.heads, sizes.hidden, sizes.ffn)
     mean, p50, p90, p99 = _figures(measurements.teacher.latencies, lengths)
     return {
         "teacher_latency_ms": round(mean, 4),
@@ -35,9 +35,7 @@ def teacher_results(measurements: Measurements, lengths: Lengths, teacher: Teach
         "teacher_p90_ms": round(p90, 4),
         "teacher_p99_ms": round(p99, 4),
         "teacher_relative_sd": round(measurements.teacher.relative_sd, 5),
-        "teacher_parameters_millions": round(
-            (embedding_parameters(shape, teacher.hidden) + arch.layer_parameters) / 1e6, 3
-        ),
+        "teacher_parameters_millions": round(((sizes.rows + 2) * sizes.hidden + arch.layer_parameters) / 1e6, 3),
     }
 
 

@@ -1,4 +1,4 @@
-"""Export the templates that `kdnas.latency.rewriting` is about: one tiny model of the teacher's family for each activation.
+"""Export the templates that `kdnas.latency.rewriting` is about: one tiny model of the family of the students for each activation.
 
 Run as `python -m kdnas.latency.template TEACHER FORM FOLDER`, in a process of its own: the exporters' memory and threads must
 not stay with the one that measures.
@@ -71,17 +71,15 @@ def export_templates(teacher: Path, form: str, folder: Path) -> None:
 
 
 def template_model(teacher: Path, activation: str) -> Any:
-    """A randomly initialised model with the template's sizes in the teacher's family, without pooler."""
+    """A randomly initialised model with the template's sizes in the family of the teacher's students, without pooler."""
     from dataclasses import replace
 
-    from transformers import AutoModel
-
-    from kdnas.models.student import student_config
+    from kdnas.models.student import new_encoder, student_config
     from kdnas.models.teacher import load_config
 
     config = student_config(replace(TEMPLATE, activation=activation), load_config(teacher))
     config.vocab_size, config.max_position_embeddings = TEMPLATE_VOCABULARY, TEMPLATE_POSITIONS
-    return AutoModel.from_config(config, add_pooling_layer=False).eval()
+    return new_encoder(config).eval()
 
 
 def as_if_trained(model: Any) -> Any:

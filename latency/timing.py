@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from kdnas.latency.protocol import WARM_CALLS
 from kdnas.models.arch import Arch
-from kdnas.models.student import student_config
+from kdnas.models.student import new_encoder, student_config
 
 POOL_VALUES = 4_000_000
 # A reference window after a large model would else be slower than one after a small model: 4 calls that do not count.
@@ -33,7 +33,7 @@ class ModelMaker:
     word embeddings, of which a forward pass reads only as many rows as there are tokens, are views of one table.
 
     Args:
-        teacher: configuration of the teacher; its family, vocabulary and positions are the students'.
+        teacher: configuration of the teacher, from which the students have their family, vocabulary and positions.
         seed: seed of the pool.
         dtype: of all weights.
     """
@@ -49,13 +49,13 @@ class ModelMaker:
         self._place = 0
 
     def student(self, arch: Arch) -> PreTrainedModel:
-        """The architecture in the teacher's family."""
+        """The architecture as a student of the teacher."""
         return self.model(student_config(arch, self.teacher))
 
     def model(self, config: PretrainedConfig) -> PreTrainedModel:
         """A model of this configuration without pooler, frozen, in evaluation mode."""
         with torch.device("meta"):
-            model = AutoModel.from_config(config, add_pooling_layer=False)
+            model = new_encoder(config)
         for module in model.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
                 if isinstance(module, nn.Embedding) and parameter.shape[0] == config.vocab_size:

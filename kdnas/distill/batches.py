@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from transformers import PretrainedConfig
 
 from kdnas.distill.options import LoopOptions
-from kdnas.distill.pairs import pair_batch
+from kdnas.distill.pairs import Pairs, pair_batch
 from kdnas.text.sentences import Sentences, balanced, token_batches
 
 Batch = tuple[Tensor, Tensor]  # ids and mask, each (B, T)
@@ -21,12 +20,17 @@ Key = tuple[Place, Place, np.ndarray]  # of the batch, of its update's last one,
 
 
 class Made(NamedTuple):
-    """A batch: its update's last one's epoch and place in it, padded ids and mask (B, T)."""
+    """A batch: its update's last one's epoch and place in it; padded ids and mask (B, T), token types where it has pairs."""
 
     epoch: int
     place: int
     ids: Tensor
     mask: Tensor
+    types: Tensor | None = None
+
+    def inputs(self, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Ids, mask and token types on a device, as objectives take them."""
+        return self.ids.to(device), self.mask.to(device), None if self.types is None else self.types.to(device)
 
 
 def to_tensors(sentences: Sentences, indices: np.ndarray, pad_id: int, device: torch.device | str = "cpu") -> Batch:
@@ -42,7 +46,7 @@ class TrainBatches(Dataset[Made]):
         sentences: training split.
         pad_id: id of the padding token.
         options: sizes, share of pairs, seed, data workers.
-        config: of the model, for how its family joins two texts.
+        pairs: how sentences are made into pairs; may be None where the options want none.
         process: number of this process and how many there are; of an update's batches each gets as many.
     """
 
@@ -51,10 +55,10 @@ class TrainBatches(Dataset[Made]):
         sentences: Sentences,
         pad_id: int,
         options: LoopOptions,
-        config: PretrainedConfig,
+        pairs: Pairs | None,
         process: tuple[int, int] = (0, 1),
     ) -> None:
-        self._sentences, self._pad_id, self._options, self._config = sentences, pad_id, options, config
+        self._sentences, self._pad_id, self._options, self._pairs = sentences, pad_id, options, pairs
         self._process, self._processes = process
 
     def epoch(self, number: int) -> list[np.ndarray]:
@@ -77,8 +81,9 @@ class TrainBatches(Dataset[Made]):
         here, last, indices = key
         rng = np.random.default_rng([self._options.seed, *here])
         if rng.random() < self._options.pair_share:
-            ids, mask = pair_batch(self._sentences, indices, self._pad_id, self._config, rng)
-            return Made(*last, torch.from_numpy(ids), torch.from_numpy(mask))
+            assert self._pairs is not None
+            arrays = pair_batch(self._sentences, indices, self._pad_id, self._pairs, rng)
+            return Made(*last, *map(torch.from_numpy, arrays))
         return Made(*last, *to_tensors(self._sentences, indices, self._pad_id))
 
     def after(self, epoch: int, place: int) -> Iterator[Made]:

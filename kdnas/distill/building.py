@@ -1,6 +1,5 @@
 """What the artifacts of all training stages have in common: their key, their disk space, the processes that make them."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +50,6 @@ def deciding(options: LoopOptions) -> dict[str, Any]:
     return {key: value for key, value in asdict(options).items() if key not in others}
 
 
-def needed_bytes(arch: Arch, config: Mapping[str, Any]) -> int:
-    """Disk space of the training of a model with the vocabulary and positions of this configuration."""
-    embeddings = (config["vocab_size"] + config["max_position_embeddings"]) * arch.hidden
-    return 4 * COPIES_ON_DISK * (embeddings + arch.layer_parameters)
+def needed_bytes(arch: Arch, rows: int) -> int:
+    """Disk space of the training of a model with so many rows in all tables of its embeddings."""
+    return 4 * COPIES_ON_DISK * (rows * arch.hidden + arch.layer_parameters)

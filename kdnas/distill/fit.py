@@ -11,11 +11,14 @@ from kdnas.distill.checkpoint import Position, load_checkpoint, remove_checkpoin
 from kdnas.distill.loop import make_optimizer, resolve_precision, train
 from kdnas.distill.objective import Objective
 from kdnas.distill.options import LoopOptions
+from kdnas.distill.pairs import Pairs
 from kdnas.distill.processes import processes, told
 from kdnas.distill.step_budget import extended_steps, planned_steps
+from kdnas.models.family import shape_of
 from kdnas.models.student import arch_of
 from kdnas.store.artifact import read_jsonl, write_json
 from kdnas.text.corpus import Corpus
+from kdnas.text.joining import read_joining
 
 RESULTS = "results.json"  # written when all files are: what a run killed after that returns
 
@@ -23,12 +26,28 @@ Validate = Callable[[], dict[str, Any]]
 
 
 def fit(
-    folder: Path, objective: Objective, corpus: Corpus, options: LoopOptions, validate: Validate, title: str
+    folder: Path,
+    objective: Objective,
+    corpus: Corpus,
+    options: LoopOptions,
+    validate: Validate,
+    title: str,
+    tokenizer: Path,
 ) -> dict[str, Any]:
-    """Plan, train (on from a checkpoint where there is one) and return the figures of the manifest."""
+    """Plan, train (on from a checkpoint where there is one) and return the figures of the manifest.
+
+    Args:
+        folder: working folder of the artifact.
+        objective: what is minimised.
+        corpus: sentences.
+        options: how to train.
+        validate: figures of a validation row.
+        title: name of the stage in the progress display.
+        tokenizer: folder of the tokenizer that made the corpus' ids: it says how pairs are joined.
+    """
     objective.student.train(options.dropout)
     place = (processes().process_index, processes().num_processes)
-    batches = TrainBatches(corpus.train, corpus.pad_id, options, objective.student.config, place)
+    batches = TrainBatches(corpus.train, corpus.pad_id, options, _pairs(objective, options, tokenizer), place)
     start, first = time.monotonic(), processes().is_main_process
     steps: int | None = told(planned_steps(folder, objective, batches, options, validate) if first else None)
     optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay, options.embedding_lr_share)
@@ -52,6 +71,13 @@ def fit(
         "explained_variance_layers": last["layers"],
         "parameters_millions": sum(parameter.numel() for parameter in student.parameters()) / 1e6,
     }
+
+
+def _pairs(objective: Objective, options: LoopOptions, tokenizer: Path) -> Pairs | None:
+    """How pairs are made; None where the options want none, so that no large tokenizer is read for nothing."""
+    if not options.pair_share:
+        return None
+    return Pairs(read_joining(tokenizer), shape_of(objective.student.config).positions)
 
 
 def finished(folder: Path) -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
 """Distillation of hidden states (arXiv 2303.09639, Eq. 1): each student layer predicts states of teacher layers."""
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from transformers import PreTrainedModel
 
 from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.objective import Objective
-from kdnas.distill.pairs import segments
+from kdnas.models.family import family_of, token_types
 
 
 class HiddenStateLoss(nn.Module):
@@ -68,21 +67,23 @@ class TeacherStates:
 
     def __init__(self, teacher: PreTrainedModel, layers: Iterable[int]) -> None:
         self.layers = sorted(set(layers))
-        self._encoder = first_layers(teacher, self.layers[-1])
+        self._encoder = family_of(teacher.config).first_layers(teacher, self.layers[-1])
 
     @property
     def device(self) -> torch.device:
         """Of the teacher."""
         return self._encoder.device
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> dict[int, Tensor]:
-        """Layer to (B, T, D_T), from ids and mask (B, T)."""
+    def __call__(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> dict[int, Tensor]:
+        """Layer to (B, T, D_T), from ids, mask and token types (B, T)."""
         with torch.inference_mode():
             states = self._encoder(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
-                token_type_ids=segments(input_ids, attention_mask, self._encoder.config),
                 output_hidden_states=True,
+                **token_types(self._encoder.config, token_type_ids),
             ).hidden_states
         return {layer: states[layer] for layer in self.layers}
 
@@ -103,10 +104,11 @@ class HiddenStateObjective(Objective):
         self.student, self.loss = student, loss
         self.teacher = teacher
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Loss of each pair, (n_pairs,), from ids and mask (B, T)."""
-        targets = self.teacher(input_ids, attention_mask)
-        losses: Tensor = self.loss(student_states(self.student, input_ids, attention_mask), targets, attention_mask)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Loss of each pair, (n_pairs,), from ids, mask and token types (B, T)."""
+        targets = self.teacher(input_ids, attention_mask, token_type_ids)
+        states = student_states(self.student, input_ids, attention_mask, token_type_ids)
+        losses: Tensor = self.loss(states, targets, attention_mask)
         return losses
 
     def states_of(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Sequence[Tensor], Any, Tensor]]:
@@ -116,26 +118,19 @@ class HiddenStateObjective(Objective):
                 yield student_states(self.student, input_ids, mask), self.teacher(input_ids, mask), mask
 
 
-def student_states(student: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-    """L_S + 1 tensors (B, T, D_S), embedding output first, from ids and mask (B, T)."""
+def student_states(
+    student: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """L_S + 1 tensors (B, T, D_S), embedding output first, from ids, mask and token types (B, T)."""
     with FastTraining():
         output = student(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            token_type_ids=segments(input_ids, attention_mask, student.config),
             output_hidden_states=True,
+            **token_types(student.config, token_type_ids),
         )
     states: tuple[Tensor, ...] = output.hidden_states
     return states
-
-
-def first_layers(encoder: PreTrainedModel, layers: int) -> PreTrainedModel:
-    """An encoder that shares all weights with `encoder` and stops after some layers; `encoder` itself is unchanged."""
-    view, inner = copy.copy(encoder), copy.copy(encoder.encoder)
-    view._modules, inner._modules = dict(encoder._modules), dict(encoder.encoder._modules)
-    inner.layer = encoder.encoder.layer[:layers]
-    view.encoder = inner
-    return view
 
 
 def teacher_layer_variance(teacher: TeacherStates, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[int, float]:

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
 
-from kdnas.distill.batches import Batch, Made, TrainBatches
+from kdnas.distill.batches import Made, TrainBatches
 from kdnas.distill.checkpoint import Position, rewind_history, save_checkpoint
 from kdnas.distill.fast_training import FreedMemory, keep_freed_memory
 from kdnas.distill.options import LoopOptions
@@ -102,7 +102,7 @@ def lr_share(step: int, steps: int, warmup_share: float, schedule: str = "linear
 
 
 def train_step(
-    objective: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator, batch: Batch, lr: float
+    objective: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator, batch: Sequence[Any], lr: float
 ) -> Tensor:
     """One update by the mean of the objective's parts.
 
@@ -110,7 +110,7 @@ def train_step(
         objective: maps ids and mask (B, T) to a loss a part, (n_parts,).
         optimizer: from `make_optimizer`.
         accelerator: from `make_accelerator`.
-        batch: ids and mask.
+        batch: what the objective takes.
         lr: learning rate of this step.
 
     Returns:
@@ -121,7 +121,7 @@ def train_step(
     return losses
 
 
-def backward(objective: nn.Module, accelerator: Accelerator, batch: Batch, share: float = 1.0) -> Tensor:
+def backward(objective: nn.Module, accelerator: Accelerator, batch: Sequence[Any], share: float = 1.0) -> Tensor:
     """Loss of each part, (n_parts,), times the share of the batch in an update; its mean's gradients are added up."""
     with accelerator.autocast():
         losses: Tensor = objective(*batch) * share
@@ -130,7 +130,11 @@ def backward(objective: nn.Module, accelerator: Accelerator, batch: Batch, share
 
 
 def seconds_per_step(
-    objective: nn.Module, batches: Iterable[Batch], options: LoopOptions, warm: int = 3, limit_seconds: float = 20.0
+    objective: nn.Module,
+    batches: Iterable[Sequence[Any]],
+    options: LoopOptions,
+    warm: int = 3,
+    limit_seconds: float = 20.0,
 ) -> float:
     """Median time of a training step, measured; weights and random state are put back afterwards.
 
@@ -228,8 +232,7 @@ def _gradients(
     """Leave an update's gradients on the parameters, summed over all processes; its loss, real tokens and last batch."""
     tokens, parts = 0, []
     for made in islice(coming, options.accumulate // processes().num_processes):
-        batch = (made.ids.to(accelerator.device), made.mask.to(accelerator.device))
-        parts.append(backward(objective, accelerator, batch, 1 / options.accumulate))
+        parts.append(backward(objective, accelerator, made.inputs(accelerator.device), 1 / options.accumulate))
         tokens += int(made.mask.sum())
     mean = torch.stack(parts).sum(0).mean().double()
     sums = total(torch.stack([mean, torch.tensor(tokens, device=mean.device)]))

@@ -45,9 +45,9 @@ class MixedObjective(Objective):
         counts = (len(loss.pairs), len(relations.names))
         self._scales = [sum(counts) * weight / count for weight, count in zip(weights, counts, strict=True)]
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Loss of each pair and relation, (n_pairs + n_relations,), scaled so that the mean of all is the weighted sum."""
-        hidden, relations = self.parts(input_ids, attention_mask)
+        hidden, relations = self.parts(input_ids, attention_mask, token_type_ids)
         return torch.cat([self._scales[0] * hidden, self._scales[1] * relations])
 
     def unscaled(self, losses: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,10 +55,12 @@ class MixedObjective(Objective):
         pairs = len(self.loss.pairs)
         return losses[:pairs] / self._scales[0], losses[pairs:] / self._scales[1]
 
-    def parts(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of each pair, (n_pairs,), and of each relation, (n_relations,), from ids and mask (B, T)."""
-        targets = self.teacher(input_ids, attention_mask)
-        states = student_states(self.student, input_ids, attention_mask)
+    def parts(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of each pair, (n_pairs,), and of each relation, (n_relations,), from ids, mask and token types (B, T)."""
+        targets = self.teacher(input_ids, attention_mask, token_type_ids)
+        states = student_states(self.student, input_ids, attention_mask, token_type_ids)
         layer = self.relations.teacher_layer
         with torch.no_grad():
             theirs = queries_keys_values(self._teacher_encoder[0], layer, targets[layer - 1])

@@ -5,7 +5,9 @@ from transformers import PreTrainedModel
 
 
 class Objective(nn.Module):
-    """Maps ids and mask (B, T) to a loss a part, (n_parts,), whose mean is minimised; its parameters are what is trained.
+    """Maps ids, mask and, for pairs of texts, token types (B, T) to a loss a part, (n_parts,), whose mean is minimised.
+
+    Its parameters are what is trained.
 
     Its `student` is the encoder that learns, its `name` what manifests call it.
     """

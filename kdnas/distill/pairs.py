@@ -1,55 +1,55 @@
 """Batches of sentence pairs: what tasks on two texts ask of an encoder is not learnt from single sentences alone.
 
-Pairs are joined as the tokenizer joins them. The second sentence is another one, or, every other time, one that begins as the
-first does, so that attention learns to compare.
+Pairs are joined as the tokenizer joins them (`kdnas.text.joining`). The second sentence is another one, or, every other time, one
+that begins as the first does, so that attention learns to compare.
 """
 
-import numpy as np
-import torch
-from torch import Tensor
-from transformers import PretrainedConfig
+from dataclasses import dataclass
 
+import numpy as np
+
+from kdnas.text.joining import Joining
 from kdnas.text.padding import pad
 from kdnas.text.sentences import Sentences
 
 
-def separators_of(config: PretrainedConfig) -> int:
-    """Separator tokens between the two texts of a pair: 1 as BERT has it, 2 as RoBERTa and XLM-RoBERTa."""
-    return 1 if config.model_type == "bert" else 2
+@dataclass(frozen=True)
+class Pairs:
+    """How sentences are made into pairs.
+
+    Args:
+        joining: the tokenizer's.
+        positions: tokens that the model has positions for; the second sentence is cut to them.
+    """
+
+    joining: Joining
+    positions: int
 
 
 def pair_batch(
-    sentences: Sentences, indices: np.ndarray, pad_id: int, config: PretrainedConfig, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Padded ids and mask (about B / 2, T) int64 of a batch's sentences, two by two; an odd one is joined to one of the others.
+    sentences: Sentences, indices: np.ndarray, pad_id: int, pairs: Pairs, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Padded ids, mask and token types (about B / 2, T) int64 of sentences, two by two; an odd one is joined to another.
 
     Args:
-        sentences: where they are; each begins and ends with a special token.
+        sentences: where they are; each with the special tokens of a single text.
         indices: (B,) numbers of the sentences.
         pad_id: of padding tokens.
-        config: of the model; the second sentence is cut to its positions.
-        rng: draws the order and how much is shared.
+        pairs: how they are joined.
+        rng: draws the order and how much of the first sentence the second begins with.
     """
     order = rng.permutation(indices)
     half = (len(order) + 1) // 2
-    between, longest = separators_of(config), config.max_position_embeddings - 2
-    rows = []
-    for place, (one, other) in enumerate(zip(order[:half], order[-half:], strict=True)):
-        first, second = sentences[int(one)], sentences[int(other)]
-        shared = int(rng.integers(1, len(first))) if place % 2 else 1
-        room = max(0, longest - len(first) - between)
-        body = np.concatenate([first[1:shared], second[shared:-1]])[:room]
-        rows.append(np.concatenate([first, first[-1:].repeat(between - 1), body, first[-1:]]))
-    return pad(rows, pad_id)
-
-
-def segments(ids: Tensor, mask: Tensor, config: PretrainedConfig) -> Tensor | None:
-    """Token types (B, T) of ids and mask (B, T): 1 behind the first separator; None for models that have one type.
-
-    Rows end with a separator, so that single sentences are 0 all over.
-    """
-    if config.type_vocab_size < 2:
-        return None
-    last = ids[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1]
-    ends = (ids == last[:, None]).long()
-    return (ends.cumsum(1) - ends).clamp(max=1) * mask
+    start, after = pairs.joining.before, pairs.joining.after
+    rows, types = [], []
+    for number, (one, other) in enumerate(zip(order[:half], order[-half:], strict=True)):
+        first, second = (sentences[int(index)] for index in (one, other))
+        end = len(first) - after
+        common = int(rng.integers(start, end + 1)) if number % 2 else start
+        room = max(0, pairs.positions - (end - start) - pairs.joining.added)
+        body = np.concatenate([first[start:common], second[common : len(second) - after]])[:room]
+        row, row_types = pairs.joining.pair(first[start:end], body)
+        rows.append(row)
+        types.append(row_types)
+    ids, mask = pad(rows, pad_id)
+    return ids, mask, pad(types, 0)[0]

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kdnas.distill.fast_training import FastTraining
-from kdnas.distill.hidden_state import first_layers
 from kdnas.distill.objective import Objective
 from kdnas.distill.options import PUBLISHED_RELATIONS
-from kdnas.distill.pairs import segments
 from kdnas.errors import UsageError
+from kdnas.models.family import family_of, shape_of, token_types
 
 PUBLISHED_HEADS = 48
 Vectors = dict[str, Tensor]  # "Q", "K" and "V": queries, keys or values of all heads side by side, (B, T, D)
@@ -127,10 +126,10 @@ class Relations:
 def queries_keys_values(encoder: PreTrainedModel, layer: int, below: Tensor) -> Vectors:
     """Queries, keys and values of a layer (1-based), each (B, T, D), from the output (B, T, D) of the layer below.
 
-    BERT, RoBERTa and XLM-RoBERTa all apply the three maps to it as it is.
+    All families apply the three maps to it as it is; what they do with the products, as MPNet's bias, is behind them.
     """
-    attention = encoder.encoder.layer[layer - 1].attention.self
-    return {"Q": attention.query(below), "K": attention.key(below), "V": attention.value(below)}
+    parts = family_of(encoder.config).layer(encoder, layer)
+    return {"Q": parts.query(below), "K": parts.key(below), "V": parts.value(below)}
 
 
 class QueriesKeysValues(nn.Module):
@@ -144,12 +143,12 @@ class QueriesKeysValues(nn.Module):
     def __init__(self, encoder: PreTrainedModel, layer: int) -> None:
         super().__init__()
         self.encoder, self.layer = encoder, layer
-        self.below = first_layers(encoder, layer - 1)
+        self.below = family_of(encoder.config).first_layers(encoder, layer - 1)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Vectors:
-        """Each (B, T, D), from ids and mask (B, T)."""
-        types = segments(input_ids, attention_mask, self.encoder.config)
-        states = self.below(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=types).last_hidden_state
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Vectors:
+        """Each (B, T, D), from ids, mask and token types (B, T)."""
+        types = token_types(self.encoder.config, token_type_ids)
+        states = self.below(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state
         return queries_keys_values(self.encoder, self.layer, states)
 
 
@@ -172,15 +171,15 @@ class RelationObjective(Objective):
         self.student, self.relations = student, relations
         # In tuples: these share weights, and must not appear in the state or the parameters a second time.
         self._views = (
-            QueriesKeysValues(student, student.config.num_hidden_layers),
+            QueriesKeysValues(student, shape_of(student.config).layers),
             QueriesKeysValues(teacher, relations.teacher_layer),
         )
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Loss of each relation, (n_relations,), from ids and mask (B, T)."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Loss of each relation, (n_relations,), from ids, mask and token types (B, T)."""
         student, teacher = self._views
         with torch.inference_mode():
-            targets = teacher(input_ids, attention_mask)
+            targets = teacher(input_ids, attention_mask, token_type_ids)
         with FastTraining():
-            outputs = student(input_ids, attention_mask)
+            outputs = student(input_ids, attention_mask, token_type_ids)
         return self.relations.losses(targets, outputs, attention_mask)

@@ -9,6 +9,7 @@ from kdnas.distill.options import DistillOptions, RefineOptions, StudentOptions
 from kdnas.distill.student_folder import find_student
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
+from kdnas.models.pooling import pooling_of
 from kdnas.models.teacher import Teacher, load_config, resolve_teacher
 from kdnas.store.artifact import Artifact
 from kdnas.store.progress import say_path
@@ -35,10 +36,12 @@ def run_distill(
         Artifact with `student/`, `projections.safetensors` and `history.jsonl`.
 
     Raises:
-        UsageError: the student is deeper than its teacher, or relation heads do not divide.
+        UsageError: the student is deeper than its teacher, relation heads do not divide, or the teacher pools in another way than
+            by the mean or the first token.
     """
     require_no_deeper(arch.layers, teacher.layers)
     require_possible(options)
+    pooling_of(teacher.path)  # the student's files will say the same: refuse now what they cannot
     if options.relation_weight:
         _require_relations(options, arch, teacher)
 
@@ -50,7 +53,13 @@ def run_distill(
     config = {"arch": str(arch), **deciding(options)}
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest} | ({"student": student[1]} if student else {})
     return build_stage(
-        home, "distill", f"{teacher.label}-{arch.name}", config, inputs, work, needed_bytes(arch, teacher.config)
+        home,
+        "distill",
+        f"{teacher.label}-{arch.name}",
+        config,
+        inputs,
+        work,
+        needed_bytes(arch, teacher.student_sizes.rows),
     )
 
 
@@ -76,6 +85,7 @@ def run_refine(
     arch = shape_of(student, teacher)
     _require_relations(options, arch, teacher)
     require_possible(options)
+    pooling_of(teacher.path)  # as in `run_distill`
 
     def work(folder: Path) -> dict[str, Any]:
         from kdnas.distill.stages import refine_into
@@ -83,7 +93,7 @@ def run_refine(
         return refine_into(folder, teacher, corpus, student, options)
 
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "student": student_digest}
-    label, needed = f"{teacher.label}-{arch.name}", needed_bytes(arch, teacher.config)
+    label, needed = f"{teacher.label}-{arch.name}", needed_bytes(arch, teacher.student_sizes.rows)
     return build_stage(home, "refine", label, deciding(options), inputs, work, needed)
 
 

@@ -26,6 +26,7 @@ from kdnas.distill.student_folder import student_card
 from kdnas.distill.validation import hidden_state_figures, relation_figures, sample_batches
 from kdnas.distill.warm_start import TeacherLayers
 from kdnas.models.arch import Arch
+from kdnas.models.family import shape_of
 from kdnas.models.folder import save_model
 from kdnas.models.student import student_from_teacher
 from kdnas.models.teacher import Teacher, load_encoder
@@ -68,6 +69,7 @@ def distill_into(
         options,
         lambda: hidden_state_figures(objective, held_out, accelerator, variance),
         "distil",
+        teacher.path,
     )
     used = sorted({layer for _, layer in pairs})
     results |= {"teacher_layers_used": used, "mapping": options.mapping, "pairs": pairs}
@@ -94,7 +96,13 @@ def refine_into(
         corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, encoder.device
     )
     results = fit(
-        folder, objective, corpus, options, lambda: relation_figures(objective, held_out, accelerator), "refine"
+        folder,
+        objective,
+        corpus,
+        options,
+        lambda: relation_figures(objective, held_out, accelerator),
+        "refine",
+        teacher.path,
     )
     results |= {"teacher_layers_used": [relations.teacher_layer], "relation_heads": relations.heads}
     return _finish(folder, objective, teacher, corpus, results)
@@ -113,9 +121,10 @@ def _given(student: Path, seed: int) -> PreTrainedModel:
 
 
 def _relations(options: StudentOptions, student: PreTrainedModel, teacher: PreTrainedModel) -> Relations:
+    ours, theirs = shape_of(student.config), shape_of(teacher.config)
     return Relations(
-        resolve_teacher_layer(options.teacher_layer, teacher.config.num_hidden_layers),
-        resolve_relation_heads(options.relation_heads, student.config.hidden_size, teacher.config.hidden_size),
+        resolve_teacher_layer(options.teacher_layer, theirs.layers),
+        resolve_relation_heads(options.relation_heads, ours.hidden, theirs.hidden),
         options.relations,
     )
 
@@ -131,8 +140,9 @@ def _refined(
     """Relations, and the last layer's hidden states beside each of them where they have a weight."""
     if not options.hidden_state_weight:
         return RelationObjective(student, teacher, relations)
-    last, widths = student.config.num_hidden_layers, (student.config.hidden_size, teacher.config.hidden_size)
-    pairs = layer_pairs(last, teacher.config.num_hidden_layers, Mapping.UNIFORM_LAST)
+    ours, theirs = shape_of(student.config), shape_of(teacher.config)
+    last, widths = ours.layers, (ours.hidden, theirs.hidden)
+    pairs = layer_pairs(last, theirs.layers, Mapping.UNIFORM_LAST)
     pairs = [pair for pair in pairs if pair[0] == last]
     samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, teacher.device)
     anchor = HiddenStateLoss(pairs, *widths, _variance(teacher, pairs, samples, accelerator)).to(accelerator.device)

@@ -39,7 +39,7 @@ def planned_steps(
     start = time.monotonic()
     there = min(len(batches.epoch(0)), WARM_BATCHES + TIMED_BATCHES)
     device = next(objective.parameters()).device
-    timed = ((made.ids.to(device), made.mask.to(device)) for made in islice(batches.after(0, 0), there))
+    timed = (made.inputs(device) for made in islice(batches.after(0, 0), there))
     warm = min(WARM_BATCHES, there - 1)
     step_seconds = seconds_per_step(objective, timed, options, warm, limit_seconds=min(20, 6 * options.minutes))
     validation_start = time.monotonic()

@@ -12,6 +12,7 @@ from kdnas.distill.loop import make_accelerator, make_optimizer, train_step, use
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
 from kdnas.errors import UsageError
+from kdnas.models.family import shape_of
 
 OBJECTIVES = ("hidden-state", "minilm-v2")
 WARM_STEPS = 2
@@ -25,15 +26,14 @@ def make_objective(
     Raises:
         UsageError: an unknown objective, or a student deeper than its teacher.
     """
+    ours, theirs = shape_of(student.config), shape_of(teacher.config)
     if objective == "hidden-state":
-        pairs = layer_pairs(student.config.num_hidden_layers, teacher.config.num_hidden_layers, Mapping.UNIFORM_LAST)
-        loss = HiddenStateLoss(pairs, student.config.hidden_size, teacher.config.hidden_size, None)
+        pairs = layer_pairs(ours.layers, theirs.layers, Mapping.UNIFORM_LAST)
+        loss = HiddenStateLoss(pairs, ours.hidden, theirs.hidden, None)
         return HiddenStateObjective(student, TeacherStates(teacher, [layer for _, layer in pairs]), loss)
     if objective == "minilm-v2":
-        heads = resolve_relation_heads(None, student.config.hidden_size, teacher.config.hidden_size)
-        return RelationObjective(
-            student, teacher, Relations(resolve_teacher_layer(None, teacher.config.num_hidden_layers), heads)
-        )
+        heads = resolve_relation_heads(None, ours.hidden, theirs.hidden)
+        return RelationObjective(student, teacher, Relations(resolve_teacher_layer(None, theirs.layers), heads))
     raise UsageError(f"objective '{objective}': allowed are {', '.join(OBJECTIVES)}")
 
 

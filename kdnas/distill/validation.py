@@ -11,6 +11,7 @@ from kdnas.distill.batches import Batch, to_tensors
 from kdnas.distill.hidden_state import HiddenStateObjective
 from kdnas.distill.mixed import MixedObjective
 from kdnas.distill.relation import RelationObjective
+from kdnas.models.family import shape_of
 from kdnas.text.sentences import Sentences, token_batches
 
 
@@ -71,7 +72,7 @@ def relation_figures(
     losses, layers = mean_losses(objective, batches, accelerator), {}
     if isinstance(objective, MixedObjective):
         hidden, losses = objective.unscaled(losses)
-        layers[str(objective.student.config.num_hidden_layers)] = 1 - float(hidden.mean())
+        layers[str(shape_of(objective.student.config).layers)] = 1 - float(hidden.mean())
     return {
         "validation_loss": float(losses.mean()),
         "explained_variance": None,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kdnas.distill.mapping import Mapping, layer_pairs
+from kdnas.models.family import Layer, family_of, shape_of
 from kdnas.models.student import principal_basis, put_norm
 
 SAMPLE_TOKENS = 8192
@@ -32,7 +33,7 @@ class TeacherLayers:
     """
 
     def __init__(self, teacher: PreTrainedModel, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        self._teacher = teacher
+        self._teacher, self._family = teacher, family_of(teacher.config)
         self._batches, tokens = [], 0
         for ids, mask in batches:
             self._batches.append((ids, mask))
@@ -44,35 +45,35 @@ class TeacherLayers:
     @torch.no_grad()
     def start(self, student: PreTrainedModel) -> None:
         """Overwrite the layers of a student that has its teacher's embeddings; what has no counterpart stays as it is."""
-        layers, depth = self._teacher.encoder.layer, student.config.num_hidden_layers
-        basis = principal_basis(self._teacher.embeddings.word_embeddings.weight.float(), student.config.hidden_size)
-        for place, number in layer_pairs(depth, len(layers), Mapping.UNIFORM):
-            layer, source = student.encoder.layer[place - 1], layers[number - 1]
-            if source.attention.self.num_attention_heads % layer.attention.self.num_attention_heads == 0:
-                _start_attention(layer.attention, source.attention, basis)
+        ours, theirs = shape_of(student.config), shape_of(self._teacher.config)
+        basis = principal_basis(self._family.embeddings(self._teacher).words.weight.float(), ours.hidden)
+        for place, number in layer_pairs(ours.layers, theirs.layers, Mapping.UNIFORM):
+            layer = family_of(student.config).layer(student, place)
+            if theirs.heads % ours.heads == 0:
+                _start_attention(layer, self._family.layer(self._teacher, number), basis, (ours.heads, theirs.heads))
             self._start_feed_forward(layer, number, basis)
 
-    def _start_feed_forward(self, layer: nn.Module, number: int, basis: Tensor) -> None:
-        source = self._teacher.encoder.layer[number - 1]
-        write, bias = basis.T @ source.output.dense.weight, basis.T @ source.output.dense.bias
-        kept = min(layer.intermediate.dense.out_features, source.intermediate.dense.out_features)
+    def _start_feed_forward(self, layer: Layer, number: int, basis: Tensor) -> None:
+        source = self._family.layer(self._teacher, number)
+        write, bias = basis.T @ source.contract.weight, basis.T @ source.contract.bias
+        kept = min(layer.expand.out_features, source.expand.out_features)
         places = torch.arange(kept, device=write.device)
-        if kept < source.intermediate.dense.out_features:
+        if kept < source.expand.out_features:
             moments = self._second_moments(number)
             places = (moments.diagonal()[:-1].sqrt() * write.norm(dim=0)).topk(kept).indices.sort().values
             write, bias = _fitted(moments, places, write, bias)
-        read = source.intermediate.dense.weight @ basis
-        _put(layer.intermediate.dense, read[places], source.intermediate.dense.bias[places])
-        layer.output.dense.weight.zero_()
-        _put(layer.output.dense, write, bias)
-        put_norm(layer.output.LayerNorm, source.output.LayerNorm, basis)
+        read = source.expand.weight @ basis
+        _put(layer.expand, read[places], source.expand.bias[places])
+        layer.contract.weight.zero_()
+        _put(layer.contract, write, bias)
+        put_norm(layer.output_norm, source.output_norm, basis)
 
     def _second_moments(self, number: int) -> Tensor:
         """Mean over real tokens of a a', (F + 1, F + 1), for the neurons' outputs a and a 1 behind them."""
         if number not in self._moments:
             seen: list[Tensor] = []
-            hook = self._teacher.encoder.layer[number - 1].intermediate.register_forward_hook(
-                lambda module, inputs, output: seen.append(output)
+            hook = self._family.layer(self._teacher, number).contract.register_forward_pre_hook(
+                lambda module, inputs: seen.append(inputs[0])
             )
             total, tokens = torch.zeros(()), 0
             try:
@@ -102,31 +103,37 @@ def thin(left: Tensor, right: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return (outer @ start[:, :width] * share).float(), (share[:, None] * (end[:width] @ other.T)).float()
 
 
-def _start_attention(attention: nn.Module, source: nn.Module, basis: Tensor) -> None:
-    """Heads of the student from as many or more of a teacher layer; each stands for several where there are fewer."""
-    ours, theirs = attention.self, source.self
-    heads, size = ours.num_attention_heads, ours.attention_head_size
-    inner = theirs.all_head_size // heads  # of the teacher's heads that one of the student's stands for
+def _start_attention(layer: Layer, source: Layer, basis: Tensor, counts: tuple[int, int]) -> None:
+    """Heads of the student from as many or more of a teacher layer; each stands for several where there are fewer.
+
+    Args:
+        layer: of the student.
+        source: of the teacher.
+        basis: (D_T, D_S) of the student's states.
+        counts: heads of the student and of the teacher.
+    """
+    heads, theirs = counts
+    size, inner = layer.query.out_features // heads, source.query.out_features // heads
     # Scores are divided by the square root of the head size, and those of several heads become their mean.
-    scale = sqrt(sqrt(size / theirs.attention_head_size) * heads / theirs.num_attention_heads)
-    parts = {name: getattr(theirs, name) for name in ("query", "key", "value")}
+    scale = sqrt(sqrt(size / (source.query.out_features // theirs)) * heads / theirs)
+    parts = {"query": source.query, "key": source.key, "value": source.value}
     maps = {
         name: torch.cat([part.weight @ basis, part.bias[:, None]], dim=1).view(heads, inner, -1)
         for name, part in parts.items()
     }
-    output = (basis.T @ source.output.dense.weight).view(-1, heads, inner)
-    for module in (ours.query, ours.key, ours.value, attention.output.dense):
+    output = (basis.T @ source.output.weight).view(-1, heads, inner)
+    for module in (layer.query, layer.key, layer.value, layer.output):
         module.weight.zero_()
     for head in range(heads):
         rows = slice(head * size, (head + 1) * size)
         query, key = thin(scale * maps["query"][head].T, scale * maps["key"][head], size)
-        _put(ours.query, query.T[:, :-1], query.T[:, -1], rows)
-        _put(ours.key, key[:, :-1], key[:, -1], rows)
+        _put(layer.query, query.T[:, :-1], query.T[:, -1], rows)
+        _put(layer.key, key[:, :-1], key[:, -1], rows)
         written, value = thin(output[:, head], maps["value"][head], size)
-        _put(ours.value, value[:, :-1], value[:, -1], rows)
-        attention.output.dense.weight[: len(written), rows] = written
-    attention.output.dense.bias[: basis.shape[1]] = basis.T @ source.output.dense.bias
-    put_norm(attention.output.LayerNorm, source.output.LayerNorm, basis)
+        _put(layer.value, value[:, :-1], value[:, -1], rows)
+        layer.output.weight[: len(written), rows] = written
+    layer.output.bias[: basis.shape[1]] = basis.T @ source.output.bias
+    put_norm(layer.attention_norm, source.attention_norm, basis)
 
 
 def _put(linear: nn.Linear, weight: Tensor, bias: Tensor, rows: slice = slice(0, None)) -> None:

@@ -1,11 +1,14 @@
 """A trained model on disk: a stock Hugging Face folder, alone or in the artifact of the stage that made it."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdnas.store.artifact import MANIFEST, Artifact, fsync_folder
+from kdnas.models.family import FAMILIES, shape_of
+from kdnas.models.pooling import pooling_of, write_modules
+from kdnas.store.artifact import MANIFEST, Artifact, fsync_folder, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,18 +42,24 @@ def model_in(path: Path) -> Path:
 def save_model(folder: Path, model: "PreTrainedModel", tokenizer: Path, card: str) -> None:
     """Write config, weights, tokenizer files and a card; the folder appears whole or not at all.
 
+    Where the tokenizer belongs to a model that is not pooled by the mean, the new one's files say the same pooling.
+
     Args:
         folder: must not hold anything else.
         model: on the CPU.
-        tokenizer: folder of the tokenizer files.
+        tokenizer: folder of the tokenizer files, a model's or a tokenizer's alone.
         card: text of README.md.
     """
     writing = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(writing, ignore_errors=True)
     model.save_pretrained(writing, safe_serialization=True)
     copy_tokenizer(tokenizer, writing)
+    fit_tokenizer(tokenizer, writing, model.config.model_type)
+    if (pooling := pooling_of(tokenizer)) != "mean":
+        shape = shape_of(model.config)
+        write_modules(writing, shape.hidden, shape.positions, pooling)
     (writing / "README.md").write_text(card)
-    for file in writing.iterdir():
+    for file in (path for path in writing.rglob("*") if path.is_file()):
         with file.open("rb") as written:
             os.fsync(written.fileno())
     shutil.rmtree(folder, ignore_errors=True)
@@ -63,3 +72,33 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+
+
+def fit_tokenizer(source: Path, target: Path, model_type: str) -> None:
+    """Let a copied tokenizer load beside a model of another `model_type` than the one that it was made for.
+
+    The class in `tokenizer_config.json` becomes the one that the family of the source names for its students, with the special
+    tokens that the class before gave; `tokenizer.json` stays as it is.
+
+    Args:
+        source: folder of the tokenizer; one that belongs to no model changes nothing.
+        target: folder that it was copied to.
+        model_type: of the model in `target`.
+    """
+    if not (source / "config.json").is_file():
+        return
+    family = FAMILIES.get(json.loads((source / "config.json").read_text()).get("model_type"))
+    if family is None or family.model_type == model_type or family.student_tokenizer is None:
+        return
+    from transformers import AutoTokenizer
+
+    known = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False, use_fast=True)
+    file = target / "tokenizer_config.json"
+    settings = json.loads(file.read_text()) if file.is_file() else {}
+    settings = {
+        name: str(token) for name, token in known.special_tokens_map.items() if isinstance(token, str)
+    } | settings
+    settings["tokenizer_class"] = family.student_tokenizer
+    for name in ("model_input_names", "auto_map"):
+        settings.pop(name, None)
+    write_json(file, settings)

@@ -1,29 +1,25 @@
-"""Students: an `Arch` as a stock Hugging Face model of its teacher's family."""
+"""Students: an `Arch` as a stock Hugging Face model of the family that its teacher's students have."""
 
 import torch
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from kdnas.models.arch import Arch
+from kdnas.models.family import family_of, shape_of
 
 
 def student_config(arch: Arch, teacher: PretrainedConfig) -> PretrainedConfig:
-    """Configuration of a student: the teacher's family, vocabulary and positions; the architecture's shape."""
-    values = teacher.to_dict()
-    for key in ("architectures", "_name_or_path", "id2label", "label2id", "dtype", "torch_dtype", "model_type"):
-        values.pop(key, None)
-    values.update(
-        num_hidden_layers=arch.layers,
-        num_attention_heads=arch.heads,
-        hidden_size=arch.hidden,
-        intermediate_size=arch.ffn,
-        hidden_act=arch.activation,
-    )
-    return AutoConfig.for_model(teacher.model_type, **values)
+    """Configuration of a student: the architecture's shape, and the teacher's vocabulary and positions."""
+    return family_of(teacher).student_config(arch, teacher)
+
+
+def new_encoder(config: PretrainedConfig) -> PreTrainedModel:
+    """A randomly initialised encoder of this configuration, without pooler."""
+    return AutoModel.from_config(config, **family_of(config).without_pooler)
 
 
 def new_student(arch: Arch, teacher: PretrainedConfig) -> PreTrainedModel:
     """A randomly initialised student without pooler (seed torch first for a reproducible one)."""
-    return AutoModel.from_config(student_config(arch, teacher), add_pooling_layer=False)
+    return new_encoder(student_config(arch, teacher))
 
 
 def student_from_teacher(arch: Arch, teacher: PreTrainedModel, seed: int) -> PreTrainedModel:
@@ -31,19 +27,28 @@ def student_from_teacher(arch: Arch, teacher: PreTrainedModel, seed: int) -> Pre
 
     The best linear map between the two widths for a table E (V, D_T) is its truncated SVD: E = U S W', student rows
     E W[:, :D_S], shape (V, D_S). A wider student keeps all of E and gets zeros beyond it, so nothing is lost.
-    Position and type embeddings take the same map, and the layer norm behind them.
+    Position and type embeddings take the same map, and the layer norm behind them. Types that the teacher does not have start
+    at zero, and position rows that its family leaves unused are dropped where the student's does not have them.
     """
     torch.manual_seed(seed)
     student = new_student(arch, teacher.config)
-    source, target = teacher.embeddings, student.embeddings
+    family = family_of(teacher.config)
+    source, target = family.embeddings(teacher), family.students.embeddings(student)
+    unused = len(source.positions.weight) - len(target.positions.weight)
+    assert target.types is not None  # all families of students have them
+    tables = [
+        (source.words.weight, target.words.weight),
+        (source.positions.weight[unused:], target.positions.weight),
+        (None if source.types is None else source.types.weight, target.types.weight),
+    ]
     with torch.no_grad():
-        basis = principal_basis(source.word_embeddings.weight.float(), arch.hidden)
-        for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
-            mapped = getattr(source, name).weight.float() @ basis
-            weight = getattr(target, name).weight
+        basis = principal_basis(source.words.weight.float(), arch.hidden)
+        for table, weight in tables:
             weight.zero_()
-            weight[:, : mapped.shape[1]] = mapped
-        put_norm(target.LayerNorm, source.LayerNorm, basis)
+            if table is not None:
+                mapped = table.float() @ basis
+                weight[:, : mapped.shape[1]] = mapped
+        put_norm(target.norm, source.norm, basis)
     return student
 
 
@@ -56,14 +61,12 @@ def principal_basis(table: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def arch_of(config: PretrainedConfig) -> Arch:
-    """The architecture of a BERT-like configuration."""
-    return Arch(
-        config.num_hidden_layers,
-        config.num_attention_heads,
-        config.hidden_size,
-        config.intermediate_size,
-        config.hidden_act,
-    )
+    """The architecture that a configuration describes.
+
+    Raises:
+        UsageError: a family that kdnas does not know, or a shape that no student has.
+    """
+    return shape_of(config).arch
 
 
 def put_norm(norm: torch.nn.Module, source: torch.nn.Module, basis: torch.Tensor) -> None:

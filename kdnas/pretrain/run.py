@@ -44,10 +44,11 @@ def run_pretrain(
 
         return pretrain_into(folder, tokenizer, corpus, arch, options, start.path if start else None)
 
-    sizes = {"vocab_size": options.vocabulary, "max_position_embeddings": POSITIONS} | tokenizer.config
+    taken = bool(tokenizer.config.get("model_type"))
+    rows = tokenizer.student_sizes.rows if taken else options.vocabulary + POSITIONS
     config = {"arch": str(arch), **deciding(options)}
     inputs = {"corpus": corpus.digest} | ({"start": start.digest} if start else {})
-    return build_stage(home, "pretrain", arch.name, config, inputs, work, needed_bytes(arch, sizes))
+    return build_stage(home, "pretrain", arch.name, config, inputs, work, needed_bytes(arch, rows))
 
 
 def pretrain(

@@ -12,13 +12,20 @@ from transformers.utils import logging
 
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
+from kdnas.models.family import family_of, shape_of
 from kdnas.models.student import arch_of
 from kdnas.models.teacher import load_config
 
 
 def require_stackable(arch: Arch, start: Path) -> None:
     """Raise UsageError where a model of this shape cannot start as the one in a folder."""
-    found = arch_of(load_config(start))
+    config = load_config(start)
+    family, found = family_of(config), arch_of(config)
+    if family.students is not family:
+        raise UsageError(
+            f"start '{start}': its model_type is '{family.model_type}', and what is trained from it would be "
+            f"'{family.students.model_type}'; give a --start of that type"
+        )
     if replace(found, layers=arch.layers) != arch or arch.layers < found.layers:
         raise UsageError(
             f"start '{start}': its shape is {found}, and --arch, {arch}, may only differ by more layers; "
@@ -32,7 +39,7 @@ def stack(model: PreTrainedModel, start: Path) -> None:
     source = AutoModelForMaskedLM.from_pretrained(
         start, use_safetensors=True, local_files_only=True, trust_remote_code=False
     )
-    layers = source.base_model.encoder.layer
+    layers = family_of(source.config).layer_list(source.base_model)
     depth = len(layers)
-    layers.extend(layers[number % depth] for number in range(depth, model.config.num_hidden_layers))
+    layers.extend(layers[number % depth] for number in range(depth, shape_of(model.config).layers))
     model.load_state_dict(source.state_dict())

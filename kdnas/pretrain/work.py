@@ -59,7 +59,15 @@ def pretrain_into(
     held_out = sample_batches(
         corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, accelerator.device
     )
-    results = fit(folder, objective, corpus, options, lambda: figures(objective, held_out, accelerator), "pretrain")
+    results = fit(
+        folder,
+        objective,
+        corpus,
+        options,
+        lambda: figures(objective, held_out, accelerator),
+        "pretrain",
+        tokenizer.path,
+    )
     results |= {"perplexity": math.exp(results["validation_loss"]), "vocabulary": model.config.vocab_size}
     card = with_metadata(METADATA, CARD.format(name=arch.name, corpus=corpus.name, **results))
     return finish(folder, results, lambda: save_model(folder / "teacher", model.cpu(), tokenizer.path, card))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from kdnas.distill.batches import Batch
 from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, student_states, teacher_layer_variance
 from kdnas.distill.loop import (
-    Batch,
     lr_share,
     make_accelerator,
     make_optimizer,

@@ -25,11 +25,13 @@ from kdnas.distill.batches import TrainBatches
 from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.options import DistillOptions
+from kdnas.distill.pairs import Pairs
 from kdnas.models.arch import Arch
 from kdnas.models.student import student_from_teacher
 from kdnas.models.teacher import BUILTIN, load_encoder, resolve_teacher
 from kdnas.store.host import host_line
 from kdnas.text.corpus import build_corpus
+from kdnas.text.joining import read_joining
 from kdnas.text.readers import TextOptions
 from kdnas.text.sentences import Sentences
 
@@ -111,13 +113,14 @@ def ours(sentences: Sentences, arch: Arch, settings: dict[str, Any], clock: Cloc
     objective.forward = timed(clock, "teacher, student and loss", objective.forward)
     accelerator.backward = timed(clock, "backward", accelerator.backward)
     optimizer = loop.make_optimizer(objective, options.peak_lr, options.weight_decay)
-    coming = TrainBatches(sentences, 0, options, student.config).after(0, 0)
+    joined = Pairs(read_joining(resolve_teacher(BUILTIN).path), 512)
+    coming = TrainBatches(sentences, 0, options, joined).after(0, 0)
     made = timed(clock, "batches", lambda: next(coming))
     update = timed(clock, "update", loop.update)
 
     def step() -> int:
         batch = made()
-        loop.backward(objective, accelerator, (batch.ids, batch.mask))
+        loop.backward(objective, accelerator, batch.inputs("cpu"))
         update(optimizer, 8e-4)
         return int(batch.mask.sum())
 

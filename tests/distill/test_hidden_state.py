@@ -8,12 +8,12 @@ from kdnas.distill.hidden_state import (
     HiddenStateLoss,
     HiddenStateObjective,
     TeacherStates,
-    first_layers,
     teacher_layer_variance,
 )
 from kdnas.distill.loop import make_accelerator, make_optimizer, train_step
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.models.arch import Arch
+from kdnas.models.family import family_of
 from kdnas.models.student import student_from_teacher
 from kdnas.models.teacher import Teacher, load_encoder
 
@@ -108,7 +108,7 @@ def test_teacher_states_are_those_of_the_whole_model(tiny_teacher: Teacher) -> N
 
 def test_a_shortened_view_runs_fewer_layers_and_leaves_the_model_alone(tiny_teacher: Teacher) -> None:
     model = load_encoder(tiny_teacher.path)
-    view = first_layers(model, 2)
+    view = family_of(model.config).first_layers(model, 2)
     assert (len(view.encoder.layer), len(model.encoder.layer)) == (2, 4)
     assert view.encoder.layer[1] is model.encoder.layer[1]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from kdnas.evaluation.geometry import LinearFit, VarianceMeter, choose, geometry, mean_pool, views
+from kdnas.evaluation.geometry import LinearFit, VarianceMeter, choose, geometry, pool, views
 from kdnas.models.teacher import Teacher, load_encoder
 from kdnas.text.corpus import Corpus
 
@@ -87,9 +87,9 @@ def test_padding_never_counts(tiny_teacher: Teacher, corpus: Corpus) -> None:
         assert torch.allclose(view.student_pooled[row], alone / alone.norm(), atol=1e-5)
 
 
-def test_mean_pool_by_hand() -> None:
+def test_pool_by_hand() -> None:
     states = torch.tensor([[[3.0, 0.0], [0.0, 4.0], [100.0, 100.0]]])
-    assert torch.allclose(mean_pool(states, torch.tensor([[1, 1, 0]])), torch.tensor([[0.6, 0.8]]))
+    assert torch.allclose(pool(states, torch.tensor([[1, 1, 0]])), torch.tensor([[0.6, 0.8]]))
 
 
 def test_choice_is_seeded_and_without_repeats(corpus: Corpus) -> None:

@@ -1,0 +1,76 @@
+"""How a model makes one vector of a text: what its sentence-transformers files say, and such files for a model of ours."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from kdnas.errors import UsageError
+from kdnas.store.artifact import write_json
+
+Pooling = Literal["mean", "first"]
+MODULES, POOLING, NORMALIZE = "modules.json", "1_Pooling", "2_Normalize"
+# As sentence-transformers names them: a flag up to version 4, and a value of `pooling_mode` from 5 on.
+MODES: dict[Pooling, tuple[str, str]] = {
+    "mean": ("pooling_mode_mean_tokens", "mean"),
+    "first": ("pooling_mode_cls_token", "cls"),
+}
+
+
+def pooling_of(folder: Path) -> Pooling:
+    """`first` (the state of the first token) or `mean` (over all real tokens), from `modules.json` and its pooling's config.json.
+
+    Args:
+        folder: of the model; one without `modules.json` is pooled by the mean.
+
+    Raises:
+        UsageError: files that cannot be read, or another kind of pooling.
+    """
+    file = folder / MODULES
+    if not file.is_file():
+        return "mean"
+    try:
+        paths = [module["path"] for module in json.loads(file.read_text()) if module["type"].endswith(".Pooling")]
+        if not paths:
+            return "mean"
+        file = folder / paths[0] / "config.json"
+        settings: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{file}: cannot be read ({error}); mend it, or delete {folder / MODULES} to pool by the mean"
+        ) from error
+    given = settings.get("pooling_mode")  # sentence-transformers 5 writes a name here, earlier versions a flag for each
+    named = [given] if isinstance(given, str) else list(given or [])
+    modes = {*named, *(name for name, value in settings.items() if name.startswith("pooling_mode_") and value is True)}
+    for pooling in get_args(Pooling):
+        if modes and modes <= set(MODES[pooling]):
+            return pooling
+    raise UsageError(
+        f"{file}: pooling by {', '.join(sorted(map(str, modes))) or 'nothing'}; supported are the mean over the tokens "
+        "(pooling_mode_mean_tokens) or the first token (pooling_mode_cls_token)"
+    )
+
+
+def write_modules(folder: Path, hidden: int, max_seq_len: int, pooling: Pooling = "mean") -> None:
+    """Write the files that make an encoder a model of sentence-transformers: its pooling, then unit length.
+
+    Args:
+        folder: holds the configuration and the tokenizer.
+        hidden: width D of the hidden states.
+        max_seq_len: longer texts are cut to this many tokens.
+        pooling: how the states become one vector.
+    """
+    kinds = {"": "Transformer", POOLING: "Pooling", NORMALIZE: "Normalize"}
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate(kinds.items())
+    ]
+    (folder / POOLING).mkdir(exist_ok=True)
+    (folder / NORMALIZE).mkdir(exist_ok=True)
+    write_json(
+        folder / POOLING / "config.json",
+        {"word_embedding_dimension": hidden} | {flag: name == pooling for name, (flag, _) in MODES.items()},
+    )
+    write_json(folder / NORMALIZE / "config.json", {})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_seq_len, "do_lower_case": False})
+    write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+    write_json(folder / MODULES, modules)

@@ -1,0 +1,112 @@
+"""How a tokenizer joins two texts: the special tokens around and between them, and their token types.
+
+Read from the tokenizer itself, by what its post-processor makes of a pair: BERT's gives `[CLS] A [SEP] B [SEP]` with types of 1
+from B on, RoBERTa's `<s> A </s></s> B </s>` with types of 0, MPNet's two separators and types of 1.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdnas.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Joining:
+    """What surrounds texts; ids and types of special tokens are side by side.
+
+    Args:
+        before: special tokens in front of a single text, as their number.
+        after: those behind it.
+        start: ids in front of the first text of a pair.
+        between: ids between the two.
+        end: ids behind the second.
+        start_types: token types of `start`; likewise `between_types` and `end_types`.
+        text_types: token types of the first and the second text.
+    """
+
+    before: int
+    after: int
+    start: tuple[int, ...]
+    between: tuple[int, ...]
+    end: tuple[int, ...]
+    start_types: tuple[int, ...]
+    between_types: tuple[int, ...]
+    end_types: tuple[int, ...]
+    text_types: tuple[int, int]
+
+    @property
+    def added(self) -> int:
+        """Special tokens of a pair."""
+        return len(self.start) + len(self.between) + len(self.end)
+
+    def pair(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and token types (T,) of a pair, from the ids of both texts without special tokens."""
+        ids = np.concatenate([self.start, first, self.between, second, self.end])
+        one, other = self.text_types
+        types = [*self.start_types, *[one] * len(first), *self.between_types, *[other] * len(second), *self.end_types]
+        return ids.astype(np.int64), np.asarray(types, dtype=np.int64)
+
+
+def read_joining(folder: Path) -> Joining:
+    """How the tokenizer in a model's folder joins texts.
+
+    Args:
+        folder: holds `tokenizer.json`.
+
+    Raises:
+        UsageError: the file is missing or damaged, or it makes no tokens of a letter.
+    """
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises plain Exception for a missing or damaged file
+        raise UsageError(f"{file}: cannot be read ({error}); give a folder with a fast tokenizer") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return joining_of(tokenizer, str(file))
+
+
+def joining_of(tokenizer: Any, name: str = "tokenizer") -> Joining:
+    """How a `tokenizers.Tokenizer` joins texts, from what it makes of two short ones.
+
+    Raises:
+        UsageError: it makes no tokens of a letter.
+    """
+    single = _parts(tokenizer.encode("a"))
+    pair = tokenizer.encode("a", "a")
+    parts = _parts(pair)
+    if not {0, 1} <= set(pair.sequence_ids):
+        raise UsageError(
+            f"{name}: it makes no tokens of 'a', so that pairs cannot be read from it; set pair_share to 0"
+        )
+    start, between, end = (tuple(pair.ids[index] for index in part) for part in parts)
+    start_types, between_types, end_types = (tuple(pair.type_ids[index] for index in part) for part in parts)
+    return Joining(
+        before=len(single[0]),
+        after=len(single[-1]),
+        start=start,
+        between=between,
+        end=end,
+        start_types=start_types,
+        between_types=between_types,
+        end_types=end_types,
+        text_types=(pair.type_ids[pair.sequence_ids.index(0)], pair.type_ids[pair.sequence_ids.index(1)]),
+    )
+
+
+def _parts(encoding: Any) -> list[list[int]]:
+    """Indices of the special tokens in front of the first text, between texts, and behind the last."""
+    parts: list[list[int]] = [[]]
+    inside = None
+    for index, text in enumerate(encoding.sequence_ids):
+        if text is None:
+            parts[-1].append(index)
+        elif text != inside:
+            inside = text
+            parts.append([])
+    return parts
