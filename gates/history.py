@@ -22,6 +22,7 @@ from kdnas.page.style import BLUE, RED, style
 from kdnas.page.write import look, write_page
 from kdnas.store.artifact import append_jsonl, read_jsonl
 from kdnas.store.host import SOURCE, host_line
+from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
 
 FILE, PAGE = "history.jsonl", "history.html"
@@ -52,8 +53,8 @@ def gate_history(
     measure: bool = True,
     options: SuiteOptions = SuiteOptions(),
     home: Path = Path("artifacts"),
-) -> None:
-    """Run benchmarks once, add them to a history, and print steps in it; never blocks.
+) -> Outcome:
+    """Run benchmarks once, add them to a history, and find steps in it; never blocks.
 
     Args:
         folder: of `history.jsonl`, kept in a branch or between jobs, and of the page.
@@ -70,11 +71,16 @@ def gate_history(
     if not rows:
         raise UsageError(f"{folder / FILE}: no history yet; leave out --measure false")
     found = steps_of(rows)
+    lines = []
     for name, step in found.items():
         row = rows[step.place]
         word = "slower" if step.ratio > 1 else "faster"
-        print(f"{name}: {step.ratio:.3f} times the work, {word} since {row['time']}, commit {row['commit'][:12]}")
-    say(f"gate: {len(rows)} records, {len(found)} steps; page: {write_history_page(folder / PAGE, rows, found)}")
+        lines.append(
+            f"{name}: {step.ratio:.3f} times the work, {word} since {row['time']}, commit {row['commit'][:12]}"
+        )
+    page = write_history_page(folder / PAGE, rows, found)
+    say(f"gate: {len(rows)} records, {len(found)} steps; page: {page}")
+    return Outcome(page, {"records": len(rows), "steps": lines}, text="\n".join(lines))
 
 
 def _measured(suite: Path | None, model: Path | None, options: SuiteOptions, home: Path) -> dict[str, Any]:

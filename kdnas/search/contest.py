@@ -21,7 +21,9 @@ from kdnas.search.random_table import random_and_recommended
 from kdnas.search.recording import Recording, read_recording
 from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
 from kdnas.store.host import physical_cores
-from kdnas.store.progress import say_path, stage
+from kdnas.store.outcome import Result
+from kdnas.store.output import deliver, require_output
+from kdnas.store.progress import stage
 from kdnas.text.pydocs import leave_signals_to_the_parent
 
 RUNS, CURVES, PAGE = "runs.jsonl", "curves.csv", "strategies.html"
@@ -84,8 +86,9 @@ def compare_strategies(
     space: SearchSpace = SearchSpace(),
     teacher: str = "builtin:minilm-l6",
     home: Path = Path("artifacts"),
-) -> None:
-    """Run strategies on recorded losses, and print the folder of the result.
+    output: Path | None = None,
+) -> Result:
+    """Run strategies on recorded losses.
 
     Args:
         options: who is compared.
@@ -94,9 +97,12 @@ def compare_strategies(
         space: values that each field may take; of its architectures the recorded ones are proposed.
         teacher: of the recording and the table; its shape is a hint to the surrogate.
         home: root of all artifacts.
+        output: folder that gets the result as plain files; null leaves it below `home` alone.
     """
+    require_output(output, "strategies")
     known = read_table(Artifact.load(table, "latency-table"))
-    say_path(run_contest(home, read_recording(recording), known, space, options, resolve_teacher(teacher)).path)
+    found = read_recording(recording)
+    return deliver(run_contest(home, found, known, space, options, resolve_teacher(teacher)), output)
 
 
 def run_contest(

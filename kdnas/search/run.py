@@ -23,6 +23,8 @@ from kdnas.search.pareto import hypervolume, pareto_front
 from kdnas.search.recording import Recording, read_recording
 from kdnas.store.artifact import Artifact, build
 from kdnas.store.host import host
+from kdnas.store.outcome import Result
+from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import say
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
@@ -48,8 +50,9 @@ def search(
     distill: DistillOptions = DistillOptions(),
     more_tables: tuple[Path, ...] = (),
     home: Path = Path("artifacts"),
-) -> None:
-    """Search for the student with the best reward, and print the folder of the result.
+    output: Path | None = None,
+) -> Result:
+    """Search for the student with the best reward.
 
     Args:
         options: the search.
@@ -65,19 +68,20 @@ def search(
         more_tables: latency tables of other engines on the same host: the search chooses the engine as well, and an int8 engine's
             loss is that of 8-bit products.
         home: root of all artifacts.
+        output: folder that gets the result as plain files; null leaves it below `home` alone.
     """
+    require_output(output, "search")
     require_one_way(options, replay, ray, bool(more_tables))
     require_steps(options, distill)
     home = home.resolve() if ray else home  # workers of other nodes have another folder to start from
     known = read_table(Artifact.load(table, "latency-table"))
     found = resolve_teacher(teacher)
     if replay is not None:
-        print(run_replay(home, read_recording(replay), space, known, options, found).path)
-        return
+        return deliver(run_replay(home, read_recording(replay), space, known, options, found), output)
     others = [read_table(Artifact.load(path, "latency-table")) for path in more_tables]
     _allowed(space, known, others, options, found)  # before the corpus is built, which may take minutes
     built = build_corpus(home, corpus, text, found)
-    print(run_search(home, found, built, space, known, options, ray, distill, others).path)
+    return deliver(run_search(home, found, built, space, known, options, ray, distill, others), output)
 
 
 def require_one_way(options: SearchOptions, replay: Path | None, ray: str | None, engines: bool = False) -> None:
