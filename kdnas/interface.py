@@ -10,10 +10,10 @@ import os
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from functools import cache
 from inspect import Parameter, Signature, cleandoc, signature
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from kdnas.errors import KdnasError, UsageError
 
@@ -173,9 +173,9 @@ def _of_class(what: str, value: Any, kind: Any) -> Any:
     if isinstance(value, str) and hasattr(kind, "parse"):  # Arch
         return kind.parse(value)
     if isinstance(value, Mapping) and is_dataclass(kind):
-        hints = get_type_hints(kind)
-        _require_known(what, value, [one.name for one in fields(kind)])
-        return kind(**{key: convert(f"{what}.{key}", item, hints[key]) for key, item in value.items()})
+        hints, group = get_type_hints(kind), cast(Any, kind)
+        _require_known(what, value, signature(group).parameters)
+        return group(**{key: convert(f"{what}.{key}", item, hints[key]) for key, item in value.items()})
     raise _wrong(what, value, kind)
 
 
