@@ -51,7 +51,7 @@ def test_a_slow_hour_is_no_step_and_another_host_is_left_out() -> None:
     assert steps_of(rows) == {}  # type: ignore[arg-type]
 
 
-def test_a_real_record_and_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_record_and_its_page(tmp_path: Path) -> None:
     suite = tmp_path / "suite.py"
     suite.write_text("def test_adding(benchmark):\n    benchmark(sum, range(1000))\n")
     options = SuiteOptions(benchmark_seconds=0.05, rounds=2)
@@ -64,9 +64,8 @@ def test_a_real_record_and_its_page(tmp_path: Path, capsys: pytest.CaptureFixtur
         append_jsonl(folder / FILE, {**row, "seconds": {"test_adding": 3 * row["seconds"]["test_adding"]}})
     for _ in range(9):
         append_jsonl(folder / FILE, row)
-    capsys.readouterr()
-    gate_history(folder, measure=False)
-    assert "test_adding: 0.333 times the work, faster since" in capsys.readouterr().out
+    (line,) = gate_history(folder, measure=False).results["steps"]
+    assert "test_adding: 0.333 times the work, faster since" in line
     assert "A step to 0.333 times the work" in (folder / PAGE).read_text()
 
 
