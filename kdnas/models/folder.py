@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdnas.store.artifact import MANIFEST, Artifact, file_sha256, fsync_folder
+from kdnas.store.output import MODELS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-MODELS = ("student", "teacher")  # folders of artifacts that hold a model: of distill and refine, and of pretrain
 # What defines a model: weights, configuration and the fast tokenizer. The other tokenizer files say the same in other forms.
 DEFINING_FILES = ("model.safetensors", "config.json", "tokenizer.json")
 TOKENIZER_FILES = (

@@ -12,7 +12,8 @@ from kdnas.store.outcome import Outcome, Result
 from kdnas.store.progress import is_first_process
 
 RECORD = "output.json"  # what we wrote into the folder: its kind and its files
-MODELS = ("student", "teacher")  # of an artifact that holds one of these folders, the model alone is the result
+# Folders of artifacts that hold a model: of distill and refine, and of pretrain. With `--output` the model alone is the result.
+MODELS = ("student", "teacher")
 
 
 def require_output(output: Path | None, kind: str) -> None:
