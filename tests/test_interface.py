@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -131,7 +132,7 @@ def test_signature_and_docstring_are_flat() -> None:
     assert list(flat_signature(command).parameters) == [
         "arch", "model", "group", "home", "limit", "strict", "minutes", "mode", "rates", "inner",
     ]  # fmt: skip
-    entries = [line.strip().partition(":")[0] for line in flat_doc(command).splitlines() if line[4:5].strip()]
+    entries = re.findall(r"^    (\w+):", flat_doc(command), re.M)
     assert entries == ["minutes", "mode", "rates", "inner", "arch", "model", "group", "home", "limit", "strict"]
     assert "over two lines" in flat_doc(command)
     assert "how," not in flat_doc(command)

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kdnas.cli import load_command
 from kdnas.errors import UsageError
 from kdnas.store import output as module
 from kdnas.store.artifact import Artifact, build
@@ -99,3 +101,12 @@ def test_several_results_get_a_folder_each(tmp_path: Path) -> None:
     assert [one.path for one in found] == [tmp_path / "out" / artifact.path.name for artifact in artifacts]
     assert [(one.path / "a.txt").read_text() for one in found if one.path] == ["1", "2"]
     assert deliver_all(artifacts, None) == artifacts
+
+
+@pytest.mark.parametrize("name", [
+    "pipeline", "latency-table", "search", "record", "compare-strategies", "pretrain", "distill", "refine", "export", "evaluate",
+    "suites", "speed", "fidelity",
+])  # fmt: skip
+def test_every_command_that_makes_an_artifact_takes_an_output(name: str) -> None:
+    parameter = signature(load_command(name)).parameters["output"]
+    assert (parameter.annotation, parameter.default) == (Path | None, None)
