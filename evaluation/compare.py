@@ -14,6 +14,7 @@ from kdnas.evaluation.compare_tables import Cell, Model, markdown, tables_of
 from kdnas.evaluation.harness import RESULT, model_name, resolve_model
 from kdnas.models.table import LatencyTable
 from kdnas.store.artifact import MANIFEST, Artifact, disk_errors
+from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
 
 PAPER = Path(__file__).with_name("paper.json")
@@ -27,8 +28,8 @@ def compare_suites(
     output: Path | None = None,
     page: Path | None = None,
     home: Path = Path("artifacts"),
-) -> None:
-    """Print models side by side on the tasks that `kdnas suites` scored, the first one the reference of retention.
+) -> Outcome:
+    """Show models side by side on the tasks that `kdnas suites` scored, the first one the reference of retention.
 
     Args:
         models: as they were given to `kdnas suites`, or the first eight or more characters of the digests in their results; the
@@ -59,7 +60,7 @@ def compare_suites(
         file.write_text(text, encoding="utf-8")
     say(text)
     say(f"page: {write_suites_page(found, tables, paper, page or home / 'suites.html')}")
-    print(file)
+    return Outcome(file, {"models": [model.name for model in found]})
 
 
 def read_model(home: Path, model: str) -> Model:

@@ -22,7 +22,9 @@ from kdnas.search.full import Full
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.recording import Recording, read_recording
 from kdnas.store.artifact import Artifact, build, digest_of
-from kdnas.store.progress import say, say_path, stage
+from kdnas.store.outcome import Result
+from kdnas.store.output import deliver, require_output
+from kdnas.store.progress import say, stage
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
 
@@ -67,8 +69,9 @@ def fidelity(
     space: SearchSpace = SearchSpace(),
     ray: str | None = None,
     home: Path = Path("artifacts"),
-) -> None:
-    """Distil recorded architectures at length, fine-tune them, and print the folder that says how well the recording ranks them.
+    output: Path | None = None,
+) -> Result:
+    """Distil recorded architectures at length, fine-tune them, and measure how well the recording ranks them.
 
     Args:
         options: what is compared.
@@ -81,10 +84,12 @@ def fidelity(
         space: of the recorded architectures only those of it are taken.
         ray: `local`, or the address of a Ray cluster, to train students side by side, each on one core.
         home: root of all artifacts.
+        output: folder that gets the result as plain files; null leaves it below `home` alone.
 
     Raises:
         UsageError: `--distill.steps` is missing, or fewer architectures are recorded than are wanted.
     """
+    require_output(output, "fidelity")
     if distill.steps is None:
         raise UsageError(
             "distill.steps is not given; minutes would give each shape another budget: add --distill.steps"
@@ -95,7 +100,8 @@ def fidelity(
     space = space.teachable(resolved.layers)
     chosen(found, found.within(space), options.architectures)  # refused before the corpus is built
     built = build_corpus(home, corpus, text, resolved)
-    say_path(run_fidelity(home.resolve(), resolved, built, found, space, options, distill, suites, ray).path)
+    root = home.resolve()
+    return deliver(run_fidelity(root, resolved, built, found, space, options, distill, suites, ray), output)
 
 
 def run_fidelity(

@@ -12,8 +12,11 @@ from kdnas.evaluation.data import Loaded, NoDataError, load_task
 from kdnas.evaluation.suite_scores import ENGINES, score
 from kdnas.evaluation.suites import Spec, chosen_specs
 from kdnas.models.family import shape_of
+from kdnas.models.folder import model_label
 from kdnas.store.artifact import Artifact, build, write_json
 from kdnas.store.host import host_line
+from kdnas.store.outcome import Result
+from kdnas.store.output import deliver_all, require_output
 from kdnas.store.progress import say, stage
 
 RESULT = "result.json"
@@ -74,23 +77,26 @@ def suites(
     tasks: tuple[str, ...],
     options: SuiteOptions = SuiteOptions(),
     home: Path = Path("artifacts"),
-) -> None:
-    """Fine-tune a model on tasks of the downstream suites, score it, and print where the results are.
+    output: Path | None = None,
+) -> list[Result]:
+    """Fine-tune a model on tasks of the downstream suites, and score it; one result for each task and seed.
 
     Args:
         model: Hugging Face folder of an encoder, a finished distill or refine artifact, a hub id, or `builtin:minilm-l6`.
         tasks: suites (`glue`, `squad`, `conll`, `xnli`, `tydiqa`, `ner`, `hap`, `sentiment`) or single tasks (`glue/sst2`).
         options: how.
         home: root of artifacts.
+        output: folder that gets a folder of plain files for each result; null leaves them below `home` alone.
 
     Raises:
         UsageError: an unknown task, a model that cannot be loaded, or no data for any of the tasks.
     """
+    require_output(output, "suite")
     found = run_suites(home, model, tasks, options)
     from kdnas.evaluation.suite_report import show_runs
 
     show_runs(found)
-    print(json.dumps([str(artifact.path) for artifact in found]))
+    return deliver_all(found, output)
 
 
 def run_suites(home: Path, model: str, tasks: Sequence[str], options: SuiteOptions) -> list[Artifact]:
@@ -133,8 +139,7 @@ def model_name(model: str) -> str:
     """What a model is called in tables: as it was given, or the name of its folder, or of the artifact it belongs to."""
     if not Path(model).exists():
         return model
-    real = Path(model).resolve()  # artifacts/latest/student is a link to the artifact that it came from
-    return real.parent.name if real.name == "student" else real.name
+    return model_label(Path(model))
 
 
 def architecture_of(folder: Path) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from kdnas.evaluation.tasks import ROLES, Task
 from kdnas.models.card import LONGEST, demoted, inherited, read_card, with_metadata
+from kdnas.store.progress import say, say_table
 
 METADATA = {"library_name": "transformers", "tags": ["kdnas"]}
 # Figures of a record that are scores, whatever the kind of the task.
@@ -42,8 +43,7 @@ Load it with `{HEADS[task.kind]}.from_pretrained(folder)`.
 
 
 def show(results: dict[str, Any]) -> None:
-    """Print the figures as a small table on stderr."""
-    from rich.console import Console
+    """Say the metrics as a small table."""
     from rich.table import Table
 
     table = Table("measure", "teacher", "student", "kept")
@@ -58,8 +58,7 @@ def show(results: dict[str, Any]) -> None:
                 if side in task:
                     values = (f"{task[side][role]:.4f}" for role in ROLES)
                     table.add_row(f"{name}: {side.replace('_', ' ')}", *values, "")
-    console = Console(stderr=True)
-    console.print(table)
+    say_table(table)
     for name in ("topic", "hap"):
         if results[name] is None:
-            console.print(results[f"{name}_note"], highlight=False)
+            say(results[f"{name}_note"])

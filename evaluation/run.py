@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,11 @@ from kdnas.evaluation.report import card, show
 from kdnas.evaluation.tasks import ROLES, Task, write_labelled
 from kdnas.evaluation.topic import topic_task
 from kdnas.models.family import require_family, shape_of
-from kdnas.models.folder import model_in
+from kdnas.models.folder import DEFINING_FILES, model_digest, model_in
 from kdnas.models.teacher import Teacher, resolve_teacher
-from kdnas.store.artifact import Artifact, build, file_sha256, fsync_folder, to_json, write_json
+from kdnas.store.artifact import Artifact, build, fsync_folder, to_json, write_json
+from kdnas.store.outcome import Result
+from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import say, stage
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
@@ -51,7 +52,7 @@ class EvaluationOptions:
     """
 
     hap: Path | None = None
-    minutes: float = 5.0
+    minutes: float = 4.0
     seed: int = 0
     sentences: int = 4000
     map_sentences: int = 3000
@@ -87,8 +88,9 @@ def evaluate(
     corpus: str = "builtin:pydocs",
     text: TextOptions = TextOptions(),
     home: Path = Path("artifacts"),
-) -> None:
-    """Compare a student with its teacher and print where the results are.
+    output: Path | None = None,
+) -> Result:
+    """Compare a student with its teacher.
 
     Args:
         student: a Hugging Face folder of the student, or a finished distill or refine artifact.
@@ -97,7 +99,9 @@ def evaluate(
         corpus: hub id, .jsonl, .parquet or .txt file, or builtin:pydocs.
         text: how the corpus is read.
         home: root of artifacts.
+        output: folder that gets the result as plain files; null leaves it below `home` alone.
     """
+    require_output(output, "evaluation")
     if options.hap is not None:
         read_hap(options.hap, options.seed, options.hap_examples)  # a wrong file must not cost hours first
     model, digest = resolve_student(student)
@@ -105,7 +109,7 @@ def evaluate(
     _check_student(model, resolved)
     artifact = run_evaluation(home, resolved, build_corpus(home, corpus, text, resolved), model, digest, options)
     show(artifact.results)
-    print(artifact.path)
+    return deliver(artifact, output)
 
 
 def resolve_student(path: Path) -> tuple[Path, str]:
@@ -118,14 +122,17 @@ def resolve_student(path: Path) -> tuple[Path, str]:
         UsageError: nothing that can be loaded is there.
     """
     path = model_in(path)
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        if not (path / name).is_file():
+    _require_files(path)
+    return path, model_digest(path)
+
+
+def _require_files(student: Path) -> None:
+    for name in sorted(DEFINING_FILES):
+        if not (student / name).is_file():
             raise UsageError(
-                f"student '{path}': {path / name} is missing; give a Hugging Face folder of an encoder, "
+                f"student '{student}': {student / name} is missing; give a Hugging Face folder of an encoder, "
                 "or what `kdnas distill` or `kdnas refine` printed"
             )
-    names = ("model.safetensors", "config.json", "tokenizer.json")
-    return path, sha256("".join(file_sha256(path / name) for name in names).encode()).hexdigest()
 
 
 def run_evaluation(
@@ -157,7 +164,7 @@ def run_evaluation(
 
 def _check_student(student: Path, teacher: Teacher) -> str:
     """A label for the student, after checking that it is an encoder that reads the teacher's tokens."""
-    resolve_student(student)
+    _require_files(student)
     try:
         config = json.loads((student / "config.json").read_text())
     except ValueError as error:

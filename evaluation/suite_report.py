@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 
 from kdnas.store.artifact import Artifact
+from kdnas.store.progress import say, say_table
 
 
 def show_runs(artifacts: Sequence[Artifact]) -> None:
-    """Print mean and standard deviation over the seeds of each task on stderr, with what its data lacks."""
-    from rich.console import Console
+    """Say mean and standard deviation over the seeds of each task, and what its data lacks."""
     from rich.table import Table
 
     table = Table("task", "metric", "mean", "sd", "seeds", "learning rate")
@@ -20,8 +20,7 @@ def show_runs(artifacts: Sequence[Artifact]) -> None:
         rate = f"{runs[0]['learning_rate']:g}"
         table.add_row(task, runs[0]["metric"], f"{mean(scores):.2f}", spread, str(len(scores)), rate)
         notes[task] = runs[0]["notes"]
-    console = Console(stderr=True)
-    console.print(table)
+    say_table(table)
     for task, lines in notes.items():
         if lines:
-            console.print(f"{task}: {'; '.join(lines)}", highlight=False)
+            say(f"{task}: {'; '.join(lines)}")

@@ -13,9 +13,10 @@ from kdnas.errors import UsageError
 from kdnas.evaluation.data import load_task
 from kdnas.evaluation.suites import chosen_specs
 from kdnas.store.artifact import disk_errors
+from kdnas.store.outcome import Outcome
 
 
-def task_texts(tasks: tuple[str, ...], output: Path, data_root: Path | None = None) -> None:
+def task_texts(tasks: tuple[str, ...], output: Path, data_root: Path | None = None) -> Outcome:
     """Write the texts of the train rows of tasks, each once and without labels, as a corpus for `kdnas distill`.
 
     The rows are those that `kdnas suites` teaches: none of dev and test. The column `task` says whose they are, so that
@@ -46,7 +47,7 @@ def task_texts(tasks: tuple[str, ...], output: Path, data_root: Path | None = No
         for text, name in found.items():
             file.write(json.dumps({"text": text, "task": name}, ensure_ascii=False) + "\n")
     os.replace(scratch, output)
-    print(output)
+    return Outcome(output, {"texts": len(found)})
 
 
 def parts(text: Any) -> list[str]:

@@ -10,8 +10,11 @@ from kdnas.export.labelled import read_labelled
 from kdnas.export.making import Making
 from kdnas.export.options import ExportOptions
 from kdnas.export.recipes import RECIPES, require_inside
+from kdnas.models.folder import model_label
 from kdnas.models.teacher import resolve_teacher
 from kdnas.store.artifact import Artifact, build, file_sha256, to_json
+from kdnas.store.outcome import Result
+from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import say
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
@@ -25,7 +28,8 @@ def export(
     home: Path = Path("artifacts"),
     push_to_hub: str | None = None,
     languages: tuple[str, ...] | None = None,
-) -> None:
+    output: Path | None = None,
+) -> Result:
     """Write ONNX and OpenVINO forms of a model, each checked against PyTorch.
 
     Args:
@@ -38,10 +42,12 @@ def export(
         push_to_hub: owner/name on the model hub, where the finished export goes; null keeps it here.
         languages: of the corpus's `language_column`, as en,de; the vocabulary is cut to what its texts in these need. Short for
             `--text.languages` with `--vocabulary corpus`.
+        output: folder that gets the result as plain files; null leaves it below `home` alone.
 
     Raises:
         UsageError: two different lists of languages, or as `run_export`.
     """
+    require_output(output, "export")
     if languages is not None:
         if text.languages not in (None, languages):
             given = f"{','.join(languages)} and {','.join(text.languages or ())}"
@@ -49,10 +55,10 @@ def export(
         text, options = replace(text, languages=languages), replace(options, vocabulary="corpus")
     checkpoint = open_checkpoint(model)
     built = build_corpus(home, corpus, text, resolve_teacher(str(checkpoint.path)))
-    exported = run_export(home, checkpoint.path, checkpoint.digest, built, options).path
+    exported = run_export(home, checkpoint.path, checkpoint.digest, built, options)
     if push_to_hub is not None:
-        say(f"export: {upload(exported, push_to_hub)}")
-    print(exported)
+        say(f"export: {upload(exported.path, push_to_hub)}")
+    return deliver(exported, output)
 
 
 def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, options: ExportOptions) -> Artifact:
@@ -69,7 +75,7 @@ def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, optio
         BoundError: a float32 form differs from PyTorch beyond the bound, or int8 loses too much on the labelled texts.
     """
     checkpoint = open_checkpoint(str(model))
-    label = model.parent.name if model.name == "student" else model.name
+    label = model_label(model)
     inputs = {"model": model_digest, "corpus": corpus.digest}
     labelled = None
     if options.evaluation is not None:

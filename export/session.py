@@ -5,17 +5,27 @@ An export folder holds `kdnas.json` (what a session must know), `tokenizer.json`
 
 import ctypes
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from kdnas.errors import UsageError
 from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER, read_encoder
 from kdnas.export.engines import load_engine
+from kdnas.export.texts import (
+    SESSION_POLICIES,
+    TooLong,
+    TooLongError,
+    are_pairs,
+    longer_than,
+    require_policy,
+    require_strings,
+)
 from kdnas.store.artifact import Artifact
 from kdnas.store.host import default_threads, has_bf16
 from kdnas.text.padding import LENGTH_STEP, pad, padded_length
@@ -58,6 +68,8 @@ class Session:
             other without pause, but whatever else runs on the host has a core less for some milliseconds after each.
         streams: calls that `predict` runs side by side, each with its share of the threads: of many texts a fifth more a second
             than with all threads in each call.
+        too_long: what `predict` does with a text of more than `max_seq_len` tokens: `truncate` cuts it, and warns once a session;
+            `error` raises `kdnas.export.texts.TooLongError`.
 
     Attributes:
         task: one of `TASKS`.
@@ -66,8 +78,8 @@ class Session:
         form: the form that runs.
         hidden: width D of the hidden states.
         encoder: texts to token ids, without special tokens and never cut.
-        max_seq_len: longer texts are cut to this many tokens, special tokens included.
-        pooling: how the states become one vector: `mean` over the tokens, or the `first` token's.
+        max_seq_len: tokens that the model reads, special tokens included.
+        pooling: how the states become one vector: `mean` over the tokens, or the state of the `first` token.
 
     Raises:
         UsageError: not an export folder, an unknown form, or a damaged graph.
@@ -76,17 +88,21 @@ class Session:
 
     def __init__(
         self,
-        path: Path,
+        path: str | Path,
         form: str | None = None,
         threads: int | None = None,
         verify: bool = True,
         spin: bool = False,
         streams: int = 1,
+        too_long: TooLong = "truncate",
     ) -> None:
+        path = Path(path)
+        require_policy(too_long, SESSION_POLICIES)
         settings = read_settings(path)
         if verify:
             Artifact.load(path, "export").verify()
-        self.path = Path(path)
+        self.path, self.too_long = path, too_long
+        self._warned = False
         self.task: str = settings["task"]
         self.labels: list[str] = list(settings["labels"])
         self.hidden = int(settings["hidden"])
@@ -127,11 +143,48 @@ class Session:
         steps = LENGTH_STEPS if len(rows) == 1 else BATCH_STEPS
         return pad(rows, self.pad_id, self.max_seq_len, steps[self.form.partition("-")[0]])
 
-    def encode(self, texts: list[str], cut: bool = True) -> list[list[int]]:
-        """Token ids of each text, special tokens included; whole, or cut at `max_seq_len`."""
+    def encode(self, texts: Sequence[str], too_long: TooLong = "truncate") -> list[list[int]]:
+        """Token ids of each text, special tokens included.
+
+        Args:
+            texts: N texts.
+            too_long: `truncate` cuts at `max_seq_len`, `error` raises TooLongError, `whole` never cuts.
+
+        Raises:
+            UsageError: a bare string, or an item that is no string; TooLongError for a text that is too long.
+        """
+        require_strings(texts)
+        require_policy(too_long)
+        return self._encoded(texts, too_long)[0]
+
+    def _encoded(self, texts: Sequence[str], too_long: TooLong) -> tuple[list[list[int]], int]:
+        """Token ids of each text, and how many texts are too long."""
         before, after = self.encoder.prefix, self.encoder.suffix
-        room = self.max_seq_len - len(before) - len(after) if cut else None
-        return [[*before, *row[:room], *after] for row in self.encoder.ids(texts)]
+        around = len(before) + len(after)
+        found = self.encoder.ids(texts)
+        cut = longer_than(self.max_seq_len, [len(row) + around for row in found], too_long)
+        room = None if too_long == "whole" else self.max_seq_len - around
+        return [[*before, *row[:room], *after] for row in found], len(cut)
+
+    def _encoded_pairs(self, pairs: Sequence[Any], too_long: TooLong) -> tuple[list[list[int]], list[list[int]], int]:
+        """Token ids and token types of each pair, as the tokenizer joins the two texts, and how many pairs were cut.
+
+        Of a pair that is too long the longer text is cut, as `transformers` does.
+        """
+        encodings = self.tokenizer.encode_batch([tuple(pair) for pair in pairs])
+        cut = [index for index, encoding in enumerate(encodings) if encoding.overflowing]
+        if cut and too_long == "error":
+            raise TooLongError(cut[0], self.max_seq_len, self.max_seq_len, more=True)
+        return [one.ids for one in encodings], [one.type_ids for one in encodings], len(cut)
+
+    def _warn_once(self, cut: int, texts: int) -> None:
+        if cut and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{cut} of {texts} texts have more than {self.max_seq_len} tokens and were cut; further ones are cut without a "
+                "warning. too_long='error' refuses them",
+                stacklevel=3,
+            )
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -141,11 +194,11 @@ class Session:
         """
         return read_tokenizer(self.path / TOKENIZER, self.max_seq_len)
 
-    def predict(self, texts: list[str], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
+    def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
         """Probabilities, numbers or embeddings of texts, in their order whatever the batches.
 
         Args:
-            texts: N texts.
+            texts: N texts, or N pairs of texts, which are joined as the model's tokenizer joins them.
             batch_tokens: padded tokens that one call may hold (a longer text still goes alone).
 
         Returns:
@@ -153,19 +206,37 @@ class Session:
             tokens or states of the first, as `pooling` says, float32.
 
         Raises:
-            UsageError: a model that labels tokens or answers questions; `kdnas.export.spans` runs those.
+            UsageError: a bare string, an item that is neither a string nor a pair, or a model that labels tokens or answers
+                questions; `kdnas.export.spans` runs those. TooLongError for a text that is too long, with `too_long="error"`.
         """
         self.require_task("text-classification", "feature-extraction")
-        return self.predict_ids(self.encode(texts), batch_tokens)
+        types = None
+        if are_pairs(texts):
+            rows, types, cut = self._encoded_pairs(texts, self.too_long)
+        else:
+            rows, cut = self._encoded(cast(Sequence[str], texts), self.too_long)
+        self._warn_once(cut, len(texts))
+        return self.predict_ids(rows, batch_tokens, types)
 
-    def predict_ids(self, rows: Sequence[Sequence[int] | np.ndarray], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
-        """What `predict` gives, of N rows of token ids, special tokens included, none longer than `max_seq_len`."""
+    def predict_ids(
+        self,
+        rows: Sequence[Sequence[int] | np.ndarray],
+        batch_tokens: int = BATCH_TOKENS,
+        types: Sequence[Sequence[int]] | None = None,
+    ) -> np.ndarray:
+        """What `predict` gives, of N rows of token ids, special tokens included, none longer than `max_seq_len`.
+
+        Args:
+            rows: token ids of each text.
+            batch_tokens: padded tokens that one call may hold.
+            types: token types of each row; by default 0.
+        """
         classifies = self.task == "text-classification"
         result = np.zeros((len(rows), len(self.labels) if classifies else self.hidden), dtype=np.float32)
 
         def work(batch: list[int]) -> None:
             ids, mask = self.pad([rows[index] for index in batch])
-            output = self.run(ids, mask)
+            output = self.run(ids, mask, None if types is None else pad_types([types[index] for index in batch], ids))
             result[batch] = answers_of_texts(output) if classifies else pool(output, mask, self.pooling)
 
         side_by_side(self.streams, work, token_budget_batches([len(row) for row in rows], batch_tokens))
@@ -181,6 +252,14 @@ class Session:
         for length in sorted({min(padded_length(length), self.max_seq_len) for length in lengths}):
             ids = np.full((batch, length), self.pad_id, dtype=np.int64)
             self.run(ids, np.ones_like(ids))
+
+
+def pad_types(rows: Sequence[Sequence[int]], ids: np.ndarray) -> np.ndarray:
+    """Token types (B, T) of rows, 0 at padding; T is that of the ids."""
+    types = np.zeros_like(ids)
+    for index, row in enumerate(rows):
+        types[index, : len(row)] = row
+    return types
 
 
 def read_settings(path: Path) -> dict[str, Any]:

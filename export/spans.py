@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from tokenizers import Tokenizer
 
-from kdnas.export.session import BATCH_TOKENS, side_by_side, softmax, token_budget_batches
+from kdnas.export.session import BATCH_TOKENS, pad_types, side_by_side, softmax, token_budget_batches
+from kdnas.export.texts import are_pairs, require_list, require_strings
 
 OVERLAP = 64  # tokens that neighbouring windows of a long context share
 
@@ -75,8 +76,9 @@ def text_logits(session: Runs, texts: Sequence[str | tuple[str, str]], batch_tok
     session.require_task("text-classification")
     if not texts:
         raise ValueError("no texts")
+    typed = are_pairs(texts)
     encodings = session.tokenizer.encode_batch_fast(list(texts))
-    return np.stack(_in_batches(session, encodings, batch_tokens, typed=not isinstance(texts[0], str)))
+    return np.stack(_in_batches(session, encodings, batch_tokens, typed))
 
 
 def token_scores(session: Runs, texts: Sequence[str], batch_tokens: int = BATCH_TOKENS) -> list[TokenScores]:
@@ -91,6 +93,7 @@ def token_scores(session: Runs, texts: Sequence[str], batch_tokens: int = BATCH_
         UsageError: a session of another task.
     """
     session.require_task("token-classification")
+    require_strings(texts)
     encodings = session.tokenizer.encode_batch(list(texts))
     result = []
     for encoding, logits in zip(encodings, _in_batches(session, encodings, batch_tokens), strict=True):
@@ -116,6 +119,9 @@ def word_labels(
         UsageError: a session of another task.
     """
     session.require_task("token-classification")
+    require_list(texts)
+    for words in texts:
+        require_strings(words)
     encodings = session.tokenizer.encode_batch([list(words) for words in texts], is_pretokenized=True)
     outputs = _in_batches(session, encodings, batch_tokens)
     result = []
@@ -141,14 +147,6 @@ def _in_batches(session: Runs, encodings: Sequence[Any], batch_tokens: int, type
 
     side_by_side(session.streams, work, token_budget_batches([len(one.ids) for one in encodings], batch_tokens))
     return result
-
-
-def pad_types(rows: Sequence[Sequence[int]], ids: np.ndarray) -> np.ndarray:
-    """Token types (B, T) of rows, 0 at padding; T is that of the ids."""
-    types = np.zeros_like(ids)
-    for place, row in enumerate(rows):
-        types[place, : len(row)] = row
-    return types
 
 
 class Windows:

@@ -13,6 +13,7 @@ from kdnas.gates.sides import Side, make_side
 from kdnas.gates.summary import markdown, picture
 from kdnas.store.artifact import digest_of, file_sha256, locked, write_json
 from kdnas.store.host import SOURCE
+from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
 
 OWN = Path(__file__).resolve().parent / "suite" / "hot_paths.py"
@@ -25,7 +26,7 @@ def gate_run(
     output: Path = Path("benchmarks.json"),
     options: SuiteOptions = SuiteOptions(),
     home: Path = Path("artifacts"),
-) -> None:
+) -> Outcome:
     """Run benchmarks once, in a fresh process, and write pytest-benchmark's JSON.
 
     Args:
@@ -44,7 +45,7 @@ def gate_run(
     output.write_text(json.dumps(found.report, indent=1))
     for name, seconds in found.seconds.items():
         say(f"{name}: {1000 * seconds:.3f} ms")
-    print(output)
+    return Outcome(output, {"seconds": found.seconds})
 
 
 def gate_compare(
@@ -57,7 +58,7 @@ def gate_compare(
     rule: Rule = Rule(),
     options: SuiteOptions = SuiteOptions(),
     home: Path = Path("artifacts"),
-) -> int:
+) -> Outcome:
     """Time two sides in one job and say whether the head is slower: exit code 3 where it is.
 
     Args:
@@ -90,11 +91,10 @@ def gate_compare(
         (folder / "summary.md").write_text(markdown(summary))
         (folder / "ratios.svg").write_text(picture(summary))
     say(markdown(summary))
-    print(folder)
-    return found.exit_code
+    return Outcome(folder, summary, found.exit_code)
 
 
-def gate_check(facts: Path = FACTS, tables: Path = SOURCE / "results" / "latency", write: bool = False) -> int:
+def gate_check(facts: Path = FACTS, tables: Path = SOURCE / "results" / "latency", write: bool = False) -> Outcome:
     """Compare what needs no clock with what was committed: exit code 3 where anything differs.
 
     Args:
@@ -107,16 +107,13 @@ def gate_check(facts: Path = FACTS, tables: Path = SOURCE / "results" / "latency
         found = collect(Path(scratch), tables)
     if write:
         write_json(facts, found)
-        print(facts)
-        return 0
+        return Outcome(facts, {"facts": len(found)})
     lines = differences(known, found)
-    for line in lines[:SHOWN]:
-        print(line)
     say(
         f"gate: {len(lines)} of {len(known.keys() | found.keys())} facts differ"
         + ("; where that is meant, commit what `kdnas gate check --write` writes" if lines else "")
     )
-    return 3 if lines else 0
+    return Outcome(None, {"differences": lines}, 3 if lines else 0, "\n".join(lines[:SHOWN]))
 
 
 def _compared(

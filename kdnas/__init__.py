@@ -1,3 +1,64 @@
-"""kdnas: find, distil and ship the fastest text encoder that a given CPU can run."""
+"""kdnas: find, distil and ship the fastest text encoder that a given CPU can run.
+
+    session = kdnas.Session("artifacts/latest/encoder")
+    student = kdnas.distill(arch="4,12,384,768,gelu", corpus="my.jsonl", minutes=10)
+
+The functions have the options of the commands, return a result with `path` and `results`, and print nothing; for messages set
+the level of the logger `kdnas` to INFO. What they need is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = [
+    "Arch",
+    "SearchSpace",
+    "Session",
+    "distill",
+    "evaluate",
+    "export",
+    "filter_documents",
+    "latency_table",
+    "pretrain",
+    "refine",
+    "search",
+    "speed",
+    "suites",
+]
+_CLASSES = {"Session": "kdnas.export.session", "Arch": "kdnas.models.arch", "SearchSpace": "kdnas.models.arch"}
+_PACKAGES = ("distill", "export", "pretrain", "search")  # callable subpackages, see `kdnas.interface.CallablePackage`
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kdnas import distill, export, pretrain, search
+    from kdnas.export.session import Session
+    from kdnas.models.arch import Arch, SearchSpace
+    from kdnas.store.outcome import Result
+
+    evaluate: Callable[..., Result]
+    filter_documents: Callable[..., Result]
+    latency_table: Callable[..., Result]
+    refine: Callable[..., Result]
+    speed: Callable[..., Result]
+    suites: Callable[..., list[Result]]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CLASSES:
+        found = getattr(import_module(_CLASSES[name]), name)
+    elif name in _PACKAGES:
+        return import_module(f"kdnas.{name}")
+    elif name in __all__:
+        from kdnas.interface import function_of
+
+        found = function_of(name)
+    else:
+        raise AttributeError(f"module 'kdnas' has no attribute '{name}'")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -135,12 +135,19 @@ def _raise_once(number: int, _frame: FrameType | None) -> None:
 
 
 def _run(argv: list[str]) -> int:
+    from kdnas.store.outcome import exit_code_of, stdout_text
+    from kdnas.store.progress import is_first_process, show_messages
+
     try:
         if argv[0] not in COMMANDS:
             raise UsageError(f"unknown command '{argv[0]}'{_suggest(argv[0], COMMANDS)}; `kdnas --help` lists them all")
         function = load_command(argv[0])
-        code = function(**parse(argv[0], function, argv[1:]))
-        return code if isinstance(code, int) else 0
+        values = parse(argv[0], function, argv[1:])
+        show_messages()
+        result = function(**values)
+        if is_first_process() and (text := stdout_text(result)):
+            print(text, flush=True)
+        return exit_code_of(result)
     except (Exception, KeyboardInterrupt, Terminated) as error:
         return _exit_code(error)
 

@@ -13,6 +13,7 @@ from kdnas.errors import UsageError
 from kdnas.latency.validate import kendall_tau
 from kdnas.models.table import INTERVAL_SDS, KIND, MEASURED, LatencyTable, TableRow
 from kdnas.store.artifact import Artifact
+from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
 
 LARGEST = 5
@@ -69,8 +70,8 @@ class Comparison:
     largest: tuple[Difference, ...]
 
 
-def compare_latency(first: Path, second: Path, any_host: bool = False) -> None:
-    """Print whether two latency tables differ beyond their error; the figures as JSON on stdout.
+def compare_latency(first: Path, second: Path, any_host: bool = False) -> Outcome:
+    """Say whether two latency tables differ beyond their error; the command prints the comparison as JSON.
 
     Args:
         first: folder that `kdnas latency-table` printed.
@@ -93,7 +94,7 @@ def compare_latency(first: Path, second: Path, any_host: bool = False) -> None:
     teachers = [float(table.results.get("teacher_relative_sd", 0.0)) for table in tables]
     found = compare(rows[0], rows[1], math.hypot(*teachers))
     say(text(found))
-    print(json.dumps(asdict(found)))
+    return Outcome(None, asdict(found), text=json.dumps(asdict(found)))
 
 
 def differences(first: Artifact, second: Artifact) -> list[str]:

@@ -5,20 +5,20 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from kdnas.errors import UsageError
 from kdnas.models.table import KIND, LatencyTable, TableRow
 from kdnas.search.pareto import pareto_front
 from kdnas.store.artifact import MANIFEST, Artifact
-from kdnas.store.progress import say
+from kdnas.store.outcome import Outcome
+from kdnas.store.progress import say, say_table
 
 PLAIN_WIDTH = 100  # columns where stderr is no terminal
 
 
-def recommend(budget_ms: float, table: Path | None = None, top: int = 10, home: Path = Path("artifacts")) -> None:
-    """Print the architectures whose mean latency fits a budget, the most capable first; as JSON on stdout.
+def recommend(budget_ms: float, table: Path | None = None, top: int = 10, home: Path = Path("artifacts")) -> Outcome:
+    """The architectures whose mean latency fits a budget, the most capable first; the command prints them as JSON.
 
     Args:
         budget_ms: largest mean latency in ms, at batch 1 over the table's sentences.
@@ -46,7 +46,8 @@ def recommend(budget_ms: float, table: Path | None = None, top: int = 10, home: 
     say(f"table: {artifact.path}; {origin(artifact)}")
     print_table(shown, len(front))
     say(explanation(shown, len(front), len(front) + len(others), budget_ms))
-    print(json.dumps([str(row.arch) for row in shown]))
+    archs = [str(row.arch) for row in shown]
+    return Outcome(None, {"architectures": archs, "table": str(artifact.path)}, text=json.dumps(archs))
 
 
 def newest_table(home: Path) -> Artifact:
@@ -122,10 +123,7 @@ def print_table(rows: Sequence[TableRow], front: int) -> None:
         )
         if place + 1 == front < len(rows):
             table.add_row("", "not on the front:")
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
-    console.print(table, highlight=False)
+    say_table(table, PLAIN_WIDTH)
 
 
 def explanation(shown: Sequence[TableRow], front: int, fit: int, budget_ms: float) -> str:

@@ -21,12 +21,13 @@ from kdnas.page.formatting import FILTERS
 from kdnas.page.stages import hosts, stage_row
 from kdnas.page.write import require_file_name, write_page
 from kdnas.store.artifact import MANIFEST, Artifact
+from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
 
 FIRST_SHOWN = Arch(6, 12, 384, 1024, "gelu")  # depth, heads and activation that the heat map opens with
 
 
-def latency_report(table: Path, out: Path | None = None, home: Path = Path("artifacts")) -> None:
+def latency_report(table: Path, out: Path | None = None, home: Path = Path("artifacts")) -> Outcome:
     """Write a latency table's page, with its validations and the other tables of its teacher.
 
     Args:
@@ -34,7 +35,8 @@ def latency_report(table: Path, out: Path | None = None, home: Path = Path("arti
         out: HTML file to write; null writes latency-report.html here.
         home: root of artifacts, where validations and other tables are looked for.
     """
-    print(report_of(Artifact.load(table, KIND), out or Path("latency-report.html"), home))
+    found = Artifact.load(table, KIND)
+    return Outcome(report_of(found, out or Path("latency-report.html"), home), found.results)
 
 
 def report_of(artifact: Artifact, page: Path, home: Path) -> Path:

@@ -38,6 +38,8 @@ from kdnas.models.table import COLUMNS, FILE, KIND, LatencyTable, TableRow, writ
 from kdnas.models.teacher import Teacher, resolve_shape, resolve_tokenizer
 from kdnas.store.artifact import Artifact, build, read_jsonl, write_json
 from kdnas.store.host import host
+from kdnas.store.outcome import Result
+from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import say
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
@@ -52,7 +54,8 @@ def latency_table(
     home: Path = Path("artifacts"),
     validate: bool = False,
     validation: ValidationOptions = ValidationOptions(),
-) -> None:
+    output: Path | None = None,
+) -> Result:
     """Measure what the architectures cost on this host, in one engine at batch 1 over real sentence lengths.
 
     Args:
@@ -66,7 +69,9 @@ def latency_table(
         home: root of artifacts.
         validate: measure 59 architectures that no table is fitted to, sentence by sentence, and state the error bound.
         validation: how much of that is measured.
+        output: folder that gets the result as plain files; null leaves it below `home` alone.
     """
+    require_output(output, KIND)
     require_engine(options.engine)
     resolved = resolve_shape(teacher)
     built = build_corpus(home, corpus, text, resolve_tokenizer(tokenizer, resolved))
@@ -74,10 +79,9 @@ def latency_table(
     say(summary(artifact))
     if validate:
         bound = run_validation(home, artifact, resolved, built, options, validation)
-        say(validation_summary(bound))
-        print(bound.path)
+        say(f"{validation_summary(bound)}\nvalidation: {bound.path}")
     say(f"report: {report_of(artifact, home / f'latency-{options.engine}.html', home)}")
-    print(artifact.path)
+    return deliver(artifact, output)
 
 
 def build_table(home: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions) -> Artifact:

@@ -13,10 +13,12 @@ from kdnas.errors import UsageError
 from kdnas.export.session import FORMS, Session, read_settings
 from kdnas.export.vocabulary import REPORT
 from kdnas.latency.protocol import WARM_CALLS
-from kdnas.models.folder import model_in
+from kdnas.models.folder import model_in, model_label
 from kdnas.models.teacher import Teacher, load_encoder, resolve_teacher
 from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
 from kdnas.store.host import default_threads
+from kdnas.store.outcome import Result
+from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import stage
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
@@ -69,7 +71,8 @@ def speed(
     text: TextOptions = TextOptions(),
     exported_teacher: Path | None = None,
     home: Path = Path("artifacts"),
-) -> None:
+    output: Path | None = None,
+) -> Result:
     """Time teacher and student, in PyTorch and exported, on the same sentences of this host.
 
     Args:
@@ -81,10 +84,12 @@ def speed(
         text: how the corpus is read.
         exported_teacher: the teacher's folder from `kdnas export`, to be timed beside, each form against the student's same one.
         home: root of artifacts.
+        output: folder that gets the result as plain files; null leaves it below `home` alone.
     """
+    require_output(output, "speed")
     found = resolve_teacher(teacher)
     built = build_corpus(home, corpus, text, found)
-    print(run_speed(home, found, built, model_in(student), exported, options, exported_teacher).path)
+    return deliver(run_speed(home, found, built, model_in(student), exported, options, exported_teacher), output)
 
 
 def run_speed(
@@ -123,7 +128,7 @@ def run_speed(
     }
     if exported_teacher is not None:
         inputs["exported teacher"] = Artifact.load(exported_teacher, "export").digest
-    label = f"{teacher.label}-{student.parent.name if student.name == 'student' else student.name}"
+    label = f"{teacher.label}-{model_label(student)}"
 
     def work(folder: Path) -> dict[str, Any]:
         return _work(folder, teacher, corpus, student, exported, options, exported_teacher)

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from kdnas import __version__
 from kdnas.errors import UsageError
 from kdnas.export.session import BATCH_TOKENS
+from kdnas.export.texts import TooLong, TooLongError
 from kdnas.serving.batching import Batcher, OverloadedError, StoppedError
 from kdnas.serving.page import docs_page
 from kdnas.serving.predictor import Predictor
@@ -116,18 +117,12 @@ class Service:
         """
         small = sum(map(len, texts)) <= INLINE_CHARACTERS
         encode = self.predictor.encode
-        rows = encode(texts) if small else await asyncio.to_thread(encode, texts)
-        limit = self.predictor.session.max_seq_len
-        for place, row in enumerate(rows):
-            if len(row) > limit and not truncate:
-                raise HTTPException(
-                    413,
-                    f"text {place} has {len(row)} tokens, the model reads {limit}; "
-                    'send shorter texts, or "truncate": true to have the rest cut off',
-                )
-            if len(row) > limit:
-                rows[place] = self.predictor.session.encode([texts[place]])[0]
-        return rows
+        policy: TooLong = "truncate" if truncate else "error"
+        try:
+            return encode(texts, policy) if small else await asyncio.to_thread(encode, texts, policy)
+        except TooLongError as error:
+            advice = 'send shorter texts, or "truncate": true to have the rest cut off'
+            raise HTTPException(413, f"{error.fact}; {advice}") from error
 
     def answer(self, results: np.ndarray) -> dict[str, Any]:
         """Body of the answer to one request, from (N, C) probabilities or (N, D) embeddings."""

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from kdnas.serving.predictor import Predictor, Windower
 from kdnas.serving.shards import Row, Run, flagged, open_run
 from kdnas.store.artifact import MANIFEST, Artifact, digest_of, file_sha256
 from kdnas.store.host import default_threads
+from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say, stage
 
 QUARANTINED_EXIT = 4
@@ -68,7 +68,7 @@ def filter_documents(
     threads: int | None = None,
     options: FilterOptions = FilterOptions(),
     verify: bool = True,
-) -> int:
+) -> Outcome:
     """Score documents with an exported classifier and split them into kept and dropped ones.
 
     A document that is longer than the model reads is split into windows; its score is the highest of theirs. OUT gets
@@ -85,7 +85,7 @@ def filter_documents(
         verify: compare the model's files with the hashes in its manifest first; `--no-verify` leaves that out.
 
     Returns:
-        0, or 4 where records were quarantined.
+        The folder and the counts; exit code 4 where records were quarantined.
     """
     source = find_source(input)
     with output_errors(output):
@@ -104,7 +104,7 @@ def filter_documents(
             "batch_tokens": options.batch_tokens,
             "form": predictor.session.form,
         }
-        inputs = {"input": file_sha256(input), "model": model_digest(model)}
+        inputs = {"input": file_sha256(input), "model": export_digest(model)}
         with open_run(output, config, inputs, source.suffix) as run:
             if not run.finished:
                 filter_shards(run, source, predictor, options)
@@ -210,7 +210,7 @@ def choose_label(predictor: Predictor, model: Path, label: str | None) -> str:
     return known[0]
 
 
-def model_digest(model: Path) -> str:
+def export_digest(model: Path) -> str:
     """Digest of an exported model: from its manifest, or of its files where it has none."""
     if (model / MANIFEST).is_file():
         return Artifact.load(model).digest
@@ -242,8 +242,8 @@ def check_documents(source: Source, column: str) -> None:
         raise UsageError(f"input '{source.path}': no column '{column}'; it has {keys} (set --column)")
 
 
-def report(run: Run) -> int:
-    """Say what came out, print the folder, return the exit code."""
+def report(run: Run) -> Outcome:
+    """Say what came out, and return it."""
     totals = run.totals
     seconds = max(totals["seconds"], 1e-9)
     say(
@@ -251,9 +251,7 @@ def report(run: Run) -> int:
         f"{totals['quarantine']} quarantined; {totals['documents'] / seconds:.0f} docs/s, "
         f"{totals['tokens'] / seconds:.0f} tokens/s" + ("; finished earlier, left as it is" if run.finished else "")
     )
-    print(run.path)
-    sys.stdout.flush()
-    return QUARANTINED_EXIT if totals["quarantine"] else 0
+    return Outcome(run.path, dict(totals), QUARANTINED_EXIT if totals["quarantine"] else 0)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import numpy as np
 from kdnas.errors import UsageError
 from kdnas.export.encoder import Encoder
 from kdnas.export.session import Session
+from kdnas.export.texts import TooLong
 
 # Texts are tokenised in pieces of about this many characters: an encoding takes some 100 bytes a token while it lives.
 PIECE_CHARACTERS = 1_000_000
@@ -37,9 +38,9 @@ class Predictor:
         self.name = path.resolve().name
         self.classifies = self.session.task == "text-classification"
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, special tokens included, never cut."""
-        return self.session.encode(texts, cut=False)
+    def encode(self, texts: list[str], too_long: TooLong) -> list[list[int]]:
+        """Token ids of each text, special tokens included; `too_long` as of `kdnas.export.session.Session.encode`."""
+        return self.session.encode(texts, too_long)
 
     def windower(self, overlap: int) -> "Windower":
         """What splits texts into windows of `max_seq_len` tokens, `overlap` of them shared by neighbours."""

@@ -14,6 +14,7 @@ import uvicorn
 from kdnas.errors import KdnasError, UsageError
 from kdnas.serving.app import ServeOptions, Service, create_app
 from kdnas.serving.predictor import Predictor
+from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
 
 
@@ -25,7 +26,7 @@ def serve(
     threads: int | None = None,
     options: ServeOptions = ServeOptions(),
     verify: bool = True,
-) -> int:
+) -> Outcome:
     """Answer HTTP requests with an exported model until SIGTERM or Ctrl-C.
 
     The first signal lets the requests in flight finish: then the exit code is 0. A second one, or requests that last
@@ -52,7 +53,7 @@ def serve(
         # The model may still run what was cut off, in a thread that cannot be stopped: a normal end would abort there.
         sys.stderr.flush()
         os._exit(server.exit_code)
-    return 0
+    return Outcome(None)
 
 
 class Server(uvicorn.Server):

@@ -14,6 +14,7 @@ import numpy
 import pytest
 
 from kdnas.models.teacher import BUILTIN, Teacher, resolve_teacher
+from kdnas.store.progress import show_messages
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.pydocs import sentences_of_file
 from kdnas.text.readers import TextOptions
@@ -21,6 +22,7 @@ from kdnas.text.readers import TextOptions
 # Timings belong in benchmarks: a busy host must not fail a test.
 hypothesis.settings.register_profile("kdnas", deadline=None)
 hypothesis.settings.load_profile("kdnas")
+show_messages()  # tests read messages on stderr, as a command shows them
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -68,7 +68,7 @@ def test_filter(benchmark: Any, session: Any, exported: Path, texts: list[str], 
 
     def run() -> int:
         shutil.rmtree(out, ignore_errors=True)
-        return filter_documents(exported, source, out, threads=THREADS, options=options, verify=False)
+        return filter_documents(exported, source, out, threads=THREADS, options=options, verify=False).exit_code
 
     assert benchmark(run) == 0
 

@@ -12,7 +12,8 @@ from kdnas.models.arch import Arch
 from kdnas.models.pooling import pooling_of
 from kdnas.models.teacher import Teacher, load_config, resolve_teacher
 from kdnas.store.artifact import Artifact
-from kdnas.store.progress import say_path
+from kdnas.store.outcome import Result
+from kdnas.store.output import deliver, require_output
 from kdnas.text.corpus import Corpus
 from kdnas.text.readers import TextOptions
 
@@ -132,7 +133,8 @@ def distill(
     corpus: str = "builtin:pydocs",
     text: TextOptions = TextOptions(),
     home: Path = Path("artifacts"),
-) -> None:
+    output: Path | None = None,
+) -> Result:
     """Distil a student's hidden states from its teacher's.
 
     Args:
@@ -143,7 +145,9 @@ def distill(
         corpus: `builtin:pydocs`, a local file, or a hub id.
         text: how the corpus is read.
         home: root of all artifacts.
+        output: folder that gets the model as plain files, as `transformers` reads it; null leaves it below `home` alone.
     """
+    require_output(output, "distill")
     if (arch is None) == (student is None):
         raise UsageError("give --arch for a new student, or --student for one to go on with, and not both")
     resolved = resolve_teacher(teacher)
@@ -151,7 +155,7 @@ def distill(
     shape = shape_of(found[0], resolved) if found else Arch.parse(str(arch))
     require_no_deeper(shape.layers, resolved.layers)  # before the corpus is built
     built = common_corpus(home, corpus, text, resolved)
-    say_path(run_distill(home, resolved, built, shape, options, found).path)
+    return deliver(run_distill(home, resolved, built, shape, options, found), output)
 
 
 def refine(
@@ -161,7 +165,8 @@ def refine(
     corpus: str = "builtin:pydocs",
     text: TextOptions = TextOptions(),
     home: Path = Path("artifacts"),
-) -> None:
+    output: Path | None = None,
+) -> Result:
     """Refine a distilled student by the relations of MiniLM-v2.
 
     Args:
@@ -171,8 +176,10 @@ def refine(
         corpus: `builtin:pydocs`, a local file, or a hub id.
         text: how the corpus is read.
         home: root of all artifacts.
+        output: folder that gets the model as plain files, as `transformers` reads it; null leaves it below `home` alone.
     """
+    require_output(output, "refine")
     folder, digest = find_student(student)
     resolved = resolve_teacher(teacher)
     built = common_corpus(home, corpus, text, resolved)
-    say_path(run_refine(home, resolved, built, folder, digest, options).path)
+    return deliver(run_refine(home, resolved, built, folder, digest, options), output)

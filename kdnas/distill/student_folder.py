@@ -5,9 +5,9 @@ from typing import Any
 
 from kdnas.errors import UsageError
 from kdnas.models.card import inherited, with_metadata
-from kdnas.models.folder import model_in
+from kdnas.models.folder import model_digest, model_in
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import MANIFEST, Artifact, digest_of, file_sha256
+from kdnas.store.artifact import MANIFEST, Artifact
 
 STAGES = ("distill", "refine")  # those whose artifact holds a student
 
@@ -43,12 +43,12 @@ def find_student(path: Path) -> tuple[Path, str]:
         artifact = Artifact.load(root)
         if artifact.manifest["kind"] not in STAGES:
             raise UsageError(f"student '{path}': a '{artifact.manifest['kind']}' artifact; give a distilled student")
-        return folder, artifact.digest
+        return folder, model_digest(folder)
     files = [folder / "config.json", folder / "model.safetensors"]
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise UsageError(f"student '{path}': {missing[0]} is missing; give the folder that `kdnas distill` printed")
-    return folder, digest_of([file_sha256(file) for file in files])
+    return folder, model_digest(folder)
 
 
 def student_card(teacher: Teacher, corpus: str, results: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """A trained model on disk: a stock Hugging Face folder, alone or in the artifact of the stage that made it."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -8,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from kdnas.models.family import FAMILIES, shape_of
 from kdnas.models.pooling import pooling_of, write_modules
-from kdnas.store.artifact import MANIFEST, Artifact, fsync_folder, write_json
+from kdnas.store.artifact import MANIFEST, Artifact, file_sha256, fsync_folder, write_json
+from kdnas.store.output import MODELS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-MODELS = ("student", "teacher")  # folders of artifacts that hold a model: of distill and refine, and of pretrain
+# What defines a model: weights, configuration, the fast tokenizer and the pooling. Other tokenizer files repeat its content.
+DEFINING_FILES = ("model.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -37,6 +40,24 @@ def model_in(path: Path) -> Path:
             Artifact.load(path)
             return path / name
     return path
+
+
+def model_digest(folder: Path) -> str:
+    """The identity of a model, the same in every command: SHA-256 over the hashes of the files that define it.
+
+    Where the folder lies, and which command made it, does not matter.
+
+    Args:
+        folder: Hugging Face folder; a file that it lacks is left out.
+    """
+    files = [folder / name for name in DEFINING_FILES if (folder / name).is_file()]
+    return hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
+
+
+def model_label(folder: Path) -> str:
+    """A readable name of a model's folder: its own, or that of the artifact it belongs to; links are followed."""
+    real = folder.resolve()
+    return real.parent.name if real.name in MODELS else real.name
 
 
 def save_model(folder: Path, model: "PreTrainedModel", tokenizer: Path, card: str) -> None:

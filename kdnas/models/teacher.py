@@ -1,6 +1,5 @@
 """Teachers: any encoder of a known family (`kdnas.models.family`) from a hub id, a folder, or the packaged one."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.arch import Arch
 from kdnas.models.family import Shape, family_of, require_family, shape_of, student_shape_of
-from kdnas.models.folder import model_in
+from kdnas.models.folder import model_digest, model_in
 from kdnas.store.artifact import file_sha256
 
 if TYPE_CHECKING:
@@ -103,15 +102,11 @@ def resolve_teacher(spec: str) -> Teacher:
             f"teacher '{spec}': {path / 'tokenizer.json'} is missing; save its fast tokenizer there "
             "(AutoTokenizer.from_pretrained(...).save_pretrained(folder))"
         )
-    sha = file_sha256(weights)
-    if spec == BUILTIN and sha != BUILTIN_SHA256:
+    if spec == BUILTIN and (sha := file_sha256(weights)) != BUILTIN_SHA256:
         raise KdnasError(
             f"teacher '{spec}': {weights} has SHA-256 {sha}, expected {BUILTIN_SHA256}; reinstall the package"
         )
-    digest = hashlib.sha256(
-        (sha + file_sha256(path / "config.json") + file_sha256(path / "tokenizer.json")).encode()
-    ).hexdigest()
-    return Teacher(spec, path, config, digest)
+    return Teacher(spec, path, config, model_digest(path))
 
 
 def resolve_shape(spec: str) -> Teacher:

@@ -1,7 +1,7 @@
 """`kdnas pipeline --dry-run`: what a configuration will cost on this host, from a throughput that is measured now."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from kdnas.models.student import new_encoder, new_student, student_config
 from kdnas.models.teacher import load_config, resolve_teacher
 from kdnas.search.options import ProxyOptions, SearchOptions
 from kdnas.store.host import host_line
-from kdnas.store.progress import say, stage
+from kdnas.store.outcome import Outcome
+from kdnas.store.progress import stage
 from kdnas.text.readers import TextOptions
 
 # The paper's Arch3 (Table 2), which it ships: the student whose training the plan prices before a search has chosen one.
@@ -102,7 +103,7 @@ def parameters(config: PretrainedConfig) -> int:
         return sum(weight.numel() for weight in new_encoder(config).parameters())
 
 
-def print_plan(
+def plan(
     teacher: str,
     text: TextOptions,
     space: SearchSpace,
@@ -111,8 +112,8 @@ def print_plan(
     distill: DistillOptions,
     refine: RefineOptions,
     home: Path,
-) -> None:
-    """Validate a configuration and print its plan on stdout. Nothing is written.
+) -> Outcome:
+    """Validate a configuration and return its plan, which the command prints. Nothing is written.
 
     Raises:
         KdnasError: the teacher cannot be found, or the space holds no student that it can teach.
@@ -148,20 +149,23 @@ def print_plan(
         *training,
         PlanRow("export", "ONNX and OpenVINO, f32 and int8", None, 2.5 * 4 * parameters(student) / 1e9),
     ]
-    show(rows, teacher, origin, config, arch, student, home)
-    show_devices(training, student)
+    lines = [*plan_lines(rows, teacher, origin, config, arch, student, home), "", *device_lines(training, student)]
+    return Outcome(None, {"stages": [asdict(row) for row in rows]}, text="\n".join(lines))
 
 
-def show_devices(training: list[PlanRow], student: PretrainedConfig) -> None:
+def device_lines(training: list[PlanRow], student: PretrainedConfig) -> list[str]:
     """What the training stages take on several devices like this one; not what they wait for each other."""
     table = student.vocab_size * student.hidden_size
     exchanged_mb = 4 * (parameters(student) - table) / 1e6
-    print(
-        "\nseveral devices like this one (accelerate launch --multi_gpu --num_processes N, --accumulate a multiple of N)"
-    )
+    lines = [
+        "several devices like this one (accelerate launch --multi_gpu --num_processes N, --accumulate a multiple of N)"
+    ]
     for count in DEVICES:
         hours = ", ".join(f"{row.stage} {row.hours / count:,.2f} h" for row in training if row.hours is not None)
-        print(f"{count:>3} devices   {hours}; {exchanged_mb:,.0f} MB of gradients an update, and rows of embeddings")
+        lines.append(
+            f"{count:>3} devices   {hours}; {exchanged_mb:,.0f} MB of gradients an update, and rows of embeddings"
+        )
+    return lines
 
 
 def measured_speeds(
@@ -190,7 +194,7 @@ def measured_speeds(
     return speeds
 
 
-def show(
+def plan_lines(
     rows: list[PlanRow],
     teacher: str,
     origin: str,
@@ -198,21 +202,21 @@ def show(
     arch: Arch,
     student: PretrainedConfig,
     home: Path,
-) -> None:
-    """Print the plan as a table on stdout."""
-    say("")
-    print(f"host      {host_line()}")
-    print(
-        f"teacher   {teacher}: {shape_of(config).layers} layers, {parameters(config) / 1e6:,.1f} M parameters ({origin})"
-    )
-    print(f"student   {arch}: {parameters(student) / 1e6:,.1f} M parameters (until the search has chosen one)")
-    print(f"assumed   {TOKENS_PER_SENTENCE} tokens a sentence; hours hold for this host and its load now\n")
-    print(f"{'stage':<15}{'hours':>12}  {'disk GB':>8}  work")
+) -> list[str]:
+    """The lines of the plan's table."""
+    lines = [
+        f"host      {host_line()}",
+        f"teacher   {teacher}: {shape_of(config).layers} layers, {parameters(config) / 1e6:,.1f} M parameters ({origin})",
+        f"student   {arch}: {parameters(student) / 1e6:,.1f} M parameters (until the search has chosen one)",
+        f"assumed   {TOKENS_PER_SENTENCE} tokens a sentence; hours hold for this host and its load now",
+        "",
+        f"{'stage':<15}{'hours':>12}  {'disk GB':>8}  work",
+    ]
     for row in rows:
         hours = "as it takes" if row.hours is None else f"{row.hours:,.2f}"
-        print(f"{row.stage:<15}{hours:>12}  {row.disk_gb:>8.2f}  {row.work}")
+        lines.append(f"{row.stage:<15}{hours:>12}  {row.disk_gb:>8.2f}  {row.work}")
     total = sum(row.hours or 0.0 for row in rows)
     disk = sum(row.disk_gb for row in rows)
     existing = next(folder for folder in (home.resolve(), *home.resolve().parents) if folder.exists())
     free = shutil.disk_usage(existing).free / 1e9
-    print(f"{'total':<15}{total:>12,.2f}  {disk:>8.2f}  {free:,.0f} GB free at {home}")
+    return [*lines, f"{'total':<15}{total:>12,.2f}  {disk:>8.2f}  {free:,.0f} GB free at {home}"]

@@ -17,6 +17,7 @@ from kdnas.pipeline import figures as pipeline_figures
 from kdnas.pipeline.summary import summarise
 from kdnas.search import figures as search_figures
 from kdnas.store.artifact import MANIFEST, Artifact, read_jsonl
+from kdnas.store.outcome import Outcome
 
 # Stage of the page, its artifact's kind, and the command that makes it.
 STAGES = {
@@ -33,7 +34,7 @@ ADDED = ("strategies", "fidelity")  # studies of a search, which no pipeline mak
 
 def report(
     run: Path, out: Path = Path("report.html"), strategies: Path | None = None, fidelity: Path | None = None
-) -> None:
+) -> Outcome:
     """Write the page of a finished or half-finished run, and its figures as a Markdown table beside it.
 
     Args:
@@ -49,7 +50,7 @@ def report(
             artifacts[kind] = Artifact.load(folder, kind)
     write_report(artifacts, out)
     out.with_suffix(".md").write_text(summarise(artifacts))
-    print(out)
+    return Outcome(out, {"stages": list(artifacts)})
 
 
 def load_run(run: Path) -> dict[str, Artifact]:

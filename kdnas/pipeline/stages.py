@@ -2,7 +2,6 @@
 
 import os
 import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,18 +18,23 @@ from kdnas.latency.protocol import LatencyOptions
 from kdnas.latency.run import build_table
 from kdnas.latency.speed import SpeedOptions, run_speed
 from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.folder import model_digest
 from kdnas.models.table import LatencyTable
 from kdnas.models.teacher import BUILTIN, Teacher, resolve_teacher
-from kdnas.pipeline.plan import print_plan
+from kdnas.pipeline.plan import plan
 from kdnas.pipeline.report import write_report
 from kdnas.pipeline.summary import summarise
 from kdnas.search.options import SearchOptions
 from kdnas.search.run import require_steps, run_search
 from kdnas.store.artifact import Artifact, digest_of, disk_errors, write_json
 from kdnas.store.host import host_line
+from kdnas.store.outcome import Outcome
+from kdnas.store.output import copy_output, files_below, require_output
 from kdnas.store.progress import clock, say
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
+
+KIND = "pipeline"  # of what --output gets
 
 
 @dataclass
@@ -67,7 +71,8 @@ def pipeline(
     speed: SpeedOptions = SpeedOptions(),
     home: Path = Path("artifacts"),
     dry_run: bool = False,
-) -> None:
+    output: Path | None = None,
+) -> Outcome:
     """Run all stages; the same command after an interruption goes on where it stopped.
 
     Args:
@@ -85,13 +90,14 @@ def pipeline(
         speed: teacher and student side by side.
         home: root of all artifacts.
         dry_run: print the plan (steps, tokens, disk, hours on this host) and stop.
+        output: folder that gets report, student and exports as plain files; null leaves them below `home` alone.
     """
+    require_output(output, KIND)
     if hap is not None:
         evaluation = replace(evaluation, hap=hap)
     require_steps(search, distill)
     if dry_run:
-        print_plan(teacher, text, space, latency.minutes, search, distill, refine, home)
-        return
+        return plan(teacher, text, space, latency.minutes, search, distill, refine, home)
     if evaluation.hap is not None:
         read_hap(evaluation.hap, evaluation.seed)  # refuse a wrong file now, not after half an hour of other work
     checked = resolve_teacher(teacher)
@@ -106,7 +112,7 @@ def pipeline(
     refined = train_student(run, winner, distill, refine)
     exported = ship_student(run, refined, export, evaluation)
     run.stage("speed", lambda: run_speed(home, checked, sentences, refined.path / "student", exported.path, speed))
-    publish(run)
+    return publish(run, output)
 
 
 def choose_arch(
@@ -123,29 +129,32 @@ def train_student(run: Run, arch: Arch, distill: DistillOptions, refine: RefineO
     """The distilled and refined student."""
     distilled = run.stage("distill", lambda: run_distill(run.home, run.teacher, run.corpus, arch, distill))
     student = distilled.path / "student"
-    return run.stage("refine", lambda: run_refine(run.home, run.teacher, run.corpus, student, distilled.digest, refine))
+    digest = model_digest(student)
+    return run.stage("refine", lambda: run_refine(run.home, run.teacher, run.corpus, student, digest, refine))
 
 
 def ship_student(run: Run, refined: Artifact, export: ExportOptions, evaluation: EvaluationOptions) -> Artifact:
     """The exported student; it is evaluated too, and the classifier that this makes is exported beside it."""
     student = refined.path / "student"
+    digest = model_digest(student)
     plain = replace(export, evaluation=None)  # labelled texts are for the classifier
-    exported = run.stage("export", lambda: run_export(run.home, student, refined.digest, run.corpus, plain))
+    exported = run.stage("export", lambda: run_export(run.home, student, digest, run.corpus, plain))
     judged = run.stage(
         "evaluation",
-        lambda: run_evaluation(run.home, run.teacher, run.corpus, student, refined.digest, evaluation),
+        lambda: run_evaluation(run.home, run.teacher, run.corpus, student, digest, evaluation),
     )
     task = next((name for name in ("hap", "topic") if judged.results.get(name)), None)
     if task:
         folder = judged.path / "classifiers" / task
+        classifier = model_digest(folder)
         test = judged.path / LABELLED.format(task) if judged.results[task]["test_examples"] >= LEAST else None
         judging = replace(export, evaluation=export.evaluation or test)
-        run.stage("classifier", lambda: run_export(run.home, folder, judged.digest, run.corpus, judging))
+        run.stage("classifier", lambda: run_export(run.home, folder, classifier, run.corpus, judging))
     return exported
 
 
-def publish(run: Run) -> None:
-    """Write the report and put links to what a user takes home into `latest` of the run's home."""
+def publish(run: Run, output: Path | None = None) -> Outcome:
+    """Write the report, put links to the report, the student and its exports into `latest` of the run's home, and return it."""
     home = run.home
     folder = home / "runs" / digest_of({name: artifact.digest for name, artifact in run.artifacts.items()})[:12]
     with disk_errors(home):
@@ -167,8 +176,11 @@ def publish(run: Run) -> None:
     say(f"student:  {latest / 'student'} (transformers), {latest / 'encoder'} (ONNX Runtime, OpenVINO)")
     if "classifier" in run.artifacts:
         say(f"try it:   kdnas serve --model {latest / 'classifier'}")
-    print(latest / "report.html")
-    sys.stdout.flush()
+    results = {name: str(artifact.path) for name, artifact in run.artifacts.items()}
+    if output is None:
+        return Outcome(latest / "report.html", results)
+    copy_output({file: folder / file for file in files_below(folder)}, output, KIND)
+    return Outcome(output / "report.html", results)
 
 
 def link(place: Path, target: Path) -> None:

@@ -11,7 +11,9 @@ from kdnas.models.teacher import Teacher, load_tokenizer, open_tokenizer, read_c
 from kdnas.pretrain.options import POSITIONS, PretrainOptions
 from kdnas.pretrain.vocabulary import build_tokenizer
 from kdnas.store.artifact import Artifact
-from kdnas.store.progress import say, say_path
+from kdnas.store.outcome import Result
+from kdnas.store.output import deliver, require_output
+from kdnas.store.progress import say
 from kdnas.text.corpus import Corpus
 from kdnas.text.readers import TextOptions
 
@@ -59,7 +61,8 @@ def pretrain(
     start: str | None = None,
     text: TextOptions = TextOptions(),
     home: Path = Path("artifacts"),
-) -> None:
+    output: Path | None = None,
+) -> Result:
     """Train a tokenizer and a masked language model that can be a teacher.
 
     Args:
@@ -71,7 +74,9 @@ def pretrain(
             and its layers, repeated, are what the new ones begin with. More than six layers hardly learn without.
         text: how the corpus is read.
         home: root of all artifacts.
+        output: folder that gets the model as plain files, as `transformers` reads it; null leaves it below `home` alone.
     """
+    require_output(output, "pretrain")
     shape = Arch.parse(arch)
     require_possible(options)
     if start and tokenizer:
@@ -88,7 +93,7 @@ def pretrain(
         )
     found = _tokenizer(home, start or tokenizer, corpus, text, options)
     built = common_corpus(home, corpus, text, found)
-    say_path(run_pretrain(home, found, built, shape, options, begun).path)
+    return deliver(run_pretrain(home, found, built, shape, options, begun), output)
 
 
 def _tokenizer(home: Path, given: str | None, corpus: str, text: TextOptions, options: PretrainOptions) -> Teacher:

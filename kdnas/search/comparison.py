@@ -25,7 +25,9 @@ from kdnas.search.recording import Recording, read_recording
 from kdnas.search.strategies import STRATEGIES, Observation, make_strategy
 from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
 from kdnas.store.host import physical_cores
-from kdnas.store.progress import say_path, stage
+from kdnas.store.outcome import Result
+from kdnas.store.output import deliver, require_output
+from kdnas.store.progress import stage
 from kdnas.text.pydocs import leave_signals_to_the_parent
 
 RUNS, CURVES, PAGE = "runs.jsonl", "curves.csv", "strategies.html"
@@ -88,8 +90,9 @@ def compare_strategies(
     space: SearchSpace = SearchSpace(),
     teacher: str = "builtin:minilm-l6",
     home: Path = Path("artifacts"),
-) -> None:
-    """Run strategies on recorded losses, and print the folder of the result.
+    output: Path | None = None,
+) -> Result:
+    """Run strategies on recorded losses.
 
     Args:
         options: the strategies and the setting of their runs.
@@ -98,9 +101,11 @@ def compare_strategies(
         space: values that each field may take; only its recorded architectures are proposed.
         teacher: of the recording and the table; the surrogate uses its shape.
         home: root of all artifacts.
+        output: folder that gets the result as plain files; null leaves it below `home` alone.
     """
-    known = LatencyTable.load(table)
-    say_path(run_comparison(home, read_recording(recording), known, space, options, resolve_teacher(teacher)).path)
+    require_output(output, "strategies")
+    known, found = LatencyTable.load(table), read_recording(recording)
+    return deliver(run_comparison(home, found, known, space, options, resolve_teacher(teacher)), output)
 
 
 def run_comparison(

@@ -17,7 +17,9 @@ from kdnas.search.options import ProxyOptions
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.recording import COLUMNS, FILE
 from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
-from kdnas.store.progress import say_path, stage
+from kdnas.store.outcome import Result
+from kdnas.store.output import deliver, require_output
+from kdnas.store.progress import stage
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
 
@@ -60,8 +62,9 @@ def record(
     space: SearchSpace = SearchSpace(),
     ray: str | None = None,
     home: Path = Path("artifacts"),
-) -> None:
-    """Record proxy losses, and print the folder of the result.
+    output: Path | None = None,
+) -> Result:
+    """Record the proxy losses of many architectures.
 
     Args:
         options: what is recorded.
@@ -71,12 +74,14 @@ def record(
         space: values that each field may take; depths beyond the teacher's are left out.
         ray: `local`, or the address of a Ray cluster, to distil architectures side by side, each on one core.
         home: root of all artifacts.
+        output: folder that gets the result as plain files; null leaves it below `home` alone.
     """
+    require_output(output, "recording")
     require_ray(ray)
     found = resolve_teacher(teacher)
     space = space.teachable(found.layers)  # refused before the corpus is built, which may take minutes
     built = build_corpus(home.resolve(), corpus, text, found)
-    say_path(run_record(home.resolve(), found, built, space, options, ray).path)
+    return deliver(run_record(home.resolve(), found, built, space, options, ray), output)
 
 
 def run_record(

@@ -27,6 +27,8 @@ from kdnas.search.recording import Recording, read_recording
 from kdnas.search.strategies import make_strategy
 from kdnas.store.artifact import Artifact, build
 from kdnas.store.host import host, host_name
+from kdnas.store.outcome import Result
+from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import say
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
@@ -48,8 +50,9 @@ def search(
     ray: str | None = None,
     distill: DistillOptions = DistillOptions(),
     home: Path = Path("artifacts"),
-) -> None:
-    """Search for the student with the best reward, and print the folder of the result.
+    output: Path | None = None,
+) -> Result:
+    """Search for the student with the best reward.
 
     Args:
         options: the search.
@@ -64,18 +67,19 @@ def search(
             the teacher, the corpus and the home under the same paths.
         distill: options of `--evaluator full`; `steps` is required.
         home: root of all artifacts.
+        output: folder that gets the result as plain files; null leaves it below `home` alone.
     """
+    require_output(output, "search")
     require_compatible(replay, ray)
     require_steps(options, distill)
     home = home.resolve() if ray else home  # workers on other nodes start in another folder
     known = LatencyTable.load(table)
     found = resolve_teacher(teacher)
     if replay is not None:
-        print(run_replay(home, read_recording(replay), space, known, options, found).path)
-        return
+        return deliver(run_replay(home, read_recording(replay), space, known, options, found), output)
     make_goal(space.teachable(found.layers), known, options, found)  # refuse now: the corpus may take minutes
     built = build_corpus(home, corpus, text, found)
-    print(run_search(home, found, built, space, known, options, ray, distill).path)
+    return deliver(run_search(home, found, built, space, known, options, ray, distill), output)
 
 
 def require_compatible(replay: Path | None, ray: str | None) -> None:

@@ -44,6 +44,11 @@ class Artifact:
         """SHA-256 over the files; changes when any content does."""
         return digest_of(self.manifest["files"])
 
+    @property
+    def exit_code(self) -> int:
+        """Of the command that returns it: done."""
+        return 0
+
     @classmethod
     def load(cls, path: Path, kind: str | None = None) -> "Artifact":
         """Open a finished artifact.
@@ -107,7 +112,7 @@ def build(
     config, inputs = to_json(config), dict(inputs)
     settings = {"config": config, "inputs": inputs}
     key = digest_of({"kind": kind, **settings})[:12]
-    final = home / kind / f"{label}-{key}"
+    final = _folder_of(home / kind, label, key)
     if (final / MANIFEST).exists():
         return Artifact.load(final, kind)
     partial = final.with_name(final.name + ".partial")
@@ -139,6 +144,14 @@ def build(
             publish(partial, final, manifest)
     final.with_name(final.name + ".lock").unlink(missing_ok=True)
     return Artifact.load(final)
+
+
+def _folder_of(folder: Path, label: str, key: str) -> Path:
+    """The finished or unfinished artifact with this key under any label, else the name of a new one: the key alone decides."""
+    for ending in ("", ".partial"):
+        for found in sorted(folder.glob(f"*-{key}{ending}")):
+            return found.with_name(found.name.removesuffix(".partial"))
+    return folder / f"{label}-{key}"
 
 
 def publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:

@@ -1,16 +1,24 @@
-"""Progress with an honest time left: a bar on a terminal, a plain line every few seconds elsewhere, all on stderr."""
+"""Messages and progress, through `logging`; a command shows them on stderr, with bars on a terminal.
 
+As a library kdnas prints nothing: whoever wants its messages sets the level of the logger `kdnas` to INFO.
+"""
+
+import logging
 import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from io import StringIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
 
 LINE_SECONDS = 15.0
+LOG = logging.getLogger("kdnas")
+LOG.addHandler(logging.NullHandler())
+_bars = False  # whether progress bars may be shown; commands switch them on
 
 
 def is_first_process() -> bool:
@@ -18,16 +26,41 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+class _Stderr(logging.Handler):
+    """Plain lines on what `sys.stderr` is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def show_messages(bars: bool = True) -> None:
+    """Show messages on stderr, and progress bars where that is a terminal, as commands do."""
+    global _bars
+    _bars = bars
+    LOG.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Stderr) for handler in LOG.handlers):
+        LOG.addHandler(_Stderr())
+
+
 def say(message: str) -> None:
-    """One plain line on stderr."""
+    """One message of the logger `kdnas`."""
     if is_first_process():
-        print(message, file=sys.stderr, flush=True)
+        LOG.info("%s", message)
 
 
-def say_path(path: Path) -> None:
-    """The result, on stdout."""
-    if is_first_process():
-        print(path)
+def say_table(table: Table, plain_width: int | None = None) -> None:
+    """A table as one message.
+
+    Args:
+        table: what to show.
+        plain_width: columns where stderr is not a terminal.
+    """
+    console = Console(file=StringIO(), width=Console(stderr=True).width)
+    if plain_width is not None and not sys.stderr.isatty():
+        console.width = plain_width
+    with console.capture() as text:
+        console.print(table, highlight=False)
+    say(text.get().rstrip("\n"))
 
 
 def clock(seconds: float) -> str:
@@ -95,7 +128,7 @@ def stage(title: str, total: float | None, done: float = 0.0) -> Iterator[Stage]
         done: what an earlier, interrupted run had finished; it does not count towards the speed of this one.
     """
     meter = Meter(title, total, done)
-    if sys.stderr.isatty() and is_first_process():
+    if _bars and sys.stderr.isatty() and is_first_process():
         columns = (TextColumn("{task.description:<14}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
         with Progress(*columns, console=Console(stderr=True)) as bar:
             yield Stage(meter, bar)

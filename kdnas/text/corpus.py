@@ -66,11 +66,12 @@ def build_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher) -
         UsageError: missing path, unknown column, empty or not UTF-8.
         KdnasError: a hub id was given and the hub cannot be reached.
     """
-    inputs = {"teacher": teacher.digest, "source": source_digest(source)}
+    # Of a teacher the tokenizer alone decides: teacher and students share one corpus.
+    inputs = {"tokenizer": file_sha256(teacher.path / "tokenizer.json"), "source": source_digest(source)}
     label = source.replace(":", "/").rstrip("/").rsplit("/", 1)[-1].split(".")[0]
     config = {"source": source, "text": text}
     artifact = build(home, "corpus", label, config, inputs, lambda path: _work(path, source, text, teacher))
-    return Corpus(artifact, int(artifact.results["pad_id"]))
+    return Corpus(artifact, int(teacher.config.get("pad_token_id") or 0))
 
 
 def source_digest(source: str) -> str:
@@ -115,7 +116,7 @@ def _work(path: Path, source: str, text: TextOptions, teacher: Teacher) -> dict[
     count = sum(len(split) for split in splits.values())
     if not all(map(len, splits.values())):
         raise UsageError(f"corpus '{source}': {count} unique sentences are too few to split; give at least 100")
-    results: dict[str, Any] = {"sentences": count, "pad_id": int(teacher.config.get("pad_token_id") or 0)}
+    results: dict[str, Any] = {"sentences": count}
     for name, split in splits.items():
         results |= {f"{name}_sentences": len(split), f"{name}_tokens": split.tokens}
     results["unknown_share"] = unknown_share(path, tokenizer)

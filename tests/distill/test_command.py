@@ -15,6 +15,7 @@ from kdnas.distill.run import run_distill
 from kdnas.distill.student_folder import find_student
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
+from kdnas.models.folder import model_digest
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
@@ -72,7 +73,7 @@ def test_a_student_is_taught_further(tmp_path: Path, tiny_teacher: Teacher, corp
     first = run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
     student = find_student(first.path)
     further = run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL, student)
-    assert further.manifest["inputs"]["student"] == first.digest
+    assert further.manifest["inputs"]["student"] == model_digest(first.path / "student")
     assert further.results["arch"] == str(ARCH)
     rows = [json.loads(line) for line in (further.path / "history.jsonl").read_text().splitlines()]
     start = next(row["validation_loss"] for row in rows if row["kind"] == "validation")

@@ -19,6 +19,7 @@ from kdnas.distill.options import DistillOptions, RefineOptions
 from kdnas.distill.run import run_distill, run_refine
 from kdnas.distill.student_folder import find_student
 from kdnas.errors import KdnasError, Terminated, UsageError
+from kdnas.models.folder import model_digest
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact, file_sha256, read_jsonl
 from kdnas.text.corpus import Corpus
@@ -49,7 +50,7 @@ if int(kill_at):  # die with the weights of this step on disk and the checkpoint
     checkpoint.os.rename = dying
 artifact = Artifact.load(Path(corpus))
 options = DistillOptions(**json.loads(options))
-run_distill(Path(home), resolve_teacher(teacher), Corpus(artifact, artifact.results["pad_id"]), Arch(2, 4, 24, 64), options)
+run_distill(Path(home), resolve_teacher(teacher), Corpus(artifact, 0), Arch(2, 4, 24, 64), options)
 """
 
 
@@ -245,7 +246,7 @@ def test_refine_resumes_bit_identically_and_publishes(
     else:
         assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
     assert set(rows[0]["relations"]) == {"QQ", "KK", "VV"}
-    assert find_student(expected.path)[1] == expected.digest
+    assert find_student(expected.path)[1] == model_digest(expected.path / "student")
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -327,7 +328,7 @@ def test_wrong_students_are_refused(tmp_path: Path, tiny_teacher: Teacher, corpu
     with pytest.raises(UsageError, match="a 'corpus' artifact"):
         find_student(corpus.artifact.path)
     student = whole.path / "student"
-    assert find_student(whole.path) == find_student(student) == (student, whole.digest)
+    assert find_student(whole.path) == find_student(student) == (student, model_digest(student))
     with pytest.raises(UsageError, match=r"relation_heads is 7.*valid counts"):
         run_refine(tmp_path, tiny_teacher, corpus, student, "x", RefineOptions(relation_heads=7))
     with pytest.raises(UsageError, match="teacher_layer is 9"):

@@ -116,9 +116,9 @@ def test_the_command_reads_results_and_writes_markdown(
         compare_suites((str(tiny_teacher.path), str(other)), home=home)
     results(home, resolve_student(tiny_teacher.path)[1], {("glue/sst2", 0): 0.9, ("glue/sst2", 1): 0.8})
     results(home, resolve_student(other)[1], {("glue/sst2", 0): 0.68})
-    compare_suites((str(tiny_teacher.path), str(other)), home=home)
-    printed = capsys.readouterr().out.strip()
-    text = Path(printed).read_text()
+    written = compare_suites((str(tiny_teacher.path), str(other)), home=home).path
+    assert written is not None
+    text = written.read_text()
     assert "85.0 ± 7.1 | 68.0 (80.0 %)" in text
     assert "| small-a1b2 |" in text
     assert "latest" not in text

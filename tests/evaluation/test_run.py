@@ -177,7 +177,7 @@ def test_finished_evaluation_is_not_repeated_wherever_the_hap_set_lies(
     assert again.manifest == evaluation.manifest
 
 
-def test_command_prints_the_path_last(
+def test_command_shows_a_table_and_returns_the_artifact(
     evaluation: Artifact,
     tiny_teacher: Teacher,
     own_corpus: Corpus,
@@ -187,9 +187,10 @@ def test_command_prints_the_path_last(
 ) -> None:
     options = EvaluationOptions(hap=hap_file, **SIZES)
     home = own_corpus.artifact.path.parent.parent
-    evaluate(tiny_teacher.path, options, str(tiny_teacher.path), str(corpus_file), TEXT, home)
+    found = evaluate(tiny_teacher.path, options, str(tiny_teacher.path), str(corpus_file), TEXT, home)
+    assert found.path == evaluation.path
     printed = capsys.readouterr()
-    assert printed.out == f"{evaluation.path}\n"
+    assert printed.out == ""
     assert "explained variance" in printed.err
 
 

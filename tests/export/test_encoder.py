@@ -46,8 +46,8 @@ def test_an_export_of_a_unigram_model_answers_through_sentencepiece(roberta_expo
     long = " ".join(texts[:20])
     for text in [*texts[:50], long, ""]:
         assert session.encode([text]) == [theirs(text, truncation=True, max_length=session.max_seq_len)["input_ids"]]
-        assert session.encode([text], cut=False) == [theirs(text)["input_ids"]]
-    assert len(session.encode([long])[0]) == session.max_seq_len < len(session.encode([long], cut=False)[0])
+        assert session.encode([text], "whole") == [theirs(text)["input_ids"]]
+    assert len(session.encode([long])[0]) == session.max_seq_len < len(session.encode([long], "whole")[0])
 
 
 def test_a_word_piece_model_has_none(encoder_export: Artifact) -> None:

@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from kdnas.errors import UsageError
 from kdnas.export.session import FORMS, Session, read_settings, token_budget_batches
+from kdnas.export.texts import TooLongError
 from kdnas.models.teacher import Teacher, load_encoder, load_tokenizer
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
@@ -144,6 +146,72 @@ def test_padding_never_exceeds_the_positions(classifier_export: Artifact) -> Non
     assert [len(row) for row in rows] == [100, 3]
     assert pad(rows, 0, 100)[0].shape == (2, 100)
     assert np.isfinite(session.predict(["word " * 300])).all()
+
+
+def test_a_bare_string_and_other_items_are_refused(session: Session) -> None:
+    with pytest.raises(UsageError, match=r"one string \('hello'\); give a list"):
+        session.predict("hello")
+    with pytest.raises(UsageError, match=r"one string"):
+        session.encode("hello")
+    with pytest.raises(UsageError, match=r"texts\[1\] is of type int"):
+        session.predict(["one", 2])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match=r"texts\[2\] is of type str; give .* pairs"):
+        session.predict([("one", "two"), ("three", "four"), "five"])  # type: ignore[list-item]
+
+
+def test_one_policy_for_texts_that_are_too_long(encoder_export: Artifact) -> None:
+    long = "word " * 700
+    session = Session(str(encoder_export.path), "openvino-f32", threads=1)
+    with pytest.warns(UserWarning, match="2 of 3 texts have more than 512 tokens"):
+        session.predict([long, "short", long])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        session.predict([long])  # once a session
+    strict = Session(encoder_export.path, "openvino-f32", threads=1, too_long="error")
+    with pytest.raises(TooLongError, match="text 1 has 702 tokens, the model reads 512"):
+        strict.predict(["short", long])
+    with pytest.raises(TooLongError, match="text 0 has more than 512 tokens"):
+        strict.predict([(long, "short")])
+    with pytest.raises(TooLongError, match="text 0 has 702"):
+        session.encode([long], "error")
+    assert [len(session.encode([long], policy)[0]) for policy in ("truncate", "whole")] == [512, 702]
+    for policy in ("cut", "whole"):
+        with pytest.raises(UsageError, match=r"too_long is .*; allowed are 'truncate', 'error'"):
+            Session(encoder_export.path, too_long=policy)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", FLOATS)
+def test_pairs_are_joined_as_transformers_joins_them(
+    form: str, classifier_export: Artifact, classifier_folder: Path, texts: list[str]
+) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    model, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(classifier_folder),
+        load_tokenizer(classifier_folder),
+    )
+    pairs = [*zip(texts[:10], texts[10:20], strict=True), ("word " * 80, texts[0]), ("", texts[1])]
+    expected = []
+    for one, other in pairs:
+        inputs = tokenizer(one, other, truncation=True, max_length=100, return_tensors="pt")
+        with torch.inference_mode():
+            expected.append(model(**inputs).logits.softmax(-1)[0].numpy())
+    got = Session(classifier_export.path, form, threads=1).predict(pairs)
+    np.testing.assert_allclose(got, np.stack(expected), atol=1e-5)
+    single = Session(classifier_export.path, form, threads=1).predict([f"{one} {other}" for one, other in pairs])
+    assert np.abs(got - single).max() > 1e-4  # separators and token types matter
+
+
+def test_pairs_of_a_model_without_token_types(roberta_export: Artifact, roberta_folder: Path, texts: list[str]) -> None:
+    pairs = [("Open a file.", "Close it."), (texts[0], texts[1])]
+    model, tokenizer = load_encoder(roberta_folder), load_tokenizer(roberta_folder)
+    expected = []
+    for one, other in pairs:
+        inputs = tokenizer(one, other, truncation=True, max_length=90, return_tensors="pt")
+        mean = model(**inputs).last_hidden_state[0].mean(0)
+        expected.append((mean / mean.norm()).numpy())
+    got = Session(roberta_export.path, "onnxruntime-f32", threads=1).predict(pairs)
+    np.testing.assert_allclose(got, np.stack(expected), atol=1e-5)
 
 
 def test_graph_without_token_types_is_fed_without_them(roberta_export: Artifact, texts: list[str]) -> None:

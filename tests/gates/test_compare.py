@@ -67,13 +67,14 @@ def suite(tmp_path: Path) -> Path:
 
 
 def test_a_slow_revision_is_caught(
-    repository: Path, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repository: Path, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "ROOT", repository)
     rule = Rule(looks=(4,), most=5.0)
-    code = gate.gate_compare("quick", "slow", suite=suite, rule=rule, options=QUICK, home=tmp_path)
-    assert code == 3
-    folder = Path(capsys.readouterr().out.strip())
+    found = gate.gate_compare("quick", "slow", suite=suite, rule=rule, options=QUICK, home=tmp_path)
+    assert found.exit_code == 3
+    folder = found.path
+    assert folder is not None
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["outcome"] == "REGRESSION"
     assert summary["benchmarks"]["test_waiting"]["ratio"][1] > 10
@@ -82,7 +83,7 @@ def test_a_slow_revision_is_caught(
     assert "test_waiting" in (folder / "summary.md").read_text()
     assert (folder / "ratios.svg").read_text().startswith("<svg")
     monkeypatch.setattr(gate, "run_process", lambda *_: pytest.fail("ran again"))
-    assert gate.gate_compare("quick", "slow", suite=suite, rule=rule, options=QUICK, home=tmp_path) == 3
+    assert gate.gate_compare("quick", "slow", suite=suite, rule=rule, options=QUICK, home=tmp_path).exit_code == 3
 
 
 def test_sides(repository: Path, tmp_path: Path) -> None:

@@ -11,22 +11,21 @@ from kdnas.gates.run import FACTS, gate_check
 from kdnas.models.arch import Arch
 
 
-def test_this_checkout_is_as_committed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = gate_check()
-    assert capsys.readouterr().out == ""
-    assert code == 0
+def test_this_checkout_is_as_committed() -> None:
+    found = gate_check()
+    assert found.results["differences"] == []
+    assert found.exit_code == 0
 
 
-def test_what_differs_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_differs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = json.loads(FACTS.read_text())
     monkeypatch.setattr("kdnas.gates.run.collect", lambda *_: known | {"export/openvino-f32/bytes": 1})
-    assert gate_check() == 3
-    assert capsys.readouterr().out.startswith("export/openvino-f32/bytes: ")
+    found = gate_check()
+    assert found.exit_code == 3
+    assert str(found.text).startswith("export/openvino-f32/bytes: ")
     file = tmp_path / "facts.json"
-    assert gate_check(file, write=True) == 0
-    assert gate_check(file) == 0
+    assert gate_check(file, write=True).path == file
+    assert gate_check(file).exit_code == 0
     with pytest.raises(UsageError, match="gate check --write"):
         gate_check(tmp_path / "absent.json")
 

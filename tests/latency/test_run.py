@@ -195,9 +195,10 @@ def test_the_same_command_again_measures_nothing(
     run: Interrupted, tiny_teacher: Teacher, corpus_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (run.artifact.path / "samples.jsonl").stat().st_mtime_ns
-    latency_table(OPTIONS, teacher=tiny_teacher.spec, corpus=str(corpus_file), text=TEXT, home=run.home)
+    found = latency_table(OPTIONS, teacher=tiny_teacher.spec, corpus=str(corpus_file), text=TEXT, home=run.home)
+    assert found.path == run.artifact.path
     printed = capsys.readouterr()
-    assert printed.out == f"{run.artifact.path}\n"
+    assert printed.out == ""
     page = run.home / "latency-pytorch-f32.html"
     assert printed.err.strip() == f"{summary(run.artifact)}\nreport: {page}"
     assert "physical limit" in page.read_text().lower()

@@ -252,10 +252,9 @@ def test_a_lost_file_is_named(tmp_path: Path, name: str, run: dict[str, Artifact
     assert not (tmp_path / "page.html").exists()
 
 
-def test_command(run: dict[str, Artifact], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(run: dict[str, Artifact], tmp_path: Path) -> None:
     write_listing(tmp_path / "run", {**run, "classifier": run["export"]})
-    report(tmp_path / "run", tmp_path / "new" / "page.html")
-    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "new" / "page.html")
+    assert report(tmp_path / "run", tmp_path / "new" / "page.html").path == tmp_path / "new" / "page.html"
     assert WINNER.name in (tmp_path / "new" / "page.html").read_text()
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["page.html", "page.md"]
 

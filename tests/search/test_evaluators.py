@@ -58,13 +58,12 @@ def test_divergence_is_a_failed_candidate() -> None:
     assert found.failed == "DivergenceError: the loss is nan at step 3"
 
 
-def test_baselines_beside_the_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_baselines_beside_the_search(tmp_path: Path) -> None:
     six, wide = baselines.SHAPES.values()
     archs = [Arch(3, 12, 288, 384), Arch(3, 12, 384, 384), six]
     file = recorded(tmp_path / "losses.csv", archs)
     options = SearchOptions(episodes=1, strategy="random", baselines=True, max_latency_ms=latency_ms(six) * 0.9)
-    search(options, table(tmp_path).path, replay=file, home=tmp_path)
-    found = Artifact.load(Path(capsys.readouterr().out.strip()), "search")
+    found = search(options, table(tmp_path).path, replay=file, home=tmp_path)
     assert found.results["candidates"] == 2  # the baseline is too slow to be one
     (row,) = found.results["baselines"]  # the other one was not recorded
     loss = fake_evaluate(six).loss

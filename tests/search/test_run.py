@@ -208,13 +208,13 @@ def test_what_cannot_be_searched_is_told_before_the_corpus_is_built(
 
 
 @pytest.mark.parametrize("name", ["kdnas", "surrogate"])
-def test_replays_recorded_losses(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replays_recorded_losses(name: str, tmp_path: Path) -> None:
     archs = list(SPACE)[:9]
     file = recorded(tmp_path / "losses.csv", archs)
     artifact = table(tmp_path)
     options = replace(OPTIONS, strategy=name)
-    search(options, artifact.path, replay=file, home=tmp_path)
-    found = Artifact.load(Path(capsys.readouterr().out.strip()), "search")
+    found = search(options, artifact.path, replay=file, home=tmp_path)
+    assert found.path is not None
     candidates = journal.read(found.path / journal.FILE)
     assert sorted(one.arch for one in candidates) == sorted(archs)
     assert all(one.loss == pytest.approx(fake_evaluate(one.arch).loss) for one in candidates)

@@ -34,4 +34,4 @@ def write_documents(path: Path, texts: list[str]) -> Path:
 
 
 def run(model: Path, source: Path, out: Path, **options: Any) -> int:
-    return filter_documents(model, source, out, FORM, 1, FilterOptions(**{"shard_documents": 64} | options))
+    return filter_documents(model, source, out, FORM, 1, FilterOptions(**{"shard_documents": 64} | options)).exit_code

@@ -178,7 +178,7 @@ def test_finished_result_is_left_or_refused(
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*")}
     assert run(classifier, documents, tmp_path / "out") == 0
     captured = capsys.readouterr()
-    assert captured.out.splitlines()[-1] == str(tmp_path / "out")
+    assert captured.out == ""
     assert "finished earlier" in captured.err.splitlines()[-1]
     with pytest.raises(UsageError, match=r"finished result of a run with threshold: 0.5 there, 0.6 now"):
         run(classifier, documents, tmp_path / "out", threshold=0.6)
@@ -271,7 +271,7 @@ def test_no_torch(classifier: Path, documents: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from kdnas.cli import load_command\n"
         "model, source, out = map(Path, sys.argv[1:])\n"
-        "assert load_command('filter')(model, source, out) == 0\n"
+        "assert load_command('filter')(model, source, out).exit_code == 0\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
     command = [sys.executable, "-c", program, classifier, documents, tmp_path / "out"]
