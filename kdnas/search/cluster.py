@@ -83,7 +83,7 @@ class Workers:
             ready = self._ray.wait(waiting, timeout=POLL_SECONDS)[0] if waiting else []
             alone = 0.0 if self._busy or ready else alone + POLL_SECONDS
             if alone > PATIENCE_SECONDS:
-                raise KdnasError("ray: the cluster has had no worker for a minute; the same command goes on from here")
+                raise KdnasError("ray: the cluster has had no worker for a minute; the same command resumes from here")
             for reference in ready:
                 if reference in self._starting:
                     self._greet(reference)

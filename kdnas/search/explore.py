@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from kdnas.errors import DivergenceError, UsageError
+from kdnas.errors import DivergenceError
+from kdnas.extras import require_extras
 from kdnas.models.arch import Arch
 from kdnas.search import journal
 from kdnas.search.goal import Goal
@@ -57,9 +57,9 @@ def one_by_one(evaluate: Evaluate) -> EvaluateAll:
 
 
 def require_ray(ray: str | None) -> None:
-    """Raise UsageError where a cluster is asked for and its package is not installed."""
-    if ray is not None and find_spec("ray") is None:
-        raise UsageError("ray: the package is not installed; run `pip install 'kdnas[cluster]' -c requirements.lock`")
+    """Raise KdnasError where a cluster is asked for and its package is not installed."""
+    if ray is not None:
+        require_extras("--ray", ("cluster",))
 
 
 @contextmanager

@@ -269,7 +269,7 @@ def test_shards_are_cut_by_documents_and_by_bytes() -> None:
 
 def test_no_torch(classifier: Path, documents: Path, tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from kdnas.cli import load_command\n"
+        "import sys; from pathlib import Path; from kdnas.commands import load_command\n"
         "model, source, out = map(Path, sys.argv[1:])\n"
         "assert load_command('filter')(model, source, out) == 0\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
