@@ -71,7 +71,6 @@ def test_only_the_extra_that_lacks_a_package_is_named() -> None:
         ({"pyarrow"}, "filter --model m --input a.parquet --output o", "pip install 'kdnas[parquet]'"),
         ({"ray"}, "search --table t --ray local", "pip install 'kdnas[cluster]'"),
         ({"tensorboard", "tensorboardX"}, "distill --arch a --trackers tensorboard", "pip install 'kdnas[track]'"),
-        ({"mlflow"}, "pipeline --refine.trackers mlflow", "pip install mlflow"),
         ({"plotly"}, "report --run r", "pip install 'kdnas[report]'"),
         ({"jinja2"}, "compare-suites --models a", "pip install 'kdnas[report]'"),
     ],
@@ -89,6 +88,12 @@ def test_values_are_looked_for_in_groups() -> None:
 
     with pytest.raises(UsageError, match="allowed are tensorboard, mlflow"):
         extras.require_for_values({"distill": Options()})
+
+
+def test_a_tracker_of_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "is_installed", lambda module: False)
+    with pytest.raises(KdnasError, match="run: pip install mlflow"):
+        extras.require_tracker("mlflow")
 
 
 def test_a_package_of_no_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
