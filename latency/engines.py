@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kdnas.errors import UsageError
+from kdnas.extras import require_extras
 from kdnas.latency.openvino_graphs import GraphTemplate
 from kdnas.latency.rewriting import PoolPart, Sizes, WeightPool, part_bytes, table_bytes
 from kdnas.models.arch import Arch, SearchSpace
@@ -73,6 +74,8 @@ def require_engine(engine: str) -> None:
             f"engine '{engine}': this CPU ({cpu_info()[0]}) has neither AVX512-BF16 nor AMX, bf16 would be emulated; "
             f"take {engine.replace('bf16', 'f32')}"
         )
+    if needs_graphs(engine):
+        require_extras(f"engine '{engine}'", ("export",))
 
 
 def needs_graphs(engine: str) -> bool:

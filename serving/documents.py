@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import zstandard
 
 from kdnas.errors import KdnasError, UsageError
+from kdnas.extras import require_extras
 
 # A longer line is quarantined without being held in memory.
 MAX_LINE_BYTES = 16 * 2**20
@@ -218,13 +219,10 @@ def _zstd_inflater() -> Any:
 
 
 def _parquet_documents(path: Path, column: str, skip: int) -> Iterator[Document]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise KdnasError(
-            f"input '{path}': Parquet needs pyarrow; run `pip install pyarrow -c requirements.lock`"
-        ) from error
+    require_extras(f"input '{path}'", ("parquet",))
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:

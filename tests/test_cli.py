@@ -3,116 +3,11 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from kdnas import cli
-from kdnas.errors import KdnasError, UsageError
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options.
-
-    Args:
-        minutes: how long.
-        fast: whether to hurry.
-    """
-
-    minutes: float = 10
-    fast: bool = False
-
-
-@dataclass(frozen=True)
-class Group:
-    """Group.
-
-    Args:
-        column: which.
-        languages: some.
-    """
-
-    column: str = "text"
-    languages: tuple[str, ...] | None = None
-
-
-def command(options: Options = Options(), text: Group = Group(), home: Path = Path("artifacts")) -> None:
-    """A command."""
-
-
-@pytest.fixture
-def parse(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(cli.COMMANDS, "test", cli.Command("x:y", "a test"))
-    monkeypatch.delenv("KDNAS_HOME", raising=False)
-    return lambda *argv: cli.parse("test", command, list(argv))
-
-
-def test_precedence_is_defaults_yaml_environment_flags(parse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tmp_path / "c.yaml"
-    config.write_text("minutes: 1\ntext: {column: yaml}\nhome: yaml\n")
-    assert parse()["options"] == Options(10, False)
-    values = parse("--config", str(config))
-    assert (values["options"].minutes, values["text"].column, values["home"]) == (1, "yaml", Path("yaml"))
-    monkeypatch.setenv("KDNAS_TEXT__COLUMN", "env")
-    monkeypatch.setenv("KDNAS_HOME", "env")
-    values = parse("--config", str(config))
-    assert (values["options"].minutes, values["text"].column, values["home"]) == (1, "env", Path("env"))
-    values = parse("--config", str(config), "--minutes", "3", "--text.column=flag", "--home", "flag")
-    assert (values["options"].minutes, values["text"].column, values["home"]) == (3, "flag", Path("flag"))
-
-
-def test_flags_may_be_bare_and_dashed(parse) -> None:
-    assert parse("--fast")["options"].fast is True
-    assert parse("--fast", "false")["options"].fast is False
-    assert parse("--fast", "--minutes", "2")["options"] == Options(2, True)
-    assert parse("--no-fast", "--minutes", "2")["options"] == Options(2, False)
-    with pytest.raises(UsageError, match="no_minutes"):
-        parse("--no-minutes")
-
-
-@pytest.mark.parametrize(
-    "argv", [["--text.languages", "en,de"], ["--text.languages=en,de"], ["--text.languages", "[en,de]"]]
-)
-def test_lists_need_no_brackets(parse, argv: list[str]) -> None:
-    assert parse(*argv)["text"].languages == ("en", "de")
-    assert parse()["text"].languages is None
-    assert parse("--text.languages", "en")["text"].languages == ("en",)
-    assert parse("--text.languages", "null")["text"].languages is None
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--minuts", "3"], "did you mean 'minutes'"),
-        (["--text.colum", "x"], "did you mean 'text.column'"),
-        (["--minutes", "soon"], "Got value: soon"),
-        (["--config", "missing.yaml"], "does not exist"),
-        (["--minutes"], "expected one argument"),
-    ],
-)
-def test_wrong_flags_are_explained(parse, argv: list[str], message: str) -> None:
-    with pytest.raises(UsageError, match=message) as caught:
-        parse(*argv)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("yaml", "message"),
-    [
-        ("minuts: 3", "did you mean 'minutes'"),
-        ("text: {colum: x}", "did you mean 'text.column'"),
-        ("minutes: soon", "Got value: soon"),
-        ("minutes: [", "not a YAML file"),
-        ("- a", "must hold"),
-    ],
-)
-def test_wrong_yaml_is_explained(parse, tmp_path: Path, yaml: str, message: str) -> None:
-    config = tmp_path / "c.yaml"
-    config.write_text(yaml)
-    with pytest.raises(UsageError, match=message):
-        parse("--config", str(config))
+from kdnas import commands
 
 
 def kdnas(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -124,7 +19,7 @@ def kdnas(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_help_lists_every_command_without_heavy_imports() -> None:
     result = kdnas("--help")
     assert result.returncode == 0
-    assert all(name in result.stdout for name in cli.COMMANDS)
+    assert all(name in result.stdout for name in (*commands.COMMANDS, *(f"{group}:" for group in commands.GROUPS)))
     code = (
         "import sys; from kdnas import cli\n"
         "try: cli.main(['--help'])\n"
@@ -135,9 +30,26 @@ def test_help_lists_every_command_without_heavy_imports() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-def test_every_command_exists_and_shows_its_help() -> None:
-    for name in cli.COMMANDS:
-        assert callable(cli.load_command(name)), name
+@pytest.mark.parametrize("argv", [["gate"], ["gate", "--help"], ["help", "gate"]])
+def test_gate_lists_its_commands(argv: list[str]) -> None:
+    result = kdnas(*argv)
+    assert result.returncode == 0
+    assert all(name in result.stdout for name in commands.GROUPS["gates"])
+    assert "distill" not in result.stdout
+
+
+@pytest.mark.parametrize("argv", [["recommend", "-h"], ["help", "recommend"], ["recommend", "--top", "3", "--help"]])
+def test_help_of_a_command(argv: list[str]) -> None:
+    result = kdnas(*argv)
+    assert result.returncode == 0
+    assert "--budget-ms NUMBER" in result.stdout
+
+
+@pytest.mark.parametrize(("word", "near"), [("chek", "check"), ("foo", "compare"), ("chekc", "check")])
+def test_an_unknown_gate_is_explained(word: str, near: str) -> None:
+    result = kdnas("gate", word)
+    assert result.returncode == 2
+    assert near in result.stderr
 
 
 def test_an_unknown_command_is_explained() -> None:
@@ -179,18 +91,46 @@ def test_exit_codes(tmp_path: Path, body: str, code: int, message: str) -> None:
         [sys.executable, "-c", RAISING.format(body=body)],
         capture_output=True,
         text=True,
-        env={**os.environ, "KDNAS_HOME": str(tmp_path)},
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
     )
     assert result.returncode == code
     assert message in result.stderr
     assert "Traceback" not in result.stderr
-    if "odd" in body:
-        assert "ValueError: odd" in (tmp_path / "error.log").read_text()
+    assert (tmp_path / "kdnas" / "error.log").exists() == ("odd" in body)
+
+
+def failing(environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A command that meets an error nobody expected."""
+    program = RAISING.format(body="raise ValueError('odd')")
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, **environment}, cwd=cwd
+    )
+
+
+def test_unexpected_errors_are_appended_to_a_log_in_the_state_folder(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    for _ in range(2):
+        result = failing({"HOME": str(tmp_path), "XDG_STATE_HOME": ""}, here)
+        assert result.returncode == 1
+    log = tmp_path / ".local" / "state" / "kdnas" / "error.log"
+    assert str(log) in result.stderr
+    text = log.read_text()
+    assert text.count("ValueError: odd") == text.count(": kdnas search") == 2
+    assert not list(here.iterdir())
+
+
+def test_an_error_log_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = failing({"XDG_STATE_HOME": str(tmp_path / "file")}, tmp_path)
+    assert result.returncode == 1
+    assert "internal error: ValueError: odd" in result.stderr
+    assert "error.log" not in result.stderr
 
 
 @pytest.mark.parametrize("presses", [1, 10])
 def test_ctrl_c_ends_a_real_command(presses: int) -> None:
-    """Pressed again and again, it breaks off neither the clean-up nor the message."""
+    """Pressed again and again, it interrupts neither the clean-up nor the message."""
     body = (
         "\n    try: print('ready', flush=True); time.sleep(30)"
         "\n    finally: time.sleep(0.3); print('cleaned', flush=True)"
@@ -211,7 +151,7 @@ def test_ctrl_c_ends_a_real_command(presses: int) -> None:
     output, errors = process.communicate(timeout=20)
     assert process.returncode == 130
     assert output == "cleaned\n"
-    assert errors == "kdnas: interrupted; the same command goes on from here\n"
+    assert errors == "kdnas: interrupted; the same command resumes from here\n"
 
 
 def interrupted(body: str, presses: int, seconds: float) -> tuple[int, str]:
@@ -261,10 +201,4 @@ from kdnas.text import pydocs; import time
 
 def test_ctrl_c_while_processes_start() -> None:
     """A reader that was just forked had the command's own handler still, and died of it."""
-    assert interrupted(STARTING.strip(), 1, 0) == (130, "kdnas: interrupted; the same command goes on from here\n")
-
-
-def test_a_missing_extra_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cli.COMMANDS, "search", cli.Command("no_such_package.run:f", ""))
-    with pytest.raises(KdnasError, match=r"pip install 'kdnas\[train,export,serve\]'"):
-        cli.load_command("search")
+    assert interrupted(STARTING.strip(), 1, 0) == (130, "kdnas: interrupted; the same command resumes from here\n")

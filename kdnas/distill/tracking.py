@@ -3,29 +3,23 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
 from kdnas.distill.options import LoopOptions
-from kdnas.errors import UsageError
+from kdnas.extras import require_tracker
 
 FOLDER = "trackers"  # of an artifact; MLflow goes to MLFLOW_TRACKING_URI where that is set
-PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",)}
 
 Track = Callable[[Mapping[str, Any]], None]
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Raise UsageError where a tracker is not known or its package not installed."""
+    """Raise UsageError where a tracker is not known, and KdnasError where its package is not installed."""
     for name in names:
-        packages = PACKAGES.get(name)
-        if packages is None:
-            raise UsageError(f"trackers has '{name}'; allowed are {', '.join(PACKAGES)}")
-        if not any(find_spec(package) for package in packages):
-            raise UsageError(f"trackers has '{name}', which is not installed; run `pip install {packages[-1]}`")
+        require_tracker(name)
 
 
 @contextmanager

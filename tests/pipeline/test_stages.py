@@ -168,7 +168,7 @@ def test_the_report_command_writes_it_again(home: Path, tmp_path: Path) -> None:
         (["--corpus", "/no/such/file.jsonl"], 2, "no such file"),
         (["--teacher", "no-such-folder"], 2, "no such folder"),
         (["--hap", "/no/such/set"], 2, "/no/such/set"),
-        (["--distill.stepz", "3"], 2, "did you mean 'distill.steps'"),
+        (["--distill.stepz", "3"], 2, "did you mean '--distill.steps'"),
         (["--distill.steps", "many"], 2, "many"),
         (["--space.layers", "[10, 12]"], 2, "deeper than its teacher of 6 layers"),
         (["--space.heads", "[5]"], 2, "choose from [2, 3, 4, 6, 12]"),

@@ -82,7 +82,7 @@ def test_sigterm_stops_and_the_same_command_goes_on(
         process.send_signal(signal.SIGTERM)
         error = process.communicate(timeout=20)[1]
     assert process.returncode == 143
-    assert "the same command goes on from here" in error
+    assert "the same command resumes from here" in error
     assert "Traceback" not in error
     assert kdnas(*words).returncode == 0
     assert Artifact.load(out).results["documents"] == len(sentences)

@@ -264,7 +264,7 @@ def test_bad_addresses() -> None:
 def test_no_torch(classifier: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from fastapi.testclient import TestClient\n"
-        "from kdnas.cli import load_command; load_command('serve')\n"
+        "from kdnas.commands import load_command; load_command('serve')\n"
         "from kdnas.serving.app import Service, ServeOptions, create_app; from kdnas.serving.predictor import Predictor\n"
         "service = Service(Predictor(Path(sys.argv[1])), ServeOptions())\n"
         "with TestClient(create_app(service)) as client:\n"

@@ -1,0 +1,210 @@
+"""The arguments of one command: its function's signature is its interface, and jsonargparse reads it."""
+
+import json
+import os
+import re
+from argparse import ArgumentError
+from collections.abc import Callable
+from inspect import signature
+from typing import Any, get_args, get_origin
+
+from jsonargparse import ArgumentParser
+
+from kdnas.commands import COMMANDS, suggest
+from kdnas.errors import UsageError
+from kdnas.option_help import Option, in_words, render_help, without_none
+from kdnas.option_sources import from_environment, require_config_files, split_config_files, variable_of, yaml_mode
+
+
+def parse(name: str, function: Callable[..., Any], argv: list[str]) -> dict[str, Any]:
+    """Read a command's arguments: defaults < YAML < environment < flags.
+
+    A parameter named `options` is a dataclass whose fields are flags; other dataclasses are dotted groups.
+
+    Args:
+        name: of the command.
+        function: whose parameters are the options.
+        argv: what follows the command's name.
+
+    Returns:
+        The arguments of the function.
+
+    Raises:
+        UsageError: an unknown option, one given twice, a wrong type, a missing file.
+    """
+    files, argv = split_config_files(argv)
+    parser = _parser(name, function, files)
+    kinds = _kinds(parser)
+    groups = {option.rpartition(".")[0] for option in kinds} - {""}
+    require_config_files(files, groups)
+    flags = normalise(argv, kinds, name)
+    given = {word.partition("=")[0].removeprefix("--") for word in flags if word.startswith("--")}
+    environment = from_environment(kinds, os.environ, name)
+    environment = {option: value for option, value in environment.items() if option not in given}
+    below = [f"--{option}={_listed(value, kinds[option])}" for option, value in environment.items()]
+    try:
+        namespace = parser.parse_args([*below, *flags])
+        values = dict(vars(parser.instantiate(namespace)))
+    except ArgumentError as error:
+        raise UsageError(_explain(str(error), name, kinds, given, environment, files)) from error
+    flattened = _flattened(function)
+    if flattened is not None:
+        values["options"] = flattened(**{key: values.pop(key) for key in signature(flattened).parameters})
+    return values
+
+
+def command_help(name: str, function: Callable[..., Any], width: int | None = None) -> str:
+    """The text of `kdnas NAME --help`; `width` is that of the terminal by default."""
+    parser = _parser(name, function, [])
+    options = [
+        Option(action.dest, action._typehint, action.help or "", action.default, action.required)
+        for action in parser._actions
+        if hasattr(action, "_typehint")
+    ]
+    return render_help(name, function, options, COMMANDS[name].first, width)
+
+
+def _flattened(function: Callable[..., Any]) -> Any:
+    """The dataclass of the parameter `options`, where there is one."""
+    parameters = signature(function).parameters
+    return parameters["options"].annotation if "options" in parameters else None
+
+
+def _parser(name: str, function: Callable[..., Any], files: list[str]) -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=f"kdnas {name}",
+        add_help=False,
+        default_config_files=list(files),  # unlike a `--config` action, these stay below the environment
+        parser_mode=yaml_mode(),
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    flattened = _flattened(function)
+    if flattened is not None:
+        parser.add_class_arguments(flattened, None)
+    parser.add_function_arguments(function, None, skip={"options"})
+    return parser
+
+
+def _kinds(parser: ArgumentParser) -> dict[str, Any]:
+    """The type of each option by its name; that of a whole group, as `text`, is None."""
+    return {action.dest: getattr(action, "_typehint", None) for action in parser._actions}
+
+
+def normalise(argv: list[str], kinds: dict[str, Any], name: str) -> list[str]:
+    """What users write as what jsonargparse reads.
+
+    `--dry-run` becomes `--dry_run`, `--flag` `--flag true`, `--no-flag` `--flag false`, and `a,b` a list.
+
+    Args:
+        argv: what follows the command's name.
+        kinds: type by name of the option.
+        name: of the command, for the messages.
+
+    Raises:
+        UsageError: an option is there twice.
+    """
+    result: list[str] = []
+    seen: set[str] = set()
+    last = ""  # the option whose value comes next
+    for index, word in enumerate(argv):
+        if not word.startswith("--"):
+            result.append(_listed(word, kinds.get(last)))
+            last = ""
+            continue
+        option, equals, value = word[2:].partition("=")
+        option = option.replace("-", "_")
+        positive = option.removeprefix("no_")
+        negated = option not in kinds and kinds.get(positive) is bool and not equals
+        last = positive if negated else option
+        if last in seen:
+            raise UsageError(_twice(last, kinds.get(last), name))
+        seen.add(last)
+        if equals:
+            result.append(f"--{last}={_listed(value, kinds.get(last))}")
+            last = ""
+            continue
+        result.append(f"--{last}")
+        following = argv[index + 1].lower() if index + 1 < len(argv) else ""
+        if kinds.get(last) is bool and (negated or following not in ("true", "false", "yes", "no")):
+            result.append("false" if negated else "true")
+            last = ""
+    return result
+
+
+def _twice(option: str, kind: Any, name: str) -> str:
+    flag = _dashed(option)
+    if get_origin(without_none(kind)) is tuple:
+        return f"{flag} was given twice; give all its values at once: {flag} a,b"
+    if option == "input":
+        return f"{flag} was given twice; 'kdnas {name}' reads one input at a time for now: run it once for each"
+    return f"{flag} was given twice; it takes one value"
+
+
+def _dashed(option: str) -> str:
+    return "--" + option.replace("_", "-")
+
+
+def _listed(word: str, kind: Any) -> str:
+    """`a,b` as `["a","b"]` where the type is a tuple, also one that may be null."""
+    kind = without_none(kind)
+    if get_origin(kind) is not tuple or word.startswith("[") or word == "null":
+        return word
+    if get_args(kind)[0] in (int, float, bool):
+        return f"[{word}]"
+    return json.dumps([part.strip() for part in word.split(",")], ensure_ascii=False)  # YAML takes `no` for false
+
+
+def _explain(
+    message: str,
+    name: str,
+    kinds: dict[str, Any],
+    given: set[str],
+    environment: dict[str, str],
+    files: list[str],
+) -> str:
+    """jsonargparse's message in one line: where the value came from, what the option takes, what was given.
+
+    Args:
+        message: of jsonargparse.
+        name: of the command.
+        kinds: type by name of the option.
+        given: options of the command line.
+        environment: values of environment variables by name of the option.
+        files: of `--config`.
+    """
+    line = re.sub(r"\s+", " ", message).strip()
+    advice = f"; `kdnas {name} --help` lists the options"
+    in_file = f"--config {', '.join(files)}: " if files else ""
+    if wrong := re.search(r'Parser key "([^"]+)":', line):
+        option = wrong[1]
+        value = re.search(r"Given value: (.*)$", line) or re.search(r"Got value: (.*)$", line)
+        if option in given:
+            source = _dashed(option)
+        elif option in environment:
+            source = variable_of(option)
+        else:
+            source = f"{in_file}{option}"
+        if kinds.get(option) is None:
+            inside = [_dashed(known) for known in kinds if known.startswith(f"{option}.")]
+            return f"{name}: {source} is a group of options; give {', '.join(inside)}"
+        got = f", not '{value[1]}'" if value else ""
+        return f"{name}: {source} takes {in_words(kinds[option])}{got}{advice}"
+    if missing := re.search(r"arguments are required: (.*)$", line):
+        return f"{name}: missing: {', '.join(_dashed(option.strip()) for option in missing[1].split(','))}{advice}"
+    if valueless := re.search(r"argument --([\w.]+): expected one argument", line):
+        return f"{name}: {_dashed(valueless[1])} needs a value: {in_words(kinds[valueless[1]])}{advice}"
+    if unknown := re.search(r"unrecognized arguments: --([\w.]+)", line):
+        return f"{name}: no option {_dashed(unknown[1])}{_nearest(unknown[1], kinds)}{advice}"
+    if bare := re.search(r"unrecognized arguments: (.*)$", line):
+        return f"{name}: '{bare[1]}' belongs to no option; options are written --option VALUE{advice}"
+    if nested := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", line):
+        option = f"{nested[1]}.{nested[2]}"
+        return f"{name}: {in_file}no option {option}{_nearest(option, kinds)}{advice}"
+    if outside := re.search(r"Option '([\w.]+)' is not accepted", line):
+        return f"{name}: {in_file}no option {outside[1]}{_nearest(outside[1], kinds)}{advice}"
+    return f"{name}: {line}{advice}"
+
+
+def _nearest(option: str, kinds: dict[str, Any]) -> str:
+    return suggest(_dashed(option), map(_dashed, [*kinds, "config", "help"]))

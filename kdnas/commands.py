@@ -1,0 +1,261 @@
+"""The table of commands, in the groups of `kdnas --help`. Nothing is imported before a command is called."""
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from kdnas.errors import KdnasError, UsageError
+from kdnas.extras import explain_missing, require_extras
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row of the table.
+
+    Args:
+        target: `module:function`.
+        summary: the line of `kdnas --help`.
+        extras: of the installation that every call needs.
+        first: options that stand first in the command's help, beside the required ones and those of `option_help`.
+    """
+
+    target: str
+    summary: str
+    extras: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
+
+
+GROUPS: dict[str, dict[str, Command]] = {
+    "all stages": {
+        "pipeline": Command(
+            "kdnas.pipeline.stages:pipeline",
+            "table, search, distil, refine, export, evaluate, report",
+            ("train", "export"),
+            ("hap", "latency.minutes", "search.strategy", "distill.minutes", "refine.minutes", "dry_run"),
+        ),
+        "report": Command(
+            "kdnas.pipeline.report:report", "one self-contained HTML page of a pipeline's results", ("report",)
+        ),
+    },
+    "search": {
+        "latency-table": Command(
+            "kdnas.latency.run:latency_table",
+            "measure what 2400 architectures cost on this host",
+            ("train",),
+            ("engine", "threads", "tokenizer", "validate"),
+        ),
+        "recommend": Command(
+            "kdnas.latency.recommend:recommend", "the most capable architectures that fit a latency budget"
+        ),
+        "compare-latency": Command(
+            "kdnas.latency.compare:compare_latency", "whether two latency tables differ beyond their error"
+        ),
+        "latency-report": Command(
+            "kdnas.latency.report:latency_report", "one self-contained HTML page of a latency table", ("report",)
+        ),
+        "search": Command(
+            "kdnas.search.run:search",
+            "KD-NAS: propose architectures, distil each briefly, keep the best",
+            ("train",),
+            (
+                "strategy",
+                "max_latency_ms",
+                "max_latency_fraction",
+                "episodes",
+                "candidates_per_episode",
+                "replay",
+                "ray",
+            ),
+        ),
+        "record": Command(
+            "kdnas.search.record:record",
+            "proxy losses of many architectures, to compare strategies on (search --replay)",
+            ("train",),
+            ("architectures", "seeds", "ray"),
+        ),
+        "compare-strategies": Command(
+            "kdnas.search.comparison:compare_strategies",
+            "search strategies side by side on recorded losses, with many seeds",
+            ("train",),
+            ("strategies", "runs"),
+        ),
+        "fidelity": Command(
+            "kdnas.evaluation.fidelity:fidelity",
+            "whether recorded losses rank students as long distillation and real tasks do",
+            ("train", "export"),
+            ("architectures", "tasks", "distill.steps", "ray"),
+        ),
+    },
+    "train": {
+        "pretrain": Command(
+            "kdnas.pretrain.run:pretrain",
+            "a custom teacher: a tokenizer and a masked language model",
+            ("train",),
+            ("vocabulary", "tokenizer", "start"),
+        ),
+        "distill": Command(
+            "kdnas.distill.run:distill",
+            "distil a student's hidden states from the teacher (Eq. 1, 2)",
+            ("train",),
+            ("start", "peak_lr"),
+        ),
+        "refine": Command(
+            "kdnas.distill.run:refine",
+            "refine a distilled student by MiniLM-v2 relations (Eq. 5, 6)",
+            ("train",),
+            ("hidden_state_weight", "peak_lr"),
+        ),
+        "task-texts": Command(
+            "kdnas.evaluation.task_texts:task_texts",
+            "the texts of tasks without their labels, as a corpus for distill",
+            ("train",),
+            ("data_root",),
+        ),
+    },
+    "export": {
+        "export": Command(
+            "kdnas.export.run:export",
+            "write ONNX and OpenVINO forms of a model, each checked against PyTorch",
+            ("train", "export"),
+            ("forms", "evaluation", "languages"),
+        ),
+        "speed": Command(
+            "kdnas.latency.speed:speed",
+            "teacher and exported student side by side on this host",
+            ("train",),
+            ("exported_teacher", "threads"),
+        ),
+    },
+    "evaluate": {
+        "evaluate": Command(
+            "kdnas.evaluation.run:evaluate",
+            "what a student keeps of its teacher; fine-tuned HAP and topic tasks",
+            ("train",),
+            ("hap",),
+        ),
+        "suites": Command(
+            "kdnas.evaluation.harness:suites",
+            "fine-tune a model on GLUE, SQuAD, CoNLL, XNLI, TyDi, NER, HAP and score it in any engine",
+            ("train", "export"),
+            ("data_root", "engines", "seeds"),
+        ),
+        "compare-suites": Command(
+            "kdnas.evaluation.compare:compare_suites",
+            "models side by side on the suites, and beside the paper's",
+            ("report",),
+            ("page",),
+        ),
+    },
+    "use": {
+        "serve": Command(
+            "kdnas.serving.run:serve",
+            "answer HTTP requests with an exported model",
+            ("serve",),
+            ("host", "port", "form", "threads"),
+        ),
+        "filter": Command(
+            "kdnas.serving.filter:filter_documents",
+            "score and split a corpus with an exported classifier",
+            (),
+            ("column", "label", "threshold", "form", "threads"),
+        ),
+    },
+    "gates": {
+        "gate check": Command(
+            "kdnas.gates.run:gate_check",
+            "sizes, operators, outputs and tables that are not as committed: exit 3",
+            ("train", "export"),
+            ("facts", "tables", "write"),
+        ),
+        "gate compare": Command(
+            "kdnas.gates.run:gate_compare",
+            "whether a revision, wheel or model is slower than another one: exit 3",
+            ("train", "gate"),
+            ("head", "base_model", "head_model", "suite"),
+        ),
+        "gate run": Command(
+            "kdnas.gates.run:gate_run",
+            "benchmarks of the hot paths, once, by pytest-benchmark",
+            ("train", "gate"),
+            ("suite",),
+        ),
+    },
+}
+COMMANDS: dict[str, Command] = {name: command for group in GROUPS.values() for name, command in group.items()}
+
+USAGE = """usage: kdnas COMMAND [--config FILE.yaml] [--option VALUE ...]
+
+Find, distil and ship the fastest text encoder that this CPU can run.
+
+{rows}
+
+`kdnas COMMAND --help` lists a command's options. Options come from defaults, then the YAML file, then
+environment variables (KDNAS_HOME for --home, KDNAS_LATENCY__MINUTES for --latency.minutes), then flags.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a gate or bound not met, 4 done with quarantined records."""
+GATE_USAGE = """usage: kdnas gate COMMAND [--config FILE.yaml] [--option VALUE ...]
+
+Performance gates: tell whether a change made something slower, larger or different.
+
+{rows}
+
+`kdnas gate COMMAND --help` lists a command's options."""
+
+
+def usage() -> str:
+    """The text of `kdnas --help`."""
+    return USAGE.format(rows="\n\n".join(f"{group}:\n{_rows(commands)}" for group, commands in GROUPS.items()))
+
+
+def gate_usage() -> str:
+    """The text of `kdnas gate --help`."""
+    return GATE_USAGE.format(rows=f"commands:\n{_rows(GROUPS['gates'])}")
+
+
+def _rows(commands: dict[str, Command]) -> str:
+    return "\n".join(f"  {name:<18}  {command.summary}" for name, command in commands.items())
+
+
+def split_command(argv: list[str]) -> tuple[str, list[str]]:
+    """The command that the arguments name, of one or two words, and the arguments after it.
+
+    Raises:
+        UsageError: no such command; the message names the nearest one.
+    """
+    name, rest = argv[0], argv[1:]
+    if name == "gate":
+        word = rest[0] if rest else ""
+        if f"gate {word}" not in COMMANDS:
+            gates = [command.removeprefix("gate ") for command in GROUPS["gates"]]
+            raise UsageError(
+                f"unknown command 'gate {word}'{suggest(word, gates)}; `kdnas gate --help` lists {', '.join(gates)}"
+            )
+        name, rest = f"gate {word}", rest[1:]
+    if name not in COMMANDS:
+        raise UsageError(f"unknown command '{name}'{suggest(name, COMMANDS)}; `kdnas --help` lists them all")
+    return name, rest
+
+
+def load_command(name: str) -> Callable[..., Any]:
+    """Import a command's function.
+
+    Raises:
+        KdnasError: packages that the command needs are not installed.
+    """
+    require_extras(f"'{name}'", COMMANDS[name].extras)
+    module, _, attribute = COMMANDS[name].target.partition(":")
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.partition(".")[0] == "kdnas":
+            raise
+        hint = explain_missing(error) or f"run: pip install {error.name}"
+        raise KdnasError(f"'{name}' needs the package '{error.name}', which is not installed; {hint}") from error
+    return function
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean 'X'?)` for the nearest known word, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""

