@@ -186,8 +186,8 @@ def _explain(
         else:
             source = f"{in_file}{option}"
         if kinds.get(option) is None:
-            inside = [_dashed(known) for known in kinds if known.startswith(f"{option}.")]
-            return f"{name}: {source} is a group of options; give {', '.join(inside)}"
+            members = ", ".join(_dashed(known) for known in kinds if known.startswith(f"{option}."))
+            return f"{name}: {source} is a group of options; give {members}"
         got = f", not '{value[1]}'" if value else ""
         return f"{name}: {source} takes {in_words(kinds[option])}{got}{advice}"
     if missing := re.search(r"arguments are required: (.*)$", line):

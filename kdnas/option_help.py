@@ -13,6 +13,7 @@ import docstring_parser
 
 WIDTH = 100  # columns at most
 COLUMN = 26  # where the help text starts
+LONG = 60  # characters of a list that is shown with spaces after its commas, so that it can be wrapped
 UNBROKEN = "\N{NO-BREAK SPACE}"
 # These stand first in the help of every command that has them; the command's own first options are between the two.
 INPUTS = ("model", "student", "exported", "arch", "teacher", "table", "corpus", "input", "minutes")
@@ -85,6 +86,8 @@ def shown_value(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, (tuple, list)):
         return ",".join(map(shown_value, value)) or "none"
     return str(value)
@@ -143,10 +146,12 @@ def _description(function: Callable[..., Any]) -> list[str]:
 def _text(option: Option, names: Collection[str]) -> str:
     """An option's help in one line, with the options that it names as they are typed, and its default."""
     group = option.name.rpartition(".")[0]
+    choices = list(map(str, get_args(without_none(option.kind))))
 
     def flag(found: re.Match[str]) -> str:
-        for name in (f"{group}.{found[1]}" if group else found[1], found[1]):
-            if name in names:
+        within = [name for name in names if "_" in found[1] and name.endswith(f".{found[1]}")]
+        for name in (f"{group}.{found[1]}" if group else found[1], found[1], *within[:1]):
+            if name in names and found[1] not in choices:
                 return found[0].replace(found[1], "--" + name.replace("_", "-")).replace("----", "--")
         return found[0]
 
@@ -155,7 +160,8 @@ def _text(option: Option, names: Collection[str]) -> str:
         return f"{text} (required)".lstrip()
     if option.default is None and re.search("default|null", text, re.IGNORECASE):
         return text
-    default = f"(default: {shown_value(option.default)})"
+    value = shown_value(option.default)
+    default = f"(default: {value if len(value) < LONG else value.replace(',', ', ')})"
     return f"{text} {default.replace(' ', UNBROKEN) if len(default) < COLUMN else default}".lstrip()
 
 
