@@ -69,15 +69,29 @@ def search(
     require_one_way(options, replay, ray, bool(more_tables))
     require_steps(options, distill)
     home = home.resolve() if ray else home  # workers of other nodes have another folder to start from
-    known = read_table(Artifact.load(table, "latency-table"))
+    artifact = Artifact.load(table, "latency-table")
+    known = read_table(artifact)
     found = resolve_teacher(teacher)
+    warn_of_other_teacher(artifact, found)
     if replay is not None:
         print(run_replay(home, read_recording(replay), space, known, options, found).path)
         return
-    others = [read_table(Artifact.load(path, "latency-table")) for path in more_tables]
+    engines = [Artifact.load(path, "latency-table") for path in more_tables]
+    for engine in engines:
+        warn_of_other_teacher(engine, found)
+    others = [read_table(engine) for engine in engines]
     _allowed(space, known, others, options, found)  # before the corpus is built, which may take minutes
     built = build_corpus(home, corpus, text, found)
     print(run_search(home, found, built, space, known, options, ray, distill, others).path)
+
+
+def warn_of_other_teacher(table: Artifact, teacher: Teacher) -> None:
+    """Say so where a latency table was measured beside another teacher than the one that is searched with."""
+    if table.manifest["inputs"].get("teacher") != teacher.digest:
+        say(
+            f"search: {table.path} was measured with another teacher than '{teacher.spec}': its vocabulary, lengths and "
+            f"teacher latency are not yours; build one with `kdnas latency-table --teacher {teacher.spec}`"
+        )
 
 
 def require_one_way(options: SearchOptions, replay: Path | None, ray: str | None, engines: bool = False) -> None:

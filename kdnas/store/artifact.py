@@ -103,9 +103,8 @@ def build(
     Raises:
         KdnasError: no disk space, or another process builds the same artifact.
     """
-    config, inputs = to_json(config), dict(inputs)
-    settings = {"config": config, "inputs": inputs}
-    key = digest_of({"kind": kind, **settings})[:12]
+    settings = {"config": to_json(config), "inputs": dict(inputs)}
+    key = key_of(kind, settings)
     final = home / kind / f"{label}-{key}"
     if (final / MANIFEST).exists():
         return Artifact.load(final, kind)
@@ -138,6 +137,18 @@ def build(
             publish(partial, final, manifest)
     final.with_name(final.name + ".lock").unlink(missing_ok=True)
     return Artifact.load(final)
+
+
+def key_of(kind: str, settings: Mapping[str, Any]) -> str:
+    """End of an artifact's folder name: the start of the SHA-256 of its kind, its configuration and its inputs."""
+    return digest_of({"kind": kind, **settings})[:12]
+
+
+def find(home: Path, kind: str, label: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Artifact | None:
+    """The finished artifact that `build` would return for these arguments; None where it is not there yet."""
+    key = key_of(kind, {"config": to_json(config), "inputs": dict(inputs)})
+    folder = home / kind / f"{label}-{key}"
+    return Artifact.load(folder, kind) if (folder / MANIFEST).exists() else None
 
 
 def publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
