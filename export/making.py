@@ -24,10 +24,10 @@ from kdnas.export.options import ExportOptions
 from kdnas.export.parity import compare, require_bound, spread_over_lengths, torch_engine, torch_outputs
 from kdnas.export.quiet import quiet
 from kdnas.export.race import race
-from kdnas.export.recipes import RECIPES, Kitchen, require_inside, without_tokenizer
+from kdnas.export.recipes import RECIPES, Int8Search, require_inside, without_tokenizer
 from kdnas.export.sentencepiece_form import write_sentencepiece
 from kdnas.export.session import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, read_tokenizer, token_ids
-from kdnas.export.vocabulary import REPORT, trim
+from kdnas.export.vocabulary import REPORT, cut_of, trim
 from kdnas.models.pooling import write_modules
 from kdnas.store.artifact import append_jsonl, read_jsonl, write_json
 from kdnas.store.host import default_threads, has_bf16, has_vnni
@@ -58,9 +58,11 @@ class Making:
         if options.vocabulary == "corpus":
             texts, most = (corpus.train.texts, corpus.validation.texts), options.vocabulary_tokens
             checkpoint = self.checkpoint = trim(checkpoint, *texts, folder, most)
+            say(f"export: {cut_of(json.loads((folder / REPORT).read_text()))}")
         else:
             copy_checkpoint(checkpoint, folder)
-        self.lean = write_sentencepiece(folder, corpus.validation.texts)
+        compared = corpus.validation.texts + (corpus.train.texts if corpus.sampled else [])
+        self.lean = write_sentencepiece(folder, compared)
         tokenizer = read_tokenizer(folder / TOKENIZER, checkpoint.max_seq_len)
         finished = {row["form"]: row for row in read_jsonl(folder / LOG)}
         order = options.to_make()
@@ -81,7 +83,7 @@ class Making:
                 judge = Judge.by_labels(self.labelled, checkpoint.settings["labels"], trained)
             progress.advance(note="PyTorch's answers")
             calibration = calibration_rows(corpus.train, tokenizer, options)
-            kitchen = Kitchen(
+            int8 = Int8Search(
                 folder,
                 checkpoint.task,
                 calibration,
@@ -90,21 +92,22 @@ class Making:
                 self.rows[:-2],
                 checkpoint.max_seq_len,
                 options.recipes,
+                options.accuracy_control,
             )
             for form in order:
                 if form not in finished:
-                    finished[form] = self._make(form, model, kitchen)
+                    finished[form] = self._make(form, model, int8)
                     append_jsonl(folder / LOG, finished[form])
                     progress.advance(note=form)
         for form, found in self._race(folder, order).items():
             finished[form] |= found
         return self._describe(folder, finished, source)
 
-    def _make(self, form: str, model: Any, kitchen: Kitchen) -> dict[str, Any]:
+    def _make(self, form: str, model: Any, int8: Int8Search) -> dict[str, Any]:
         """Write one form and measure it."""
-        start, graph = time.monotonic(), kitchen.folder / FORMS[RUN_TIME_FORMS.get(form, form)]
+        start, graph = time.monotonic(), int8.folder / FORMS[RUN_TIME_FORMS.get(form, form)]
         if form in RECIPES:
-            found = kitchen.cook(form)
+            found = int8.run(form)
             if self.labelled is not None and not self.options.allow_loss:
                 require_inside(form, found, self.options.max_loss_points)
         else:
@@ -112,7 +115,7 @@ class Making:
                 write_float(form, model, self.checkpoint.task, graph.parent)
             size_mb = sum(file.stat().st_size for file in graph.parent.iterdir() if file.is_file()) / 1e6
             run = load_engine(graph, form, TASKS[self.checkpoint.task], default_threads())
-            found = {**kitchen.measure(run), "size_mb": round(size_mb, 2)}
+            found = {**int8.measure(run), "size_mb": round(size_mb, 2)}
             if form.endswith("-f32"):
                 require_bound(form, found, self.options.float_bound)
         return {"form": form, **found, "seconds": round(time.monotonic() - start, 1)}

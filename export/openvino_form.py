@@ -70,6 +70,10 @@ def write_int8_controlled(
 ) -> None:
     """Quantise as `write_int8` does, then give the most sensitive layers back their float32 until answers are kept.
 
+    Without SmoothQuant: NNCF restores the weights of the float32 model, which were not smoothed, but leaves the division of
+    their activations in the graph. Each layer that it gave back computed something else, so that it gave back all of them, and
+    the result was float32 in size and wrong (NNCF 3.4, `QuantizationAccuracyRestorer._collect_original_biases_and_weights`).
+
     Args:
         float_folder: what `write_openvino` wrote.
         rows: token ids of the calibration sentences; the answers to them are compared too.
@@ -97,6 +101,9 @@ def write_int8_controlled(
         drop_type=nncf.DropType.ABSOLUTE,
         model_type=nncf.ModelType.TRANSFORMER,
         ignored_scope=nncf.IgnoredScope(names=small_tables(graph)),
+        advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
+            smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1, convolution=-1)
+        ),
     )
     folder.mkdir()
     openvino.save_model(quantized, str(folder / GRAPH), compress_to_fp16=False)

@@ -19,6 +19,8 @@ class ExportOptions:
         float_bound: largest difference of a float32 form from PyTorch, absolute up to 1 and relative beyond.
         forms: what is written; a float32 form from which a wanted int8 is made is written, too.
         recipes: ways to int8 that are tried for each engine; the fastest that stays inside the bound is taken.
+        accuracy_control: where the static recipes of OpenVINO lose more than the bound, give layers back their float32 one by
+            one until the answers are kept (NNCF); takes minutes.
         evaluation: labelled inputs, a .jsonl[.gz] file with `text` and `label`, `tokens` and `ner_tags`, or `question`,
             `context` and `answers`, and perhaps `language`, on which int8 must stay within the bound in every language;
             without it label agreement or cosines are judged, and never refused.
@@ -37,6 +39,7 @@ class ExportOptions:
     float_bound: float = 1e-4
     forms: tuple[str, ...] = tuple(FORMS)
     recipes: tuple[str, ...] = NAMES
+    accuracy_control: bool = False
     evaluation: Path | None = None
     evaluation_texts: int = 2000
     max_loss_points: float = 1.0

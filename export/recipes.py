@@ -19,19 +19,19 @@ from kdnas.export.race import race
 from kdnas.export.session import FORMS, TASKS
 from kdnas.store.host import default_threads
 
-# The first of each form is the one that latency tables are made of. Accuracy control is tried where no other static one will do.
+# The first of each form is the one that latency tables are made of.
 RECIPES = {
     "openvino-int8": ("static-smoothquant", "static", "weight-only"),
     "onnxruntime-int8": ("dynamic", "dynamic-attention", "block-wise"),
 }
 CONTROLLED = "static-accuracy-control"
 FLOAT = {"openvino-int8": "openvino-f32", "onnxruntime-int8": "onnxruntime-f32"}
-NAMES = (*(name for names in RECIPES.values() for name in names), CONTROLLED)
+NAMES = tuple(name for names in RECIPES.values() for name in names)
 Measure = Callable[[Engine], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Kitchen:
+class Int8Search:
     """What recipes are made and judged with.
 
     Args:
@@ -43,6 +43,7 @@ class Kitchen:
         rows: token ids of the sentences to race on.
         max_seq_len: of the model.
         allowed: recipes that may be tried.
+        accuracy_control: try accuracy control where the static recipes lose more than the bound.
     """
 
     folder: Path
@@ -53,8 +54,9 @@ class Kitchen:
     rows: list[list[int]]
     max_seq_len: int
     allowed: tuple[str, ...]
+    accuracy_control: bool = False
 
-    def cook(self, form: str) -> dict[str, Any]:
+    def run(self, form: str) -> dict[str, Any]:
         """Put the winner of an int8 form in its place; returns what was measured of it and of all that were tried.
 
         Where none stays inside the bound, the one that loses least is taken: `require_inside` refuses it.
@@ -67,7 +69,7 @@ class Kitchen:
         for name in (name for name in RECIPES[form] if name in self.allowed):
             tried[name], runs[name] = self._try(form, name, scratch / name)
         static = [found for name, found in tried.items() if name.startswith("static")]
-        if CONTROLLED in self.allowed and static and all(found["loss_points"] > self.bound for found in static):
+        if self.accuracy_control and static and all(found["loss_points"] > self.bound for found in static):
             tried[CONTROLLED], runs[CONTROLLED] = self._try(form, CONTROLLED, scratch / CONTROLLED)
         engine = form.partition("-")[0]
         took = race({f"{engine}-{name}": run for name, run in runs.items()}, self.rows, self.max_seq_len)

@@ -4,20 +4,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdnas.errors import UsageError
-from kdnas.export.checkpoint import open_checkpoint
+from kdnas.export.checkpoint import Checkpoint, open_checkpoint
 from kdnas.export.hub import upload
 from kdnas.export.labelled import read_labelled
 from kdnas.export.making import Making
 from kdnas.export.options import ExportOptions
 from kdnas.export.recipes import RECIPES, require_inside
-from kdnas.models.folder import model_label
+from kdnas.export.summary import lines_of
+from kdnas.models.folder import model_in, model_label
 from kdnas.models.teacher import resolve_teacher
-from kdnas.store.artifact import Artifact, build, file_sha256, to_json
+from kdnas.store.artifact import MANIFEST, Artifact, build, file_sha256, to_json
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import say
-from kdnas.text.corpus import Corpus, build_corpus
-from kdnas.text.readers import TextOptions
+from kdnas.text.corpus import Corpus, build_corpus, sample_corpus, sentences_needed
+from kdnas.text.readers import BUILTIN, TextOptions
+
+LEAST_SENTENCES = 1000  # their joined texts reach the longest input of a model
 
 
 def export(
@@ -36,7 +39,8 @@ def export(
         model: Hugging Face folder of an encoder, a classifier of texts or tokens, or a question answerer (BERT, RoBERTa,
             XLM-RoBERTa), the artifact of `kdnas distill` or `kdnas refine`, a hub id, or `builtin:minilm-l6`.
         options: how.
-        corpus: sentences for calibration and parity: `builtin:pydocs`, a file or a hub id.
+        corpus: sentences for calibration and parity: `builtin:pydocs`, a file or a hub id; no more are tokenised than these
+            take, unless `--vocabulary corpus` needs all.
         text: how the corpus is read.
         home: root of artifacts.
         push_to_hub: owner/name on the model hub, where the finished export goes; null keeps it here.
@@ -54,11 +58,46 @@ def export(
             raise UsageError(f"languages and text.languages are {given}; give one of them")
         text, options = replace(text, languages=languages), replace(options, vocabulary="corpus")
     checkpoint = open_checkpoint(model)
-    built = build_corpus(home, corpus, text, resolve_teacher(str(checkpoint.path)))
+    if corpus == BUILTIN and is_foreign(model):
+        say(
+            "export: int8 is calibrated, and answers are compared, on docstrings of Python packages, which this model may "
+            "never have seen; give --corpus FILE with text like yours"
+        )
+    built = export_corpus(home, corpus, text, checkpoint, options)
     exported = run_export(home, checkpoint.path, checkpoint.digest, built, options)
     if push_to_hub is not None:
         say(f"export: {upload(exported.path, push_to_hub)}")
+    for line in lines_of(exported.results, options.forms):
+        say(line)
     return deliver(exported, output)
+
+
+def export_corpus(home: Path, source: str, text: TextOptions, checkpoint: Checkpoint, options: ExportOptions) -> Corpus:
+    """The sentences of an export: the whole corpus where it is built already or a vocabulary is made of it, else some.
+
+    Args:
+        home: root of artifacts.
+        source: as `build_corpus` takes it.
+        text: how it is read.
+        checkpoint: its tokenizer makes the ids.
+        options: how many sentences calibration and parity take.
+
+    Raises:
+        UsageError, KdnasError: as `build_corpus`.
+    """
+    tokenizer = resolve_teacher(str(checkpoint.path))
+    if options.vocabulary == "corpus":
+        return build_corpus(home, source, text, tokenizer)
+    wanted = (options.calibration_sentences, options.parity_sentences, text.validation_share)
+    return sample_corpus(home, source, text, tokenizer, max(LEAST_SENTENCES, sentences_needed(*wanted)))
+
+
+def is_foreign(model: str) -> bool:
+    """Whether a model is neither the packaged one nor made by a command of this program."""
+    folder = model_in(Path(model)).resolve()
+    return not model.startswith("builtin:") and not any(
+        (up / MANIFEST).is_file() for up in (folder, *folder.parents[:3])
+    )
 
 
 def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, options: ExportOptions) -> Artifact:

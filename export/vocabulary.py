@@ -87,6 +87,19 @@ def trim(
     return open_checkpoint(str(folder))
 
 
+def cut_of(report: Mapping[str, float]) -> str:
+    """What was cut, in one line.
+
+    Args:
+        report: the content of `vocabulary.json`.
+    """
+    return (
+        f"the vocabulary is cut from {report['tokens_before']:,} to {report['tokens_after']:,} tokens (embeddings from "
+        f"{report['embeddings_mb_before']:.1f} to {report['embeddings_mb_after']:.1f} MB); "
+        f"{100 * report['held_out_texts_covered']:.1f} % of the held-out texts are read as before"
+    )
+
+
 def tokenizer_mb(file: Path) -> float:
     """Resident memory that a tokenizer takes, measured in a process of its own."""
     child = subprocess.run([sys.executable, "-c", GROWTH, str(file)], capture_output=True, text=True, check=True)

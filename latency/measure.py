@@ -1,5 +1,6 @@
 """The measuring loop: rounds in fresh worker processes until the budget is spent, one fsynced line per window."""
 
+import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +15,7 @@ from kdnas.latency.adaptive import DESIGN_FIRST, doubtful, reorder
 from kdnas.latency.engines import graph_form, needs_graphs
 from kdnas.latency.process import Processes, Worker
 from kdnas.latency.protocol import LatencyOptions, Lengths, calls_per_length
-from kdnas.latency.samples import TEACHER, Sample, gather, movement, next_round
+from kdnas.latency.samples import TEACHER, TEACHER_EVERY, Sample, gather, movement, next_round
 from kdnas.latency.template import write_templates
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import append_jsonl, read_jsonl
@@ -22,6 +23,8 @@ from kdnas.store.host import cpus_of_cores
 from kdnas.store.progress import Stage, stage
 
 ROUND_ARCHITECTURES = 60
+# Of the fastest host: a window, and the start of a measuring process with its reference.
+FASTEST_WINDOW_S, START_S = 0.3, 2.0
 
 
 class Budget:
@@ -46,6 +49,37 @@ class Budget:
         latest = [float(sample["seconds"]) for sample in samples[-20:] if sample["arch"] != TEACHER]
         slow = 2 * sum(latest) / len(latest) if latest else 2.0
         return self.spent + slow + fit_seconds(len(samples)) <= self.seconds
+
+
+def least_seconds(options: LatencyOptions, measured: int = 0, window_s: float = FASTEST_WINDOW_S) -> float:
+    """Seconds that the rest of a table takes: the windows that are missing to the fewest architectures, and the fit.
+
+    Args:
+        options: how many are the fewest.
+        measured: architectures that are measured already.
+        window_s: seconds of a window; by default fewer than any host takes.
+    """
+    missing = max(0, options.minimum - measured)
+    teachers = -(-missing // TEACHER_EVERY)
+    return (missing + teachers) * window_s + (START_S if missing else 0.0) + fit_seconds(options.minimum)
+
+
+def require_minutes(options: LatencyOptions, needed_s: float) -> None:
+    """Refuse a budget that cannot hold a table, before it is spent.
+
+    Args:
+        options: the budget.
+        needed_s: seconds that the smallest table takes, with what came before it.
+
+    Raises:
+        UsageError: the budget is smaller.
+    """
+    if options.protocol == "fast" and needed_s > 60 * options.minutes:
+        least = math.ceil(10 * needed_s / 60) / 10
+        raise UsageError(
+            f"minutes is {options.minutes:g}: {least:g} minutes are the least here, for the A/A check, {options.minimum} "
+            f"architectures and the fit; give --minutes {least:g} or more (what was measured is kept)"
+        )
 
 
 def fit_seconds(windows: int) -> float:

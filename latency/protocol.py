@@ -30,7 +30,8 @@ class LatencyOptions:
             measures every architecture on every sentence, three times, which takes hundreds of hours: it says how many
             before it starts.
         engine: what is timed: eager PyTorch, or an exported graph in the session that users get, or PyTorch on a GPU.
-        minutes: time budget of the fast protocol, measuring and fitting together; building the corpus is not counted.
+        minutes: time budget of the fast protocol: tokenising, A/A check, measuring and fitting together. A later table with more
+            minutes starts from what this one measured.
         sentences: how many sentences of the corpus the latency is a mean over.
         threads: threads that one call may use; null takes min(4, physical cores).
         pin: keep the measuring processes on as many physical cores as they have threads, always the same (Linux).

@@ -1,5 +1,6 @@
 """The A/A check: one model timed as if it were several, before a table is started. What differs is the host's noise."""
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from kdnas.latency.protocol import Lengths
 from kdnas.latency.samples import Sample, normalise
 from kdnas.models.arch import Arch
 from kdnas.store.artifact import append_jsonl, read_jsonl
-from kdnas.store.progress import say
+from kdnas.store.progress import Stage, say, stage
 
 MODEL = Arch(6, 4, 576, 1024, "gelu")  # in the middle of the space
 PROCESSES, WINDOWS = 2, 4  # fresh processes, and windows of a fresh model in each
@@ -39,20 +40,23 @@ def check_host(log: Path, setup: dict[str, Any], lengths: Lengths) -> dict[str, 
     """
     rows: list[Sample] = list(read_jsonl(log))
     processes = Processes("latency-table: A/A check", setup)
-    while len(rows) < PROCESSES * WINDOWS:
-        processes.run(rows, partial(_windows, log, rows))
+    with stage("latency-table: A/A check", PROCESSES * WINDOWS, len(rows)) as progress:
+        while len(rows) < PROCESSES * WINDOWS:
+            processes.run(rows, partial(_windows, log, rows, progress))
     found = {**spread(rows, lengths), "quiet": True}
     found["quiet"] = found["sd_pct"] <= 100 * QUIET_SD
     say(f"latency-table: {describe(found)}")
     return found
 
 
-def _windows(log: Path, rows: list[Sample], worker: Worker) -> None:
+def _windows(log: Path, rows: list[Sample], progress: Stage, worker: Worker) -> None:
     """One process: windows until its share is done."""
     for _ in range(WINDOWS - len(rows) % WINDOWS):
-        row = worker.ask({"arch": str(MODEL)})
+        start = time.monotonic()
+        row = {**worker.ask({"arch": str(MODEL)}), "seconds": round(time.monotonic() - start, 3)}
         append_jsonl(log, row)
         rows.append(row)
+        progress.advance()
 
 
 def spread(rows: Sequence[Sample], lengths: Lengths) -> dict[str, Any]:

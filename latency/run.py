@@ -5,12 +5,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from kdnas.latency.engines import ENGINES, require_engine
-from kdnas.latency.measure import measure, worker_setup
+from kdnas.latency.measure import FASTEST_WINDOW_S, START_S, least_seconds, measure, require_minutes, worker_setup
 from kdnas.latency.paper import measure_all, table2_archs, table2_ratios
 from kdnas.latency.predictor import fit_predictor
 from kdnas.latency.protocol import (
@@ -26,11 +27,12 @@ from kdnas.latency.protocol import (
     sample_lengths,
     stratify,
 )
-from kdnas.latency.quiet import check_host, describe
+from kdnas.latency.quiet import PROCESSES, WINDOWS, check_host, describe
 from kdnas.latency.report import report_of
+from kdnas.latency.reuse import take_samples
 from kdnas.latency.roofline import Peaks, peaks_of
 from kdnas.latency.rows import published_shape, table_rows, teacher_results, write_gpu_columns
-from kdnas.latency.samples import Measurements, gather
+from kdnas.latency.samples import TEACHER, Measurements, gather
 from kdnas.latency.validate import ValidationOptions, run_validation
 from kdnas.latency.validate import summary as validation_summary
 from kdnas.models.arch import arch_id
@@ -40,8 +42,8 @@ from kdnas.store.artifact import Artifact, build, read_jsonl, write_json
 from kdnas.store.host import host
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
-from kdnas.store.progress import say
-from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.store.progress import say, stage
+from kdnas.text.corpus import Corpus, sample_corpus, sentences_needed
 from kdnas.text.readers import TextOptions
 
 
@@ -72,19 +74,32 @@ def latency_table(
         output: folder that gets the result as plain files; null leaves it below `home` alone.
     """
     require_output(output, KIND)
+    started = time.monotonic()
     require_engine(options.engine)
+    require_minutes(options, least_of_all(options))
     resolved = resolve_shape(teacher)
-    built = build_corpus(home, corpus, text, resolve_tokenizer(tokenizer, resolved))
-    artifact = build_table(home, resolved, built, options)
+    wanted = sentences_needed(options.sentences, 0, text.validation_share)
+    built = sample_corpus(home, corpus, text, resolve_tokenizer(tokenizer, resolved), wanted)
+    artifact = build_table(home, resolved, built, options, started)
     say(summary(artifact))
     if validate:
         bound = run_validation(home, artifact, resolved, built, options, validation)
         say(f"{validation_summary(bound)}\nvalidation: {bound.path}")
+    say("latency-table: writing the report")
     say(f"report: {report_of(artifact, home / f'latency-{options.engine}.html', home)}")
     return deliver(artifact, output)
 
 
-def build_table(home: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions) -> Artifact:
+def least_of_all(options: LatencyOptions) -> float:
+    """Seconds that no table of these options takes less than, on any host: peaks, A/A check, architectures and fit."""
+    peaks = 0.0 if options.engine.startswith("cuda") else options.peak_seconds
+    check = PROCESSES * (START_S + WINDOWS * FASTEST_WINDOW_S)
+    return peaks + check + least_seconds(options)
+
+
+def build_table(
+    home: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions, started: float | None = None
+) -> Artifact:
     """Return the latency table of this host, measuring it (on from where it stopped) where it does not exist.
 
     Args:
@@ -92,6 +107,7 @@ def build_table(home: Path, teacher: Teacher, corpus: Corpus, options: LatencyOp
         teacher: the reference, measured in the same run; its vocabulary is the students'.
         corpus: its training sentences give the lengths.
         options: budget, threads and seed.
+        started: when the command began, by `time.monotonic`, where the time since then counts; by default now.
 
     Raises:
         UsageError: the budget is too small for a table, or this host lacks what the engine needs.
@@ -110,7 +126,16 @@ def build_table(home: Path, teacher: Teacher, corpus: Corpus, options: LatencyOp
         "versions": {name: record["versions"].get(name) for name in ENGINES[options.engine]},
     }
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest}
-    return build(home, KIND, teacher.label, config, inputs, lambda path: _work(path, teacher, corpus, options))
+    begun = time.monotonic() if started is None else started
+
+    def work(path: Path) -> dict[str, Any]:
+        if options.protocol == "fast":
+            take_samples(path, config, inputs)
+            if not (path / "samples.jsonl").exists():
+                require_minutes(options, least_of_all(options))
+        return _work(path, teacher, corpus, options, begun)
+
+    return build(home, KIND, teacher.label, config, inputs, work)
 
 
 def _gpu(engine: str) -> dict[str, Any]:
@@ -122,8 +147,7 @@ def _gpu(engine: str) -> dict[str, Any]:
     return device_record()
 
 
-def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions) -> dict[str, Any]:
-    started = time.monotonic()
+def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions, started: float) -> dict[str, Any]:
     unpadded, step = sample_lengths(corpus.train.lengths, options.seed, options.sentences), length_step(options.engine)
     sample = padded(unpadded, step)
     strata = stratify(sample, step=step)
@@ -142,12 +166,15 @@ def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions)
         measurements = replace(measurements, relative_sd=noise)
     write_json(path / "lengths.json", _lengths_record(lengths))
     fitting = time.monotonic()
-    fit = fit_predictor(measurements.archs, measurements.latencies, measurements.relative_sd, lengths)
-    peaks = None if roofline is None else Peaks.from_record(roofline)
-    rows = table_rows(measurements, fit, lengths, teacher, peaks)
-    write_rows(path / FILE, rows)
-    if options.engine.startswith("cuda") and options.protocol == "fast":
-        write_gpu_columns(path / "gpu.csv", read_jsonl(path / "samples.jsonl"), measurements, fit, lengths)
+    with stage("latency-table: fit", 2) as progress:
+        fit = fit_predictor(measurements.archs, measurements.latencies, measurements.relative_sd, lengths)
+        progress.advance()
+        peaks = None if roofline is None else Peaks.from_record(roofline)
+        rows = table_rows(measurements, fit, lengths, teacher, peaks)
+        write_rows(path / FILE, rows)
+        if options.engine.startswith("cuda") and options.protocol == "fast":
+            write_gpu_columns(path / "gpu.csv", read_jsonl(path / "samples.jsonl"), measurements, fit, lengths)
+        progress.advance()
     minutes = (spent + time.monotonic() - fitting) / 60
     return {
         "engine": options.engine,
@@ -176,6 +203,11 @@ def _measure_design(
 ) -> tuple[Measurements, float]:
     """The fast protocol; the measurements, and the seconds that they took."""
     order = design_for(teacher, options)
+    earlier = read_jsonl(log)
+    windows = [float(row["seconds"]) for row in read_jsonl(log.with_name("check.jsonl")) if "seconds" in row]
+    measured = len({sample["arch"] for sample in earlier} - {TEACHER})
+    spent = sum(float(sample["seconds"]) for sample in earlier) + time.monotonic() - started
+    require_minutes(options, spent + least_seconds(options, measured, median(windows) if windows else FASTEST_WINDOW_S))
     samples = measure(log, setup, lengths, order, options, started)
     measurements = gather(samples, order, lengths, options.minimum)
     if measurements.readmitted:
@@ -206,6 +238,7 @@ def _roofline(path: Path, options: LatencyOptions) -> dict[str, Any] | None:
     if not options.peak_seconds or options.engine.startswith("cuda"):
         return None
     if not path.exists():
+        say(f"latency-table: measures what this host can do at most, {options.peak_seconds:g} s")
         write_json(path, asdict(peaks_of(options.engine, options.resolved_threads, options.peak_seconds)))
     record: dict[str, Any] = json.loads(path.read_text())
     return record

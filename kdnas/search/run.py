@@ -75,11 +75,21 @@ def search(
     home = home.resolve() if ray else home  # workers on other nodes start in another folder
     known = LatencyTable.load(table)
     found = resolve_teacher(teacher)
+    warn_of_other_teacher(known, found)
     if replay is not None:
         return deliver(run_replay(home, read_recording(replay), space, known, options, found), output)
     make_goal(space.teachable(found.layers), known, options, found)  # refuse now: the corpus may take minutes
     built = build_corpus(home, corpus, text, found)
     return deliver(run_search(home, found, built, space, known, options, ray, distill), output)
+
+
+def warn_of_other_teacher(table: LatencyTable, teacher: Teacher) -> None:
+    """Warn if a latency table was measured with another teacher than the one of the search."""
+    if table.teacher != teacher.digest:
+        say(
+            f"search: the latency table was measured with another teacher than '{teacher.spec}': its vocabulary, lengths and "
+            f"teacher latency differ; build one with `kdnas latency-table --teacher {teacher.spec}`"
+        )
 
 
 def require_compatible(replay: Path | None, ray: str | None) -> None:

@@ -109,9 +109,8 @@ def build(
     Raises:
         KdnasError: no disk space, or another process builds the same artifact.
     """
-    config, inputs = to_json(config), dict(inputs)
-    settings = {"config": config, "inputs": inputs}
-    key = digest_of({"kind": kind, **settings})[:12]
+    settings = {"config": to_json(config), "inputs": dict(inputs)}
+    key = key_of(kind, settings)
     final = _folder_of(home / kind, label, key)
     if (final / MANIFEST).exists():
         return Artifact.load(final, kind)
@@ -152,6 +151,17 @@ def _folder_of(folder: Path, label: str, key: str) -> Path:
         for found in sorted(folder.glob(f"*-{key}{ending}")):
             return found.with_name(found.name.removesuffix(".partial"))
     return folder / f"{label}-{key}"
+
+
+def key_of(kind: str, settings: Mapping[str, Any]) -> str:
+    """End of an artifact's folder name: the start of the SHA-256 of its kind, its configuration and its inputs."""
+    return digest_of({"kind": kind, **settings})[:12]
+
+
+def find(home: Path, kind: str, label: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Artifact | None:
+    """The finished artifact that `build` would return for these arguments; None if it does not exist."""
+    folder = _folder_of(home / kind, label, key_of(kind, {"config": to_json(config), "inputs": dict(inputs)}))
+    return Artifact.load(folder, kind) if (folder / MANIFEST).exists() else None
 
 
 def publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:

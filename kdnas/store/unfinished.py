@@ -26,6 +26,8 @@ def tell_unfinished(partial: Path, attempts: str, settings: Mapping[str, Any]) -
             theirs = json.loads(log.read_text().splitlines()[0])["settings"]
         except (ValueError, KeyError, IndexError):
             continue  # of an earlier version, or killed while it wrote its first line
+        if theirs.get("inputs") != settings["inputs"]:
+            continue  # of another corpus or model: work of its own, of no concern here
         found = differences(theirs, settings)
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         say(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ import numpy as np
 
 from kdnas.errors import UsageError
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, build, digest_of, file_sha256
+from kdnas.store.artifact import Artifact, build, digest_of, file_sha256, find
 from kdnas.store.progress import stage
 from kdnas.text.pydocs import installed_packages
 from kdnas.text.readers import BUILTIN, Row, TextOptions, read_rows, text_files
+from kdnas.text.sample import spread_rows, spread_sentences
 from kdnas.text.sentences import Sentences
 
+KIND = "corpus"
 CHUNK = 4096  # rows that are tokenised at once
 COPIED = 2**22  # token ids that are copied at once
 UNKNOWN_SHARE = 0.5  # of the tokens; English text has next to none
@@ -46,6 +49,11 @@ class Corpus:
         return self.artifact.digest
 
     @property
+    def sampled(self) -> bool:
+        """Whether this is a sample of its source and not the whole."""
+        return "sample" in self.artifact.manifest["config"]
+
+    @property
     def name(self) -> str:
         """What cards call it: its source, without the folders of this host."""
         source = str(self.artifact.manifest["config"]["source"])
@@ -66,12 +74,78 @@ def build_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher) -
         UsageError: missing path, unknown column, empty or not UTF-8.
         KdnasError: a hub id was given and the hub cannot be reached.
     """
-    # Of a teacher the tokenizer alone decides: teacher and students share one corpus.
-    inputs = {"tokenizer": file_sha256(teacher.path / "tokenizer.json"), "source": source_digest(source)}
-    label = source.replace(":", "/").rstrip("/").rsplit("/", 1)[-1].split(".")[0]
-    config = {"source": source, "text": text}
-    artifact = build(home, "corpus", label, config, inputs, lambda path: _work(path, source, text, teacher))
-    return Corpus(artifact, int(teacher.config.get("pad_token_id") or 0))
+    artifact = build(
+        home,
+        KIND,
+        label_of(source),
+        {"source": source, "text": text},
+        inputs_of(source, teacher),
+        lambda path: _work(
+            path, source, text, teacher, unique_rows(read_rows(source, text), source, text.max_sentences)
+        ),
+    )
+    return Corpus(artifact, pad_id_of(teacher))
+
+
+def sample_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher, sentences: int) -> Corpus:
+    """The whole corpus where it is built already for this tokenizer, else one of some of its sentences, always the same.
+
+    A command that needs a few sentences waits for no more than these to be tokenised. Docstrings are read from files in the
+    order of a hash, as many as it takes; of other local sources all rows are read and those with the smallest hashes taken,
+    so that an order by language or topic does no harm; of a hub set the first ones.
+
+    Args:
+        home: root of artifacts.
+        source: as `build_corpus` takes it.
+        text: how to read it.
+        teacher: its tokenizer makes the ids.
+        sentences: how many unique ones, both splits together; each language has one at least.
+
+    Raises:
+        UsageError, KdnasError: as `build_corpus`.
+    """
+    inputs, config = inputs_of(source, teacher), {"source": source, "text": text}
+    whole = find(home, KIND, label_of(source), config, inputs)
+    if whole is not None:
+        return Corpus(whole, pad_id_of(teacher))
+    if text.max_sentences is not None and text.max_sentences <= sentences:
+        return build_corpus(home, source, text, teacher)
+    artifact = build(
+        home,
+        KIND,
+        label_of(source),
+        {**config, "sample": sentences},
+        inputs,
+        lambda path: _work(path, source, text, teacher, _sampled_rows(source, text, sentences), sentences),
+    )
+    return Corpus(artifact, pad_id_of(teacher))
+
+
+def sentences_needed(train: int, validation: int, validation_share: float) -> int:
+    """Sentences of a sample whose splits are to hold these many; a quarter more, as groups are of uneven sizes."""
+    return math.ceil(1.25 * max(train / (1 - validation_share), validation / validation_share))
+
+
+def _sampled_rows(source: str, text: TextOptions, sentences: int) -> Iterator[Row]:
+    if source == BUILTIN:
+        return unique_rows(spread_sentences(), source, sentences)
+    rows = unique_rows(read_rows(source, text), source, text.max_sentences)
+    return spread_rows(rows, sentences) if Path(source).exists() else islice(rows, sentences)
+
+
+def label_of(source: str) -> str:
+    """Start of the artifact's name."""
+    return source.replace(":", "/").rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+
+
+def inputs_of(source: str, teacher: Teacher) -> dict[str, str]:
+    """What decides a corpus beside its settings: its texts and the tokenizer, whoever's it is."""
+    return {"tokenizer": file_sha256(teacher.path / "tokenizer.json"), "source": source_digest(source)}
+
+
+def pad_id_of(teacher: Teacher) -> int:
+    """Token id of padding."""
+    return int(teacher.config.get("pad_token_id") or 0)
 
 
 def source_digest(source: str) -> str:
@@ -94,15 +168,16 @@ def source_digest(source: str) -> str:
     return source
 
 
-def _work(path: Path, source: str, text: TextOptions, teacher: Teacher) -> dict[str, Any]:
+def _work(
+    path: Path, source: str, text: TextOptions, teacher: Teacher, rows: Iterator[Row], total: int | None = None
+) -> dict[str, Any]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(teacher.path / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(text.seq_len)
     splits = {name: _Split(path, name) for name in SPLITS}
-    rows = unique_rows(read_rows(source, text), source, text.max_sentences)
-    with stage("corpus: tokenise", text.max_sentences) as progress:
+    with stage("corpus: tokenise", total or text.max_sentences) as progress:
         for chunk in iter(lambda: list(islice(rows, CHUNK)), []):
             encodings = tokenizer.encode_batch_fast([row.text for row in chunk])
             places: dict[str, list[int]] = {name: [] for name in SPLITS}

@@ -7,7 +7,7 @@ import re
 import signal
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from kdnas.store.host import physical_cores
 
 STANDARD_LIBRARY = "python"
+FILES_AT_ONCE = 64  # that a worker reads
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # Where a docstring stops being prose: numpy, Google and Sphinx sections hold names, types and code.
@@ -39,20 +40,25 @@ def installed_packages() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def docstring_sentences() -> Iterator[tuple[str, str, str]]:
-    """Yield (sentence, package, module) in a stable order; the sentences are not yet de-duplicated."""
-    files = list(source_files())
+def docstring_sentences(files: Sequence[tuple[Path, str, str]] | None = None) -> Iterator[tuple[str, str, str]]:
+    """Yield (sentence, package, module) in a stable order; the sentences are not yet de-duplicated.
+
+    Args:
+        files: what to read, in this order, as far as sentences are taken; by default all of `source_files`.
+    """
+    chunk = FILES_AT_ONCE if files is None else 8  # a part of some files is wanted: read few in vain
+    files = list(source_files()) if files is None else files
     pool = ProcessPoolExecutor(physical_cores(), initializer=leave_signals_to_the_parent)
     try:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # workers, which start here, have it so
         try:
-            results = pool.map(sentences_of_file, *zip(*files, strict=True), chunksize=64)
+            results = pool.map(sentences_of_file, *zip(*files, strict=True), chunksize=chunk)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for rows in results:
             yield from rows
     finally:
-        pool.shutdown(cancel_futures=True)  # broken off before the first result, they would all be read
+        pool.shutdown(cancel_futures=True)  # else all files would be read, however few sentences were taken
 
 
 def leave_signals_to_the_parent() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from kdnas.export.onnx_form import (
 from kdnas.export.openvino_form import GRAPH, write_int8, write_int8_controlled, write_openvino
 from kdnas.export.options import ExportOptions
 from kdnas.export.quiet import quiet
-from kdnas.export.recipes import CONTROLLED, RECIPES, choose
+from kdnas.export.recipes import CONTROLLED, RECIPES, Int8Search, choose
 from kdnas.export.run import run_export
 from kdnas.export.session import FORMS, Session, read_settings
 from kdnas.models.teacher import Teacher
@@ -143,6 +144,23 @@ def test_accuracy_control_keeps_more_than_static(tiny_teacher: Teacher, tmp_path
     }
     assert lost["controlled"] <= 3e-6 < lost["static"]
     assert (tmp_path / "controlled" / "config.json").is_file()
+    # Weights that NNCF puts back were not smoothed: behind smoothed activations they would compute something else.
+    operators = openvino.Core().read_model(str(tmp_path / "controlled" / GRAPH)).get_ops()
+    assert not [node for node in operators if "smooth_quant" in node.get_friendly_name()]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_accuracy_control_is_tried_only_where_it_is_asked_for(
+    wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pretend(self: Int8Search, form: str, name: str, folder: Path) -> tuple[dict[str, Any], Any]:
+        folder.mkdir()
+        return {"loss_points": 5.0, "size_mb": 1.0}, lambda *_: np.zeros(1)
+
+    monkeypatch.setattr(Int8Search, "_try", pretend)
+    names = RECIPES["openvino-int8"]
+    search = Int8Search(tmp_path, TASK, [], lambda _: {}, 1.0, ROWS, 64, names, accuracy_control=wanted)
+    assert set(search.run("openvino-int8")["tried"]) == {*names, *([CONTROLLED] if wanted else [])}
 
 
 def test_block_wise_answers_do_not_move_with_the_batch(tiny_teacher: Teacher, tmp_path: Path) -> None:

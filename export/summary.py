@@ -1,0 +1,47 @@
+"""What an export made, as a table in plain text, and which of its forms a session takes by default."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HEADER = ("form", "ms", "MB", "points lost", "of")
+
+
+def lines_of(results: Mapping[str, Any], wanted: Sequence[str]) -> list[str]:
+    """One line a form, fastest first of those within the bound, and the default with its reason.
+
+    Args:
+        results: of the export's manifest.
+        wanted: the forms that were asked for.
+    """
+    forms = results["forms"]
+    rows = [HEADER] + [
+        (form, f"{row['latency_ms']:.2f}", f"{row['size_mb']:.1f}", f"{row['loss_points']:.2f}", row["loss_of"])
+        for form, row in forms.items()
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if 0 < column < 4 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return [*lines, *_reasons(forms, float(results["max_loss_points"]), wanted)]
+
+
+def _reasons(forms: Mapping[str, Mapping[str, Any]], bound: float, wanted: Sequence[str]) -> list[str]:
+    default, best = next(iter(forms.items()))
+    inside = best["loss_points"] <= bound
+    why = f"the fastest that loses at most {bound:g} points" if inside else f"none loses at most {bound:g} points"
+    lines = [f"default: {default} ({why})"]
+    if default.endswith("-int8"):
+        return lines
+    for form in (form for form in forms if form in wanted and form.endswith("-int8")):
+        row = forms[form]
+        reason = (
+            f"loses {row['loss_points']:.2f} points of {row['loss_of']}, allowed are {bound:g}"
+            if row["loss_points"] > bound
+            else f"takes {row['latency_ms']:.2f} ms, {default} {best['latency_ms']:.2f} ms"
+        )
+        lines.append(f"int8 was asked for, but float32 is the default: {form} {reason}")
+    return lines
