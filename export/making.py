@@ -170,7 +170,7 @@ class Making:
 
 
 def write_float(form: str, model: Any, task: str, final: Path) -> None:
-    """Write a float32 form beside its place, then rename: a killed export leaves no half form under a final name."""
+    """Write a float32 form to a temporary folder, then rename it: a killed export leaves no partial form."""
     scratch = final.with_name(f"{final.name}.scratch")
     for left in (final, scratch):
         shutil.rmtree(left, ignore_errors=True)
@@ -183,7 +183,7 @@ def write_float(form: str, model: Any, task: str, final: Path) -> None:
 def calibration_rows(sentences: Sentences, tokenizer: Any, options: ExportOptions) -> list[list[int]]:
     """Token ids of random sentences, of all languages alike and at least one of each, sorted by length."""
     taken: Counter[str] = Counter()
-    turns: list[tuple[int, int, int]] = []  # how many of its language came before, its own place, its index
+    turns: list[tuple[int, int, int]] = []  # how many of its language came before, its own number, its index
     for index in np.random.default_rng(options.seed).permutation(len(sentences)):
         language = sentences.languages[int(index)]
         turns.append((taken[language], len(turns), int(index)))

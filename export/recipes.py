@@ -57,7 +57,7 @@ class Int8Search:
     accuracy_control: bool = False
 
     def run(self, form: str) -> dict[str, Any]:
-        """Put the winner of an int8 form in its place; returns what was measured of it and of all that were tried.
+        """Move the winner of an int8 form to its folder; returns what was measured of it and of all that were tried.
 
         Where none stays inside the bound, the one that loses least is taken: `require_inside` refuses it.
         """

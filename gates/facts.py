@@ -112,7 +112,7 @@ def operators_of(graph: Path) -> dict[str, int]:
 
 
 def table_facts(tables: Path) -> Facts:
-    """Hash of each committed latency table, and in how many places more layers or wider ones would be faster."""
+    """Hash of each committed latency table, and how often more or wider layers are faster in it."""
     facts = Facts()
     for file in sorted(tables.glob(f"*/{FILE}")):
         latencies = {row.arch: row.latency_ms for row in read_rows(file)}

@@ -52,9 +52,9 @@ class OnnxTemplate:
             del inferred[:]
 
     def write(self, sizes: Sizes, pool: PoolPart) -> tuple[bytes, dict[str, np.ndarray]]:
-        """The graph with these sizes, serialised, and its large weights by name: places in the pool's buffer.
+        """The graph with these sizes, serialised, and its large weights by name: views of the pool's buffer.
 
-        Graphs made from one pool may be used at the same time, unlike OpenVINO's: they only read it, from the same places.
+        Graphs made from one pool may be used at the same time, unlike OpenVINO's: they only read it, from the same memory.
 
         Raises:
             ValueError: fewer than 3 layers.

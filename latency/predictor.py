@@ -64,8 +64,8 @@ def shrink(latencies: np.ndarray, relative_sd: np.ndarray, errors_pct: np.ndarra
     noise = np.maximum(relative_sd, FLOOR_SD) ** 2
     logs = np.log1p(errors_pct / 100)
     model = max(float(np.mean(logs**2) - noise.mean()), FLOOR_SD**2)
-    share = noise / (noise + model)  # of the prediction
-    return latencies * np.exp(share * logs)[:, None], np.sqrt(noise * model / (noise + model))
+    fraction = noise / (noise + model)  # of the prediction
+    return latencies * np.exp(fraction * logs)[:, None], np.sqrt(noise * model / (noise + model))
 
 
 def cost_features(archs: Sequence[Arch]) -> np.ndarray:
@@ -176,7 +176,7 @@ def fit_one(
 def fit_predictor(archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.ndarray, lengths: Lengths) -> Fit:
     """Choose the correction by cross-validation, state its error and the baselines', and fit it to everything.
 
-    Every measured architecture is held out once: the fold is its place in `archs` modulo 5.
+    Every measured architecture is held out once: the fold is its index in `archs` modulo 5.
 
     Args:
         archs: N measured architectures, in the order of the design.

@@ -1,4 +1,4 @@
-"""The batches of a training stage: which sentences, in which order, alone or in pairs, from any place on."""
+"""The batches of a training stage: which sentences, in which order, single or in pairs, starting at any batch."""
 
 import signal
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from kdnas.distill.pairs import Pairs, pair_batch
 from kdnas.text.sentences import Sentences, balanced, token_batches
 
 Batch = tuple[Tensor, Tensor]  # ids and mask, each (B, T)
-Place = tuple[int, int]  # epoch, and place in it
-Key = tuple[Place, Place, np.ndarray]  # of the batch, of its update's last one, sentence numbers
+Position = tuple[int, int]  # epoch, and index of the batch in it
+Key = tuple[Position, Position, np.ndarray]  # of the batch, of its update's last one, sentence numbers
 
 
 class Made(NamedTuple):
-    """A batch: its update's last one's epoch and place in it; padded ids and mask (B, T), token types where it has pairs."""
+    """A batch: padded ids and mask (B, T), token types if it has pairs; epoch and batch index of the last batch of its update."""
 
     epoch: int
-    place: int
+    batch: int
     ids: Tensor
     mask: Tensor
     types: Tensor | None = None
@@ -40,12 +40,12 @@ def to_tensors(sentences: Sentences, indices: np.ndarray, pad_id: int, device: t
 
 
 class TrainBatches(Dataset[Made]):
-    """Every batch is a function of the seed, the epoch and its place in it alone, so that resumed runs see the same ones.
+    """Every batch is a function of the seed, the epoch and its index only, so resumed runs see the same batches.
 
     Args:
         sentences: training split.
         pad_id: id of the padding token.
-        options: sizes, share of pairs, seed, data workers.
+        options: sizes, fraction of pairs, seed, data workers.
         pairs: how sentences are made into pairs; may be None where the options want none.
         process: number of this process and how many there are; of an update's batches each gets as many.
     """
@@ -80,18 +80,18 @@ class TrainBatches(Dataset[Made]):
     def __getitem__(self, key: Key) -> Made:
         here, last, indices = key
         rng = np.random.default_rng([self._options.seed, *here])
-        if rng.random() < self._options.pair_share:
+        if rng.random() < self._options.pair_fraction:
             assert self._pairs is not None
             arrays = pair_batch(self._sentences, indices, self._pad_id, self._pairs, rng)
             return Made(*last, *map(torch.from_numpy, arrays))
         return Made(*last, *to_tensors(self._sentences, indices, self._pad_id))
 
-    def after(self, epoch: int, place: int) -> Iterator[Made]:
-        """This process's batches from a place on, for ever, made ahead by the data workers where there are any."""
+    def after(self, epoch: int, index: int) -> Iterator[Made]:
+        """Endless batches of this process from a position on; data workers, if any, prepare them ahead."""
         loader: DataLoader[Any] = DataLoader(
             self,
             batch_size=None,
-            sampler=self._keys(epoch, place),
+            sampler=self._keys(epoch, index),
             num_workers=self._options.data_workers,
             worker_init_fn=_leave_signals,
             # Not forked: threads, locks and signal handlers of this process are none of theirs.
@@ -100,18 +100,18 @@ class TrainBatches(Dataset[Made]):
         )
         return iter(loader)
 
-    def _keys(self, epoch: int, place: int) -> Iterator[Key]:
-        coming = self._places(epoch, place)
+    def _keys(self, epoch: int, index: int) -> Iterator[Key]:
+        coming = self._places(epoch, index)
         while update := list(islice(coming, self._options.accumulate)):
             last = update[-1][0]
             yield from ((here, last, indices) for here, indices in update[self._process :: self._processes])
 
-    def _places(self, epoch: int, place: int) -> Iterator[tuple[Place, np.ndarray]]:
+    def _places(self, epoch: int, index: int) -> Iterator[tuple[Position, np.ndarray]]:
         for number in count(epoch):
             batches = self.epoch(number)
-            for here in range(place, len(batches)):
+            for here in range(index, len(batches)):
                 yield (number, here), batches[here]
-            place = 0
+            index = 0
 
 
 def _leave_signals(_worker: int) -> None:

@@ -20,7 +20,7 @@ Work = Callable[[Path], dict[str, Any]]
 
 
 def processes() -> PartialState:
-    """This process's place among all: `process_index`, `num_processes`, `is_main_process`."""
+    """This process among all: `process_index`, `num_processes`, `is_main_process`."""
     return PartialState(cpu=not torch.cuda.is_available())
 
 

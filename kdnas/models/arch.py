@@ -142,7 +142,7 @@ class SearchSpace:
 
 
 def arch_id(arch: Arch) -> int:
-    """The architecture's place, 0 to 2399, in the full published space; the same for every cut of it.
+    """The architecture's index, 0 to 2399, in the full published space; the same for every cut of it.
 
     Raises:
         UsageError: the architecture is not in the published space.
@@ -150,25 +150,25 @@ def arch_id(arch: Arch) -> int:
     space = SearchSpace()
     if arch not in space:
         raise UsageError(f"architecture {arch} is not among the {len(space)} of the published space")
-    place = 0
+    index = 0
     for name in FIELDS:
         values = getattr(space, name)
-        place = place * len(values) + values.index(getattr(arch, name))
-    return place
+        index = index * len(values) + values.index(getattr(arch, name))
+    return index
 
 
-def arch_from_id(place: int) -> Arch:
+def arch_from_id(number: int) -> Arch:
     """Inverse of `arch_id`.
 
     Raises:
         UsageError: the id is not between 0 and 2399.
     """
     space = SearchSpace()
-    if not 0 <= place < len(space):
-        raise UsageError(f"architecture id {place}: allowed are 0 to {len(space) - 1}")
+    if not 0 <= number < len(space):
+        raise UsageError(f"architecture id {number}: allowed are 0 to {len(space) - 1}")
     picked = []
     for name in reversed(FIELDS):
         values = getattr(space, name)
-        place, index = divmod(place, len(values))
+        number, index = divmod(number, len(values))
         picked.append(values[index])
     return Arch(*reversed(picked))

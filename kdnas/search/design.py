@@ -39,7 +39,7 @@ def _lacks(arch: Arch, teacher: Arch | None) -> list[float]:
 def gower(states: Sequence[Arch], other: Arch) -> np.ndarray:
     """Gower's distance of architectures from another one, (N,): summed over its fields, 1 from the least to the largest value.
 
-    Numbers are taken by their places among the values that there are, and texts are 1 apart (Gower 1971, times the fields).
+    Numbers are taken by their rank among the possible values, and texts are 1 apart (Gower 1971, times the fields).
     """
     distance = np.zeros(len(states))
     for name in FIELDS:
@@ -47,19 +47,19 @@ def gower(states: Sequence[Arch], other: Arch) -> np.ndarray:
         if isinstance(value, str):
             distance += [one != value for one in column]
         else:
-            places = {found: place for place, found in enumerate(sorted({*column, value}))}
-            distance += np.abs([places[one] - places[value] for one in column]) / max(1, len(places) - 1)
+            indices = {found: index for index, found in enumerate(sorted({*column, value}))}
+            distance += np.abs([indices[one] - indices[value] for one in column]) / max(1, len(indices) - 1)
     return distance
 
 
 def nearest(distance: np.ndarray, left: np.ndarray, rng: np.random.Generator) -> int:
-    """The place of the least distance, (N,), of those left, (N,) bool; a random one of the equally near."""
+    """Index of the least distance, (N,), of those left, (N,) bool; a random one of the equally near."""
     from_least = np.where(left, distance, np.inf) - distance[left].min()
     return int(rng.choice(np.flatnonzero(from_least < 1e-9)))
 
 
 def farthest(points: np.ndarray, left: np.ndarray, rng: np.random.Generator) -> int:
-    """The place of the point, of those left, that is farthest from all others; a random one where all are left.
+    """Index of the point, of those left, that is farthest from all others; a random one where all are left.
 
     Args:
         points: (N, d).
@@ -81,8 +81,8 @@ def spread(states: Sequence[Arch], count: int, seed: int) -> list[Arch]:
     rng = np.random.default_rng(seed)
     distance = np.full(len(states), np.inf)
     for _ in range(min(count, len(states))):
-        place = int(np.argmax(np.where(left, distance, -1.0))) if chosen else int(rng.integers(len(states)))
-        np.minimum(distance, ((points - points[place]) ** 2).sum(1), out=distance)
-        left[place] = False
-        chosen.append(states[place])
+        index = int(np.argmax(np.where(left, distance, -1.0))) if chosen else int(rng.integers(len(states)))
+        np.minimum(distance, ((points - points[index]) ** 2).sum(1), out=distance)
+        left[index] = False
+        chosen.append(states[index])
     return chosen

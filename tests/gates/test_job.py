@@ -57,7 +57,7 @@ def test_what_is_decided_needs_no_further_look(tmp_path: Path) -> None:
 
 
 def test_a_sketch_by_hand() -> None:
-    # 33 places from 0.85 to 1.25, 0.0125 each: 1 is the 13th, 1.05 the 17th, 1.1 the 21st.
+    # 33 cells from 0.85 to 1.25, 0.0125 each: 1 is the 13th, 1.05 the 17th, 1.1 the 21st.
     drawn = sketch({"ratio": (1.075, 1.1, 1.125), "threshold": 0.05})
     assert drawn == "\u00b7" * 12 + ":" + "\u00b7" * 3 + "!" + "\u00b7" + "==O==" + "\u00b7" * 10
     assert sketch({"ratio": (3.0, 4.0, 5.0), "threshold": 0.9})[-1] == "O"

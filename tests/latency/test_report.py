@@ -247,7 +247,7 @@ def test_a_browser_draws_every_chart_and_follows_the_menus(
 ) -> None:
     page = write_latency_report(table, tmp_path / "page.html", [validation], [other])
     probe = """<script>
-      [3, 1, 2].forEach((choice, place) => { menus[place].value = choice; menus[place].dispatchEvent(new Event("change")); });
+      [3, 1, 2].forEach((choice, index) => { menus[index].value = choice; menus[index].dispatchEvent(new Event("change")); });
       document.getElementById("theme").click();  // painting anew keeps the choice
       document.title = JSON.stringify(document.getElementById("chart-heat").data[0].z);
     </script></body>"""

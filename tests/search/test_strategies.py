@@ -179,7 +179,7 @@ def test_every_strategy_goes_on_in_an_episode_as_the_uninterrupted_one(name: str
 
 def test_in_place_of_what_a_sampler_may_not_propose_the_nearest_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     goal = goal_of()
-    wanted = Arch(3, 12, 288, 768, "relu")  # places in SMALL's fields: 0, 0, 0, 1
+    wanted = Arch(3, 12, 288, 768, "relu")  # indices in SMALL's fields: 0, 0, 0, 1
     fixed = {"layers": 0, "heads": 0, "hidden": 0, "ffn": 1, "activation": "relu"}
     random = optuna.samplers.RandomSampler(seed=0)
     monkeypatch.setattr(
@@ -200,7 +200,7 @@ def test_in_place_of_what_a_sampler_may_not_propose_the_nearest_is_taken(monkeyp
 
 def test_distances_by_hand() -> None:
     others = [Arch(3, 12, 288, 384), Arch(4, 12, 288, 768, "relu"), Arch(6, 2, 576, 1536, "silu")]
-    assert gower(others, Arch(3, 12, 288, 384)).tolist() == [0, 0.5 + 0.5 + 1, 5]  # depths and widths by their places
+    assert gower(others, Arch(3, 12, 288, 384)).tolist() == [0, 0.5 + 0.5 + 1, 5]  # depths and widths by their indices
     rng = np.random.default_rng(0)
     found = {nearest(np.array([0.0, 2, 1, 1]), np.array([False, True, True, True]), rng) for _ in range(50)}
     assert found == {2, 3}
@@ -210,7 +210,7 @@ def test_what_a_student_lacks_of_its_teacher_is_a_feature() -> None:
     archs = [Arch(3, heads, hidden, 384) for heads in (2, 6, 12) for hidden in (288, 384, 768)]
     lacks = features(archs, Arch(6, 6, 384, 1536))[:, -2:]
     assert features(archs).shape[1] == features(archs, archs[0]).shape[1] - 2
-    heads, hidden = ({arch: row[place] for arch, row in zip(archs, lacks, strict=True)} for place in (0, 1))
+    heads, hidden = ({arch: row[index] for arch, row in zip(archs, lacks, strict=True)} for index in (0, 1))
     assert heads[archs[3]] == heads[archs[6]] < heads[archs[0]]  # more than the teacher has helps none
     assert hidden[archs[1]] == hidden[archs[2]] < hidden[archs[0]]
 
