@@ -1,6 +1,6 @@
 """Results that a refactoring must keep: `python tests/unchanged.py record FILE.json`, later `check FILE.json`.
 
-A plain program, not collected by pytest; about two minutes. It calls the commands as a user does, in a temporary folder, with
+A plain program, not collected by pytest; about four minutes of one core. It calls the commands as a user does, in a temporary folder, with
 fixed seeds and one thread, and keeps digests and short lists:
 
 - `training`: the weights of a short distillation and of the refinement after it;
