@@ -1,7 +1,7 @@
 """Results that a refactoring must keep: `python tests/unchanged.py record FILE.json`, later `check FILE.json`.
 
-A plain program, not collected by pytest; about two minutes. It calls the commands as a user does, in a temporary folder, with
-fixed seeds and one thread, and keeps digests and short lists:
+A plain program, not collected by pytest; about four minutes of one core. It calls the commands as a user does, in a temporary
+folder, with fixed seeds and one thread, and keeps digests and short lists:
 
 - `training`: the weights of a short distillation and of the refinement after it;
 - `search`: the journals of replayed searches;
@@ -409,6 +409,7 @@ if __name__ == "__main__":
         "MKL_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "CI": "true",  # no telemetry of NNCF and OpenVINO: its forked sender can block the exit of an export forever
     }
     os.environ["PYTHONPATH"] = str(ROOT)
     sys.path.insert(0, str(ROOT))
