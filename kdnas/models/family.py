@@ -14,8 +14,9 @@ How to add a family
      student's tokenizer_config.json names. Students keep the vocabulary, the positions and `tokenizer.json`.
    - A family with parts that names alone do not reach, such as one matrix for query, key and value: a subclass of `Family`
      that overrides `layer`.
-2. Add the model type to `TINY` in `tests/models/family_fixture.py`: a few lines that make a tiny random model. The tests there
-   compare layer states, queries, keys and values with those of the stock model, distil, refine and load a student.
+2. Tests: add the model type to `TINY` in `tests/models/family_fixture.py` (the settings of a tiny random model), and what differs
+   from BERT (`MAPS`, the positions) to `tests/models/test_family.py`, which compares layer states, queries, keys and values with
+   those of the stock model. If its students are BERT, add it to `tests/distill/test_families.py`, which distils and exports.
 
 That is one file and its tests. Separators and token types of pairs are not a matter of the family: `kdnas.text.joining` reads
 them from the tokenizer. How a model pools its states is in its own files: `kdnas.models.pooling`.
