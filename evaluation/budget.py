@@ -55,15 +55,15 @@ def throughput(path: Path, task: Task, seed: int, seq_len: int, batch_tokens: in
     with torch.random.fork_rng(devices=[]):
         trainer = Trainer(load_head(path, task.kind, task.labels, seed), task.kind, 1e-5, 10_000)
         trainer.model.train()
-        for places in batches[:2]:
-            _step(trainer, data, places)
-        start, seen, place = time.monotonic(), 0, 0
+        for indices in batches[:2]:
+            _step(trainer, data, indices)
+        start, seen, index = time.monotonic(), 0, 0
         while time.monotonic() - start < MEASURE_SECONDS:
-            seen += _step(trainer, data, batches[place % len(batches)])
-            place += 1
+            seen += _step(trainer, data, batches[index % len(batches)])
+            index += 1
     return seen * rows_each / (time.monotonic() - start)
 
 
-def _step(trainer: Trainer, data: Encoded, places: Any) -> int:
-    trainer.step(*data.batch(places, trainer.model.config.pad_token_id))
-    return len(places)
+def _step(trainer: Trainer, data: Encoded, indices: Any) -> int:
+    trainer.step(*data.batch(indices, trainer.model.config.pad_token_id))
+    return len(indices)

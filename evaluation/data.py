@@ -10,7 +10,7 @@ from typing import Any
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.evaluation.suites import Source, Spec, StandIn
-from kdnas.evaluation.tasks import SPLITS, Answers, Kind, Split, Task, place_of
+from kdnas.evaluation.tasks import SPLITS, Answers, Kind, Split, Task, position_of
 from kdnas.text.lines import json_rows
 
 DEV_SHARE = 0.1
@@ -45,9 +45,9 @@ class _Reading:
     notes: list[str] = field(default_factory=list)
     digest: Any = field(default_factory=hashlib.sha256)
 
-    def split(self, place: int) -> tuple[Split, StandIn | None]:
+    def split(self, index: int) -> tuple[Split, StandIn | None]:
         """Rows of the train, dev or test split, by its place, in all its languages; and what they were taken from instead."""
-        spec, name, role = self.spec, self.spec.splits[place], SPLITS[place]
+        spec, name, role = self.spec, self.spec.splits[index], SPLITS[index]
         assert name is not None
         codes: Mapping[str, str] = spec.languages or {"": ""}
         if role != "test" and spec.taught:
@@ -148,18 +148,18 @@ def _key(text: Any) -> str:
     return text if isinstance(text, str) else text[-1] if isinstance(text, tuple) else " ".join(text)
 
 
-def _cut(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """The rows that stay, and a share of them by the hash of their text."""
-    places: tuple[list[int], list[int]] = ([], [])
-    for place, text in enumerate(split.texts):
-        places[place_of(_key(text), seed) < share].append(place)
-    return split.rows(places[0]), split.rows(places[1])
+def _cut(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """The rows that stay, and a fraction of them by the hash of their text."""
+    indices: tuple[list[int], list[int]] = ([], [])
+    for index, text in enumerate(split.texts):
+        indices[position_of(_key(text), seed) < fraction].append(index)
+    return split.rows(indices[0]), split.rows(indices[1])
 
 
 def _shuffled(split: Split, seed: int) -> Split:
     """Rows in the order of their hash, so that any prefix is a random sample."""
     keys = [str(text) for text in split.texts]
-    return split.rows(sorted(range(len(split)), key=lambda row: (place_of(keys[row], seed), keys[row])))
+    return split.rows(sorted(range(len(split)), key=lambda row: (position_of(keys[row], seed), keys[row])))
 
 
 def _absent_classes(spec: Spec, splits: Mapping[str, Split]) -> list[str]:
@@ -168,7 +168,7 @@ def _absent_classes(spec: Spec, splits: Mapping[str, Split]) -> list[str]:
     notes = []
     for name, split in splits.items():
         counts = Counter(split.labels)
-        absent = [label for place, label in enumerate(spec.labels) if not counts[place]]
+        absent = [label for index, label in enumerate(spec.labels) if not counts[index]]
         if absent:
             notes.append(f"no {name} row of class {', '.join(absent)}")
     return notes

@@ -169,7 +169,7 @@ def chosen(recording: Recording, archs: Sequence[Arch], count: int) -> list[Arch
             f"architectures is {count}, the recording has {len(archs)} of this space; give a smaller number"
         )
     ordered = sorted(archs, key=lambda arch: recording(arch).loss)
-    return [ordered[round(place)] for place in np.linspace(0, len(ordered) - 1, count)]
+    return [ordered[round(index)] for index in np.linspace(0, len(ordered) - 1, count)]
 
 
 class _Trained:
@@ -198,12 +198,12 @@ def _train(archs: Sequence[Arch], make: "partial[_Trained]", ray: str | None) ->
     """Those whose training came to an end, in their order."""
     done = []
     with all_of(make, make(), ray) as evaluate_all, stage("fidelity", len(archs)) as progress:
-        for place, attempt in evaluate_all(archs):
-            progress.advance(1, str(archs[place]))
+        for index, attempt in evaluate_all(archs):
+            progress.advance(1, str(archs[index]))
             if attempt.failed:
-                say(f"fidelity: {archs[place]} left out: {attempt.failed}")
+                say(f"fidelity: {archs[index]} left out: {attempt.failed}")
             else:
-                done.append(archs[place])
+                done.append(archs[index])
     return sorted(done, key=archs.index)
 
 
@@ -257,8 +257,8 @@ def taus(
 def tau_with_interval(one: np.ndarray, other: np.ndarray, seed: int) -> tuple[float, float, float]:
     """Kendall's tau-b of two rankings (N,), and the 2.5th and 97.5th percentile of a bootstrap over their members."""
     rng = np.random.default_rng(seed)
-    places = rng.integers(0, len(one), (DRAWS, len(one)))
-    low, high = np.percentile([_tau(one[drawn], other[drawn]) for drawn in places], (2.5, 97.5))
+    indices = rng.integers(0, len(one), (DRAWS, len(one)))
+    low, high = np.percentile([_tau(one[drawn], other[drawn]) for drawn in indices], (2.5, 97.5))
     return _tau(one, other), float(low), float(high)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kdnas.distill.fast_training import FastTraining
-from kdnas.distill.loop import lr_share, make_accelerator, make_optimizer, resolve_precision
+from kdnas.distill.loop import lr_factor, make_accelerator, make_optimizer, resolve_precision
 from kdnas.distill.updates import update
 from kdnas.errors import KdnasError
 from kdnas.evaluation.kinds import EXPORT_TASKS, Encoded, load_head, loss_of, predict
@@ -90,7 +90,7 @@ class Trainer:
             output = self.model(**{name: value.to(device) for name, value in batch.items()})
         loss = loss_of(self.kind, output, targets.to(device))
         self.accelerator.backward(loss)
-        update(self.optimizer, self.learning_rate * lr_share(self.done, self.steps, WARMUP_SHARE))
+        update(self.optimizer, self.learning_rate * lr_factor(self.done, self.steps, WARMUP_SHARE))
         self.done += 1
         return float(loss.detach())
 
@@ -150,7 +150,7 @@ def tune(path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage) ->
         **{f"{name}_examples": len(part) for name, part in zip(SPLITS, (train, dev, task.test), strict=True)},
         **{name: getattr(recipe, name) for name in ("seq_len", "batch_tokens", "seed")},
         "weight_decay": WEIGHT_DECAY,
-        "warmup_share": WARMUP_SHARE,
+        "warmup_fraction": WARMUP_SHARE,
         "precision": resolve_precision("auto"),
         "seconds": round(time.monotonic() - start, 1),
     }
@@ -174,11 +174,11 @@ def _run(
     pad_id, best, since = trainer.model.config.pad_token_id, -1.0, 0
     for epoch, order in enumerate(batches, 1):
         trainer.model.train()
-        for places in order:
-            loss = trainer.step(*train.batch(places, pad_id))
+        for indices in order:
+            loss = trainer.step(*train.batch(indices, pad_id))
             if not math.isfinite(loss):
                 return  # this rate diverged; what it reached before counts
-            progress.advance(len(places), f"lr {rate:g}, loss {loss:.3f}")
+            progress.advance(len(indices), f"lr {rate:g}, loss {loss:.3f}")
         runs = as_run(trainer.model, task.kind, path, recipe.seq_len)
         score = scores_of(task, dev, predict(task.kind, runs, dev.texts))[task.metric]
         yield epoch, score, trainer.model.state_dict()

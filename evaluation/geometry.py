@@ -81,7 +81,7 @@ class VarianceMeter:
 class Views:
     """What both models make of one batch."""
 
-    places: np.ndarray  # (B,) places in the chosen sentences
+    indices: np.ndarray  # (B,) places in the chosen sentences
     student: torch.Tensor  # (N, D_S) last hidden states of the N real tokens
     teacher: torch.Tensor  # (N, L_T * D_T) hidden states after each layer, side by side, of the same tokens
     student_pooled: torch.Tensor  # (B, D_S) pooled as the teacher's files say, unit length
@@ -129,12 +129,12 @@ def geometry(
     with stage("evaluate: geometry", len(train) + len(held_out)) as progress:
         for view in views(*models, corpus.train, train, corpus.pad_id, batch_tokens, pooling):
             fit.add(view.student, view.teacher)
-            progress.advance(len(view.places))
+            progress.advance(len(view.indices))
         weight, intercept = fit.solve()
         for view in views(*models, corpus.validation, held_out, corpus.pad_id, batch_tokens, pooling):
             meter.add(view.teacher, view.student.double() @ weight + intercept)
-            pooled[0][view.places], pooled[1][view.places] = view.student_pooled, view.teacher_pooled
-            progress.advance(len(view.places))
+            pooled[0][view.indices], pooled[1][view.indices] = view.student_pooled, view.teacher_pooled
+            progress.advance(len(view.indices))
     explained = meter.explained(layers)
     return {
         "explained_variance": explained[-1],
@@ -161,14 +161,14 @@ def views(
     pooling: Pooling = "mean",
 ) -> Iterator[Views]:
     """What both models make of some sentences, batch by batch, pooled in the same way."""
-    for places in token_batches(split.lengths[chosen], batch_tokens, 0, 0):
-        ids, mask = map(torch.from_numpy, split.batch(chosen[places], pad_id))
+    for indices in token_batches(split.lengths[chosen], batch_tokens, 0, 0):
+        ids, mask = map(torch.from_numpy, split.batch(chosen[indices], pad_id))
         with torch.inference_mode():
             mine = student(input_ids=ids, attention_mask=mask).last_hidden_state
             theirs = teacher(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[1:]
             real = mask.bool()
             tokens = torch.cat([state[real] for state in theirs], 1)
-            yield Views(places, mine[real], tokens, pool(mine, mask, pooling), pool(theirs[-1], mask, pooling))
+            yield Views(indices, mine[real], tokens, pool(mine, mask, pooling), pool(theirs[-1], mask, pooling))
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling = "mean") -> torch.Tensor:

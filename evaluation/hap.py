@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import UsageError
-from kdnas.evaluation.tasks import SPLITS, Task, normal_form, ordered, place_of
+from kdnas.evaluation.tasks import SPLITS, Task, normal_form, ordered, position_of
 from kdnas.store.artifact import file_sha256
 from kdnas.text.lines import json_rows
 
@@ -110,14 +110,14 @@ def _splits(parts: dict[str, Rows], seed: int) -> tuple[dict[str, Rows], str]:
         rest, how = {"test": parts["test"]}, "the files' own test"
     if "test" in parts and "dev" in parts:
         return {"train": parts["train"], "dev": parts["dev"]} | rest, how + " and validation"
-    train = [row for row in parts["train"] if place_of(row[0], seed) >= 0.1]
-    dev = [row for row in parts["train"] if place_of(row[0], seed) < 0.1]
+    train = [row for row in parts["train"] if position_of(row[0], seed) >= 0.1]
+    dev = [row for row in parts["train"] if position_of(row[0], seed) < 0.1]
     return {"train": train, "dev": dev} | rest, how + ", dev is a tenth of train by the hash of the text"
 
 
 def _share(text: str, seed: int) -> str:
-    place = place_of(text, seed)
-    return "dev" if place < 0.1 else "test" if place < 0.2 else "train"
+    index = position_of(text, seed)
+    return "dev" if index < 0.1 else "test" if index < 0.2 else "train"
 
 
 def _unique(splits: dict[str, Rows]) -> dict[str, Rows]:
@@ -183,6 +183,6 @@ def _binary(value: Any, where: str) -> int:
 def class_counts(task: Task) -> dict[str, dict[str, int]]:
     """Rows of each class in each split, for the report."""
     return {
-        name: {task.labels[place]: count for place, count in sorted(Counter(getattr(task, name).labels).items())}
+        name: {task.labels[index]: count for index, count in sorted(Counter(getattr(task, name).labels).items())}
         for name in SPLITS
     }

@@ -154,10 +154,10 @@ def _cut_test(loaded: Loaded, options: SuiteOptions) -> Loaded:
         return loaded
     seen: dict[str, int] = {}
     kept = []
-    for place, language in enumerate(test.languages):
+    for index, language in enumerate(test.languages):
         seen[language] = seen.get(language, 0) + 1
         if seen[language] <= most:
-            kept.append(place)
+            kept.append(index)
     cut = test.rows(kept)
     notes = [*loaded.notes, f"scored {len(cut)} of {len(test)} test rows"] if len(cut) < len(test) else loaded.notes
     return replace(loaded, task=replace(loaded.task, test=cut), notes=notes)

@@ -82,17 +82,17 @@ class Encoded:
         """Tokens of each, (N,)."""
         return np.asarray([len(row) for row in self.ids], dtype=np.int64)
 
-    def batch(self, places: np.ndarray, pad_id: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def batch(self, indices: np.ndarray, pad_id: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Padded inputs (B, T) of some rows, T a multiple of 8 for few distinct shapes, and their targets (B, ...)."""
-        chosen = [int(place) for place in places]
-        width = -(-max(len(self.ids[place]) for place in chosen) // 8) * 8
+        chosen = [int(index) for index in indices]
+        width = -(-max(len(self.ids[index]) for index in chosen) // 8) * 8
         feeds = {
-            "input_ids": _padded([self.ids[place] for place in chosen], width, pad_id),
-            "attention_mask": _padded([np.ones_like(self.ids[place]) for place in chosen], width, 0),
+            "input_ids": _padded([self.ids[index] for index in chosen], width, pad_id),
+            "attention_mask": _padded([np.ones_like(self.ids[index]) for index in chosen], width, 0),
         }
         if self.types:
-            feeds["token_type_ids"] = _padded([self.types[place] for place in chosen], width, 0)
-        targets = [self.targets[place] for place in chosen]
+            feeds["token_type_ids"] = _padded([self.types[index] for index in chosen], width, 0)
+        targets = [self.targets[index] for index in chosen]
         stacked = _padded(targets, width, IGNORED) if self.kind is Kind.WORDS else torch.from_numpy(np.stack(targets))
         return feeds, stacked
 
@@ -100,8 +100,8 @@ class Encoded:
 def _padded(rows: Sequence[np.ndarray], width: int, value: int) -> torch.Tensor:
     """Rows (B, width), filled up with a value."""
     result = torch.full((len(rows), width), value)
-    for place, row in enumerate(rows):
-        result[place, : len(row)] = torch.from_numpy(row)
+    for index, row in enumerate(rows):
+        result[index, : len(row)] = torch.from_numpy(row)
     return result
 
 
@@ -109,9 +109,9 @@ def word_targets(encoding: Any, labels: Sequence[int]) -> np.ndarray:
     """The class of each word at its first token, (T,); `IGNORED` at all others."""
     targets = np.full(len(encoding.ids), IGNORED, dtype=np.int64)
     seen = None
-    for place, word in enumerate(encoding.word_ids):
+    for index, word in enumerate(encoding.word_ids):
         if word is not None and word != seen:
-            targets[place] = labels[word]
+            targets[index] = labels[word]
         seen = word
     return targets
 
@@ -120,11 +120,11 @@ def answer_tokens(window: Any, answer: Answers) -> tuple[int, int]:
     """First and last token of the answer in a window; (0, 0), the first special token, where it is not all there."""
     start, end = answer.start, answer.start + len(answer.texts[0])
     first = last = 0
-    for place, ((begin, stop), part) in enumerate(zip(window.offsets, window.sequence_ids, strict=True)):
+    for index, ((begin, stop), part) in enumerate(zip(window.offsets, window.sequence_ids, strict=True)):
         if part == 1 and begin <= start < stop:
-            first = place
+            first = index
         if part == 1 and begin < end <= stop:
-            last = place
+            last = index
     return (first, last) if 0 < first <= last else (0, 0)
 
 
@@ -135,7 +135,7 @@ def load_head(path: Path, kind: Kind, labels: Sequence[str], seed: int) -> Any:
     settings: dict[str, Any] = {"num_labels": len(labels)} if kind is not Kind.SPANS else {}
     if kind in (Kind.CLASSES, Kind.WORDS):
         settings["id2label"] = dict(enumerate(labels))
-        settings["label2id"] = {label: place for place, label in enumerate(labels)}
+        settings["label2id"] = {label: index for index, label in enumerate(labels)}
     if kind is Kind.SCORE:
         settings["problem_type"] = "regression"
     torch.manual_seed(seed)
@@ -167,7 +167,7 @@ def loss_of(kind: Kind, output: Any, targets: torch.Tensor) -> torch.Tensor:
     cross_entropy = torch.nn.functional.cross_entropy
     if kind is Kind.SPANS:
         ends = (output.start_logits, output.end_logits)
-        return torch.stack([cross_entropy(one.float(), targets[:, place]) for place, one in enumerate(ends)]).mean()
+        return torch.stack([cross_entropy(one.float(), targets[:, index]) for index, one in enumerate(ends)]).mean()
     logits = output.logits.float()
     if kind is Kind.SCORE:
         return torch.nn.functional.mse_loss(logits[:, 0], targets)

@@ -57,14 +57,14 @@ def calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = 
         bins: of equal width over the probability of the answer.
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
-    counts = np.bincount(places, minlength=bins)
-    gaps = np.abs(np.bincount(places, right, bins) - np.bincount(places, confidence, bins))
+    indices = np.minimum((confidence * bins).astype(int), bins - 1)
+    counts = np.bincount(indices, minlength=bins)
+    gaps = np.abs(np.bincount(indices, right, bins) - np.bincount(indices, confidence, bins))
     return float(gaps.sum() / counts.sum())
 
 
 def threshold_for_precision(truth: np.ndarray, scores: np.ndarray, wanted: float) -> float | None:
-    """The lowest score from which on at least the wanted share of what is called positive is; None where there is none.
+    """The lowest score from which on at least the wanted fraction of what is called positive is; None where there is none.
 
     Args:
         truth: (N,) bool, the positives.
@@ -89,15 +89,15 @@ def at_threshold(truth: np.ndarray, scores: np.ndarray, threshold: float) -> dic
 
 
 def false_positive_rate(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of the negatives that are called positive; 0 where there are no negatives. Both (N,) bool."""
+    """Fraction of the negatives that are called positive; 0 where there are no negatives. Both (N,) bool."""
     negatives = int((~truth).sum())
     return float((predicted & ~truth).sum() / negatives) if negatives else 0.0
 
 
 def majority_macro_f1(truth: list[int]) -> float:
     """Macro-F1 of always naming the most frequent class: what a classifier that learnt nothing gets."""
-    share = max(truth.count(label) for label in set(truth)) / len(truth)
-    return 2 * share / (1 + share) / len(set(truth))
+    fraction = max(truth.count(label) for label in set(truth)) / len(truth)
+    return 2 * fraction / (1 + fraction) / len(set(truth))
 
 
 def retention(teacher: float, student: float) -> float | None:
@@ -118,7 +118,7 @@ def neighbours(embeddings: np.ndarray, k: int, block: int = 512) -> np.ndarray:
 
 
 def recall_at_k(teacher: np.ndarray, student: np.ndarray, k: int = 10) -> float:
-    """Share of the teacher's k nearest neighbours that are among the student's.
+    """Fraction of the teacher's k nearest neighbours that are among the student's.
 
     Args:
         teacher: (N, D_T) embeddings of unit length.

@@ -47,7 +47,7 @@ def score(
         parts[name] = {
             value: scores_of(task, task.test.rows(rows), _rows_of(predicted, rows))[task.metric]
             for value in sorted(set(values) - {""})
-            if (rows := [place for place, other in enumerate(values) if other == value])
+            if (rows := [index for index, other in enumerate(values) if other == value])
         }
     result = {
         "scores": scores_of(task, task.test, predicted),
@@ -80,7 +80,7 @@ def threshold_of(task: Task, dev: np.ndarray, test: np.ndarray, wanted: float) -
 
 
 def _rows_of(predicted: Any, rows: Sequence[int]) -> Any:
-    return [predicted[place] for place in rows] if isinstance(predicted, list) else predicted[list(rows)]
+    return [predicted[index] for index in rows] if isinstance(predicted, list) else predicted[list(rows)]
 
 
 def runner(

@@ -60,10 +60,10 @@ class Split:
         """The first `count` rows."""
         return self.rows(range(min(count, len(self))))
 
-    def rows(self, places: Sequence[int]) -> "Split":
+    def rows(self, indices: Sequence[int]) -> "Split":
         """The rows at these places, in this order."""
         columns = (self.texts, self.labels, self.languages, self.groups)
-        return Split(*([column[place] for place in places] if column else [] for column in columns))
+        return Split(*([column[index] for index in indices] if column else [] for column in columns))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Task:
             split = getattr(self, name)
             counts = Counter(split.labels)
             if len(split) < least or len(counts) < 2:
-                given = ", ".join(f"{counts[place]} {label}" for place, label in enumerate(self.labels))
+                given = ", ".join(f"{counts[index]} {label}" for index, label in enumerate(self.labels))
                 raise UsageError(
                     f"{source}: its {name} split has {len(split)} different texts ({given}); at least {least} "
                     "texts of at least two classes are needed"
@@ -114,7 +114,7 @@ def normal_form(text: str) -> str:
     return " ".join(text.split()).lower()
 
 
-def place_of(text: str, seed: int) -> float:
+def position_of(text: str, seed: int) -> float:
     """A place in [0, 1) that depends on the text and the seed alone; decides splits, orders and caps."""
     digest = hashlib.sha256(f"{seed}:{normal_form(text)}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
@@ -122,7 +122,7 @@ def place_of(text: str, seed: int) -> float:
 
 def ordered(rows: list[tuple[str, int]], seed: int) -> Split:
     """Rows shuffled by their hash, so that any prefix is a random sample."""
-    rows = sorted(rows, key=lambda row: (place_of(row[0], seed), row[0]))
+    rows = sorted(rows, key=lambda row: (position_of(row[0], seed), row[0]))
     return Split([text for text, _ in rows], [label for _, label in rows])
 
 

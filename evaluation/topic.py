@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 
 from kdnas.errors import UsageError
-from kdnas.evaluation.tasks import Split, Task, ordered, place_of
+from kdnas.evaluation.tasks import Split, Task, ordered, position_of
 from kdnas.text.corpus import Corpus
 
 LEAST_TRAIN, LEAST_TEST = 20, 5
@@ -35,12 +35,12 @@ def topic_task(corpus: Corpus, topics: int, train_cap: int, test_cap: int, seed:
             "sentences in this corpus, two are needed; name a column of class labels with --text.topic"
         )
     splits: dict[str, list[tuple[str, int]]] = {"train": [], "dev": [], "test": []}
-    for place, topic in enumerate(labels):
-        kept = sorted(train_rows[topic], key=lambda row: (place_of(row[0], seed), row[0]))[:train_cap]
+    for index, topic in enumerate(labels):
+        kept = sorted(train_rows[topic], key=lambda row: (position_of(row[0], seed), row[0]))[:train_cap]
         dev_texts = _dev_texts(kept, seed)
         for text, _ in kept:
-            splits["dev" if text in dev_texts else "train"].append((text, place))
-        tests: Split = ordered([(text, place) for text, _ in test_rows[topic]], seed).first(test_cap)
+            splits["dev" if text in dev_texts else "train"].append((text, index))
+        tests: Split = ordered([(text, index) for text, _ in test_rows[topic]], seed).first(test_cap)
         splits["test"] += zip(tests.texts, tests.labels, strict=True)
     notes = (
         f"{len(labels)} most frequent topics of the corpus; at most {train_cap} train and dev and {test_cap} test "
@@ -75,7 +75,7 @@ def _dev_texts(rows: list[Row], seed: int) -> set[str]:
     for text, group in rows:
         groups[group].append(text)
     chosen: set[str] = set()
-    for group in sorted(groups, key=lambda name: (place_of(name, seed), name)):
+    for group in sorted(groups, key=lambda name: (position_of(name, seed), name)):
         if len(chosen) < wanted and len(chosen) + len(groups[group]) <= MOST_DEV_SHARE * len(rows):
             chosen.update(groups[group])
     if len(chosen) < wanted / 2:

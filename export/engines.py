@@ -21,7 +21,7 @@ def load_engine(
 ) -> Engine:
     """An `Engine` with the outputs of these names; `spin` as in `compile_onnxruntime`.
 
-    With several streams so many calls may run at once, each with its share of the threads.
+    With several streams so many calls may run at once, each with its fraction of the threads.
 
     Raises:
         UsageError: the graph is missing or damaged, or has no such output.
@@ -83,7 +83,7 @@ def compile_openvino(
 
     compiled = openvino.Core().compile_model(graph, "CPU", openvino_settings(form, threads, streams))
     names = [port.get_any_name() for port in compiled.inputs]
-    places = [[name in port.get_names() for port in compiled.outputs].index(True) for name in outputs]
+    indices = [[name in port.get_names() for port in compiled.outputs].index(True) for name in outputs]
     # A request may serve one caller at a time: idle ones wait here, and there are never more than callers at once.
     idle: list[Any] = []
     kept = (compiled, alive)
@@ -95,7 +95,7 @@ def compile_openvino(
             request = kept[0].create_infer_request()
         request.infer(_feeds(names, input_ids, attention_mask, token_type_ids), share_inputs=True, share_outputs=True)
         # The request's memory is the next caller's.
-        result = _joined([np.array(request.get_output_tensor(place).data) for place in places])
+        result = _joined([np.array(request.get_output_tensor(index).data) for index in indices])
         idle.append(request)
         return result
 

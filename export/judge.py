@@ -76,7 +76,7 @@ class Judge:
 
         Returns:
             With labelled inputs the points that are lost in the language that loses most (`kdnas.export.scores`), and each
-            language's. Without them the share of changed labels or answers, which no accuracy can lose more than; for
+            language's. Without them the fraction of changed labels or answers, which no accuracy can lose more than; for
             embeddings one minus the mean cosine, for numbers one minus the correlation. All times 100.
         """
         if self.score is None:
@@ -90,7 +90,7 @@ class Judge:
 
 
 def answers_kept(task: str, expected: np.ndarray, got: np.ndarray) -> float:
-    """How much of the outputs for one row is kept: the cosine of all states, the share of labels, or of a number what is right.
+    """How much of the outputs for one row is kept: the cosine of all states, the fraction of labels, or of a number what is right.
 
     Args:
         task: of the model.

@@ -48,8 +48,8 @@ def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelle
     """
     found = Labelled()
     seen: Counter[str] = Counter()
-    numbers = {name: place for place, name in enumerate(names)}
-    numbers = {str(place): place for place in range(len(names))} | numbers
+    numbers = {name: index for index, name in enumerate(names)}
+    numbers = {str(index): index for index in range(len(names))} | numbers
     unanswered = 0
     for number, row in _rows(path, task):
         language = row.get("language") or ""

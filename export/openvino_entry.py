@@ -42,7 +42,7 @@ def _look_up(model: Any, name: str) -> Any:
 
 
 def _shorten_mask(model: Any) -> int:
-    """Numbers (B, 1, 1, T) to add to the scores, in place of those that were broadcast to (B, 1, T, T) and selected from."""
+    """Numbers (B, 1, 1, T) to add to the scores, instead of those that were broadcast to (B, 1, T, T) and selected from."""
     from openvino import opset13 as ops
 
     for node in model.get_ops():
@@ -76,13 +76,13 @@ def _number_tokens(positions: Any, types: Any, row: int | None) -> int:
     pad = int(_source(start, 1).get_data().item())
     table = np.roll(_source(positions, 0).get_data(), -pad, axis=0)  # no text reaches the rows that come last
     real = ops.convert(compared, "i32")
-    places = ops.multiply(ops.cum_sum(real, ops.constant(np.int64(1))), real)
+    indices = ops.multiply(ops.cum_sum(real, ops.constant(np.int64(1))), real)
     merged = 0
     if row is not None and (rest := _without(types)) is not None:
         table = table + _source(types, 0).get_data()[row]
         _reader(types).output(0).replace(rest)
         merged = 1
-    _replace(positions, ops.gather(ops.constant(table), places, ops.constant(np.int32(0))))
+    _replace(positions, ops.gather(ops.constant(table), indices, ops.constant(np.int32(0))))
     return 1 + merged
 
 
@@ -131,8 +131,8 @@ def _replace(old: Any, new: Any) -> None:
     old.output(0).replace(new.output(0))
 
 
-def _source(node: Any, place: int) -> Any:
-    return node.input_value(place).get_node()
+def _source(node: Any, index: int) -> Any:
+    return node.input_value(index).get_node()
 
 
 def _kind(node: Any) -> str:

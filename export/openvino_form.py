@@ -173,15 +173,15 @@ def take_rows_before_scaling(model: Any) -> int:
         scaled = node.input_value(0).get_node()
         if scaled.get_type_name() != "Multiply":
             continue
-        convert, scale = (scaled.input_value(place).get_node() for place in (0, 1))
+        convert, scale = (scaled.input_value(index).get_node() for index in (0, 1))
         if convert.get_type_name() != "Convert" or scale.get_type_name() != "Constant":
             continue
         table = convert.input_value(0)
         if table.get_node().get_type_name() != "Constant" or table.get_element_type().get_type_name() != "i8":
             continue
-        places, axis = node.input_value(1), node.input_value(2)
-        rows = ops.convert(ops.gather(table, places, axis), "f32")
-        factors = ops.gather(scale.output(0), places, axis)
+        indices, axis = node.input_value(1), node.input_value(2)
+        rows = ops.convert(ops.gather(table, indices, axis), "f32")
+        factors = ops.gather(scale.output(0), indices, axis)
         taken = ops.multiply(rows, factors)
         taken.set_friendly_name(node.get_friendly_name())
         node.output(0).replace(taken.output(0))

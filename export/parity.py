@@ -20,8 +20,8 @@ QUANTILES = (0.5, 0.9, 0.99)
 def spread_over_lengths(lengths: np.ndarray, count: int) -> list[int]:
     """Indices of up to `count` rows, evenly spaced in the order of length: the shortest and the longest are there."""
     order = np.argsort(lengths, kind="stable")
-    places = np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))
-    return [int(order[place]) for place in places]
+    indices = np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))
+    return [int(order[index]) for index in indices]
 
 
 def torch_engine(model: Any, task: str) -> Engine:
@@ -60,7 +60,7 @@ def compare(
     Returns:
         max_abs_diff, mean_abs_diff and quantiles over all values; max_abs_value of PyTorch, to judge them by; cosine_min
         and cosine_mean between means over the tokens (text classifiers: between logits); batch_max_abs_diff, how far an
-        answer moves with the batch that it is in; labels_equal, the share of
+        answer moves with the batch that it is in; labels_equal, the fraction of
         texts or tokens with the same first label, or of texts with the same answer; or of numbers their correlation. Labels
         differ in a float32 form within its bound only where PyTorch's two best logits are no further apart than twice that.
     """
@@ -75,7 +75,7 @@ def compare(
     result = {
         "max_abs_diff": float(flat.max()) if np.isfinite(flat).all() else float("inf"),
         "mean_abs_diff": float(flat.mean(dtype=np.float64)),
-        **{f"p{100 * share:.0f}_abs_diff": float(np.quantile(flat, share)) for share in QUANTILES},
+        **{f"p{100 * fraction:.0f}_abs_diff": float(np.quantile(flat, fraction)) for fraction in QUANTILES},
         "max_abs_value": float(max(np.abs(expected).max() for expected in reference)),
         "cosine_min": float(cosines.min()),
         "cosine_mean": float(cosines.mean()),
@@ -145,8 +145,8 @@ def padded_outputs(
 def _split(output: np.ndarray, task: str, rows: list[list[int]]) -> list[np.ndarray]:
     """One array a row: logits (1, C) of a text, or what its real tokens got (T, D)."""
     if task == "text-classification":
-        return [output[place : place + 1] for place in range(len(rows))]
-    return [output[place, : len(row)] for place, row in enumerate(rows)]
+        return [output[index : index + 1] for index in range(len(rows))]
+    return [output[index, : len(row)] for index, row in enumerate(rows)]
 
 
 def _cosine(got: np.ndarray, want: np.ndarray) -> float:

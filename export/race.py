@@ -26,7 +26,7 @@ def race(runs: Mapping[str, Engine], rows: Sequence[Sequence[int]], max_seq_len:
         rows: token ids; 24 of them, evenly spread, are taken.
         max_seq_len: of the model.
     """
-    chosen = [rows[place * len(rows) // min(SENTENCES, len(rows))] for place in range(min(SENTENCES, len(rows)))]
+    chosen = [rows[index * len(rows) // min(SENTENCES, len(rows))] for index in range(min(SENTENCES, len(rows)))]
     random.Random(0).shuffle(chosen)
     padded = {step: [pad([row], 0, max_seq_len, step) for row in chosen] for step in set(LENGTH_STEPS.values())}
     texts = {name: padded[LENGTH_STEPS[name.partition("-")[0]]] for name in runs}

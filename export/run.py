@@ -88,7 +88,7 @@ def export_corpus(home: Path, source: str, text: TextOptions, checkpoint: Checkp
     tokenizer = resolve_teacher(str(checkpoint.path))
     if options.vocabulary == "corpus":
         return build_corpus(home, source, text, tokenizer)
-    wanted = (options.calibration_sentences, options.parity_sentences, text.validation_share)
+    wanted = (options.calibration_sentences, options.parity_sentences, text.validation_fraction)
     return sample_corpus(home, source, text, tokenizer, max(LEAST_SENTENCES, sentences_needed(*wanted)))
 
 

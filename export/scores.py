@@ -37,8 +37,8 @@ def scores(task: str, runs: Runs, names: Sequence[str], labelled: Labelled) -> d
         answers = [answer.text for answer in Answerer(runs).answers(labelled.inputs)]
     found = {}
     for language in sorted(set(labelled.languages)):
-        rows = [place for place, other in enumerate(labelled.languages) if other == language]
-        truth, given = [labelled.truths[place] for place in rows], [answers[place] for place in rows]
+        rows = [index for index, other in enumerate(labelled.languages) if other == language]
+        truth, given = [labelled.truths[index] for index in rows], [answers[index] for index in rows]
         found[language] = 100 * _score(task, truth, given, names)
     return found
 

@@ -66,7 +66,7 @@ class Session:
         verify: compare every file of the folder with the hash in its manifest first.
         spin: with ONNX Runtime, let the threads wait for the next call busily: a sixth faster for short texts one after the
             other without pause, but whatever else runs on the host has a core less for some milliseconds after each.
-        streams: calls that `predict` runs side by side, each with its share of the threads: of many texts a fifth more a second
+        streams: calls that `predict` runs side by side, each with its fraction of the threads: of many texts a fifth more a second
             than with all threads in each call.
         too_long: what `predict` does with a text of more than `max_seq_len` tokens: `truncate` cuts it, and warns once a session;
             `error` raises `kdnas.export.texts.TooLongError`.

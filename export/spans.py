@@ -140,10 +140,10 @@ def _in_batches(session: Runs, encodings: Sequence[Any], batch_tokens: int, type
     result: list[np.ndarray] = [np.empty(0)] * len(encodings)
 
     def work(batch: list[int]) -> None:
-        ids, mask = session.pad([encodings[place].ids for place in batch])
-        types = pad_types([encodings[place].type_ids for place in batch], ids) if typed else None
-        for place, output in zip(batch, session.run(ids, mask, types), strict=True):
-            result[place] = output
+        ids, mask = session.pad([encodings[index].ids for index in batch])
+        types = pad_types([encodings[index].type_ids for index in batch], ids) if typed else None
+        for index, output in zip(batch, session.run(ids, mask, types), strict=True):
+            result[index] = output
 
     side_by_side(session.streams, work, token_budget_batches([len(one.ids) for one in encodings], batch_tokens))
     return result
@@ -211,13 +211,13 @@ class Answerer:
             max_answer_tokens: longest answer.
             batch_tokens: padded tokens that one call may hold.
         """
-        windows = [(place, window) for place, pair in enumerate(pairs) for window in self._windows.of(*pair)]
+        windows = [(index, window) for index, pair in enumerate(pairs) for window in self._windows.of(*pair)]
         best = [Answer("", 0, 0, -np.inf)] * len(pairs)
         outputs = _in_batches(self._session, [window for _, window in windows], batch_tokens, typed=True)
-        for (place, window), logits in zip(windows, outputs, strict=True):
-            found = _best_span(window, logits[: len(window.ids)], pairs[place][1], max_answer_tokens)
-            if found.score > best[place].score:
-                best[place] = found
+        for (index, window), logits in zip(windows, outputs, strict=True):
+            found = _best_span(window, logits[: len(window.ids)], pairs[index][1], max_answer_tokens)
+            if found.score > best[index].score:
+                best[index] = found
         return best
 
 
@@ -240,6 +240,6 @@ def _best_span(window: Any, logits: np.ndarray, context: str, most: int) -> Answ
 
 def _within(size: int, most: int) -> np.ndarray:
     """(T, T): whether the second place is none to `most` - 1 tokens after the first."""
-    places = np.arange(size)
-    distance = places[None, :] - places[:, None]
+    indices = np.arange(size)
+    distance = indices[None, :] - indices[:, None]
     return np.asarray((distance >= 0) & (distance < most))

@@ -69,7 +69,7 @@ def trim(
             )
         _write_model(checkpoint, kept, scratch)
         _write_tokenizer(description, kept, scratch)
-        covered = covered_share(tokenizer, read_tokenizer(scratch / "tokenizer.json", UNCUT), held_out, kept)
+        covered = covered_fraction(tokenizer, read_tokenizer(scratch / "tokenizer.json", UNCUT), held_out, kept)
         row_mb = 4e-6 * int(checkpoint.config["hidden_size"])
         report = {
             "tokens_before": rows,
@@ -142,7 +142,7 @@ def kept_ids(description: Mapping[str, Any], used: Iterable[int]) -> list[int]:
     return sorted(kept)
 
 
-def covered_share(whole: Any, trimmed: Any, texts: Sequence[str], kept: Sequence[int]) -> dict[str, float]:
+def covered_fraction(whole: Any, trimmed: Any, texts: Sequence[str], kept: Sequence[int]) -> dict[str, float]:
     """Shares of the texts' tokens that are kept, and of the texts whose tokens all are: those are answered as before.
 
     Args:

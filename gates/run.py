@@ -31,7 +31,7 @@ def gate_run(
 
     Args:
         suite: file or folder of pytest-benchmark's benchmarks; by default the project's own.
-        model: export that the project's own use in place of a random one.
+        model: export that the project's own use instead of a random one.
         output: where the JSON goes.
         options: how long.
         home: root of artifacts, for what is made once.
@@ -100,7 +100,7 @@ def gate_check(facts: Path = FACTS, tables: Path = SOURCE / "results" / "latency
     Args:
         facts: JSON that was committed.
         tables: folder with a folder for each committed latency table.
-        write: write what is found in place of comparing.
+        write: write what is found instead of comparing.
     """
     known = {} if write else read_facts(facts)
     with tempfile.TemporaryDirectory() as scratch:

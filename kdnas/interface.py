@@ -198,7 +198,7 @@ def _type_name(hint: Any) -> str:
 
 
 def flat_doc(command: Callable[..., Any]) -> str:
-    """The docstring of a command's function, the fields of its `options` described in place of that parameter."""
+    """The docstring of a command's function, the fields of its `options` described instead of that parameter."""
     text = cleandoc(command.__doc__ or "")
     group = get_type_hints(command).get(GROUP)
     if group is None:

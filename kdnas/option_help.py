@@ -25,7 +25,7 @@ class Option:
     """One option of a command.
 
     Args:
-        name: with underscores and dots, as `text.validation_share`.
+        name: with underscores and dots, as `text.validation_fraction`.
         kind: its type.
         text: its line of the docstring.
         default: None stands for `null`.

@@ -21,10 +21,10 @@ from kdnas.search.pareto import pareto_front
 
 DESIGN_FIRST = 120  # architectures that the design chooses alone
 DESIGN_SHARE = 0.5  # of each later round: it keeps what is measured balanced
-NEAR_CACHE = 0.15  # of a cache boundary, as a share of its weights
+NEAR_CACHE = 0.15  # of a cache boundary, as a fraction of its weights
 DOUBT = 2.0  # standard deviations from what the others say, from which an architecture is measured again
 MOST_WINDOWS = 3
-NEAR_FRONT = 0.05  # of the Pareto front, as a share of the latency
+NEAR_FRONT = 0.05  # of the Pareto front, as a fraction of the latency
 
 
 def reorder(
@@ -51,7 +51,7 @@ def reorder(
     others = waiting[len(by_design) :]
     weights = promise([Arch.parse(name) for name in others], measurements, lengths)
     chosen = rng.choice(len(others), size - len(by_design), replace=False, p=weights / weights.sum())
-    first = [*by_design, *(others[place] for place in chosen)]
+    first = [*by_design, *(others[index] for index in chosen)]
     taken = set(first)
     return [*first, *(name for name in order if name not in taken)]
 
@@ -69,7 +69,7 @@ def doubtful(samples: Sequence[Sample], measurements: Measurements, lengths: Len
     errors = np.abs(np.log(lengths.mean(held_out) / lengths.mean(measurements.latencies)))
     limit = DOUBT * 1.4826 * float(np.median(errors))  # the median of absolute errors as a standard deviation
     windows = Counter(sample["arch"] for sample in samples if sample["kept"])
-    names = [str(measurements.archs[place]) for place in np.argsort(-errors) if errors[place] > limit]
+    names = [str(measurements.archs[index]) for index in np.argsort(-errors) if errors[index] > limit]
     return [name for name in names if windows[name] < MOST_WINDOWS]
 
 
@@ -94,5 +94,5 @@ def near_front(archs: Sequence[Arch], latency_ms: np.ndarray) -> np.ndarray:
     size = np.array([arch.layer_parameters for arch in archs])
     front = sorted(pareto_front(list(zip((-size).tolist(), latency_ms.tolist(), strict=True))), key=lambda at: size[at])
     sizes, fastest = size[front], latency_ms[front]  # both ascend: on the front, more weights cost more time
-    place = np.searchsorted(sizes, size)  # the first of the front that has at least as many
-    return np.asarray(latency_ms <= (1 + NEAR_FRONT) * fastest[np.minimum(place, len(front) - 1)])
+    index = np.searchsorted(sizes, size)  # the first of the front that has at least as many
+    return np.asarray(latency_ms <= (1 + NEAR_FRONT) * fastest[np.minimum(index, len(front) - 1)])

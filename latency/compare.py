@@ -17,10 +17,10 @@ from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
 
 LARGEST = 5
-EXPECTED_SHARE = 0.05  # of |z| above 1.96, where tables differ by nothing but normal errors
+EXPECTED_FRACTION = 0.05  # of |z| above 1.96, where tables differ by nothing but normal errors
 SMALLEST_SD = 1e-5  # the last digit of relative_sd in table.csv
 # Two tests, each with a false alarm in 2.5 % of cases, so that both together have one in at most 5 %.
-LEVEL_SDS, SHARE_SDS = 2.2414, 1.96  # two-sided, one-sided
+LEVEL_SDS, FRACTION_SDS = 2.2414, 1.96  # two-sided, one-sided
 MEDIAN_SDS = 1.2533  # standard error of a median over that of a mean, of normal values
 
 
@@ -48,11 +48,11 @@ class Comparison:
         ratio_p5: 5th percentile of the ratios.
         ratio_p95: 95th percentile of the ratios.
         level_limit: largest |log median ratio| that their errors explain.
-        share_beyond: share of architectures with |z| > 1.96.
-        share_beyond_levelled: the same after every ratio is divided by the median ratio.
-        share_limit: largest share_beyond_levelled that their errors explain.
+        fraction_beyond: fraction of architectures with |z| > 1.96.
+        fraction_beyond_levelled: the same after every ratio is divided by the median ratio.
+        fraction_limit: largest fraction_beyond_levelled that their errors explain.
         kendall_tau: tau-b of the two rankings by latency.
-        differ: whether |log median_ratio| or share_beyond_levelled is beyond its limit.
+        differ: whether |log median_ratio| or fraction_beyond_levelled is beyond its limit.
         conclusion: the verdict in words.
         largest: the architectures whose ratio is furthest from 1.
     """
@@ -61,9 +61,9 @@ class Comparison:
     ratio_p5: float
     ratio_p95: float
     level_limit: float
-    share_beyond: float
-    share_beyond_levelled: float
-    share_limit: float
+    fraction_beyond: float
+    fraction_beyond_levelled: float
+    fraction_limit: float
     kendall_tau: float
     differ: bool
     conclusion: str
@@ -137,7 +137,7 @@ def compare(first: Sequence[TableRow], second: Sequence[TableRow], shared_sd: fl
     taken as m, the smaller of the tables' counts of measured rows (at least 1). The tables differ when
 
     - |median d| > 2.2414 * hypot(1.2533 * median(s) / sqrt(m), shared_sd): the level, at the two-sided 2.5 % point; or
-    - the share of |d - median d| / s > 1.96 exceeds 0.05 + 1.96 * sqrt(0.05 * 0.95 / m): single architectures, whatever
+    - the fraction of |d - median d| / s > 1.96 exceeds 0.05 + 1.96 * sqrt(0.05 * 0.95 / m): single architectures, whatever
       the level, at the one-sided 2.5 % point,
 
     so tables that do not differ are called different in about 5 % of cases. A plain limit of 5 % of rows with |z| > 1.96
@@ -155,28 +155,30 @@ def compare(first: Sequence[TableRow], second: Sequence[TableRow], shared_sd: fl
     z, level = logs / sds, float(np.median(logs))
     independent = max(1, min(sum(row.source == MEASURED for row in rows) for rows in (first, second)))
     level_limit = LEVEL_SDS * float(np.hypot(MEDIAN_SDS * np.median(sds) / np.sqrt(independent), shared_sd))
-    share_limit = EXPECTED_SHARE + SHARE_SDS * float(np.sqrt(EXPECTED_SHARE * (1 - EXPECTED_SHARE) / independent))
-    levelled = _share_beyond((logs - level) / sds)
-    moved, scattered = abs(level) > level_limit, levelled > share_limit
+    fraction_limit = EXPECTED_FRACTION + FRACTION_SDS * float(
+        np.sqrt(EXPECTED_FRACTION * (1 - EXPECTED_FRACTION) / independent)
+    )
+    levelled = _fraction_beyond((logs - level) / sds)
+    moved, scattered = abs(level) > level_limit, levelled > fraction_limit
     return Comparison(
         median_ratio=_ratio(level),
         ratio_p5=_ratio(np.quantile(logs, 0.05)),
         ratio_p95=_ratio(np.quantile(logs, 0.95)),
         level_limit=round(level_limit, 5),
-        share_beyond=round(_share_beyond(z), 5),
-        share_beyond_levelled=round(levelled, 5),
-        share_limit=round(share_limit, 5),
+        fraction_beyond=round(_fraction_beyond(z), 5),
+        fraction_beyond_levelled=round(levelled, 5),
+        fraction_limit=round(fraction_limit, 5),
         kendall_tau=kendall_tau([row.latency_ms for row in first], [row.latency_ms for row in second]),
         differ=moved or scattered,
         conclusion=conclusion(moved, scattered, float(np.exp(level))),
         largest=tuple(
-            Difference(str(first[place].arch), _ratio(logs[place]), round(float(z[place]), 2))
-            for place in np.argsort(-np.abs(logs), kind="stable")[:LARGEST]
+            Difference(str(first[index].arch), _ratio(logs[index]), round(float(z[index]), 2))
+            for index in np.argsort(-np.abs(logs), kind="stable")[:LARGEST]
         ),
     )
 
 
-def _share_beyond(z: np.ndarray) -> float:
+def _fraction_beyond(z: np.ndarray) -> float:
     return float(np.mean(np.abs(z) > INTERVAL_SDS))
 
 
@@ -210,8 +212,8 @@ def text(found: Comparison) -> str:
         [
             f"second over first: median {found.median_ratio:.4f} (their error explains {low:.4f} to {high:.4f}), "
             f"5th to 95th percentile {found.ratio_p5:.4f} to {found.ratio_p95:.4f}",
-            f"{found.share_beyond:.1%} of architectures differ by more than {INTERVAL_SDS} standard deviations; with the "
-            f"median ratio taken out {found.share_beyond_levelled:.1%} (their error explains up to {found.share_limit:.1%})",
+            f"{found.fraction_beyond:.1%} of architectures differ by more than {INTERVAL_SDS} standard deviations; with the "
+            f"median ratio taken out {found.fraction_beyond_levelled:.1%} (their error explains up to {found.fraction_limit:.1%})",
             f"Kendall tau between the rankings: {found.kendall_tau:.4f}",
             "largest differences:",
             *largest,

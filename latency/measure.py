@@ -100,7 +100,7 @@ def worker_setup(folder: Path, teacher: Teacher, lengths: Lengths, options: Late
         "cpus": cpus_of_cores(options.resolved_threads) if options.pin else [],
         "seed": options.seed,
         "lengths": lengths.strata.tolist(),
-        "same_shares": lengths.shares.tolist() if calls_per_length(options.engine) == 2 else None,
+        "same_length_fractions": lengths.fractions.tolist() if calls_per_length(options.engine) == 2 else None,
     }
 
 

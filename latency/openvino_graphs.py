@@ -57,9 +57,9 @@ class GraphTemplate:
         numbers: dict[tuple[int, int], int] = {}
         root = ElementTree.Element("net", self._root.attrib)
         layers = ElementTree.SubElement(root, "layers")
-        for place, copy in self._order(copies):
-            numbers[place, copy] = len(numbers)
-            layers.append(self._node(place, copy, depth, numbers[place, copy], swap, pool))
+        for index, copy in self._order(copies):
+            numbers[index, copy] = len(numbers)
+            layers.append(self._node(index, copy, depth, numbers[index, copy], swap, pool))
         edges = ElementTree.SubElement(root, "edges")
         for edge in self._edges:
             source, target = edge["from-layer"], edge["to-layer"]
@@ -92,10 +92,10 @@ class GraphTemplate:
         return source, 0
 
     def _node(
-        self, place: int, copy: int, depth: int, number: int, swap: Mapping[int, int], pool: PoolPart
+        self, index: int, copy: int, depth: int, number: int, swap: Mapping[int, int], pool: PoolPart
     ) -> ElementTree.Element:
-        node = deepcopy(self._nodes[place])
-        block = self._blocks[place]
+        node = deepcopy(self._nodes[index])
+        block = self._blocks[index]
         name = node.attrib["name"]
         if block == MIDDLE:
             name = (

@@ -36,7 +36,7 @@ def table2_archs() -> list[Arch]:
 
 
 def table2_ratios() -> dict[str, tuple[Arch, float]]:
-    """Name in Table 2 to its architecture and its latency as a share of the teacher's."""
+    """Name in Table 2 to its architecture and its latency as a fraction of the teacher's."""
     teacher_ms = TABLE2_CPU_MS["Teacher"][1]
     return {name: (arch, ms / teacher_ms) for name, (arch, ms) in TABLE2_CPU_MS.items() if name != "Teacher"}
 
@@ -119,7 +119,7 @@ def gather_passes(rows: Sequence[Row], archs: list[Arch], sample: np.ndarray, le
 def _one(runs: np.ndarray, sample: np.ndarray, lengths: Lengths) -> Measurement:
     """From runs (R, S) in ms over sentences whose lengths are `sample` (S,)."""
     middle = np.median(runs, axis=0)
-    places = np.searchsorted(lengths.values, sample)
-    latencies = np.bincount(places, weights=middle) / np.bincount(places)
+    indices = np.searchsorted(lengths.values, sample)
+    latencies = np.bincount(indices, weights=middle) / np.bincount(indices)
     means = runs.mean(axis=1)
     return Measurement(latencies, float(means.std(ddof=1) / np.sqrt(len(means)) / means.mean()))

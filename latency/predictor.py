@@ -64,8 +64,8 @@ def shrink(latencies: np.ndarray, relative_sd: np.ndarray, errors_pct: np.ndarra
     noise = np.maximum(relative_sd, FLOOR_SD) ** 2
     logs = np.log1p(errors_pct / 100)
     model = max(float(np.mean(logs**2) - noise.mean()), FLOOR_SD**2)
-    share = noise / (noise + model)  # of the prediction
-    return latencies * np.exp(share * logs)[:, None], np.sqrt(noise * model / (noise + model))
+    fraction = noise / (noise + model)  # of the prediction
+    return latencies * np.exp(fraction * logs)[:, None], np.sqrt(noise * model / (noise + model))
 
 
 def cost_features(archs: Sequence[Arch]) -> np.ndarray:

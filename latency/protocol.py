@@ -36,7 +36,7 @@ class LatencyOptions:
         threads: threads that one call may use; null takes min(4, physical cores).
         pin: keep the measuring processes on as many physical cores as they have threads, always the same (Linux).
         seed: seed of the sentences, the design, the order and the random weights.
-        tolerance: a window is discarded when the reference moved by more than this share of its median while it ran, twice;
+        tolerance: a window is discarded when the reference moved by more than this fraction of its median while it ran, twice;
             what is less is cancelled by the references beside each sweep.
         peak_seconds: time for measuring what the host can do at most, in matrix products and memory reads; 0 leaves it out.
         max_architectures: measure no more than this many, whatever the budget, and predict the others; null is no limit.
@@ -119,17 +119,17 @@ class Lengths:
         return self.counts @ self.matrix / self.counts.sum()
 
     @property
-    def shares(self) -> np.ndarray:
-        """(K,): share of the sentences that have exactly the measured length, as it is run."""
-        return np.array([self.counts[self.values == place].sum() for place in self.strata]) / self.counts.sum()
+    def fractions(self) -> np.ndarray:
+        """(K,): fraction of the sentences that have exactly the measured length, as it is run."""
+        return np.array([self.counts[self.values == index].sum() for index in self.strata]) / self.counts.sum()
 
     def mean(self, latencies: np.ndarray) -> np.ndarray:
         """Mean over the sentences of latencies (..., K) at the measured lengths, shape (...)."""
         return np.asarray(latencies @ self.weights)
 
-    def quantile(self, latencies: np.ndarray, share: float) -> float:
+    def quantile(self, latencies: np.ndarray, fraction: float) -> float:
         """Quantile over the sentences of one architecture's latencies (K,)."""
-        return weighted_quantile(self.matrix @ latencies, self.counts, share)
+        return weighted_quantile(self.matrix @ latencies, self.counts, fraction)
 
 
 def sample_lengths(lengths: np.ndarray, seed: int, sentences: int) -> np.ndarray:
@@ -171,38 +171,38 @@ def stratify(sample: np.ndarray, strata: int = STRATA, step: int = 1) -> Lengths
     wanted = min(strata, len(values))
     for count in range(min(strata, len(ordered)), MOST_CUTS * strata):
         parts = np.array_split(ordered, count)
-        places = np.unique([max(1, round(float(part.mean()) / step)) * step for part in parts]).astype(np.int64)
-        if step == 1 or len(places) >= wanted:
+        indices = np.unique([max(1, round(float(part.mean()) / step)) * step for part in parts]).astype(np.int64)
+        if step == 1 or len(indices) >= wanted:
             break
-    return Lengths(values, counts, places, interpolation(values, places))
+    return Lengths(values, counts, indices, interpolation(values, indices))
 
 
-def interpolation(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+def interpolation(values: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """(U, K) matrix that interpolates from K ascending places to U values, linearly, also beyond the ends."""
-    if len(places) == 1:
+    if len(indices) == 1:
         return np.ones((len(values), 1))
-    left = np.clip(np.searchsorted(places, values, side="right") - 1, 0, len(places) - 2)
-    share = (values - places[left]) / (places[left + 1] - places[left])
-    matrix = np.zeros((len(values), len(places)))
+    left = np.clip(np.searchsorted(indices, values, side="right") - 1, 0, len(indices) - 2)
+    fraction = (values - indices[left]) / (indices[left + 1] - indices[left])
+    matrix = np.zeros((len(values), len(indices)))
     rows = np.arange(len(values))
-    matrix[rows, left] = 1 - share
-    matrix[rows, left + 1] = share
+    matrix[rows, left] = 1 - fraction
+    matrix[rows, left + 1] = fraction
     return matrix
 
 
-def weighted_quantile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
-    """The smallest value at or below which at least `share` of the weight lies.
+def weighted_quantile(values: np.ndarray, weights: np.ndarray, fraction: float) -> float:
+    """The smallest value at or below which at least `fraction` of the weight lies.
 
     Args:
         values: (N,) in any order.
         weights: (N,) not negative, not all zero.
-        share: 0 to 1.
+        fraction: 0 to 1.
     """
     order = np.argsort(values, kind="stable")
     cumulative = np.cumsum(np.asarray(weights, dtype=np.float64)[order])
     # A hair below the target, so that 0.3 of 10 equal weights is the third and not, by rounding, the fourth.
-    place = int(np.searchsorted(cumulative, share * cumulative[-1] * (1 - 1e-12)))
-    return float(np.asarray(values)[order][min(place, len(order) - 1)])
+    index = int(np.searchsorted(cumulative, fraction * cumulative[-1] * (1 - 1e-12)))
+    return float(np.asarray(values)[order][min(index, len(order) - 1)])
 
 
 def held_out() -> list[Arch]:
@@ -215,7 +215,7 @@ def held_out() -> list[Arch]:
     """
     archs = list(SearchSpace())
     chosen = np.random.default_rng(HELD_OUT_SEED).choice(len(archs), HELD_OUT, replace=False)
-    return [archs[place] for place in sorted(chosen)]
+    return [archs[index] for index in sorted(chosen)]
 
 
 def design(seed: int) -> list[Arch]:
@@ -239,7 +239,7 @@ def design(seed: int) -> list[Arch]:
     rng = np.random.default_rng([seed, 2])
     used = np.zeros(offset)
     apart = set(held_out())
-    left = np.array([place for place in rng.permutation(len(archs)) if archs[place] not in apart])
+    left = np.array([index for index in rng.permutation(len(archs)) if archs[index] not in apart])
     order = []
     while len(left):
         best = int(np.argmin(used[members[left]].sum(axis=1)))  # `left` is in random order: the first is a random tie

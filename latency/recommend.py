@@ -83,8 +83,8 @@ def fitting(rows: Sequence[TableRow], budget_ms: float) -> tuple[list[TableRow],
     """
     within = [row for row in rows if row.latency_ms <= budget_ms]
     on_front = set(pareto_front([(-row.layer_parameters_millions, row.latency_ms) for row in within]))
-    front = [row for place, row in enumerate(within) if place in on_front]
-    others = [row for place, row in enumerate(within) if place not in on_front]
+    front = [row for index, row in enumerate(within) if index in on_front]
+    others = [row for index, row in enumerate(within) if index not in on_front]
     return sorted(front, key=_capacity), sorted(others, key=_capacity)
 
 
@@ -109,9 +109,9 @@ def print_table(rows: Sequence[TableRow], front: int) -> None:
     for name in ("latency\nms", "95 %\ninterval", "p90\nms", "M in\nlayers", "M in\nall", "of\nteacher"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         table.add_row(
-            str(place + 1),
+            str(index + 1),
             str(row.arch),
             f"{row.latency_ms:.2f}",
             f"{row.low_ms:.2f}-{row.high_ms:.2f}",
@@ -121,7 +121,7 @@ def print_table(rows: Sequence[TableRow], front: int) -> None:
             f"{100 * row.teacher_ratio:.1f} %",
             row.source,
         )
-        if place + 1 == front < len(rows):
+        if index + 1 == front < len(rows):
             table.add_row("", "not on the front:")
     say_table(table, PLAIN_WIDTH)
 

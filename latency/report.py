@@ -12,7 +12,7 @@ import numpy as np
 from kdnas.errors import UsageError
 from kdnas.latency import report_figures
 from kdnas.latency.protocol import Lengths, interpolation
-from kdnas.latency.roofline import Peaks, bounds_ms, reached_shares
+from kdnas.latency.roofline import Peaks, bounds_ms, reached_fractions
 from kdnas.latency.validate import KIND as VALIDATION
 from kdnas.latency.validate import kendall_tau
 from kdnas.models.arch import Arch, SearchSpace
@@ -103,7 +103,7 @@ def context(table: Artifact, validations: Sequence[Artifact], others: Sequence[A
     """Everything that the template shows."""
     rows = LatencyTable.of(table).rows
     best = max(validations, key=lambda found: (found.results["sentences"], found.manifest["finished"]), default=None)
-    peaks, shares, no_limit = limit(table, rows)
+    peaks, fractions, no_limit = limit(table, rows)
     compared, left_out = compare(table, rows, others)
     front = report_figures.pareto(rows)
     drawn = {
@@ -117,8 +117,8 @@ def context(table: Artifact, validations: Sequence[Artifact], others: Sequence[A
     if compared:
         tables = {row["name"]: row["rows"] for row in compared}
         drawn["engines"] = report_figures.engine_scatter(rows, tables, str(table.results["engine"]))
-    if shares is not None:
-        drawn["limit"] = report_figures.limit_scatter(rows, shares.tolist())
+    if fractions is not None:
+        drawn["limit"] = report_figures.limit_scatter(rows, fractions.tolist())
     artifacts = {"latency-table": table} | {f"validation {n}": found for n, found in enumerate(validations, 1)}
     return {
         "t": table.results,
@@ -134,7 +134,7 @@ def context(table: Artifact, validations: Sequence[Artifact], others: Sequence[A
         "left_out": left_out,
         "peaks": peaks,
         "no_limit": no_limit,
-        "reached": None if shares is None else share_figures(rows, shares),
+        "reached": None if fractions is None else fraction_statistics(rows, fractions),
         "cpu": (table.manifest.get("host") or {}).get("cpu"),
         "hosts": hosts(artifacts),
         "stages": [stage_row(name, artifact) for name, artifact in artifacts.items()],
@@ -213,7 +213,7 @@ def compare(
 
 
 def limit(table: Artifact, rows: Sequence[TableRow]) -> tuple[Peaks | None, np.ndarray | None, str]:
-    """Peaks that the table states, and the share of the physical limit that each row reaches, (N,); or why there is none."""
+    """Peaks that the table states, and the fraction of the physical limit that each row reaches, (N,); or why there is none."""
     record = table.results.get("roofline")
     if not record:
         return None, None, "it states no peaks of its host"
@@ -222,7 +222,7 @@ def limit(table: Artifact, rows: Sequence[TableRow]) -> tuple[Peaks | None, np.n
         bounds = bounds_ms([row.arch for row in rows], read_lengths(table.path / "lengths.json"), peaks)
     except UsageError as error:
         return None, None, str(error)
-    return peaks, reached_shares(bounds, np.array([row.latency_ms for row in rows])), ""
+    return peaks, reached_fractions(bounds, np.array([row.latency_ms for row in rows])), ""
 
 
 def read_lengths(file: Path) -> Lengths:
@@ -239,13 +239,13 @@ def read_lengths(file: Path) -> Lengths:
         raise UsageError(f"{file}: cannot read it ({error}); remove {file.parent} and build it again") from error
 
 
-def share_figures(rows: Sequence[TableRow], shares: np.ndarray) -> dict[str, Any]:
+def fraction_statistics(rows: Sequence[TableRow], fractions: np.ndarray) -> dict[str, Any]:
     """What is said of the shares (N,): median, the best and the worst, and how many are above 1."""
     return {
-        "median": float(np.median(shares)),
-        "best": float(shares.max()),
-        "best_arch": rows[int(shares.argmax())].arch.name,
-        "worst": float(shares.min()),
-        "worst_arch": rows[int(shares.argmin())].arch.name,
-        "above": int((shares > 1).sum()),
+        "median": float(np.median(fractions)),
+        "best": float(fractions.max()),
+        "best_arch": rows[int(fractions.argmax())].arch.name,
+        "worst": float(fractions.min()),
+        "worst_arch": rows[int(fractions.argmin())].arch.name,
+        "above": int((fractions > 1).sum()),
     }

@@ -49,12 +49,12 @@ def error_scatter(points: Sequence[Mapping[str, Any]], bound_pct: float) -> go.F
     """
     values = [point[name] for point in points for name in ("exhaustive_ms", "table_ms")]
     ends = [min(values) / 1.2, max(values) * 1.2]
-    share = bound_pct / 100
+    fraction = bound_pct / 100
     figure = go.Figure()
     band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    figure.add_scatter(x=ends, y=[end * (1 + share) for end in ends], **band)
+    figure.add_scatter(x=ends, y=[end * (1 + fraction) for end in ends], **band)
     lower = {**band, "fill": "tonexty", "fillcolor": BAND, "name": f"± {bound_pct:g} %", "showlegend": True}
-    figure.add_scatter(x=ends, y=[end * max(1 - share, 1e-3) for end in ends], **lower)
+    figure.add_scatter(x=ends, y=[end * max(1 - fraction, 1e-3) for end in ends], **lower)
     figure.add_trace(diagonal(ends, "no error"))
     worst = max(points, key=lambda point: abs(point["error_pct"]))
     for name, picked, marker in (
@@ -103,17 +103,17 @@ def depth_scatter(rows: Sequence[TableRow], x: Sequence[float], y: Sequence[floa
     colours = {depth: mark(index).colour for index, depth in enumerate(depths)}
     for measured in (False, True):
         for depth in depths:
-            places = [
+            indices = [
                 place for place, row in enumerate(rows) if row.layers == depth and (row.source == MEASURED) == measured
             ]
             figure.add_scatter(
-                x=rounded([x[place] for place in places]),
-                y=rounded([y[place] for place in places]),
+                x=rounded([x[place] for place in indices]),
+                y=rounded([y[place] for place in indices]),
                 mode="markers",
                 marker=ring(colours[depth]) if measured else {"size": 4, "color": colours[depth], "opacity": 0.45},
                 legendgroup=str(depth),
                 showlegend=False,
-                text=[label(rows[place]) for place in places],
+                text=[label(rows[place]) for place in indices],
                 hovertemplate="%{text}" + hover + "<extra></extra>",
             )
     for depth in depths:
@@ -136,13 +136,13 @@ def size_scatter(rows: Sequence[TableRow], results: Mapping[str, Any]) -> go.Fig
     return figure
 
 
-def limit_scatter(rows: Sequence[TableRow], shares: Sequence[float]) -> go.Figure:
-    """Share of the physical limit that each architecture reaches, against its operations."""
+def limit_scatter(rows: Sequence[TableRow], fractions: Sequence[float]) -> go.Figure:
+    """Fraction of the physical limit that each architecture reaches, against its operations."""
     hover = "<br>%{y:.1%} of the limit"
-    figure = depth_scatter(rows, [row.gflops for row in rows], shares, hover)
+    figure = depth_scatter(rows, [row.gflops for row in rows], fractions, hover)
     figure.add_hline(y=1, line={"color": GREY, "width": 1.5, "dash": "dot"})
     figure.update_xaxes(**LOG_AXIS, title_text="operations of the mean sentence (GFLOP)")
-    figure.update_yaxes(title_text="share of the limit", tickformat=".0%", range=[0, 1.05 * max(1.0, *shares)])
+    figure.update_yaxes(title_text="fraction of the limit", tickformat=".0%", range=[0, 1.05 * max(1.0, *fractions)])
     return figure
 
 

@@ -96,8 +96,8 @@ def bounds_ms(archs: Sequence[Arch], lengths: Lengths, peaks: Peaks) -> np.ndarr
     return np.asarray(bounds @ lengths.counts / lengths.counts.sum())
 
 
-def reached_shares(bounds: np.ndarray, latencies_ms: np.ndarray) -> np.ndarray:
-    """Share of the limit that is reached: bounds (N,) over latencies (N,), both in ms; 1 is the limit."""
+def reached_fractions(bounds: np.ndarray, latencies_ms: np.ndarray) -> np.ndarray:
+    """Fraction of the limit that is reached: bounds (N,) over latencies (N,), both in ms; 1 is the limit."""
     return np.asarray(bounds) / np.asarray(latencies_ms)
 
 
@@ -246,8 +246,8 @@ def compile_chain(engine: str, threads: int, inner: int, outer: int) -> Any:
     rng = np.random.default_rng(0)
     states = entry = ops.parameter([-1, inner], np.float32)
     quantised = engine.endswith("-int8")
-    for place in range(CHAIN):
-        rows, columns = (inner, outer) if place % 2 else (outer, inner)
+    for index in range(CHAIN):
+        rows, columns = (inner, outer) if index % 2 else (outer, inner)
         weights = rng.standard_normal((rows, columns), dtype=np.float32) / np.float32(columns**0.5)
         factor: Any = ops.constant(weights)
         if quantised:  # as NNCF writes it: 8-bit activations from 0, and weights around it

@@ -41,7 +41,7 @@ def teacher_results(measurements: Measurements, lengths: Lengths, teacher: Teach
 
 def _figures(latencies: np.ndarray, lengths: Lengths) -> tuple[float, float, float, float]:
     """Mean, p50, p90 and p99 in ms over the sentences, of latencies (K,) at the measured lengths."""
-    p50, p90, p99 = (lengths.quantile(latencies, share) for share in (0.5, 0.9, 0.99))
+    p50, p90, p99 = (lengths.quantile(latencies, fraction) for fraction in (0.5, 0.9, 0.99))
     return float(lengths.mean(latencies)), p50, p90, p99
 
 
@@ -64,12 +64,12 @@ def table_rows(
     known = set(measured)
     limits = np.full(len(archs), np.nan) if peaks is None else bounds_ms(archs, lengths, peaks)
     rows = []
-    for place, arch in enumerate(archs):
-        mean, p50, p90, p99 = _figures(latencies[place], lengths)
-        low_ms, high_ms = interval(mean, float(relative_sd[place]))
+    for index, arch in enumerate(archs):
+        mean, p50, p90, p99 = _figures(latencies[index], lengths)
+        low_ms, high_ms = interval(mean, float(relative_sd[index]))
         rows.append(
             TableRow(
-                id=place,
+                id=index,
                 **asdict(arch),
                 parameters_millions=(arch.layer_parameters + embedding_parameters(teacher.config, arch.hidden)) / 1e6,
                 layer_parameters_millions=arch.layer_parameters / 1e6,
@@ -81,11 +81,11 @@ def table_rows(
                 p90_ms=p90,
                 p99_ms=p99,
                 teacher_ratio=mean / teacher_ms,
-                limit_ms=float(limits[place]),
-                limit_share=float(limits[place]) / mean,
-                relative_sd=float(relative_sd[place]),
-                source=MEASURED if place in known else PREDICTED,
-                samples=int(sweeps[place]),
+                limit_ms=float(limits[index]),
+                limit_share=float(limits[index]) / mean,
+                relative_sd=float(relative_sd[index]),
+                source=MEASURED if index in known else PREDICTED,
+                samples=int(sweeps[index]),
             )
         )
     return rows
@@ -115,6 +115,6 @@ def write_gpu_columns(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "arch", *GPU_COLUMNS, "source"])
         known_ids = set(measured)
-        for place, arch in enumerate(archs):
-            figures = [round(float(values[place]), 4) for values in means]
-            writer.writerow([place, str(arch), *figures, MEASURED if place in known_ids else PREDICTED])
+        for index, arch in enumerate(archs):
+            figures = [round(float(values[index]), 4) for values in means]
+            writer.writerow([index, str(arch), *figures, MEASURED if index in known_ids else PREDICTED])

@@ -78,7 +78,7 @@ def latency_table(
     require_engine(options.engine)
     require_minutes(options, least_of_all(options))
     resolved = resolve_shape(teacher)
-    wanted = sentences_needed(options.sentences, 0, text.validation_share)
+    wanted = sentences_needed(options.sentences, 0, text.validation_fraction)
     built = sample_corpus(home, corpus, text, resolve_tokenizer(tokenizer, resolved), wanted)
     artifact = build_table(home, resolved, built, options, started)
     say(summary(artifact))

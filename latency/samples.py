@@ -24,7 +24,7 @@ class Measurement:
 
     Args:
         latencies: (K,) ms at the measured lengths.
-        relative_sd: standard error of the mean latency over its repeats and its reference, as a share.
+        relative_sd: standard error of the mean latency over its repeats and its reference, as a fraction.
     """
 
     latencies: np.ndarray
@@ -57,7 +57,7 @@ class Measurements:
 
 
 def movement(references_ms: Sequence[float]) -> float:
-    """How far the reference moved while a window ran: its second largest deviation from its median, as a share of that.
+    """How far the reference moved while a window ran: its second largest deviation from its median, as a fraction of that.
 
     Each sweep is compared with the reference beside it, so one move between two sweeps does little harm; many do.
     """
@@ -78,9 +78,9 @@ def next_round(order: Sequence[str], samples: Sequence[Sample], size: int, seed:
     if not waiting:
         return []
     rng = np.random.default_rng([seed, 3, len(samples)])
-    names = [waiting[place] for place in rng.permutation(min(size, len(waiting)))]
-    for place in range(0, len(names), TEACHER_EVERY)[::-1]:
-        names.insert(place, TEACHER)
+    names = [waiting[index] for index in rng.permutation(min(size, len(waiting)))]
+    for index in range(0, len(names), TEACHER_EVERY)[::-1]:
+        names.insert(index, TEACHER)
     return names
 
 

@@ -89,7 +89,7 @@ def speed(
     """
     require_output(output, "speed")
     found = resolve_teacher(teacher)
-    wanted = sentences_needed(0, options.sentences, text.validation_share)
+    wanted = sentences_needed(0, options.sentences, text.validation_fraction)
     built = sample_corpus(home, corpus, text, found, max(LEAST_SENTENCES, wanted))
     artifact = run_speed(home, found, built, model_in(student), exported, options, exported_teacher)
     for line in lines_of(artifact.results):
@@ -207,7 +207,7 @@ def _sessions(exported: Path, options: SpeedOptions) -> list[Session]:
 def _engines(
     teacher: Teacher, student: Path, sessions: list[Session], rows: list[np.ndarray], texts: list[str]
 ) -> dict[str, Call]:
-    """Every engine by name, and the tokenizer; each answers sentence number `place`.
+    """Every engine by name, and the tokenizer; each answers sentence number `index`.
 
     An export with a vocabulary of its own reads the texts by its own tokenizer.
     """
@@ -216,7 +216,7 @@ def _engines(
         cut = (session.path / REPORT).is_file()
         own = [np.array(session.encode([text]), dtype=np.int64) for text in texts] if cut else rows
         engines[f"student {session.form}"] = _session_call(session, own)
-    engines[TOKENIZER] = lambda place: sessions[0].encode([texts[place]])
+    engines[TOKENIZER] = lambda index: sessions[0].encode([texts[index]])
     return engines
 
 
@@ -228,15 +228,15 @@ def _torch_call(path: Path, rows: list[np.ndarray]) -> Call:
     masks = [torch.ones_like(row) for row in ids]
 
     @torch.inference_mode()
-    def call(place: int) -> Any:
-        return model(input_ids=ids[place], attention_mask=masks[place])
+    def call(index: int) -> Any:
+        return model(input_ids=ids[index], attention_mask=masks[index])
 
     return call
 
 
 def _session_call(session: Session, rows: list[np.ndarray]) -> Call:
     padded = [session.pad(list(row)) for row in rows]
-    return lambda place: session.run(*padded[place])
+    return lambda index: session.run(*padded[index])
 
 
 def _measure(log: Path, engines: dict[str, Call], rows: list[np.ndarray], options: SpeedOptions) -> list[Times]:
@@ -258,10 +258,10 @@ def _measure(log: Path, engines: dict[str, Call], rows: list[np.ndarray], option
 
 def _warm(engines: dict[str, Call], rows: list[np.ndarray]) -> None:
     """Run one sentence of every length in every engine: the first run of a length is slow."""
-    places = {row.shape[1]: place for place, row in enumerate(rows)}
+    indices = {row.shape[1]: index for index, row in enumerate(rows)}
     for call in engines.values():
-        for place in places.values():
-            call(place)
+        for index in indices.values():
+            call(index)
 
 
 def one_round(engines: dict[str, Call], sentences: int, rng: np.random.Generator) -> Times:
@@ -278,12 +278,12 @@ def one_round(engines: dict[str, Call], sentences: int, rng: np.random.Generator
         for first in range(0, sentences, BLOCK):
             for number in rng.permutation(len(names)):
                 call, own = engines[names[number]], times[names[number]]
-                for place in range(first - WARM_CALLS, first):  # not timed: bring the weights and threads back
-                    call(place % sentences)
-                for place in range(first, min(first + BLOCK, sentences)):
+                for index in range(first - WARM_CALLS, first):  # not timed: bring the weights and threads back
+                    call(index % sentences)
+                for index in range(first, min(first + BLOCK, sentences)):
                     start = time.perf_counter_ns()
-                    call(place)
-                    own[place] = round((time.perf_counter_ns() - start) / 1e6, 5)
+                    call(index)
+                    own[index] = round((time.perf_counter_ns() - start) / 1e6, 5)
     finally:
         if collecting:
             gc.enable()

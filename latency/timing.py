@@ -126,7 +126,7 @@ def window(
     inputs: Sequence[Sentence],
     reference: Callable[[], float],
     rng: random.Random,
-    same_shares: Sequence[float] | None = None,
+    same_length_fractions: Sequence[float] | None = None,
     window_ms: float = WINDOW_MS,
 ) -> tuple[list[list[float]], list[float]]:
     """Time a model in rounds: one sweep over all inputs between two reference windows, so that what slows the host for
@@ -141,7 +141,7 @@ def window(
         inputs: one sentence of each of K lengths.
         reference: measures a reference window in ms.
         rng: draws the orders.
-        same_shares: (K,) how probable it is that the sentence before has the same length as it is run. An engine that does
+        same_length_fractions: (K,) how probable it is that the sentence before has the same length as it is run. An engine that does
             work at every change of the shape is then called twice with each input, and a time is the mean of the first call
             (another shape before it) and the second (the same one) in these shares. Without them each is called once.
         window_ms: sweeps go on until their calls took this long.
@@ -159,11 +159,11 @@ def window(
             # Its weights come back into the caches; the last call has another length than the first that counts.
             sweep_ms(model, [*rng.choices(inputs, k=WARM_CALLS - 1), inputs[order[-1]]])
             times = [0.0] * len(inputs)
-            for place in order:
-                calls = sweep_ms(model, [inputs[place]] * (1 if same_shares is None else 2))
+            for index in order:
+                calls = sweep_ms(model, [inputs[index]] * (1 if same_length_fractions is None else 2))
                 spent_ms += sum(calls)
-                same = 0.0 if same_shares is None else same_shares[place]
-                times[place] = (1 - same) * calls[0] + same * calls[-1]
+                same = 0.0 if same_length_fractions is None else same_length_fractions[index]
+                times[index] = (1 - same) * calls[0] + same * calls[-1]
             rounds.append(times)
             references.append(reference())
         return rounds, references
@@ -186,7 +186,7 @@ def exhaustive(
         model: what is timed.
         sentences: S sentences.
         reference: measures a reference window in ms.
-        tolerance: largest movement of the reference over a chunk, as a share.
+        tolerance: largest movement of the reference over a chunk, as a fraction.
 
     Returns:
         (S,) latencies in reference windows, the median reference window in ms, and how many chunks were repeated.
@@ -201,7 +201,7 @@ def exhaustive(
             chunk = sentences[first : first + CHUNK]
             tries: list[tuple[float, list[float]]] = []
             while not tries or (tries[-1][0] > tolerance and len(tries) < CHUNK_TRIES):
-                warm = [sentences[(first - place) % len(sentences)] for place in range(WARM_CALLS, 0, -1)]
+                warm = [sentences[(first - index) % len(sentences)] for index in range(WARM_CALLS, 0, -1)]
                 sweep_ms(model, warm)  # its weights come back into the caches
                 times = sweep_ms(model, chunk)
                 after = reference()

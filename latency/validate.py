@@ -148,8 +148,8 @@ def _work(
 def evenly(lengths: np.ndarray, sentences: int) -> np.ndarray:
     """Lengths of `sentences` sentences evenly spread over the sorted lengths (N,), in a fixed random order."""
     ordered = np.sort(lengths)
-    places = ((np.arange(sentences) + 0.5) * len(ordered) / sentences).astype(int)
-    return np.asarray(np.random.default_rng(0).permutation(ordered[places]))
+    indices = ((np.arange(sentences) + 0.5) * len(ordered) / sentences).astype(int)
+    return np.asarray(np.random.default_rng(0).permutation(ordered[indices]))
 
 
 def sampling_error(values: np.ndarray, lengths: np.ndarray, everything: np.ndarray) -> float:
@@ -160,9 +160,9 @@ def sampling_error(values: np.ndarray, lengths: np.ndarray, everything: np.ndarr
         lengths: (S,) their lengths.
         everything: (N,) all lengths.
     """
-    places = np.unique(lengths)
-    means = np.array([values[lengths == place].mean() for place in places])
-    return abs(float(np.interp(everything, places, means).mean() / values.mean()) - 1)
+    indices = np.unique(lengths)
+    means = np.array([values[lengths == index].mean() for index in indices])
+    return abs(float(np.interp(everything, indices, means).mean() / values.mean()) - 1)
 
 
 def kendall_tau(left: Sequence[float] | np.ndarray, right: Sequence[float] | np.ndarray) -> float:
@@ -172,8 +172,8 @@ def kendall_tau(left: Sequence[float] | np.ndarray, right: Sequence[float] | np.
     return round(float(kendalltau(left, right).statistic), 4)
 
 
-def _percent(share: float) -> float:
-    return round(100 * float(share), 2)
+def _percent(fraction: float) -> float:
+    return round(100 * float(fraction), 2)
 
 
 def _write_csv(

@@ -1,7 +1,7 @@
 """A process that measures: one JSON line in, one out. It ends when its standard input does, so never outlives its parent.
 
 Run as `python -m kdnas.latency.worker`. The first line is the setup, `{"engine", "teacher": folder, "graphs", "threads", "cpus",
-"seed", "lengths", "same_shares"}`; the answer says that it is ready. Each further line, `{"arch": "4,12,576,768,gelu"}`
+"seed", "lengths", "same_length_fractions"}`; the answer says that it is ready. Each further line, `{"arch": "4,12,576,768,gelu"}`
 or `{"arch": "teacher"}`, is answered by its times and the reference windows around each sweep; with `"sentences"` (lengths) and
 `"tolerance"`, by one latency a sentence.
 """
@@ -61,7 +61,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
             values, level, again = exhaustive(model, sentences, reference, request["tolerance"])
             row = {"in_references": rounded(values, 5), "reference_ms": round(level, 4), "again": again}
         else:
-            times, references = window(model, inputs, reference, rng, setup["same_shares"])
+            times, references = window(model, inputs, reference, rng, setup["same_length_fractions"])
             row = {"times_ms": [rounded(sweep, 4) for sweep in times], "references_ms": rounded(references, 4)}
             row |= {name: rounded(values, 4) for name, values in columns(models, model, inputs).items()}
         answer(answers, {"arch": name, **row})

@@ -265,13 +265,13 @@ def _add_errors(app: FastAPI, max_body_bytes: int) -> None:
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         problems = []
         for item in error.errors():
-            place = ".".join(str(part) for part in item["loc"] if part != "body")
+            index = ".".join(str(part) for part in item["loc"] if part != "body")
             message = item["msg"].removeprefix("Value error, ")
             if item["type"] == "json_invalid":
-                place, message = "", f"not valid JSON: {item.get('ctx', {}).get('error', message)}"
-            elif not place and item["type"] in ("model_attributes_type", "dict_type", "missing"):
+                index, message = "", f"not valid JSON: {item.get('ctx', {}).get('error', message)}"
+            elif not index and item["type"] in ("model_attributes_type", "dict_type", "missing"):
                 message = 'send a JSON object such as {"texts": ["..."]} with the header content-type: application/json'
-            problems.append(f"{place}: {message}" if place else message)
+            problems.append(f"{index}: {message}" if index else message)
         return JSONResponse({"error": "; ".join(problems[:5])}, 422)
 
     @app.exception_handler(StarletteHTTPException)

@@ -161,14 +161,14 @@ def score(
     flat = [window.tolist() for each in windows for window in each]
     chances = predictor.predict(flat, options.batch_tokens)[:, predictor.session.labels.index(label)]
     rows: list[Row] = []
-    place, texts = 0, iter(windows)
+    index, texts = 0, iter(windows)
     for document in shard:
         if document.text is None:
             rows.append(Row("quarantine", quarantined(document)))
             continue
         count = len(next(texts))
-        value = float(chances[place : place + count].max())
-        place += count
+        value = float(chances[index : index + count].max())
+        index += count
         if not 0 <= value <= 1:
             raise KdnasError(
                 f"line {document.line}: the model's score is {value}; try another --form, and export the model again"

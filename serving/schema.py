@@ -22,11 +22,11 @@ class PredictRequest(BaseModel):
             raise ValueError("give either 'text' or 'texts'")
         if self.texts == []:
             raise ValueError("'texts' is empty; give at least one text")
-        for place, text in enumerate(self.all_texts()):
+        for index, text in enumerate(self.all_texts()):
             try:
                 text.encode("utf-8")
             except UnicodeEncodeError as error:
-                raise ValueError(f"text {place} holds half of a surrogate pair") from error
+                raise ValueError(f"text {index} holds half of a surrogate pair") from error
         return self
 
     def all_texts(self) -> list[str]:

@@ -79,5 +79,5 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def corpus(home: Path, corpus_file: Path, teacher: Teacher) -> Corpus:
     """The small corpus, built with the packaged tokenizer (which the tiny teacher shares)."""
-    text = TextOptions(topic="topic", group="group", seq_len=64, validation_share=0.2)
+    text = TextOptions(topic="topic", group="group", seq_len=64, validation_fraction=0.2)
     return build_corpus(home, str(corpus_file), text, teacher)

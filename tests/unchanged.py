@@ -205,8 +205,8 @@ def one_table(folder: Path, engine: str, path: Path) -> dict[str, Any]:
     (folder / "manifest.json").write_text(json.dumps(manifest))
     latencies = sorted(row["latency_ms"] for row in rows)
     recommended = {}
-    for share in BUDGET_SHARES:
-        budget = latencies[int(share * len(rows))]
+    for fraction in BUDGET_SHARES:
+        budget = latencies[int(fraction * len(rows))]
         shown = json.loads(kdnas_output(folder.parent, "recommend", budget_ms=budget, table=folder, top=ROWS))
         recommended[str(budget)] = {"rows": len(shown), "first": shown[:3], "all": digest(shown)}
     return {

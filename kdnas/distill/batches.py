@@ -23,7 +23,7 @@ class Made(NamedTuple):
     """A batch: its update's last one's epoch and place in it; padded ids and mask (B, T), token types where it has pairs."""
 
     epoch: int
-    place: int
+    index: int
     ids: Tensor
     mask: Tensor
     types: Tensor | None = None
@@ -45,7 +45,7 @@ class TrainBatches(Dataset[Made]):
     Args:
         sentences: training split.
         pad_id: id of the padding token.
-        options: sizes, share of pairs, seed, data workers.
+        options: sizes, fraction of pairs, seed, data workers.
         pairs: how sentences are made into pairs; may be None where the options want none.
         process: number of this process and how many there are; of an update's batches each gets as many.
     """
@@ -80,18 +80,18 @@ class TrainBatches(Dataset[Made]):
     def __getitem__(self, key: Key) -> Made:
         here, last, indices = key
         rng = np.random.default_rng([self._options.seed, *here])
-        if rng.random() < self._options.pair_share:
+        if rng.random() < self._options.pair_fraction:
             assert self._pairs is not None
             arrays = pair_batch(self._sentences, indices, self._pad_id, self._pairs, rng)
             return Made(*last, *map(torch.from_numpy, arrays))
         return Made(*last, *to_tensors(self._sentences, indices, self._pad_id))
 
-    def after(self, epoch: int, place: int) -> Iterator[Made]:
+    def after(self, epoch: int, index: int) -> Iterator[Made]:
         """This process's batches from a place on, for ever, made ahead by the data workers where there are any."""
         loader: DataLoader[Any] = DataLoader(
             self,
             batch_size=None,
-            sampler=self._keys(epoch, place),
+            sampler=self._keys(epoch, index),
             num_workers=self._options.data_workers,
             worker_init_fn=_leave_signals,
             # Not forked: threads, locks and signal handlers of this process are none of theirs.
@@ -100,18 +100,18 @@ class TrainBatches(Dataset[Made]):
         )
         return iter(loader)
 
-    def _keys(self, epoch: int, place: int) -> Iterator[Key]:
-        coming = self._places(epoch, place)
+    def _keys(self, epoch: int, index: int) -> Iterator[Key]:
+        coming = self._places(epoch, index)
         while update := list(islice(coming, self._options.accumulate)):
             last = update[-1][0]
             yield from ((here, last, indices) for here, indices in update[self._process :: self._processes])
 
-    def _places(self, epoch: int, place: int) -> Iterator[tuple[Place, np.ndarray]]:
+    def _places(self, epoch: int, index: int) -> Iterator[tuple[Place, np.ndarray]]:
         for number in count(epoch):
             batches = self.epoch(number)
-            for here in range(place, len(batches)):
+            for here in range(index, len(batches)):
                 yield (number, here), batches[here]
-            place = 0
+            index = 0
 
 
 def _leave_signals(_worker: int) -> None:

@@ -25,7 +25,7 @@ class Position:
     Args:
         step: updates done.
         epoch: pass over the corpus, from 0.
-        place: next batch in the epoch.
+        index: next batch in the epoch.
         tokens: real tokens seen.
         seconds: time spent in steps, over all attempts.
         rng: torch's random state after the last update.
@@ -33,15 +33,15 @@ class Position:
 
     step: int = 0
     epoch: int = 0
-    place: int = 0
+    index: int = 0
     tokens: int = 0
     seconds: float = 0.0
     rng: Tensor = field(default_factory=torch.get_rng_state, repr=False, compare=False)
 
-    def advance(self, epoch: int, place: int, tokens: int, seconds: float) -> None:
+    def advance(self, epoch: int, index: int, tokens: int, seconds: float) -> None:
         """Count one update."""
         self.step += 1
-        self.epoch, self.place = epoch, place
+        self.epoch, self.index = epoch, index
         self.tokens += tokens
         self.seconds += seconds
         self.rng = torch.get_rng_state()

@@ -57,9 +57,9 @@ class FastTraining(TorchFunctionMode):
                 return _by_products(self._dropout, *args, **kwargs)
             return _in_float32(*args, **kwargs)
         if func is F.dropout and _is_trained_on_cpu(args[0]) and not kwargs.get("inplace", len(args) > 3 and args[3]):
-            share = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+            fraction = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
             training = kwargs.get("training", args[2] if len(args) > 2 else True)
-            return self._dropout(args[0], share if training else 0.0)
+            return self._dropout(args[0], fraction if training else 0.0)
         return func(*args, **kwargs)
 
     def _in_bf16(self, values: Tensor) -> Tensor:
@@ -69,9 +69,9 @@ class FastTraining(TorchFunctionMode):
         assert cast is not None
         return cast
 
-    def _dropout(self, values: Tensor, share: float) -> Tensor:
-        """Values with this share of them, to 1/65536, set to 0, and the others larger, so that their mean stays."""
-        limit = round(share * 65536)
+    def _dropout(self, values: Tensor, fraction: float) -> Tensor:
+        """Values with this fraction of them, to 1/65536, set to 0, and the others larger, so that their mean stays."""
+        limit = round(fraction * 65536)
         if limit in (0, 65536):
             return values if not limit else values * 0
         if self._draws is None:
@@ -180,8 +180,8 @@ def _by_products(
         scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
     elif attn_mask is not None:
         scores = scores + attn_mask.to(scores.dtype)
-    shares = F.softmax(scores, dim=-1, dtype=torch.float32)
-    return dropout(shares, options.get("dropout_p", 0.0)).to(value.dtype) @ value
+    fractions = F.softmax(scores, dim=-1, dtype=torch.float32)
+    return dropout(fractions, options.get("dropout_p", 0.0)).to(value.dtype) @ value
 
 
 def _in_float32(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:

@@ -46,11 +46,11 @@ def fit(
         tokenizer: folder of the tokenizer that made the corpus' ids: it says how pairs are joined.
     """
     objective.student.train(options.dropout)
-    place = (processes().process_index, processes().num_processes)
-    batches = TrainBatches(corpus.train, corpus.pad_id, options, _pairs(objective, options, tokenizer), place)
+    index = (processes().process_index, processes().num_processes)
+    batches = TrainBatches(corpus.train, corpus.pad_id, options, _pairs(objective, options, tokenizer), index)
     start, first = time.monotonic(), processes().is_main_process
     steps: int | None = told(planned_steps(folder, objective, batches, options, validate) if first else None)
-    optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay, options.embedding_lr_share)
+    optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay, options.embedding_lr_factor)
     with processes().main_process_first():  # it removes damaged checkpoints
         position = load_checkpoint(folder, objective, optimizer) or Position()
     while steps is not None:
@@ -63,7 +63,7 @@ def fit(
         "objective": objective.name,
         "steps": position.step,
         "tokens": position.tokens,
-        "epochs": position.epoch + position.place / len(batches.epoch(position.epoch)),
+        "epochs": position.epoch + position.index / len(batches.epoch(position.epoch)),
         "tokens_per_second": round(position.tokens / position.seconds, 1),
         "precision": resolve_precision(options.precision),
         "validation_loss": last["validation_loss"],
@@ -75,7 +75,7 @@ def fit(
 
 def _pairs(objective: Objective, options: LoopOptions, tokenizer: Path) -> Pairs | None:
     """How pairs are made; None where the options want none, so that no large tokenizer is read for nothing."""
-    if not options.pair_share:
+    if not options.pair_fraction:
         return None
     return Pairs(read_joining(tokenizer), shape_of(objective.student.config).positions)
 

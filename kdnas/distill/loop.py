@@ -61,7 +61,7 @@ def use_all_cores() -> None:
 
 
 def make_optimizer(
-    module: nn.Module, peak_lr: float, weight_decay: float = 0.01, embedding_lr_share: float = 1.0
+    module: nn.Module, peak_lr: float, weight_decay: float = 0.01, embedding_lr_factor: float = 1.0
 ) -> torch.optim.AdamW:
     """Fused AdamW over the trainable parameters; biases and layer norms are not decayed. For `kdnas.distill.updates.update`.
 
@@ -69,32 +69,32 @@ def make_optimizer(
         module: what is trained.
         peak_lr: largest learning rate.
         weight_decay: of matrices.
-        embedding_lr_share: learning rate of the tables of embeddings, as a share of the others'.
+        embedding_lr_factor: learning rate of the tables of embeddings, as a fraction of the others'.
     """
     follow_rows(module)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
-    own = [one for one in trained if embedding_lr_share != 1.0 and id(one) in tables]
+    own = [one for one in trained if embedding_lr_factor != 1.0 and id(one) in tables]
     rest = [one for one in trained if one.dim() > 1 and not any(one is table for table in own)]
     groups: list[dict[str, Any]] = [
         {"params": rest, "weight_decay": weight_decay},
         {"params": [parameter for parameter in trained if parameter.dim() <= 1], "weight_decay": 0.0},
     ]
     if own:
-        groups.append({"params": own, "weight_decay": weight_decay, LR_SHARE: embedding_lr_share})
+        groups.append({"params": own, "weight_decay": weight_decay, LR_SHARE: embedding_lr_factor})
     return torch.optim.AdamW(groups, lr=peak_lr, betas=BETAS, fused=True)
 
 
-def lr_share(step: int, steps: int, warmup_share: float, schedule: str = "linear") -> float:
-    """Share of the peak learning rate at a 0-based step: linear up, then down towards 0 after the last step.
+def lr_factor(step: int, steps: int, warmup_fraction: float, schedule: str = "linear") -> float:
+    """Fraction of the peak learning rate at a 0-based step: linear up, then down towards 0 after the last step.
 
     Args:
         step: of `steps`.
         steps: in all.
-        warmup_share: of the steps, on the way up.
+        warmup_fraction: of the steps, on the way up.
         schedule: down, `linear` or `cosine`.
     """
-    warmup = max(1, round(warmup_share * steps))
+    warmup = max(1, round(warmup_fraction * steps))
     if step < warmup:
         return (step + 1) / warmup
     left = (steps - step) / max(1, steps - warmup)
@@ -121,10 +121,10 @@ def train_step(
     return losses
 
 
-def backward(objective: nn.Module, accelerator: Accelerator, batch: Sequence[Any], share: float = 1.0) -> Tensor:
-    """Loss of each part, (n_parts,), times the share of the batch in an update; its mean's gradients are added up."""
+def backward(objective: nn.Module, accelerator: Accelerator, batch: Sequence[Any], fraction: float = 1.0) -> Tensor:
+    """Loss of each part, (n_parts,), times the fraction of the batch in an update; its mean's gradients are added up."""
     with accelerator.autocast():
-        losses: Tensor = objective(*batch) * share
+        losses: Tensor = objective(*batch) * fraction
     accelerator.backward(losses.mean())
     return losses.detach()
 
@@ -146,7 +146,7 @@ def seconds_per_step(
         limit_seconds: stop early after this long; at least one step is timed.
     """
     accelerator = make_accelerator(options.precision)
-    optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay, options.embedding_lr_share)
+    optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay, options.embedding_lr_factor)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
     rng = torch.get_rng_state()
     times: list[float] = []
@@ -194,7 +194,7 @@ def train(
         DivergenceError: a loss or gradient is not finite; the state before it is in a checkpoint.
     """
     accelerator = make_accelerator(options.precision)
-    coming = batches.after(position.epoch, position.place)
+    coming = batches.after(position.epoch, position.index)
     saver = _Saver(folder, objective, optimizer, options.checkpoint_seconds)
     freed = FreedMemory()
     with stage(title, steps, position.step) as progress, tracked(options, folder, title) as track:
@@ -204,13 +204,13 @@ def train(
             while position.step < steps:
                 start = time.perf_counter()
                 _draw_apart(options.seed, position.step)
-                lr = options.peak_lr * lr_share(position.step, steps, options.warmup_share, options.schedule)
+                lr = options.peak_lr * lr_factor(position.step, steps, options.warmup_fraction, options.schedule)
                 loss, tokens, made = _gradients(objective, accelerator, coming, options)
                 saver.whole = False  # until the position is advanced too, weights and position disagree
                 if not (math.isfinite(loss) and math.isfinite(update(optimizer, lr))):
                     saver.give_up(position)
                     raise _diverged(loss, position, made)
-                position.advance(made.epoch, made.place + 1, tokens, time.perf_counter() - start)
+                position.advance(made.epoch, made.index + 1, tokens, time.perf_counter() - start)
                 if log.loss_is_due(position.step):
                     log.write_loss(position, loss, lr)
                     progress.update(position.step, f"loss {loss:.4f}")
@@ -249,7 +249,7 @@ def _draw_apart(seed: int, step: int) -> None:
 
 def _diverged(loss: float, position: Position, made: Made) -> DivergenceError:
     return DivergenceError(
-        f"the loss is {loss}, or its gradient not finite, at step {position.step + 1}, batch {made.place} of epoch {made.epoch}: "
+        f"the loss is {loss}, or its gradient not finite, at step {position.step + 1}, batch {made.index} of epoch {made.epoch}: "
         f"training diverged; the state before it is kept; run again with a lower --peak_lr"
     )
 

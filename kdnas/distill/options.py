@@ -22,13 +22,13 @@ class LoopOptions:
         batch_tokens: padded tokens a batch; small ones teach more per token (`results/distillation`), large ones keep a GPU busy.
         accumulate: batches an update, over all processes: their gradients are averaged.
         batch_sentences: no more sentences a batch than this; null leaves it to `batch_tokens`.
-        language_power: sentences of a language with n of them get a share of an epoch that is proportional to n to this power, as
+        language_power: sentences of a language with n of them get a fraction of an epoch that is proportional to n to this power, as
             0.3 for multilingual corpora; null takes each sentence once.
-        pair_share: share of the batches that hold pairs of sentences, joined as the tokenizer joins them.
+        pair_fraction: fraction of the batches that hold pairs of sentences, joined as the tokenizer joins them.
         peak_lr: learning rate after the warm-up.
         schedule: how the learning rate falls after that, to 0: linear or cosine.
-        warmup_share: share of the steps in which the learning rate rises.
-        embedding_lr_share: learning rate of the tables of embeddings, as a share of that of the rest.
+        warmup_fraction: fraction of the steps in which the learning rate rises.
+        embedding_lr_factor: learning rate of the tables of embeddings, as a fraction of that of the rest.
         weight_decay: decay of matrices; biases and layer norms are not decayed.
         dropout: whether the student trains with dropout.
         data_workers: processes that make batches ahead; 0 makes each when its turn comes, which costs some 1 % of a step.
@@ -47,11 +47,11 @@ class LoopOptions:
     accumulate: int = 1
     batch_sentences: int | None = None
     language_power: float | None = None
-    pair_share: float = 0.25
+    pair_fraction: float = 0.25
     peak_lr: float = 8e-4
     schedule: Literal["linear", "cosine"] = "linear"
-    warmup_share: float = 0.05
-    embedding_lr_share: float = 1.0
+    warmup_fraction: float = 0.05
+    embedding_lr_factor: float = 1.0
     weight_decay: float = 0.01
     dropout: bool = False
     data_workers: int = 0
@@ -64,7 +64,7 @@ class LoopOptions:
     checkpoint_seconds: float = 60
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "peak_lr", "embedding_lr_share"):
+        for name in ("minutes", "peak_lr", "embedding_lr_factor"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in _AT_LEAST_ONE:
@@ -73,10 +73,10 @@ class LoopOptions:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
         if self.language_power is not None and not 0 <= self.language_power <= 1:
             raise UsageError(f"language_power is {self.language_power}; allowed is 0 to 1")
-        if not 0 <= self.pair_share <= 1:
-            raise UsageError(f"pair_share is {self.pair_share}; allowed is 0 to 1")
-        if not 0 <= self.warmup_share < 1:
-            raise UsageError(f"warmup_share is {self.warmup_share}; allowed is 0 up to, not including, 1")
+        if not 0 <= self.pair_fraction <= 1:
+            raise UsageError(f"pair_fraction is {self.pair_fraction}; allowed is 0 to 1")
+        if not 0 <= self.warmup_fraction < 1:
+            raise UsageError(f"warmup_fraction is {self.warmup_fraction}; allowed is 0 up to, not including, 1")
         if self.weight_decay < 0 or self.checkpoint_seconds < 0 or self.data_workers < 0:
             raise UsageError("weight_decay, checkpoint_seconds and data_workers must not be negative")
         if self.schedule not in ("linear", "cosine"):

@@ -33,17 +33,17 @@ def fit_projections(
         inputs = {layer: _with_ones(student_states[layer][real]) for layer, _ in loss.pairs}
         for layer, values in inputs.items():
             gram[layer] = gram.get(layer, 0.0) + values.T @ values
-        for place, (layer, teacher_layer) in enumerate(loss.pairs):
-            cross[place] = cross[place] + inputs[layer].T @ teacher_states[teacher_layer][real].double()
+        for index, (layer, teacher_layer) in enumerate(loss.pairs):
+            cross[index] = cross[index] + inputs[layer].T @ teacher_states[teacher_layer][real].double()
         seen += int(real.sum())
         if seen >= FIT_TOKENS:
             break
     with torch.no_grad():
-        for place, (layer, _) in enumerate(loss.pairs):
+        for index, (layer, _) in enumerate(loss.pairs):
             ridge = RIDGE * gram[layer].diagonal()[:-1].mean() * torch.eye(len(gram[layer]), device=gram[layer].device)
             ridge[-1, -1] = 0.0  # the mean is not shrunk
-            solution = torch.linalg.solve(gram[layer] + ridge.double(), cross[place])
-            projection = loss.projections[place]
+            solution = torch.linalg.solve(gram[layer] + ridge.double(), cross[index])
+            projection = loss.projections[index]
             projection.weight.copy_(solution[:-1].T)
             projection.bias.copy_(solution[-1])
 

@@ -91,8 +91,8 @@ def relation_loss(teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor]
     with torch.autocast(mask.device.type, enabled=False):
         with torch.no_grad():
             target = relation_logits(*teacher, heads, mask)
-            share = target.exp()
-        divergence = (share * (target - relation_logits(*student, heads, mask))).sum(-1)  # (B, heads, T)
+            fraction = target.exp()
+        divergence = (fraction * (target - relation_logits(*student, heads, mask))).sum(-1)  # (B, heads, T)
         real = mask.float()
         return (divergence.mean(1) * real).sum() / real.sum()
 

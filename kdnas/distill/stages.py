@@ -23,7 +23,7 @@ from kdnas.distill.processes import processes
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
 from kdnas.distill.student_folder import student_card
-from kdnas.distill.validation import hidden_state_figures, relation_figures, sample_batches
+from kdnas.distill.validation import hidden_state_metrics, relation_metrics, sample_batches
 from kdnas.distill.warm_start import TeacherLayers
 from kdnas.models.arch import Arch
 from kdnas.models.family import shape_of
@@ -67,7 +67,7 @@ def distill_into(
         objective,
         corpus,
         options,
-        lambda: hidden_state_figures(objective, held_out, accelerator, variance),
+        lambda: hidden_state_metrics(objective, held_out, accelerator, variance),
         "distil",
         teacher.path,
     )
@@ -100,7 +100,7 @@ def refine_into(
         objective,
         corpus,
         options,
-        lambda: relation_figures(objective, held_out, accelerator),
+        lambda: relation_metrics(objective, held_out, accelerator),
         "refine",
         teacher.path,
     )

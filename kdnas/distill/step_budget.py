@@ -18,8 +18,8 @@ from kdnas.store.progress import say
 
 PLAN = "plan.json"
 WARM_BATCHES, TIMED_BATCHES = 3, 9
-UNUSED = 0.4  # share of the minutes that must be left over for training to go on
-USED = 0.9  # share of what is left that is planned for: validations take some
+UNUSED = 0.4  # fraction of the minutes that must be left over for training to go on
+USED = 0.9  # fraction of what is left that is planned for: validations take some
 
 
 def planned_steps(

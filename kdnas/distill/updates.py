@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 ROWS = "rows_with_gradients"  # of a table: ids of one batch each; None where its gradient came from elsewhere, too
-LR_SHARE = "lr_share"  # of a group of parameters: its learning rate by that of the others
+LR_SHARE = "lr_factor"  # of a group of parameters: its learning rate by that of the others
 CLIP_NORM = 1.0
 
 
@@ -43,8 +43,8 @@ def update(optimizer: torch.optim.Optimizer, lr: float) -> Tensor:
         The norm of the gradients before, (); where it is not finite, the weights were left as they are.
     """
     parameters = [one for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
-    rows = {place: rows_of(one) for place, one in enumerate(parameters)}
-    gradients = [one.grad if rows[place] is None else one.grad[rows[place]] for place, one in enumerate(parameters)]
+    rows = {index: rows_of(one) for index, one in enumerate(parameters)}
+    gradients = [one.grad if rows[index] is None else one.grad[rows[index]] for index, one in enumerate(parameters)]
     norm = get_total_norm(gradients)
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get(LR_SHARE, 1.0)

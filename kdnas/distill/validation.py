@@ -37,7 +37,7 @@ def mean_losses(objective: nn.Module, batches: list[Batch], accelerator: Acceler
     return total / tokens
 
 
-def hidden_state_figures(
+def hidden_state_metrics(
     objective: HiddenStateObjective | MixedObjective, batches: list[Batch], accelerator: Accelerator, variance: Tensor
 ) -> dict[str, Any]:
     """Loss, and explained variance as a whole and by student layer (the mean of its pairs); relations where there are any.
@@ -65,7 +65,7 @@ def hidden_state_figures(
     }
 
 
-def relation_figures(
+def relation_metrics(
     objective: RelationObjective | MixedObjective, batches: list[Batch], accelerator: Accelerator
 ) -> dict[str, Any]:
     """Loss of the relations as a whole and one by one; explained variance of the last layer where it is the anchor."""

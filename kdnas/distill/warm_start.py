@@ -47,8 +47,8 @@ class TeacherLayers:
         """Overwrite the layers of a student that has its teacher's embeddings; what has no counterpart stays as it is."""
         ours, theirs = shape_of(student.config), shape_of(self._teacher.config)
         basis = principal_basis(self._family.embeddings(self._teacher).words.weight.float(), ours.hidden)
-        for place, number in layer_pairs(ours.layers, theirs.layers, Mapping.UNIFORM):
-            layer = family_of(student.config).layer(student, place)
+        for index, number in layer_pairs(ours.layers, theirs.layers, Mapping.UNIFORM):
+            layer = family_of(student.config).layer(student, index)
             if theirs.heads % ours.heads == 0:
                 _start_attention(layer, self._family.layer(self._teacher, number), basis, (ours.heads, theirs.heads))
             self._start_feed_forward(layer, number, basis)
@@ -57,13 +57,13 @@ class TeacherLayers:
         source = self._family.layer(self._teacher, number)
         write, bias = basis.T @ source.contract.weight, basis.T @ source.contract.bias
         kept = min(layer.expand.out_features, source.expand.out_features)
-        places = torch.arange(kept, device=write.device)
+        indices = torch.arange(kept, device=write.device)
         if kept < source.expand.out_features:
             moments = self._second_moments(number)
-            places = (moments.diagonal()[:-1].sqrt() * write.norm(dim=0)).topk(kept).indices.sort().values
-            write, bias = _fitted(moments, places, write, bias)
+            indices = (moments.diagonal()[:-1].sqrt() * write.norm(dim=0)).topk(kept).indices.sort().values
+            write, bias = _fitted(moments, indices, write, bias)
         read = source.expand.weight @ basis
-        _put(layer.expand, read[places], source.expand.bias[places])
+        _put(layer.expand, read[indices], source.expand.bias[indices])
         layer.contract.weight.zero_()
         _put(layer.contract, write, bias)
         put_norm(layer.output_norm, source.output_norm, basis)
@@ -99,8 +99,8 @@ def thin(left: Tensor, right: Tensor, width: int) -> tuple[Tensor, Tensor]:
     outer, upper = torch.linalg.qr(left.double())
     other, lower = torch.linalg.qr(right.T.double())
     start, values, end = torch.linalg.svd(upper @ lower.T)
-    share = values[:width].sqrt()
-    return (outer @ start[:, :width] * share).float(), (share[:, None] * (end[:width] @ other.T)).float()
+    fraction = values[:width].sqrt()
+    return (outer @ start[:, :width] * fraction).float(), (fraction[:, None] * (end[:width] @ other.T)).float()
 
 
 def _start_attention(layer: Layer, source: Layer, basis: Tensor, counts: tuple[int, int]) -> None:
@@ -143,10 +143,10 @@ def _put(linear: nn.Linear, weight: Tensor, bias: Tensor, rows: slice = slice(0,
     linear.bias[first : first + len(bias)] = bias
 
 
-def _fitted(moments: Tensor, places: Tensor, write: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def _fitted(moments: Tensor, indices: Tensor, write: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Output map (D_S, kept) and bias of some neurons that come nearest to what all wrote, by ridge regression."""
     ones = len(moments) - 1
-    kept = torch.cat([places, places.new_tensor([ones])])
+    kept = torch.cat([indices, indices.new_tensor([ones])])
     gram = moments.double()[kept][:, kept]
     ridge = RIDGE * gram.diagonal()[:-1].mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     ridge[-1, -1] = 0.0  # the mean is not shrunk

@@ -150,11 +150,11 @@ def arch_id(arch: Arch) -> int:
     space = SearchSpace()
     if arch not in space:
         raise UsageError(f"architecture {arch} is not among the {len(space)} of the published space")
-    place = 0
+    index = 0
     for name in FIELDS:
         values = getattr(space, name)
-        place = place * len(values) + values.index(getattr(arch, name))
-    return place
+        index = index * len(values) + values.index(getattr(arch, name))
+    return index
 
 
 def arch_from_id(place: int) -> Arch:

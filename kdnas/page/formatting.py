@@ -43,9 +43,9 @@ def milliseconds(value: Any) -> str:
     return num(value, "ms")
 
 
-def fixed(value: Any, places: int = 3, unit: str = "") -> str:
+def fixed(value: Any, indices: int = 3, unit: str = "") -> str:
     """A fixed number of decimals, as for scores that are compared down a column."""
-    return shown(lambda number: f"{number:.{places}f}" + (NBSP + unit if unit else ""), value)
+    return shown(lambda number: f"{number:.{indices}f}" + (NBSP + unit if unit else ""), value)
 
 
 def count(value: Any) -> str:

@@ -66,7 +66,7 @@ def latency_scatter(table: Sequence[TableRow], results: Row, winner: str | None)
 def smoothed(values: Sequence[float]) -> list[float]:
     """Centred running mean over a fortieth of the values."""
     half = max(1, len(values) // 80)
-    windows = (values[max(0, place - half) : place + half + 1] for place in range(len(values)))
+    windows = (values[max(0, index - half) : index + half + 1] for index in range(len(values)))
     return [sum(window) / len(window) for window in windows]
 
 

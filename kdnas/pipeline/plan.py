@@ -90,7 +90,7 @@ def training_row(name: str, options: LoopOptions, tokens_per_second: float, stud
 
 
 def proxy_tokens_each(proxy: ProxyOptions, sentences: int | None) -> int:
-    """Training tokens of one candidate; a share of a corpus of unknown size counts as of 1M sentences."""
+    """Training tokens of one candidate; a fraction of a corpus of unknown size counts as of 1M sentences."""
     if proxy.tokens is not None:
         return proxy.tokens
     assert proxy.corpus_fraction is not None  # one of the two is given

@@ -183,9 +183,9 @@ def publish(run: Run, output: Path | None = None) -> Outcome:
     return Outcome(output / "report.html", results)
 
 
-def link(place: Path, target: Path) -> None:
-    """Point the symbolic link `place` to `target`, atomically, relative so that `home` may move."""
-    temporary = place.with_name(place.name + ".tmp")
+def link(index: Path, target: Path) -> None:
+    """Point the symbolic link `index` to `target`, atomically, relative so that `home` may move."""
+    temporary = index.with_name(index.name + ".tmp")
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(os.path.relpath(target.resolve(), place.parent.resolve()), target_is_directory=True)
-    os.replace(temporary, place)
+    temporary.symlink_to(os.path.relpath(target.resolve(), index.parent.resolve()), target_is_directory=True)
+    os.replace(temporary, index)

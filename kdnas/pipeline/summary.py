@@ -85,7 +85,7 @@ def _training(results: dict[str, Any]) -> str:
 
 
 def _distill(results: dict[str, Any]) -> Iterator[Cell]:
-    layers = ", ".join(f"{share:.3f}" for share in results["explained_variance_layers"].values())
+    layers = ", ".join(f"{fraction:.3f}" for fraction in results["explained_variance_layers"].values())
     yield "distil", f"{_training(results)}; explained variance {results['explained_variance']:.3f} (layers {layers})"
 
 

@@ -24,15 +24,15 @@ class MaskedLanguageModel(Objective):
         model: of `transformers.AutoModelForMaskedLM`.
         mask_id: of the mask token.
         special_ids: of tokens that are never to be told: those at the ends, padding.
-        mask_share: share of the other tokens that are.
+        mask_fraction: fraction of the other tokens that are.
     """
 
     name = "masked-lm"
 
-    def __init__(self, model: PreTrainedModel, mask_id: int, special_ids: Sequence[int], mask_share: float) -> None:
+    def __init__(self, model: PreTrainedModel, mask_id: int, special_ids: Sequence[int], mask_fraction: float) -> None:
         super().__init__()
         self.student = model
-        self._mask_id, self._mask_share = mask_id, mask_share
+        self._mask_id, self._mask_fraction = mask_id, mask_fraction
         self.register_buffer("_special_ids", torch.tensor(special_ids), persistent=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
@@ -55,7 +55,7 @@ class MaskedLanguageModel(Objective):
         draw, fate = torch.rand((2, *input_ids.shape), generator=generator).to(input_ids.device)
         others = torch.randint(self.student.config.vocab_size, input_ids.shape, generator=generator)
         plain = attention_mask.bool() & ~torch.isin(input_ids, self._special_ids)
-        told = plain & (draw < self._mask_share)
+        told = plain & (draw < self._mask_fraction)
         corrupted = input_ids.masked_fill(told & (fate < MASKED), self._mask_id)
         replaced = told & (fate >= MASKED) & (fate < MASKED + REPLACED)
         return torch.where(replaced, others.to(input_ids.device), corrupted), told

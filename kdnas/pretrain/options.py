@@ -16,7 +16,7 @@ class PretrainOptions(LoopOptions):
     Args:
         vocabulary: tokens of the Unigram tokenizer, special ones included.
         tokenizer_sentences: that it is trained on, of the training split, drawn by `language_power`.
-        mask_share: share of the tokens that are to be told; of them 80 % are masked, 10 % replaced, 10 % left.
+        mask_fraction: fraction of the tokens that are to be told; of them 80 % are masked, 10 % replaced, 10 % left.
     """
 
     minutes: float = 60
@@ -25,7 +25,7 @@ class PretrainOptions(LoopOptions):
     peak_lr: float = 1e-3
     vocabulary: int = 32_000
     tokenizer_sentences: int = 500_000
-    mask_share: float = 0.15
+    mask_fraction: float = 0.15
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,5 +35,5 @@ class PretrainOptions(LoopOptions):
             )
         if self.tokenizer_sentences < 100:
             raise UsageError(f"tokenizer_sentences is {self.tokenizer_sentences}; at least 100 are needed")
-        if not 0 < self.mask_share < 1:
-            raise UsageError(f"mask_share is {self.mask_share}; allowed is between 0 and 1")
+        if not 0 < self.mask_fraction < 1:
+            raise UsageError(f"mask_fraction is {self.mask_fraction}; allowed is between 0 and 1")

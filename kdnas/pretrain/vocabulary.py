@@ -66,7 +66,7 @@ def _train(folder: Path, source: str, text: TextOptions, options: PretrainOption
 
 def _training_rows(source: str, text: TextOptions) -> Iterator[Row]:
     rows = unique_rows(read_rows(source, text), source, text.max_sentences)
-    return (row for row in rows if split_of(row, text.validation_share) == "train")
+    return (row for row in rows if split_of(row, text.validation_fraction) == "train")
 
 
 def balanced_counts(counts: Counter[str], total: int, power: float | None) -> dict[str, int]:
@@ -77,9 +77,9 @@ def balanced_counts(counts: Counter[str], total: int, power: float | None) -> di
         total: sentences in all, at most.
         power: None takes the languages as they come, as 1 does.
     """
-    shares = {language: count ** (1.0 if power is None else power) for language, count in counts.items()}
-    scale = total / sum(shares.values())
-    return {language: min(counts[language], round(scale * share)) for language, share in shares.items()}
+    fractions = {language: count ** (1.0 if power is None else power) for language, count in counts.items()}
+    scale = total / sum(fractions.values())
+    return {language: min(counts[language], round(scale * fraction)) for language, fraction in fractions.items()}
 
 
 def chosen_rows(

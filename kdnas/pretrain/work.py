@@ -55,7 +55,7 @@ def pretrain_into(
     if start:
         stack(model, start)
     special = sorted(set(tokens.all_special_ids) - {tokens.unk_token_id})
-    objective = MaskedLanguageModel(model, tokens.mask_token_id, special, options.mask_share).to(accelerator.device)
+    objective = MaskedLanguageModel(model, tokens.mask_token_id, special, options.mask_fraction).to(accelerator.device)
     held_out = sample_batches(
         corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, accelerator.device
     )

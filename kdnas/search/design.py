@@ -47,8 +47,8 @@ def gower(states: Sequence[Arch], other: Arch) -> np.ndarray:
         if isinstance(value, str):
             distance += [one != value for one in column]
         else:
-            places = {found: place for place, found in enumerate(sorted({*column, value}))}
-            distance += np.abs([places[one] - places[value] for one in column]) / max(1, len(places) - 1)
+            indices = {found: index for index, found in enumerate(sorted({*column, value}))}
+            distance += np.abs([indices[one] - indices[value] for one in column]) / max(1, len(indices) - 1)
     return distance
 
 
@@ -81,8 +81,8 @@ def spread(states: Sequence[Arch], count: int, seed: int) -> list[Arch]:
     rng = np.random.default_rng(seed)
     distance = np.full(len(states), np.inf)
     for _ in range(min(count, len(states))):
-        place = int(np.argmax(np.where(left, distance, -1.0))) if chosen else int(rng.integers(len(states)))
-        np.minimum(distance, ((points - points[place]) ** 2).sum(1), out=distance)
-        left[place] = False
-        chosen.append(states[place])
+        index = int(np.argmax(np.where(left, distance, -1.0))) if chosen else int(rng.integers(len(states)))
+        np.minimum(distance, ((points - points[index]) ** 2).sum(1), out=distance)
+        left[index] = False
+        chosen.append(states[index])
     return chosen

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from kdnas.distill.batches import Batch
 from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, student_states, teacher_layer_variance
 from kdnas.distill.loop import (
-    lr_share,
+    lr_factor,
     make_accelerator,
     make_optimizer,
     resolve_precision,
@@ -50,12 +50,12 @@ class LiveStates:
         lengths = self._subset.lengths
         count = min(len(lengths), int(np.searchsorted(np.cumsum(lengths), limit)) + 1)
         batches = token_batches(lengths[:count], VALIDATION_BATCH_TOKENS, seed=0, epoch=0)
-        tensors = (self._subset.batch(places, self._pad_id, self._teacher.device) for places in batches)
+        tensors = (self._subset.batch(indices, self._pad_id, self._teacher.device) for indices in batches)
         return teacher_layer_variance(TeacherStates(self._teacher, layers), tensors)
 
-    def __call__(self, places: np.ndarray, mask: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+    def __call__(self, indices: np.ndarray, mask: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
         """States of some layers, 1-based, each (B, T, D_T) float32."""
-        ids, mask = self._subset.batch(places, self._pad_id, self._teacher.device)
+        ids, mask = self._subset.batch(indices, self._pad_id, self._teacher.device)
         return TeacherStates(self._teacher, layers)(ids, mask)
 
 
@@ -100,8 +100,8 @@ class Proxy:
         self.train = training_subset(corpus, options, seed)
         self.validation = validation_subset(corpus, options, seed)
         self.plan = batch_plan(self.train.lengths, options, seed)
-        self.tokens = int(sum(int(self.train.lengths[places].sum()) for places in self.plan))
-        self._layers = TeacherLayers(self._teacher, (self._batch(places) for places in self.plan))
+        self.tokens = int(sum(int(self.train.lengths[indices].sum()) for indices in self.plan))
+        self._layers = TeacherLayers(self._teacher, (self._batch(indices) for indices in self.plan))
         layers = wanted_layers(space, teacher.layers)
         self._states, self._held_out = self._teacher_states(layers)
         self._variance = self._states.variance(layers)
@@ -143,7 +143,7 @@ class Proxy:
         return list(self.curve(arch))[-1]
 
     def curve(self, arch: Arch, marks: Sequence[float] = (1.0,)) -> Iterator[ProxyResult]:
-        """Distil one architecture; its held-out loss after these shares of the budget, each when it is reached.
+        """Distil one architecture; its held-out loss after these fractions of the budget, each when it is reached.
 
         One that diverges ends there, with what its loss then is.
         """
@@ -160,27 +160,27 @@ class Proxy:
         for tokens in self._train(objective, layers, ends):
             yield ProxyResult(self._validate(objective, layers), tokens)
 
-    def _batch(self, places: np.ndarray) -> Batch:
-        return self.train.batch(places, self._pad_id, self.accelerator.device)
+    def _batch(self, indices: np.ndarray) -> Batch:
+        return self.train.batch(indices, self._pad_id, self.accelerator.device)
 
     def _first_states(
         self, objective: _Objective, layers: list[int]
     ) -> Iterator[tuple[Sequence[Tensor], dict[int, Tensor], Tensor]]:
         """Student states, teacher states and mask of each batch of the plan."""
-        for places in self.plan:
-            ids, mask = self._batch(places)
-            yield objective.states(ids, mask), self._states(places, mask, layers), mask
+        for indices in self.plan:
+            ids, mask = self._batch(indices)
+            yield objective.states(ids, mask), self._states(indices, mask, layers), mask
 
     def _train(self, objective: _Objective, layers: list[int], ends: set[int]) -> Iterator[int]:
         """Real tokens seen after so many steps, each time; of one whose loss is no longer finite, where that was seen."""
         optimizer = make_optimizer(objective, self.options.peak_lr)
         tokens = 0
-        for step, places in enumerate(self.plan):
-            ids, mask = self._batch(places)
-            batch = (ids, mask, self._states(places, mask, layers))
-            lr = self.options.peak_lr * lr_share(step, len(self.plan), WARMUP)
+        for step, indices in enumerate(self.plan):
+            ids, mask = self._batch(indices)
+            batch = (ids, mask, self._states(indices, mask, layers))
+            lr = self.options.peak_lr * lr_factor(step, len(self.plan), WARMUP)
             losses = train_step(objective, optimizer, self.accelerator, cast(Batch, batch), lr)
-            tokens += int(self.train.lengths[places].sum())
+            tokens += int(self.train.lengths[indices].sum())
             diverged = step % CHECKED_EVERY == 0 and not bool(torch.isfinite(losses).all())
             if step + 1 in ends or diverged:
                 yield tokens
@@ -190,12 +190,12 @@ class Proxy:
     def _validate(self, objective: _Objective, layers: list[int]) -> float:
         """Mean over pairs of the loss over all real tokens of the held-out sentences."""
         total, tokens = 0.0, 0
-        for places in token_batches(self.validation.lengths, VALIDATION_BATCH_TOKENS, seed=0, epoch=0):
-            ids, mask = self.validation.batch(places, self._pad_id, self.accelerator.device)
-            targets = self._held_out(places, mask, layers)
+        for indices in token_batches(self.validation.lengths, VALIDATION_BATCH_TOKENS, seed=0, epoch=0):
+            ids, mask = self.validation.batch(indices, self._pad_id, self.accelerator.device)
+            targets = self._held_out(indices, mask, layers)
             with torch.no_grad(), self.accelerator.autocast():
                 losses = objective(ids, mask, targets)
-            count = int(self.validation.lengths[places].sum())
+            count = int(self.validation.lengths[indices].sum())
             total += float(losses.double().mean()) * count
             tokens += count
         return total / tokens
@@ -239,9 +239,9 @@ def batch_plan(lengths: np.ndarray, options: ProxyOptions, seed: int) -> list[np
     plan: list[np.ndarray] = []
     seen, epoch = 0, 0
     while seen < budget:
-        for places in token_batches(lengths, options.batch_tokens, seed, epoch):
+        for indices in token_batches(lengths, options.batch_tokens, seed, epoch):
             if seen < budget:
-                plan.append(places)
-                seen += int(lengths[places].sum())
+                plan.append(indices)
+                seen += int(lengths[indices].sum())
         epoch += 1
     return plan

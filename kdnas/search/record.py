@@ -131,16 +131,16 @@ def _work(
             make = partial(_Curves, states, teacher, corpus, space, options, seed)
             curves = make()  # the teacher's states are computed before any worker wants them
             with all_of(make, curves, ray) as evaluate_all:
-                for place, found in evaluate_all(missing):
+                for index, found in evaluate_all(missing):
                     curve, seconds = found.result.curve, found.seconds
-                    row = {"seed": seed, "arch": str(missing[place]), "curve": curve, "seconds": seconds}
+                    row = {"seed": seed, "arch": str(missing[index]), "curve": curve, "seconds": seconds}
                     rows.append(row | {"failed": found.failed})
                     append_jsonl(path / JOURNAL, rows[-1])
                     progress.advance(1)
             curves.close()
     if not any(row["curve"] for row in rows):
         raise KdnasError(f"record: all {len(rows)} architectures failed, the first with '{rows[0]['failed']}'")
-    order = {(seed, str(arch)): place for seed, archs in wanted.items() for place, arch in enumerate(archs)}
+    order = {(seed, str(arch)): index for seed, archs in wanted.items() for index, arch in enumerate(archs)}
     rows.sort(key=lambda row: (options.seeds.index(row["seed"]), order[row["seed"], row["arch"]]))
     _write(path / FILE, rows)
     return {

@@ -15,11 +15,11 @@ def reward(
     loss and with the latency everywhere; the paper's losses never reach that part.
 
     Args:
-        loss: distillation loss L of the student, as a share of the teacher's variance (1 - L is what it explains).
+        loss: distillation loss L of the student, as a fraction of the teacher's variance (1 - L is what it explains).
         latency_ms: the student's latency.
         teacher_latency_ms: the teacher's, from the same table.
         alpha: exponent, at most 0; 0 ignores latency.
-        beta: share of the teacher's latency at which the latency factor is 1.
+        beta: fraction of the teacher's latency at which the latency factor is 1.
 
     Raises:
         UsageError: a latency is not above 0.

@@ -35,9 +35,9 @@ class Subset:
         """Tokens of each sentence, (N,)."""
         return self.sentences.lengths[self.numbers]
 
-    def batch(self, places: np.ndarray, pad_id: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    def batch(self, indices: np.ndarray, pad_id: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Padded ids and mask, (B, T), of the sentences at some places of the subset."""
-        return to_tensors(self.sentences, self.numbers[places], pad_id, device)
+        return to_tensors(self.sentences, self.numbers[indices], pad_id, device)
 
 
 def cache_bytes(tokens: int, layers: Iterable[int], hidden: int) -> int:
@@ -103,8 +103,8 @@ class CachedStates:
         try:
             for file in files.values():
                 file.truncate(tokens * self.hidden * BYTES)  # rows beyond the mark may be torn
-            for number, places in enumerate(batches[done:], done + 1):
-                ids, mask = subset.batch(places, pad_id, teacher.device)
+            for number, indices in enumerate(batches[done:], done + 1):
+                ids, mask = subset.batch(indices, pad_id, teacher.device)
                 for layer, states in teacher(ids, mask).items():
                     files[layer].write(states[mask.bool()].half().cpu().numpy().tobytes())
                 if number % SAVED_EVERY == 0 or number == len(batches):
@@ -113,7 +113,7 @@ class CachedStates:
                         os.fsync(file.fileno())
                     self.seconds = time.monotonic() - start
                     write_json(mark, {"batches": number, "seconds": self.seconds})
-                advance(int(self._lengths[places].sum()))
+                advance(int(self._lengths[indices].sum()))
         finally:
             for file in files.values():
                 file.close()
@@ -122,15 +122,15 @@ class CachedStates:
         """Variance of each layer: mean over dimensions of that around each one's mean, of the first `limit` tokens."""
         return {layer: float(self.rows[layer][:limit].float().var(0, unbiased=False).mean()) for layer in layers}
 
-    def __call__(self, places: np.ndarray, mask: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+    def __call__(self, indices: np.ndarray, mask: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
         """States of some layers, 1-based, each (B, T, D_T) float16, zeros at padding.
 
         Args:
-            places: (B,) places in the subset.
+            indices: (B,) places in the subset.
             mask: (B, T), 1 at real tokens; decides width and device.
             layers: wanted layers.
         """
-        wanted = np.concatenate([np.arange(self._starts[p], self._starts[p] + self._lengths[p]) for p in places])
+        wanted = np.concatenate([np.arange(self._starts[p], self._starts[p] + self._lengths[p]) for p in indices])
         index, real = torch.from_numpy(wanted), mask.bool()
         found = {}
         for layer in layers:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.store.host import host
-from kdnas.store.unfinished import tell_unfinished
+from kdnas.store.unfinished import report_unfinished
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -123,7 +123,7 @@ def build(
                 return Artifact.load(final, kind)
             attempts = read_jsonl(partial / ATTEMPTS)
             if not attempts:
-                tell_unfinished(partial, ATTEMPTS, settings)
+                report_unfinished(partial, ATTEMPTS, settings)
             append_jsonl(partial / ATTEMPTS, {"started": now(), "pid": os.getpid(), "settings": settings})
             start = time.monotonic()
             results = work(partial)

@@ -17,7 +17,7 @@ class Outcome:
         path: file or folder that was written; None where nothing was.
         results: numbers and names, as in the `results` of an artifact.
         exit_code: of the command: 0 done, 3 a gate or bound was not met, 4 done with quarantined records.
-        text: what the command prints on stdout in place of the path.
+        text: what the command prints on stdout instead of the path.
     """
 
     path: Path | None

@@ -10,7 +10,7 @@ from kdnas.store.progress import say
 SHOWN = 5
 
 
-def tell_unfinished(partial: Path, attempts: str, settings: Mapping[str, Any]) -> None:
+def report_unfinished(partial: Path, attempts: str, settings: Mapping[str, Any]) -> None:
     """Say which unfinished artifacts of the same kind are beside `partial`, and in what their settings differ.
 
     Args:

@@ -24,7 +24,7 @@ from kdnas.text.sentences import Sentences
 KIND = "corpus"
 CHUNK = 4096  # rows that are tokenised at once
 COPIED = 2**22  # token ids that are copied at once
-UNKNOWN_SHARE = 0.5  # of the tokens; English text has next to none
+UNKNOWN_FRACTION = 0.5  # of the tokens; English text has next to none
 SPLITS = ("train", "validation")
 COLUMNS = ("text", "topic", "group", "language")
 
@@ -121,9 +121,9 @@ def sample_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher, 
     return Corpus(artifact, pad_id_of(teacher))
 
 
-def sentences_needed(train: int, validation: int, validation_share: float) -> int:
+def sentences_needed(train: int, validation: int, validation_fraction: float) -> int:
     """Sentences of a sample whose splits are to hold these many; a quarter more, as groups are of uneven sizes."""
-    return math.ceil(1.25 * max(train / (1 - validation_share), validation / validation_share))
+    return math.ceil(1.25 * max(train / (1 - validation_fraction), validation / validation_fraction))
 
 
 def _sampled_rows(source: str, text: TextOptions, sentences: int) -> Iterator[Row]:
@@ -180,11 +180,11 @@ def _work(
     with stage("corpus: tokenise", total or text.max_sentences) as progress:
         for chunk in iter(lambda: list(islice(rows, CHUNK)), []):
             encodings = tokenizer.encode_batch_fast([row.text for row in chunk])
-            places: dict[str, list[int]] = {name: [] for name in SPLITS}
-            for place, row in enumerate(chunk):
-                places[split_of(row, text.validation_share)].append(place)
+            indices: dict[str, list[int]] = {name: [] for name in SPLITS}
+            for index, row in enumerate(chunk):
+                indices[split_of(row, text.validation_fraction)].append(index)
             for name, split in splits.items():
-                split.add([chunk[place] for place in places[name]], [encodings[place].ids for place in places[name]])
+                split.add([chunk[index] for index in indices[name]], [encodings[index].ids for index in indices[name]])
             progress.advance(len(chunk))
     for split in splits.values():
         split.close()
@@ -194,17 +194,17 @@ def _work(
     results: dict[str, Any] = {"sentences": count}
     for name, split in splits.items():
         results |= {f"{name}_sentences": len(split), f"{name}_tokens": split.tokens}
-    results["unknown_share"] = unknown_share(path, tokenizer)
-    if results["unknown_share"] > UNKNOWN_SHARE:
+    results["unknown_fraction"] = unknown_fraction(path, tokenizer)
+    if results["unknown_fraction"] > UNKNOWN_FRACTION:
         raise UsageError(
-            f"corpus '{source}': {100 * results['unknown_share']:.0f} % of its tokens are unknown to the tokenizer of "
-            f"'{teacher.spec}', up to {100 * UNKNOWN_SHARE:.0f} % are allowed; take a tokenizer that knows its script"
+            f"corpus '{source}': {100 * results['unknown_fraction']:.0f} % of its tokens are unknown to the tokenizer of "
+            f"'{teacher.spec}', up to {100 * UNKNOWN_FRACTION:.0f} % are allowed; take a tokenizer that knows its script"
         )
     return results
 
 
-def unknown_share(path: Path, tokenizer: Any) -> float:
-    """Share of the training tokens, special ones left out, that stand for what the tokenizer does not know."""
+def unknown_fraction(path: Path, tokenizer: Any) -> float:
+    """Fraction of the training tokens, special ones left out, that stand for what the tokenizer does not know."""
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     names = ("[UNK]", "<unk>")
     unknown = {number for name in names if (number := tokenizer.token_to_id(name)) is not None}
@@ -284,7 +284,7 @@ def unique_rows(rows: Iterable[Row], source: str, limit: int | None) -> Iterator
         raise UsageError(f"corpus '{source}': it is empty; give one with at least 100 sentences")
 
 
-def split_of(row: Row, validation_share: float) -> str:
+def split_of(row: Row, validation_fraction: float) -> str:
     """Train or validation, by the hash of the row's group: stable for ever, no group in both."""
-    place = int.from_bytes(hashlib.sha256(row.group.encode()).digest()[:8], "big") / 2**64
-    return "validation" if place < validation_share else "train"
+    index = int.from_bytes(hashlib.sha256(row.group.encode()).digest()[:8], "big") / 2**64
+    return "validation" if index < validation_fraction else "train"

@@ -82,7 +82,7 @@ def joining_of(tokenizer: Any, name: str = "tokenizer") -> Joining:
     parts = _parts(pair)
     if not {0, 1} <= set(pair.sequence_ids):
         raise UsageError(
-            f"{name}: it makes no tokens of 'a', so that pairs cannot be read from it; set pair_share to 0"
+            f"{name}: it makes no tokens of 'a', so that pairs cannot be read from it; set pair_fraction to 0"
         )
     start, between, end = (tuple(pair.ids[index] for index in part) for part in parts)
     start_types, between_types, end_types = (tuple(pair.type_ids[index] for index in part) for part in parts)

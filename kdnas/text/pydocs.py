@@ -110,7 +110,7 @@ def sentences_of(docstring: str) -> list[str]:
         lines = paragraph.splitlines()
         if lines and NOTES.match(lines[0]):
             skipping, lines = False, [line for line in lines[1:] if set(line.strip()) - set("-=~")]
-        section = next((place for place, line in enumerate(lines) if SECTION.match(line)), None)
+        section = next((index for index, line in enumerate(lines) if SECTION.match(line)), None)
         if not skipping:
             prose.append(" ".join(lines[:section]))
         skipping = skipping or section is not None

@@ -36,7 +36,7 @@ class TextOptions:
         hub_split: split of a hub data set.
         max_sentences: read no more than this many unique sentences; null reads all.
         seq_len: tokens a sentence, special tokens included; longer ones are cut.
-        validation_share: share of the groups that goes to validation.
+        validation_fraction: fraction of the groups that goes to validation.
     """
 
     column: str = "text"
@@ -48,7 +48,7 @@ class TextOptions:
     hub_split: str = "train"
     max_sentences: int | None = None
     seq_len: int = 128
-    validation_share: float = 0.1
+    validation_fraction: float = 0.1
 
     @property
     def columns(self) -> list[str]:
@@ -59,8 +59,8 @@ class TextOptions:
     def __post_init__(self) -> None:
         if not 8 <= self.seq_len <= 512:
             raise UsageError(f"text.seq_len is {self.seq_len}; allowed are 8 to 512")
-        if not 0 < self.validation_share < 1:
-            raise UsageError(f"text.validation_share is {self.validation_share}; allowed is between 0 and 1")
+        if not 0 < self.validation_fraction < 1:
+            raise UsageError(f"text.validation_fraction is {self.validation_fraction}; allowed is between 0 and 1")
         if self.languages is not None and not self.languages:
             raise UsageError("text.languages is empty; name at least one, or leave it out")
         if self.max_sentences is not None and self.max_sentences < 100:

@@ -22,15 +22,15 @@ def spread_rows(rows: Iterable[Row], count: int) -> Iterator[Row]:
     """
     taken: list[tuple[int, int, Row]] = []  # the largest number first, as a heap has the smallest there
     first: dict[str, tuple[int, Row]] = {}
-    for place, row in enumerate(rows):
-        first.setdefault(row.language, (place, row))
-        entry = (-number_of(row.text), place, row)
+    for index, row in enumerate(rows):
+        first.setdefault(row.language, (index, row))
+        entry = (-number_of(row.text), index, row)
         if len(taken) < count:
             heapq.heappush(taken, entry)
         elif entry[0] > taken[0][0]:
             heapq.heapreplace(taken, entry)
     present = {row.language for _, _, row in taken}
-    chosen = [(place, row) for _, place, row in taken]
+    chosen = [(index, row) for _, index, row in taken]
     chosen += [found for language, found in first.items() if language not in present]
     yield from (row for _, row in sorted(chosen))
 

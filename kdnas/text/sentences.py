@@ -87,8 +87,8 @@ def balanced(groups: np.ndarray, power: float, rng: np.random.Generator) -> np.n
     """
     order = np.argsort(groups, kind="stable")
     counts = np.bincount(groups)
-    shares = np.where(counts > 0, counts.astype(float) ** power, 0.0)
-    edges = np.round(np.cumsum(shares / shares.sum()) * len(groups)).astype(int)
+    fractions = np.where(counts > 0, counts.astype(float) ** power, 0.0)
+    edges = np.round(np.cumsum(fractions / fractions.sum()) * len(groups)).astype(int)
     chosen, start, before = [], 0, 0
     for count, edge in zip(counts, edges, strict=True):
         if count:
@@ -118,9 +118,9 @@ def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int,
         chunk = order[start : start + pool_size]
         chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
         first = 0
-        for place in range(1, len(chunk) + 1):
+        for index in range(1, len(chunk) + 1):
             # Sorted, so the newest is the longest.
-            if place == len(chunk) or (place + 1 - first) * padded_length(int(lengths[chunk[place]])) > batch_tokens:
-                batches.append(chunk[first:place])
-                first = place
-    return [batches[place] for place in rng.permutation(len(batches))]
+            if index == len(chunk) or (index + 1 - first) * padded_length(int(lengths[chunk[index]])) > batch_tokens:
+                batches.append(chunk[first:index])
+                first = index
+    return [batches[index] for index in rng.permutation(len(batches))]

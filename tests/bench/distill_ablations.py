@@ -2,7 +2,7 @@
 
 Run as `python tests/bench/distill_ablations.py CORPUS [STEPS [SEEDS [FOLDER]]]`: one student of the shape `3,12,384,576,gelu` for
 each choice and seed, as `kdnas distill` makes it from the packaged teacher. FOLDER is the home of the artifacts: the same
-command goes on there, and two may run side by side. Prints a table: the share of the teacher's hidden states that is explained on
+command goes on there, and two may run side by side. Prints a table: the fraction of the teacher's hidden states that is explained on
 held-out single sentences, in the mean over the pairs of layers and of the last layer, mean and standard deviation over the
 seeds, and in how many seeds it beats the default.
 """
@@ -28,15 +28,15 @@ ARCH = Arch(3, 12, 384, 576)
 CHOICES: dict[str, dict[str, object]] = {
     "the default": {},
     "random layers, the teacher's embeddings": {"start": "embeddings"},
-    "single sentences alone": {"pair_share": 0.0},
-    "half of the batches pairs": {"pair_share": 0.5},
+    "single sentences alone": {"pair_fraction": 0.0},
+    "half of the batches pairs": {"pair_fraction": 0.5},
     "relations beside the hidden states, weight 0.3": {"relation_weight": 0.3},
-    "embeddings learn at a third of the rate": {"embedding_lr_share": 0.3},
-    "embeddings learn at thrice the rate": {"embedding_lr_share": 3.0},
+    "embeddings learn at a third of the rate": {"embedding_lr_factor": 0.3},
+    "embeddings learn at thrice the rate": {"embedding_lr_factor": 3.0},
     "half the learning rate": {"peak_lr": 4e-4},
     "twice the learning rate": {"peak_lr": 1.6e-3},
     "cosine": {"schedule": "cosine"},
-    "twice the warm-up": {"warmup_share": 0.1},
+    "twice the warm-up": {"warmup_fraction": 0.1},
     "four times the batch, a quarter of the steps": {"batch_tokens": 4096},
     "with dropout": {"dropout": True},
     "raw MSE, as the paper's": {"normalise": False},

@@ -38,7 +38,7 @@ from kdnas.text.sentences import Sentences
 ARCH = "4,12,576,768,gelu"
 SECONDS, WARM_STEPS = 10.0, 6
 PLAIN = {"plain loop, 64 sentences": 64, "plain loop, 192 sentences": 192}
-OURS = {"kdnas": {}, "kdnas, f32": {"precision": "f32"}, "kdnas, single sentences": {"pair_share": 0.0}}
+OURS = {"kdnas": {}, "kdnas, f32": {"precision": "f32"}, "kdnas, single sentences": {"pair_fraction": 0.0}}
 Clock = dict[str, float]
 
 
@@ -75,10 +75,10 @@ def plain(sentences: Sentences, arch: Arch, count: int) -> Callable[[], int]:
     parameters = [*student.parameters(), *maps.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=8e-4)
     order = np.random.default_rng(0).permutation(len(sentences))
-    places = iter(np.array_split(order, len(order) // count))
+    indices = iter(np.array_split(order, len(order) // count))
 
     def step() -> int:
-        rows = [sentences[int(place)] for place in next(places)]
+        rows = [sentences[int(index)] for index in next(indices)]
         ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
         mask = torch.zeros_like(ids)
         for number, row in enumerate(rows):
@@ -154,8 +154,8 @@ def compare(sentences: Sentences, arch: str, rounds: int) -> None:
         print(f"{name:28} {np.median(speeds[name]):7,.0f} real tokens a second; {text} times {', '.join(PLAIN)}")
     parts = {name: np.median([clock[name] for _, clock in found["kdnas"]]) for name in found["kdnas"][0][1]}
     parts["student and loss"] = parts.pop("teacher, student and loss") - parts["teacher"]
-    shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in parts.items())
-    print(f"where the time of kdnas goes: {shares}")
+    fractions = ", ".join(f"{name} {100 * fraction:.1f} %" for name, fraction in parts.items())
+    print(f"where the time of kdnas goes: {fractions}")
 
 
 def main(arguments: list[str]) -> None:

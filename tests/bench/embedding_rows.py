@@ -40,10 +40,10 @@ def main(rounds: int) -> None:
     with torch.inference_mode():
         for _ in range(rounds):
             took = [0.0, 0.0]
-            for place in random.sample(range(len(both[0][1])), len(both[0][1])):
+            for index in random.sample(range(len(both[0][1])), len(both[0][1])):
                 for number in random.sample((0, 1), 2):
                     model, items = both[number]
-                    took[number] += sum(sweep_ms(model, [items[place - 1], items[place]])[1:])
+                    took[number] += sum(sweep_ms(model, [items[index - 1], items[index]])[1:])
             ratios.append(took[1] / took[0])
     low, high = np.percentile(ratios, [5, 95])
     print(f"250,002 rows over {TIMED_VOCABULARY:,}: {median(ratios):.3f} [{low:.3f}, {high:.3f}] over {rounds} rounds")

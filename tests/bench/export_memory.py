@@ -57,7 +57,7 @@ def synthetic_tokenizer(size: int) -> tuple[Tokenizer, list[str]]:
         if piece not in known:
             known.add(piece)
             pieces.append(piece)
-    vocabulary = [(piece, 0.0 if place < 4 else -8.0 - place / size) for place, piece in enumerate([*pieces, "<mask>"])]
+    vocabulary = [(piece, 0.0 if index < 4 else -8.0 - index / size) for index, piece in enumerate([*pieces, "<mask>"])]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=3))
     spaces = normalizers.Replace(Regex(" {2,}"), "\u2581")
     tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(left=False, right=True), spaces])

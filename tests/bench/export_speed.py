@@ -1,7 +1,7 @@
 """Speed of the exported shape 4,12,576,768 beside XLM-R base (12,12,768,3072), both with 250,002 tokens and random weights.
 
 Run as `python tests/bench/export_speed.py [ROUNDS [PART,...]]`: all engines in turn on the same ids, in one run. The parts are
-`ids`, the median latency of one text of 16 to 128 tokens, the ratios of the aims with their spread by round, and the share of the
+`ids`, the median latency of one text of 16 to 128 tokens, the ratios of the aims with their spread by round, and the fraction of the
 host's matrix-product peak at 128 tokens; `text`, the same from text, with a Unigram tokenizer of 250,002 pieces; and `batches`,
 the throughput at the best batch.
 """
@@ -98,7 +98,7 @@ def main(rounds: int, parts: set[str]) -> None:
                 for length in LENGTHS:
                     took = time_ids(engines, ids_of(1, length), rounds)
                     show_ratios(f"{length} tokens", took)
-                show_shares(engines, LENGTHS[-1], rounds)
+                show_fractions(engines, LENGTHS[-1], rounds)
             if "text" in parts:
                 time_text(engines, rounds, Path(scratch))
             if "batches" in parts:
@@ -142,8 +142,8 @@ def show_ratios(title: str, took: dict[str, list[float]]) -> None:
                 print(f"  {name} is {middle:.1f} [{low:.1f}, {high:.1f}] times as fast as {other}", flush=True)
 
 
-def show_shares(engines: dict[str, Call], length: int, rounds: int) -> None:
-    """Share of the rate of the host's fastest matrix products of as many tokens that the student reaches, in turns with them."""
+def show_fractions(engines: dict[str, Call], length: int, rounds: int) -> None:
+    """Fraction of the rate of the host's fastest matrix products of as many tokens that the student reaches, in turns with them."""
     ids = ids_of(1, length)
     for engine in ("openvino-int8", "openvino-f32"):
         student = partial(engines[f"student {engine}"], ids, np.ones_like(ids))

@@ -52,8 +52,8 @@ class Rows(torch.utils.data.Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        return {**self.rows[place], "labels": self.labels[place]}
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.rows[index], "labels": self.labels[index]}
 
 
 def train_ours(path: Path, split: Split, seed: int) -> float:
@@ -63,8 +63,8 @@ def train_ours(path: Path, split: Split, seed: int) -> float:
     batches = token_batches(data.lengths, int(BATCH * data.lengths.mean()), seed, 0)
     trainer = Trainer(load_head(path, Kind.CLASSES, LABELS, seed), Kind.CLASSES, 5e-5, len(batches))
     trainer.model.train()
-    for places in batches:
-        trainer.step(*data.batch(places, 0))
+    for indices in batches:
+        trainer.step(*data.batch(indices, 0))
     return time.perf_counter() - start
 
 

@@ -2,7 +2,7 @@
 
 Run as `python tests/bench/gate_power.py [TRIALS [FOLDER [SHARES]]]`: so many comparisons of each of the shares 0, 3, 5, 10 and
 20 %, in turn, each as `kdnas gate compare` makes it, of two benchmarks that start quickly: making batches, and tokenising, each
-on one thread, as all of the project's suite. The head's functions are called, and then do nothing for the share of the time that
+on one thread, as all of the project's suite. The head's functions are called, and then do nothing for the fraction of the time that
 the call took. Beside it the first process of each side is judged as `pytest-benchmark --benchmark-compare-fail=mean:10%` does.
 FOLDER keeps what was done: the same command goes on. Prints a table.
 """
@@ -61,21 +61,21 @@ def test_tokenising(benchmark):
 """
 
 
-def side_of_share(folder: Path, name: str, share: float) -> Side:
+def side_of_slowdown(folder: Path, name: str, fraction: float) -> Side:
     """A side whose functions are slowed."""
     tree = folder / name
     tree.mkdir()
-    (tree / "slowed_by.py").write_text(f"SHARE = {share}\n")
+    (tree / "slowed_by.py").write_text(f"SHARE = {fraction}\n")
     return Side(name, Path(sys.executable), tree, None, name)
 
 
-def trial(share: float) -> list[dict[str, Any]]:
+def trial(fraction: float) -> list[dict[str, Any]]:
     """One comparison: what is said of each benchmark, and what one process of each side alone would say."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         suite = folder / "suite.py"
         suite.write_text(SUITE)
-        sides = {"A": side_of_share(folder, "base", 0.0), "B": side_of_share(folder, "head", share)}
+        sides = {"A": side_of_slowdown(folder, "base", 0.0), "B": side_of_slowdown(folder, "head", fraction)}
         means: dict[str, dict[str, float]] = {}
 
         def process(side: Side, only: tuple[str, ...] | None) -> Timed:
@@ -87,7 +87,7 @@ def trial(share: float) -> list[dict[str, Any]]:
         found = compare(folder, sides, process, Rule(), minutes=10)
         return [
             {
-                "share": share,
+                "share": fraction,
                 "benchmark": name,
                 "outcome": verdict.outcome,
                 "pairs": verdict.pairs,
@@ -105,24 +105,24 @@ def show(rows: list[dict[str, Any]]) -> None:
     columns = ("REGRESSION", "OK", "INCONCLUSIVE", "UNFIT")
     print(f"| slower by | judged | {' | '.join(columns)} | one process each, mean 10 % | pairs, mean | seconds, mean |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
-    for share in sorted({row["share"] for row in rows}):
-        mine = [row for row in rows if row["share"] == share]
+    for fraction in sorted({row["share"] for row in rows}):
+        mine = [row for row in rows if row["share"] == fraction]
         counts, count = Counter(row["outcome"] for row in mine), len(mine)
         cells = [f"{100 * counts[name] / count:.1f} %" for name in columns]
         cells.append(f"{100 * sum(row['naive'] for row in mine) / count:.1f} %")
         cells += [f"{sum(row[name] for row in mine) / count:.1f}" for name in ("pairs", "seconds")]
-        print(f"| {100 * share:.0f} % | {count} | {' | '.join(cells)} |")
+        print(f"| {100 * fraction:.0f} % | {count} | {' | '.join(cells)} |")
 
 
-def main(trials: int, folder: Path, shares: tuple[float, ...]) -> None:
+def main(trials: int, folder: Path, fractions: tuple[float, ...]) -> None:
     """Run what is missing, in turn over the shares, and print."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "trials.jsonl"
     rows = read_jsonl(file)
     for _ in range(trials):
-        for share in shares:
-            if sum(row["share"] == share for row in rows) < 2 * trials:
-                for row in trial(share):
+        for fraction in fractions:
+            if sum(row["share"] == fraction for row in rows) < 2 * trials:
+                for row in trial(fraction):
                     append_jsonl(file, row)
                     rows.append(row)
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)

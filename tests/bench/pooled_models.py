@@ -72,10 +72,10 @@ def ratio(pooled: Callable[..., Any], own: Callable[..., Any], items: list[dict[
         for _ in range(ROUNDS):
             for number in random.sample((0, 1), 2):
                 order = random.sample(range(len(items)), len(items))
-                times = sweep_ms(both[number], [items[order[-1]], *(items[place] for place in order)])[1:]
-                for place, time_ms in zip(order, times, strict=True):
-                    took.setdefault((number, place), []).append(time_ms)
-    sums = [sum(median(took[number, place]) for place in range(len(items))) for number in (0, 1)]
+                times = sweep_ms(both[number], [items[order[-1]], *(items[index] for index in order)])[1:]
+                for index, time_ms in zip(order, times, strict=True):
+                    took.setdefault((number, index), []).append(time_ms)
+    sums = [sum(median(took[number, index]) for index in range(len(items))) for number in (0, 1)]
     return sums[0] / sums[1]
 
 

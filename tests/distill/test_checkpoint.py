@@ -47,7 +47,7 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     expected = trained(tmp_path, 3, more_steps=4).state_dict()
     net, optimizer = module(9)
     position = load_checkpoint(tmp_path, net, optimizer)
-    assert position == Position(step=3, place=3, tokens=30, seconds=pytest.approx(0.3))
+    assert position == Position(step=3, index=3, tokens=30, seconds=pytest.approx(0.3))
     for _ in range(4):
         step(net, optimizer)
     assert all(torch.equal(value, expected[name]) for name, value in net.state_dict().items())

@@ -31,7 +31,7 @@ COMMON = {
     "validations": 1,
     "validation_sentences": 40,
     "precision": "f32",
-    "pair_share": 0.5,
+    "pair_fraction": 0.5,
 }
 
 

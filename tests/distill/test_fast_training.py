@@ -71,21 +71,21 @@ def test_dropout_in_attention(tokens: int) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_dropout_is_torchs_in_expectation(share: float, dtype: torch.dtype) -> None:
+def test_dropout_is_torchs_in_expectation(fraction: float, dtype: torch.dtype) -> None:
     values = torch.ones(400, 1000, dtype=dtype, requires_grad=True)
     torch.manual_seed(3)
     with FastTraining():
-        found = F.dropout(values, share, training=True)
-        again = F.dropout(values, share, training=True)
+        found = F.dropout(values, fraction, training=True)
+        again = F.dropout(values, fraction, training=True)
     found.float().sum().backward()
     assert found.dtype == dtype
-    assert (found == 0).float().mean().item() == pytest.approx(share, abs=0.005)
-    assert found.float().mean().item() == pytest.approx(float(share < 1), abs=0.02)
+    assert (found == 0).float().mean().item() == pytest.approx(fraction, abs=0.005)
+    assert found.float().mean().item() == pytest.approx(float(fraction < 1), abs=0.02)
     torch.testing.assert_close(values.grad, found.detach())  # the kept values' factor
-    assert torch.equal(found, again) == (share in (0, 1))
+    assert torch.equal(found, again) == (fraction in (0, 1))
     torch.manual_seed(3)
     with FastTraining():
-        assert torch.equal(F.dropout(values, share, training=True), found)
+        assert torch.equal(F.dropout(values, fraction, training=True), found)
 
 
 def test_dropout_of_a_model_that_answers_is_nothing() -> None:
@@ -189,16 +189,16 @@ def test_gradients_of_a_table_are_those_of_torch(padding_idx: int | None, option
 def test_the_gradient_of_a_table_stays_where_it_is() -> None:
     table = torch.nn.Embedding(7, 3)
     optimizer = torch.optim.SGD(table.parameters(), lr=1.0)
-    places = set()
+    indices = set()
     for _ in range(2):
         with FastTraining():
             table(torch.tensor([1, 2])).sum().backward()
         assert table.weight.grad is not None
         assert table.weight.grad.sum() == 6.0  # nothing of the step before
-        places.add(table.weight.grad.data_ptr())
+        indices.add(table.weight.grad.data_ptr())
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
-    assert len(places) == 1
+    assert len(indices) == 1
 
 
 @pytest.mark.parametrize("padding_idx", [None, 0])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdnas.distill.batches import TrainBatches, to_tensors
 from kdnas.distill.loop import (
     backward,
-    lr_share,
+    lr_factor,
     make_accelerator,
     make_optimizer,
     resolve_precision,
@@ -42,20 +42,20 @@ class Square(nn.Module):
 
 
 def test_learning_rate_rises_and_falls_linearly() -> None:
-    shares = [lr_share(step, 20, 0.2) for step in range(20)]
-    assert shares[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert shares[4] == 1.0
-    assert np.allclose(np.diff(shares[4:]), -1 / 16)
-    assert shares[-1] == pytest.approx(1 / 16)
-    assert [lr_share(0, 1, share) for share in (0.0, 0.5)] == [1.0, 1.0]
+    fractions = [lr_factor(step, 20, 0.2) for step in range(20)]
+    assert fractions[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert fractions[4] == 1.0
+    assert np.allclose(np.diff(fractions[4:]), -1 / 16)
+    assert fractions[-1] == pytest.approx(1 / 16)
+    assert [lr_factor(0, 1, fraction) for fraction in (0.0, 0.5)] == [1.0, 1.0]
 
 
 def test_a_cosine_falls_late_and_flat() -> None:
-    shares = [lr_share(step, 20, 0.2, "cosine") for step in range(20)]
-    assert shares[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert shares[12] == pytest.approx(0.5)  # half the way down
-    assert all(np.diff(shares[4:]) < 0)
-    assert 0 < shares[-1] < 1 / 16
+    fractions = [lr_factor(step, 20, 0.2, "cosine") for step in range(20)]
+    assert fractions[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert fractions[12] == pytest.approx(0.5)  # half the way down
+    assert all(np.diff(fractions[4:]) < 0)
+    assert 0 < fractions[-1] < 1 / 16
 
 
 def test_biases_and_norms_are_not_decayed() -> None:
@@ -105,7 +105,7 @@ def test_shares_of_an_update_add_up_to_the_mean_of_its_batches() -> None:
     parts = torch.stack([backward(module, accelerator, batch, 1 / 2) for batch in batches]).sum(0)
     assert parts.tolist() == pytest.approx([0.5 * (1 + 0.25), 0.5 * (4 + 4 * 0.25)])
     assert module.weight.grad is not None
-    # d/dw of the mean over two parts of w^2, times the mean share of real tokens
+    # d/dw of the mean over two parts of w^2, times the mean fraction of real tokens
     assert module.weight.grad.flatten().tolist() == pytest.approx([1.0 * 0.625, 2.0 * 0.625])
 
 
@@ -124,8 +124,8 @@ def test_validation_is_weighted_by_tokens_and_without_dropout(corpus: Corpus) ->
     ids = torch.ones(1, 4, dtype=torch.long)
     batches = [(ids, torch.tensor([[1, 1, 1, 1]])), (ids, torch.tensor([[1, 0, 0, 0]]))]
     losses = mean_losses(module, batches, make_accelerator("f32"))
-    share = (4 * 1.0 + 1 * 0.25) / 5
-    assert losses.tolist() == pytest.approx([share, 4 * share])
+    fraction = (4 * 1.0 + 1 * 0.25) / 5
+    assert losses.tolist() == pytest.approx([fraction, 4 * fraction])
     assert module.training
     assert module.dropout.training
 
@@ -163,7 +163,7 @@ def test_throughput_of_an_unknown_objective(tiny_teacher: Teacher) -> None:
         {"steps": 0},
         {"batch_tokens": 0},
         {"peak_lr": -1.0},
-        {"warmup_share": 1.0},
+        {"warmup_fraction": 1.0},
         {"weight_decay": -0.1},
         {"precision": "f16"},
         {"validations": 0},

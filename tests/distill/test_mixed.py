@@ -8,7 +8,7 @@ from kdnas.distill.loop import make_accelerator, make_optimizer, train_step
 from kdnas.distill.mixed import MixedObjective
 from kdnas.distill.options import DistillOptions, RefineOptions
 from kdnas.distill.relation import QueriesKeysValues, RelationObjective, Relations
-from kdnas.distill.validation import hidden_state_figures, relation_figures
+from kdnas.distill.validation import hidden_state_metrics, relation_metrics
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
 from kdnas.models.student import student_from_teacher
@@ -45,10 +45,10 @@ def test_it_is_the_weighted_sum_of_both_losses(tiny_teacher: Teacher, weight: fl
     torch.testing.assert_close(found.mean(), weight * hidden + relations.mean())
     for part, expected in zip(objective.unscaled(found), (pairs, relations), strict=True):
         torch.testing.assert_close(part, expected)
-    both = hidden_state_figures(objective, [(ids, mask)], make_accelerator("f32"), torch.tensor([2.0, 0.5]))
+    both = hidden_state_metrics(objective, [(ids, mask)], make_accelerator("f32"), torch.tensor([2.0, 0.5]))
     assert both["explained_variance"] == pytest.approx(1 - float(hidden))
     assert list(both["relations"].values()) == pytest.approx(relations.tolist())
-    figures = relation_figures(objective, [(ids, mask)], make_accelerator("f32"))
+    figures = relation_metrics(objective, [(ids, mask)], make_accelerator("f32"))
     assert figures["validation_loss"] == pytest.approx(float(relations.detach().mean()))
     assert figures["layers"] == {"2": pytest.approx(1 - float(hidden))}
 

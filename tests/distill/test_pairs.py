@@ -105,14 +105,14 @@ def made(
 ) -> list[tuple[int, int, list[list[int]]]]:
     settings = LoopOptions(batch_tokens=2048, **options)  # type: ignore[arg-type]
     batches = TrainBatches(corpus.train, corpus.pad_id, settings, pairs).after(*start)
-    return [(made.epoch, made.place, made.ids.tolist()) for made in islice(batches, number)]
+    return [(made.epoch, made.index, made.ids.tolist()) for made in islice(batches, number)]
 
 
 def test_batches_are_the_same_from_any_place_on(corpus: Corpus, pairs: Pairs) -> None:
     per_epoch = len(TrainBatches(corpus.train, corpus.pad_id, LoopOptions(batch_tokens=2048), None).epoch(0))
-    whole = made(corpus, pairs, (0, 0), per_epoch + 3, pair_share=0.5)
-    assert made(corpus, pairs, (0, per_epoch - 4), 7, pair_share=0.5) == whole[per_epoch - 4 :]
-    singles = made(corpus, pairs, (0, 0), per_epoch + 3, pair_share=0.0)
+    whole = made(corpus, pairs, (0, 0), per_epoch + 3, pair_fraction=0.5)
+    assert made(corpus, pairs, (0, per_epoch - 4), 7, pair_fraction=0.5) == whole[per_epoch - 4 :]
+    singles = made(corpus, pairs, (0, 0), per_epoch + 3, pair_fraction=0.0)
     changed = np.mean([one != other for one, other in zip(whole, singles, strict=True)])
     assert 0.25 < changed < 0.75
 
@@ -129,12 +129,12 @@ def test_data_workers_make_the_same_batches(corpus: Corpus, teacher: Teacher, pa
         from kdnas.text.joining import read_joining
         from kdnas.text.sentences import Sentences
         if __name__ == "__main__":
-            options = LoopOptions(batch_tokens=2048, pair_share=0.5, data_workers=int(sys.argv[2]))
+            options = LoopOptions(batch_tokens=2048, pair_fraction=0.5, data_workers=int(sys.argv[2]))
             pairs = Pairs(read_joining(Path(sys.argv[3])), 512)
             batches = TrainBatches(Sentences(Path(sys.argv[1]), "train"), 0, options, pairs).after(0, 2)
             print(json.dumps([(made.epoch, made.place, made.ids.tolist()) for made in islice(batches, 7)]))
     """
-    expected = [list(one) for one in made(corpus, pairs, (0, 2), 7, pair_share=0.5)]
+    expected = [list(one) for one in made(corpus, pairs, (0, 2), 7, pair_fraction=0.5)]
     for workers in ("1", "2"):
         command = [sys.executable, "-c", textwrap.dedent(script), str(corpus.artifact.path), workers, str(teacher.path)]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -149,7 +149,7 @@ def test_making_batches_leaves_torch_s_random_state_alone(corpus: Corpus, pairs:
 
 
 @pytest.mark.parametrize(
-    "options", [{"language_power": 1.5}, {"pair_share": 1.5}, {"pair_share": -0.1}, {"data_workers": -1}]
+    "options", [{"language_power": 1.5}, {"pair_fraction": 1.5}, {"pair_fraction": -0.1}, {"data_workers": -1}]
 )
 def test_wrong_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):

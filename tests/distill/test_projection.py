@@ -14,8 +14,8 @@ def test_a_linear_teacher_is_found_exactly_and_padding_is_ignored() -> None:
     targets = {layer: torch.where(mask[..., None] > 0, target, 1e3) for layer, target in targets.items()}
     loss = HiddenStateLoss([(1, 1), (2, 2)], 6, 5, torch.ones(2))
     fit_projections(loss, [(states, targets, mask)])
-    for place, layer in enumerate((1, 2)):
-        torch.testing.assert_close(loss.projections[place].weight, maps[layer].T, rtol=0.05, atol=0.05)
+    for index, layer in enumerate((1, 2)):
+        torch.testing.assert_close(loss.projections[index].weight, maps[layer].T, rtol=0.05, atol=0.05)
     assert (loss(states, targets, mask) < 0.01).all()
 
 

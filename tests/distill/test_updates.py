@@ -59,13 +59,13 @@ def test_weights_move_as_by_torch_s_own_steps(loss: Loss, size: float) -> None:
 def test_tables_have_their_own_learning_rate() -> None:
     ids = torch.tensor([[3, 4], [5, 3]])
     moved = {}
-    for share in (1.0, 0.5):
+    for fraction in (1.0, 0.5):
         net = Net()
         before = {name: one.detach().clone() for name, one in net.named_parameters()}
-        optimizer = make_optimizer(net, 1e-3, 0.0, share)
+        optimizer = make_optimizer(net, 1e-3, 0.0, fraction)
         tied(net, ids).backward()
         update(optimizer, 1e-2)
-        moved[share] = {name: one.detach() - before[name] for name, one in net.named_parameters()}
+        moved[fraction] = {name: one.detach() - before[name] for name, one in net.named_parameters()}
     for name, change in moved[1.0].items():
         torch.testing.assert_close(moved[0.5][name], change * (0.5 if name.startswith("table") else 1.0))
         assert change.any() or name != "table.weight"

@@ -54,7 +54,7 @@ def _names(models: list[Model]) -> list[str]:
 
 def test_the_report_has_ours_beside_the_paper_s() -> None:
     paper = json.loads(PAPER.read_text())
-    teacher = Model("MiniLM", "", {task: cell(80.0 + place, 82.0 + place) for place, task in enumerate(WHOLE)})
+    teacher = Model("MiniLM", "", {task: cell(80.0 + index, 82.0 + index) for index, task in enumerate(WHOLE)})
     student = Model(
         "small", "", {"glue/sst2": cell(72.9)}, "", {"onnx": (7.25, 6.5, 8.0), "latency table": (3.0, 3.0, 3.0)}
     )

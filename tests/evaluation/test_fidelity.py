@@ -22,10 +22,10 @@ from kdnas.text.corpus import Corpus
 SPACE = SearchSpace(layers=(3,), heads=(2, 12), hidden=(288,), ffn=(384, 512, 768), activation=("gelu",))
 ARCHS = list(SPACE)  # 6
 RECORDING = Recording(
-    {arch: {1: {50: 0.9 - 0.01 * (place % 2), 100: 0.8 - 0.05 * place}} for place, arch in enumerate(ARCHS)},
+    {arch: {1: {50: 0.9 - 0.01 * (index % 2), 100: 0.8 - 0.05 * index}} for index, arch in enumerate(ARCHS)},
     "recording",
 )
-DISTILL = DistillOptions(steps=3, batch_tokens=256, validations=1, validation_sentences=20, pair_share=0)
+DISTILL = DistillOptions(steps=3, batch_tokens=256, validations=1, validation_sentences=20, pair_fraction=0)
 OPTIONS = FidelityOptions(architectures=5, tasks=("glue/sst2",))
 
 
@@ -39,8 +39,8 @@ def test_tau_by_hand() -> None:
 
 
 def test_a_good_ranking_has_a_positive_tau_against_losses_and_scores() -> None:
-    losses = {arch: 0.5 - 0.05 * place for place, arch in enumerate(ARCHS)}
-    scores = {arch: {"glue/sst2": 0.7 + 0.01 * place} for place, arch in enumerate(ARCHS)}
+    losses = {arch: 0.5 - 0.05 * index for index, arch in enumerate(ARCHS)}
+    scores = {arch: {"glue/sst2": 0.7 + 0.01 * index} for index, arch in enumerate(ARCHS)}
     found = taus(RECORDING, losses, scores, FidelityOptions(architectures=6, target=0.9))
     rows = {(row["tokens"], row["against"]): row["tau"] for row in found["taus"]}
     assert rows[100, "loss"] == rows[100, "glue/sst2"] == pytest.approx(1)
@@ -114,7 +114,9 @@ def test_what_cannot_be_compared(tmp_path: Path, tiny_teacher: Teacher, corpus: 
         FidelityOptions(architectures=4)
     with pytest.raises(UsageError, match="target is 0"):
         FidelityOptions(target=0)
-    diverges = DistillOptions(steps=3, batch_tokens=256, validations=1, peak_lr=1e30, warmup_share=0, pair_share=0)
+    diverges = DistillOptions(
+        steps=3, batch_tokens=256, validations=1, peak_lr=1e30, warmup_fraction=0, pair_fraction=0
+    )
     with pytest.raises(KdnasError, match="of 5 architectures 0 could be trained"):
         run_fidelity(
             tmp_path, tiny_teacher, corpus, RECORDING, SPACE, FidelityOptions(architectures=5), diverges, SuiteOptions()

@@ -80,8 +80,8 @@ def test_padding_never_counts(tiny_teacher: Teacher, corpus: Corpus) -> None:
     chosen = choose(corpus.validation, 30, 0)
     (view,) = list(views(model, model, corpus.validation, chosen, corpus.pad_id, 100_000))
     assert len(view.student) == corpus.validation.lengths[chosen].sum()
-    for row, place in enumerate(view.places[:5]):
-        ids = torch.from_numpy(corpus.validation[chosen[place]].astype(np.int64))[None]
+    for row, index in enumerate(view.indices[:5]):
+        ids = torch.from_numpy(corpus.validation[chosen[index]].astype(np.int64))[None]
         with torch.inference_mode():
             alone = model(input_ids=ids).last_hidden_state[0].mean(0)
         assert torch.allclose(view.student_pooled[row], alone / alone.norm(), atol=1e-5)

@@ -33,7 +33,9 @@ def test_davidson_set(shared_data: Path) -> None:
     assert 0.09 < sizes["test"] / 24771 < 0.11
     assert 0.09 < sizes["dev"] / 24771 < 0.11
     counts = class_counts(task)
-    assert 0.82 < sum(counts[name]["hap"] for name in SPLITS) / 24771 < 0.84  # the published share of classes 0 and 1
+    assert (
+        0.82 < sum(counts[name]["hap"] for name in SPLITS) / 24771 < 0.84
+    )  # the published fraction of classes 0 and 1
     assert "12 repeated texts" in task.notes
     small = read_hap(path, seed=0, limit=500)
     assert abs(sum(len(getattr(small, name)) for name in SPLITS) - 500) <= 2

@@ -79,8 +79,8 @@ def test_the_first_seed_chooses_the_rate_for_all(found: list[Artifact]) -> None:
 def test_hap_has_groups_and_a_threshold(tmp_path: Path, tiny_teacher: Teacher) -> None:
     for seed, (split, count) in enumerate({"train": 400, "dev": 60, "test": 60}.items()):
         made = [
-            {"TEXT": " ".join(row["words"]), "label": row["label"], "topic": ("race", "region")[place % 3 == 0]}
-            for place, row in enumerate(rows(count, seed))
+            {"TEXT": " ".join(row["words"]), "label": row["label"], "topic": ("race", "region")[index % 3 == 0]}
+            for index, row in enumerate(rows(count, seed))
         ]
         (tmp_path / "hap/cold").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"hap/cold/{split}.jsonl").write_text("\n".join(map(json.dumps, made)))

@@ -23,8 +23,8 @@ WORDS = ("red", "green", "blue", "seven", "nine", "four", "the", "of")
 def test_tokens_equal_the_corpus(teacher: Teacher, corpus: Corpus) -> None:
     texts = corpus.validation.texts[:40]
     encoded = Encoded.of(Kind.CLASSES, Split(list(texts), [0] * 40), teacher.path, seq_len=64)
-    for place, ids in enumerate(encoded.ids):
-        assert ids.tolist() == corpus.validation[place].tolist()
+    for index, ids in enumerate(encoded.ids):
+        assert ids.tolist() == corpus.validation[index].tolist()
 
 
 def test_texts_are_cut_at_seq_len(teacher: Teacher) -> None:

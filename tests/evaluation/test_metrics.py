@@ -19,8 +19,8 @@ from kdnas.evaluation.metrics import (
 )
 
 
-def one_hot(places: list[int], classes: int) -> np.ndarray:
-    return np.eye(classes)[places]
+def one_hot(indices: list[int], classes: int) -> np.ndarray:
+    return np.eye(classes)[indices]
 
 
 def test_binary_scores_by_hand() -> None:
@@ -108,14 +108,14 @@ def test_retention() -> None:
 
 
 def brute_force_recall(teacher: np.ndarray, student: np.ndarray, k: int) -> float:
-    shares = []
+    fractions = []
     for row in range(len(teacher)):
         nearest = [
             sorted((other for other in range(len(space)) if other != row), key=lambda other: -space[row] @ space[other])
             for space in (teacher, student)
         ]
-        shares.append(len(set(nearest[0][:k]) & set(nearest[1][:k])) / k)
-    return float(np.mean(shares))
+        fractions.append(len(set(nearest[0][:k]) & set(nearest[1][:k])) / k)
+    return float(np.mean(fractions))
 
 
 @given(st.integers(0, 1000), st.integers(12, 40), st.integers(1, 10))

@@ -38,7 +38,7 @@ SIZES: dict[str, Any] = {
     "teacher_learning_rates": [1e-3],
     "student_learning_rates": [2e-3],
 }
-TEXT = TextOptions(topic="topic", group="group", seq_len=64, validation_share=0.2)
+TEXT = TextOptions(topic="topic", group="group", seq_len=64, validation_fraction=0.2)
 SCRIPT = """
 import json, sys
 from pathlib import Path

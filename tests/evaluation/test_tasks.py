@@ -3,13 +3,13 @@
 import pytest
 
 from kdnas.errors import UsageError
-from kdnas.evaluation.tasks import Split, Task, normal_form, ordered, place_of
+from kdnas.evaluation.tasks import Split, Task, normal_form, ordered, position_of
 
 
 def test_case_and_white_space_do_not_make_a_text_another() -> None:
     assert normal_form("  A\tText \n") == "a text"
-    assert place_of("A text", 0) == place_of(" a  TEXT ", 0)
-    assert place_of("A text", 0) != place_of("A text", 1)
+    assert position_of("A text", 0) == position_of(" a  TEXT ", 0)
+    assert position_of("A text", 0) != position_of("A text", 1)
 
 
 def test_order_does_not_depend_on_the_source() -> None:

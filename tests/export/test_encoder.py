@@ -75,7 +75,7 @@ def test_many_texts_at_once_are_as_each_alone(
 def unigram(folder: Path, **changes: object) -> Path:
     """A tokenizer.json of a few pieces, as a converter would write it but for these changes to the file."""
     pieces = [*SPECIAL[:4], "\u2581", "a", "b", "\u2581a", "ab", "A"]
-    tokenizer = Tokenizer(models.Unigram([(piece, -float(place)) for place, piece in enumerate(pieces)], unk_id=3))
+    tokenizer = Tokenizer(models.Unigram([(piece, -float(index)) for index, piece in enumerate(pieces)], unk_id=3))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Strip(left=False, right=True), normalizers.Replace(" ", "\u2581")]
     )

@@ -22,8 +22,8 @@ def write(path: Path, rows: list[Any]) -> Path:
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
 def test_reads_names_and_numbers_and_the_first_rows_of_each_language(tmp_path: Path, name: str) -> None:
-    rows: list[Any] = [{"text": f"t{place}", "label": place % 2, "language": "de"} for place in range(150)]
-    rows += ["", *({"text": f"u{place}", "label": "rude"} for place in range(60))]
+    rows: list[Any] = [{"text": f"t{index}", "label": index % 2, "language": "de"} for index in range(150)]
+    rows += ["", *({"text": f"u{index}", "label": "rude"} for index in range(60))]
     found = read_labelled(write(tmp_path / name, rows), TEXTS, NAMES, 80)
     assert len(found.inputs) == 140
     assert found.truths[:4] == [0, 1, 0, 1]
@@ -32,7 +32,7 @@ def test_reads_names_and_numbers_and_the_first_rows_of_each_language(tmp_path: P
 
 
 def test_a_name_that_is_a_number_wins_over_the_place(tmp_path: Path) -> None:
-    rows = [{"text": f"t{place}", "label": "1"} for place in range(100)]
+    rows = [{"text": f"t{index}", "label": "1"} for index in range(100)]
     assert set(read_labelled(write(tmp_path / "rows.jsonl", rows), TEXTS, ["1", "0"], 200).truths) == {0}
 
 

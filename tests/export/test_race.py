@@ -19,7 +19,7 @@ def test_each_engine_gets_every_length_padded_as_its_session_pads(encoder_export
     rows = [[7] * length for length in range(1, 45)]
     took = race({name: engine(name) for name in seen}, rows, 45)
     assert set(took) == set(seen)
-    chosen = sorted(rows[place * 44 // SENTENCES] for place in range(SENTENCES))
+    chosen = sorted(rows[index * 44 // SENTENCES] for index in range(SENTENCES))
     for name, calls in seen.items():
         assert len(calls) == MOST_ROUNDS * 2 * SENTENCES
         session = Session(encoder_export.path, name.removesuffix("-1"))

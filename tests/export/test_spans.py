@@ -76,7 +76,7 @@ def test_a_long_context_is_read_to_its_end(question_export: Artifact) -> None:
     for window in windows:
         for (first, end), part in zip(window.offsets, window.sequence_ids, strict=True):
             covered |= set(range(first, end)) if part == 1 else set()
-    assert covered >= {place for place, char in enumerate(filler) if not char.isspace()}
+    assert covered >= {index for index, char in enumerate(filler) if not char.isspace()}
     assert all(len(window.ids) <= 100 for window in windows)
 
 

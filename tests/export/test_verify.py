@@ -27,16 +27,16 @@ def test_every_flipped_byte_is_found(classifier_export: Artifact, folder: Path) 
     assert MANIFEST in {file.name for file in files}
     for number in range(FLIPS):
         file = rng.choices(files, sizes)[0] if number % 2 else files[number // 2 % len(files)]
-        place, mask = rng.randrange(file.stat().st_size), rng.randrange(1, 256)
+        index, mask = rng.randrange(file.stat().st_size), rng.randrange(1, 256)
         with file.open("r+b") as stream:
-            stream.seek(place)
+            stream.seek(index)
             old = stream.read(1)[0]
-            stream.seek(place)
+            stream.seek(index)
             stream.write(bytes([old ^ mask]))
         with pytest.raises(KdnasError):
             Artifact.load(folder, "export").verify()
         with file.open("r+b") as stream:
-            stream.seek(place)
+            stream.seek(index)
             stream.write(bytes([old]))
     Artifact.load(folder, "export").verify()
 

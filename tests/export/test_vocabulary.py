@@ -17,7 +17,7 @@ from kdnas.export.checkpoint import Checkpoint, load_model, open_checkpoint
 from kdnas.export.options import ExportOptions
 from kdnas.export.run import run_export
 from kdnas.export.session import Session, read_tokenizer
-from kdnas.export.vocabulary import covered_share, kept_ids, renumbered, trim, used_ids
+from kdnas.export.vocabulary import covered_fraction, kept_ids, renumbered, trim, used_ids
 from kdnas.models.teacher import BUILTIN, Teacher
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
@@ -157,7 +157,7 @@ def test_covered_texts_are_tokenised_as_before(kind: str, texts: list[str], othe
         if set(before.ids) <= set(kept):
             assert cut.encode(text).tokens == before.tokens
             assert [kept[number] for number in cut.encode(text).ids] == before.ids
-    assert covered_share(whole, cut, texts, kept)["held_out_texts_covered"] in (0, 1)
+    assert covered_fraction(whole, cut, texts, kept)["held_out_texts_covered"] in (0, 1)
 
 
 def test_a_tokenizer_that_changed_is_found() -> None:
@@ -167,7 +167,7 @@ def test_a_tokenizer_that_changed_is_found() -> None:
     wrong = renumbered(description, kept)
     wrong["model"]["vocab"][3:] = wrong["model"]["vocab"][:2:-1]
     with pytest.raises(BoundError, match="tokenised in another way"):
-        covered_share(whole, Tokenizer.from_str(json.dumps(wrong)), TEXTS, kept)
+        covered_fraction(whole, Tokenizer.from_str(json.dumps(wrong)), TEXTS, kept)
 
 
 def test_what_is_refused(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:

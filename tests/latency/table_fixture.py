@@ -26,12 +26,12 @@ def law_ms(arch: Arch) -> float:
 
 def row(arch: Arch, latency_ms: float, relative_sd: float = 0.02, **more: Any) -> TableRow:
     """One row; `more` replaces any of its figures."""
-    place = arch_id(arch)
+    index = arch_id(arch)
     low_ms, high_ms = interval(latency_ms, relative_sd)
-    measured = place % MEASURED_EVERY == 0
+    measured = index % MEASURED_EVERY == 0
     size = arch.layer_parameters / 1e6
     made = TableRow(
-        id=place,
+        id=index,
         layers=arch.layers,
         heads=arch.heads,
         hidden=arch.hidden,

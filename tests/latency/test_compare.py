@@ -34,8 +34,8 @@ def test_a_common_factor_by_hand() -> None:
     s = 0.01 * math.sqrt(2)
     # Four measured rows: 2.2414 * 1.2533 * s / 2, and 0.05 + 1.96 * sqrt(0.0475 / 4).
     assert found.level_limit == pytest.approx(1.404574 * s, abs=1e-5) == pytest.approx(0.01986, abs=1e-5)
-    assert found.share_limit == pytest.approx(0.26359, abs=1e-5)
-    assert (found.share_beyond, found.share_beyond_levelled, found.kendall_tau) == (1.0, 0.0, 1.0)
+    assert found.fraction_limit == pytest.approx(0.26359, abs=1e-5)
+    assert (found.fraction_beyond, found.fraction_beyond_levelled, found.kendall_tau) == (1.0, 0.0, 1.0)
     assert found.differ
     assert (
         found.conclusion == "they differ: the second is 10.0% slower throughout, and otherwise alike within their error"
@@ -53,18 +53,18 @@ def test_an_error_that_all_rows_share_explains_a_common_factor() -> None:
 
 def test_single_architectures_by_hand() -> None:
     """20 of 100 are a fifth slower: more than the 5 % and 4.3 % to spare that errors explain; the median is 1."""
-    second = [1.2 if place % 5 == 0 else 1.0 for place in range(100)]
+    second = [1.2 if index % 5 == 0 else 1.0 for index in range(100)]
     second[37], second[11] = 1.5, 0.5
     found = compare(rows_of([1.0] * 100), rows_of(second))
-    assert found.share_limit == pytest.approx(0.05 + 1.96 * math.sqrt(0.0475 / 100), abs=1e-5)
+    assert found.fraction_limit == pytest.approx(0.05 + 1.96 * math.sqrt(0.0475 / 100), abs=1e-5)
     assert found.median_ratio == 1.0
-    assert found.share_beyond == found.share_beyond_levelled == 0.22
+    assert found.fraction_beyond == found.fraction_beyond_levelled == 0.22
     assert found.conclusion == "they differ: single architectures do, beyond their error; the level is alike"
     largest = [(one.arch, one.ratio) for one in found.largest]
     assert largest == [
         (str(ARCHS[11]), 0.5),
         (str(ARCHS[37]), 1.5),
-        *((str(ARCHS[place]), 1.2) for place in (0, 5, 10)),
+        *((str(ARCHS[index]), 1.2) for index in (0, 5, 10)),
     ]
     faster = compare(rows_of([1.0] * 100), rows_of([0.9 * value for value in second]))
     assert faster.conclusion == (
@@ -94,9 +94,9 @@ def test_swapping_the_tables_inverts_the_ratio_alone(
     ours, theirs = (rows_of(list(column), relative_sd) for column in zip(*pairs, strict=True))
     found, swapped = compare(ours, theirs, shared_sd), compare(theirs, ours, shared_sd)
     assert found.median_ratio * swapped.median_ratio == pytest.approx(1, rel=1e-2)
-    assert (found.differ, found.share_beyond, found.level_limit) == (
+    assert (found.differ, found.fraction_beyond, found.level_limit) == (
         swapped.differ,
-        swapped.share_beyond,
+        swapped.fraction_beyond,
         swapped.level_limit,
     )
     assert not compare(ours, ours, shared_sd).differ
@@ -157,7 +157,7 @@ def test_the_command_on_two_tables_of_one_host(first: Artifact, tmp_path: Path) 
     assert found["conclusion"] == "no difference beyond their error" == done.stderr.splitlines()[-1]
     assert found["median_ratio"] == pytest.approx(1, abs=0.003)
     assert (found["ratio_p5"], found["ratio_p95"]) == pytest.approx((0.9545, 1.0476), abs=0.01)  # exp(-+1.645 * 0.0283)
-    assert found["share_beyond"] == pytest.approx(0.05, abs=0.02)
+    assert found["fraction_beyond"] == pytest.approx(0.05, abs=0.02)
     assert 0.9 < found["kendall_tau"] < 1
     ratios = [abs(math.log(one["ratio"])) for one in found["largest"]]
     assert len(ratios) == 5

@@ -74,7 +74,7 @@ def test_runs_are_put_together_whatever_the_order_of_the_log() -> None:
     expected = [[0, 0.5, 10, 0.5], [100, 0.5, 110, 0.5], [200, 0.5, 210, 0.5]]
     assert runs_of(rows, "a").tolist() == expected
     for seed in range(5):
-        shuffled = [rows[place] for place in np.random.default_rng(seed).permutation(len(rows))]
+        shuffled = [rows[index] for index in np.random.default_rng(seed).permutation(len(rows))]
         assert runs_of(shuffled, "a").tolist() == expected
         assert runs_of(shuffled, "b")[:, 0].tolist() == [1, 101, 201]
 

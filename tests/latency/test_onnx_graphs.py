@@ -55,19 +55,19 @@ def rewritten(family: Path, form: str, arch: Arch) -> tuple[bytes, dict[str, np.
 def with_weights_of(graph: bytes, other: bytes) -> bytes:
     """The graph with another's weights, found by the names of the nodes that read them."""
     ours, theirs = onnx.load_model_from_string(graph), onnx.load_model_from_string(other)
-    places = {weight.name: weight for weight in ours.graph.initializer}
+    indices = {weight.name: weight for weight in ours.graph.initializer}
     values = {weight.name: weight for weight in theirs.graph.initializer}
     nodes = {node.name: node for node in ours.graph.node}
     given = set()
     for node in theirs.graph.node:
-        for place, name in enumerate(node.input):
+        for index, name in enumerate(node.input):
             if name in values:
-                mine = nodes[node.name].input[place]
-                assert places[mine].dims == values[name].dims
-                places[mine].CopyFrom(values[name])
-                places[mine].name = mine
+                mine = nodes[node.name].input[index]
+                assert indices[mine].dims == values[name].dims
+                indices[mine].CopyFrom(values[name])
+                indices[mine].name = mine
                 given.add(mine)
-    assert given == set(places)
+    assert given == set(indices)
     return ours.SerializeToString()
 
 

@@ -58,8 +58,8 @@ def test_recovers_the_law(fit: Fit, lengths: Lengths) -> None:
 def test_predicts_quantiles(fit: Fit, lengths: Lengths) -> None:
     for arch in design(0)[-20:]:
         predicted, truth = fit.predict([arch])[0], latencies([arch], lengths)[0]
-        for share in (0.5, 0.9):
-            assert lengths.quantile(predicted, share) == pytest.approx(lengths.quantile(truth, share), rel=0.06)
+        for fraction in (0.5, 0.9):
+            assert lengths.quantile(predicted, fraction) == pytest.approx(lengths.quantile(truth, fraction), rel=0.06)
 
 
 def test_beats_the_baselines_on_held_out(fit: Fit) -> None:

@@ -55,7 +55,7 @@ def test_shares_by_hand() -> None:
     """8 tokens: 3 of 8 sentences; 16: 4; 32: 1."""
     lengths = stratify(padded(np.array([2, 3, 8, 9, 10, 11, 16, 25]), 8), step=8)
     assert lengths.strata.tolist() == [8, 16, 32]
-    assert lengths.shares.tolist() == [3 / 8, 4 / 8, 1 / 8]
+    assert lengths.fractions.tolist() == [3 / 8, 4 / 8, 1 / 8]
     assert (calls_per_length("openvino-int8"), calls_per_length("onnxruntime-f32")) == (2, 1)
 
 
@@ -97,7 +97,14 @@ def test_lengths_are_seeded_and_drawn_once_each() -> None:
 
 def test_quantile_by_hand() -> None:
     values, weights = np.array([3.0, 1.0, 2.0]), np.array([1, 2, 1])
-    assert [weighted_quantile(values, weights, share) for share in (0, 0.5, 0.51, 0.75, 0.76, 1)] == [1, 1, 2, 2, 3, 3]
+    assert [weighted_quantile(values, weights, fraction) for fraction in (0, 0.5, 0.51, 0.75, 0.76, 1)] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+    ]
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 6)), min_size=1, max_size=30), st.integers(0, 100))

@@ -44,7 +44,7 @@ def test_order_by_hand() -> None:
 @given(POINTS, st.integers(0, 7))
 def test_front_and_others_are_all_that_fit(points: list[tuple[int, int]], budget: int) -> None:
     front, others = fitting(rows_of(points), float(budget))
-    fit = {place for place, (_, latency) in enumerate(points) if latency <= budget}
+    fit = {index for index, (_, latency) in enumerate(points) if latency <= budget}
     assert sorted(row.id for row in [*front, *others]) == sorted(fit)
     for one in front + others:
         size, latency = points[one.id]
@@ -90,11 +90,11 @@ def test_the_command(table: Artifact) -> None:
     sizes = [arch.layer_parameters for arch in shown]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == max(arch.layer_parameters for arch in ARCHS if law_ms(arch) <= 2)
-    for place, arch in enumerate(shown):
+    for index, arch in enumerate(shown):
         larger = [other for other in ARCHS if other.layer_parameters >= arch.layer_parameters and other != arch]
         assert all(law_ms(other) > law_ms(arch) for other in larger)
         line = next(line for line in done.stderr.splitlines() if f" {arch} " in line)
-        assert line.split()[0] == str(place + 1)
+        assert line.split()[0] == str(index + 1)
         assert f"{round(law_ms(arch), 4):.2f}" in line  # table.csv has four decimals
         assert f"{round(1.4 * law_ms(arch), 4):.2f}" in line
         assert f"{arch.layer_parameters / 1e6:.2f}" in line

@@ -110,8 +110,8 @@ def test_the_table_ends(pool: WeightPool) -> None:
 
 def test_a_seed_makes_a_pool() -> None:
     first, same, other = (WeightPool([1000], 64, seed) for seed in (0, 0, 1))
-    places = [slice(part.take(1000)[0], None) for pool in (first, same, other) for part in pool.parts]
-    values = [pool.bytes[place][:1000] for pool, place in zip((first, same, other), places, strict=True)]
+    indices = [slice(part.take(1000)[0], None) for pool in (first, same, other) for part in pool.parts]
+    values = [pool.bytes[index][:1000] for pool, index in zip((first, same, other), indices, strict=True)]
     assert (values[0] == values[1]).all()
     assert (values[0] != values[2]).any()
 

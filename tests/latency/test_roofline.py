@@ -26,7 +26,7 @@ from kdnas.latency.roofline import (
     measure_peaks,
     openvino_chain,
     peaks_of,
-    reached_shares,
+    reached_fractions,
 )
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.store.host import has_bf16
@@ -74,7 +74,7 @@ def test_whole_space_at_once() -> None:
 
 
 def test_shares_are_not_clipped() -> None:
-    assert reached_shares(np.array([1.0, 3.0]), np.array([4.0, 2.0])).tolist() == [0.25, 1.5]
+    assert reached_fractions(np.array([1.0, 3.0]), np.array([4.0, 2.0])).tolist() == [0.25, 1.5]
 
 
 def test_record_round_trip() -> None:

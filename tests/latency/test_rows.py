@@ -63,7 +63,7 @@ def test_all_rows_by_the_law(tmp_path: Path) -> None:
     samples += [sample(str(arch), graph_ms(arch), device_ms(arch)) for arch in reversed(MEASURED)]
     rows = written(tmp_path / "gpu.csv", samples)
     assert list(rows[0]) == ["id", "arch", "graph_ms", "device_ms", "source"]
-    assert [row["id"] for row in rows] == [str(place) for place in range(2400)]
+    assert [row["id"] for row in rows] == [str(index) for index in range(2400)]
     assert [row["arch"] for row in rows] == [str(arch) for arch in SearchSpace()]
     known = set(MEASURED)
     for row, arch in zip(rows, SearchSpace(), strict=True):

@@ -74,16 +74,16 @@ def test_every_engine_answers_every_sentence_in_blocks_of_changing_order() -> No
     calls: list[tuple[str, int]] = []
 
     def engine(name: str) -> module.Call:
-        return lambda place: calls.append((name, place))
+        return lambda index: calls.append((name, index))
 
     times = one_round({name: engine(name) for name in "abc"}, 25, np.random.default_rng(0))
     assert {name: len(values) for name, values in times.items()} == {"a": 25, "b": 25, "c": 25}
     assert all(value > 0 for values in times.values() for value in values)
     for name in "abc":
-        own = [place for who, place in calls if who == name]
+        own = [index for who, index in calls if who == name]
         # Untimed calls lead each block: those of the sentences before it.
         assert own == [*range(17, 25), *range(10), *range(2, 10), *range(10, 20), *range(12, 20), *range(20, 25)]
-    turns = [name for place, (name, _) in enumerate(calls) if place == 0 or calls[place - 1][0] != name]
+    turns = [name for index, (name, _) in enumerate(calls) if index == 0 or calls[index - 1][0] != name]
     assert len({tuple(turns[start : start + 3]) for start in range(0, len(turns), 3)}) > 1
 
 

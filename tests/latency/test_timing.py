@@ -61,8 +61,8 @@ def test_outputs_are_finite_and_no_weight_is_denormal(maker: ModelMaker, arch: A
 
 def test_layer_weights_are_not_shared_but_the_embedding_table_is(maker: ModelMaker) -> None:
     first, second = maker.student(ARCH), maker.student(ARCH)
-    places = [p.data_ptr() for m in (first, second) for p in m.encoder.parameters()]
-    assert len(set(places)) == len(places)
+    indices = [p.data_ptr() for m in (first, second) for p in m.encoder.parameters()]
+    assert len(set(indices)) == len(indices)
     assert first.embeddings.word_embeddings.weight.data_ptr() == second.embeddings.word_embeddings.weight.data_ptr()
 
 

@@ -21,9 +21,9 @@ def test_the_space_has_2400_architectures_in_a_fixed_order() -> None:
 
 
 @given(st.integers(0, 2399))
-def test_id_and_architecture_are_inverse(place: int) -> None:
-    arch = arch_from_id(place)
-    assert arch_id(arch) == place
+def test_id_and_architecture_are_inverse(index: int) -> None:
+    arch = arch_from_id(index)
+    assert arch_id(arch) == index
     assert Arch.parse(str(arch)) == arch
 
 

@@ -29,11 +29,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def rows() -> list[TableRow]:
     return [
         TableRow(
-            *(place, arch.layers, arch.heads, arch.hidden, arch.ffn, arch.activation, 20.5, 3.25, 0.06636),
-            *(0.5 + place, 0.48 + place, 0.52 + place, 0.4 + place, 0.9 + place, 1.5 + place, 0.25, 0.1, 0.2, 0.0123),
-            *(("measured", 12) if place == 7 else ("predicted", 0)),
+            *(index, arch.layers, arch.heads, arch.hidden, arch.ffn, arch.activation, 20.5, 3.25, 0.06636),
+            *(0.5 + index, 0.48 + index, 0.52 + index, 0.4 + index, 0.9 + index, 1.5 + index, 0.25, 0.1, 0.2, 0.0123),
+            *(("measured", 12) if index == 7 else ("predicted", 0)),
         )
-        for place, arch in enumerate(SearchSpace())
+        for index, arch in enumerate(SearchSpace())
     ]
 
 

@@ -23,7 +23,7 @@ from kdnas.pipeline.stages import Run, pipeline, publish, ship_student, train_st
 from kdnas.text.corpus import build_corpus
 from kdnas.text.readers import TextOptions
 
-TEXT = TextOptions(topic="topic", group="group", seq_len=64, validation_share=0.2, max_sentences=1500)
+TEXT = TextOptions(topic="topic", group="group", seq_len=64, validation_fraction=0.2, max_sentences=1500)
 TRAINING = {"steps": 2, "batch_tokens": 256, "validations": 1, "validation_sentences": 32}
 EXPORT = ExportOptions(calibration_sentences=16, parity_sentences=16, forms=("onnxruntime-f32",))
 EVALUATION = EvaluationOptions(

@@ -33,7 +33,7 @@ def test_the_paper_configuration_is_the_published_one(shared_data: Path) -> None
     assert values["text"].max_sentences == paper["distillation"]["sentences"]
     assert (distill.steps, distill.batch_sentences) == (130000, paper["distillation"]["batch_size"])
     assert distill.peak_lr == paper["distillation"]["peak_lr"]
-    assert distill.warmup_share * distill.steps == pytest.approx(paper["distillation"]["warmup_steps"])
+    assert distill.warmup_fraction * distill.steps == pytest.approx(paper["distillation"]["warmup_steps"])
     assert (refine.steps, refine.relation_heads, refine.teacher_layer) == (200000, 48, 11)
 
 

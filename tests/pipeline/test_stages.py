@@ -15,7 +15,7 @@ from kdnas.cli import main
 from kdnas.models.teacher import Teacher
 
 CONFIG = {
-    "text": {"topic": "topic", "group": "group", "seq_len": 64, "validation_share": 0.2},
+    "text": {"topic": "topic", "group": "group", "seq_len": 64, "validation_fraction": 0.2},
     "space": {"layers": [3], "hidden": [288], "ffn": [384, 512]},
     "latency": {"minutes": 20, "max_architectures": 10, "tolerance": 0.9, "peak_seconds": 0},
     "search": {

@@ -271,7 +271,7 @@ def test_a_tokenizer_without_a_mask_token(tmp_path: Path, teacher: Teacher) -> N
     [
         ({"vocabulary": 10}, "vocabulary is 10; allowed are 300 to 1000000"),
         ({"tokenizer_sentences": 5}, "at least 100 are needed"),
-        ({"mask_share": 0.0}, "mask_share is 0.0; allowed is between 0 and 1"),
+        ({"mask_fraction": 0.0}, "mask_fraction is 0.0; allowed is between 0 and 1"),
         ({"language_power": 2.0}, "language_power is 2.0"),
     ],
 )

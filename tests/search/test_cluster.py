@@ -84,7 +84,7 @@ def expected(folder: Path) -> list[Candidate]:
 def test_a_node_is_lost_in_the_middle(cluster: Cluster, tmp_path: Path) -> None:
     with Workers(cluster.address, partial(make, tmp_path, 0.5)) as workers:
         lost = threading.Timer(1.2, lambda: cluster.remove_node(cluster.extra, allow_graceful=False))
-        started = [place for place, _ in workers([next(iter(SPACE))])]
+        started = [index for index, _ in workers([next(iter(SPACE))])]
         lost.start()
         found = explore(tmp_path / journal.FILE, make_strategy(GOAL, OPTIONS), workers, GOAL, OPTIONS)
         lost.join()
@@ -99,7 +99,7 @@ def test_workers_die_and_candidates_fail(cluster: Cluster, tmp_path: Path) -> No
     with Workers(cluster.address, partial(make, tmp_path / "once", 0.0, "gelu", 1)) as workers:
         found = dict(workers(archs))
     assert sorted(found) == [0, 1, 2]
-    assert [found[place].failed for place in range(3)] == [None, None, "RuntimeError: too large"]
+    assert [found[index].failed for index in range(3)] == [None, None, "RuntimeError: too large"]
     assert found[0].result.loss == pytest.approx(loss_of(archs[0]))
     assert len(list((tmp_path / "once").glob("death-*"))) == 2  # each was distilled again by another worker
     (tmp_path / "ever").mkdir()

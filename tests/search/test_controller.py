@@ -25,7 +25,7 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 def fitted(seed: int, episodes: int = 4, count: int = 12) -> tuple[Controller, list[Arch]]:
-    picked = [STATES[place] for place in np.random.default_rng(seed).permutation(len(STATES))[: episodes * count]]
+    picked = [STATES[index] for index in np.random.default_rng(seed).permutation(len(STATES))[: episodes * count]]
     controller = Controller(lr=3e-3, epochs=10, seed=seed)
     for episode in range(episodes):
         seen = picked[: (episode + 1) * count]
@@ -87,6 +87,6 @@ def test_equal_rewards_do_not_divide_by_zero() -> None:
 def test_all_at_once_equals_one_at_a_time() -> None:
     controller, picked = fitted(seed=1, episodes=1)
     together = controller.predict(sequences(STATES, picked[0], picked[1]))
-    places = range(0, len(STATES), 37)
-    alone = [controller.predict(sequences([STATES[place]], picked[0], picked[1]))[0] for place in places]
-    np.testing.assert_allclose(together[list(places)], alone, rtol=0, atol=1e-6)
+    indices = range(0, len(STATES), 37)
+    alone = [controller.predict(sequences([STATES[index]], picked[0], picked[1]))[0] for index in indices]
+    np.testing.assert_allclose(together[list(indices)], alone, rtol=0, atol=1e-6)

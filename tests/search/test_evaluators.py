@@ -23,7 +23,7 @@ from .search_fixture import fake_evaluate, known_table, latency_ms, recorded, ta
 
 SMALL = SearchSpace(layers=(3,), heads=(2, 12), hidden=(288,), ffn=(384,), activation=("gelu", "relu"))
 FULL = SearchOptions(evaluator="full", episodes=1, candidates_per_episode=2, strategy="random")
-DISTILL = DistillOptions(steps=3, batch_tokens=256, validations=1, validation_sentences=20, pair_share=0)
+DISTILL = DistillOptions(steps=3, batch_tokens=256, validations=1, validation_sentences=20, pair_fraction=0)
 
 
 def test_full_distillation_keeps_each_student(

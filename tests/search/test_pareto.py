@@ -17,10 +17,10 @@ def beaten(point: tuple[float, float], points: list[tuple[float, float]]) -> boo
 
 @given(POINTS)
 def test_equals_brute_force(points: list[tuple[float, float]]) -> None:
-    expected = [place for place, point in enumerate(points) if not beaten(point, points)]
+    expected = [index for index, point in enumerate(points) if not beaten(point, points)]
     found = pareto_front(points)
     assert sorted(found) == expected
-    assert [points[place][1] for place in found] == sorted(points[place][1] for place in found)
+    assert [points[index][1] for index in found] == sorted(points[index][1] for index in found)
 
 
 def test_hand_worked() -> None:
@@ -41,7 +41,7 @@ def volume(points: list[tuple[float, ...]]) -> int:
 @given(SOLIDS)
 def test_front_of_three_equals_brute_force(points: list[tuple[float, ...]]) -> None:
     beaten = [any(o != p and all(a <= b for a, b in zip(o, p, strict=True)) for o in points) for p in points]
-    assert sorted(pareto_front(points)) == [place for place, is_beaten in enumerate(beaten) if not is_beaten]
+    assert sorted(pareto_front(points)) == [index for index, is_beaten in enumerate(beaten) if not is_beaten]
 
 
 @given(SOLIDS, st.tuples(*[st.integers(0, 5).map(float)] * 3))

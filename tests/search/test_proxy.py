@@ -34,10 +34,10 @@ def test_kept_states_are_the_live_teachers(teacher: Teacher, subset: Subset, tmp
     encoder = load_encoder(teacher.path)
     kept = CachedStates(tmp_path, subset, encoder, [2, 6], pad_id=0)
     live = LiveStates(subset, encoder, pad_id=0)
-    places = np.array([5, 59, 0, 17])
-    ids, mask = subset.batch(places, 0)
-    found, expected = kept(places, mask, [2, 6]), TeacherStates(encoder, [2, 6])(ids, mask)
-    again = live(places, mask, [2, 6])
+    indices = np.array([5, 59, 0, 17])
+    ids, mask = subset.batch(indices, 0)
+    found, expected = kept(indices, mask, [2, 6]), TeacherStates(encoder, [2, 6])(ids, mask)
+    again = live(indices, mask, [2, 6])
     for layer in (2, 6):
         real = mask.bool()
         torch.testing.assert_close(found[layer][real].float(), expected[layer][real], rtol=1e-3, atol=2e-3)
@@ -112,7 +112,7 @@ def test_plan_follows_the_budget(corpus: Corpus) -> None:
     assert 1200 <= chosen.lengths.sum() < 1200 + 64
     assert len(set(chosen.numbers)) == len(chosen.numbers)
     plan = batch_plan(chosen.lengths, options, seed=1)
-    tokens = [int(chosen.lengths[places].sum()) for places in plan]
+    tokens = [int(chosen.lengths[indices].sum()) for indices in plan]
     assert sum(tokens) >= 3000 > sum(tokens[:-1])
     counts = np.bincount(np.concatenate(plan), minlength=len(chosen.numbers))
     assert set(counts) == {2, 3}  # two whole passes and a half
@@ -157,7 +157,7 @@ def test_loss_is_eq_1_on_the_held_out_sentences(
     encoder = load_encoder(tiny_teacher.path)
     pairs = layer_pairs(3, 4, Mapping.UNIFORM_LAST)
     student = student_from_teacher(ARCH, encoder, 5).eval()
-    TeacherLayers(encoder, [proxy.train.batch(places, corpus.pad_id) for places in proxy.plan]).start(student)
+    TeacherLayers(encoder, [proxy.train.batch(indices, corpus.pad_id) for indices in proxy.plan]).start(student)
     variance = layer_variance(encoder, proxy.train)
     loss = HiddenStateLoss(pairs, 288, 96, None)
     errors, tokens = np.zeros(len(pairs)), 0
@@ -166,9 +166,9 @@ def test_loss_is_eq_1_on_the_held_out_sentences(
         with torch.no_grad():
             states = student(input_ids=ids, output_hidden_states=True).hidden_states
             targets = encoder(input_ids=ids, output_hidden_states=True).hidden_states
-            for place, (layer, target) in enumerate(pairs):
-                error = (loss.projections[place](states[layer]) - targets[target]).square().mean(-1).sum()
-                errors[place] += float(error) / variance[target]
+            for index, (layer, target) in enumerate(pairs):
+                error = (loss.projections[index](states[layer]) - targets[target]).square().mean(-1).sum()
+                errors[index] += float(error) / variance[target]
         tokens += ids.shape[1]
     assert found == pytest.approx(float((errors / tokens).mean()), rel=0.01)
 
@@ -200,7 +200,7 @@ def test_divergence_is_not_hidden(tiny_teacher: Teacher, corpus: Corpus, tmp_pat
         ({"tokens": 0}, "at least 1"),
         ({"epochs": 0}, "above 0"),
         ({"batch_tokens": 4}, "at least 16"),
-        ({"warmup_share": 1.0}, "not including"),
+        ({"warmup_fraction": 1.0}, "not including"),
         ({"cache_gb": -1.0}, "negative"),
     ],
 )

@@ -119,10 +119,10 @@ def test_spread_architectures_are_far_from_each_other() -> None:
     assert len(set(chosen)) == 100
     assert spread(states, 40, seed=0) == chosen[:40]
     points = features(states)
-    place = {arch: number for number, arch in enumerate(states)}
+    index = {arch: number for number, arch in enumerate(states)}
 
     def nearest(archs: list[Arch]) -> float:
-        at = points[[place[arch] for arch in archs]]
+        at = points[[index[arch] for arch in archs]]
         distance = ((at[:, None] - at[None]) ** 2).sum(-1)
         return float(distance[~np.eye(len(at), dtype=bool)].min())
 

@@ -253,7 +253,7 @@ def command_of(table: Path, home: Path, teacher: Path, corpus_file: Path) -> lis
     """The command line that searches KILLED_SPACE with KILLED_OPTIONS."""
     command: list[str | Path] = [sys.executable, "-m", "kdnas.cli", "search", "--table", table, "--home", home]
     command += ["--teacher", teacher, "--corpus", corpus_file, "--text.topic", "topic", "--text.group", "group"]
-    command += ["--text.seq_len", "64", "--text.validation_share", "0.2"]
+    command += ["--text.seq_len", "64", "--text.validation_fraction", "0.2"]
     command += ["--space.hidden", "[288]", "--space.ffn", "[384]"]
     command += ["--episodes", "2", "--candidates_per_episode", "2", "--epsilon_decay", "1", "--seed", "3"]
     command += ["--strategy", "kdnas"]

@@ -210,7 +210,7 @@ def test_what_a_student_lacks_of_its_teacher_is_a_feature() -> None:
     archs = [Arch(3, heads, hidden, 384) for heads in (2, 6, 12) for hidden in (288, 384, 768)]
     lacks = features(archs, Arch(6, 6, 384, 1536))[:, -2:]
     assert features(archs).shape[1] == features(archs, archs[0]).shape[1] - 2
-    heads, hidden = ({arch: row[place] for arch, row in zip(archs, lacks, strict=True)} for place in (0, 1))
+    heads, hidden = ({arch: row[index] for arch, row in zip(archs, lacks, strict=True)} for index in (0, 1))
     assert heads[archs[3]] == heads[archs[6]] < heads[archs[0]]  # more than the teacher has helps none
     assert hidden[archs[1]] == hidden[archs[2]] < hidden[archs[0]]
 

@@ -135,9 +135,9 @@ def test_equal_sentences_are_kept_once() -> None:
 
 
 @given(st.lists(st.text(max_size=4), min_size=1, max_size=40), st.floats(0.05, 0.95))
-def test_splits_depend_on_the_group_alone(groups: list[str], share: float) -> None:
+def test_splits_depend_on_the_group_alone(groups: list[str], fraction: float) -> None:
     rows = [Row(f"{n}", "", group) for n, group in enumerate(groups)]
-    splits = {row.group: {split_of(other, share) for other in rows if other.group == row.group} for row in rows}
+    splits = {row.group: {split_of(other, fraction) for other in rows if other.group == row.group} for row in rows}
     assert all(len(found) == 1 and found <= {"train", "validation"} for found in splits.values())
 
 
@@ -147,8 +147,8 @@ def test_languages_get_shares_by_the_power_of_their_size(groups: list[int], powe
     chosen = balanced(array, power, np.random.default_rng(seed))
     assert len(chosen) == len(array)
     counts = np.bincount(array)
-    shares = np.where(counts > 0, counts.astype(float) ** power, 0)
-    expected = len(array) * shares / shares.sum()
+    fractions = np.where(counts > 0, counts.astype(float) ** power, 0)
+    expected = len(array) * fractions / fractions.sum()
     assert np.abs(np.bincount(array[chosen], minlength=len(counts)) - expected).max() <= 1
     times = np.bincount(chosen, minlength=len(array))
     for group in set(groups):  # nothing is taken twice more often than something else of its group
@@ -168,8 +168,8 @@ def test_an_epoch_of_a_balanced_corpus(tmp_path: Path, tiny_teacher: Teacher) ->
     chosen = np.concatenate(epochs[0])
     languages = np.array(corpus.train.languages)
     rare = int((languages == "sw").sum())
-    share = rare**0.3 / (rare**0.3 + (len(languages) - rare) ** 0.3)
-    assert np.mean(languages[chosen] == "sw") == pytest.approx(share, abs=0.01)
+    fraction = rare**0.3 / (rare**0.3 + (len(languages) - rare) ** 0.3)
+    assert np.mean(languages[chosen] == "sw") == pytest.approx(fraction, abs=0.01)
     assert len(chosen) == len(languages)
     assert sorted(chosen) != sorted(np.concatenate(epochs[2]))
 
@@ -302,7 +302,9 @@ def test_a_hub_that_cannot_be_reached_is_explained(
         build_corpus(tmp_path, "owner/no-such-set", TextOptions(), tiny_teacher)
 
 
-@pytest.mark.parametrize("wrong", [{"seq_len": 4}, {"validation_share": 0.0}, {"max_sentences": 3}, {"languages": ()}])
+@pytest.mark.parametrize(
+    "wrong", [{"seq_len": 4}, {"validation_fraction": 0.0}, {"max_sentences": 3}, {"languages": ()}]
+)
 def test_wrong_options_are_explained(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         TextOptions(**wrong)  # type: ignore[arg-type]
@@ -325,4 +327,4 @@ def test_a_tokenizer_without_the_script_is_refused(tmp_path: Path, teacher: Teac
 
 
 def test_english_is_known(tmp_path: Path, corpus_file: Path, teacher: Teacher) -> None:
-    assert build_corpus(tmp_path, str(corpus_file), TextOptions(), teacher).artifact.results["unknown_share"] < 0.01
+    assert build_corpus(tmp_path, str(corpus_file), TextOptions(), teacher).artifact.results["unknown_fraction"] < 0.01

@@ -52,7 +52,7 @@ class Evolution:
     def _child(self, rng: np.random.Generator, left: dict[Arch, None]) -> Arch | None:
         for _ in range(TRIES):
             group = rng.choice(len(self._population), min(TOURNAMENT, len(self._population)), replace=False)
-            parent = max((self._population[int(place)] for place in group), key=lambda one: one.reward or 0.0).arch
+            parent = max((self._population[int(index)] for index in group), key=lambda one: one.reward or 0.0).arch
             name = FIELDS[int(rng.integers(len(FIELDS)))]
             others = [value for value in self._values[name] if value != getattr(parent, name)]
             if others:

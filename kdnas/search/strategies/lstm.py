@@ -13,7 +13,7 @@ from kdnas.search.strategies.protocol import Observation, Proposal
 
 @dataclass(frozen=True)
 class Epsilon:
-    """Share of random candidates: `start - decay * episode`, at least `minimum`.
+    """Fraction of random candidates: `start - decay * episode`, at least `minimum`.
 
     Args:
         start: in the first episode.
@@ -48,7 +48,7 @@ class Kdnas:
         self.episode = 0
         self.states = list(states)
         self._encoded = encode(self.states)
-        self._place = {arch: place for place, arch in enumerate(self.states)}
+        self._place = {arch: index for index, arch in enumerate(self.states)}
         self._unexplored = np.ones(len(self.states), dtype=bool)
         self._observations: list[Observation] = []
         self._sequences: list[np.ndarray] = []
@@ -67,10 +67,10 @@ class Kdnas:
             # One generator a candidate: a resumed episode draws as the uninterrupted one.
             rng = np.random.default_rng([self.seed, self.episode, number])
             explored = bool(rng.random() < self.epsilon.at(self.episode))
-            place = int(rng.choice(candidates) if explored else candidates[np.argmax(scores[candidates])])
-            unexplored[place] = False
-            predicted = float(scores[place]) if self._observations else None
-            proposals.append(Proposal(self.states[place], explored, predicted))
+            index = int(rng.choice(candidates) if explored else candidates[np.argmax(scores[candidates])])
+            unexplored[index] = False
+            predicted = float(scores[index]) if self._observations else None
+            proposals.append(Proposal(self.states[index], explored, predicted))
         return [proposal for proposal in proposals if proposal.arch not in set(evaluated)]
 
     def tell(self, observations: Sequence[Observation]) -> None:

@@ -12,7 +12,7 @@ class RandomOrder:
     """Each architecture once, in an order that the seed decides; see `Strategy`."""
 
     def __init__(self, states: Sequence[Arch], seed: int) -> None:
-        self._coming = [states[place] for place in np.random.default_rng(seed).permutation(len(states))]
+        self._coming = [states[index] for index in np.random.default_rng(seed).permutation(len(states))]
 
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
         """The next ones."""

@@ -18,7 +18,7 @@ class Sampler:
     """See `Strategy`. Optuna maximises the reward or, where the front is wanted, minimises loss, latency and memory.
 
     A field is the place of its value among those of the space, so that samplers know which are near each other; the
-    activation has no order. In place of what was evaluated before, or is not in the space, the nearest that is left is
+    activation has no order. Instead of what was evaluated before, or is not in the space, the nearest that is left is
     proposed (Gower's distance): asking the sampler anew until it fits takes a Gaussian process minutes.
 
     Args:

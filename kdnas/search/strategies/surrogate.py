@@ -34,7 +34,7 @@ class Surrogate:
     def __init__(self, goal: Goal, seed: int) -> None:
         self._goal, self._seed, self._episode = goal, seed, 0
         self._states = list(goal.states)
-        self._place = {arch: place for place, arch in enumerate(self._states)}
+        self._place = {arch: index for index, arch in enumerate(self._states)}
         self._features = features(self._states, goal.teacher)
         self._likely = NEAREST if goal.teacher else 0
         self._from_teacher = gower(self._states, goal.teacher) if goal.teacher else np.zeros(len(self._states))
@@ -59,44 +59,44 @@ class Surrogate:
             like_teacher = tried < self._likely
             spread = not like_teacher and (tried < SPREAD or len(self._seen) < 2)
             if like_teacher:
-                place = nearest(self._from_teacher, left, rng)
+                index = nearest(self._from_teacher, left, rng)
             elif spread:
-                place = farthest(self._features, left, rng)
+                index = farthest(self._features, left, rng)
             else:
                 model = LossModel(self._features[seen], np.array(losses), kernel)
                 kernel = model.kernel
                 mean, deviation = model(self._features)
-                place = int(np.argmax(np.where(left, self._gain(mean, deviation, seen, losses), -np.inf)))
-                predicted = self._goal.reward(self._states[place], float(mean[place]))
-                seen.append(place)
-                losses.append(float(mean[place]))
-            left[place] = False
-            proposals.append(Proposal(self._states[place], spread, predicted))
+                index = int(np.argmax(np.where(left, self._gain(mean, deviation, seen, losses), -np.inf)))
+                predicted = self._goal.reward(self._states[index], float(mean[index]))
+                seen.append(index)
+                losses.append(float(mean[index]))
+            left[index] = False
+            proposals.append(Proposal(self._states[index], spread, predicted))
         return [proposal for proposal in proposals if proposal.arch not in set(evaluated)]
 
     def tell(self, observations: Sequence[Observation]) -> None:
         """Failed ones teach nothing but that they were tried."""
         for observation in observations:
-            place = self._place[observation.arch]
-            self._left[place] = False
+            index = self._place[observation.arch]
+            self._left[index] = False
             if observation.loss is None:
-                self._failed.append(place)
+                self._failed.append(index)
             else:
-                self._seen.append(place)
+                self._seen.append(index)
                 self._losses.append(observation.loss)
         self._episode += 1
 
     def _gain(self, mean: np.ndarray, deviation: np.ndarray, seen: list[int], losses: list[float]) -> np.ndarray:
         """What each architecture, (N,), is worth trying for: the expected improvement, or what the front would gain."""
         if self._goal.front:
-            found = [self._goal.point(self._states[place], loss) for place, loss in zip(seen, losses, strict=True)]
+            found = [self._goal.point(self._states[index], loss) for index, loss in zip(seen, losses, strict=True)]
             hoped = np.column_stack([mean - OPTIMISM * deviation, self._known])
             return improvements(np.array(found), hoped, self._goal.worst)
         from scipy.stats import norm
 
         rewards, worse = self._rewards(mean), self._rewards(mean + deviation)
         spread = np.maximum(rewards - worse, 1e-12)
-        best = max(self._goal.reward(self._states[place], loss) for place, loss in zip(seen, losses, strict=True))
+        best = max(self._goal.reward(self._states[index], loss) for index, loss in zip(seen, losses, strict=True))
         by = (rewards - best) / spread
         improvement: np.ndarray = spread * (by * norm.cdf(by) + norm.pdf(by))
         return improvement
