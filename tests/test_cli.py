@@ -83,7 +83,7 @@ cli.main(["search"])
             143,
             "kdnas: terminated",
         ),
-        ("return 4", 4, ""),
+        ("from kdnas.store.outcome import Outcome; return Outcome(None, exit_code=4)", 4, ""),
     ],
 )
 def test_exit_codes(tmp_path: Path, body: str, code: int, message: str) -> None:
