@@ -35,7 +35,7 @@ class ExportOptions:
     """
 
     calibration_sentences: int = 300
-    parity_sentences: int = 200
+    parity_sentences: int = 100
     float_bound: float = 1e-4
     forms: tuple[str, ...] = tuple(FORMS)
     recipes: tuple[str, ...] = NAMES

@@ -14,6 +14,7 @@ from kdnas.text.padding import pad
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 BATCHES = (1, 2, 4, 8, 16, 32)
+BATCH_TOKENS = 1536  # with padding; 32 sentences of 48
 QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -129,10 +130,16 @@ def pad_exactly(row: list[int]) -> tuple[np.ndarray, np.ndarray]:
 def padded_outputs(
     run: Run, task: str, rows: list[list[int]], pad_id: int, max_seq_len: int, seed: int = 0
 ) -> list[np.ndarray]:
-    """Answers in the order of `rows`, run in batches of 1 to 32 of mixed lengths, without what belongs to padding."""
+    """Answers in the order of `rows`, run in batches of mixed lengths, without what belongs to padding.
+
+    A batch has 1 to 32 rows, and fewer where a long one makes it more than `BATCH_TOKENS` wide: 32 rows that are padded to 512
+    tokens took most of the time of an export, and say no more than three.
+    """
     order = np.random.default_rng(seed).permutation(len(rows)).tolist()
     answers: list[np.ndarray] = [np.empty(0)] * len(rows)
     for size in cycle(BATCHES):
+        while size > 1 and size * max((len(rows[index]) for index in order[:size]), default=0) > BATCH_TOKENS:
+            size -= 1
         chosen, order = order[:size], order[size:]
         if not chosen:
             break

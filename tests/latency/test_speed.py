@@ -107,6 +107,16 @@ def test_figures_by_hand() -> None:
     assert text["speedup"] == pytest.approx((11 / 3 + 20.5 / 2.5) / 2, abs=1e-3)
 
 
+def test_the_table_has_a_line_an_engine() -> None:
+    row = {"p50_ms": 1.0, "p90_ms": 2.0, "mean_ms": 1.5, "speedup": 3.25, "speedup_low": 3.0, "speedup_high": 3.5}
+    text = {"name": "student x", "tokenise_mean_ms": 0.05, "speedup": 2.75}
+    found = {"rows": [{"name": "teacher x", **row}, {"name": "student x", **row}], "from_text": text}
+    header, teacher, student, last = module.lines_of(found)
+    assert all(name in header for name in ("engine", "p50 ms", "p90 ms", "mean ms", "faster"))
+    assert [line.split()[2:6] for line in (teacher, student)] == [["1.00", "2.00", "1.50", "3.25"]] * 2
+    assert "2.75" in last
+
+
 def test_an_export_of_a_cut_vocabulary_reads_the_texts_itself(
     tmp_path: Path, home: Path, tiny_teacher: Teacher, corpus: Corpus
 ) -> None:

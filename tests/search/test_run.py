@@ -26,7 +26,7 @@ from kdnas.search.limits import make_goal
 from kdnas.search.options import ProxyOptions, SearchOptions
 from kdnas.search.outcome import ProxyResult, one_by_one
 from kdnas.search.recording import read_recording
-from kdnas.search.run import run_replay, run_search, search, summary
+from kdnas.search.run import run_replay, run_search, search, summary, warn_of_other_teacher
 from kdnas.search.strategies import make_strategy
 from kdnas.search.strategies.protocol import Strategy
 from kdnas.store.artifact import Artifact
@@ -297,3 +297,12 @@ def test_killed_search_resumes_and_equals_the_uninterrupted(
     assert resumed.results["space_size"] == 2 * 5 * 3
     assert resumed.results["teacher_seconds"] > 0
     assert not any(row["explored"] for row in rows_of(resumed.path / journal.FILE)[2:])
+
+
+def test_a_table_of_another_teacher_is_named(
+    tmp_path: Path, tiny_teacher: Teacher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_of_other_teacher(Artifact(tmp_path, {"inputs": {"teacher": tiny_teacher.digest}}), tiny_teacher)
+    assert capsys.readouterr().err == ""
+    warn_of_other_teacher(Artifact(tmp_path, {"inputs": {"teacher": "another"}}), tiny_teacher)
+    assert str(tmp_path) in capsys.readouterr().err

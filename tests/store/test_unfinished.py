@@ -34,3 +34,10 @@ def test_an_unfinished_one_with_other_settings_is_told_and_kept(
     build(tmp_path, "thing", "x", {"minutes": 7, "threads": 1}, {}, lambda folder: {})
     assert "unfinished" not in capsys.readouterr().err
     assert not left.exists()
+
+
+def test_one_of_another_corpus_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, "thing", "x", {"minutes": 7}, {"corpus": "a"}, interrupted)
+    build(tmp_path, "thing", "x", {"minutes": 10}, {"corpus": "b"}, lambda folder: {})
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,95 @@
+"""More minutes start from what fewer have measured; too few are refused before any work."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdnas.errors import UsageError
+from kdnas.latency import run
+from kdnas.latency.measure import least_seconds, require_minutes
+from kdnas.latency.protocol import LatencyOptions
+from kdnas.latency.reuse import take_samples
+from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import ATTEMPTS, MANIFEST, to_json
+
+INPUTS = {"teacher": "a", "corpus": "b"}
+
+
+def config(**options: Any) -> dict[str, Any]:
+    return {"options": LatencyOptions(**options), "versions": {"torch": "2"}}
+
+
+def left(folder: Path, windows: int, finished: bool, inputs: dict[str, str] = INPUTS, **options: Any) -> None:
+    """A table that has measured some windows."""
+    folder.mkdir(parents=True)
+    settings = {"config": to_json(config(**options)), "inputs": inputs}
+    name, content = (MANIFEST, settings) if finished else (ATTEMPTS, {"settings": settings})
+    (folder / name).write_text(json.dumps(content) + "\n")
+    (folder / "samples.jsonl").write_text("{}\n" * windows)
+    (folder / "check.jsonl").write_text("{}\n")
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_samples_of_fewer_minutes_are_taken(finished: bool, tmp_path: Path) -> None:
+    left(tmp_path / "a", 30, finished, minutes=2)
+    left(tmp_path / "b", 20, finished, minutes=3)
+    left(tmp_path / "c", 90, finished, minutes=30)  # would be beyond the budget
+    left(tmp_path / "d", 90, finished, minutes=2, seed=1)
+    left(tmp_path / "e", 90, finished, {**INPUTS, "corpus": "other"}, minutes=2)
+    folder = tmp_path / "new.partial"
+    folder.mkdir()
+    take_samples(folder, config(minutes=5), INPUTS)
+    assert (folder / "samples.jsonl").read_text() == "{}\n" * 30
+    assert (folder / "check.jsonl").is_file()
+    (folder / "samples.jsonl").write_text("own\n")
+    take_samples(folder, config(minutes=5), INPUTS)
+    assert (folder / "samples.jsonl").read_text() == "own\n"
+
+
+def test_nothing_is_taken_where_there_is_nothing(tmp_path: Path) -> None:
+    left(tmp_path / "damaged", 5, True, minutes=2)
+    (tmp_path / "damaged" / MANIFEST).write_text("{")
+    folder = tmp_path / "new.partial"
+    folder.mkdir()
+    take_samples(folder, config(minutes=5), INPUTS)
+    assert list(folder.iterdir()) == []
+
+
+def test_too_few_minutes_are_refused_before_any_work(
+    tmp_path: Path, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "sample_corpus", lambda *_: pytest.fail("it tokenised"))
+    with pytest.raises(UsageError, match=r"minutes is 0\.2: [0-9.]+ minutes are the least here.* give --minutes"):
+        run.latency_table(LatencyOptions(minutes=0.2), teacher=teacher.spec, home=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_speed_of_the_check_decides_what_is_refused(tmp_path: Path, teacher: Teacher, monkeypatch: Any) -> None:
+    options = LatencyOptions(minutes=2)
+    (tmp_path / "check.jsonl").write_text('{"seconds": 6}\n{"seconds": 7}\n{"seconds": 8}\n')
+    monkeypatch.setattr(run, "measure", lambda *_: pytest.fail("it measured"))
+    with pytest.raises(UsageError, match="minutes is 2"):
+        run._measure_design(tmp_path / "samples.jsonl", {}, None, teacher, options, time.monotonic())  # type: ignore[arg-type]
+    monkeypatch.setattr(run, "measure", lambda *_: [])
+    monkeypatch.setattr(run, "gather", lambda *_: pytest.fail("allowed"))
+    with pytest.raises(pytest.fail.Exception, match="allowed"):
+        run._measure_design(
+            tmp_path / "samples.jsonl",
+            {},
+            None,
+            teacher,
+            LatencyOptions(minutes=9),
+            time.monotonic(),  # type: ignore[arg-type]
+        )
+
+
+def test_what_is_measured_is_not_needed_again() -> None:
+    options = LatencyOptions(minutes=1)
+    assert least_seconds(options, 40) < least_seconds(options, 20) < least_seconds(options)
+    require_minutes(options, 59)
+    with pytest.raises(UsageError, match=r"1\.1 minutes are the least here"):
+        require_minutes(options, 61)
+    require_minutes(LatencyOptions(minutes=1, protocol="paper"), 61)

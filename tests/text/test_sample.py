@@ -1,0 +1,74 @@
+"""Only as many sentences are tokenised as a command needs."""
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from kdnas.models.teacher import Teacher
+from kdnas.text.corpus import build_corpus, sample_corpus, sentences_needed
+from kdnas.text.readers import Row, TextOptions
+from kdnas.text.sample import spread_rows, spread_sentences
+
+TEXTS = [f"This is sentence number {number} of a long file." for number in range(2000)]
+TEXT = TextOptions(validation_fraction=0.2)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    file = tmp_path / "long.jsonl"
+    rows = ({"text": text, "lang": "de" if number else "sw"} for number, text in enumerate(TEXTS))
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return str(file)
+
+
+def test_no_more_are_tokenised_than_asked_for(source: str, tmp_path: Path, teacher: Teacher) -> None:
+    found = sample_corpus(tmp_path, source, TEXT, teacher, 300)
+    assert found.sampled
+    assert len(found.train) + len(found.validation) == found.artifact.results["sentences"]
+    assert found.artifact.results["sentences"] - 300 in (0, 1)  # the one of the other language, if it was not drawn
+    assert len(found.validation) > 20
+    assert {*found.train.languages, *found.validation.languages} == {"de", "sw"}
+    texts = found.train.texts
+    assert sum(int(text.split()[4]) >= 1000 for text in texts) > len(texts) / 4  # of the whole file, not its start
+    assert sample_corpus(tmp_path, source, TEXT, teacher, 300) == found
+
+
+def test_a_corpus_that_is_built_is_taken(source: str, tmp_path: Path, teacher: Teacher) -> None:
+    whole = build_corpus(tmp_path, source, TEXT, teacher)
+    found = sample_corpus(tmp_path, source, TEXT, teacher, 300)
+    assert found == whole
+    assert not found.sampled
+
+
+def test_a_corpus_is_that_of_every_model_with_its_tokenizer(
+    source: str, tmp_path: Path, teacher: Teacher, tiny_teacher: Teacher
+) -> None:
+    same = (teacher.path / "tokenizer.json").read_bytes() == (tiny_teacher.path / "tokenizer.json").read_bytes()
+    one, other = (build_corpus(tmp_path, source, TEXT, model).artifact.path for model in (teacher, tiny_teacher))
+    assert (one == other) == same
+
+
+def test_a_sample_of_a_short_source_is_all_of_it(source: str, tmp_path: Path, teacher: Teacher) -> None:
+    whole = build_corpus(tmp_path / "whole", source, TEXT, teacher)
+    assert sample_corpus(tmp_path, source, TEXT, teacher, 5000).digest == whole.digest
+
+
+def test_spread_rows_keep_their_order() -> None:
+    rows = [Row(text, "", text) for text in TEXTS]
+    chosen = list(spread_rows(rows, 100))
+    assert len(chosen) == 100
+    assert chosen == [row for row in rows if row in set(chosen)]
+    assert list(spread_rows(rows[:5], 100)) == rows[:5]
+
+
+def test_docstrings_are_spread_over_packages() -> None:
+    rows = list(islice(spread_sentences(), 400))
+    assert len({row.topic for row in rows}) > 3
+    assert rows == list(islice(spread_sentences(), 400))
+
+
+def test_sentences_needed_hold_both_splits() -> None:
+    assert sentences_needed(300, 200, 0.1) == 2500
+    assert sentences_needed(10_000, 0, 0.2) * 0.8 > 10_000
