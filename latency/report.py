@@ -16,7 +16,7 @@ from kdnas.latency.roofline import Peaks, bounds_ms, reached_fractions
 from kdnas.latency.validate import KIND as VALIDATION
 from kdnas.latency.validate import kendall_tau
 from kdnas.models.arch import Arch, SearchSpace
-from kdnas.models.table import KIND, MEASURED, LatencyTable, TableRow
+from kdnas.models.table import FILE, KIND, MEASURED, TableRow, read_rows
 from kdnas.page.formatting import FILTERS
 from kdnas.page.stages import hosts, stage_row
 from kdnas.page.write import require_file_name, write_page
@@ -101,7 +101,7 @@ def write_latency_report(
 
 def context(table: Artifact, validations: Sequence[Artifact], others: Sequence[Artifact]) -> dict[str, Any]:
     """Everything that the template shows."""
-    rows = LatencyTable.of(table).rows
+    rows = read_rows(table.path / FILE)
     best = max(validations, key=lambda found: (found.results["sentences"], found.manifest["finished"]), default=None)
     peaks, fractions, no_limit = limit(table, rows)
     compared, left_out = compare(table, rows, others)
@@ -197,7 +197,7 @@ def compare(
     here = [row.latency_ms for row in rows]
     for other in others:
         try:
-            found = LatencyTable.of(other).rows
+            found = read_rows(other.path / FILE)
         except UsageError as error:
             left_out.append(str(error))
             continue

@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from kdnas.errors import UsageError
-from kdnas.models.table import LatencyTable
+from kdnas.models.table import FILE, read_rows
 from kdnas.page.formatting import milliseconds, ratio
 from kdnas.page.stages import hosts, stage_row
 from kdnas.page.write import require_file_name, write_page
@@ -127,7 +127,7 @@ def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:
 def figures(artifacts: Mapping[str, Artifact], results: Mapping[str, Any]) -> dict[str, go.Figure]:
     """Each figure for which there is something to show."""
     drawn: dict[str, go.Figure] = {}
-    table = LatencyTable.of(artifacts["latency-table"]).rows if "latency-table" in artifacts else ()
+    table = read_rows(artifacts["latency-table"].path / FILE) if "latency-table" in artifacts else []
     if "search" in artifacts:
         journal = [{**row, "arch": arch_text(row["arch"])} for row in log(artifacts["search"], "journal.jsonl")]
         drawn["search_scatter"] = search_figures.search_scatter(journal, results["search"])

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -151,7 +151,7 @@ def run_comparison(
             "recommends": recommends,
             "table_3": random_and_recommended(goal, losses, proposed),
         }
-        _write(path / CURVES, curves)
+        write_curves(path / CURVES, curves)
         write_comparison_page(path / PAGE, path / CURVES, results, asdict(options))
         return results
 
@@ -267,7 +267,8 @@ def _volumes(points: Sequence[tuple[float, float, float]], goal: Goal) -> np.nda
     return np.array(volumes)
 
 
-def _write(file: Path, curves: dict[str, Curves]) -> None:
+def write_curves(file: Path, curves: Mapping[str, Curves]) -> None:
+    """Write `curves.csv`: percentiles and means over the runs of each strategy after each evaluation."""
     with file.open("w", newline="") as written:
         table = csv.writer(written, lineterminator="\n")
         names = [f"{what}_{which}" for what in ("regret", "hypervolume") for which in ("low", "median", "high", "mean")]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kdnas.models.arch import FIELDS, Arch, SearchSpace
 
 CELLS = 32
-GAMMA = 0.95  # factor on the learning rate from one episode to the next
+GAMMA = 0.95  # factor of the learning rate per episode
 
 
 COLUMNS = [(name, value) for name in FIELDS for value in getattr(SearchSpace(), name)]
@@ -37,7 +37,7 @@ class RewardModel(nn.Module):
 
 
 class Controller:
-    """Learns rewards from what was evaluated. The same results in the same order give the same weights.
+    """Learns to predict rewards. The same results in the same order give the same weights.
 
     RMSProp with one result per update, on all results so far at the end of each episode; the learning rate falls by `GAMMA` an
     episode, the weights are kept from one episode to the next. Rewards lie close together (the paper's between 1.01 and

@@ -1,4 +1,4 @@
-"""How near architectures are to each other, and those that are spread over a space: each the farthest from all before it."""
+"""Distances between architectures, and architectures spread over a space: each is the farthest from those before it."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ ACTIVATIONS = ("gelu", "relu", "silu")
 
 
 def features(states: Sequence[Arch], teacher: Arch | None = None) -> np.ndarray:
-    """What a loss may depend on, (N, d), each of mean 0 and deviation 1: shape, size without embeddings, activation.
+    """Features for a model of the loss, (N, d), standardised: shape, size without embeddings, activation.
 
     Args:
         states: N architectures.
-        teacher: adds how many heads and how much width each lacks of it: students begin as its layers, cut to their shape, and
-            more than it has helps none.
+        teacher: if given, adds how much fewer heads and less width each has than the teacher. Students start as the teacher's
+            layers cut to their shape, so more than the teacher's does not help.
     """
     rows = [
         [
@@ -30,16 +30,16 @@ def features(states: Sequence[Arch], teacher: Arch | None = None) -> np.ndarray:
 
 
 def _lacks(arch: Arch, teacher: Arch | None) -> list[float]:
-    """Of heads and of width, the logarithms."""
+    """Log ratios of the teacher's heads and width to the student's, at least 0."""
     if teacher is None:
         return []
     return [max(0.0, np.log(teacher.heads / arch.heads)), max(0.0, np.log(teacher.hidden / arch.hidden))]
 
 
 def gower(states: Sequence[Arch], other: Arch) -> np.ndarray:
-    """Gower's distance of architectures from another one, (N,): summed over its fields, 1 from the least to the largest value.
+    """Gower's distance of architectures from another one, (N,): summed over the fields, 1 from the smallest to the largest value.
 
-    Numbers are taken by their rank among the possible values, and texts are 1 apart (Gower 1971, times the fields).
+    Numbers count by their rank among the values present, and different texts are 1 apart (Gower 1971, times the fields).
     """
     distance = np.zeros(len(states))
     for name in FIELDS:
@@ -47,24 +47,24 @@ def gower(states: Sequence[Arch], other: Arch) -> np.ndarray:
         if isinstance(value, str):
             distance += [one != value for one in column]
         else:
-            indices = {found: index for index, found in enumerate(sorted({*column, value}))}
-            distance += np.abs([indices[one] - indices[value] for one in column]) / max(1, len(indices) - 1)
+            ranks = {found: rank for rank, found in enumerate(sorted({*column, value}))}
+            distance += np.abs([ranks[one] - ranks[value] for one in column]) / max(1, len(ranks) - 1)
     return distance
 
 
 def nearest(distance: np.ndarray, left: np.ndarray, rng: np.random.Generator) -> int:
-    """Index of the least distance, (N,), of those left, (N,) bool; a random one of the equally near."""
+    """Index of the smallest distance, (N,), among those left, (N,) bool; ties are broken at random."""
     from_least = np.where(left, distance, np.inf) - distance[left].min()
     return int(rng.choice(np.flatnonzero(from_least < 1e-9)))
 
 
 def farthest(points: np.ndarray, left: np.ndarray, rng: np.random.Generator) -> int:
-    """Index of the point, of those left, that is farthest from all others; a random one where all are left.
+    """Index of the point among those left that is farthest from all others; a random one if all are left.
 
     Args:
         points: (N, d).
         left: (N,) bool.
-        rng: draws the first.
+        rng: draws the first point.
     """
     if left.all():
         return int(rng.integers(len(left)))
@@ -75,7 +75,7 @@ def farthest(points: np.ndarray, left: np.ndarray, rng: np.random.Generator) -> 
 
 
 def spread(states: Sequence[Arch], count: int, seed: int) -> list[Arch]:
-    """So many architectures, each the farthest from all before it; all of them where there are no more."""
+    """`count` architectures, each the farthest from all before it; all of them if there are fewer."""
     chosen: list[Arch] = []
     points, left = features(states), np.ones(len(states), dtype=bool)
     rng = np.random.default_rng(seed)

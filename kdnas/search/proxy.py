@@ -80,7 +80,7 @@ class Proxy:
     """Distils candidates by hidden states (Eq. 1, Uniform+Last), each from its own start on the same batches.
 
     Args:
-        folder: scratch for the teacher's states; gone on with after an interruption, deleted by `close`.
+        folder: scratch for the teacher's states; kept over an interruption, deleted by `close`.
         teacher: the teacher.
         corpus: its splits give the proxy set and the held-out sentences.
         space: decides which of the teacher's layers are needed.
@@ -129,7 +129,7 @@ class Proxy:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """What every candidate was given, for a manifest."""
+        """Budget and precision of every candidate, for the manifest."""
         return {"proxy_tokens": self.tokens, "precision": self.precision, "teacher_seconds": self.teacher_seconds}
 
     @property
@@ -145,7 +145,7 @@ class Proxy:
     def curve(self, arch: Arch, marks: Sequence[float] = (1.0,)) -> Iterator[ProxyResult]:
         """Distil one architecture; its held-out loss after these fractions of the budget, each when it is reached.
 
-        One that diverges ends there, with what its loss then is.
+        If the loss diverges, the curve ends there with that loss.
         """
         ends = {max(1, round(mark * len(self.plan))) for mark in marks}
         pairs = layer_pairs(arch.layers, self._depth, Mapping.UNIFORM_LAST)

@@ -12,7 +12,7 @@ SEEDS, EACH = 3, 3
 
 
 def random_and_recommended(goal: Goal, losses: Mapping[Arch, float], proposed: Sequence[Arch]) -> list[dict[str, Any]]:
-    """Three random architectures for each of three seeds, and the three best rewards that a search proposed.
+    """Three random architectures for each of three seeds, and the three with the best rewards that a search proposed.
 
     Args:
         goal: latencies and reward.

@@ -1,4 +1,4 @@
-"""`kdnas record`: proxy losses of many architectures, spread over the space, to compare strategies on."""
+"""`kdnas record`: proxy losses of many architectures, spread over the space, for comparing strategies."""
 
 import csv
 import math
@@ -28,13 +28,13 @@ JOURNAL = "journal.jsonl"
 
 @dataclass(frozen=True)
 class RecordOptions:
-    """What is recorded.
+    """The recording.
 
     Args:
-        architectures: how many, each the farthest from those before it.
-        seeds: of the sentences, their order and the students' weights; the first is for all architectures.
-        repeated: architectures, the first ones, that are distilled with every further seed as well.
-        checkpoints: equal parts of the budget, after each of which the loss is measured.
+        architectures: number of architectures; each is the farthest from those before it.
+        seeds: of the sentences, their order and the students' weights; the first seed is used for all architectures.
+        repeated: number of architectures, from the first, that are distilled with all other seeds too.
+        checkpoints: number of times that the loss is measured, at equal parts of the budget.
         proxy: how an architecture is distilled.
     """
 
@@ -67,12 +67,12 @@ def record(
     """Record the proxy losses of many architectures.
 
     Args:
-        options: what is recorded.
+        options: of the recording.
         teacher: `builtin:minilm-l6`, a folder, or a hub id.
         corpus: `builtin:pydocs`, a file, or a hub id.
         text: how the corpus is read.
         space: values that each field may take; depths beyond the teacher's are left out.
-        ray: `local`, or the address of a Ray cluster, to distil architectures side by side, each on one core.
+        ray: `local`, or the address of a Ray cluster, to distil architectures in parallel, each on one core.
         home: root of all artifacts.
         output: folder that gets the result as plain files; null leaves it below `home` alone.
     """
@@ -87,21 +87,21 @@ def record(
 def run_record(
     home: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: RecordOptions, ray: str | None = None
 ) -> Artifact:
-    """Record proxy losses; what an interrupted run distilled is not distilled again.
+    """Record proxy losses; an interrupted run is resumed.
 
     Args:
         home: root of artifacts.
         teacher: the teacher.
-        corpus: what architectures are distilled on.
+        corpus: the training text.
         space: values that each field may take.
-        options: what is recorded.
+        options: of the recording.
         ray: as in `record`.
 
     Returns:
         Artifact with `recording.csv`.
 
     Raises:
-        UsageError: the teacher can teach nothing of the space.
+        UsageError: every architecture of the space is deeper than the teacher.
     """
     space = space.teachable(teacher.layers)
     config = {"space": space, "options": options}
@@ -126,10 +126,10 @@ def _work(
             missing = [arch for arch in archs if (seed, str(arch)) not in done]
             states = path / f"states-{seed}"
             if not missing:
-                shutil.rmtree(states, ignore_errors=True)  # of a run that was killed after its last architecture
+                shutil.rmtree(states, ignore_errors=True)  # left by a run that was killed after its last architecture
                 continue
             make = partial(_Curves, states, teacher, corpus, space, options, seed)
-            curves = make()  # the teacher's states are computed before any worker wants them
+            curves = make()  # computes the teacher's states before any worker needs them
             with all_of(make, curves, ray) as evaluate_all:
                 for index, found in evaluate_all(missing):
                     curve, seconds = found.result.curve, found.seconds
@@ -152,7 +152,7 @@ def _work(
 
 
 class _Curves:
-    """Distils architectures with one seed, and looks at the loss at each checkpoint, up to where it diverges."""
+    """Distils architectures with one seed, and measures the loss at each checkpoint until it diverges."""
 
     def __init__(
         self, states: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: RecordOptions, seed: int
@@ -164,7 +164,7 @@ class _Curves:
         self.close = self._proxy.close
 
     def __call__(self, arch: Arch) -> ProxyResult:
-        """The last loss, and the finite ones on the way there."""
+        """The last loss, and the finite ones before it."""
         found = list(self._proxy.curve(arch, self._marks))
         finite = [(one.tokens, one.loss) for one in found if math.isfinite(one.loss)]
         loss = found[-1].loss if len(finite) == len(self._marks) else math.nan

@@ -10,12 +10,12 @@ def reward(
 ) -> float:
     """Eq. 4: (1 - L) * (lat(S) / (beta * lat(T))) ** alpha.
 
-    A student that explains less than the teacher's mean does (L > 1) has a negative first factor, and the equation would
-    then pay for being slow. There the latency factor divides instead of multiplying, so that the reward falls with the
-    loss and with the latency everywhere; the paper's losses never reach that part.
+    If L > 1, the first factor is negative, and the equation would reward a slow student. There the latency factor divides
+    instead of multiplying, so that the reward always falls with the loss and with the latency. The paper's losses are all
+    below 1.
 
     Args:
-        loss: distillation loss L of the student, as a fraction of the teacher's variance (1 - L is what it explains).
+        loss: distillation loss L of the student, as a fraction of the teacher's variance (1 - L is the explained variance).
         latency_ms: the student's latency.
         teacher_latency_ms: the teacher's, from the same table.
         alpha: exponent, at most 0; 0 ignores latency.

@@ -18,7 +18,7 @@ from kdnas.store.artifact import write_json
 from kdnas.text.sentences import Sentences, token_batches
 
 BATCH_TOKENS = 4096  # of the teacher's passes; they need no gradients, so more fit than in training
-SAVED_EVERY = 16  # batches between two marks that an interrupted computation goes on from
+SAVED_EVERY = 16  # batches between two marks; an interrupted computation resumes at the last one
 BYTES = 2  # float16
 VARIANCE_TOKENS = 50_000  # that the variance of a layer is measured on
 
@@ -48,15 +48,15 @@ def cache_bytes(tokens: int, layers: Iterable[int], hidden: int) -> int:
 class CachedStates:
     """States of a subset in one memory-mapped file a layer, (real tokens, D_T), in the order of the teacher's passes.
 
-    `seconds` is what computing them took, over all interruptions.
+    `seconds` is the time to compute them, over all attempts.
 
     Args:
-        folder: where the files are; what an interrupted computation left there is gone on with.
+        folder: of the files; an interrupted computation is resumed.
         subset: the sentences.
         teacher: source of the states.
         layers: wanted layers, 1-based.
         pad_id: id of the padding token.
-        advance: told of the tokens of each batch computed or found.
+        advance: called with the tokens of each batch that was computed or found.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,24 @@ import pytest
 
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace, arch_id
-from kdnas.search.comparison import CURVES, PAGE, RUNS, ComparisonOptions, Curves, run_comparison, run_once
+from kdnas.search.comparison import (
+    CURVES,
+    PAGE,
+    RUNS,
+    ComparisonOptions,
+    Curves,
+    run_comparison,
+    run_once,
+    write_curves,
+)
+from kdnas.search.figures import strategy_bands
+from kdnas.search.goal import Goal
 from kdnas.search.limits import make_goal
-from kdnas.search.options import SearchOptions
+from kdnas.search.options import SearchOptions, describe_strategies
 from kdnas.search.random_table import random_and_recommended
 from kdnas.search.recording import Recording
+from kdnas.search.run import run_replay
+from kdnas.search.strategies import STRATEGIES, Observation, Proposal, Registered
 from kdnas.store.artifact import append_jsonl
 
 from .search_fixture import fake_evaluate, known_table, latency_ms
@@ -88,6 +102,53 @@ def test_random_and_recommended_architectures() -> None:
         assert (row["loss"], row["latency_ms"]) == (LOSSES[arch], latency_ms(arch))
     assert len({row["arch"] for row in rows[:3]}) == 3
     assert rows == random_and_recommended(GOAL, LOSSES, proposed)
+
+
+class InOrder:
+    """A strategy that proposes the architectures in the order of their ids."""
+
+    def __init__(self, goal: Goal) -> None:
+        self._coming = goal.states
+
+    def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
+        return [Proposal(arch, False, None) for arch in self._coming[:count] if arch not in evaluated]
+
+    def tell(self, observations: Sequence[Observation]) -> None:
+        self._coming = self._coming[len(observations) :]
+
+
+def test_one_entry_makes_a_strategy_known_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="in-order"):
+        SearchOptions(strategy="in-order")
+    monkeypatch.setitem(STRATEGIES, "in-order", Registered(lambda goal, _: InOrder(goal), "the order of the ids", True))
+    with pytest.raises(UsageError, match="not a front"):
+        SearchOptions(strategy="in-order", front=True)
+    assert "`in-order`, the order of the ids" in describe_strategies("STRATEGIES")
+    assert describe_strategies("FRONTLESS").endswith("and `in-order`")
+    options = SearchOptions(strategy="in-order", episodes=2, candidates_per_episode=3)
+    found = run_replay(tmp_path, RECORDING, SPACE, TABLE, options)
+    journal = [json.loads(line) for line in (found.path / "journal.jsonl").read_text().splitlines()]
+    ids = [arch_id(arch) for arch in SPACE]
+    assert [row["id"] for row in journal] == ids[:6]
+    compared = ComparisonOptions(("random", "in-order"), runs=1, episodes=2, candidates_per_episode=3)
+    proposed = run_once(GOAL, LOSSES, compared.search("in-order", 0))
+    assert proposed == ids[:6]
+    rows = [{"ids": proposed}]
+    write_curves(tmp_path / CURVES, {name: Curves.of(rows, GOAL, LOSSES) for name in compared.strategies})
+    assert {trace.name for trace in strategy_bands(tmp_path / CURVES)["regret"].data if trace.name} == {
+        "random",
+        "in-order",
+    }
+
+
+def test_twelve_strategies_are_drawn_apart(tmp_path: Path) -> None:
+    names = [f"strategy {number}" for number in range(12)]
+    curves = Curves.of([{"ids": [arch_id(arch) for arch in SPACE]}], GOAL, LOSSES)
+    write_curves(tmp_path / CURVES, dict.fromkeys(names, curves))
+    for figure in strategy_bands(tmp_path / CURVES).values():
+        lines = [trace for trace in figure.data if trace.name]
+        assert [trace.name for trace in lines] == names
+        assert len({(trace.line.color, trace.line.dash) for trace in lines}) == 12
 
 
 @pytest.mark.parametrize(

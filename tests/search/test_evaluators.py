@@ -1,4 +1,4 @@
-"""What scores a candidate: full distillation, and the shapes made by hand that a search is compared with."""
+"""Evaluators and baselines: full distillation, and the hand-designed shapes that a search is compared with."""
 
 import json
 from dataclasses import replace

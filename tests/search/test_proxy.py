@@ -200,7 +200,6 @@ def test_divergence_is_not_hidden(tiny_teacher: Teacher, corpus: Corpus, tmp_pat
         ({"tokens": 0}, "at least 1"),
         ({"epochs": 0}, "above 0"),
         ({"batch_tokens": 4}, "at least 16"),
-        ({"warmup_fraction": 1.0}, "not including"),
         ({"cache_gb": -1.0}, "negative"),
     ],
 )

@@ -263,7 +263,7 @@ def command_of(table: Path, home: Path, teacher: Path, corpus_file: Path) -> lis
 def kill_after_a_candidate(command: list[str | Path], environment: dict[str, str], home: Path) -> list[object]:
     """Start the command and kill it with -9 once a row is in its journal; the whole rows of that journal."""
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600  # only a process that hangs takes so long
     while not (killed := [path for path in home.glob("search/*.partial/journal.jsonl") if path.stat().st_size]):
         assert process.poll() is None
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""Strategies of the search, all behind one ask/tell protocol. `STRATEGIES` is the one place to register another."""
+"""Strategies of the search, all behind one ask/tell protocol. `STRATEGIES` is the one index to register another."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Regularised evolution (Real et al., arXiv 1802.01548): the youngest survive, the best of a few of them have children."""
+"""Regularised evolution (Real et al., arXiv 1802.01548): the oldest die, tournament winners have children."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,15 +9,15 @@ from kdnas.models.arch import FIELDS, Arch
 from kdnas.search.strategies.protocol import Observation, Proposal
 
 POPULATION, TOURNAMENT = 30, 8
-TRIES = 50  # mutations that lead nowhere new, until a random architecture is taken
+TRIES = 50  # mutations without a new architecture before a random one is proposed
 
 
 class Evolution:
-    """See `Strategy`. A child differs from its parent in one field; the first ones are random.
+    """See `Strategy`. A child differs from its parent in one field; the first candidates are random.
 
     Args:
         states: architectures that may be proposed.
-        seed: of the first ones, the tournaments and the mutations.
+        seed: of the first candidates, the tournaments and the mutations.
     """
 
     def __init__(self, states: Sequence[Arch], seed: int) -> None:
@@ -28,7 +28,7 @@ class Evolution:
         self._told = 0
 
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
-        """Children of the best of random groups of the population, which is random until it is full."""
+        """Children of tournament winners; random architectures until the population is full."""
         left, proposals = dict(self._unexplored), []
         for number in range(count):
             if not left:

@@ -40,7 +40,7 @@ class Kdnas:
 
     The controller's input is the sequence (state, global best, previous best): the architecture itself, the best of all
     episodes so far, and the best of the last episode; zeros in the first episode. A failed candidate counts as the worst
-    reward seen, at most 0, which is what a student that explains nothing of its teacher gets.
+    reward seen, or as 0 if that is lower: the reward of a student that explains none of the teacher's variance.
     """
 
     def __init__(self, states: Iterable[Arch], epsilon: Epsilon, controller: Controller, seed: int) -> None:
@@ -48,7 +48,7 @@ class Kdnas:
         self.episode = 0
         self.states = list(states)
         self._encoded = encode(self.states)
-        self._place = {arch: index for index, arch in enumerate(self.states)}
+        self._index = {arch: index for index, arch in enumerate(self.states)}
         self._unexplored = np.ones(len(self.states), dtype=bool)
         self._observations: list[Observation] = []
         self._sequences: list[np.ndarray] = []
@@ -56,7 +56,7 @@ class Kdnas:
         self._previous_best: Observation | None = None
 
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
-        """See `Strategy`. With probability epsilon a random unexplored architecture, else the best predicted one."""
+        """See `Strategy`. With probability epsilon a random unexplored architecture, otherwise the best predicted one."""
         unexplored = self._unexplored.copy()
         scores = self.scores()
         proposals = []
@@ -64,7 +64,7 @@ class Kdnas:
             candidates = np.flatnonzero(unexplored)
             if not len(candidates):
                 break
-            # One generator a candidate: a resumed episode draws as the uninterrupted one.
+            # One generator per candidate: a resumed episode draws the same numbers.
             rng = np.random.default_rng([self.seed, self.episode, number])
             explored = bool(rng.random() < self.epsilon.at(self.episode))
             index = int(rng.choice(candidates) if explored else candidates[np.argmax(scores[candidates])])
@@ -76,7 +76,7 @@ class Kdnas:
     def tell(self, observations: Sequence[Observation]) -> None:
         """See `Strategy`. Trains the controller on everything evaluated so far."""
         archs = [observation.arch for observation in observations]
-        self._unexplored[[self._place[arch] for arch in archs]] = False
+        self._unexplored[[self._index[arch] for arch in archs]] = False
         self._observations.extend(observations)
         self._sequences.append(self._with_context(encode(archs)))
         self.controller.fit(np.concatenate(self._sequences), self._rewards(), self.episode)
@@ -101,6 +101,6 @@ class Kdnas:
 
 
 def _best(observations: Sequence[Observation]) -> Observation | None:
-    """The first one with the highest reward; None where all failed."""
+    """The first with the highest reward; None if all failed."""
     finished = [one for one in observations if one.reward is not None]
     return max(finished, key=lambda one: one.reward or 0.0, default=None)

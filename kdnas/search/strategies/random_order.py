@@ -1,4 +1,4 @@
-"""The baseline of all searches: a random order."""
+"""The baseline strategy: a random order."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from kdnas.search.strategies.protocol import Observation, Proposal
 
 
 class RandomOrder:
-    """Each architecture once, in an order that the seed decides; see `Strategy`."""
+    """See `Strategy`. Each architecture once, in an order that the seed decides."""
 
     def __init__(self, states: Sequence[Arch], seed: int) -> None:
         self._coming = [states[index] for index in np.random.default_rng(seed).permutation(len(states))]
@@ -20,6 +20,6 @@ class RandomOrder:
         return [Proposal(arch, True, None) for arch in self._coming[:count] if arch not in done]
 
     def tell(self, observations: Sequence[Observation]) -> None:
-        """Only counts them."""
-        told = {observation.arch for observation in observations}
-        self._coming = [arch for arch in self._coming if arch not in told]
+        """Removes them from the order."""
+        evaluated = {observation.arch for observation in observations}
+        self._coming = [arch for arch in self._coming if arch not in evaluated]

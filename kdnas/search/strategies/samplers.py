@@ -17,12 +17,12 @@ GENERATION = 20  # of NSGA-II
 class Sampler:
     """See `Strategy`. Optuna maximises the reward or, where the front is wanted, minimises loss, latency and memory.
 
-    A field is encoded as the index of its value in the space, so that samplers know which are near each other; the
-    activation has no order. Instead of what was evaluated before, or is not in the space, the nearest that is left is
-    proposed (Gower's distance): asking the sampler anew until it fits takes a Gaussian process minutes.
+    A number is encoded by the index of its value in the space, so that samplers know which values are close; the activation
+    has no order. If a suggestion was evaluated before or is not in the space, the nearest remaining architecture is proposed
+    (Gower's distance). Asking the sampler again until it fits would take a Gaussian process minutes.
 
     Args:
-        goal: architectures and what is wanted of them.
+        goal: architectures and their reward.
         name: `tpe`, `gp` or `nsga2`.
         seed: of the sampler.
     """
@@ -53,7 +53,7 @@ class Sampler:
         self._trials: dict[Arch, Any] = {}
 
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
-        """What the sampler suggests, all of an episode before any result of it."""
+        """The suggestions of the sampler, all of an episode before any of its results."""
         if not self._trials:
             for number in range(min(count, len(self._left))):
                 self._suggest(np.random.default_rng([self._seed, self._episode, number]))
@@ -70,13 +70,13 @@ class Sampler:
         self._trials[arch] = trial
 
     def _nearest(self, wanted: Arch, rng: np.random.Generator) -> Arch:
-        """The architecture, of those neither told nor asked, whose fields differ least; a random one of the equally near."""
+        """The nearest architecture that was not proposed yet; ties are broken at random."""
         free = np.array([arch in self._left and arch not in self._trials for arch in self._states])
         return self._states[nearest(gower(self._states, wanted), free, rng)]
 
     def tell(self, observations: Sequence[Observation]) -> None:
-        """Failed ones are told as such."""
-        asked = self.ask(len(observations))  # after an interruption between two episodes none was asked
+        """Failed evaluations are failed trials of the study."""
+        asked = self.ask(len(observations))  # after an interruption between two episodes nothing was asked
         assert {proposal.arch for proposal in asked} == {observation.arch for observation in observations}
         for observation in observations:
             trial = self._trials[observation.arch]

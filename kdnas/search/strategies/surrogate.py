@@ -1,8 +1,8 @@
-"""A Gaussian process of the loss alone: what the latency is worth is known of every architecture before the first is distilled.
+"""A Gaussian process of the loss; the latency of every architecture is known before the first is distilled.
 
-Rewards of nearby architectures differ mostly by their latency, which a model of the reward must learn from results; the loss
-falls smoothly with the size of a student. So the loss is modelled, by a line over what is known of an architecture and a Gaussian
-process of what the line leaves, and the reward of all architectures follows from it by Eq. 4.
+The rewards of similar architectures differ mostly by their latency, which a model of the reward would have to learn. The loss
+falls smoothly with the size of a student. So this strategy models the loss, by a linear model of features and a Gaussian
+process of its residuals, and computes the reward of all architectures by Eq. 4.
 """
 
 import warnings
@@ -17,24 +17,24 @@ from kdnas.search.goal import Goal
 from kdnas.search.pareto import improvements
 from kdnas.search.strategies.protocol import Observation, Proposal
 
-NEAREST = 4  # architectures to begin with, those most like the teacher, whose layers all students begin as
-SPREAD = 10  # architectures before any model is asked, those after the nearest spread over the space
-RIDGE = 1e-3  # of the line
-OPTIMISM = 1.0  # standard deviations below the expected loss, where the front is wanted
+NEAREST = 4  # first architectures: the nearest to the teacher, because students start from its layers
+SPREAD = 10  # architectures before the model is used; those after the nearest are spread over the space
+RIDGE = 1e-3  # of the linear model
+OPTIMISM = 1.0  # standard deviations below the expected loss, in a search for the front
 
 
 class Surrogate:
     """See `Strategy`.
 
     Args:
-        goal: architectures, their latencies, and what is wanted of them.
+        goal: architectures, their latencies, and their reward.
         seed: of the first architectures.
     """
 
     def __init__(self, goal: Goal, seed: int) -> None:
         self._goal, self._seed, self._episode = goal, seed, 0
         self._states = list(goal.states)
-        self._place = {arch: index for index, arch in enumerate(self._states)}
+        self._index = {arch: index for index, arch in enumerate(self._states)}
         self._features = features(self._states, goal.teacher)
         self._likely = NEAREST if goal.teacher else 0
         self._from_teacher = gower(self._states, goal.teacher) if goal.teacher else np.zeros(len(self._states))
@@ -45,9 +45,9 @@ class Surrogate:
         self._failed: list[int] = []
 
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
-        """The nearest to the teacher, then spread ones; then, one after the other, those of the highest expected improvement.
+        """The nearest to the teacher, then spread ones, then one by one the highest expected improvement.
 
-        Each one that is proposed is taken to be as expected when the next is chosen.
+        Within an episode, each proposal counts as evaluated with its expected loss when the next is chosen.
         """
         left, seen, losses, proposals = self._left.copy(), list(self._seen), list(self._losses), []
         kernel: Any = None
@@ -75,9 +75,9 @@ class Surrogate:
         return [proposal for proposal in proposals if proposal.arch not in set(evaluated)]
 
     def tell(self, observations: Sequence[Observation]) -> None:
-        """Failed ones teach nothing but that they were tried."""
+        """Failed evaluations are only excluded."""
         for observation in observations:
-            index = self._place[observation.arch]
+            index = self._index[observation.arch]
             self._left[index] = False
             if observation.loss is None:
                 self._failed.append(index)
@@ -87,11 +87,11 @@ class Surrogate:
         self._episode += 1
 
     def _gain(self, mean: np.ndarray, deviation: np.ndarray, seen: list[int], losses: list[float]) -> np.ndarray:
-        """What each architecture, (N,), is worth trying for: the expected improvement, or what the front would gain."""
+        """Expected improvement of each architecture, (N,), or its gain in hypervolume if the front is searched."""
         if self._goal.front:
             found = [self._goal.point(self._states[index], loss) for index, loss in zip(seen, losses, strict=True)]
-            hoped = np.column_stack([mean - OPTIMISM * deviation, self._known])
-            return improvements(np.array(found), hoped, self._goal.worst)
+            optimistic = np.column_stack([mean - OPTIMISM * deviation, self._known])
+            return improvements(np.array(found), optimistic, self._goal.worst)
         from scipy.stats import norm
 
         rewards, worse = self._rewards(mean), self._rewards(mean + deviation)
@@ -106,12 +106,12 @@ class Surrogate:
 
 
 class LossModel:
-    """A line over features, and a Gaussian process of its residuals.
+    """A linear model of features, and a Gaussian process of its residuals.
 
     Args:
-        inputs: (n, d) features of what was distilled.
+        inputs: (n, d) features of the distilled architectures.
         losses: (n,).
-        kernel: with the hyperparameters of an earlier fit, which are kept; None fits them.
+        kernel: keeps the hyperparameters of an earlier fit; None fits them.
     """
 
     def __init__(self, inputs: np.ndarray, losses: np.ndarray, kernel: Any = None) -> None:
