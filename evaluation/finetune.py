@@ -18,7 +18,7 @@ from kdnas.evaluation.kinds import EXPORT_TASKS, Encoded, load_head, loss_of, pr
 from kdnas.evaluation.metric_modules import scores_of
 from kdnas.evaluation.tasks import SPLITS, Kind, Split, Task
 from kdnas.export.judge import Candidate
-from kdnas.export.parity import torch_engine
+from kdnas.export.parity import torch_forward
 from kdnas.export.session import read_tokenizer
 from kdnas.models.folder import copy_tokenizer
 from kdnas.store.progress import Stage
@@ -100,7 +100,7 @@ def as_run(model: Any, kind: Kind, path: Path, seq_len: int) -> Candidate:
     model.eval()
     task = EXPORT_TASKS[kind]
     tokenizer = read_tokenizer(path / "tokenizer.json", seq_len)
-    return Candidate(torch_engine(model, task), task, tokenizer, model.config.pad_token_id, seq_len)
+    return Candidate(torch_forward(model, task), task, tokenizer, model.config.pad_token_id, seq_len)
 
 
 def finetune(path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage) -> tuple[Any, dict[str, Any]]:

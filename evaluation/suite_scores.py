@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from kdnas.evaluation.tasks import Kind, Task
+from kdnas.models.engine import engine_of, session_engines
 
-ENGINES = ("pytorch", "onnxruntime-f32", "onnxruntime-int8", "openvino-f32", "openvino-bf16", "openvino-int8")
+TRAINED = "pytorch"  # the fine-tuned model itself, which is not exported
+ENGINES = (TRAINED, *session_engines())
 
 
 def score(
@@ -90,7 +92,7 @@ def runner(
     from kdnas.evaluation.finetune import as_run
     from kdnas.evaluation.kinds import HEADS
 
-    if engine == "pytorch":
+    if engine == TRAINED:
         import transformers
 
         model = getattr(transformers, HEADS[task.kind]).from_pretrained(folder, local_files_only=True)
@@ -98,7 +100,7 @@ def runner(
     from kdnas.export.checkpoint import open_checkpoint
     from kdnas.export.options import ExportOptions
     from kdnas.export.run import run_export
-    from kdnas.export.session import RUN_TIME_FORMS, Session
+    from kdnas.export.session import Session
     from kdnas.models.teacher import resolve_teacher
     from kdnas.store.host import default_threads
     from kdnas.text.corpus import build_corpus
@@ -108,7 +110,7 @@ def runner(
     lines = [json.dumps({"text": text}, ensure_ascii=False) for text in _plain_texts(task)]
     texts.write_text("\n".join(lines) + "\n", encoding="utf-8")
     corpus = build_corpus(home, str(texts), TextOptions(seq_len=seq_len), resolve_teacher(str(folder)))
-    forms = {RUN_TIME_FORMS.get(name, name) for name in engines if name != "pytorch"}
+    forms = {form for name in engines if name != TRAINED and (form := engine_of(name).form)}
     options = ExportOptions(forms=tuple(sorted(forms)))
     exported = run_export(home, folder, open_checkpoint(str(folder)).digest, corpus, options)
     session = Session(exported.path, engine, default_threads(), streams=default_threads())

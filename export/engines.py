@@ -1,54 +1,67 @@
-"""Graphs as functions: ONNX Runtime and OpenVINO with the settings that every session has."""
+"""Graphs as functions: each runtime with the settings that every session has.
+
+`RUNTIMES` says of each runtime of `kdnas.models.engine.ENGINES` that runs exports how a graph is written and opened, and how
+calls are padded.
+"""
 
 import mmap
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kdnas.errors import UsageError
+from kdnas.models.engine import Engine, Precision, engine_of
 from kdnas.text.padding import LENGTH_STEP
 
 # Sums and layer norms of int8 graphs that ONNX Runtime fuses run on one thread: calls take 2 to 9 % longer (results/export).
 SLOWER_FUSED = ["SkipLayerNormFusion"]
 # (input_ids, attention_mask, token_type_ids or none) -> the output; several outputs lie along a new last axis.
-Engine = Callable[..., np.ndarray]
+Forward = Callable[..., np.ndarray]
 
 
-def load_engine(
+def open_graph(
     graph: Path, form: str, outputs: Sequence[str], threads: int, spin: bool = False, streams: int = 1
-) -> Engine:
-    """An `Engine` with the outputs of these names; `spin` as in `compile_onnxruntime`.
+) -> Forward:
+    """A graph as a function.
 
-    With several streams so many calls may run at once, each with its fraction of the threads.
+    Args:
+        graph: the file.
+        form: name of the engine that runs it.
+        outputs: names of the wanted outputs.
+        threads: threads of all calls together.
+        spin: as in `compile_onnxruntime`; other runtimes ignore it.
+        streams: calls that may run at once, each with its fraction of the threads.
 
     Raises:
         UsageError: the graph is missing or damaged, or has no such output.
     """
     if not graph.is_file():
         raise UsageError(f"{graph}: missing; export the model again")
+    engine = engine_of(form)
     try:
-        if form.startswith("openvino"):
-            return open_openvino(graph, form, outputs, threads, streams)
-        return compile_onnxruntime(str(graph), outputs, threads // streams, spin=spin)
-    except Exception as error:  # both engines raise plain RuntimeError or their own class for a damaged graph
+        return RUNTIMES[engine.runtime].open(graph, engine, outputs, threads, spin, streams)
+    except Exception as error:  # runtimes raise plain RuntimeError or their own class for a damaged graph
         first = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UsageError(f"{graph}: cannot be loaded ({first}); export the model again") from error
 
 
-def openvino_settings(form: str, threads: int, streams: int = 1) -> dict[str, str]:
-    """How OpenVINO runs a form: one call at a time as fast as it goes, or several, in the form's own precision."""
+def openvino_settings(precision: Precision, threads: int, streams: int = 1) -> dict[str, str]:
+    """How OpenVINO runs a graph: one call at a time as fast as it goes, or several; int8 graphs compute the rest in float32."""
     return {
         "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
         "NUM_STREAMS": str(streams),
         "INFERENCE_NUM_THREADS": str(threads),
-        "INFERENCE_PRECISION_HINT": "bf16" if form.endswith("-bf16") else "f32",
+        "INFERENCE_PRECISION_HINT": Precision.BF16 if precision is Precision.BF16 else Precision.F32,
     }
 
 
-def open_openvino(graph: Path, form: str, outputs: Sequence[str], threads: int, streams: int = 1) -> Engine:
-    """An `Engine` of an `openvino_model.xml` with its `.bin`, which holds no memory that it has no more use for.
+def open_openvino(
+    graph: Path, engine: Engine, outputs: Sequence[str], threads: int, spin: bool, streams: int
+) -> Forward:
+    """A `Forward` of an `openvino_model.xml` with its `.bin`, which holds no memory that it has no more use for.
 
     The weights are mapped, not read: rows of a table come into memory as tokens ask for them. Matrices are packed into memory
     of the engine's own by the first call, so their pages are let go after it.
@@ -59,7 +72,7 @@ def open_openvino(graph: Path, form: str, outputs: Sequence[str], threads: int, 
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     weights = openvino.Tensor(np.frombuffer(mapped, dtype=np.uint8), shared_memory=True)
     model = openvino.Core().read_model(graph.read_bytes(), weights)
-    run = compile_openvino(model, form, outputs, threads, streams, alive=weights)
+    run = compile_openvino(model, engine.precision, outputs, threads, streams, alive=weights)
     shortest = np.zeros((1, LENGTH_STEP), dtype=np.int64)
     run(shortest, np.ones_like(shortest))
     mapped.madvise(mmap.MADV_DONTNEED)
@@ -67,13 +80,13 @@ def open_openvino(graph: Path, form: str, outputs: Sequence[str], threads: int, 
 
 
 def compile_openvino(
-    graph: Any, form: str, outputs: Sequence[str], threads: int, streams: int = 1, alive: Any = None
-) -> Engine:
-    """An `Engine` with the outputs of these names.
+    graph: Any, precision: Precision, outputs: Sequence[str], threads: int, streams: int = 1, alive: Any = None
+) -> Forward:
+    """A `Forward` with the outputs of these names.
 
     Args:
         graph: an `openvino.Model`, or the path of one.
-        form: `openvino-bf16` computes in bf16; the others do not, though hosts that can would by themselves.
+        precision: bf16 is computed only where it is asked for, though hosts that can would by themselves.
         outputs: names of the wanted outputs.
         threads: threads of all calls together.
         streams: calls that may run at once.
@@ -81,7 +94,7 @@ def compile_openvino(
     """
     import openvino
 
-    compiled = openvino.Core().compile_model(graph, "CPU", openvino_settings(form, threads, streams))
+    compiled = openvino.Core().compile_model(graph, "CPU", openvino_settings(precision, threads, streams))
     names = [port.get_any_name() for port in compiled.inputs]
     indices = [[name in port.get_names() for port in compiled.outputs].index(True) for name in outputs]
     # A request may serve one caller at a time: idle ones wait here, and there are never more than callers at once.
@@ -102,14 +115,21 @@ def compile_openvino(
     return run
 
 
+def open_onnxruntime(
+    graph: Path, engine: Engine, outputs: Sequence[str], threads: int, spin: bool, streams: int
+) -> Forward:
+    """A `Forward` of a `model.onnx`; the precision is the graph's own."""
+    return compile_onnxruntime(str(graph), outputs, threads // streams, spin=spin)
+
+
 def compile_onnxruntime(
     graph: str | bytes,
     outputs: Sequence[str],
     threads: int,
     weights: Mapping[str, np.ndarray] | None = None,
     spin: bool = False,
-) -> Engine:
-    """An `Engine` with the outputs of these names.
+) -> Forward:
+    """A `Forward` with the outputs of these names.
 
     Args:
         graph: path of a `model.onnx`, or its bytes.
@@ -162,3 +182,41 @@ def _feeds(
 def _joined(outputs: list[np.ndarray]) -> np.ndarray:
     """The output itself, or several along a new last axis."""
     return outputs[0] if len(outputs) == 1 else np.stack(outputs, axis=-1)
+
+
+def write_onnx(model: Any, task: str, folder: Path) -> None:
+    """Write a model's float32 graph for ONNX Runtime."""
+    from kdnas.export import onnx_form
+
+    onnx_form.write_onnx(model, task, folder)
+
+
+def write_openvino(model: Any, task: str, folder: Path) -> None:
+    """Write a model's float32 graph for OpenVINO."""
+    from kdnas.export import openvino_form
+
+    openvino_form.write_openvino(model, task, folder)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a runtime's graphs are written and run.
+
+    Args:
+        open: `(graph, engine, outputs, threads, spin, streams) -> Forward`, as in `open_graph`.
+        write: `(model, task, folder)`, writes the float32 graph of a model in PyTorch.
+        length_step: the padded width of one text is a multiple of it. A change of shape costs OpenVINO time, and each new shape
+            memory; ONNX Runtime has nothing to gain from tokens that are not there.
+        batch_step: the same of several texts together, hardly two of which have one shape anyway.
+    """
+
+    open: Callable[[Path, Engine, Sequence[str], int, bool, int], Forward]
+    write: Callable[[Any, str, Path], None]
+    length_step: int = 1
+    batch_step: int = 1
+
+
+RUNTIMES = {
+    "openvino": Runtime(open_openvino, write_openvino, LENGTH_STEP, 4),
+    "onnxruntime": Runtime(open_onnxruntime, write_onnx),
+}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kdnas.errors import UsageError
-from kdnas.export.engines import Engine
+from kdnas.export.engines import Forward
 from kdnas.export.labelled import Labelled
 from kdnas.export.parity import is_number
 from kdnas.export.scores import METRICS, scores
@@ -19,9 +19,9 @@ KEPT = {"labels_equal": "labels changed", "correlation": "correlation", "cosine_
 
 @dataclass
 class Candidate:
-    """A form that is not published yet, with what a session has beside its engine (`kdnas.export.spans.Runs`)."""
+    """A form that is not published yet, with what a session has beside its graph (`kdnas.export.spans.Runs`)."""
 
-    engine: Engine
+    forward: Forward
     task: str
     tokenizer: Any
     pad_id: int
@@ -40,8 +40,8 @@ class Candidate:
     def run(
         self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None
     ) -> np.ndarray:
-        """The engine's outputs."""
-        return self.engine(input_ids, attention_mask, token_type_ids)
+        """The graph's outputs."""
+        return self.forward(input_ids, attention_mask, token_type_ids)
 
 
 @dataclass(frozen=True)
@@ -50,24 +50,24 @@ class Judge:
 
     Args:
         task: of the model.
-        score: points of an engine in each language; without it the answers to held-out sentences decide.
+        score: points of a form in each language; without it the answers to held-out sentences decide.
         before: PyTorch's points.
     """
 
     task: str
-    score: Callable[[Engine], dict[str, float]] | None = None
+    score: Callable[[Forward], dict[str, float]] | None = None
     before: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def by_labels(cls, labelled: Labelled, names: Sequence[str], trained: Candidate) -> "Judge":
         """A judge by what PyTorch's model, of these class names, scores on labelled inputs."""
 
-        def score(engine: Engine) -> dict[str, float]:
-            return scores(trained.task, replace(trained, engine=engine), names, labelled)
+        def score(forward: Forward) -> dict[str, float]:
+            return scores(trained.task, replace(trained, forward=forward), names, labelled)
 
-        return cls(trained.task, score, score(trained.engine))
+        return cls(trained.task, score, score(trained.forward))
 
-    def loss(self, run: Engine, found: dict[str, float]) -> dict[str, Any]:
+    def loss(self, run: Forward, found: dict[str, float]) -> dict[str, Any]:
         """`loss_points`, and what they are points of.
 
         Args:

@@ -14,23 +14,22 @@ import numpy as np
 from kdnas.export.card import write_card
 from kdnas.export.checkpoint import Checkpoint, copy_checkpoint, load_model
 from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER
-from kdnas.export.engines import Engine, load_engine
+from kdnas.export.engines import RUNTIMES, Forward, open_graph
 from kdnas.export.first_token import last_layer_of_first_token
 from kdnas.export.judge import Candidate, Judge
 from kdnas.export.labelled import Labelled
-from kdnas.export.onnx_form import write_onnx
-from kdnas.export.openvino_form import write_openvino
 from kdnas.export.options import ExportOptions
-from kdnas.export.parity import compare, require_bound, spread_over_lengths, torch_engine, torch_outputs
+from kdnas.export.parity import compare, require_bound, spread_over_lengths, torch_forward, torch_outputs
 from kdnas.export.quiet import quiet
 from kdnas.export.race import race
 from kdnas.export.recipes import RECIPES, Int8Search, require_inside, without_tokenizer
 from kdnas.export.sentencepiece_form import write_sentencepiece
-from kdnas.export.session import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, read_tokenizer, token_ids
+from kdnas.export.session import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, graph_of, read_tokenizer, token_ids
 from kdnas.export.vocabulary import REPORT, cut_of, trim
+from kdnas.models.engine import ENGINES, Precision, engine_of
 from kdnas.models.pooling import write_modules
 from kdnas.store.artifact import append_jsonl, read_jsonl, write_json
-from kdnas.store.host import default_threads, has_bf16, has_vnni
+from kdnas.store.host import default_threads, has_vnni
 from kdnas.store.progress import say, stage
 from kdnas.text.corpus import Corpus
 from kdnas.text.sentences import Sentences
@@ -67,8 +66,7 @@ class Making:
         tokenizer = read_tokenizer(folder / TOKENIZER, checkpoint.max_seq_len)
         finished = {row["form"]: row for row in read_jsonl(folder / LOG)}
         order = options.to_make()
-        if has_bf16():
-            order += [form for form, graph in RUN_TIME_FORMS.items() if graph in order]
+        order += [form for form, graph in RUN_TIME_FORMS.items() if graph in order and ENGINES[form].is_native]
         if not has_vnni():
             say(
                 "export: no VNNI or AMX is known of this CPU: int8 may be no faster than float32 here; what is fastest is taken"
@@ -79,8 +77,8 @@ class Making:
             self.reference = torch_outputs(model, checkpoint.task, self.rows)
             judge = Judge(checkpoint.task)
             if self.labelled is not None:
-                engine, around = torch_engine(model, checkpoint.task), (checkpoint.pad_id, checkpoint.max_seq_len)
-                trained = Candidate(engine, checkpoint.task, tokenizer, *around)
+                forward, around = torch_forward(model, checkpoint.task), (checkpoint.pad_id, checkpoint.max_seq_len)
+                trained = Candidate(forward, checkpoint.task, tokenizer, *around)
                 judge = Judge.by_labels(self.labelled, checkpoint.settings["labels"], trained)
             progress.advance(note="PyTorch's answers")
             calibration = calibration_rows(corpus.train, tokenizer, options)
@@ -106,7 +104,7 @@ class Making:
 
     def _make(self, form: str, model: Any, int8: Int8Search) -> dict[str, Any]:
         """Write one form and measure it."""
-        start, graph = time.monotonic(), int8.folder / FORMS[RUN_TIME_FORMS.get(form, form)]
+        start, graph = time.monotonic(), int8.folder / graph_of(form)
         if form in RECIPES:
             found = int8.run(form)
             if self.labelled is not None and not self.options.allow_loss:
@@ -115,13 +113,13 @@ class Making:
             if form in FORMS:
                 write_float(form, model, self.checkpoint.task, graph.parent)
             size_mb = sum(file.stat().st_size for file in graph.parent.iterdir() if file.is_file()) / 1e6
-            run = load_engine(graph, form, TASKS[self.checkpoint.task], default_threads())
+            run = open_graph(graph, form, TASKS[self.checkpoint.task], default_threads())
             found = {**int8.measure(run), "size_mb": round(size_mb, 2)}
-            if form.endswith("-f32"):
+            if engine_of(form).precision is Precision.F32:
                 require_bound(form, found, self.options.float_bound)
         return {"form": form, **found, "seconds": round(time.monotonic() - start, 1)}
 
-    def _measure(self, run: Engine, judge: Judge) -> dict[str, Any]:
+    def _measure(self, run: Forward, judge: Judge) -> dict[str, Any]:
         checkpoint = self.checkpoint
         found = compare(run, checkpoint.task, self.rows, self.reference, checkpoint.pad_id, checkpoint.max_seq_len)
         return {**found, **judge.loss(run, found)}
@@ -130,14 +128,14 @@ class Making:
         """The threads with which each form is fastest, one or all, and its latency with them: all forms in one run."""
         outputs, most = TASKS[self.checkpoint.task], default_threads()
         rows, max_seq_len = self.rows[:-2], self.checkpoint.max_seq_len
-        best: dict[str, Engine] = {}
+        best: dict[str, tuple[str, Forward]] = {}
         threads: dict[str, int] = {}
         for form in forms:
-            graph = folder / FORMS[RUN_TIME_FORMS.get(form, form)]
-            runs = {f"{form}-{count}": load_engine(graph, form, outputs, count) for count in sorted({1, most})}
+            graph = folder / graph_of(form)
+            runs = {count: (form, open_graph(graph, form, outputs, count)) for count in sorted({1, most})}
             took = race(runs, rows, max_seq_len, *THREADS_RACE)
-            name = min(took, key=lambda name: took[name])
-            best[form], threads[form] = runs[name], int(name.rpartition("-")[2])
+            threads[form] = min(took, key=lambda count: took[count])
+            best[form] = runs[threads[form]]
         latencies = race(best, rows, max_seq_len)
         return {form: {"latency_ms": round(latencies[form], 4), "threads": threads[form]} for form in forms}
 
@@ -176,7 +174,7 @@ def write_float(form: str, model: Any, task: str, final: Path) -> None:
     for left in (final, scratch):
         shutil.rmtree(left, ignore_errors=True)
     with last_layer_of_first_token(model, task):
-        (write_onnx if form.startswith("onnx") else write_openvino)(model, task, scratch)
+        RUNTIMES[engine_of(form).runtime].write(model, task, scratch)
     without_tokenizer(scratch)
     os.rename(scratch, final)
 

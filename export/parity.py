@@ -1,18 +1,16 @@
 """Parity: an exported form against PyTorch on real sentences, alone and in padded batches of mixed lengths."""
 
-from collections.abc import Callable
 from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from kdnas.errors import BoundError
-from kdnas.export.engines import Engine
+from kdnas.export.engines import Forward
 from kdnas.export.session import TASKS, mean_pool
 from kdnas.models.family import has_types
 from kdnas.text.padding import pad
 
-Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 BATCHES = (1, 2, 4, 8, 16, 32)
 BATCH_TOKENS = 1536  # with padding; 32 sentences of 48
 QUANTILES = (0.5, 0.9, 0.99)
@@ -25,8 +23,8 @@ def spread_over_lengths(lengths: np.ndarray, count: int) -> list[int]:
     return [int(order[index]) for index in indices]
 
 
-def torch_engine(model: Any, task: str) -> Engine:
-    """The model in PyTorch as an engine: what is trained, in the form in which it is compared."""
+def torch_forward(model: Any, task: str) -> Forward:
+    """The model in PyTorch as a function: what is trained, in the form in which it is compared."""
     import torch
 
     def run(input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None) -> np.ndarray:
@@ -44,12 +42,12 @@ def torch_engine(model: Any, task: str) -> Engine:
 
 def torch_outputs(model: Any, task: str, rows: list[list[int]]) -> list[np.ndarray]:
     """What PyTorch answers to each row alone: logits (1, C) of a text, else (T, D) for its T tokens."""
-    run = torch_engine(model, task)
+    run = torch_forward(model, task)
     return [_split(run(*pad_exactly(row)), task, [row])[0] for row in rows]
 
 
 def compare(
-    run: Run, task: str, rows: list[list[int]], reference: list[np.ndarray], pad_id: int, max_seq_len: int
+    run: Forward, task: str, rows: list[list[int]], reference: list[np.ndarray], pad_id: int, max_seq_len: int
 ) -> dict[str, float]:
     """Differences of a form from PyTorch, over real tokens only, in both ways of running it.
 
@@ -128,7 +126,7 @@ def pad_exactly(row: list[int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def padded_outputs(
-    run: Run, task: str, rows: list[list[int]], pad_id: int, max_seq_len: int, seed: int = 0
+    run: Forward, task: str, rows: list[list[int]], pad_id: int, max_seq_len: int, seed: int = 0
 ) -> list[np.ndarray]:
     """Answers in the order of `rows`, run in batches of mixed lengths, without what belongs to padding.
 

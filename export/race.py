@@ -3,32 +3,35 @@
 import random
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from kdnas.export.engines import Engine
-from kdnas.export.session import LENGTH_STEPS
+from kdnas.export.engines import RUNTIMES, Forward
+from kdnas.models.engine import engine_of
 from kdnas.text.padding import pad
 
 SENTENCES, LEAST_ROUNDS, MOST_ROUNDS = 24, 3, 9
 SECONDS = 3.0  # an export runs up to eight races
 
+Name = TypeVar("Name", bound=Hashable)
+
 
 def race(
-    runs: Mapping[str, Engine],
+    runs: Mapping[Name, tuple[str, Forward]],
     rows: Sequence[Sequence[int]],
     max_seq_len: int,
     sentences: int = SENTENCES,
     seconds: float = SECONDS,
-) -> dict[str, float]:
+) -> dict[Name, float]:
     """Mean latency of each over sentences of all lengths, in ms, at batch 1: the median over the rounds.
 
-    Each round runs all of them in a new random order, each over all sentences twice; the second time counts. So an engine
+    Each round runs all of them in a new random order, each over all sentences twice; the second time counts. So each
     meets another length with each call, as it does in use, and its weights are where they are after a few calls.
 
     Args:
-        runs: the engines, by names that begin with the engine's, as forms do.
+        runs: what is raced, by any names: the form, whose engine says how texts are padded, and its graph.
         rows: token ids; some of them, evenly spread, are taken.
         max_seq_len: of the model.
         sentences: how many.
@@ -37,20 +40,22 @@ def race(
     count = min(sentences, len(rows))
     chosen = [rows[index * len(rows) // count] for index in range(count)]
     random.Random(0).shuffle(chosen)
-    padded = {step: [pad([row], 0, max_seq_len, step) for row in chosen] for step in set(LENGTH_STEPS.values())}
-    texts = {name: padded[LENGTH_STEPS[name.partition("-")[0]]] for name in runs}
-    took: dict[str, list[float]] = {name: [] for name in runs}
+    steps = {name: RUNTIMES[engine_of(form).runtime].length_step for name, (form, _) in runs.items()}
+    padded = {step: [pad([row], 0, max_seq_len, step) for row in chosen] for step in set(steps.values())}
+    texts = {name: padded[steps[name]] for name in runs}
+    took: dict[Name, list[float]] = {name: [] for name in runs}
     order, began, rounds = list(runs), time.monotonic(), 0
     while rounds < LEAST_ROUNDS or (rounds < MOST_ROUNDS and time.monotonic() - began < seconds):
         random.Random(rounds).shuffle(order)
         for name in order:
-            _all(runs[name], texts[name])
-            took[name].append(_all(runs[name], texts[name]) / len(chosen))
+            _, run = runs[name]
+            _all(run, texts[name])
+            took[name].append(_all(run, texts[name]) / len(chosen))
         rounds += 1
     return {name: statistics.median(values) for name, values in took.items()}
 
 
-def _all(run: Engine, texts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+def _all(run: Forward, texts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
     """Milliseconds of one pass over all texts."""
     start = time.perf_counter()
     for ids, mask in texts:

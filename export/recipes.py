@@ -11,25 +11,51 @@ import numpy as np
 
 from kdnas.errors import BoundError
 from kdnas.export.checkpoint import TOKENIZER_FILES
-from kdnas.export.engines import Engine, load_engine
+from kdnas.export.engines import Forward, open_graph
 from kdnas.export.judge import answers_kept
 from kdnas.export.onnx_form import write_onnx_int8, write_onnx_int8_attention, write_onnx_int8_blocks
 from kdnas.export.openvino_form import write_int8, write_int8_controlled, write_int8_weights
 from kdnas.export.race import race
 from kdnas.export.session import FORMS, TASKS
+from kdnas.models.engine import engine_of
 from kdnas.store.host import default_threads
 
+
+@dataclass(frozen=True)
+class Quantising:
+    """What an int8 graph is made of.
+
+    Args:
+        source: folder of the float32 graph.
+        task: of the model.
+        calibration: token ids of the calibration sentences.
+    """
+
+    source: Path
+    task: str
+    calibration: list[list[int]]
+
+
+Recipe = Callable[[Quantising, Path], None]  # writes the int8 graph into a folder
 # The first of each form is the one that latency tables are made of.
-RECIPES = {
-    "openvino-int8": ("static-smoothquant", "weight-only", "static"),
-    "onnxruntime-int8": ("dynamic", "dynamic-attention", "block-wise"),
+RECIPES: dict[str, dict[str, Recipe]] = {
+    "openvino-int8": {
+        "static-smoothquant": lambda given, folder: write_int8(given.source, given.task, given.calibration, folder),
+        "weight-only": lambda given, folder: write_int8_weights(given.source, given.task, folder),
+        "static": lambda given, folder: write_int8(given.source, given.task, given.calibration, folder, smooth=False),
+    },
+    "onnxruntime-int8": {
+        "dynamic": lambda given, folder: write_onnx_int8(given.source, folder),
+        "dynamic-attention": lambda given, folder: write_onnx_int8_attention(given.source, folder),
+        "block-wise": lambda given, folder: write_onnx_int8_blocks(given.source, folder),
+    },
 }
 CONTROLLED = "static-accuracy-control"
-# Of the operators of an earlier recipe, or slower ones: tried only where the earlier ones lose too much.
+# The operators of an earlier recipe, or slower ones: tried only if the earlier ones lose too much.
 FALLBACKS = ("static", "block-wise")
-FLOAT = {"openvino-int8": "openvino-f32", "onnxruntime-int8": "onnxruntime-f32"}
+FLOAT = {form: engine_of(form).float_name for form in RECIPES}
 NAMES = tuple(name for names in RECIPES.values() for name in names)
-Measure = Callable[[Engine], dict[str, Any]]
+Measure = Callable[[Forward], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +93,7 @@ class Int8Search:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         tried: dict[str, dict[str, Any]] = {}
-        runs: dict[str, Engine] = {}
+        runs: dict[str, Forward] = {}
         for name in (name for name in RECIPES[form] if name in self.allowed):
             kept = any(found["loss_points"] <= self.bound for found in tried.values())
             if not (kept and name in FALLBACKS):
@@ -75,10 +101,9 @@ class Int8Search:
         static = [found for name, found in tried.items() if name.startswith("static")]
         if self.accuracy_control and static and all(found["loss_points"] > self.bound for found in static):
             tried[CONTROLLED], runs[CONTROLLED] = self._try(form, CONTROLLED, scratch / CONTROLLED)
-        engine = form.partition("-")[0]
-        took = race({f"{engine}-{name}": run for name, run in runs.items()}, self.rows, self.max_seq_len)
+        took = race({name: (form, run) for name, run in runs.items()}, self.rows, self.max_seq_len)
         for name in tried:
-            tried[name]["latency_ms"] = round(took[f"{engine}-{name}"], 4)
+            tried[name]["latency_ms"] = round(took[name], 4)
         winner = choose(tried, self.bound)
         runs.clear()  # engines map the files that are moved now
         final = (self.folder / FORMS[form]).parent
@@ -90,29 +115,24 @@ class Int8Search:
         table = {name: {key: found[key] for key in shown} for name, found in tried.items()}
         return {**tried[winner], "recipe": winner, "tried": table}
 
-    def _try(self, form: str, name: str, folder: Path) -> tuple[dict[str, Any], Engine]:
+    def _try(self, form: str, name: str, folder: Path) -> tuple[dict[str, Any], Forward]:
         source = (self.folder / FORMS[FLOAT[form]]).parent
-        if name == "static-smoothquant":
-            write_int8(source, self.task, self.calibration, folder)
-        elif name == "static":
-            write_int8(source, self.task, self.calibration, folder, smooth=False)
-        elif name == "weight-only":
-            write_int8_weights(source, self.task, folder)
-        elif name == CONTROLLED:
+        if name == CONTROLLED:
             write_int8_controlled(source, self.calibration, self._kept, 1 - self.bound / 100, folder)
-        elif name == "dynamic":
-            write_onnx_int8(source, folder)
-        elif name == "dynamic-attention":
-            write_onnx_int8_attention(source, folder)
         else:
-            write_onnx_int8_blocks(source, folder)
+            RECIPES[form][name](Quantising(source, self.task, self.calibration), folder)
         without_tokenizer(folder)
-        run = load_engine(folder / Path(FORMS[form]).name, form, TASKS[self.task], default_threads())
+        run = open_graph(folder / Path(FORMS[form]).name, form, TASKS[self.task], default_threads())
         size_mb = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 1e6
         return {**self.measure(run), "size_mb": round(size_mb, 2)}, run
 
     def _kept(self, expected: np.ndarray, got: np.ndarray) -> float:
         return answers_kept(self.task, expected, got)
+
+
+def first_recipe(form: str) -> Recipe:
+    """The recipe of an int8 form that latency tables are made of."""
+    return next(iter(RECIPES[form].values()))
 
 
 def without_tokenizer(folder: Path) -> None:

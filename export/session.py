@@ -16,7 +16,7 @@ import numpy as np
 
 from kdnas.errors import UsageError
 from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER, read_encoder
-from kdnas.export.engines import load_engine
+from kdnas.export.engines import RUNTIMES, open_graph
 from kdnas.export.texts import (
     SESSION_POLICIES,
     TooLong,
@@ -26,26 +26,18 @@ from kdnas.export.texts import (
     require_policy,
     require_strings,
 )
+from kdnas.models.engine import ENGINES, require_native
 from kdnas.store.artifact import Artifact
-from kdnas.store.host import default_threads, has_bf16
-from kdnas.text.padding import LENGTH_STEP, pad, padded_length
+from kdnas.store.host import default_threads
+from kdnas.text.padding import pad, padded_length
 
 SETTINGS = "kdnas.json"
 # Padded tokens that one call of an engine gets: what lies between two products still fits a core's cache (results/export).
 BATCH_TOKENS = 1024
 # The graph of each form inside an export folder.
-FORMS = {
-    "openvino-int8": "openvino/int8/openvino_model.xml",
-    "openvino-f32": "openvino/openvino_model.xml",
-    "onnxruntime-int8": "onnx-int8/model_quantized.onnx",
-    "onnxruntime-f32": "onnx/model.onnx",
-}
+FORMS = {name: engine.graph for name, engine in ENGINES.items() if engine.graph and not engine.at_run_time}
 # Forms that are another form's graph in another precision, on hosts that compute in it: taken only when asked for.
-RUN_TIME_FORMS = {"openvino-bf16": "openvino-f32"}
-# Padded widths are multiples of these. A change of shape costs OpenVINO time, and each new one memory; of batches hardly two have
-# one shape anyway. ONNX Runtime has nothing to gain from tokens that are not there.
-LENGTH_STEPS = {"openvino": LENGTH_STEP, "onnxruntime": 1}
-BATCH_STEPS = {"openvino": 4, "onnxruntime": 1}
+RUN_TIME_FORMS = {name: engine.float_name for name, engine in ENGINES.items() if engine.at_run_time}
 # The outputs of each task's graph.
 TASKS = {
     "feature-extraction": ("last_hidden_state",),
@@ -118,8 +110,9 @@ class Session:
             raise UsageError(f"streams is {streams}; at least 1 is needed")
         self.streams = min(streams, self.threads)
         self.encoder = read_encoder(self.path, settings.get("encoder") == SENTENCEPIECE)
-        graph = FORMS[RUN_TIME_FORMS.get(self.form, self.form)]
-        self._run = load_engine(self.path / graph, self.form, TASKS[self.task], self.threads, spin, self.streams)
+        self._run = open_graph(
+            self.path / graph_of(self.form), self.form, TASKS[self.task], self.threads, spin, self.streams
+        )
         give_back_memory()
 
     def run(
@@ -140,8 +133,9 @@ class Session:
 
     def pad(self, rows: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Ids and mask (B, T) of rows of token ids, padded as the engine likes it."""
-        steps = LENGTH_STEPS if len(rows) == 1 else BATCH_STEPS
-        return pad(rows, self.pad_id, self.max_seq_len, steps[self.form.partition("-")[0]])
+        runtime = RUNTIMES[ENGINES[self.form].runtime]
+        step = runtime.length_step if len(rows) == 1 else runtime.batch_step
+        return pad(rows, self.pad_id, self.max_seq_len, step)
 
     def encode(self, texts: Sequence[str], too_long: TooLong = "truncate") -> list[list[int]]:
         """Token ids of each text, special tokens included.
@@ -286,7 +280,7 @@ def choose_form(path: Path, present: Iterable[str], form: str | None) -> str:
     """The form asked for, or the first of those present.
 
     Raises:
-        UsageError: it is not present; the message lists those that are.
+        UsageError: it is not present; the message lists those that are. Or this CPU would emulate its precision.
     """
     usable = [name for name in present if name in FORMS]
     if form is None and usable:
@@ -294,9 +288,13 @@ def choose_form(path: Path, present: Iterable[str], form: str | None) -> str:
     usable += [name for name, graph in RUN_TIME_FORMS.items() if graph in usable]
     if form not in usable:
         raise UsageError(f"{path}: no form '{form}' here; it has {', '.join(usable) or 'none'}")
-    if form.endswith("-bf16") and not has_bf16():
-        raise UsageError(f"form '{form}': this CPU has neither AVX512-BF16 nor AMX; take {RUN_TIME_FORMS[form]}")
+    require_native(ENGINES[form])
     return form
+
+
+def graph_of(form: str) -> str:
+    """The file inside an export folder that a form runs."""
+    return FORMS[RUN_TIME_FORMS.get(form, form)]
 
 
 def read_tokenizer(file: Path, max_seq_len: int) -> Any:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdnas.models.engine import engine_of
+
 HEADER = ("form", "ms", "MB", "points lost", "of")
 
 
@@ -34,9 +36,9 @@ def _reasons(forms: Mapping[str, Mapping[str, Any]], bound: float, wanted: Seque
     inside = best["loss_points"] <= bound
     why = f"the fastest that loses at most {bound:g} points" if inside else f"none loses at most {bound:g} points"
     lines = [f"default: {default} ({why})"]
-    if default.endswith("-int8"):
+    if engine_of(default).quantised:
         return lines
-    for form in (form for form in forms if form in wanted and form.endswith("-int8")):
+    for form in (form for form in forms if form in wanted and engine_of(form).quantised):
         row = forms[form]
         reason = (
             f"loses {row['loss_points']:.2f} points of {row['loss_of']}, allowed are {bound:g}"

@@ -14,6 +14,7 @@ import numpy as np
 
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
+from kdnas.models.engine import engine_of
 from kdnas.models.table import FILE, read_rows
 from kdnas.store.artifact import file_sha256
 
@@ -61,7 +62,7 @@ def export_facts(scratch: Path) -> Facts:
         weights = graph.with_suffix(".bin") if graph.suffix == ".xml" else graph
         facts[f"export/{form}/operators"] = operators_of(graph)
         facts[f"export/{form}/bytes"] = weights.stat().st_size
-        if not form.endswith("int8"):  # whose kernels saturate on some CPUs and not on others
+        if not engine_of(form).quantised:  # whose kernels saturate on some CPUs and not on others
             session = Session(folder, form, threads=1)
             outputs = session.predict(list(SENTENCES))
             facts[f"export/{form}/outputs"] = [round(float(value), 6) for value in np.asarray(outputs)[:, :4].ravel()]

@@ -12,7 +12,6 @@ import numpy as np
 
 from kdnas.errors import UsageError
 from kdnas.latency.adaptive import DESIGN_FIRST, doubtful, reorder
-from kdnas.latency.engines import graph_form, needs_graphs
 from kdnas.latency.process import Processes, Worker
 from kdnas.latency.protocol import LatencyOptions, Lengths, calls_per_length
 from kdnas.latency.samples import TEACHER, TEACHER_EVERY, Sample, gather, movement, next_round
@@ -89,9 +88,9 @@ def fit_seconds(windows: int) -> float:
 
 def worker_setup(folder: Path, teacher: Teacher, lengths: Lengths, options: LatencyOptions) -> dict[str, Any]:
     """The first line for a worker; graphs that its engine needs are written into `folder`."""
-    graphs = folder / "graphs"
-    if needs_graphs(options.engine):
-        graphs = write_templates(teacher.path, graph_form(options.engine), graphs)
+    graphs, form = folder / "graphs", options.resolved_engine.form
+    if form is not None:
+        graphs = write_templates(teacher.path, form, graphs)
     return {
         "engine": options.engine,
         "graphs": str(graphs.resolve()),

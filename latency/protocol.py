@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 
 from kdnas.errors import UsageError
-from kdnas.export.session import LENGTH_STEPS
+from kdnas.export.engines import RUNTIMES
 from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.engine import PYTORCH, Engine, EngineName, engine_of
 from kdnas.store.host import default_threads, physical_cores
 
 SENTENCES = 10_000
@@ -42,17 +43,7 @@ class LatencyOptions:
         max_architectures: measure no more than this many, whatever the budget, and predict the others; null is no limit.
     """
 
-    engine: Literal[
-        "pytorch-f32",
-        "pytorch-bf16",
-        "openvino-f32",
-        "openvino-bf16",
-        "openvino-int8",
-        "onnxruntime-f32",
-        "onnxruntime-int8",
-        "cuda-f32",
-        "cuda-bf16",
-    ] = "pytorch-f32"
+    engine: EngineName = PYTORCH
     protocol: Literal["fast", "paper"] = "fast"
     minutes: float = 10
     sentences: int = SENTENCES
@@ -87,6 +78,15 @@ class LatencyOptions:
     @property
     def resolved_threads(self) -> int:
         return self.threads or default_threads()
+
+    @property
+    def resolved_engine(self) -> Engine:
+        """What is timed.
+
+        Raises:
+            UsageError: there is no such engine.
+        """
+        return engine_of(self.engine)
 
     @property
     def minimum(self) -> int:
@@ -140,7 +140,8 @@ def sample_lengths(lengths: np.ndarray, seed: int, sentences: int) -> np.ndarray
 
 def length_step(engine: str) -> int:
     """Sessions of this engine pad sentences to multiples of this, and so are they timed."""
-    return LENGTH_STEPS.get(engine.partition("-")[0], 1)
+    runtime = RUNTIMES.get(engine_of(engine).runtime)
+    return runtime.length_step if runtime else 1
 
 
 def calls_per_length(engine: str) -> int:

@@ -7,10 +7,14 @@ its graph is then rewritten: sizes are replaced by number, the middle layer is r
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from kdnas.models.arch import Arch
+from kdnas.errors import UsageError
+from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.family import shape_of, student_shape_of
 
 # No two sizes of the template are equal, nor equal to a rank, a token type or a depth.
 TEMPLATE = Arch(layers=3, heads=5, hidden=70, ffn=93, activation="gelu")
@@ -173,3 +177,40 @@ def resized(old: np.ndarray, dims: list[int], count: int, swap: Mapping[int, int
     if old.dtype.kind == "i" and old.dtype.itemsize > 1 and len(old) == count:
         return np.array([swap.get(int(value), int(value)) for value in old], dtype=old.dtype)
     return np.resize(old, count)
+
+
+def activation_folders(graphs: Path) -> list[Path]:
+    """The templates' folders, each named for its activation."""
+    return sorted(folder for folder in graphs.iterdir() if folder.is_dir())
+
+
+def largest_student() -> Arch:
+    """An architecture with as many weights as any of the search space."""
+    space = SearchSpace()
+    return Arch(max(space.layers), 12, max(space.hidden), max(space.ffn))
+
+
+def graph_sizes(arch: Arch, config: Any) -> Sizes:
+    """Sizes of a student's graph, from the teacher's configuration."""
+    sizes = student_shape_of(config)
+    return Sizes(arch, sizes.vocabulary, sizes.position_rows)
+
+
+def make_pool(config: Any, seed: int, others: Sequence[Arch]) -> WeightPool:
+    """A pool whose first part holds any student or the teacher, and further parts these others."""
+    largest, teacher, sizes = largest_student(), teacher_shape(config), student_shape_of(config)
+    parts = [max(part_bytes(largest), part_bytes(teacher)), *map(part_bytes, others)]
+    tables = table_bytes(max(largest.hidden, teacher.hidden), sizes.vocabulary, sizes.position_rows)
+    return WeightPool(parts, tables, seed)
+
+
+def teacher_shape(config: Any) -> Arch:
+    """The teacher as an architecture; graphs are of the family of its students, so that of MPNet has no relative positions.
+
+    Raises:
+        UsageError: a graph cannot be made of it.
+    """
+    arch = shape_of(config).arch
+    if arch.layers < 3:
+        raise UsageError(f"the teacher has {arch.layers} layers; compiled engines are measured from 3 layers on")
+    return arch

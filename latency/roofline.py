@@ -16,32 +16,27 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kdnas.errors import KdnasError, UsageError
-from kdnas.export.engines import openvino_settings
-from kdnas.latency.engines import require_engine
+from kdnas.latency.engines import CHAIN, Chain, require_engine, timer_of
 from kdnas.latency.protocol import Lengths
 from kdnas.models.arch import Arch
+from kdnas.models.engine import ENGINES, engine_of
 from kdnas.store.host import child_environment
 
 TOKENS = (16, 32, 64, 128)
 # Inner and outer width of products that the search space's layers have: projections and feed-forward, small to large.
 SHAPES = ((288, 384), (384, 1536), (576, 2048), (768, 768), (768, 3072))
-CHAIN = 16  # products in one call, so that what a call costs by itself does not show
-BYTES_PER_WEIGHT = {"f32": 4.0, "bf16": 2.0, "int8": 1.0}
-# What the engine's report calls the precision that a product was computed in.
-EXECUTED = {"f32": {"f32"}, "bf16": {"bf16"}, "int8": {"i8", "u8"}}
 DEFAULT_CACHE_BYTES = 32 * 2**20  # where the system does not say: of a server's cores, some share this much
 MEMORY_BYTES = 512 * 2**20  # read for the memory's bandwidth, or 8 caches, whichever is more
 PASSES = 2  # over all that is measured, as a burst may outlast a slot
 WINDOW = 7  # calls whose median counts; of all windows the best does, as other work on the host only slows
 SECONDS = 6.0
-
-Run = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -141,10 +136,13 @@ def measure_peaks(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
         UsageError: an engine without peaks.
         KdnasError: the engine computed the products in another precision.
     """
-    if not engine.startswith(("openvino-", "onnxruntime-", "pytorch-")):
-        raise UsageError(f"engine '{engine}': peaks are measured for openvino-*, onnxruntime-* and pytorch-*")
+    found = engine_of(engine)
+    make = timer_of(found).product_chain
+    if make is None:
+        having = [name for name, other in ENGINES.items() if timer_of(other).product_chain is not None]
+        raise UsageError(f"engine '{engine}': peaks are measured for {', '.join(having)}")
     slot = seconds * 2 / 3 / (PASSES * len(SHAPES) * len(TOKENS))
-    by_tokens = _product_peaks(engine, threads, slot)
+    by_tokens = _product_peaks(partial(make, found, threads), slot)
     cache_bytes = last_cache_bytes()
     reads = seconds / 3 / (2 * PASSES)  # memory and cache
     return Peaks(
@@ -153,15 +151,14 @@ def measure_peaks(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
         bandwidth_gbs=read_gbs(max(MEMORY_BYTES, 8 * cache_bytes), threads, reads),
         # One thread's, times threads: at microseconds a read, waiting for each other would show more than the cache.
         cache_gbs=round(threads * read_gbs(cache_bytes // 4, 1, reads), 2),
-        bytes_per_weight=BYTES_PER_WEIGHT[engine.partition("-")[2]],
+        bytes_per_weight=float(found.bytes_per_weight),
         cache_bytes=cache_bytes,
     )
 
 
-def _product_peaks(engine: str, threads: int, slot_seconds: float) -> dict[int, float]:
+def _product_peaks(make: Callable[[int, int], Chain], slot_seconds: float) -> dict[int, float]:
     """GFLOP/s at each number of tokens, the best of all shapes."""
-    make = torch_chain if engine.startswith("pytorch-") else openvino_chain
-    chains = {shape: make(engine, threads, *shape) for shape in SHAPES}
+    chains = {shape: make(*shape) for shape in SHAPES}
     best = dict.fromkeys(TOKENS, 0.0)
     for _ in range(PASSES):
         for tokens in TOKENS:
@@ -176,7 +173,7 @@ def product_flops(tokens: int, inner: int, outer: int) -> int:
     return 2 * tokens * inner * outer * CHAIN
 
 
-def best_seconds(run: Run, seconds: float) -> float:
+def best_seconds(run: Callable[[], object], seconds: float) -> float:
     """Duration of a call: the best median of WINDOW calls in a row, over `seconds`; two calls before are not counted."""
     run(), run()
     best = float("inf")
@@ -189,85 +186,6 @@ def best_seconds(run: Run, seconds: float) -> float:
             taken.append(time.perf_counter() - start)
         best = min(best, statistics.median(taken))
     return best
-
-
-def torch_chain(engine: str, threads: int, inner: int, outer: int) -> Callable[[int], Run]:
-    """Makes, for a number of tokens, a call of CHAIN linear layers, from `inner` to `outer` and back."""
-    import torch
-    from torch.nn.functional import linear
-
-    torch.set_num_threads(threads)
-    dtype = torch.bfloat16 if engine.endswith("-bf16") else torch.float32
-    there = (torch.randn(outer, inner) / inner**0.5).to(dtype)
-    back = (torch.randn(inner, outer) / outer**0.5).to(dtype)
-
-    def make(tokens: int) -> Run:
-        first = torch.randn(tokens, inner).to(dtype)
-
-        def run() -> object:
-            states = first
-            with torch.inference_mode():
-                for _ in range(CHAIN // 2):
-                    states = linear(linear(states, there), back)
-            return states
-
-        return run
-
-    return make
-
-
-def openvino_chain(engine: str, threads: int, inner: int, outer: int) -> Callable[[int], Run]:
-    """Makes, for a number of tokens, a call of a compiled graph of CHAIN products, from `inner` to `outer` and back.
-
-    Raises:
-        KdnasError: the engine computed the products in another precision.
-    """
-    compiled = compile_chain(engine, threads, inner, outer)
-    found = executed_precisions(compiled)
-    if not found or not found <= EXECUTED[engine.partition("-")[2]]:
-        raise KdnasError(f"engine '{engine}': it computed products in {', '.join(sorted(found)) or 'no known way'}")
-
-    def make(tokens: int) -> Run:
-        import openvino
-
-        request = compiled.create_infer_request()
-        states = np.random.default_rng(tokens).random((tokens, inner), dtype=np.float32)
-        request.set_input_tensor(openvino.Tensor(states))
-        return lambda: request.infer(share_outputs=True)
-
-    return make
-
-
-def compile_chain(engine: str, threads: int, inner: int, outer: int) -> Any:
-    """The compiled graph, with the settings of `kdnas.export.session`."""
-    import openvino
-    from openvino import opset13 as ops
-
-    rng = np.random.default_rng(0)
-    states = entry = ops.parameter([-1, inner], np.float32)
-    quantised = engine.endswith("-int8")
-    for index in range(CHAIN):
-        rows, columns = (inner, outer) if index % 2 else (outer, inner)
-        weights = rng.standard_normal((rows, columns), dtype=np.float32) / np.float32(columns**0.5)
-        factor: Any = ops.constant(weights)
-        if quantised:  # as NNCF writes it: 8-bit activations from 0, and weights around it
-            reach = np.abs(weights).max()
-            factor = ops.fake_quantize(factor, -reach, reach, -reach, reach, 255)
-            low, high = np.float32(0), np.float32(1)
-            states = ops.fake_quantize(states, low, high, low, high, 256)
-        states = ops.matmul(states, factor, False, True)
-    model = openvino.Model([states], [entry], "products")
-    return openvino.Core().compile_model(model, "CPU", openvino_settings(engine, threads))
-
-
-def executed_precisions(compiled: Any) -> set[str]:
-    """Precisions in which a compiled graph computes its products, as in `{"i8"}`."""
-    found = set()
-    for node in compiled.get_runtime_model().get_ops():
-        record = node.get_rt_info()
-        if record["layerType"].astype(str) in ("FullyConnected", "MatMul"):
-            found.add(record["runtimePrecision"].astype(str))
-    return found
 
 
 def read_gbs(size_bytes: int, threads: int, seconds: float) -> float:

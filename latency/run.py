@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.latency.engines import ENGINES, require_engine
+from kdnas.latency.engines import require_engine
 from kdnas.latency.measure import FASTEST_WINDOW_S, START_S, least_seconds, measure, require_minutes, worker_setup
 from kdnas.latency.paper import measure_all, table2_archs, table2_ratios
 from kdnas.latency.predictor import fit_predictor
@@ -36,10 +36,11 @@ from kdnas.latency.samples import TEACHER, Measurements, gather
 from kdnas.latency.validate import ValidationOptions, run_validation
 from kdnas.latency.validate import summary as validation_summary
 from kdnas.models.arch import arch_id
+from kdnas.models.engine import Engine
 from kdnas.models.table import COLUMNS, FILE, KIND, LatencyTable, TableRow, write_rows
 from kdnas.models.teacher import Teacher, resolve_shape, resolve_tokenizer
 from kdnas.store.artifact import Artifact, build, read_jsonl, write_json
-from kdnas.store.host import host
+from kdnas.store.host import host, versions
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import say, stage
@@ -92,7 +93,7 @@ def latency_table(
 
 def least_of_all(options: LatencyOptions) -> float:
     """Seconds that no table of these options takes less than, on any host: peaks, A/A check, architectures and fit."""
-    peaks = 0.0 if options.engine.startswith("cuda") else options.peak_seconds
+    peaks = options.peak_seconds if options.resolved_engine.device == "cpu" else 0.0
     check = PROCESSES * (START_S + WINDOWS * FASTEST_WINDOW_S)
     return peaks + check + least_seconds(options)
 
@@ -113,8 +114,8 @@ def build_table(
         UsageError: the budget is too small for a table, or this host lacks what the engine needs.
         KdnasError: the measuring process died again and again.
     """
-    require_engine(options.engine)
-    record = host()
+    engine, record = require_engine(options.engine), host()
+    packages = versions(engine.packages)
     config = {
         "columns": COLUMNS,
         "warm_calls": WARM_CALLS,
@@ -122,8 +123,8 @@ def build_table(
         "calls_per_length": calls_per_length(options.engine),
         "options": replace(options, threads=options.resolved_threads),
         # Figures of different hosts or versions never mix, nor does one go on where another stopped.
-        "host": {key: record[key] for key in ("cpu", "physical_cores", "flags")} | _gpu(options.engine),
-        "versions": {name: record["versions"].get(name) for name in ENGINES[options.engine]},
+        "host": {key: record[key] for key in ("cpu", "physical_cores", "flags")} | _gpu(engine),
+        "versions": {name: packages.get(name) for name in engine.packages},
     }
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest}
     begun = time.monotonic() if started is None else started
@@ -138,11 +139,11 @@ def build_table(
     return build(home, KIND, teacher.label, config, inputs, work)
 
 
-def _gpu(engine: str) -> dict[str, Any]:
+def _gpu(engine: Engine) -> dict[str, Any]:
     """The GPU that an engine runs on."""
-    if not engine.startswith("cuda"):
+    if engine.device != "cuda":
         return {}
-    from kdnas.latency.cuda import device_record
+    from kdnas.latency.engines.cuda import device_record
 
     return device_record()
 
@@ -172,7 +173,7 @@ def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions,
         peaks = None if roofline is None else Peaks.from_record(roofline)
         rows = table_rows(measurements, fit, lengths, teacher, peaks)
         write_rows(path / FILE, rows)
-        if options.engine.startswith("cuda") and options.protocol == "fast":
+        if options.resolved_engine.device == "cuda" and options.protocol == "fast":
             write_gpu_columns(path / "gpu.csv", read_jsonl(path / "samples.jsonl"), measurements, fit, lengths)
         progress.advance()
     minutes = (spent + time.monotonic() - fitting) / 60
@@ -235,7 +236,7 @@ def _cost(rows: Sequence[TableRow], minutes: float) -> dict[str, float]:
 
 def _roofline(path: Path, options: LatencyOptions) -> dict[str, Any] | None:
     """What the host can do at most, measured before its models are; None on a GPU, and where that was not wanted."""
-    if not options.peak_seconds or options.engine.startswith("cuda"):
+    if not options.peak_seconds or options.resolved_engine.device != "cpu":
         return None
     if not path.exists():
         say(f"latency-table: measures what this host can do at most, {options.peak_seconds:g} s")

@@ -13,6 +13,7 @@ from kdnas.errors import UsageError
 from kdnas.export.session import FORMS, Session, read_settings
 from kdnas.export.vocabulary import REPORT
 from kdnas.latency.protocol import WARM_CALLS
+from kdnas.models.engine import PYTORCH
 from kdnas.models.folder import model_in, model_label
 from kdnas.models.teacher import Teacher, load_encoder, resolve_teacher
 from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
@@ -23,8 +24,7 @@ from kdnas.store.progress import say, stage
 from kdnas.text.corpus import Corpus, sample_corpus, sentences_needed
 from kdnas.text.readers import TextOptions
 
-TEACHER = "teacher pytorch-f32"
-STUDENT = "student pytorch-f32"
+TEACHER, STUDENT = f"teacher {PYTORCH}", f"student {PYTORCH}"
 TOKENIZER = "tokenizer"
 LOG = "rounds.jsonl"
 LEAST_SENTENCES = 1000  # of a sample, so that both of its splits have some
@@ -187,14 +187,13 @@ def _work(
         rounds = _measure(folder / LOG, engines, rows, options)
     finally:
         torch.set_num_threads(before)
-    form = next(name for name in engines if name.startswith("student ") and name != STUDENT)
     return {
         "sentences": len(rows),
         "threads": threads,
         "session_threads": {session.form: session.threads for session in sessions},
         "rounds": len(rounds),
         "rows": summarise(rounds),
-        "from_text": from_text(rounds, form),
+        "from_text": from_text(rounds, f"student {sessions[0].form}"),
     }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from kdnas.errors import KdnasError
 from kdnas.latency.rewriting import TEMPLATE, TEMPLATE_POSITIONS, TEMPLATE_VOCABULARY
 from kdnas.models.arch import Activation
+from kdnas.models.engine import engine_of
 from kdnas.store.host import child_environment
 
 CALIBRATION_LENGTHS = range(8, 48, 2)
@@ -49,22 +50,19 @@ def export_templates(teacher: Path, form: str, folder: Path) -> None:
     """Write one folder an activation, each with `openvino_model.xml` and `.bin`, or with one `.onnx` file."""
     import torch
 
-    from kdnas.export.onnx_form import write_onnx, write_onnx_int8
-    from kdnas.export.openvino_form import write_int8, write_openvino
+    from kdnas.export.engines import RUNTIMES
     from kdnas.export.quiet import quiet
+    from kdnas.export.recipes import Quantising, first_recipe
 
-    task = "feature-extraction"
-    write_plain = write_onnx if form.startswith("onnxruntime") else write_openvino
+    task, engine = "feature-extraction", engine_of(form)
     for activation in get_args(Activation):
         with quiet():
             torch.manual_seed(0)
             model = as_if_trained(template_model(teacher, activation))
             plain = folder / f"{activation}.f32"
-            write_plain(model, task, plain)
-            if form == "onnxruntime-int8":
-                write_onnx_int8(plain, folder / activation)
-            elif form == "openvino-int8":
-                write_int8(plain, task, _calibration(model.config), folder / activation)
+            RUNTIMES[engine.runtime].write(model, task, plain)
+            if engine.quantised:
+                first_recipe(form)(Quantising(plain, task, _calibration(model.config)), folder / activation)
             else:
                 os.rename(plain, folder / activation)
             shutil.rmtree(plain, ignore_errors=True)

@@ -41,10 +41,11 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     from kdnas.latency.engines import make_models
     from kdnas.latency.timing import exhaustive, reference_window, window
     from kdnas.models.arch import Arch
+    from kdnas.models.engine import engine_of
     from kdnas.models.teacher import load_config
 
     config, seed = load_config(Path(setup["teacher"])), setup["seed"]
-    models = make_models(setup["engine"], config, seed, setup["threads"], Path(setup["graphs"]))
+    models = make_models(engine_of(setup["engine"]), config, seed, setup["threads"], Path(setup["graphs"]))
     inputs = [models.sentence(length, seed) for length in setup["lengths"]]
     reference = partial(reference_window, models.reference(), inputs[len(inputs) // 2])
     for _ in range(FIRST_WINDOWS):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace, arch_id
+from kdnas.models.engine import ENGINES, Precision
 from kdnas.models.family import student_shape_of
 from kdnas.store.artifact import Artifact
 from kdnas.store.host import host_name
@@ -148,8 +149,8 @@ class LatencyTable:
 
 
 def weight_bytes(engine: str) -> int:
-    """Bytes of one weight: 1 in an int8 engine, else 4."""
-    return 1 if engine.endswith("int8") else 4
+    """Bytes of one stored weight of an engine; 4 if this version does not know the engine."""
+    return ENGINES[engine].stored_bytes if engine in ENGINES else Precision.F32.bytes
 
 
 def embedding_parameters(teacher: Mapping[str, object], hidden: int) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kdnas.latency.speed import STUDENT
 from kdnas.models.arch import Arch
 from kdnas.store.artifact import Artifact
 
@@ -128,7 +129,7 @@ def _recipe(figures: dict[str, Any]) -> str:
 def _speed(results: dict[str, Any]) -> Iterator[Cell]:
     for row in results["rows"]:
         spread = f" [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"
-        if row.get("same_engine_speedup") is not None and not row["name"].endswith(" pytorch-f32"):
+        if row.get("same_engine_speedup") is not None and row["name"] != STUDENT:
             low, high = row["same_engine_speedup_low"], row["same_engine_speedup_high"]
             spread += (
                 f", {row['same_engine_speedup']:.2f} [{low:.2f}, {high:.2f}] times the teacher's in the same engine"

@@ -23,14 +23,16 @@ from export_memory import synthetic_tokenizer
 from transformers import AutoModel
 
 from kdnas.export.encoder import TOKENIZER, Encoder, read_encoder
-from kdnas.export.engines import load_engine
+from kdnas.export.engines import open_graph
 from kdnas.export.onnx_form import write_onnx, write_onnx_int8
 from kdnas.export.openvino_form import write_int8, write_openvino
 from kdnas.export.quiet import quiet
 from kdnas.export.sentencepiece_form import write_sentencepiece
-from kdnas.export.session import FORMS, TASKS
-from kdnas.latency.roofline import SHAPES, openvino_chain, product_flops
+from kdnas.export.session import FORMS, TASKS, graph_of
+from kdnas.latency.engines import openvino
+from kdnas.latency.roofline import SHAPES, product_flops
 from kdnas.models.arch import Arch
+from kdnas.models.engine import ENGINES
 from kdnas.models.student import student_config
 from kdnas.models.teacher import SHAPE, load_config, resolve_shape
 from kdnas.store.host import default_threads, has_bf16, host_line
@@ -61,8 +63,8 @@ def forms_of(model: Any, folder: Path, names: tuple[str, ...]) -> dict[str, Call
         if "onnxruntime-f32" in names:
             write_onnx(model, TASK, paths["onnxruntime-f32"])
             write_onnx_int8(paths["onnxruntime-f32"], paths["onnxruntime-int8"])
-    graph = {name: folder / FORMS[name.replace("bf16", "f32")] for name in names}
-    calls: dict[str, Call] = {name: load_engine(graph[name], name, TASKS[TASK], default_threads()) for name in names}
+    graph = {name: folder / graph_of(name) for name in names}
+    calls: dict[str, Call] = {name: open_graph(graph[name], name, TASKS[TASK], default_threads()) for name in names}
     return {"pytorch-f32": eager(model), **calls}
 
 
@@ -147,7 +149,9 @@ def show_fractions(engines: dict[str, Call], length: int, rounds: int) -> None:
     ids = ids_of(1, length)
     for engine in ("openvino-int8", "openvino-f32"):
         student = partial(engines[f"student {engine}"], ids, np.ones_like(ids))
-        chains = {str(shape): openvino_chain(engine, default_threads(), *shape)(length) for shape in SHAPES}
+        chains = {
+            str(shape): openvino.product_chain(ENGINES[engine], default_threads(), *shape)(length) for shape in SHAPES
+        }
         took = take_turns(chains | {"student": student}, rounds)
         rates = {str(shape): product_flops(length, *shape) / np.array(took[str(shape)]) / 1e6 for shape in SHAPES}
         best = max(rates, key=lambda name: float(median(rates[name])))

@@ -20,14 +20,15 @@ import numpy as np
 import torch
 from transformers import AutoModel
 
-from kdnas.export.onnx_form import write_onnx, write_onnx_int8
-from kdnas.export.openvino_form import write_int8, write_openvino
+from kdnas.export.engines import RUNTIMES, open_graph
 from kdnas.export.quiet import quiet
-from kdnas.export.session import FORMS, load_engine
-from kdnas.latency.engines import OUTPUTS, make_models, needs_graphs
+from kdnas.export.recipes import Quantising, first_recipe
+from kdnas.export.session import FORMS
+from kdnas.latency.engines import OUTPUTS, make_models
 from kdnas.latency.template import as_if_trained, write_templates
 from kdnas.latency.timing import sweep_ms
 from kdnas.models.arch import Arch
+from kdnas.models.engine import Engine, engine_of
 from kdnas.models.student import student_config
 from kdnas.models.teacher import BUILTIN, load_config, resolve_teacher
 from kdnas.store.host import default_threads, host_line
@@ -39,27 +40,22 @@ ROUNDS = 30
 TASK = "feature-extraction"
 
 
-def own_model(arch: Arch, engine: str, folder: Path) -> Callable[[], Callable[..., Any]]:
+def own_model(arch: Arch, engine: Engine, folder: Path) -> Callable[[], Callable[..., Any]]:
     """A function that loads a model with weights of its own, as users get it."""
     torch.manual_seed(1)
     config = student_config(arch, load_config(resolve_teacher(BUILTIN).path))
     model = as_if_trained(AutoModel.from_config(config, add_pooling_layer=False).eval())
-    if engine == "pytorch-f32":
+    if engine.form is None:
         model.save_pretrained(folder)
         return lambda: AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
     rng = np.random.default_rng(0)
     rows = [rng.integers(5, config.vocab_size, length).tolist() for length in range(8, 48, 2)]
     with quiet():
-        if engine.startswith("openvino"):
-            write_openvino(model, TASK, folder / "f32")
-            if engine.endswith("int8"):
-                write_int8(folder / "f32", TASK, rows, folder / "int8")
-        else:
-            write_onnx(model, TASK, folder / "f32")
-            if engine.endswith("int8"):
-                write_onnx_int8(folder / "f32", folder / "int8")
-    graph = folder / engine.rpartition("-")[2] / Path(FORMS[engine]).name
-    return lambda: load_engine(graph, engine, OUTPUTS, default_threads())
+        RUNTIMES[engine.runtime].write(model, TASK, folder / "f32")
+        if engine.quantised:
+            first_recipe(engine.form)(Quantising(folder / "f32", TASK, rows), folder / "int8")
+    graph = folder / engine.precision / Path(FORMS[engine.form]).name
+    return lambda: open_graph(graph, engine.form, OUTPUTS, default_threads())
 
 
 def ratio(pooled: Callable[..., Any], own: Callable[..., Any], items: list[dict[str, Any]]) -> float:
@@ -84,18 +80,18 @@ def main(builds: int, engines: Sequence[str]) -> None:
     torch.set_num_threads(default_threads())
     print(host_line())
     teacher = resolve_teacher(BUILTIN)
-    for engine in engines:
+    for engine in map(engine_of, engines):
         for arch in ARCHS:
             with tempfile.TemporaryDirectory() as scratch:
                 load = own_model(arch, engine, Path(scratch) / "own")
                 graphs = Path(scratch) / "graphs"
-                if needs_graphs(engine):
-                    graphs = write_templates(teacher.path, engine, graphs)
+                if engine.form is not None:
+                    graphs = write_templates(teacher.path, engine.form, graphs)
                 models = make_models(engine, load_config(teacher.path), 0, default_threads(), graphs)
                 items = [models.sentence(length, 0) for length in LENGTHS]
                 ratios = [ratio(models.student(arch), load(), items) for _ in range(builds)]
             shown = f"{median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}]"
-            print(f"{engine:17} {arch.name:24} pooled over own {shown} over {builds} builds", flush=True)
+            print(f"{engine!s:17} {arch.name:24} pooled over own {shown} over {builds} builds", flush=True)
 
 
 if __name__ == "__main__":

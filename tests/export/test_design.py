@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from kdnas.export.engines import load_engine
+from kdnas.export.engines import open_graph
 from kdnas.export.onnx_form import GRAPH as ONNX
 from kdnas.export.onnx_form import QUANTIZED, write_onnx, write_onnx_int8
 from kdnas.export.openvino_form import GRAPH, write_int8, write_openvino
@@ -54,7 +54,7 @@ def test_exports_in_both_engines_and_widths(arch: Arch, tmp_path: Path) -> None:
     reference = torch_outputs(model, TASK, rows)
     graphs = {"openvino-f32": GRAPH, "openvino-int8": GRAPH, "onnxruntime-f32": ONNX, "onnxruntime-int8": QUANTIZED}
     for form, graph in graphs.items():
-        found = compare(load_engine(tmp_path / form / graph, form, OUTPUT, 2), TASK, rows, reference, 0, POSITIONS)
+        found = compare(open_graph(tmp_path / form / graph, form, OUTPUT, 2), TASK, rows, reference, 0, POSITIONS)
         if form.endswith("-f32"):
             require_bound(form, found, 1e-4)
         assert found["cosine_min"] > 0.95

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kdnas.errors import BoundError
-from kdnas.export.engines import load_engine
+from kdnas.export.engines import open_graph
 from kdnas.export.making import parity_rows
 from kdnas.export.parity import compare, require_bound, spread_over_lengths
 from kdnas.export.session import FORMS, read_tokenizer
@@ -68,9 +68,9 @@ def test_a_broken_graph_is_refused(encoder_export: Artifact, corpus: Corpus) -> 
     rows = parity_rows(corpus.validation, tokenizer, 8, 512)
     assert len(rows[-1]) == 512
     assert len(rows[-2]) == 256
-    run = load_engine(encoder_export.path / FORMS["openvino-f32"], "openvino-f32", ("last_hidden_state",), 1)
+    run = open_graph(encoder_export.path / FORMS["openvino-f32"], "openvino-f32", ("last_hidden_state",), 1)
     reference = [run(np.array([row]), np.ones((1, len(row)), dtype=np.int64))[0] for row in rows]
-    broken = load_engine(encoder_export.path / FORMS["openvino-int8"], "openvino-int8", ("last_hidden_state",), 1)
+    broken = open_graph(encoder_export.path / FORMS["openvino-int8"], "openvino-int8", ("last_hidden_state",), 1)
     require_bound("good", compare(run, "feature-extraction", rows, reference, 0, 512), 1e-4)
     with pytest.raises(BoundError):
         require_bound("broken", compare(broken, "feature-extraction", rows, reference, 0, 512), 1e-4)

@@ -11,30 +11,30 @@ from kdnas.store.host import default_threads
 
 
 def test_each_engine_gets_every_length_padded_as_its_session_pads(encoder_export: Artifact) -> None:
-    seen: dict[str, list[tuple[int, int]]] = {"openvino-int8-1": [], "onnxruntime-int8": []}
+    seen: dict[str, list[tuple[int, int]]] = {"openvino-int8": [], "onnxruntime-int8": []}
 
     def engine(name: str):  # type: ignore[no-untyped-def]
         return lambda ids, mask: seen[name].append((ids.shape[1], int(mask.sum())))
 
     rows = [[7] * length for length in range(1, 45)]
-    took = race({name: engine(name) for name in seen}, rows, 45)
+    took = race({form: (form, engine(form)) for form in seen}, rows, 45)
     assert set(took) == set(seen)
     chosen = sorted(rows[index * 44 // SENTENCES] for index in range(SENTENCES))
     for name, calls in seen.items():
         assert len(calls) == MOST_ROUNDS * 2 * SENTENCES
-        session = Session(encoder_export.path, name.removesuffix("-1"))
+        session = Session(encoder_export.path, name)
         session.max_seq_len = 45
         expected = {(session.pad([row])[0].shape[1], len(row)) for row in chosen}
         assert expected <= set(calls)
-    assert {width for width, _ in seen["openvino-int8-1"]} <= {8, 16, 24, 32, 40, 45}
+    assert {width for width, _ in seen["openvino-int8"]} <= {8, 16, 24, 32, 40, 45}
 
 
 def test_the_faster_one_takes_less() -> None:
     def sleeping(seconds: float):  # type: ignore[no-untyped-def]
         return lambda ids, mask: time.sleep(seconds)
 
-    took = race({"openvino-a": sleeping(0.004), "onnxruntime-b": sleeping(0.001)}, [[5, 6]] * 3, 16)
-    assert took["openvino-a"] > took["onnxruntime-b"] >= 1
+    took = race({"a": ("openvino-f32", sleeping(0.004)), 1: ("onnxruntime-f32", sleeping(0.001))}, [[5, 6]] * 3, 16)
+    assert took["a"] > took[1] >= 1
 
 
 def test_a_session_takes_the_threads_that_were_fastest(classifier_export: Artifact) -> None:

@@ -15,7 +15,7 @@ from kdnas.cli import main
 from kdnas.errors import BoundError, UsageError
 from kdnas.export import recipes
 from kdnas.export.checkpoint import load_model, open_checkpoint
-from kdnas.export.engines import load_engine
+from kdnas.export.engines import open_graph
 from kdnas.export.judge import answers_kept
 from kdnas.export.onnx_form import (
     QUANTIZED,
@@ -136,7 +136,7 @@ def test_accuracy_control_keeps_more_than_static(tiny_teacher: Teacher, tmp_path
         write_int8(tmp_path / "f32", TASK, ROWS, tmp_path / "static", smooth=False)
         write_int8_controlled(tmp_path / "f32", ROWS, kept, 0.999998, tmp_path / "controlled")
     names = ("f32", "static", "controlled")
-    runs = {name: load_engine(tmp_path / name / GRAPH, "openvino-int8", OUTPUT, 1) for name in names}
+    runs = {name: open_graph(tmp_path / name / GRAPH, "openvino-int8", OUTPUT, 1) for name in names}
     answers = {
         name: [run(np.array([row]), np.ones((1, len(row)), dtype=np.int64)) for row in ROWS]
         for name, run in runs.items()
@@ -174,7 +174,7 @@ def test_block_wise_answers_do_not_move_with_the_batch(tiny_teacher: Teacher, tm
         write_onnx_int8(tmp_path / "f32", tmp_path / "dynamic")
     moved = {}
     for name in ("blocks", "dynamic"):
-        run = load_engine(tmp_path / name / QUANTIZED, "onnxruntime-int8", OUTPUT, 1)
+        run = open_graph(tmp_path / name / QUANTIZED, "onnxruntime-int8", OUTPUT, 1)
         ids = np.array([ROWS[0] + [0] * 20, ROWS[5] + [0] * 10])
         mask = (ids != 0).astype(np.int64)
         together = run(ids, mask)[0, : len(ROWS[0])]
@@ -191,8 +191,8 @@ def test_attention_of_one_operator_answers_as_its_products_do(tiny_teacher: Teac
     operators = [node.op_type for node in onnx.load(tmp_path / "attention" / QUANTIZED).graph.node]
     assert operators.count("QAttention") == model.config.num_hidden_layers
     assert "Softmax" not in operators
-    run = load_engine(tmp_path / "attention" / QUANTIZED, "onnxruntime-int8", OUTPUT, 1)
-    exact = load_engine(tmp_path / "f32" / "model.onnx", "onnxruntime-f32", OUTPUT, 1)
+    run = open_graph(tmp_path / "attention" / QUANTIZED, "onnxruntime-int8", OUTPUT, 1)
+    exact = open_graph(tmp_path / "f32" / "model.onnx", "onnxruntime-f32", OUTPUT, 1)
     for row in ROWS:  # padding in front, in the middle and behind is passed over
         ids = np.array([row, [0, 0, *row[:-3], 0], [*row[:2], 0, *row[2:-1]]])
         mask = (ids != 0).astype(np.int64)

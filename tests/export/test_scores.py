@@ -9,7 +9,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 from kdnas.export.checkpoint import load_model, open_checkpoint
 from kdnas.export.judge import Candidate
 from kdnas.export.labelled import Labelled
-from kdnas.export.parity import torch_engine
+from kdnas.export.parity import torch_forward
 from kdnas.export.scores import _score, scores
 from kdnas.export.session import Session, read_tokenizer
 from kdnas.export.spans import Answerer, text_logits, word_labels
@@ -70,7 +70,7 @@ def candidate(folder: Path) -> Candidate:
     """PyTorch's model, run as an export is."""
     checkpoint = open_checkpoint(str(folder))
     tokenizer = read_tokenizer(folder / "tokenizer.json", checkpoint.max_seq_len)
-    engine = torch_engine(load_model(checkpoint), checkpoint.task)
+    engine = torch_forward(load_model(checkpoint), checkpoint.task)
     return Candidate(engine, checkpoint.task, tokenizer, checkpoint.pad_id, checkpoint.max_seq_len)
 
 

@@ -13,11 +13,11 @@ import torch
 from transformers import BertConfig, PretrainedConfig, RobertaConfig
 
 from kdnas.errors import KdnasError, UsageError
-from kdnas.latency import cuda
-from kdnas.latency.cuda import REPEATS, WARM_UPS, CudaModels, capture_bucket, masked_states
-from kdnas.latency.engines import Call
+from kdnas.latency.engines import Call, cuda
+from kdnas.latency.engines.cuda import REPEATS, WARM_UPS, CudaModels, capture_bucket, masked_states
 from kdnas.latency.timing import ModelMaker, quiet, sweep_ms
 from kdnas.models.arch import Arch
+from kdnas.models.engine import ENGINES
 
 ARCH = Arch(3, 4, 48, 96, "relu")
 SHAPE = {"num_hidden_layers": 4, "num_attention_heads": 4, "hidden_size": 64, "intermediate_size": 128}
@@ -91,7 +91,7 @@ class PretendedDevice:
 @FAMILIES
 def test_student_and_teacher_are_eager_calls_that_wait(config: PretrainedConfig) -> None:
     device = PretendedDevice()
-    models = CudaModels("cuda-f32", config, 0, device)
+    models = CudaModels(ENGINES["cuda-f32"], config, 0, device)
     for call, width in ((models.teacher(), 64), (models.student(ARCH), 48)):
         device.log.clear()
         sentence = models.sentence(9, 0)
@@ -105,27 +105,27 @@ def test_student_and_teacher_are_eager_calls_that_wait(config: PretrainedConfig)
 
 
 def test_weights_are_those_of_the_cpu_engine_and_of_the_engine_s_precision() -> None:
-    models = CudaModels("cuda-f32", CONFIGS[0], 3, PretendedDevice())
+    models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 3, PretendedDevice())
     maker = ModelMaker(CONFIGS[0], 3)
     sentence = models.sentence(7, 0)
     with quiet():
         states = models.student(ARCH)(**sentence).last_hidden_state
         assert torch.equal(states, maker.student(ARCH)(**sentence).last_hidden_state)
-        half = CudaModels("cuda-bf16", CONFIGS[0], 3, PretendedDevice()).student(ARCH)
+        half = CudaModels(ENGINES["cuda-bf16"], CONFIGS[0], 3, PretendedDevice()).student(ARCH)
         assert half(**sentence).last_hidden_state.dtype == torch.bfloat16
 
 
 def test_models_are_made_where_the_device_is() -> None:
     device = PretendedDevice()
     device.where = "meta"
-    call: Any = CudaModels("cuda-f32", CONFIGS[0], 0, device).student(ARCH)
+    call: Any = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device).student(ARCH)
     tensors = [*call.model.parameters(), *call.model.buffers()]
     assert {value.device.type for value in tensors} == {"meta"}
 
 
 def test_columns_are_medians_by_hand() -> None:
     device = PretendedDevice()
-    models = CudaModels("cuda-f32", CONFIGS[0], 0, device)
+    models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device)
     inputs = [models.sentence(length, 0) for length in (4, 8)]
     columns = models.columns(models.student(ARCH), inputs)
     assert REPEATS == 11  # the medians below are the 6th and the 17th of all
@@ -135,7 +135,7 @@ def test_columns_are_medians_by_hand() -> None:
 
 def test_one_capture_a_length_after_warm_ups_and_freed_before_the_next() -> None:
     device = PretendedDevice()
-    models = CudaModels("cuda-f32", CONFIGS[0], 0, device)
+    models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device)
     models.columns(models.student(ARCH), [models.sentence(length, 0) for length in (4, 8)])
     call = ["replay", "synchronise"]
     measured = [*call, *["wall", *call, "busy", "replay"] * REPEATS, "free"]
@@ -149,7 +149,7 @@ def test_one_capture_a_length_after_warm_ups_and_freed_before_the_next() -> None
 @FAMILIES
 def test_a_replay_runs_the_model_on_any_sentence_padded_to_its_length(config: PretrainedConfig) -> None:
     device = PretendedDevice()
-    models = CudaModels("cuda-f32", config, 0, device)
+    models = CudaModels(ENGINES["cuda-f32"], config, 0, device)
     call: Any = models.student(ARCH)
     with quiet():
         bucket = capture_bucket(call.model, models.sentence(12, 0), device)
@@ -178,7 +178,7 @@ def test_what_is_captured_never_looks_at_values_on_the_host(config: PretrainedCo
 
 def test_a_failed_capture_names_the_length() -> None:
     device = PretendedDevice(failing_length=8)
-    models = CudaModels("cuda-f32", CONFIGS[0], 0, device)
+    models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device)
     inputs = [models.sentence(length, 0) for length in (4, 8, 16)]
     with pytest.raises(
         KdnasError, match=r"^no CUDA graph of BertModel at 8 tokens: operation not .* capturing$"
@@ -190,7 +190,7 @@ def test_a_failed_capture_names_the_length() -> None:
 
 def test_a_graph_is_freed_when_its_measurement_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     device = PretendedDevice()
-    models = CudaModels("cuda-f32", CONFIGS[0], 0, device)
+    models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device)
     monkeypatch.setattr(device, "busy_ms", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         models.columns(models.student(ARCH), [models.sentence(4, 0)])
@@ -240,7 +240,7 @@ def test_driver_version(monkeypatch: pytest.MonkeyPatch, returncode: int, stdout
 
 
 def test_importing_costs_no_torch() -> None:
-    check = "import sys, kdnas.latency.cuda; sys.exit('torch' in sys.modules)"
+    check = "import sys, kdnas.latency.engines.cuda; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
 
 
@@ -248,7 +248,7 @@ def test_importing_costs_no_torch() -> None:
 @FAMILIES
 @pytest.mark.parametrize(("engine", "tolerance"), [("cuda-f32", 1e-3), ("cuda-bf16", 0.1)])  # bf16 has 8 bits
 def test_a_replay_on_the_gpu_equals_the_eager_call(config: PretrainedConfig, engine: str, tolerance: float) -> None:
-    models = CudaModels(engine, config, 0)
+    models = CudaModels(ENGINES[engine], config, 0)
     call: Any = models.student(ARCH)
     with quiet():
         bucket = capture_bucket(call.model, models.sentence(33, 0), call.device)
@@ -263,7 +263,7 @@ def test_a_replay_on_the_gpu_equals_the_eager_call(config: PretrainedConfig, eng
 @NEEDS_GPU
 @pytest.mark.parametrize("engine", ["cuda-f32", "cuda-bf16"])
 def test_columns_on_the_gpu(engine: str) -> None:
-    models = CudaModels(engine, CONFIGS[0], 0)
+    models = CudaModels(ENGINES[engine], CONFIGS[0], 0)
     student, inputs = models.student(Arch(4, 12, 576, 768)), [models.sentence(length, 0) for length in (8, 64)]
     with quiet():
         eager = [
@@ -287,7 +287,7 @@ def test_a_failed_capture_on_the_gpu_names_the_length_and_leaves_the_stream() ->
 FAILS = """
 import torch
 from kdnas.errors import KdnasError
-from kdnas.latency.cuda import CudaDevice, capture_bucket
+from kdnas.latency.engines.cuda import CudaDevice, capture_bucket
 def looks_on_the_host(input_ids, attention_mask):
     return input_ids if attention_mask.all() else attention_mask
 stream = torch.cuda.current_stream()

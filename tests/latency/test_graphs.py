@@ -13,11 +13,13 @@ from transformers import AutoModel
 from kdnas.errors import UsageError
 from kdnas.export.openvino_form import write_int8, write_openvino
 from kdnas.export.quiet import quiet
-from kdnas.latency.engines import OpenvinoModels, require_engine, teacher_shape
+from kdnas.latency.engines import require_engine
+from kdnas.latency.engines.openvino import OpenvinoModels
 from kdnas.latency.openvino_graphs import GraphTemplate, describe
-from kdnas.latency.rewriting import TEMPLATE_SIZES, Sizes
+from kdnas.latency.rewriting import TEMPLATE_SIZES, Sizes, teacher_shape
 from kdnas.latency.template import as_if_trained
 from kdnas.models.arch import Arch
+from kdnas.models.engine import ENGINES
 from kdnas.models.student import student_config
 from kdnas.models.teacher import load_config
 
@@ -75,7 +77,7 @@ def test_with_the_exported_weights_it_computes_the_same(family: Path) -> None:
 @pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
 def test_models_run_and_are_finite(family: Path) -> None:
     for engine in ("openvino-f32", "openvino-int8"):
-        models = OpenvinoModels(engine, load_config(family), 0, 1, templates(family, engine))
+        models = OpenvinoModels(ENGINES[engine], load_config(family), 0, 1, templates(family, engine))
         assert_students_run(models)
 
 
@@ -107,7 +109,7 @@ def test_too_shallow_a_graph(family: Path) -> None:
 
 
 def test_engines_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdnas.latency.engines.has_bf16", lambda: False)
+    monkeypatch.setattr("kdnas.models.engine.has_bf16", lambda: False)
     with pytest.raises(UsageError, match=r"neither AVX512-BF16 nor AMX.*take openvino-f32"):
         require_engine("openvino-bf16")
     with pytest.raises(UsageError, match="engine 'tensorrt': allowed are pytorch-f32"):

@@ -14,10 +14,12 @@ from transformers import AutoModel
 from kdnas.export.engines import compile_onnxruntime
 from kdnas.export.onnx_form import write_onnx, write_onnx_int8
 from kdnas.export.quiet import quiet
-from kdnas.latency.engines import ENGINES, OnnxruntimeModels, graph_form, make_models
+from kdnas.latency.engines import make_models
+from kdnas.latency.engines.onnxruntime import OnnxruntimeModels
 from kdnas.latency.onnx_graphs import OnnxTemplate, describe
 from kdnas.latency.rewriting import TEMPLATE_SIZES, Sizes
 from kdnas.models.arch import Arch
+from kdnas.models.engine import ENGINES
 from kdnas.models.student import student_config
 from kdnas.models.teacher import load_config
 
@@ -113,9 +115,8 @@ def test_of_the_templates_sizes_it_is_the_template(family: Path) -> None:
 @pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
 @pytest.mark.parametrize("form", FORMS)
 def test_models_run_and_are_finite(family: Path, form: str) -> None:
-    assert graph_form(form) == form
-    assert form in ENGINES
-    models = make_models(form, load_config(family), 0, 1, templates(family, form))
+    assert ENGINES[form].form == form
+    models = make_models(ENGINES[form], load_config(family), 0, 1, templates(family, form))
     assert isinstance(models, OnnxruntimeModels)
     teacher = models.teacher()
     sentence = models.sentence(30, 0)

@@ -10,9 +10,10 @@ import pytest
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.latency import roofline
+from kdnas.latency.engines import CHAIN
+from kdnas.latency.engines.openvino import EXECUTED, compile_chain, executed_precisions, product_chain
 from kdnas.latency.protocol import stratify
 from kdnas.latency.roofline import (
-    CHAIN,
     DEFAULT_CACHE_BYTES,
     TOKENS,
     WINDOW,
@@ -20,16 +21,13 @@ from kdnas.latency.roofline import (
     best_seconds,
     bound_ms,
     bounds_ms,
-    compile_chain,
-    executed_precisions,
     last_cache_bytes,
     measure_peaks,
-    openvino_chain,
     peaks_of,
     reached_fractions,
 )
 from kdnas.models.arch import Arch, SearchSpace
-from kdnas.store.host import has_bf16
+from kdnas.models.engine import ENGINES, Precision
 
 ARCH = Arch(4, 12, 576, 768, "gelu")
 # 2 * 4 * 32 * (4 * 576^2 + 2 * 576 * 768 + 2 * 32 * 576) operations; 4 * (4 * (576^2 + 576) + 2 * 576 * 768 + 768 + 5 * 576)
@@ -121,11 +119,11 @@ def test_the_best_window_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("engine", ["openvino-int8", "openvino-f32", "openvino-bf16"])
 def test_products_run_in_the_engines_precision(engine: str) -> None:
-    if engine.endswith("bf16") and not has_bf16():
+    if not ENGINES[engine].is_native:
         pytest.skip("this CPU does not compute in bf16")
-    compiled = compile_chain(engine, 1, 288, 384)
+    compiled = compile_chain(ENGINES[engine], 1, 288, 384)
     assert executed_precisions(compiled)
-    assert executed_precisions(compiled) <= roofline.EXECUTED[engine.partition("-")[2]]
+    assert executed_precisions(compiled) <= EXECUTED[ENGINES[engine].precision]
     products = [
         node
         for node in compiled.get_runtime_model().get_ops()
@@ -135,9 +133,9 @@ def test_products_run_in_the_engines_precision(engine: str) -> None:
 
 
 def test_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roofline, "EXECUTED", {"f32": {"i8"}})
+    monkeypatch.setitem(EXECUTED, Precision.F32, {"i8"})
     with pytest.raises(KdnasError, match="computed products in f32"):
-        openvino_chain("openvino-f32", 1, 288, 384)
+        product_chain(ENGINES["openvino-f32"], 1, 288, 384)
 
 
 @pytest.mark.parametrize("engine", ["openvino-f32", "openvino-int8", "onnxruntime-int8", "pytorch-f32"])
@@ -148,7 +146,7 @@ def test_measured_peaks_are_figures(engine: str) -> None:
     for value in (*peaks.gflops_by_tokens.values(), peaks.bandwidth_gbs, peaks.cache_gbs):
         assert math.isfinite(value)
         assert value > 0
-    assert peaks.bytes_per_weight == (1 if engine.endswith("int8") else 4)
+    assert peaks.bytes_per_weight == ENGINES[engine].bytes_per_weight
     assert peaks.cache_bytes == last_cache_bytes()
 
 

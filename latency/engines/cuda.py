@@ -13,17 +13,22 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.latency.engines import REFERENCE, Call, random_sentence
+from kdnas.latency.engines.pytorch import torch_dtype
 from kdnas.models.arch import Arch
+from kdnas.models.engine import Engine, Precision, engine_name
 
 if TYPE_CHECKING:
     import torch
 
 WARM_UPS = 3  # PyTorch's own count; handles, workspaces and kernel choices must exist before a capture
 REPEATS = 11
+
+product_chain = None  # the host's peaks are the CPU's
 
 Forward = Callable[[], "torch.Tensor"]
 
@@ -61,7 +66,7 @@ class Device(Protocol):
         """Milliseconds that the device works on one replay, by its own clock."""
 
 
-def require_cuda(engine: str) -> None:
+def require(engine: Engine) -> None:
     """Refuse an engine that this host's GPU cannot run.
 
     Raises:
@@ -72,14 +77,19 @@ def require_cuda(engine: str) -> None:
     if not torch.cuda.is_available():
         raise UsageError(
             f"engine '{engine}': no GPU is visible to PyTorch {torch.__version__}; install a build for CUDA and NVIDIA's "
-            f"driver, see that CUDA_VISIBLE_DEVICES hides no GPU, or take {engine.replace('cuda', 'pytorch')}"
+            f"driver, see that CUDA_VISIBLE_DEVICES hides no GPU, or take {engine_name('pytorch', engine.precision)}"
         )
-    if engine.endswith("-bf16") and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if engine.precision is Precision.BF16 and not torch.cuda.is_bf16_supported(including_emulation=False):
         major, minor = torch.cuda.get_device_capability()
         raise UsageError(
             f"engine '{engine}': {torch.cuda.get_device_name()} has compute capability {major}.{minor} and would emulate "
-            f"bf16, which GPUs compute from 8.0 on; take {engine.replace('bf16', 'f32')}"
+            f"bf16, which GPUs compute from 8.0 on; take {engine.float_name}"
         )
+
+
+def make_models(engine: Engine, config: Any, seed: int, threads: int, graphs: Path) -> "CudaModels":
+    """Models on the current GPU; neither threads nor graphs are needed."""
+    return CudaModels(engine, config, seed)
 
 
 def device_record() -> dict[str, Any]:
@@ -112,13 +122,13 @@ class CudaModels:
     """Stock models on a GPU.
 
     Args:
-        engine: `cuda-f32` or `cuda-bf16`, checked with `require_cuda`.
+        engine: `cuda-f32` or `cuda-bf16`, checked with `require`.
         config: configuration of the teacher.
         seed: of the random weights.
         device: the current CUDA device when None.
     """
 
-    def __init__(self, engine: str, config: Any, seed: int, device: Device | None = None) -> None:
+    def __init__(self, engine: Engine, config: Any, seed: int, device: Device | None = None) -> None:
         import torch
 
         from kdnas.latency.timing import ModelMaker
@@ -126,7 +136,7 @@ class CudaModels:
         self._config = config
         self._device = device or CudaDevice()
         self._there = torch.device(self._device.where)
-        self._maker = ModelMaker(config, seed, torch.bfloat16 if engine.endswith("bf16") else torch.float32)
+        self._maker = ModelMaker(config, seed, torch_dtype(engine))
 
     def student(self, arch: Arch) -> Call:
         """An architecture in the teacher's family, called eagerly."""
