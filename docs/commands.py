@@ -3,35 +3,13 @@
 import dataclasses
 import shutil
 import typing
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from kdnas.arguments import make_parser
+from kdnas.commands import COMMANDS, GROUPS, load_command
 
-from kdnas.cli import COMMANDS, load_command
-
-GROUPS = {
-    "search": ("latency-table", "recommend", "compare-latency", "latency-report", "search", "record", "compare-strategies"),
-    "train": ("pretrain", "distill", "refine", "task-texts"),
-    "export": ("export",),
-    "evaluate": ("evaluate", "suites", "compare-suites", "speed", "fidelity"),
-    "use": ("pipeline", "serve", "filter", "report"),
-    "gates": ("gate run", "gate check", "gate compare"),
-}  # fmt: skip
 SKIPPED = ("help", "print_shtab")
-
-
-def parser_of(name: str) -> ArgumentParser:
-    """The parser of one command, as `kdnas.cli.parse` builds it."""
-    function = load_command(name)
-    parser = ArgumentParser(prog=f"kdnas {name}", default_env=True, env_prefix="KDNAS")
-    parser.add_argument("--config", type=Path, help="YAML file with any of these options; may be given several times")
-    parameters = signature(function).parameters
-    if "options" in parameters:
-        parser.add_class_arguments(parameters["options"].annotation, None)
-    parser.add_function_arguments(function, None, skip={"options"})
-    return parser
 
 
 def write_pages(folder: Path) -> None:
@@ -39,24 +17,18 @@ def write_pages(folder: Path) -> None:
 
     Args:
         folder: where the pages go; what lies in it is replaced.
-
-    Raises:
-        ValueError: a command is in no group, or a group names one that does not exist.
     """
-    grouped = [name for names in GROUPS.values() for name in names]
-    if sorted(grouped) != sorted(COMMANDS):
-        raise ValueError(f"docs/commands.py: GROUPS differs from the commands in {set(grouped) ^ set(COMMANDS)}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for group, names in GROUPS.items():
         sections = [f"# {group.capitalize()}", *(section(name) for name in names)]
-        (folder / f"{group}.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+        (folder / f"{group.replace(' ', '-')}.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
 def section(name: str) -> str:
     """One command: its heading, its summary and the table of its options."""
     summary = COMMANDS[name].summary
-    rows = [row(action) for action in parser_of(name)._actions if shown(action)]
+    rows = [row(action) for action in make_parser(name, load_command(name), [])._actions if shown(action)]
     head = "| option | values | default | meaning |\n|---|---|---|---|"
     return "\n\n".join((f"## kdnas {name}", f"{summary[0].upper()}{summary[1:]}.", "\n".join((head, *rows))))
 

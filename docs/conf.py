@@ -8,6 +8,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from commands import write_pages  # noqa: E402  (this folder is on the path from here on)
+from functions import write_functions  # noqa: E402
 
 from kdnas import __version__  # noqa: E402
 
@@ -37,5 +38,6 @@ napoleon_numpy_docstring = False
 
 
 def setup(app: Any) -> None:
-    """Write the pages of the commands before Sphinx looks for its sources."""
+    """Write the generated pages before Sphinx looks for its sources."""
     write_pages(HERE / "reference" / "commands")
+    write_functions(HERE / "reference" / "functions.md")

@@ -1,4 +1,4 @@
-"""What needs no clock: sizes, operators, outputs and tables that a change may only alter on purpose."""
+"""Facts that need no timing: sizes, operators, outputs and tables. They must not change by accident."""
 
 import hashlib
 import json
@@ -20,11 +20,11 @@ from kdnas.store.artifact import file_sha256
 
 Facts = dict[str, Any]
 ARCHS = ("3,12,288,384,gelu", "4,12,576,768,gelu", "6,12,768,3072,silu")
-LENGTH = 32  # tokens of the operations counted
-TOLERANCE = 1e-3  # of numbers that kernels of another CPU may round otherwise
+LENGTH = 32  # sequence length in tokens at which operations are counted
+TOLERANCE = 1e-3  # allowed difference of outputs, which other CPUs may round differently
 SENTENCES = ("Returns the inverse of a square matrix.", "déjà vu — naïve café", "word " * 40)
 FORMS = ("onnxruntime-f32", "openvino-f32", "openvino-int8")
-SHOWN = 40  # differences
+SHOWN = 40  # maximum number of differences printed
 
 
 def collect(scratch: Path, tables: Path) -> Facts:
@@ -32,7 +32,7 @@ def collect(scratch: Path, tables: Path) -> Facts:
 
     Args:
         scratch: for an export of fixed random weights.
-        tables: folder with a folder for each committed latency table, `NAME/table.csv`.
+        tables: folder of the committed latency tables, one `NAME/table.csv` each.
     """
     return {**shape_facts(), **export_facts(scratch), **table_facts(tables)}
 
@@ -96,13 +96,13 @@ def _exported(scratch: Path) -> Path:
     lines = [" ".join(rng.choice(words, int(rng.integers(4, 30)))) + f" {number}" for number in range(200)]
     (scratch / "texts.txt").write_text("\n".join(lines))
     corpus = build_corpus(scratch, str(scratch / "texts.txt"), TextOptions(), resolve_teacher(str(folder)))
-    # One way to int8 alone: which of several is the fastest would be a matter of the clock.
+    # A single recipe: choosing the fastest of several would depend on timing.
     options = ExportOptions(calibration_sentences=16, parity_sentences=8, forms=FORMS, recipes=("static",))
     return run_export(scratch, folder, open_checkpoint(str(folder)).digest, corpus, options).path
 
 
 def operators_of(graph: Path) -> dict[str, int]:
-    """How many of each operator an ONNX or OpenVINO graph has, constants left out."""
+    """Number of operators of each kind in an ONNX or OpenVINO graph, without constants."""
     if graph.suffix == ".xml":
         kinds = [layer.attrib["type"] for layer in ElementTree.parse(graph).iter("layer")]
     else:
@@ -113,7 +113,7 @@ def operators_of(graph: Path) -> dict[str, int]:
 
 
 def table_facts(tables: Path) -> Facts:
-    """Hash of each committed latency table, and how often more or wider layers are faster in it."""
+    """Hash of each committed latency table, and its number of `not_monotonic` pairs."""
     facts = Facts()
     for file in sorted(tables.glob(f"*/{FILE}")):
         latencies = {row.arch: row.latency_ms for row in read_rows(file)}
@@ -123,7 +123,7 @@ def table_facts(tables: Path) -> Facts:
 
 
 def not_monotonic(latencies: Mapping[Arch, float]) -> int:
-    """Pairs of architectures that differ in one size, of which the larger is the faster."""
+    """Number of pairs of architectures that differ in one size only and whose larger one is faster."""
     count = 0
     for name in ("layers", "hidden", "ffn"):
         rest = [field for field in ("layers", "heads", "hidden", "ffn", "activation") if field != name]
@@ -137,16 +137,16 @@ def not_monotonic(latencies: Mapping[Arch, float]) -> int:
 
 
 def differences(known: Facts, found: Facts) -> list[str]:
-    """What is not as it was, a line each; numbers of outputs may differ by `TOLERANCE`."""
+    """One line for each fact that changed; outputs may differ by `TOLERANCE`."""
     lines = []
     for name in sorted(known.keys() | found.keys()):
         before, after = known.get(name), found.get(name)
-        if not _alike(before, after):
+        if not _equal(before, after):
             lines.append(f"{name}: {_short(before)} before, {_short(after)} now")
     return lines
 
 
-def _alike(before: Any, after: Any) -> bool:
+def _equal(before: Any, after: Any) -> bool:
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         return all(
             math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
@@ -163,12 +163,12 @@ def read_facts(file: Path) -> Facts:
     """Facts that `kdnas gate check --write` wrote.
 
     Raises:
-        UsageError: not there, or not JSON.
+        UsageError: the file is missing or is not JSON.
     """
     try:
         found: Facts = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{file}: no facts to compare with ({error}); write them with `kdnas gate check --write`"
+            f"{file}: cannot read the committed facts ({error}); write them with `kdnas gate check --write`"
         ) from error
     return found

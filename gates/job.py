@@ -70,9 +70,7 @@ def compare(folder: Path, sides: dict[str, Side], process: Process, rule: Rule, 
     start = time.monotonic()
     total = 2 * rule.looks[-1]
     if rows:
-        say(
-            f"gate: resumes after {len(rows)} processes of an earlier run in {folder}; delete the folder to start again"
-        )
+        say(f"gate: resuming after {len(rows)} processes of an earlier run; delete {folder} to start from the beginning")
     with stage("gate", total, len(rows)) as progress:
         for number, look in enumerate(rule.looks):
             only = _undecided(rows, rule, number)
@@ -126,7 +124,7 @@ def _judged(rows: list[dict[str, Any]], rule: Rule) -> Found:
     rows = rows[: len(rows) // 2 * 2]
     first = rows[: 2 * rule.looks[0]]  # all benchmarks ran in these
     names = {side: _common(first, side) for side in "AB"}
-    failures = dict.fromkeys(names["A"] - names["B"], "the base alone has it")
+    failures = dict.fromkeys(names["A"] - names["B"], "only the base has it")
     machines = [row["machine"] for row in rows]
     if any(machine != machines[0] for machine in machines):
         failures["host"] = f"processes ran on different hosts or packages: {machines[0]} and {machines[-1]}"

@@ -30,11 +30,11 @@ def gate_run(
     """Run benchmarks once, in a fresh process, and write pytest-benchmark's JSON.
 
     Args:
-        suite: file or folder of pytest-benchmark's benchmarks; by default the project's own.
-        model: export that the project's own use instead of a random one.
-        output: where the JSON goes.
-        options: how long.
-        home: root of artifacts, for what is made once.
+        suite: file or folder with pytest-benchmark benchmarks; by default those of the project.
+        model: exported model for the project's benchmarks; by default one with random weights.
+        output: JSON file to write.
+        options: duration of a process and of a benchmark.
+        home: root of artifacts; models that the benchmarks need are kept there.
     """
     side = make_side(".", model, home / "gate", SOURCE)
     try:
@@ -59,23 +59,23 @@ def gate_compare(
     options: SuiteOptions = SuiteOptions(),
     home: Path = Path("artifacts"),
 ) -> Outcome:
-    """Time two sides in one job and say whether the head is slower: exit code 3 where it is.
+    """Time two versions in one job and report whether the head is slower than the base; exit code 3 if it is.
 
     Args:
-        base: a git revision, `.` for the checkout as it is, a wheel, or `bin/python` of another environment.
-        head: the same.
-        suite: file or folder of pytest-benchmark's benchmarks for both; by default each side's own.
-        base_model: export that the base's benchmarks use.
-        head_model: export that the head's use; with `--base . --head .` two models are compared.
-        minutes: after which no further process starts, and what is not decided stays so.
-        rule: thresholds, looks, error probability.
-        options: how long a process measures.
+        base: a git revision, `.` for the checkout with its uncommitted changes, a wheel, or `bin/python` of another environment.
+        head: what is compared with the base, given in the same way.
+        suite: file or folder with pytest-benchmark benchmarks for both; by default each side runs its own.
+        base_model: exported model for the base's benchmarks.
+        head_model: exported model for the head's benchmarks; `--base . --head .` with both models compares the models.
+        minutes: no process starts after this time; benchmarks that are undecided by then stay undecided.
+        rule: thresholds, looks and error probability.
+        options: duration of a process and of a benchmark.
         home: root of artifacts.
     """
     if not minutes > 0:
         raise UsageError(f"minutes is {minutes}; it must be above 0")
     if (base, str(base_model)) == (head, str(head_model)):
-        say(f"gate: both sides are '{base}'; what follows is an A/A check of this host")
+        say(f"gate: both sides are '{base}'; this is an A/A check of the host")
     scratch = (home / "gate").resolve()
     sides = {"A": make_side(base, base_model, scratch, SOURCE), "B": make_side(head, head_model, scratch, SOURCE)}
     suites = {name: suite_of(suite, side) for name, side in sides.items()}
@@ -95,12 +95,12 @@ def gate_compare(
 
 
 def gate_check(facts: Path = FACTS, tables: Path = SOURCE / "results" / "latency", write: bool = False) -> Outcome:
-    """Compare what needs no clock with what was committed: exit code 3 where anything differs.
+    """Compare sizes, operators, outputs and tables with the committed facts; exit code 3 if any differs.
 
     Args:
-        facts: JSON that was committed.
-        tables: folder with a folder for each committed latency table.
-        write: write what is found instead of comparing.
+        facts: JSON file with the committed facts.
+        tables: folder of the committed latency tables, one `NAME/table.csv` each.
+        write: write the facts of this checkout to the file instead of comparing.
     """
     known = {} if write else read_facts(facts)
     with tempfile.TemporaryDirectory() as scratch:
@@ -111,7 +111,7 @@ def gate_check(facts: Path = FACTS, tables: Path = SOURCE / "results" / "latency
     lines = differences(known, found)
     say(
         f"gate: {len(lines)} of {len(known.keys() | found.keys())} facts differ"
-        + ("; where that is meant, commit what `kdnas gate check --write` writes" if lines else "")
+        + ("; if this is intended, run `kdnas gate check --write` and commit the file" if lines else "")
     )
     return Outcome(None, {"differences": lines}, 3 if lines else 0, "\n".join(lines[:SHOWN]))
 
@@ -138,7 +138,7 @@ def suite_of(given: Path | None, side: Side) -> Path:
     """The benchmarks that a side runs.
 
     Raises:
-        UsageError: there are none.
+        UsageError: the side has no benchmarks.
     """
     if given is not None:
         if not given.exists():
@@ -146,16 +146,16 @@ def suite_of(given: Path | None, side: Side) -> Path:
         return given.resolve()
     found = side.suite or (OWN if OWN.is_file() else None)
     if found is None:
-        raise UsageError(f"'{side.name}' has no benchmarks of its own; give --suite")
+        raise UsageError(f"'{side.name}' contains no benchmarks; give --suite")
     return found
 
 
 def suite_digest(suite: Path) -> str:
-    """Changes when a benchmark file does."""
+    """Digest of the benchmark files."""
     files = [suite] if suite.is_file() else sorted(suite.rglob("*.py"))
     return digest_of([[str(file.relative_to(suite.parent)), file_sha256(file)] for file in files])
 
 
 def cache_of(home: Path, side: Side) -> Path:
-    """Where what is made once for a side lies."""
+    """Folder of the models that one side's benchmarks need."""
     return (home / "gate" / "caches" / side.digest[:12]).resolve()

@@ -33,7 +33,7 @@ def parse(name: str, function: Callable[..., Any], argv: list[str]) -> dict[str,
         UsageError: an unknown option, one given twice, a wrong type, a missing file.
     """
     files, argv = split_config_files(argv)
-    parser = _parser(name, function, files)
+    parser = make_parser(name, function, files)
     kinds = _kinds(parser)
     groups = {option.rpartition(".")[0] for option in kinds} - {""}
     require_config_files(files, groups)
@@ -55,7 +55,7 @@ def parse(name: str, function: Callable[..., Any], argv: list[str]) -> dict[str,
 
 def command_help(name: str, function: Callable[..., Any], width: int | None = None) -> str:
     """The text of `kdnas NAME --help`; `width` is that of the terminal by default."""
-    parser = _parser(name, function, [])
+    parser = make_parser(name, function, [])
     options = [
         Option(action.dest, action._typehint, action.help or "", action.default, action.required)
         for action in parser._actions
@@ -70,7 +70,7 @@ def _flattened(function: Callable[..., Any]) -> Any:
     return parameters["options"].annotation if "options" in parameters else None
 
 
-def _parser(name: str, function: Callable[..., Any], files: list[str]) -> ArgumentParser:
+def make_parser(name: str, function: Callable[..., Any], files: list[str]) -> ArgumentParser:
     parser = ArgumentParser(
         prog=f"kdnas {name}",
         add_help=False,

@@ -30,7 +30,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 ROUTES = ("/predict", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")
 SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0, 16.0)
-# Fewer characters than this are tokenised at once in the event loop: a thread costs more.
+# Texts with fewer characters than this are tokenised in the event loop: a thread would cost more.
 INLINE_CHARACTERS = 2000
 
 
@@ -39,13 +39,13 @@ class ServeOptions:
     """Limits and batching of the service.
 
     Args:
-        max_texts: texts that one request may hold.
-        max_body_bytes: size that one request may have.
-        max_queue_texts: texts that may wait; further requests get 503 with Retry-After.
-        max_batch_tokens: padded tokens that run together.
-        max_wait_ms: longest wait of a request for others to run with; one that comes alone never waits.
-        drain_seconds: time after SIGTERM in which the service still answers while /readyz says 503.
-        shutdown_seconds: time for requests in flight to finish after that.
+        max_texts: maximum number of texts in one request.
+        max_body_bytes: maximum size of a request body in bytes.
+        max_queue_texts: maximum number of waiting texts; further requests get 503 with Retry-After.
+        max_batch_tokens: maximum number of padded tokens in one batch.
+        max_wait_ms: maximum time in ms that a request waits to be batched with others; a single request does not wait.
+        drain_seconds: seconds after SIGTERM in which the service still answers, while /readyz returns 503.
+        shutdown_seconds: seconds after that for requests in flight to finish.
     """
 
     max_texts: int = 128
@@ -72,7 +72,7 @@ class Service:
         self.predictor, self.options = predictor, options
         self.draining = False
         self.in_flight = 0
-        self.cut = 0  # requests that the end of the process cut off
+        self.cut = 0  # requests cut off by the end of the process
         self.registry = CollectorRegistry()
         self.requests = Counter("kdnas_requests", "Requests answered", ["path", "status"], registry=self.registry)
         self.seconds = Histogram(
@@ -102,7 +102,7 @@ class Service:
         self.batch.observe(texts)
 
     def unready(self) -> str:
-        """Why requests should go elsewhere; empty where they should not."""
+        """Why the service is not ready; empty if it is ready."""
         if self.draining:
             return "shutting down"
         if not self.batcher.warmed.is_set():
@@ -113,7 +113,7 @@ class Service:
         """Token ids of texts that the model can read.
 
         Raises:
-            HTTPException: 413 where a text is too long and `truncate` is false.
+            HTTPException: 413 if a text is too long and `truncate` is false.
         """
         small = sum(map(len, texts)) <= INLINE_CHARACTERS
         encode = self.predictor.encode
@@ -121,7 +121,7 @@ class Service:
         try:
             return encode(texts, policy) if small else await asyncio.to_thread(encode, texts, policy)
         except TooLongError as error:
-            advice = 'send shorter texts, or "truncate": true to have the rest cut off'
+            advice = 'send shorter texts, or "truncate": true to cut them'
             raise HTTPException(413, f"{error.fact}; {advice}") from error
 
     def answer(self, results: np.ndarray) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class Service:
 
 
 class Front:
-    """First to see a request: counts it, times it, and notices when it is cut off."""
+    """Outermost ASGI layer: counts and times each request, and notices when one is cut off."""
 
     def __init__(self, app: Any, service: Service) -> None:
         self.app, self.service = app, service
@@ -167,7 +167,7 @@ class Front:
             refusal = JSONResponse({"error": too_large(limit)}, 413) if int(length) > limit else None
             await (refusal or self.app)(scope, receive, sending)
         except asyncio.CancelledError:
-            # The end of the process, and nothing above waits for this task: answer instead of passing it on.
+            # The process ends and no caller awaits this task: answer instead of raising.
             service.cut += 1
             if not status:
                 stopped = JSONResponse({"error": "the service was stopped before it could answer"}, 503)
@@ -277,7 +277,7 @@ def _add_errors(app: FastAPI, max_body_bytes: int) -> None:
     @app.exception_handler(StarletteHTTPException)
     async def refused(_request: Request, error: StarletteHTTPException) -> JSONResponse:
         detail = str(error.detail)
-        if detail == "Content Too Large":  # a chunked body, measured while it came
+        if detail == "Content Too Large":  # a chunked body, measured while it was read
             detail = too_large(max_body_bytes)
         elif error.status_code == 400:
             detail = "the body cannot be read; send JSON in UTF-8"

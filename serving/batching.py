@@ -1,4 +1,4 @@
-"""Micro-batching: requests that arrive together run together, in one thread, with a bound on what may wait."""
+"""Micro-batching: requests that arrive together run as one batch, in one thread, with a bounded queue."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ Predict = Callable[[list[list[int]], int], np.ndarray]
 
 
 class OverloadedError(Exception):
-    """Too much waits already; the caller should come back later."""
+    """The queue is full; the caller should retry later."""
 
 
 class StoppedError(Exception):
@@ -42,16 +42,16 @@ class Job:
 class Batcher:
     """A worker thread that runs waiting jobs together.
 
-    A job that comes alone runs at once. Only after a round of several jobs, whose senders may well send their next ones
-    now, does the worker wait until as many are together again (or `batch_tokens`), `max_wait_ms` at most.
+    A single job runs at once. After a round of several jobs, whose senders are likely to send their next ones now, the
+    worker waits until as many jobs are queued again, or `batch_tokens` are, or `max_wait_ms` have passed.
 
     Args:
-        predict: rows of token ids and a token budget to one result a row, in order.
+        predict: function from rows of token ids and a token budget to one result per row, in order.
         warm: called once in the worker before the first job.
-        batch_tokens: padded tokens of one call, and tokens that are gathered for one round.
-        max_queue: rows that may wait; a job that would go beyond is refused.
-        max_wait_ms: longest wait for company.
-        observe: told the rows and tokens of each round.
+        batch_tokens: padded tokens of one call, and tokens gathered for one round.
+        max_queue: maximum number of waiting rows; a job that would exceed it is refused.
+        max_wait_ms: maximum time in ms that a job waits for others.
+        observe: called with the number of rows and tokens of each round.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Batcher:
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._stopped = False
-        self._company = 1  # jobs of the latest round
+        self._latest = 1  # jobs of the latest round
         self.waiting = 0  # rows in `_jobs`
         self.warmed = threading.Event()
         self.failure: BaseException | None = None
@@ -114,12 +114,12 @@ class Batcher:
             self._run(jobs)
 
     def _gather(self) -> list[Job]:
-        """The next jobs to run together, at least one; empty at the end."""
+        """The next jobs to run as one batch, at least one; empty after `stop`."""
         with self._changed:
             while not self._jobs and not self._stopped:
                 self._changed.wait()
             until = time.monotonic() + self._max_wait
-            while len(self._jobs) < self._company and sum(job.tokens for job in self._jobs) < self._batch_tokens:
+            while len(self._jobs) < self._latest and sum(job.tokens for job in self._jobs) < self._batch_tokens:
                 left = until - time.monotonic()
                 if left <= 0 or self._stopped:
                     break
@@ -130,7 +130,7 @@ class Batcher:
                 jobs.append(self._jobs.popleft())
                 tokens += jobs[-1].tokens
                 self.waiting -= len(jobs[-1].rows)
-            self._company = len(jobs)
+            self._latest = len(jobs)
             return jobs
 
     def _run(self, jobs: list[Job]) -> None:
@@ -151,7 +151,7 @@ class Batcher:
             first = last
             try:
                 job.loop.call_soon_threadsafe(_settle, job.future, part)
-            except RuntimeError:  # the loop was closed: nobody waits any more
+            except RuntimeError:  # the loop was closed: no caller waits any more
                 continue
 
 

@@ -16,18 +16,18 @@ from kdnas.extras import require_extras
 
 # A longer line is quarantined without being held in memory.
 MAX_LINE_BYTES = 16 * 2**20
-# Compressed bytes fed at once; small, since a few of them can expand to very much.
+# Compressed bytes read at once; few, since they can expand to many.
 CHUNK_BYTES = {"": 2**20, "gz": 2**14, "zst": 2**13}
 
 
 @dataclass(frozen=True)
 class Source:
-    """What an input is: the kind of its records and its compression, both read off the name.
+    """An input file, with the kind of its records and its compression, which its name gives.
 
     Args:
         path: the file.
         kind: jsonl, txt or parquet.
-        compression: gz, zst or nothing.
+        compression: gz, zst or empty.
     """
 
     path: Path
@@ -36,7 +36,7 @@ class Source:
 
     @property
     def suffix(self) -> str:
-        """Suffix of what is kept: as the input, but JSONL in zstd for Parquet."""
+        """Suffix of the files of kept documents: that of the input, or `.jsonl.zst` for Parquet."""
         if self.kind == "parquet":
             return ".jsonl.zst"
         return f".{self.kind}" + (f".{self.compression}" if self.compression else "")
@@ -47,10 +47,10 @@ class Document:
     """One record of the input.
 
     Args:
-        line: its number, from 1 (the row's number in Parquet).
-        raw: its bytes without the line end, as they came.
-        text: what is to be scored; None where the record cannot be read.
-        problem: why it cannot be read, empty where it can.
+        line: line number from 1 (row number in Parquet).
+        raw: unchanged bytes of the line, without the line end.
+        text: the text to score; None if the record cannot be read.
+        problem: why the record cannot be read, else empty.
         position: bytes of the input file read so far.
     """
 
@@ -65,7 +65,7 @@ def find_source(path: Path) -> Source:
     """Check that an input exists, is not empty and is of a known kind.
 
     Raises:
-        UsageError: it is not.
+        UsageError: one of these is not so.
     """
     if path.is_dir():
         raise UsageError(f"input '{path}': this is a folder; give one .jsonl, .txt or .parquet file")
@@ -91,7 +91,7 @@ def find_source(path: Path) -> Source:
 
 
 def read_documents(source: Source, column: str, skip: int = 0) -> Iterator[Document]:
-    """Documents of an input in its order, without those of the first `skip` lines; blank lines are none.
+    """Documents of an input in order, without the first `skip` lines; blank lines are ignored.
 
     Raises:
         KdnasError: a damaged archive, or Parquet without pyarrow.
@@ -113,11 +113,11 @@ def read_documents(source: Source, column: str, skip: int = 0) -> Iterator[Docum
 
 
 def read_text(line: bytes, column: str | None) -> tuple[str | None, str]:
-    """The text of one line and an empty string, or None and why there is none.
+    """The text of one line and an empty string, or None and the reason why it cannot be read.
 
     Args:
         line: the bytes of the line.
-        column: key of the text in a JSON object; None where the line itself is the text.
+        column: key of the text in a JSON object; None if the line itself is the text.
     """
     try:
         content = line.decode("utf-8")
@@ -144,7 +144,7 @@ def read_text(line: bytes, column: str | None) -> tuple[str | None, str]:
 
 
 def quarantined(document: Document) -> bytes:
-    """The JSON line that the quarantine keeps of an unreadable record; bytes that are not UTF-8 in base64."""
+    """JSON line of an unreadable record for the quarantine; bytes that are not UTF-8 are in base64."""
     row: dict[str, Any] = {"line": document.line, "reason": document.problem}
     try:
         row["raw"] = document.raw.decode("utf-8")
@@ -186,10 +186,10 @@ def _joined(pieces: list[bytes], size: int) -> bytes | None:
 
 
 def _chunks(file: BinaryIO, source: Source) -> Iterator[tuple[bytes, int]]:
-    """Decompressed pieces and how many bytes of the file were read for them.
+    """Decompressed pieces, each with the number of file bytes read so far.
 
     Raises:
-        KdnasError: the archive is damaged or cut short.
+        KdnasError: the archive is damaged or truncated.
     """
     inflater: Any = None
     position = 0

@@ -13,16 +13,16 @@ from kdnas.errors import KdnasError, UsageError
 from kdnas.export.session import BATCH_TOKENS
 from kdnas.serving.documents import Document, Source, find_source, quarantined, read_documents
 from kdnas.serving.predictor import Predictor, Windower
-from kdnas.serving.shards import Row, Run, flagged, open_run
+from kdnas.serving.shards import FilteredDocument, FilterRun, flagged, open_run
 from kdnas.store.artifact import MANIFEST, Artifact, digest_of, file_sha256
 from kdnas.store.host import default_threads
 from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say, stage
 
 QUARANTINED_EXIT = 4
-# A shard also ends at this many bytes of text, so that memory stays bounded whatever the documents are.
+# A shard also ends at this many bytes of text, so that memory stays bounded with long documents.
 SHARD_BYTES = 32 * 2**20
-# Labels that name what a filter is for, in lower case.
+# Labels of documents that users usually want to drop, in lower case.
 DROP_LABELS = (
     "hap", "toxic", "toxicity", "offensive", "offense", "hate", "hateful", "hate_speech", "hate speech", "abusive",
     "abuse", "profanity", "unsafe", "harmful", "spam",
@@ -32,15 +32,15 @@ SECOND_LABELS = ("1", "label_1", "true", "yes", "positive")
 
 @dataclass(frozen=True)
 class FilterOptions:
-    """What is scored, and what is dropped.
+    """The scored column, the label to drop, and the threshold.
 
     Args:
-        column: column of the text in JSONL and Parquet.
-        label: documents with this label are dropped; by default the model's label that says so (hap, toxic, hate, ...).
-        threshold: probability of the label from which a document is dropped.
-        overlap: tokens that neighbouring windows of a long document share.
-        shard_documents: documents of one shard; what a crash can cost.
-        batch_tokens: padded tokens that run together.
+        column: column with the text in JSONL and Parquet.
+        label: documents with this label are dropped; by default the one of the model's labels that names harmful text (hap, toxic, hate, ...).
+        threshold: documents whose probability of the label is at least this are dropped.
+        overlap: tokens shared by neighbouring windows of a long document.
+        shard_documents: documents of one shard; a run that is interrupted loses at most one shard.
+        batch_tokens: maximum number of padded tokens in one batch.
     """
 
     column: str = "text"
@@ -71,27 +71,27 @@ def filter_documents(
 ) -> Outcome:
     """Score documents with an exported classifier and split them into kept and dropped ones.
 
-    A document that is longer than the model reads is split into windows; its score is the highest of theirs. OUT gets
-    `kept/` (lines as they came), `dropped/` (with the score and the reason), `quarantine/` (unreadable records, with the
-    line and the reason) and `manifest.json`. A run that was stopped goes on with the same command.
+    A document that is too long for the model is split into windows, and its score is their maximum. The output folder gets
+    `kept/` (unchanged lines), `dropped/` (with score and reason), `quarantine/` (unreadable records with line and reason)
+    and `manifest.json`. The same command resumes an interrupted run.
 
     Args:
         model: folder of a classifier that `kdnas export` wrote.
         input: .jsonl or .txt file (also .gz, .zst), or .parquet.
         output: folder for the result, new or left by the same command.
-        form: one of the model's forms, as in `openvino-int8`; by default the fastest.
+        form: form of the model to run, for example `openvino-int8`; by default the fastest.
         threads: threads of the model; by default min(4, physical cores).
-        options: what is scored, and what is dropped.
-        verify: compare the model's files with the hashes in its manifest first; `--no-verify` leaves that out.
+        options: the scored column, the label to drop, and the threshold.
+        verify: check the model's files against the hashes in its manifest first.
 
     Returns:
-        The folder and the counts; exit code 4 where records were quarantined.
+        The folder and the counts; exit code 4 if records were quarantined.
     """
     source = find_source(input)
     with output_errors(output):
         check_apart(input, output)
         check_documents(source, options.column)
-        # Many texts want all cores, each of them a batch of its own, whatever is best for one text.
+        # With many texts it is fastest to run one batch on each core, unlike with a single text.
         threads = default_threads() if threads is None else threads
         predictor = Predictor(model, form, threads, verify, streams=threads)
         label = choose_label(predictor, model, options.label)
@@ -112,7 +112,7 @@ def filter_documents(
             return report(run)
 
 
-def filter_shards(run: Run, source: Source, predictor: Predictor, options: FilterOptions) -> None:
+def filter_shards(run: FilterRun, source: Source, predictor: Predictor, options: FilterOptions) -> None:
     """Score and write every shard that an earlier run has not finished."""
     label, windower = run.config["label"], predictor.windower(options.overlap)
     documents = read_documents(source, options.column, skip=run.lines)
@@ -120,15 +120,15 @@ def filter_shards(run: Run, source: Source, predictor: Predictor, options: Filte
         start, first = time.monotonic(), run.totals["documents"]
         for shard in cut_shards(documents, options.shard_documents):
             began = time.monotonic()
-            rows, tokens = score(shard, predictor, windower, label, source, options)
-            run.write_shard(shard[-1], rows, tokens, time.monotonic() - began)
+            filtered, tokens = score(shard, predictor, windower, label, source, options)
+            run.write_shard(shard[-1], filtered, tokens, time.monotonic() - began)
             rate = (run.totals["documents"] - first) / (time.monotonic() - start)
             progress.update(run.position, f"{rate:.0f} docs/s, {run.totals['dropped']} dropped")
         progress.update(source.path.stat().st_size)
 
 
 def cut_shards(documents: Iterator[Document], shard_documents: int) -> Iterator[list[Document]]:
-    """Documents in groups of `shard_documents`, or fewer where they are large."""
+    """Documents in groups of `shard_documents`, or fewer if they are large."""
     shard: list[Document] = []
     size = 0
     for document in documents:
@@ -148,23 +148,23 @@ def score(
     label: str,
     source: Source,
     options: FilterOptions,
-) -> tuple[list[Row], int]:
-    """Where each document of a shard goes, and the tokens that were run.
+) -> tuple[list[FilteredDocument], int]:
+    """The decision for each document of a shard, and the number of tokens that the model read.
 
     The score is the maximum of P(label) over the document's windows.
 
     Raises:
-        KdnasError: the model gives something that is no probability.
+        KdnasError: the model's output is not a probability.
     """
     readable = [document.text for document in shard if document.text is not None]
     windows = windower.windows(readable)
     flat = [window.tolist() for each in windows for window in each]
     chances = predictor.predict(flat, options.batch_tokens)[:, predictor.session.labels.index(label)]
-    rows: list[Row] = []
+    filtered: list[FilteredDocument] = []
     index, texts = 0, iter(windows)
     for document in shard:
         if document.text is None:
-            rows.append(Row("quarantine", quarantined(document)))
+            filtered.append(FilteredDocument("quarantine", quarantined(document)))
             continue
         count = len(next(texts))
         value = float(chances[index : index + count].max())
@@ -173,28 +173,29 @@ def score(
             raise KdnasError(
                 f"line {document.line}: the model's score is {value}; try another --form, and export the model again"
             )
-        # Decided on the number that is written down, so that the record never contradicts the decision.
+        # Decide on the rounded score that is written, so that the two never contradict.
         value = round(min(value, 1.0), 6)
         if value >= options.threshold:
             reason = f"P({label}) {value} >= {options.threshold}"
             verdict = {"label": label, "score": value, "reason": reason}
-            rows.append(Row("dropped", flagged(document, verdict, source.kind != "txt"), value, count))
+            line = flagged(document, verdict, source.kind != "txt")
+            filtered.append(FilteredDocument("dropped", line, value, count))
         else:
-            rows.append(Row("kept", document.raw, value, count))
-    return rows, sum(map(len, flat))
+            filtered.append(FilteredDocument("kept", document.raw, value, count))
+    return filtered, sum(map(len, flat))
 
 
 def choose_label(predictor: Predictor, model: Path, label: str | None) -> str:
     """The label whose documents are dropped.
 
     Raises:
-        UsageError: the model is no classifier, has no such label, or does not say which of its labels it is.
+        UsageError: the model is not a classifier, does not have the label, or its labels do not show which one to drop.
     """
     labels = predictor.session.labels
     if not predictor.classifies:
         raise UsageError(
-            f"model '{model}': it is an encoder without a classification head; give an exported classifier, as "
-            "`kdnas evaluate` fine-tunes them (classifiers/<task>) and `kdnas export --model` exports them"
+            f"model '{model}': this is an encoder without a classification head; give an exported classifier: "
+            "`kdnas evaluate` fine-tunes one (classifiers/<task>) and `kdnas export --model` exports it"
         )
     if label is not None:
         if label not in labels:
@@ -205,13 +206,13 @@ def choose_label(predictor: Predictor, model: Path, label: str | None) -> str:
         known = [name for name in labels if name.lower() in SECOND_LABELS]
     if len(known) != 1:
         raise UsageError(
-            f"model '{model}': which label is to be dropped cannot be told; give --label, one of {', '.join(labels)}"
+            f"model '{model}': its labels do not show which one to drop; give --label, one of {', '.join(labels)}"
         )
     return known[0]
 
 
 def export_digest(model: Path) -> str:
-    """Digest of an exported model: from its manifest, or of its files where it has none."""
+    """Digest of an exported model: from its manifest, or of its files if it has none."""
     if (model / MANIFEST).is_file():
         return Artifact.load(model).digest
     files = sorted(file for file in model.rglob("*") if file.is_file())
@@ -219,37 +220,37 @@ def export_digest(model: Path) -> str:
 
 
 def check_apart(input: Path, output: Path) -> None:
-    """Refuse an output that is the input, or that holds it.
+    """Check that the output is not the input or a folder that contains it.
 
     Raises:
-        UsageError: it is so.
+        UsageError: it is.
     """
     if output.resolve() == input.resolve() or output.resolve() in input.resolve().parents:
         raise UsageError(f"output '{output}': the input {input} is there; give another folder")
 
 
 def check_documents(source: Source, column: str) -> None:
-    """Look at the start of the input before anything is written.
+    """Check the first documents of the input before anything is written.
 
     Raises:
-        UsageError: it holds no document, or no record at its start has the column.
+        UsageError: the input has no documents, or none of the first ones has the column.
     """
     first = list(islice(read_documents(source, column), 100))
     if not first:
-        raise UsageError(f"input '{source.path}': it holds no document; give a file with at least one")
+        raise UsageError(f"input '{source.path}': it contains no documents; give a file with at least one")
     if all(document.problem.startswith("no column") for document in first):
         keys = ", ".join(json.loads(first[0].raw)) or "none"
         raise UsageError(f"input '{source.path}': no column '{column}'; it has {keys} (set --column)")
 
 
-def report(run: Run) -> Outcome:
-    """Say what came out, and return it."""
+def report(run: FilterRun) -> Outcome:
+    """Print the counts of a run and return its outcome."""
     totals = run.totals
     seconds = max(totals["seconds"], 1e-9)
     say(
         f"filter: {totals['documents']} documents: {totals['kept']} kept, {totals['dropped']} dropped, "
         f"{totals['quarantine']} quarantined; {totals['documents'] / seconds:.0f} docs/s, "
-        f"{totals['tokens'] / seconds:.0f} tokens/s" + ("; finished earlier, left as it is" if run.finished else "")
+        f"{totals['tokens'] / seconds:.0f} tokens/s" + ("; an earlier run had finished this" if run.finished else "")
     )
     return Outcome(run.path, dict(totals), QUARANTINED_EXIT if totals["quarantine"] else 0)
 

@@ -1,4 +1,4 @@
-"""The documentation page at /docs: made on the server from the OpenAPI schema, nothing fetched from anywhere."""
+"""The documentation page at /docs: made on the server from the OpenAPI schema, without external resources."""
 
 import html
 import json
@@ -54,7 +54,7 @@ def docs_page(schema: dict[str, Any], labels: list[str]) -> str:
 <title>{html.escape(info["title"])}</title><style>{STYLE}</style></head><body>
 <h1>{html.escape(info["title"])} <small>{html.escape(info["version"])}</small></h1>
 <p>{html.escape(info.get("summary", ""))}{f"<br>Labels: {known}" if known else ""}<br>
-The schema for tools: <a href="openapi.json"><code>openapi.json</code></a>.</p>
+OpenAPI schema: <a href="openapi.json"><code>openapi.json</code></a>.</p>
 <h2>Try it</h2>
 <textarea id="body" rows="6">{html.escape(example)}</textarea>
 <button id="send">Send to /predict</button>
@@ -89,7 +89,7 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
 
 
 def _resolved(value: Any, schemas: dict[str, Any]) -> Any:
-    """A schema with its references replaced by what they name."""
+    """A schema with its references resolved."""
     if isinstance(value, dict):
         if "$ref" in value:
             return _resolved(schemas[value["$ref"].rsplit("/", 1)[-1]], schemas)

@@ -1,4 +1,4 @@
-"""An exported model behind both commands: untruncated token ids, windows of long texts, results of ids in any order."""
+"""The exported model behind `kdnas serve` and `kdnas filter`: token ids, windows of long texts, results."""
 
 from pathlib import Path
 
@@ -9,23 +9,23 @@ from kdnas.export.encoder import Encoder
 from kdnas.export.session import Session
 from kdnas.export.texts import TooLong
 
-# Texts are tokenised in pieces of about this many characters: an encoding takes some 100 bytes a token while it lives.
+# Texts are tokenised in pieces of about this many characters: an encoding takes about 100 bytes of memory per token.
 PIECE_CHARACTERS = 1_000_000
 
 
 class Predictor:
-    """A session together with a tokenizer that does not cut.
+    """A session and its tokenizer.
 
     Args:
         path: folder that `kdnas export` wrote.
-        form: one of the forms in it; by default the fastest.
+        form: form of the model to run; by default the fastest.
         threads: threads that one call may use.
-        verify: compare the folder's files with the hashes in its manifest first.
-        streams: calls side by side, as of `kdnas.export.session.Session`.
+        verify: check the folder's files against the hashes in its manifest first.
+        streams: parallel calls, as in `kdnas.export.session.Session`.
 
     Raises:
-        UsageError: not an export folder, an unknown form, or a model of tokens, answers or numbers.
-        KdnasError: a file was changed since it was exported.
+        UsageError: not an exported model, an unknown form, or a model for tokens, answers or regression.
+        KdnasError: a file has changed since the export.
     """
 
     def __init__(
@@ -34,24 +34,24 @@ class Predictor:
         self.session = Session(path, form, threads, verify, streams=streams)
         self.session.require_task("text-classification", "feature-extraction")
         if len(self.session.labels) == 1:
-            raise UsageError(f"{path}: a model of one number (regression); a classifier or an encoder is needed here")
+            raise UsageError(f"{path}: this is a regression model; give a classifier or an encoder")
         self.name = path.resolve().name
         self.classifies = self.session.task == "text-classification"
 
     def encode(self, texts: list[str], too_long: TooLong) -> list[list[int]]:
-        """Token ids of each text, special tokens included; `too_long` as of `kdnas.export.session.Session.encode`."""
+        """Token ids of each text, special tokens included; `too_long` as in `kdnas.export.session.Session.encode`."""
         return self.session.encode(texts, too_long)
 
     def windower(self, overlap: int) -> "Windower":
-        """What splits texts into windows of `max_seq_len` tokens, `overlap` of them shared by neighbours."""
+        """Splitter of texts into windows of `max_seq_len` tokens; neighbours share `overlap` tokens."""
         return Windower(self.session.encoder, self.session.max_seq_len, overlap)
 
     def predict(self, rows: list[list[int]], batch_tokens: int) -> np.ndarray:
-        """Results of rows of token ids, in their order whatever the batches.
+        """Results for rows of token ids, in the order of the rows.
 
         Args:
             rows: N lists of token ids, special tokens included, none longer than the session's `max_seq_len`.
-            batch_tokens: padded tokens that one call of the engine may hold (a longer row still goes alone).
+            batch_tokens: maximum number of padded tokens in one call of the engine; a longer row runs alone.
 
         Returns:
             (N, C) softmax probabilities of a classifier, or (N, D) L2-normalised means over the tokens, float32.
@@ -63,9 +63,9 @@ class Windower:
     """Splits texts into windows that a model can read.
 
     Args:
-        encoder: of the model's session.
-        seq_len: tokens a window, special tokens included.
-        overlap: tokens that neighbouring windows share, so that no phrase is only seen cut in two.
+        encoder: encoder of the model's session.
+        seq_len: tokens per window, including special tokens.
+        overlap: tokens shared by neighbouring windows, so that a phrase at a border is whole in one of them.
     """
 
     def __init__(self, encoder: Encoder, seq_len: int, overlap: int) -> None:

@@ -1,4 +1,4 @@
-"""`kdnas serve`: the HTTP service as a process, from the socket to the end of the last request."""
+"""`kdnas serve`: the process of the HTTP service."""
 
 import logging
 import os
@@ -29,17 +29,17 @@ def serve(
 ) -> Outcome:
     """Answer HTTP requests with an exported model until SIGTERM or Ctrl-C.
 
-    The first signal lets the requests in flight finish: then the exit code is 0. A second one, or requests that last
-    longer than `shutdown_seconds`, cuts them off: then it is 143 or 130.
+    After the first signal, requests in flight may finish, and the exit code is 0. A second signal cuts them off, and so do
+    `shutdown_seconds`; the exit code is then 143 (SIGTERM) or 130 (Ctrl-C).
 
     Args:
         model: folder that `kdnas export` wrote.
-        form: one of the forms in it, as in `openvino-int8`; by default the fastest.
-        host: address to listen on; 0.0.0.0 for all of this machine's.
-        port: port to listen on; 0 takes a free one.
-        threads: threads of the model; by default those with which the export measured it to be fastest, at most 4.
+        form: form of the model to run, for example `openvino-int8`; by default the fastest.
+        host: address to listen on; 0.0.0.0 for all addresses of this machine.
+        port: port to listen on; 0 chooses a free one.
+        threads: threads of the model; by default the number that was fastest when the model was exported, at most 4.
         options: limits and batching.
-        verify: compare the model's files with the hashes in its manifest first; `--no-verify` leaves that out.
+        verify: check the model's files against the hashes in its manifest first.
     """
     sock = bind(host, port)
     with sock:
@@ -50,14 +50,14 @@ def serve(
         except OSError as error:  # the port was taken between the bind and the listening
             raise _bind_error(host, port, error) from error
     if server.exit_code:
-        # The model may still run what was cut off, in a thread that cannot be stopped: a normal end would abort there.
+        # The model's thread may still run and cannot be stopped: a normal exit would abort in it.
         sys.stderr.flush()
         os._exit(server.exit_code)
     return Outcome(None)
 
 
 class Server(uvicorn.Server):
-    """uvicorn that says where it listens, drains before it closes, and knows whether it cut requests off."""
+    """uvicorn that reports its address, drains before it closes, and records whether it cut off requests."""
 
     def __init__(self, service: Service, sock: socket.socket) -> None:
         config = uvicorn.Config(
@@ -74,11 +74,11 @@ class Server(uvicorn.Server):
 
     @property
     def exit_code(self) -> int:
-        """0 after a clean end, 128 + the signal where requests were cut off."""
+        """0 after a clean end, 128 + the signal's number if requests were cut off."""
         return 128 + self._signal if self._cut else 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening and say so."""
+        """Start listening and report the address."""
         await super().startup(sockets)
         host, port = self._sock.getsockname()[:2]
         session = self._service.predictor.session
@@ -88,16 +88,16 @@ class Server(uvicorn.Server):
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait for the requests in flight, at most `shutdown_seconds`."""
+        """Wait at most `shutdown_seconds` for the requests in flight."""
         say(f"serve: shutting down, {self._service.in_flight} requests in flight")
         await super().shutdown(sockets)
         self._cut = self._service.in_flight + self._service.cut > 0
         say("serve: stopped" + (", requests were cut off" if self._cut else ""))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: drain and stop; second: stop at once. Not raised again afterwards: a drained end is a success."""
+        """First signal: drain and stop; second: stop at once. The signal is not raised again afterwards, so that a drained service exits with 0."""
         if self._signal:
-            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off now is meant to be
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # these requests are cut off on purpose
             self.should_exit = self.force_exit = True
             return
         self._signal = sig
@@ -116,7 +116,7 @@ def bind(host: str, port: int) -> socket.socket:
 
     Raises:
         UsageError: no such address, or a port out of range.
-        KdnasError: the port is taken, or not ours to take.
+        KdnasError: the port is in use or not permitted.
     """
     if not 0 <= port <= 65535:
         raise UsageError(f"port is {port}; allowed are 0 (any free one) to 65535")
@@ -138,6 +138,6 @@ def bind(host: str, port: int) -> socket.socket:
 
 def _bind_error(host: str, port: int, error: OSError) -> KdnasError:
     return KdnasError(
-        f"cannot listen on {host}:{port} ({error.strerror}); stop what listens there, or give another --port "
-        "(0 takes a free one) or --host"
+        f"cannot listen on {host}:{port} ({error.strerror}); stop the process that uses it, or give another --port "
+        "(0 chooses a free one) or --host"
     )

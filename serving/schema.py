@@ -1,4 +1,4 @@
-"""What goes over the wire: request and response bodies of the HTTP service."""
+"""Request and response bodies of the HTTP service."""
 
 from typing import Self
 
@@ -14,7 +14,7 @@ class PredictRequest(BaseModel):
 
     text: str | None = Field(None, description="one text; give this or `texts`")
     texts: list[str] | None = Field(None, description="several texts; give this or `text`")
-    truncate: bool = Field(False, description="cut texts that the model cannot read whole, instead of refusing them")
+    truncate: bool = Field(False, description="cut texts that are too long for the model instead of refusing them")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -35,7 +35,7 @@ class PredictRequest(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The most probable label of one text, its probability, and those of all labels."""
+    """The most probable label of one text, its probability, and the probabilities of all labels."""
 
     label: str
     score: float
@@ -43,7 +43,7 @@ class Prediction(BaseModel):
 
 
 class Classified(BaseModel):
-    """Answer of a classifier: one prediction a text, in the order of the texts."""
+    """Answer of a classifier: one prediction per text, in the order of the texts."""
 
     model: str
     form: str
@@ -51,7 +51,7 @@ class Classified(BaseModel):
 
 
 class Embedded(BaseModel):
-    """Answer of an encoder: one L2-normalised embedding a text, in the order of the texts."""
+    """Answer of an encoder: one L2-normalised embedding per text, in the order of the texts."""
 
     model: str
     form: str
@@ -65,6 +65,6 @@ class Problem(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the process lives, or is ready for requests."""
+    """Whether the process is alive or ready for requests."""
 
     status: str

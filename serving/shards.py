@@ -1,4 +1,4 @@
-"""The folder that a filter run writes: shards published one by one, a journal, and a manifest at the end."""
+"""The output folder of a filter run: shards written one by one, a journal, and a manifest at the end."""
 
 import gzip
 import hashlib
@@ -37,14 +37,14 @@ BINS = 20
 
 
 @dataclass(frozen=True)
-class Row:
-    """Where one document goes.
+class FilteredDocument:
+    """One document and the decision about it.
 
     Args:
         fate: kept, dropped or quarantine.
-        line: what is written there, without the line end.
-        score: P(label), None where the document could not be read.
-        windows: how many windows were scored for it.
+        line: the bytes to write, without the line end.
+        score: P(label); None if the document could not be read.
+        windows: number of windows scored.
     """
 
     fate: str
@@ -53,13 +53,13 @@ class Row:
     windows: int = 0
 
 
-class Run:
-    """A filter run in its folder, new, half done or finished.
+class FilterRun:
+    """A filter run in its output folder: new, unfinished or finished.
 
     Args:
         path: the folder.
-        config: everything that decides the result.
-        inputs: name of each input to its digest.
+        config: settings that determine the result.
+        inputs: digest of each input by name.
         suffix: suffix of kept files, as in `.jsonl.gz`.
         finished: the manifest of a finished run.
     """
@@ -85,12 +85,12 @@ class Run:
 
     @property
     def lines(self) -> int:
-        """Lines of the input that finished shards cover."""
+        """Number of input lines that finished shards cover."""
         return int(self._journal[-1]["lines"]) if self._journal else 0
 
     @property
     def position(self) -> int:
-        """Bytes of the input that finished shards cover, about."""
+        """Approximate number of input bytes that finished shards cover."""
         return int(self._journal[-1]["position"]) if self._journal else 0
 
     @property
@@ -98,28 +98,28 @@ class Run:
         """Counts of documents, fates, windows and tokens, seconds, and the histogram of the scores."""
         return self._totals if self._manifest is None else dict(self._manifest["results"])
 
-    def write_shard(self, last: Document, rows: list[Row], tokens: int, seconds: float) -> None:
-        """Publish the files of one shard, then its line in the journal: without the line it never happened."""
+    def write_shard(self, last: Document, documents: list[FilteredDocument], tokens: int, seconds: float) -> None:
+        """Write the files of one shard, then its line in the journal; files without a line are removed on resuming."""
         number = len(self._journal)
         files = {}
         counts = {}
         for fate in FATES:
-            lines = [row.line for row in rows if row.fate == fate]
+            lines = [document.line for document in documents if document.fate == fate]
             counts[fate] = len(lines)
             if lines:
                 name, digest = self._write_part(fate, number, lines)
                 files[name] = digest
         scores = [0] * BINS
-        for row in rows:
-            if row.score is not None:
-                scores[min(int(row.score * BINS), BINS - 1)] += 1
+        for document in documents:
+            if document.score is not None:
+                scores[min(int(document.score * BINS), BINS - 1)] += 1
         entry = {
             "shard": number,
             "lines": last.line,
             "position": last.position,
-            "documents": len(rows),
+            "documents": len(documents),
             **counts,
-            "windows": sum(row.windows for row in rows),
+            "windows": sum(document.windows for document in documents),
             "tokens": tokens,
             "seconds": round(seconds, 3),
             "scores": scores,
@@ -130,10 +130,10 @@ class Run:
         self._add(entry)
 
     def finish(self, origin: dict[str, Any]) -> None:
-        """Write the manifest, then remove what only an unfinished run needs.
+        """Write the manifest, then remove the files that only an unfinished run needs.
 
         Args:
-            origin: paths and threads; recorded, but not part of what decides the result.
+            origin: paths and threads; they are recorded but do not determine the result.
         """
         manifest = {
             "schema": SCHEMA,
@@ -152,7 +152,7 @@ class Run:
             (self.path / name).unlink()
 
     def remove_strays(self) -> None:
-        """Delete parts that an interrupted shard left: the journal does not know them."""
+        """Delete files of an interrupted shard, which the journal does not list."""
         known = {name for row in self._journal for name in row["files"]}
         for fate in FATES:
             for file in (self.path / fate).glob("part-*"):
@@ -165,7 +165,7 @@ class Run:
         self._totals["scores"] = [a + b for a, b in zip(self._totals["scores"], row["scores"], strict=True)]
 
     def _write_part(self, fate: str, number: int, lines: list[bytes]) -> tuple[str, str]:
-        """Write one file atomically; its name below the run's folder, and its SHA-256."""
+        """Write one file atomically; returns its name relative to the run's folder and its SHA-256."""
         suffix = self.suffix if fate == "kept" else self.suffix.replace(".txt", ".jsonl")
         file = self.path / fate / f"part-{number:05d}{suffix}"
         if not file.parent.is_dir():
@@ -183,31 +183,31 @@ class Run:
 
 
 @contextmanager
-def open_run(path: Path, config: dict[str, Any], inputs: dict[str, str], suffix: str) -> Iterator[Run]:
-    """A new run in an empty or missing folder, the one that was begun there, or the finished one; locked meanwhile.
+def open_run(path: Path, config: dict[str, Any], inputs: dict[str, str], suffix: str) -> Iterator[FilterRun]:
+    """Start a run in a new folder, or open the unfinished or finished run there; holds a lock meanwhile.
 
     Raises:
-        UsageError: the folder holds something else, or the run of another configuration, model or input.
-        KdnasError: another process works there.
+        UsageError: the folder has other content, or a run with another configuration, model or input.
+        KdnasError: another process uses the folder.
     """
     if path.exists() and not path.is_dir():
         raise UsageError(f"output '{path}': this is a file; give a folder")
     if (path / MANIFEST).is_file():
-        yield Run(path, config, inputs, suffix, _read_finished(path, config, inputs))
+        yield FilterRun(path, config, inputs, suffix, _read_finished(path, config, inputs))
         return
     if path.is_dir() and not (path / PLAN).exists() and {file.name for file in path.iterdir()} - {LOCK, PLAN + ".tmp"}:
         raise UsageError(f"output '{path}': not empty, and not from `kdnas filter`; give a new folder")
     path.mkdir(parents=True, exist_ok=True)
     with locked(path / LOCK):
         if (path / MANIFEST).is_file():  # finished while this process waited
-            yield Run(path, config, inputs, suffix, _read_finished(path, config, inputs))
+            yield FilterRun(path, config, inputs, suffix, _read_finished(path, config, inputs))
             return
         plan = {"schema": SCHEMA, "kind": KIND, "config": config, "inputs": inputs}
         if (path / PLAN).exists():
             _require_same(path, json.loads((path / PLAN).read_text()), config, inputs, "an unfinished run")
         else:
             write_json(path / PLAN, plan)
-        run = Run(path, config, inputs, suffix)
+        run = FilterRun(path, config, inputs, suffix)
         run.remove_strays()
         yield run
         if (path / MANIFEST).is_file():
@@ -215,14 +215,14 @@ def open_run(path: Path, config: dict[str, Any], inputs: dict[str, str], suffix:
 
 
 def compressed(data: bytes, suffix: str) -> bytes:
-    """Data as files of this suffix hold it; the same bytes for the same data, always."""
+    """Data compressed as the suffix says; deterministic."""
     if suffix.endswith(".gz"):
         return gzip.compress(data, compresslevel=6, mtime=0)
     return zstandard.ZstdCompressor(level=3).compress(data) if suffix.endswith(".zst") else data
 
 
 def flagged(document: Document, verdict: dict[str, Any], json_lines: bool) -> bytes:
-    """The document as one JSON line with the verdict under the key `kdnas`; the rest stays byte by byte as it came."""
+    """The document as one JSON line with the verdict added under the key `kdnas`; all other bytes stay unchanged."""
     if not json_lines:
         return _json({"text": document.text, "kdnas": verdict})
     if b'"kdnas"' in document.raw:
@@ -238,9 +238,9 @@ def _read_finished(path: Path, config: dict[str, Any], inputs: dict[str, str]) -
     try:
         manifest = json.loads((path / MANIFEST).read_text())
     except ValueError as error:
-        raise UsageError(f"output '{path}': {MANIFEST} there cannot be read ({error}); give a new folder") from error
+        raise UsageError(f"output '{path}': its {MANIFEST} cannot be read ({error}); give a new folder") from error
     if manifest.get("kind") != KIND:
-        raise UsageError(f"output '{path}': it holds a '{manifest.get('kind')}' artifact; give a new folder")
+        raise UsageError(f"output '{path}': it contains a '{manifest.get('kind')}' artifact; give a new folder")
     _require_same(path, manifest, config, inputs, "the finished result of a run")
     return dict(manifest)
 
@@ -248,7 +248,7 @@ def _read_finished(path: Path, config: dict[str, Any], inputs: dict[str, str]) -
 def _require_same(
     path: Path, recorded: dict[str, Any], config: dict[str, Any], inputs: dict[str, str], what: str
 ) -> None:
-    """Raise UsageError where what is recorded in a folder was made from other settings, input or model."""
+    """Raise UsageError if the folder's run had other settings, input or model."""
     given, found = config | inputs, recorded.get("config", {}) | recorded.get("inputs", {})
     changed = [name for name in given if given[name] != found.get(name)]
     if changed or recorded.get("schema") != SCHEMA:
@@ -257,6 +257,6 @@ def _require_same(
             for name in changed
         ]
         raise UsageError(
-            f"output '{path}': it holds {what} with {'; '.join(details) or 'another schema'}; "
+            f"output '{path}': it contains {what} with {'; '.join(details) or 'another schema'}; "
             "it is never overwritten: give a new folder, or the same settings"
         )

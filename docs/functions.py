@@ -1,0 +1,37 @@
+"""The reference of the Python functions, written from the signatures and docstrings that `help(kdnas.distill)` shows."""
+
+from inspect import signature
+from pathlib import Path
+from textwrap import indent
+
+from sphinx.ext.napoleon import Config, GoogleDocstring
+
+from kdnas.interface import FUNCTIONS, function_of
+
+HEAD = """# Functions
+
+Fields of option groups are keyword arguments. Dictionaries stand for other dataclasses, strings for paths and
+architectures. The result has `path`, `results` and `exit_code`.
+"""
+
+
+def write_functions(page: Path) -> None:
+    """Write one section for each function of the Python interface."""
+    page.write_text("\n".join([HEAD, *(section(name) for name in FUNCTIONS)]), encoding="utf-8")
+
+
+def section(name: str) -> str:
+    """One function: its heading, its parameters with their defaults, and its docstring as reStructuredText."""
+    function = function_of(name)
+    body = str(GoogleDocstring(function.__doc__ or "", Config(napoleon_use_param=True)))
+    head = f".. py:function:: kdnas.{name}({', '.join(map(parameter, signature(function).parameters.values()))})"
+    return f"## kdnas.{name}\n\n```{{eval-rst}}\n{head}\n\n{indent(body, '   ')}\n```\n"
+
+
+def parameter(one: object) -> str:
+    """A parameter and its default; that of a group is left out, for the command's page lists its fields."""
+    name, default = one.name, one.default  # type: ignore[attr-defined]
+    if default is type(one).empty:
+        return str(name)
+    plain = default is None or isinstance(default, bool | int | float | str | tuple)
+    return f"{name}={default!r}" if plain else f"{name}=..."
