@@ -22,7 +22,9 @@ from kdnas.store.progress import say, stage
 RESULT = "result.json"
 MODEL = "model"
 SCHEMA = 1
-LARGER = 5  # factor on the paper's learning rate for the second candidate: students need larger rates than published models
+LARGER = (
+    5  # factor on the paper's learning rate for the second candidate: students need larger rates than published models
+)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ GROUPS: dict[str, dict[str, Command]] = {
             ("engine", "threads", "tokenizer", "validate"),
         ),
         "recommend": Command(
-            "kdnas.latency.recommend:recommend", "list the largest architectures that fit a latency budget"
+            "kdnas.latency.recommend:recommend", "list the most capable architectures that fit a latency budget"
         ),
         "compare-latency": Command(
             "kdnas.latency.compare:compare_latency", "test whether two latency tables differ by more than their error"
