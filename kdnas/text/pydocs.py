@@ -63,7 +63,7 @@ def docstring_sentences(files: Sequence[tuple[Path, str, str]] | None = None) ->
 
 
 def leave_signals_to_the_parent() -> None:
-    """Ignore Ctrl-C in a worker. It reaches the whole process group, and a worker killed with a queue's lock blocks the others."""
+    """Ignore Ctrl-C in a worker. It reaches the whole process group; a worker killed with a queue's lock blocks the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
