@@ -1,4 +1,4 @@
-"""`kdnas compare-suites`: models side by side on the same data, as in the paper's Tables 4, 7 and 8, and beside them."""
+"""`kdnas compare-suites`: compare models on the same data, in tables like the paper's Tables 4, 7 and 8, with its results."""
 
 import json
 import re
@@ -29,19 +29,19 @@ def compare_suites(
     page: Path | None = None,
     home: Path = Path("artifacts"),
 ) -> Outcome:
-    """Show models side by side on the tasks that `kdnas suites` scored, the first one the reference of retention.
+    """Compare models on the tasks that `kdnas suites` scored. Retention is relative to the first model.
 
     Args:
-        models: as they were given to `kdnas suites`, or the first eight or more characters of the digests in their results; the
-            teacher first.
-        latency_table: folder of a finished latency table, for the speed-ups of those of its 2400 architectures.
-        speeds: what `kdnas speed` printed of these models and their teacher, for the speed-ups of every exported form.
-        output: Markdown file; by default `suites.md` below `home`.
-        page: HTML file of the same, with a plot; by default `suites.html` below `home`.
-        home: root of artifacts.
+        models: models as they were given to `kdnas suites`, or at least eight leading characters of the digests in their
+            results; the teacher comes first.
+        latency_table: folder of a finished latency table; adds the speed-ups of models whose architecture is in the table.
+        speeds: folders that `kdnas speed` printed for these models and their teacher; adds the speed-up of each exported form.
+        output: Markdown file to write; by default `suites.md` below `home`.
+        page: HTML file to write, with the same tables and a plot; by default `suites.html` below `home`.
+        home: root folder of all artifacts.
 
     Raises:
-        UsageError: fewer than two models, one without results, or results on different data.
+        UsageError: fewer than two models are given, a model has no results, or results are of different data.
     """
     if len(models) < 2:
         raise UsageError(f"models: {len(models)} given; at least two are needed, the teacher first")
@@ -64,10 +64,10 @@ def compare_suites(
 
 
 def read_model(home: Path, model: str) -> Model:
-    """All results of a model below `home`; of several runs of one task and seed the newest.
+    """All results of a model below `home`; the newest if a task and seed has several runs.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the model has no results.
     """
     only_results = DIGEST.fullmatch(model) is not None and not Path(model).exists()
     digest = model if only_results else resolve_model(model)[1]
@@ -105,7 +105,7 @@ def _cell(results: Sequence[Mapping[str, Any]]) -> Cell:
 
 
 def check_same_data(models: Sequence[Model]) -> None:
-    """Refuse figures that were scored on different rows.
+    """Check that the models were trained and scored on the same rows.
 
     Raises:
         UsageError: a task's rows differ between two models; the message names them.
@@ -120,7 +120,7 @@ def check_same_data(models: Sequence[Model]) -> None:
 
 
 def of_table(models: Sequence[Model], table: Path) -> list[Model]:
-    """The models with their speed-up over the teacher of a latency table, where the table has their architecture."""
+    """The models, with their speed-up over the latency table's teacher if the table has their architecture."""
     faster = {row.arch.name: 1 / row.teacher_ratio for row in LatencyTable.load(table).rows}
     faster[models[0].architecture] = 1.0
     return [
@@ -132,10 +132,10 @@ def of_table(models: Sequence[Model], table: Path) -> list[Model]:
 
 
 def of_rounds(models: Sequence[Model], measured: Path) -> list[Model]:
-    """The models with the speed-ups of a finished `kdnas speed`, of the teacher's exported forms too where they were timed.
+    """The models with the speed-ups that `kdnas speed` measured, including those of the teacher's exported forms if timed.
 
     Raises:
-        UsageError: its teacher is not the first model, or its student is none of them.
+        UsageError: the timed teacher is not the first model, or the timed student is not among the models.
     """
     artifact = Artifact.load(measured, "speed")
     inputs = artifact.manifest["inputs"]

@@ -1,4 +1,4 @@
-"""`kdnas fidelity`: whether what a candidate's short distillation says of it holds after a long one, and on real tasks."""
+"""`kdnas fidelity`: test whether the ranking after short distillation holds after long distillation and on real tasks."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -29,19 +29,19 @@ from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
 
 FILE = "fidelity.csv"
-LEAST = 5  # architectures; fewer say nothing of a ranking
-DRAWS = 2000  # of the bootstrap over architectures
+LEAST = 5  # minimum number of architectures for a meaningful ranking
+DRAWS = 2000  # bootstrap samples over architectures
 
 
 @dataclass(frozen=True)
 class FidelityOptions:
-    """What is compared.
+    """Options of the comparison.
 
     Args:
-        architectures: of the recording, at even distances in the order of their losses.
-        tasks: of `kdnas suites`, on which the long distilled students are fine-tuned; none leaves that out.
-        target: Kendall tau from which a budget is called good enough.
-        seed: of the bootstrap.
+        architectures: number of architectures from the recording, evenly spaced in the order of their losses.
+        tasks: tasks of `kdnas suites` on which the students are fine-tuned after long distillation; none skips fine-tuning.
+        target: minimum Kendall tau at which a budget is good enough.
+        seed: seed of the bootstrap.
     """
 
     architectures: int = 20
@@ -71,23 +71,23 @@ def fidelity(
     home: Path = Path("artifacts"),
     output: Path | None = None,
 ) -> Result:
-    """Distil recorded architectures at length, fine-tune them, and measure how well the recording ranks them.
+    """Distil recorded architectures for long, fine-tune them, and measure how well the recording ranks them.
 
     Args:
-        options: what is compared.
-        recording: folder or CSV that `kdnas record` printed.
-        distill: how long; `steps` is needed.
-        suites: how the students are fine-tuned.
-        teacher: that of the recording: `builtin:minilm-l6`, a folder, or a hub id.
-        corpus: that of the recording: `builtin:pydocs`, a file, or a hub id.
-        text: how the corpus is read.
-        space: of the recorded architectures only those of it are taken.
-        ray: `local`, or the address of a Ray cluster, to train students side by side, each on one core.
-        home: root of all artifacts.
-        output: folder that gets the result as plain files; null leaves it below `home` alone.
+        options: options of the comparison.
+        recording: folder that `kdnas record` printed, or its CSV file.
+        distill: options of the long distillation; `steps` is required.
+        suites: options of fine-tuning.
+        teacher: teacher of the recording: `builtin:minilm-l6`, a folder, or a hub id.
+        corpus: corpus of the recording: `builtin:pydocs`, a file, or a hub id.
+        text: options for reading the corpus.
+        space: search space; recorded architectures outside it are ignored.
+        ray: `local` or the address of a Ray cluster, to train students in parallel, each on one core; null trains one at a time.
+        home: root folder of all artifacts.
+        output: folder to which the result is also copied as plain files; null writes only below `home`.
 
     Raises:
-        UsageError: `--distill.steps` is missing, or fewer architectures are recorded than are wanted.
+        UsageError: `--distill.steps` is missing, or the recording has fewer architectures than requested.
     """
     require_output(output, "fidelity")
     if distill.steps is None:
@@ -115,14 +115,14 @@ def run_fidelity(
     suites: SuiteOptions,
     ray: str | None = None,
 ) -> Artifact:
-    """Train what is missing, each student and each of its scores an artifact of its own, and compare the rankings.
+    """Train the missing students and compare the rankings. Each student and each of its scores is a separate artifact.
 
     Returns:
-        Artifact with `fidelity.csv`; results hold Kendall's tau of each recorded budget against the long loss and each task.
+        Artifact with `fidelity.csv`; its results contain Kendall's tau of each recorded budget against long loss and each task.
 
     Raises:
-        UsageError: fewer architectures are recorded than are wanted.
-        KdnasError: of too few the training came to an end.
+        UsageError: the recording has fewer architectures than requested.
+        KdnasError: the training of too many architectures failed.
     """
     archs = chosen(recording, recording.within(space.teachable(teacher.layers)), options.architectures)
     make = partial(_Trained, home, teacher, corpus, distill, options.tasks, suites)
@@ -149,7 +149,7 @@ def run_fidelity(
     config = {
         "options": options,
         "distill": deciding(distill),
-        "suites": replace(suites, data_root=None),  # what the data says is in the scores, wherever it lies
+        "suites": replace(suites, data_root=None),  # the scores depend on the data, not on its path
         "architectures": [str(arch) for arch in done],
     }
     known = digest_of({"teacher": reference, **{str(arch): found for arch, found in scores.items()}})
@@ -159,10 +159,10 @@ def run_fidelity(
 
 
 def chosen(recording: Recording, archs: Sequence[Arch], count: int) -> list[Arch]:
-    """So many architectures at even distances in the order of their recorded losses.
+    """Choose `count` architectures, evenly spaced in the order of their recorded losses.
 
     Raises:
-        UsageError: there are fewer.
+        UsageError: there are fewer than `count`.
     """
     if len(archs) < count:
         raise UsageError(
@@ -173,7 +173,7 @@ def chosen(recording: Recording, archs: Sequence[Arch], count: int) -> list[Arch
 
 
 class _Trained:
-    """Distils a student and fine-tunes it; what is there already is not done again."""
+    """Distils a student and fine-tunes it; existing artifacts are reused."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class _Trained:
 
 
 def _train(archs: Sequence[Arch], make: "partial[_Trained]", ray: str | None) -> list[Arch]:
-    """Those whose training came to an end, in their order."""
+    """The architectures whose training succeeded, in the given order."""
     done = []
     with all_of(make, make(), ray) as evaluate_all, stage("fidelity", len(archs)) as progress:
         for index, attempt in evaluate_all(archs):
@@ -208,7 +208,7 @@ def _train(archs: Sequence[Arch], make: "partial[_Trained]", ray: str | None) ->
 
 
 def scores_of(home: Path, model: Path, tasks: Sequence[str], suites: SuiteOptions) -> dict[str, float]:
-    """The mean score over the seeds of each task, from 0 to 1."""
+    """Mean score of each task over its seeds, from 0 to 1."""
     if not tasks:
         return {}
     runs = [artifact.results for artifact in run_suites(home, str(model), tasks, suites)]
@@ -217,7 +217,7 @@ def scores_of(home: Path, model: Path, tasks: Sequence[str], suites: SuiteOption
 
 
 def budgets(recording: Recording, archs: Sequence[Arch]) -> list[int]:
-    """Tokens of the looks that all of these architectures have, with their first seed."""
+    """Budgets in tokens at which every one of these architectures has a loss for its first seed, ascending."""
     looks = [set(recording.losses[arch][min(recording.losses[arch])]) for arch in archs]
     return sorted(set.intersection(*looks))
 
@@ -232,8 +232,8 @@ def taus(
 
     Args:
         recording: losses after each budget.
-        losses: after long distillation.
-        scores: task to score of each architecture; higher is better, so a good ranking has a positive tau there too.
+        losses: losses after long distillation.
+        scores: task to score, for each architecture; scores are negated, so a good ranking has a positive tau here too.
         options: target and seed.
 
     Returns:
@@ -255,7 +255,7 @@ def taus(
 
 
 def tau_with_interval(one: np.ndarray, other: np.ndarray, seed: int) -> tuple[float, float, float]:
-    """Kendall's tau-b of two rankings (N,), and the 2.5th and 97.5th percentile of a bootstrap over their members."""
+    """Kendall's tau-b of two rankings (N,), and the 2.5th and 97.5th percentile of a bootstrap over their N entries."""
     rng = np.random.default_rng(seed)
     indices = rng.integers(0, len(one), (DRAWS, len(one)))
     low, high = np.percentile([_tau(one[drawn], other[drawn]) for drawn in indices], (2.5, 97.5))
@@ -263,7 +263,7 @@ def tau_with_interval(one: np.ndarray, other: np.ndarray, seed: int) -> tuple[fl
 
 
 def _tau(one: np.ndarray, other: np.ndarray) -> float:
-    """Kendall's tau-b; 0 where all of one side are equal, which ranks nothing."""
+    """Kendall's tau-b; 0 if all values of one side are equal and it is undefined."""
     from scipy.stats import kendalltau
 
     tau = float(kendalltau(one, other).statistic)
@@ -277,7 +277,7 @@ def write_rows(
     scores: Mapping[Arch, Mapping[str, float]],
     reference: Mapping[str, float],
 ) -> None:
-    """A row for each architecture: recorded losses by tokens, the long loss, scores, and retention in percent."""
+    """Write a row for each architecture: recorded loss at each budget, long loss, scores, and retention in percent."""
     looks = budgets(recording, list(losses))
     with file.open("w", newline="") as written:
         table = csv.writer(written, lineterminator="\n")

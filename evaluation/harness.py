@@ -22,24 +22,28 @@ from kdnas.store.progress import say, stage
 RESULT = "result.json"
 MODEL = "model"
 SCHEMA = 1
-LARGER = 5  # a student wants larger learning rates than the published model: the grid's second rate, times the first
+LARGER = (
+    5  # factor on the paper's learning rate for the second candidate: students need larger rates than published models
+)
 
 
 @dataclass(frozen=True)
 class SuiteOptions:
-    """What is fine-tuned, and how.
+    """Options of fine-tuning and scoring.
 
     Args:
-        data_root: folder with the sets as local files, below it `glue/sst2/train.jsonl.gz` and so on; null reads the hub.
-        seeds: of heads, dropout and order; each is a run of its own.
-        engines: what scores, `pytorch` or a form of `kdnas export`; more than one says what each of them loses.
-        learning_rates: tried with the first seed, the best on dev is taken for all; empty tries the paper's and five times it.
-        epochs: over the train rows; null takes the paper's Table 5.
-        batch_size: train rows a batch holds about, of the mean length.
-        max_examples: train rows at most; null takes all.
-        max_test: rows that are scored of each language, at most; null takes all.
-        precision: of binary tasks a threshold is given that meets it on dev.
-        max_minutes: of training for each task and seed; epochs, then rows, are cut to fit by measured throughput.
+        data_root: folder with local copies of the data sets, such as `glue/sst2/train.jsonl.gz`; null downloads from the hub.
+        seeds: seeds of heads, dropout and row order; each seed is a separate run.
+        engines: engines that score the model: `pytorch` or forms of `kdnas export`; give several to compare their scores.
+        learning_rates: candidates; the first seed tries them all, and every seed uses the one that is best on dev; empty tries
+            the paper's rate and five times that rate.
+        epochs: passes over the train rows; null uses the number in the paper's Table 5.
+        batch_size: approximate number of train rows in a batch, for rows of mean length.
+        max_examples: maximum number of train rows; null uses all.
+        max_test: maximum number of scored test rows for each language; null uses all.
+        precision: precision on dev that the reported decision threshold of a binary task reaches.
+        max_minutes: maximum training minutes for each task and seed; epochs, then rows, are reduced to fit, based on measured
+            throughput; null sets no limit.
     """
 
     data_root: Path | None = None
@@ -79,17 +83,17 @@ def suites(
     home: Path = Path("artifacts"),
     output: Path | None = None,
 ) -> list[Result]:
-    """Fine-tune a model on tasks of the downstream suites, and score it; one result for each task and seed.
+    """Fine-tune a model on tasks of the downstream suites and score it; returns one result for each task and seed.
 
     Args:
         model: Hugging Face folder of an encoder, a finished distill or refine artifact, a hub id, or `builtin:minilm-l6`.
         tasks: suites (`glue`, `squad`, `conll`, `xnli`, `tydiqa`, `ner`, `hap`, `sentiment`) or single tasks (`glue/sst2`).
-        options: how.
-        home: root of artifacts.
-        output: folder that gets a folder of plain files for each result; null leaves them below `home` alone.
+        options: options of fine-tuning and scoring.
+        home: root folder of all artifacts.
+        output: folder to which each result is also copied, as a subfolder of plain files; null writes only below `home`.
 
     Raises:
-        UsageError: an unknown task, a model that cannot be loaded, or no data for any of the tasks.
+        UsageError: a task is unknown, the model cannot be loaded, or no task has data.
     """
     require_output(output, "suite")
     found = run_suites(home, model, tasks, options)
@@ -100,10 +104,10 @@ def suites(
 
 
 def run_suites(home: Path, model: str, tasks: Sequence[str], options: SuiteOptions) -> list[Artifact]:
-    """One finished artifact for each task and seed; what is there already is not done again.
+    """Return one finished artifact for each task and seed; existing artifacts are reused.
 
     Raises:
-        UsageError: as `suites`.
+        UsageError: as in `suites`.
     """
     specs = chosen_specs(tuple(tasks))
     folder, digest = resolve_model(model)
@@ -124,10 +128,10 @@ def run_suites(home: Path, model: str, tasks: Sequence[str], options: SuiteOptio
 
 
 def resolve_model(model: str) -> tuple[Path, str]:
-    """Folder and digest of an encoder that is given by its folder, as an artifact, by a hub id or as a packaged one.
+    """Folder and digest of an encoder, given as a folder, an artifact, a hub id or the name of a packaged model.
 
     Raises:
-        UsageError: nothing that can be loaded is there.
+        UsageError: the model cannot be loaded.
     """
     from kdnas.evaluation.run import resolve_student
     from kdnas.models.teacher import resolve_teacher
@@ -136,19 +140,19 @@ def resolve_model(model: str) -> tuple[Path, str]:
 
 
 def model_name(model: str) -> str:
-    """What a model is called in tables: as it was given, or the name of its folder, or of the artifact it belongs to."""
+    """A model's name in tables: the name of its folder or artifact if it is a path, else the given text."""
     if not Path(model).exists():
         return model
     return model_label(Path(model))
 
 
 def architecture_of(folder: Path) -> str:
-    """As `L4-H12-D576-F768-gelu`, of a folder's configuration."""
+    """The architecture in a folder's configuration, as `L4-H12-D576-F768-gelu`."""
     return shape_of(json.loads((folder / "config.json").read_text())).name
 
 
 def _cut_test(loaded: Loaded, options: SuiteOptions) -> Loaded:
-    """The test with at most `max_test` rows of each language, and a note of it."""
+    """The data with at most `max_test` test rows of each language, and a note if rows were left out."""
     most, test = options.max_test, loaded.task.test
     if most is None:
         return loaded
@@ -165,7 +169,7 @@ def _cut_test(loaded: Loaded, options: SuiteOptions) -> Loaded:
 
 @dataclass(frozen=True)
 class _Runs:
-    """The runs of one task with each seed."""
+    """The runs of one task, one for each seed."""
 
     home: Path
     name: str
@@ -176,7 +180,7 @@ class _Runs:
     options: SuiteOptions
 
     def all(self) -> list[Artifact]:
-        """Each seed's artifact; the first chooses the learning rate."""
+        """The artifact of each seed; the first seed chooses the learning rate."""
         spec, options = self.spec, self.options
         rates = options.learning_rates or (LARGER * spec.learning_rate, spec.learning_rate)
         first = self._one(options.seeds[0], rates)
@@ -184,7 +188,7 @@ class _Runs:
         return [first, *(self._one(seed, (rate,)) for seed in options.seeds[1:])]
 
     def _one(self, seed: int, rates: Sequence[float]) -> Artifact:
-        """The scores of one seed's model, which is made where it is not there: other engines score the same one."""
+        """The scores of one seed's model; the model is trained if it does not exist. All engines score the same model."""
         tuned = self._tuned(seed, rates)
         scoring = {name: getattr(self.options, name) for name in ("engines", "max_test", "precision")}
         config = {**tuned.manifest["config"], **scoring}
@@ -208,7 +212,7 @@ class _Runs:
         return build(self.home, kind, label, config, {"model": self.digest, "data": self.loaded.digest, **inputs}, work)
 
     def _score(self, folder: Path, tuned: Artifact) -> dict[str, Any]:
-        """Score in each engine what was not scored yet."""
+        """Score the model in each engine that has no score yet."""
         task, options, record = self.loaded.task, self.options, tuned.results
         scored: dict[str, Any] = {}
         for engine in options.engines:
@@ -237,7 +241,7 @@ class _Runs:
         return {name: result[name] for name in ("task", "metric", "score", "seed", "learning_rate", "notes", "seconds")}
 
     def _train(self, folder: Path, seed: int, rates: Sequence[float]) -> dict[str, Any]:
-        """Fine-tune and save; the record of it."""
+        """Fine-tune and save the model, and return the record of the training."""
         from kdnas.distill.loop import use_all_cores
         from kdnas.evaluation.finetune import Recipe, save_classifier, tune
         from kdnas.evaluation.report import card
@@ -259,14 +263,14 @@ class _Runs:
         return min(self.spec.seq_len, open_checkpoint(str(self.model)).max_seq_len)
 
     def _batch_tokens(self) -> int:
-        """Padded tokens of a batch that holds `batch_size` rows of the mean length."""
+        """Number of padded tokens in a batch of `batch_size` rows of mean length."""
         from kdnas.evaluation.kinds import Encoded
 
         sample = Encoded.of(self.loaded.task.kind, self.loaded.task.train.first(500), self.model, self._seq_len())
         return max(int(self.options.batch_size * sample.lengths.mean()), self.spec.seq_len)
 
     def _plan(self, seed: int, rates: int, batch_tokens: int) -> Any:
-        """Rows, epochs and learning rates: what was asked for, cut where minutes were given."""
+        """Rows, epochs and learning rates as requested, reduced to fit if `max_minutes` is given."""
         from kdnas.evaluation.budget import MOST_DEV, make_plan, throughput
         from kdnas.evaluation.finetune import Plan
 

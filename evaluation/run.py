@@ -1,4 +1,4 @@
-"""`kdnas evaluate`: what a student keeps of its teacher, in geometry and on fine-tuned tasks."""
+"""`kdnas evaluate`: compare a student with its teacher, in hidden-state geometry and on fine-tuned tasks."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ from kdnas.store.progress import say, stage
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
 
-# Test texts of a task in an evaluation's folder: what an export of its classifier is judged on.
+# Test texts of a task in an evaluation's folder; the export of its classifier is evaluated on them.
 LABELLED = "labelled/{}.jsonl"
 SMALL_HIDDEN = 384  # all-MiniLM-L6-v2 and narrower
 SMALL_RATES, LARGE_RATES = (2e-4, 4e-4), (5e-5, 1e-4)
@@ -32,23 +32,24 @@ SMALL_RATES, LARGE_RATES = (2e-4, 4e-4), (5e-5, 1e-4)
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How much is measured.
+    """Options of the evaluation.
 
     Args:
-        hap: labelled texts, a .jsonl[.gz] file or a folder of them: `tweet` and `class`, or `text` and `label`.
-        minutes: time for everything; turned into examples and epochs by measured throughput.
-        seed: of samples, splits, heads, dropout and order.
-        sentences: validation sentences of explained variance and recall@10.
-        map_sentences: train sentences of the linear map from student to teacher.
-        topics: most frequent topics of the corpus that the topic task takes.
-        topic_train: train and dev sentences a topic, at most.
-        topic_test: test sentences a topic, at most.
-        hap_examples: HAP rows in all, at most; null takes all.
-        epochs: passes with each learning rate over all rows; null plans them from the minutes.
-        teacher_learning_rates: candidates, the first is taken where time allows one; null takes 2e-4 and 4e-4 for teachers
-            up to 384 wide, 5e-5 and 1e-4 for wider ones: small models want larger ones.
-        student_learning_rates: the same for the student.
-        batch_tokens: padded tokens a training batch.
+        hap: labelled HAP texts: a .jsonl[.gz] file or a folder of them, with columns `tweet` and `class` or `text` and `label`;
+            null skips the HAP task.
+        minutes: time budget of the whole evaluation in minutes; measured throughput turns it into rows and epochs.
+        seed: seed of samples, splits, heads, dropout and row order.
+        sentences: number of validation sentences for explained variance and recall@10.
+        map_sentences: number of train sentences on which the linear map from student to teacher is fitted.
+        topics: number of topics in the topic task; it uses the most frequent topics of the corpus.
+        topic_train: maximum number of train and dev sentences for each topic.
+        topic_test: maximum number of test sentences for each topic.
+        hap_examples: maximum number of HAP rows over all splits; null uses all.
+        epochs: passes over all rows with each learning rate; null derives the number from `minutes`.
+        teacher_learning_rates: candidates for the teacher; only the first is used if the time allows one; null uses 2e-4 and
+            4e-4 for hidden sizes up to 384, and 5e-5 and 1e-4 above, because small models need larger rates.
+        student_learning_rates: candidates for the student; only the first is used if the time allows one.
+        batch_tokens: maximum number of padded tokens in a training batch.
     """
 
     hap: Path | None = None
@@ -93,13 +94,13 @@ def evaluate(
     """Compare a student with its teacher.
 
     Args:
-        student: a Hugging Face folder of the student, or a finished distill or refine artifact.
-        options: how much is measured.
-        teacher: hub id, folder or builtin:minilm-l6.
-        corpus: hub id, .jsonl, .parquet or .txt file, or builtin:pydocs.
-        text: how the corpus is read.
-        home: root of artifacts.
-        output: folder that gets the result as plain files; null leaves it below `home` alone.
+        student: Hugging Face folder of the student, or a finished distill or refine artifact.
+        options: options of the evaluation.
+        teacher: `builtin:minilm-l6`, a folder, or a hub id.
+        corpus: `builtin:pydocs`, a .jsonl, .parquet or .txt file, or a hub id.
+        text: options for reading the corpus.
+        home: root folder of all artifacts.
+        output: folder to which the result is also copied as plain files; null writes only below `home`.
     """
     require_output(output, "evaluation")
     if options.hap is not None:
@@ -119,7 +120,7 @@ def resolve_student(path: Path) -> tuple[Path, str]:
         path: a Hugging Face folder, or an artifact that has one in `student/`.
 
     Raises:
-        UsageError: nothing that can be loaded is there.
+        UsageError: a file of the model is missing.
     """
     path = model_in(path)
     _require_files(path)
@@ -138,15 +139,15 @@ def _require_files(student: Path) -> None:
 def run_evaluation(
     home: Path, teacher: Teacher, corpus: Corpus, student: Path, student_digest: str, options: EvaluationOptions
 ) -> Artifact:
-    """Measure geometry, the topic task and, where asked, HAP; each finished part survives a kill.
+    """Measure geometry, the topic task and, if requested, the HAP task. An interrupted run resumes after its last finished part.
 
     Args:
-        home: root of artifacts.
-        teacher: fine-tuned in the same way; its classifiers are not kept.
-        corpus: gives held-out sentences and topics.
+        home: root folder of all artifacts.
+        teacher: the teacher; it is fine-tuned like the student, but its classifiers are not saved.
+        corpus: source of the held-out sentences and topics.
         student: Hugging Face folder of the encoder.
         student_digest: digest of the student's files.
-        options: how much is measured.
+        options: options of the evaluation.
 
     Raises:
         UsageError: the HAP set or the student cannot be used.
@@ -156,14 +157,14 @@ def run_evaluation(
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "student": student_digest}
     if options.hap is not None:
         inputs["hap"] = hap_digest(options.hap)
-    # Where the HAP set lies does not decide the result, what is in it does.
+    # The content of the HAP set decides the result, its path does not.
     config = {name: value for name, value in to_json(options).items() if name != "hap"}
     evaluation = _Evaluation(teacher.path, student, corpus, hap, options)
     return build(home, "evaluation", label, config, inputs, evaluation.work)
 
 
 def _check_student(student: Path, teacher: Teacher) -> str:
-    """A label for the student, after checking that it is an encoder that reads the teacher's tokens."""
+    """Check that the student is an encoder with the teacher's vocabulary, and return its label."""
     _require_files(student)
     try:
         config = json.loads((student / "config.json").read_text())
@@ -186,7 +187,7 @@ def _vocabulary(model: Path) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """One evaluation: parts that are measured one after the other, each kept as parts/NAME.json once finished."""
+    """One evaluation. Its parts are measured one after the other; each is saved as parts/NAME.json when it finishes."""
 
     teacher: Path
     student: Path
@@ -199,7 +200,7 @@ class _Evaluation:
         return int(self.corpus.artifact.manifest["config"]["text"]["seq_len"])
 
     def work(self, folder: Path) -> dict[str, Any]:
-        """Measure what is missing in the working folder and put all together."""
+        """Measure the parts that the working folder lacks, and combine all parts."""
         from kdnas.distill.loop import use_all_cores
 
         use_all_cores()
@@ -212,7 +213,7 @@ class _Evaluation:
             say(f"evaluate: {topic_note}")
         tasks = [task for task in (topic, self.hap) if task is not None]
         geometry = _part(folder, "geometry", self._geometry)
-        # Geometry takes what it needs, and at least half of the time stays for the tasks.
+        # Geometry is not limited; at least half of the time is reserved for the tasks.
         left = options.minutes * 60 - min(geometry["seconds"], options.minutes * 30)
         results = {**geometry, "topic": None, "topic_note": topic_note, "hap": None, "hap_note": NOTE}
         for task in tasks:
@@ -232,7 +233,7 @@ class _Evaluation:
         return found | {"seconds": round(time.monotonic() - start, 1)}
 
     def _task(self, folder: Path, task: Task, seconds: float) -> dict[str, Any]:
-        """Fine-tune teacher and student with one plan and compare them."""
+        """Fine-tune teacher and student with the same plan and compare their scores."""
         from kdnas.evaluation.metrics import majority_macro_f1, retention
 
         plan = _part(folder, f"{task.name}-plan", lambda: self._plan(task, seconds))
@@ -289,7 +290,7 @@ class _Evaluation:
         }
 
     def _run(self, folder: Path, task: Task, role: str, plan: dict[str, Any]) -> dict[str, Any]:
-        """Fine-tune one model on one task; the student's classifier is kept."""
+        """Fine-tune one model on one task; the student's classifier is saved."""
         from kdnas.evaluation.finetune import Plan, Recipe, finetune, save_classifier
 
         path, options = getattr(self, role), self.options
@@ -299,7 +300,7 @@ class _Evaluation:
         with stage(f"evaluate: {task.name}, {role}", total) as progress:
             model, record = finetune(path, task, given, recipe, progress)
         if role == "student":
-            # Renamed into place before the part is written: a part that exists has its classifier.
+            # The folder is renamed before the part is written, so an existing part always has its classifier.
             final = folder / "classifiers" / task.name
             scratch = final.with_name(f"{task.name}.tmp")
             for left_over in (scratch, final):
@@ -312,13 +313,13 @@ class _Evaluation:
 
 
 def teacher_rates(teacher: Path) -> tuple[float, ...]:
-    """Learning rates for a teacher, by the width that its config.json says."""
+    """Learning rates for a teacher, by the hidden size in its config.json."""
     hidden = shape_of(json.loads((teacher / "config.json").read_text())).hidden
     return SMALL_RATES if hidden <= SMALL_HIDDEN else LARGE_RATES
 
 
 def _part(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A part that an earlier run finished, or a new one, written atomically."""
+    """Load a part that an earlier run finished, or make it and write it atomically."""
     file = folder / "parts" / f"{name}.json"
     if not file.exists():
         write_json(file, make())

@@ -1,6 +1,7 @@
-"""The texts of tasks without their labels: a corpus that shows a student what it will be fine-tuned on.
+"""The texts of tasks without their labels: a corpus with which a student is distilled on the texts of its later tasks.
 
-TinyBERT (arXiv 1909.10351, section 3.2) distils on a task's texts too, from a fine-tuned teacher; here it stays as it is.
+TinyBERT (arXiv 1909.10351, section 3.2) also distils on a task's texts, but from a fine-tuned teacher; here the teacher is not
+fine-tuned.
 """
 
 import gzip
@@ -17,22 +18,22 @@ from kdnas.store.outcome import Outcome
 
 
 def task_texts(tasks: tuple[str, ...], output: Path, data_root: Path | None = None) -> Outcome:
-    """Write the texts of the train rows of tasks, each once and without labels, as a corpus for `kdnas distill`.
+    """Write the train texts of tasks, each once and without its label, as a corpus for `kdnas distill`.
 
-    The rows are those that `kdnas suites` teaches: none of dev and test. The column `task` says whose they are, so that
-    `--text.language_column task --language_power 0.3` gives small tasks a larger share.
+    The rows are the train rows of `kdnas suites`, without texts that occur in dev or test. The column `task` names each text's
+    task, so that `--text.language_column task --language_power 0.3` gives small tasks a larger fraction of the batches.
 
     Args:
-        tasks: names of tasks or suites, as of `kdnas suites`.
-        output: `.jsonl.gz` file to be written.
-        data_root: folder with the sets; by default they are fetched from the hub.
+        tasks: names of tasks or suites, as for `kdnas suites`.
+        output: `.jsonl.gz` file to write.
+        data_root: folder with local copies of the data sets; by default they are downloaded from the hub.
     """
     if not output.name.endswith(".jsonl.gz"):
         raise UsageError(f"output is {output}; it must end in .jsonl.gz")
     if not output.parent.is_dir():
         raise UsageError(f"output is {output}; there is no folder {output.parent}")
     loaded = [load_task(spec, data_root).task for spec in chosen_specs(tasks)]
-    # A sentence that one task trains on may be another's test.
+    # A train sentence of one task may be a test sentence of another.
     held_out = {
         part for task in loaded for split in (task.dev, task.test) for text in split.texts for part in parts(text)
     }
@@ -51,7 +52,7 @@ def task_texts(tasks: tuple[str, ...], output: Path, data_root: Path | None = No
 
 
 def parts(text: Any) -> list[str]:
-    """The texts in one input of a task: itself, both of a pair, or its words in one line."""
+    """The texts in one input of a task: the text itself, both texts of a pair, or the words joined by spaces."""
     if isinstance(text, str):
         return [text]
     return list(text) if isinstance(text, tuple) else [" ".join(text)]

@@ -31,14 +31,14 @@ def collect(scratch: Path, tables: Path) -> Facts:
     """All facts of this checkout.
 
     Args:
-        scratch: for an export of fixed random weights.
-        tables: folder of the committed latency tables, one `NAME/table.csv` each.
+        scratch: working folder for the export of a model with fixed random weights.
+        tables: folder with the committed latency tables, each as `NAME/table.csv`.
     """
     return {**shape_facts(), **export_facts(scratch), **table_facts(tables)}
 
 
 def shape_facts() -> Facts:
-    """Parameters and operations of some students of the packaged teacher."""
+    """Number of parameters and operations of some students of the packaged teacher."""
     from kdnas.models.student import student_config
     from kdnas.models.teacher import BUILTIN, load_config, resolve_teacher
     from kdnas.pipeline.plan import parameters
@@ -52,7 +52,7 @@ def shape_facts() -> Facts:
 
 
 def export_facts(scratch: Path) -> Facts:
-    """Operators, bytes, token ids and outputs of a model of fixed random weights in each form."""
+    """Operators, bytes, token ids and outputs of a model with fixed random weights, in each form."""
     from kdnas.export.session import FORMS as GRAPHS
     from kdnas.export.session import Session
 
@@ -62,7 +62,7 @@ def export_facts(scratch: Path) -> Facts:
         weights = graph.with_suffix(".bin") if graph.suffix == ".xml" else graph
         facts[f"export/{form}/operators"] = operators_of(graph)
         facts[f"export/{form}/bytes"] = weights.stat().st_size
-        if not engine_of(form).quantised:  # whose kernels saturate on some CPUs and not on others
+        if not engine_of(form).quantised:  # int8 kernels saturate on some CPUs only, so their outputs differ
             session = Session(folder, form, threads=1)
             outputs = session.predict(list(SENTENCES))
             facts[f"export/{form}/outputs"] = [round(float(value), 6) for value in np.asarray(outputs)[:, :4].ravel()]

@@ -30,11 +30,11 @@ def gate_run(
     """Run benchmarks once, in a fresh process, and write pytest-benchmark's JSON.
 
     Args:
-        suite: file or folder with pytest-benchmark benchmarks; by default those of the project.
-        model: exported model for the project's benchmarks; by default one with random weights.
+        suite: file or folder with pytest-benchmark benchmarks; by default the project's benchmarks.
+        model: exported model for the project's benchmarks; by default a model with random weights.
         output: JSON file to write.
-        options: duration of a process and of a benchmark.
-        home: root of artifacts; models that the benchmarks need are kept there.
+        options: durations of a process and of a benchmark.
+        home: root folder of all artifacts; models that the benchmarks need are stored there.
     """
     side = make_side(".", model, home / "gate", SOURCE)
     try:
@@ -63,14 +63,14 @@ def gate_compare(
 
     Args:
         base: a git revision, `.` for the checkout with its uncommitted changes, a wheel, or `bin/python` of another environment.
-        head: what is compared with the base, given in the same way.
+        head: version to compare with the base, given in the same way.
         suite: file or folder with pytest-benchmark benchmarks for both; by default each side runs its own.
         base_model: exported model for the base's benchmarks.
         head_model: exported model for the head's benchmarks; `--base . --head .` with both models compares the models.
         minutes: no process starts after this time; benchmarks that are undecided by then stay undecided.
-        rule: thresholds, looks and error probability.
-        options: duration of a process and of a benchmark.
-        home: root of artifacts.
+        rule: thresholds, looks and error probability of the decision.
+        options: durations of a process and of a benchmark.
+        home: root folder of all artifacts.
     """
     if not minutes > 0:
         raise UsageError(f"minutes is {minutes}; it must be above 0")
@@ -99,7 +99,7 @@ def gate_check(facts: Path = FACTS, tables: Path = SOURCE / "results" / "latency
 
     Args:
         facts: JSON file with the committed facts.
-        tables: folder of the committed latency tables, one `NAME/table.csv` each.
+        tables: folder with the committed latency tables, each as `NAME/table.csv`.
         write: write the facts of this checkout to the file instead of comparing.
     """
     known = {} if write else read_facts(facts)

@@ -1,4 +1,4 @@
-"""The arguments of one command: its function's signature is its interface, and jsonargparse reads it."""
+"""The arguments of one command. jsonargparse derives them from the signature of the command's function."""
 
 import json
 import os
@@ -22,15 +22,15 @@ def parse(name: str, function: Callable[..., Any], argv: list[str]) -> dict[str,
     A parameter named `options` is a dataclass whose fields are flags; other dataclasses are dotted groups.
 
     Args:
-        name: of the command.
-        function: whose parameters are the options.
-        argv: what follows the command's name.
+        name: name of the command.
+        function: function of the command; its parameters are the options.
+        argv: command line after the command's name.
 
     Returns:
         The arguments of the function.
 
     Raises:
-        UsageError: an unknown option, one given twice, a wrong type, a missing file.
+        UsageError: an option is unknown, given twice or of the wrong type, or a file is missing.
     """
     files, argv = split_config_files(argv)
     parser = make_parser(name, function, files)
@@ -54,7 +54,7 @@ def parse(name: str, function: Callable[..., Any], argv: list[str]) -> dict[str,
 
 
 def command_help(name: str, function: Callable[..., Any], width: int | None = None) -> str:
-    """The text of `kdnas NAME --help`; `width` is that of the terminal by default."""
+    """The text of `kdnas NAME --help`; `width` is in columns and defaults to the terminal's."""
     parser = make_parser(name, function, [])
     options = [
         Option(action.dest, action._typehint, action.help or "", action.default, action.required)
@@ -65,7 +65,7 @@ def command_help(name: str, function: Callable[..., Any], width: int | None = No
 
 
 def _flattened(function: Callable[..., Any]) -> Any:
-    """The dataclass of the parameter `options`, where there is one."""
+    """The dataclass of the parameter `options`, or None without that parameter."""
     parameters = signature(function).parameters
     return parameters["options"].annotation if "options" in parameters else None
 
@@ -87,22 +87,22 @@ def make_parser(name: str, function: Callable[..., Any], files: list[str]) -> Ar
 
 
 def _kinds(parser: ArgumentParser) -> dict[str, Any]:
-    """The type of each option by its name; that of a whole group, as `text`, is None."""
+    """The type of each option by its name; the type of a whole group, such as `text`, is None."""
     return {action.dest: getattr(action, "_typehint", None) for action in parser._actions}
 
 
 def normalise(argv: list[str], kinds: dict[str, Any], name: str) -> list[str]:
-    """What users write as what jsonargparse reads.
+    """Rewrite a user's command line for jsonargparse.
 
-    `--dry-run` becomes `--dry_run`, `--flag` `--flag true`, `--no-flag` `--flag false`, and `a,b` a list.
+    `--dry-run` becomes `--dry_run`, `--flag` becomes `--flag true`, `--no-flag` becomes `--flag false`, and `a,b` becomes a list.
 
     Args:
-        argv: what follows the command's name.
-        kinds: type by name of the option.
-        name: of the command, for the messages.
+        argv: command line after the command's name.
+        kinds: type of each option by its name.
+        name: name of the command, for error messages.
 
     Raises:
-        UsageError: an option is there twice.
+        UsageError: an option is given twice.
     """
     result: list[str] = []
     seen: set[str] = set()
@@ -146,7 +146,7 @@ def _dashed(option: str) -> str:
 
 
 def _listed(word: str, kind: Any) -> str:
-    """`a,b` as `["a","b"]` where the type is a tuple, also one that may be null."""
+    """`a,b` as `["a","b"]` if the type is a tuple or a tuple that may be null; else the word itself."""
     kind = without_none(kind)
     if get_origin(kind) is not tuple or word.startswith("[") or word == "null":
         return word
@@ -163,15 +163,15 @@ def _explain(
     environment: dict[str, str],
     files: list[str],
 ) -> str:
-    """jsonargparse's message in one line: where the value came from, what the option takes, what was given.
+    """Rewrite jsonargparse's message in one line: source of the value, type of the option, given value.
 
     Args:
-        message: of jsonargparse.
-        name: of the command.
-        kinds: type by name of the option.
-        given: options of the command line.
-        environment: values of environment variables by name of the option.
-        files: of `--config`.
+        message: error message of jsonargparse.
+        name: name of the command.
+        kinds: type of each option by its name.
+        given: options on the command line.
+        environment: values of environment variables by option name.
+        files: files given with `--config`.
     """
     line = re.sub(r"\s+", " ", message).strip()
     advice = f"; `kdnas {name} --help` lists the options"

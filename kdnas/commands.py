@@ -1,4 +1,4 @@
-"""The table of commands, in the groups of `kdnas --help`. Nothing is imported before a command is called."""
+"""The table of commands, in the groups of `kdnas --help`. A command's module is imported only when the command runs."""
 
 import difflib
 import importlib
@@ -16,9 +16,9 @@ class Command:
 
     Args:
         target: `module:function`.
-        summary: the line of `kdnas --help`.
-        extras: of the installation that every call needs.
-        first: options that stand first in the command's help, beside the required ones and those of `option_help`.
+        summary: the command's line in `kdnas --help`.
+        extras: optional dependency groups that every call needs.
+        first: options listed first in the command's help, together with the required ones and those of `option_help`.
     """
 
     target: str
@@ -31,29 +31,29 @@ GROUPS: dict[str, dict[str, Command]] = {
     "all stages": {
         "pipeline": Command(
             "kdnas.pipeline.stages:pipeline",
-            "table, search, distil, refine, export, evaluate, report",
+            "run all stages: latency table, search, distil, refine, export, evaluate, report",
             ("train", "export"),
             ("hap", "latency.minutes", "search.strategy", "distill.minutes", "refine.minutes", "dry_run"),
         ),
         "report": Command(
-            "kdnas.pipeline.report:report", "one self-contained HTML page of a pipeline's results", ("report",)
+            "kdnas.pipeline.report:report", "write a pipeline's results as one self-contained HTML page", ("report",)
         ),
     },
     "search": {
         "latency-table": Command(
             "kdnas.latency.run:latency_table",
-            "measure what 2400 architectures cost on this host",
+            "measure the latency of 2400 architectures on this host",
             ("train",),
             ("engine", "threads", "tokenizer", "validate"),
         ),
         "recommend": Command(
-            "kdnas.latency.recommend:recommend", "the most capable architectures that fit a latency budget"
+            "kdnas.latency.recommend:recommend", "list the most capable architectures that fit a latency budget"
         ),
         "compare-latency": Command(
-            "kdnas.latency.compare:compare_latency", "whether two latency tables differ beyond their error"
+            "kdnas.latency.compare:compare_latency", "test whether two latency tables differ by more than their error"
         ),
         "latency-report": Command(
-            "kdnas.latency.report:latency_report", "one self-contained HTML page of a latency table", ("report",)
+            "kdnas.latency.report:latency_report", "write a latency table as one self-contained HTML page", ("report",)
         ),
         "search": Command(
             "kdnas.search.run:search",
@@ -71,19 +71,19 @@ GROUPS: dict[str, dict[str, Command]] = {
         ),
         "record": Command(
             "kdnas.search.record:record",
-            "proxy losses of many architectures, to compare strategies on (search --replay)",
+            "record proxy losses of many architectures, to compare strategies on (search --replay)",
             ("train",),
             ("architectures", "seeds", "ray"),
         ),
         "compare-strategies": Command(
             "kdnas.search.comparison:compare_strategies",
-            "search strategies side by side on recorded losses, with many seeds",
+            "compare search strategies on recorded losses, with many seeds",
             ("train",),
             ("strategies", "runs"),
         ),
         "fidelity": Command(
             "kdnas.evaluation.fidelity:fidelity",
-            "whether recorded losses rank students as long distillation and real tasks do",
+            "test whether recorded losses rank students as long distillation and real tasks do",
             ("train", "export"),
             ("architectures", "tasks", "distill.steps", "ray"),
         ),
@@ -91,7 +91,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     "train": {
         "pretrain": Command(
             "kdnas.pretrain.run:pretrain",
-            "a custom teacher: a tokenizer and a masked language model",
+            "train a custom teacher: a tokenizer and a masked language model",
             ("train",),
             ("vocabulary", "tokenizer", "start"),
         ),
@@ -109,7 +109,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         ),
         "task-texts": Command(
             "kdnas.evaluation.task_texts:task_texts",
-            "the texts of tasks without their labels, as a corpus for distill",
+            "write the texts of tasks, without labels, as a corpus for distill",
             ("train",),
             ("data_root",),
         ),
@@ -117,13 +117,13 @@ GROUPS: dict[str, dict[str, Command]] = {
     "export": {
         "export": Command(
             "kdnas.export.run:export",
-            "write ONNX and OpenVINO forms of a model, each checked against PyTorch",
+            "write a model in ONNX and OpenVINO forms, and check each against PyTorch",
             ("train", "export"),
             ("forms", "evaluation", "languages"),
         ),
         "speed": Command(
             "kdnas.latency.speed:speed",
-            "teacher and exported student side by side on this host",
+            "compare the speed of teacher and exported student on this host",
             ("train",),
             ("exported_teacher", "threads"),
         ),
@@ -131,19 +131,19 @@ GROUPS: dict[str, dict[str, Command]] = {
     "evaluate": {
         "evaluate": Command(
             "kdnas.evaluation.run:evaluate",
-            "what a student keeps of its teacher; fine-tuned HAP and topic tasks",
+            "compare a student with its teacher: hidden states, and fine-tuned HAP and topic tasks",
             ("train",),
             ("hap",),
         ),
         "suites": Command(
             "kdnas.evaluation.harness:suites",
-            "fine-tune a model on GLUE, SQuAD, CoNLL, XNLI, TyDi, NER, HAP and score it in any engine",
+            "fine-tune a model on GLUE, SQuAD, CoNLL, XNLI, TyDi, NER, HAP; score it in any engine",
             ("train", "export"),
             ("data_root", "engines", "seeds"),
         ),
         "compare-suites": Command(
             "kdnas.evaluation.compare:compare_suites",
-            "models side by side on the suites, and beside the paper's",
+            "compare models on the suites, with each other and with the paper's",
             ("report",),
             ("page",),
         ),
@@ -165,19 +165,19 @@ GROUPS: dict[str, dict[str, Command]] = {
     "gates": {
         "gate check": Command(
             "kdnas.gates.run:gate_check",
-            "sizes, operators, outputs and tables that are not as committed: exit 3",
+            "compare sizes, operators, outputs and tables with the committed facts: exit 3 if any differ",
             ("train", "export"),
             ("facts", "tables", "write"),
         ),
         "gate compare": Command(
             "kdnas.gates.run:gate_compare",
-            "whether a revision, wheel or model is slower than another one: exit 3",
+            "test whether a revision, wheel or model is slower than another one: exit 3 if it is",
             ("train", "gate"),
             ("head", "base_model", "head_model", "suite"),
         ),
         "gate run": Command(
             "kdnas.gates.run:gate_run",
-            "benchmarks of the hot paths, once, by pytest-benchmark",
+            "run the benchmarks of the hot paths once, with pytest-benchmark",
             ("train", "gate"),
             ("suite",),
         ),
@@ -218,7 +218,7 @@ def _rows(commands: dict[str, Command]) -> str:
 
 
 def split_command(argv: list[str]) -> tuple[str, list[str]]:
-    """The command that the arguments name, of one or two words, and the arguments after it.
+    """Split the arguments into the command's name, of one or two words, and the rest.
 
     Raises:
         UsageError: no such command; the message names the nearest one.
@@ -238,10 +238,10 @@ def split_command(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def load_command(name: str) -> Callable[..., Any]:
-    """Import a command's function.
+    """Import and return a command's function.
 
     Raises:
-        KdnasError: packages that the command needs are not installed.
+        KdnasError: a package that the command needs is not installed.
     """
     require_extras(f"'{name}'", COMMANDS[name].extras)
     module, _, attribute = COMMANDS[name].target.partition(":")

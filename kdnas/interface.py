@@ -1,7 +1,7 @@
 """The Python interface: `kdnas.distill(arch="4,12,384,768,gelu", minutes=10)` and the other functions of `import kdnas`.
 
-Each is the function of a command, which takes some of its options as dataclasses. Here the fields of its parameter `options`
-are keyword arguments, other dataclasses may be given as dictionaries, and strings stand for paths and architectures.
+Each function wraps the function of a command, which takes some of its options as dataclasses. In the wrapper the fields of the
+parameter `options` are keyword arguments, other dataclasses may be dictionaries, and paths and architectures may be strings.
 """
 
 import difflib
@@ -33,10 +33,10 @@ GROUP = "options"  # the parameter whose fields are keyword arguments
 
 
 class CallablePackage(types.ModuleType):
-    """A subpackage with the name of a function, as `kdnas.export`: called, it is the function.
+    """A subpackage that has the name of a function, such as `kdnas.export`, and can be called like it.
 
-    The import system binds `kdnas.export` to the package as soon as any module in it is imported. With this class as the
-    type of the package both uses hold, whatever was imported first.
+    The import system binds `kdnas.export` to the package as soon as a module in it is imported. With this class as the type of
+    the package both uses work, in any order of imports.
     """
 
     def __call__(self, *args: Any, **given: Any) -> Any:
@@ -54,14 +54,14 @@ class CallablePackage(types.ModuleType):
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]
-        """That of the function, for `help`."""
+        """The function's docstring, for `help`."""
         name = self.__name__.rpartition(".")[2]
         return f"kdnas.{name}{signature(self.function)}\n\n{self.function.__doc__}"
 
 
 @cache
 def function_of(name: str) -> Callable[..., Any]:
-    """A function of the Python interface by its name in `FUNCTIONS`; its command's module is imported here.
+    """The function with this name in `FUNCTIONS`. The call imports the command's module.
 
     Raises:
         KdnasError: an optional package is not installed.
@@ -84,7 +84,7 @@ def function_of(name: str) -> Callable[..., Any]:
 
 
 def flat_signature(command: Callable[..., Any]) -> Signature:
-    """The signature of a command's function with the fields of its `options` as keyword arguments of their own."""
+    """The signature of a command's function, with the fields of its parameter `options` as separate keyword arguments."""
     whole = signature(command)
     own = [one for one in whole.parameters.values() if one.name != GROUP]
     own.sort(key=lambda one: one.default is not Parameter.empty)
@@ -97,10 +97,10 @@ def flat_signature(command: Callable[..., Any]) -> Signature:
 def arguments(
     name: str, command: Callable[..., Any], flat: Signature, args: tuple[Any, ...], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments of a command's function from what the caller gave.
+    """Convert the caller's arguments to the arguments of a command's function.
 
     Raises:
-        UsageError: an unknown, missing or repeated argument, or one of a wrong type.
+        UsageError: an argument is unknown, missing, repeated or of the wrong type.
     """
     _require_known(name, given, flat.parameters)
     try:
@@ -124,15 +124,16 @@ def arguments(
 
 
 def convert(what: str, value: Any, hint: Any) -> Any:
-    """A value as the annotation of its parameter wants it.
+    """Convert a value to the annotated type of its parameter.
 
     Args:
-        what: the parameter, for the message.
-        value: also `str` for paths and architectures, dictionaries for dataclasses, lists for tuples, results for paths.
+        what: name of the parameter, for the error message.
+        value: a value of this type; or `str` for paths and architectures, a dictionary for a dataclass, a list for a tuple, or an
+            earlier result for a path.
         hint: the annotation.
 
     Raises:
-        UsageError: it is of another type, or a dictionary has an unknown key.
+        UsageError: the value has another type, or a dictionary has an unknown key.
     """
     if get_origin(hint) in (Union, types.UnionType):
         options = get_args(hint)
@@ -198,7 +199,7 @@ def _type_name(hint: Any) -> str:
 
 
 def flat_doc(command: Callable[..., Any]) -> str:
-    """The docstring of a command's function, the fields of its `options` described instead of that parameter."""
+    """The docstring of a command's function, with the fields of `options` in place of that parameter."""
     text = cleandoc(command.__doc__ or "")
     group = get_type_hints(command).get(GROUP)
     if group is None:

@@ -44,8 +44,8 @@ class ServeOptions:
         max_queue_texts: maximum number of waiting texts; further requests get 503 with Retry-After.
         max_batch_tokens: maximum number of padded tokens in one batch.
         max_wait_ms: maximum time in ms that a request waits to be batched with others; a single request does not wait.
-        drain_seconds: seconds after SIGTERM in which the service still answers, while /readyz returns 503.
-        shutdown_seconds: seconds after that for requests in flight to finish.
+        drain_seconds: seconds after SIGTERM during which the service still answers, while /readyz returns 503.
+        shutdown_seconds: maximum seconds, after the drain, in which requests in flight may finish.
     """
 
     max_texts: int = 128

@@ -1,4 +1,4 @@
-"""`kdnas filter`: score documents with an exported classifier, split them into kept and dropped, resumable by shards."""
+"""`kdnas filter`: score documents with an exported classifier and split them into kept and dropped. It resumes by shards."""
 
 import errno
 import json
@@ -36,10 +36,10 @@ class FilterOptions:
 
     Args:
         column: column with the text in JSONL and Parquet.
-        label: documents with this label are dropped; by default the one of the model's labels that names harmful text (hap, toxic, hate, ...).
-        threshold: documents whose probability of the label is at least this are dropped.
-        overlap: tokens shared by neighbouring windows of a long document.
-        shard_documents: documents of one shard; a run that is interrupted loses at most one shard.
+        label: label of the documents to drop; by default the model's label for harmful text (hap, toxic, hate, ...).
+        threshold: minimum probability of the label at which a document is dropped, from 0 to 1.
+        overlap: number of tokens shared by neighbouring windows of a long document.
+        shard_documents: number of documents in one shard; an interrupted run loses at most one shard of work.
         batch_tokens: maximum number of padded tokens in one batch.
     """
 
@@ -77,10 +77,10 @@ def filter_documents(
 
     Args:
         model: folder of a classifier that `kdnas export` wrote.
-        input: .jsonl or .txt file (also .gz, .zst), or .parquet.
-        output: folder for the result, new or left by the same command.
+        input: .jsonl or .txt file (also .gz, .zst), or .parquet file.
+        output: folder for the result: a new one, or one from an earlier run of the same command.
         form: form of the model to run, for example `openvino-int8`; by default the fastest.
-        threads: threads of the model; by default min(4, physical cores).
+        threads: number of threads of the model; by default min(4, physical cores).
         options: the scored column, the label to drop, and the threshold.
         verify: check the model's files against the hashes in its manifest first.
 

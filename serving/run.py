@@ -37,8 +37,8 @@ def serve(
         form: form of the model to run, for example `openvino-int8`; by default the fastest.
         host: address to listen on; 0.0.0.0 for all addresses of this machine.
         port: port to listen on; 0 chooses a free one.
-        threads: threads of the model; by default the number that was fastest when the model was exported, at most 4.
-        options: limits and batching.
+        threads: number of threads of the model; by default the number that was fastest when the model was exported, at most 4.
+        options: limits and batching of the service.
         verify: check the model's files against the hashes in its manifest first.
     """
     sock = bind(host, port)
@@ -95,7 +95,10 @@ class Server(uvicorn.Server):
         say("serve: stopped" + (", requests were cut off" if self._cut else ""))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: drain and stop; second: stop at once. The signal is not raised again afterwards, so that a drained service exits with 0."""
+        """Drain and stop on the first signal, stop at once on the second.
+
+        The signal is not raised again afterwards, so that a drained service exits with 0.
+        """
         if self._signal:
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # these requests are cut off on purpose
             self.should_exit = self.force_exit = True

@@ -1,4 +1,4 @@
-"""Student architectures and the space that is searched (arXiv 2303.09639, Table 1)."""
+"""Student architectures and the search space (arXiv 2303.09639, Table 1)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -16,7 +16,7 @@ class Arch:
 
     Args:
         layers: number of transformer layers.
-        heads: attention heads a layer; must divide `hidden`.
+        heads: number of attention heads per layer; must divide `hidden`.
         hidden: width of the hidden states.
         ffn: width of the feed-forward layer.
         activation: feed-forward activation.
@@ -62,32 +62,32 @@ class Arch:
 
     @property
     def name(self) -> str:
-        """As in `L4-H12-D576-F768-gelu`; safe in file names."""
+        """The architecture as `L4-H12-D576-F768-gelu`; safe in file names."""
         return f"L{self.layers}-H{self.heads}-D{self.hidden}-F{self.ffn}-{self.activation}"
 
     @property
     def layer_parameters(self) -> int:
-        """Parameters of all layers, biases and layer norms included, embeddings not."""
+        """Number of parameters in all layers, with biases and layer norms, without embeddings."""
         attention = 4 * (self.hidden * self.hidden + self.hidden)
         feed_forward = 2 * self.hidden * self.ffn + self.ffn + self.hidden
         return self.layers * (attention + feed_forward + 4 * self.hidden)
 
     def flops(self, seq_len: int) -> int:
-        """Multiply-adds times two of one forward pass over `seq_len` tokens, embeddings not counted."""
+        """Operations (multiply-adds times two) of one forward pass over `seq_len` tokens, without embeddings."""
         projections = 4 * self.hidden * self.hidden + 2 * self.hidden * self.ffn
         return 2 * self.layers * seq_len * (projections + 2 * seq_len * self.hidden)
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The values each field may take. Values must be among the published ones, so that ids stay stable.
+    """The allowed values of each field. They must be among the published values, so that ids stay stable.
 
     Args:
-        layers: depths.
-        heads: attention head counts.
-        hidden: hidden sizes.
-        ffn: feed-forward sizes.
-        activation: feed-forward activations.
+        layers: allowed numbers of layers.
+        heads: allowed numbers of attention heads.
+        hidden: allowed hidden sizes.
+        ffn: allowed feed-forward sizes.
+        activation: allowed feed-forward activations.
     """
 
     layers: tuple[int, ...] = (3, 4, 6, 10, 12)
@@ -105,7 +105,7 @@ class SearchSpace:
             wrong = [value for value in given if value not in published]
             if wrong:
                 raise UsageError(f"space.{field.name} has {wrong}; choose from {list(published)}")
-            # One order for ever: the published one, whatever order a YAML file lists.
+            # Always use the published order, not the order in a YAML file.
             object.__setattr__(self, field.name, tuple(value for value in published if value in given))
 
     def __len__(self) -> int:
@@ -127,10 +127,10 @@ class SearchSpace:
         return isinstance(arch, Arch) and all(getattr(arch, name) in getattr(self, name) for name in FIELDS)
 
     def teachable(self, teacher_layers: int) -> "SearchSpace":
-        """The part of the space that is no deeper than the teacher.
+        """The part of the space with at most as many layers as the teacher.
 
         Raises:
-            UsageError: no depth is left.
+            UsageError: no number of layers is left.
         """
         kept = tuple(n for n in self.layers if n <= teacher_layers)
         if not kept:
@@ -142,7 +142,7 @@ class SearchSpace:
 
 
 def arch_id(arch: Arch) -> int:
-    """The architecture's index, 0 to 2399, in the full published space; the same for every cut of it.
+    """The architecture's index, 0 to 2399, in the full published space, also if only a part of the space is searched.
 
     Raises:
         UsageError: the architecture is not in the published space.

@@ -1,16 +1,16 @@
-"""Model cards: what the README.md of a model's folder says, and what of it goes on to a model made from it."""
+"""Model cards: read the README.md of a model's folder, and pass on its licence and languages to derived models."""
 
 import re
 from pathlib import Path
 from typing import Any
 
-# What a model made from another one inherits.
+# Metadata that a derived model inherits.
 CARRIED = ("license", "license_name", "license_link", "language")
-LONGEST = 6000  # characters of a card that is quoted in another
+LONGEST = 6000  # maximum characters of a card that another card quotes
 
 
 def read_card(folder: Path) -> tuple[dict[str, Any], str]:
-    """Metadata and text of the folder's README.md; nothing of one that is missing or damaged."""
+    """Metadata and text of the folder's README.md; both empty if it is missing or damaged."""
     import yaml
     from huggingface_hub import ModelCard
 
@@ -28,13 +28,13 @@ def inherited(folder: Path) -> dict[str, Any]:
 
 
 def with_metadata(metadata: dict[str, Any], text: str) -> str:
-    """A card: metadata that model hubs read, then the text."""
+    """A card: metadata for model hubs, then the text."""
     from huggingface_hub import ModelCardData
 
     return f"---\n{ModelCardData(**metadata).to_yaml()}\n---\n\n{text}"
 
 
 def demoted(text: str) -> str:
-    """The text with its headings two levels lower, as a part of another card, but for those in code blocks."""
+    """The text with its headings two levels lower, for use in another card; code blocks are unchanged."""
     parts = re.split(r"(^```.*?^```)", text, flags=re.M | re.S)
     return "".join(part if part.startswith("```") else re.sub(r"^#", "###", part, flags=re.M) for part in parts)

@@ -1,7 +1,7 @@
-"""Engines: what computes a model, in which precision, on which device.
+"""Engines: a runtime, a precision and a device that run a model.
 
-`ENGINES` is the one registry. Everything that has to do with engines asks an entry: the choices of the commands, the forms of an
-export, a session, the latency table, the peaks of the host, the scores of suites. Nothing takes a name apart.
+`ENGINES` is the only registry. All code that depends on an engine reads its entry: the choices of the commands, the forms of an
+export, sessions, the latency table, the peaks of the host, the scores of suites. No code parses engine names.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from kdnas.store.host import cpu_info, has_bf16
 
 
 class Precision(StrEnum):
-    """What weights and products are computed in."""
+    """Number format of weights and products."""
 
     F32 = "f32"
     BF16 = "bf16"
@@ -21,22 +21,22 @@ class Precision(StrEnum):
 
     @property
     def bytes(self) -> int:
-        """Bytes of one number."""
+        """Bytes per number."""
         return {Precision.F32: 4, Precision.BF16: 2, Precision.INT8: 1}[self]
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A runtime in one precision on one device; `str(engine)` is its name, as in `openvino-int8`.
+    """A runtime in one precision on one device; `str(engine)` is its name, such as `openvino-int8`.
 
     Args:
-        runtime: what computes. `kdnas.latency.engines` has a file of this name, which makes the models that are timed, and
-            `kdnas.export.engines.RUNTIMES` an entry if exports have graphs of it.
-        precision: of the products.
-        device: `cpu`, or `cuda` for the GPU that PyTorch sees.
-        packages: distributions whose versions decide how fast it is.
-        graph: the file that it runs, inside an export folder; none if it runs no export.
-        at_run_time: the graph is the float32 one of the same runtime, computed in this precision when it runs.
+        runtime: name of the runtime. `kdnas.latency.engines` has a file with this name, which makes the models to time.
+            `kdnas.export.engines.RUNTIMES` has an entry with this name if exports contain graphs for the runtime.
+        precision: precision of the products.
+        device: `cpu`, or `cuda` for the GPU that PyTorch uses.
+        packages: distributions whose versions affect the speed.
+        graph: file in an export folder that the engine runs; None if it runs no export.
+        at_run_time: whether the graph is the runtime's float32 graph, which the engine computes in this precision.
     """
 
     runtime: str
@@ -51,7 +51,7 @@ class Engine:
 
     @property
     def form(self) -> str | None:
-        """Name of the exported form whose graph it runs; none if it runs no export."""
+        """Name of the exported form whose graph the engine runs; None if it runs no export."""
         if self.graph is None:
             return None
         return self.float_name if self.at_run_time else str(self)
@@ -68,12 +68,12 @@ class Engine:
 
     @property
     def bytes_per_weight(self) -> int:
-        """Bytes that a weight takes in the engine's products."""
+        """Bytes per weight in the engine's products."""
         return self.precision.bytes
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes that a weight takes on disk: models are stored in float32 unless they are quantised."""
+        """Bytes per weight on disk: models are stored in float32 unless they are quantised."""
         return (self.precision if self.quantised else Precision.F32).bytes
 
     @property
@@ -83,12 +83,12 @@ class Engine:
 
 
 def engine_name(runtime: str, precision: Precision) -> str:
-    """The text form of an engine, as in `openvino-int8`."""
+    """The name of an engine, such as `openvino-int8`."""
     return f"{runtime}-{precision}"
 
 
 TORCH, OPENVINO, ONNXRUNTIME = ("torch", "transformers"), ("openvino", "optimum"), ("onnxruntime", "optimum")
-# In the order in which choices and forms are listed.
+# The order is that of all lists of choices and forms.
 ENGINES: dict[str, Engine] = {
     str(engine): engine
     for engine in (
@@ -103,9 +103,9 @@ ENGINES: dict[str, Engine] = {
         Engine("cuda", Precision.BF16, "cuda", packages=TORCH),
     )
 }
-PYTORCH = engine_name("pytorch", Precision.F32)  # what all others are compared with
+PYTORCH = engine_name("pytorch", Precision.F32)  # the reference for all others
 
-# The type of an option that names an engine: its choices are the registry's. Type checkers want literals, so to them it is str.
+# Type of an option that names an engine; its choices are the registry's names. Type checkers need literals, so they see str.
 if TYPE_CHECKING:
     EngineName = str
 else:
@@ -113,10 +113,10 @@ else:
 
 
 def engine_of(name: str) -> Engine:
-    """The engine of this name.
+    """The engine with this name.
 
     Raises:
-        UsageError: there is none; the message lists all.
+        UsageError: there is no such engine; the message lists all names.
     """
     if name not in ENGINES:
         raise UsageError(f"engine '{name}': allowed are {', '.join(ENGINES)}")
@@ -129,10 +129,10 @@ def session_engines() -> list[str]:
 
 
 def require_native(engine: Engine) -> None:
-    """Refuse a precision that this CPU would emulate.
+    """Check that this CPU does not emulate the engine's precision.
 
     Raises:
-        UsageError: it would.
+        UsageError: the CPU would emulate it.
     """
     if not engine.is_native:
         raise UsageError(

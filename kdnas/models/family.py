@@ -1,28 +1,29 @@
-"""Model families: all that kdnas knows about the inside of a model, by the `model_type` of its config.json.
+"""Model families: all knowledge about the internals of a model, by the `model_type` of its config.json.
 
-Everything else asks the family: where the layers are, how the parts of a layer are called, which tables the embeddings have,
-where positions start, which shape a configuration describes, and what the students of a teacher are.
+All other code asks the family for the list of layers, the parts of a layer, the embedding tables, the first position, the shape
+that a configuration describes, and the family of a teacher's students.
 
 How to add a family
 -------------------
-1. Add an entry to `FAMILIES` below. Most families are only names: where the list of layers is (`layers`), the names of the
-   eight parts of a layer (`parts`), the names of the sizes in config.json (`sizes`) where they differ from BERT's.
-   - A family without token types: `types=False`. Without an option `add_pooling_layer`: `pooler=False`.
-   - A family whose first position is not row 0 of its table: `first_position`.
-   - A family whose students have another architecture, because its own has parts that a student should not have, or that the
-     exporters and compiled engines do not know: `student="bert"`, and `student_tokenizer`, the tokenizer class that such a
-     student's tokenizer_config.json names. Students keep the vocabulary, the positions and `tokenizer.json`.
-   - A family with parts that names alone do not reach, such as one matrix for query, key and value: a subclass of `Family`
-     that overrides `layer`.
-2. Tests: add the model type to `TINY` in `tests/models/family_fixture.py` (the settings of a tiny random model), and what differs
+1. Add an entry to `FAMILIES` below. For most families names are enough: the list of layers (`layers`), the eight parts of a
+   layer (`parts`), and the sizes in config.json (`sizes`) if they differ from BERT's.
+   - For a family without token types set `types=False`. Without an option `add_pooling_layer` set `pooler=False`.
+   - If the first position is not row 0 of the position table, set `first_position`.
+   - If students should be stock BERT, because the family has parts that a student should not have or that the exporters and
+     compiled engines do not know, set `student="bert"`, and set `student_tokenizer` to the tokenizer class for the student's
+     tokenizer_config.json. Students keep the vocabulary, the positions and `tokenizer.json`.
+   - If names cannot reach a part, for example in one matrix for query, key and value, write a subclass of `Family` that
+     overrides `layer`.
+2. Tests: add the model type to `TINY` in `tests/models/family_fixture.py` (the settings of a tiny random model). Add differences
    from BERT (`MAPS`, the positions) to `tests/models/test_family.py`, which compares layer states, queries, keys and values with
-   those of the stock model. If its students are BERT, add it to `tests/distill/test_families.py`, which distils and exports.
+   those of the stock model. If the students are BERT, add the family to `tests/distill/test_families.py`, which distils and
+   exports.
 
-That is one file and its tests. Separators and token types of pairs are not a matter of the family: `kdnas.text.joining` reads
-them from the tokenizer. How a model pools its states is in its own files: `kdnas.models.pooling`.
+Nothing else changes. The separators and token types of pairs do not depend on the family: `kdnas.text.joining` reads them from
+the tokenizer. The pooling is in the model's own files: `kdnas.models.pooling`.
 
 Requirements: an encoder of `transformers` with post-layer-norm layers (attention, norm, feed-forward, norm), learnt absolute
-positions, one width, and linear maps with biases. The module imports no torch: the command line reads it.
+positions, one hidden size, and linear maps with biases. The module imports no torch, because the command line imports it.
 """
 
 import copy
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-# Parts of a layer by the names of `Layer`'s fields, as BERT, RoBERTa and XLM-RoBERTa have them.
+# Submodules of a layer of BERT, RoBERTa and XLM-RoBERTa, by the fields of `Layer`.
 BERT_PARTS = {
     "query": "attention.self.query",
     "key": "attention.self.key",
@@ -58,7 +59,7 @@ BERT_SIZES = {
     "hidden_dropout": "hidden_dropout_prob",
     "attention_dropout": "attention_probs_dropout_prob",
 }
-STUDENT_TYPES = 2  # of a student that is stock BERT: tokenizers number two texts by 0 and 1
+STUDENT_TYPES = 2  # token types of a student that is stock BERT: tokenizers give 0 and 1 to the two texts of a pair
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,14 @@ class Shape:
 
     Args:
         layers: number of layers.
-        heads: attention heads a layer.
-        hidden: width of the hidden states.
-        ffn: width of the feed-forward layer.
-        activation: feed-forward activation, as the configuration names it.
-        vocabulary: rows of the word embeddings.
-        position_rows: rows of the position embeddings.
-        positions: tokens that a text may have: rows from the first position on.
-        types: rows of the token-type embeddings; 0 without such a table.
+        heads: number of attention heads per layer.
+        hidden: size of the hidden states.
+        ffn: size of the feed-forward layer.
+        activation: feed-forward activation, with its name in the configuration.
+        vocabulary: number of rows of the word embeddings.
+        position_rows: number of rows of the position embeddings.
+        positions: maximum number of tokens in a text: the rows from the first position on.
+        types: number of rows of the token-type embeddings; 0 without such a table.
     """
 
     layers: int
@@ -92,18 +93,18 @@ class Shape:
         """The architecture of the layers.
 
         Raises:
-            UsageError: heads that do not divide the width, or an activation that no student has.
+            UsageError: the heads do not divide the hidden size, or no student can have the activation.
         """
         return Arch(self.layers, self.heads, self.hidden, self.ffn, self.activation)
 
     @property
     def name(self) -> str:
-        """As in `L4-H12-D576-F768-gelu`, for any activation."""
+        """The shape as `L4-H12-D576-F768-gelu`, for any activation."""
         return f"L{self.layers}-H{self.heads}-D{self.hidden}-F{self.ffn}-{self.activation}"
 
     @property
     def rows(self) -> int:
-        """Of all tables of the embeddings: words, positions and types."""
+        """Number of rows of all embedding tables: words, positions and types."""
         return self.vocabulary + self.position_rows + self.types
 
 
@@ -112,14 +113,14 @@ class Layer:
     """The parts of one layer: linear maps with biases, and layer norms.
 
     Args:
-        query: (D, D), reads the output of the layer below.
-        key: as `query`.
-        value: as `query`.
-        output: (D, D), of the attention.
-        attention_norm: behind the attention and its residual sum.
-        expand: (F, D), into the feed-forward layer; its activation follows.
-        contract: (D, F), out of it.
-        output_norm: behind the feed-forward layer and its residual sum.
+        query: (D, D), applied to the output of the layer below.
+        key: like `query`.
+        value: like `query`.
+        output: (D, D), output map of the attention.
+        attention_norm: norm after the attention and its residual sum.
+        expand: (F, D), first map of the feed-forward layer; the activation follows.
+        contract: (D, F), second map of the feed-forward layer.
+        output_norm: norm after the feed-forward layer and its residual sum.
     """
 
     query: "nn.Linear"
@@ -134,7 +135,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Tables (rows, D) before the first layer, added up and normalised; `types` is None for a family without token types."""
+    """Tables (rows, D) that are summed and normalised before the first layer; `types` is None without token types."""
 
     words: "nn.Embedding"
     positions: "nn.Embedding"
@@ -144,19 +145,19 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Family:
-    """What one `model_type` is like inside.
+    """The internals of one `model_type`.
 
     Args:
-        model_type: of config.json.
+        model_type: `model_type` in config.json.
         layers: dotted name of the list of layers in the encoder.
-        parts: name of each part of a layer, by the fields of `Layer`.
-        sizes: names in config.json by kdnas' own; those that are left out are BERT's.
-        types: whether there is a table of token types.
+        parts: submodule name of each part of a layer, by the fields of `Layer`.
+        sizes: names in config.json by the names of kdnas; missing ones are as in BERT.
+        types: whether the family has a table of token types.
         pooler: whether its classes take `add_pooling_layer`.
-        first_position: row of the position table that the first token reads, from config.json.
-        student: `model_type` of its students; None is its own.
-        student_tokenizer: tokenizer class of a student of another `model_type`.
-        bert_layers: whether a layer is computed as BERT's, by its `attention.self` and `feed_forward_chunk`.
+        first_position: row of the position table for the first token, from config.json.
+        student: `model_type` of its students; None means the same.
+        student_tokenizer: tokenizer class of students with another `model_type`.
+        bert_layers: whether a layer computes like BERT's, with `attention.self` and `feed_forward_chunk`.
     """
 
     model_type: str
@@ -181,7 +182,7 @@ class Family:
         return {"add_pooling_layer": False} if self.pooler else {}
 
     def size(self, config: Mapping[str, Any], name: str) -> Any:
-        """A value of config.json by kdnas' name for it, as `layers`."""
+        """A value of config.json by its name in kdnas, such as `layers`."""
         return config[self.sizes.get(name, BERT_SIZES[name])]
 
     def shape(self, config: Mapping[str, Any]) -> Shape:
@@ -201,7 +202,7 @@ class Family:
         )
 
     def student_shape(self, config: Mapping[str, Any]) -> Shape:
-        """As `shape`, with the tables that a student of this model has."""
+        """Like `shape`, but with the embedding tables of this model's students."""
         shape = self.shape(config)
         if self.student is None:
             return shape
@@ -223,7 +224,7 @@ class Family:
         return Embeddings(module.word_embeddings, module.position_embeddings, types, module.LayerNorm)
 
     def first_layers(self, encoder: "PreTrainedModel", layers: int) -> "PreTrainedModel":
-        """An encoder that shares all weights with `encoder` and stops after some layers; `encoder` itself is unchanged."""
+        """A view of `encoder` with only its first `layers` layers; it shares all weights, and `encoder` is unchanged."""
         *path, last = self.layers.split(".")
         view = inner = copy.copy(encoder)
         inner._modules = dict(encoder._modules)
@@ -236,7 +237,7 @@ class Family:
         return view
 
     def student_config(self, arch: Arch, config: "PretrainedConfig") -> "PretrainedConfig":
-        """Configuration of a student: the teacher's vocabulary and positions, the architecture's shape."""
+        """Configuration of a student: the shape of the architecture with the teacher's vocabulary and positions."""
         from transformers import AutoConfig
 
         given = config.to_dict()
@@ -253,7 +254,7 @@ class Family:
         return AutoConfig.for_model(self.students.model_type, **values)
 
     def _bert_values(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """What a student that is stock BERT takes from its teacher's configuration."""
+        """Values that a student of stock BERT takes from its teacher's configuration."""
         shape = self.student_shape(config)
         kept = ("initializer_range", "layer_norm_eps", "pad_token_id", "bos_token_id", "eos_token_id")
         return {name: config[name] for name in kept if config.get(name) is not None} | {
@@ -266,7 +267,7 @@ class Family:
 
 
 def _behind_padding(config: Mapping[str, Any]) -> int:
-    """RoBERTa counts positions from the one behind the padding token's id."""
+    """RoBERTa counts positions from the padding token's id plus one."""
     return int(config.get("pad_token_id") or 0) + 1
 
 
@@ -301,11 +302,11 @@ FAMILIES: dict[str, Family] = {
             types=False,
             pooler=False,
             student="bert",
-            student_tokenizer="BertTokenizer",  # the same, and it gives the token types that the student was trained with
+            student_tokenizer="BertTokenizer",  # the same tokens, with the token types of the student's training
         ),
-        # Its attention has a bias by relative position. Students have none: they learn the states and the relations of queries,
-        # keys and values, which are all before it. Its two unused position rows (transformers fixes `padding_idx` to 1,
-        # whatever the padding token is) are dropped: row 0 of the student is the teacher's row 2.
+        # MPNet's attention has a bias by relative position. Students do not have it: they learn the states and the relations of
+        # queries, keys and values, which are computed before the bias. MPNet's two unused position rows (transformers always sets
+        # `padding_idx` to 1) are dropped: row 0 of the student is the teacher's row 2.
         Family(
             "mpnet",
             parts=BERT_PARTS
@@ -319,7 +320,7 @@ FAMILIES: dict[str, Family] = {
             types=False,
             first_position=lambda config: 2,
             student="bert",
-            student_tokenizer="PreTrainedTokenizerFast",  # MPNet's class leaves the token types out
+            student_tokenizer="PreTrainedTokenizerFast",  # MPNet's class gives no token types
         ),
     )
 }
@@ -329,11 +330,11 @@ def require_family(model_type: Any, what: str) -> Family:
     """The family of a `model_type`.
 
     Args:
-        model_type: as config.json says it; anything else is refused.
-        what: names the model in the message, as `teacher 'NAME'`.
+        model_type: value in config.json.
+        what: name of the model in the error message, such as `teacher 'NAME'`.
 
     Raises:
-        UsageError: a type that kdnas does not know.
+        UsageError: kdnas does not know the type.
     """
     if model_type not in FAMILIES:
         raise UsageError(f"{what}: its model_type is '{model_type}'; supported are {', '.join(FAMILIES)}")
@@ -341,38 +342,38 @@ def require_family(model_type: Any, what: str) -> Family:
 
 
 def family_of(config: "PretrainedConfig | Mapping[str, Any]") -> Family:
-    """The family of a configuration, typed or as config.json has it.
+    """The family of a configuration, given as an object or as the content of config.json.
 
     Raises:
-        UsageError: a type that kdnas does not know.
+        UsageError: kdnas does not know the type.
     """
     model_type = config.get("model_type") if isinstance(config, Mapping) else config.model_type
     return require_family(model_type, "model")
 
 
 def shape_of(config: "PretrainedConfig | Mapping[str, Any]") -> Shape:
-    """The sizes that a configuration describes, typed or as config.json has it.
+    """The sizes of a configuration, given as an object or as the content of config.json.
 
     Raises:
-        UsageError: a type that kdnas does not know.
+        UsageError: kdnas does not know the type.
     """
     return family_of(config).shape(config if isinstance(config, Mapping) else config.to_dict())
 
 
 def student_shape_of(config: "PretrainedConfig | Mapping[str, Any]") -> Shape:
-    """As `shape_of`, with the tables that a student of this model has.
+    """Like `shape_of`, but with the embedding tables of this model's students.
 
     Raises:
-        UsageError: a type that kdnas does not know.
+        UsageError: kdnas does not know the type.
     """
     return family_of(config).student_shape(config if isinstance(config, Mapping) else config.to_dict())
 
 
 def has_types(config: "PretrainedConfig") -> bool:
-    """Whether a model distinguishes the texts of a pair by token types: it has a table of at least two."""
+    """Whether a model distinguishes the texts of a pair by token types, with a table of at least two rows."""
     return family_of(config).types and config.type_vocab_size > 1
 
 
 def token_types(config: "PretrainedConfig", types: "Tensor | None") -> "dict[str, Tensor]":
-    """Keyword arguments for a model's token types (B, T): none for a model without, or where all are 0."""
+    """Keyword arguments for a model's token types (B, T); empty if `types` is None or the model has no token types."""
     return {} if types is None or not has_types(config) else {"token_type_ids": types}

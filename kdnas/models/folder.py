@@ -15,7 +15,7 @@ from kdnas.store.output import MODELS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# What defines a model: weights, configuration, the fast tokenizer and the pooling. Other tokenizer files repeat its content.
+# The files that define a model: weights, configuration, fast tokenizer and pooling. Other tokenizer files repeat their content.
 DEFINING_FILES = ("model.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -30,7 +30,7 @@ TOKENIZER_FILES = (
 
 
 def model_in(path: Path) -> Path:
-    """The Hugging Face folder of a model: `student/` or `teacher/` of a finished artifact, any other path as it stands.
+    """The Hugging Face folder of a model: `student/` or `teacher/` of a finished artifact; any other path is returned unchanged.
 
     Raises:
         UsageError: the artifact is damaged or of a newer schema.
@@ -43,32 +43,32 @@ def model_in(path: Path) -> Path:
 
 
 def model_digest(folder: Path) -> str:
-    """The identity of a model, the same in every command: SHA-256 over the hashes of the files that define it.
+    """The identity of a model in every command: SHA-256 over the hashes of the files that define it.
 
-    Where the folder lies, and which command made it, does not matter.
+    The digest does not depend on the folder's path or on the command that made it.
 
     Args:
-        folder: Hugging Face folder; a file that it lacks is left out.
+        folder: Hugging Face folder; missing files are left out.
     """
     files = [folder / name for name in DEFINING_FILES if (folder / name).is_file()]
     return hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
 
 
 def model_label(folder: Path) -> str:
-    """A readable name of a model's folder: its own, or that of the artifact it belongs to; links are followed."""
+    """A readable name for a model's folder: the name of the folder or of its artifact; links are followed."""
     real = folder.resolve()
     return real.parent.name if real.name in MODELS else real.name
 
 
 def save_model(folder: Path, model: "PreTrainedModel", tokenizer: Path, card: str) -> None:
-    """Write config, weights, tokenizer files and a card; the folder appears whole or not at all.
+    """Write config, weights, tokenizer files and a card. The folder is created atomically.
 
-    Where the tokenizer belongs to a model that is not pooled by the mean, the new one's files say the same pooling.
+    If the tokenizer's model is not pooled by the mean, the new folder gets files with the same pooling.
 
     Args:
-        folder: must not hold anything else.
-        model: on the CPU.
-        tokenizer: folder of the tokenizer files, a model's or a tokenizer's alone.
+        folder: folder to write; an existing one is replaced.
+        model: model on the CPU.
+        tokenizer: folder with the tokenizer files, with or without a model.
         card: text of README.md.
     """
     writing = folder.with_name(folder.name + ".tmp")
@@ -89,22 +89,22 @@ def save_model(folder: Path, model: "PreTrainedModel", tokenizer: Path, card: st
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer files of a model's folder into another one's."""
+    """Copy the tokenizer files from one model's folder to another."""
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
 
 
 def fit_tokenizer(source: Path, target: Path, model_type: str) -> None:
-    """Let a copied tokenizer load beside a model of another `model_type` than the one that it was made for.
+    """Make a copied tokenizer loadable with a model of another `model_type`.
 
-    The class in `tokenizer_config.json` becomes the one that the family of the source names for its students, with the special
-    tokens that the class before gave; `tokenizer.json` stays as it is.
+    The class in `tokenizer_config.json` becomes the class that the source's family names for its students. It keeps the special
+    tokens of the previous class. `tokenizer.json` is unchanged.
 
     Args:
-        source: folder of the tokenizer; one that belongs to no model changes nothing.
-        target: folder that it was copied to.
-        model_type: of the model in `target`.
+        source: folder of the original tokenizer; without a model in it nothing is changed.
+        target: folder with the copy.
+        model_type: type of the model in `target`.
     """
     if not (source / "config.json").is_file():
         return

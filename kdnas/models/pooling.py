@@ -1,4 +1,4 @@
-"""How a model makes one vector of a text: what its sentence-transformers files say, and such files for a model of ours."""
+"""How a model pools hidden states to one vector: read its sentence-transformers files, and write such files for new models."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from kdnas.store.artifact import write_json
 
 Pooling = Literal["mean", "first"]
 MODULES, POOLING, NORMALIZE = "modules.json", "1_Pooling", "2_Normalize"
-# As sentence-transformers names them: a flag up to version 4, and a value of `pooling_mode` from 5 on.
+# Names in sentence-transformers: a flag up to version 4, and a value of `pooling_mode` from version 5.
 MODES: dict[Pooling, tuple[str, str]] = {
     "mean": ("pooling_mode_mean_tokens", "mean"),
     "first": ("pooling_mode_cls_token", "cls"),
@@ -17,13 +17,13 @@ MODES: dict[Pooling, tuple[str, str]] = {
 
 
 def pooling_of(folder: Path) -> Pooling:
-    """`first` (the state of the first token) or `mean` (over all real tokens), from `modules.json` and its pooling's config.json.
+    """The pooling in a model's `modules.json`: `first` (state of the first token) or `mean` (over all real tokens).
 
     Args:
-        folder: of the model; one without `modules.json` is pooled by the mean.
+        folder: folder of the model; without `modules.json` the pooling is `mean`.
 
     Raises:
-        UsageError: files that cannot be read, or another kind of pooling.
+        UsageError: a file cannot be read, or the model has another kind of pooling.
     """
     file = folder / MODULES
     if not file.is_file():
@@ -38,7 +38,7 @@ def pooling_of(folder: Path) -> Pooling:
         raise UsageError(
             f"{file}: cannot be read ({error}); mend it, or delete {folder / MODULES} to pool by the mean"
         ) from error
-    given = settings.get("pooling_mode")  # sentence-transformers 5 writes a name here, earlier versions a flag for each
+    given = settings.get("pooling_mode")  # version 5 writes a name here, earlier versions write a flag for each mode
     named = [given] if isinstance(given, str) else list(given or [])
     modes = {*named, *(name for name, value in settings.items() if name.startswith("pooling_mode_") and value is True)}
     for pooling in get_args(Pooling):
@@ -51,12 +51,12 @@ def pooling_of(folder: Path) -> Pooling:
 
 
 def write_modules(folder: Path, hidden: int, max_seq_len: int, pooling: Pooling = "mean") -> None:
-    """Write the files that make an encoder a model of sentence-transformers: its pooling, then unit length.
+    """Write the files that make an encoder a sentence-transformers model: pooling, then normalisation to unit length.
 
     Args:
-        folder: holds the configuration and the tokenizer.
-        hidden: width D of the hidden states.
-        max_seq_len: longer texts are cut to this many tokens.
+        folder: folder with the configuration and the tokenizer.
+        hidden: size D of the hidden states.
+        max_seq_len: number of tokens to which longer texts are truncated.
         pooling: how the states become one vector.
     """
     kinds = {"": "Transformer", POOLING: "Pooling", NORMALIZE: "Normalize"}

@@ -1,4 +1,4 @@
-"""Students: an `Arch` as a stock Hugging Face model of the family that its teacher's students have."""
+"""Students: an `Arch` as a stock Hugging Face model of the family that the teacher's family chooses for students."""
 
 import torch
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
@@ -8,12 +8,12 @@ from kdnas.models.family import family_of, shape_of
 
 
 def student_config(arch: Arch, teacher: PretrainedConfig) -> PretrainedConfig:
-    """Configuration of a student: the architecture's shape, and the teacher's vocabulary and positions."""
+    """Configuration of a student: the shape of the architecture with the teacher's vocabulary and positions."""
     return family_of(teacher).student_config(arch, teacher)
 
 
 def new_encoder(config: PretrainedConfig) -> PreTrainedModel:
-    """A randomly initialised encoder of this configuration, without pooler."""
+    """A randomly initialised encoder with this configuration, without pooler."""
     return AutoModel.from_config(config, **family_of(config).without_pooler)
 
 
@@ -23,19 +23,19 @@ def new_student(arch: Arch, teacher: PretrainedConfig) -> PreTrainedModel:
 
 
 def student_from_teacher(arch: Arch, teacher: PreTrainedModel, seed: int) -> PreTrainedModel:
-    """A student whose embeddings come from the teacher's; layers are random.
+    """A student with embeddings from the teacher and random layers.
 
-    The best linear map between the two widths for a table E (V, D_T) is its truncated SVD: E = U S W', student rows
-    E W[:, :D_S], shape (V, D_S). A wider student keeps all of E and gets zeros beyond it, so nothing is lost.
-    Position and type embeddings take the same map, and the layer norm behind them. Types that the teacher does not have start
-    at zero, and position rows that its family leaves unused are dropped where the student's does not have them.
+    The best linear map between the two widths for a table E (V, D_T) is its truncated SVD, E = U S W'. The student's rows are
+    E W[:, :D_S], shape (V, D_S). A wider student gets all of E, padded with zeros, so nothing is lost. Position embeddings, type
+    embeddings and the layer norm after them use the same map. Types that the teacher does not have start at zero. Position rows
+    that the teacher's family does not use are dropped if the student's family does not have them.
     """
     torch.manual_seed(seed)
     student = new_student(arch, teacher.config)
     family = family_of(teacher.config)
     source, target = family.embeddings(teacher), family.students.embeddings(student)
     unused = len(source.positions.weight) - len(target.positions.weight)
-    assert target.types is not None  # all families of students have them
+    assert target.types is not None  # all families of students have token types
     tables = [
         (source.words.weight, target.words.weight),
         (source.positions.weight[unused:], target.positions.weight),
@@ -53,7 +53,7 @@ def student_from_teacher(arch: Arch, teacher: PreTrainedModel, seed: int) -> Pre
 
 
 def principal_basis(table: torch.Tensor, width: int) -> torch.Tensor:
-    """Leading right singular vectors of `table` (V, D), shape (D, width); all axes as they are where `width` is D or more."""
+    """Leading right singular vectors of `table` (V, D), shape (D, width); the identity (D, D) if `width` is at least D."""
     if width >= table.shape[1]:
         return torch.eye(table.shape[1], dtype=table.dtype, device=table.device)
     _, vectors = torch.linalg.eigh(table.T @ table)  # ascending eigenvalues
@@ -64,13 +64,16 @@ def arch_of(config: PretrainedConfig) -> Arch:
     """The architecture that a configuration describes.
 
     Raises:
-        UsageError: a family that kdnas does not know, or a shape that no student has.
+        UsageError: kdnas does not know the family, or no student can have the shape.
     """
     return shape_of(config).arch
 
 
 def put_norm(norm: torch.nn.Module, source: torch.nn.Module, basis: torch.Tensor) -> None:
-    """A layer norm in another basis (D_T, D_S): of its scale what is left on the diagonal; none beyond the teacher's width."""
+    """Set a layer norm to `source` in another basis (D_T, D_S). Only the diagonal of the mapped scale is kept.
+
+    Dimensions beyond the teacher's size stay unchanged.
+    """
     width = basis.shape[1]
     norm.weight[:width] = (basis.square() * source.weight[:, None]).sum(0)
     norm.bias[:width] = basis.T @ source.bias

@@ -1,4 +1,4 @@
-"""The latency table: its one schema and its one reader. One row for each of the 2400 architectures, as CSV."""
+"""Schema, reader and writer of the latency table: a CSV file with one row for each of the 2400 architectures."""
 
 import csv
 import math
@@ -20,30 +20,30 @@ FILE = "table.csv"
 
 @dataclass(frozen=True)
 class TableRow:
-    """One architecture's cost on one host.
+    """Size and latency of one architecture on one host.
 
     Args:
         id: index in the published space, 0 to 2399.
         layers: number of transformer layers.
-        heads: attention heads a layer.
-        hidden: width of the hidden states.
-        ffn: width of the feed-forward layer.
+        heads: number of attention heads per layer.
+        hidden: size of the hidden states.
+        ffn: size of the feed-forward layer.
         activation: feed-forward activation.
-        parameters_millions: with the embeddings of the teacher's vocabulary.
-        layer_parameters_millions: without embeddings.
+        parameters_millions: parameters in millions, with the embeddings of the teacher's vocabulary.
+        layer_parameters_millions: parameters in millions, without embeddings.
         gflops: 1e9 operations (multiply-adds times two) of a forward pass at the mean sentence length, rounded to a token.
-        latency_ms: mean over the sentences at batch 1.
-        low_ms: lower end of the 95 % interval of that mean.
-        high_ms: upper end of it.
-        p50_ms: median over the sentences.
-        p90_ms: 90th percentile over the sentences.
-        p99_ms: 99th percentile over the sentences.
-        teacher_ratio: latency over the teacher's.
-        limit_ms: least time that the host's peaks allow, as `kdnas.latency.roofline` has it; nan where they were not measured.
-        limit_share: that over the latency.
-        relative_sd: measured: standard error of its repeats; predicted: error on held-out architectures.
+        latency_ms: mean latency in ms over the sentences, at batch 1.
+        low_ms: lower end of the 95 % interval of the mean, in ms.
+        high_ms: upper end of the 95 % interval of the mean, in ms.
+        p50_ms: median over the sentences, in ms.
+        p90_ms: 90th percentile over the sentences, in ms.
+        p99_ms: 99th percentile over the sentences, in ms.
+        teacher_ratio: latency divided by the teacher's latency.
+        limit_ms: minimum time in ms that the host's peaks allow (`kdnas.latency.roofline`); nan if the peaks were not measured.
+        limit_share: `limit_ms` divided by the latency.
+        relative_sd: of a measured row the standard error of its repeats, of a predicted row the error on held-out architectures.
         source: `measured` or `predicted`.
-        samples: timed sweeps over the sentence lengths behind a measured row; 0 where predicted.
+        samples: number of timed sweeps over the sentence lengths for a measured row; 0 for a predicted row.
     """
 
     id: int
@@ -70,7 +70,7 @@ class TableRow:
 
     @property
     def arch(self) -> Arch:
-        """The architecture that the row is about."""
+        """The architecture of the row."""
         return Arch(self.layers, self.heads, self.hidden, self.ffn, self.activation)
 
 
@@ -79,7 +79,7 @@ DECIMALS = {
     "parameters_millions": 3, "layer_parameters_millions": 3, "gflops": 5, "teacher_ratio": 5, "limit_ms": 5, "limit_share": 4,
     "relative_sd": 5,
 }  # fmt: skip
-INTERVAL_SDS = 1.96  # two-sided 95 % of a normal distribution, of the logarithm of the latency
+INTERVAL_SDS = 1.96  # two-sided 95 % interval of a normal distribution; the logarithm of the latency is taken as normal
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ class LatencyTable:
     """A finished latency table.
 
     Args:
-        rows: all 2400, in order of id.
-        teacher_latency_ms: the teacher's, from the same host and engine.
-        digest: changes when the table does.
-        engine: the engine that was timed.
-        host: CPU and cores of the host that measured it; empty if unknown.
+        rows: all 2400 rows, in order of id.
+        teacher_latency_ms: latency of the teacher in ms, on the same host and engine.
+        digest: digest of the table's artifact.
+        engine: the timed engine.
+        host: CPU and cores of the host; empty if unknown.
         teacher: digest of the teacher; empty if unknown.
     """
 
@@ -107,16 +107,16 @@ class LatencyTable:
         """Read a finished latency-table artifact.
 
         Raises:
-            UsageError: the folder is no such artifact, its table is not complete, or it has no teacher.
+            UsageError: the folder is not a finished latency table, rows are missing, or the teacher's latency is missing.
         """
         return cls.of(Artifact.load(path, KIND))
 
     @classmethod
     def of(cls, artifact: Artifact) -> "LatencyTable":
-        """The table of an artifact that is already open.
+        """The table of an open artifact.
 
         Raises:
-            UsageError: its table is not complete, or it has no teacher.
+            UsageError: the table is incomplete, or the teacher's latency is missing.
         """
         rows = tuple(read_rows(artifact.path / FILE))
         try:
@@ -132,15 +132,15 @@ class LatencyTable:
         return cls(rows, teacher_latency_ms, artifact.digest, engine, host_name(manifest.get("host") or {}), teacher)
 
     def latency_ms(self, arch: Arch) -> float:
-        """Mean latency of an architecture of the published space.
+        """Mean latency in ms of an architecture.
 
         Raises:
-            UsageError: the architecture is not in it.
+            UsageError: the architecture is not in the published space.
         """
         return self.rows[arch_id(arch)].latency_ms
 
     def megabytes(self, arch: Arch) -> float:
-        """Size of an architecture's weights in the precision of the engine, embeddings included.
+        """Size in MB of an architecture's weights, with embeddings, as the engine stores them.
 
         Raises:
             UsageError: the architecture is not in the published space.
@@ -154,23 +154,23 @@ def weight_bytes(engine: str) -> int:
 
 
 def embedding_parameters(teacher: Mapping[str, object], hidden: int) -> int:
-    """Parameters of the embeddings of a student of this width: words, positions, types and their layer norm."""
+    """Number of embedding parameters of a student with this hidden size: words, positions, types and their layer norm."""
     return (student_shape_of(teacher).rows + 2) * hidden
 
 
 def interval(latency_ms: float, relative_sd: float) -> tuple[float, float]:
-    """95 % interval in ms of a latency whose logarithm has the standard deviation `relative_sd`."""
+    """95 % interval in ms of a latency; `relative_sd` is the standard deviation of its logarithm."""
     factor = math.exp(INTERVAL_SDS * relative_sd)
     return latency_ms / factor, latency_ms * factor
 
 
 def again(folder: Path) -> str:
-    """The remedy for a table that cannot be used: a finished artifact is never overwritten."""
+    """Advice for a table that cannot be used; a finished artifact is never overwritten."""
     return f"remove {folder} and build it again with `kdnas latency-table`"
 
 
 def write_rows(path: Path, rows: Sequence[TableRow]) -> None:
-    """Write `table.csv`; rows must be all 2400 in order of id."""
+    """Write `table.csv`; `rows` must be all 2400 rows in order of id."""
     assert [row.id for row in rows] == list(range(len(SearchSpace())))
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -184,7 +184,7 @@ def read_rows(path: Path) -> list[TableRow]:
     """Read `table.csv`.
 
     Raises:
-        UsageError: other columns, a damaged row, not all rows, or a latency that is not a positive number.
+        UsageError: the columns differ, a row is damaged, rows are missing, or a latency is not a positive number.
     """
     types = {field.name: field.type for field in fields(TableRow)}
     archs = list(SearchSpace())

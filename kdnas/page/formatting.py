@@ -1,4 +1,4 @@
-"""How the report writes numbers: significant digits, units, and "not measured" where there is none."""
+"""Number formats of the pages: significant digits, units, and "not measured" for missing values."""
 
 import json
 import math
@@ -16,14 +16,14 @@ NBSP = "\u00a0"
 
 
 def shown(render: Callable[[float], str], value: Any) -> str:
-    """A number as text; null, missing and NaN as "not measured"; anything else as it stands."""
+    """A number as text; "not measured" for null, missing, NaN and infinity; other values as plain text."""
     if value is None or isinstance(value, Undefined) or (isinstance(value, float) and not math.isfinite(value)):
         return NOT_MEASURED
     return render(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def grouped(value: float) -> str:
-    """As in 10 000, with narrow spaces."""
+    """A whole number with narrow spaces between thousands, as in 10 000."""
     return f"{value:,.0f}".replace(",", NARROW)
 
 
@@ -44,7 +44,7 @@ def milliseconds(value: Any) -> str:
 
 
 def fixed(value: Any, indices: int = 3, unit: str = "") -> str:
-    """A fixed number of decimals, as for scores that are compared down a column."""
+    """A number with fixed decimals, for scores that are compared within a column."""
     return shown(lambda number: f"{number:.{indices}f}" + (NBSP + unit if unit else ""), value)
 
 
@@ -54,17 +54,17 @@ def count(value: Any) -> str:
 
 
 def threads(value: Any) -> str:
-    """As in `1 thread`, `4 threads`."""
+    """A number of threads, as in `1 thread` or `4 threads`."""
     return shown(lambda number: f"{number:.0f} thread{'' if number == 1 else 's'}", value)
 
 
 def percent(value: Any) -> str:
-    """A share as a percentage."""
+    """A fraction as a percentage."""
     return shown(lambda number: f"{100 * number:.1f}{NBSP}%", value)
 
 
 def pct(value: Any) -> str:
-    """A value that is a percentage already."""
+    """A value that is already in percent."""
     return shown(lambda number: f"{number:.1f}{NBSP}%", value)
 
 
@@ -89,14 +89,14 @@ def minutes(value: Any) -> str:
 
 
 def plain(value: Any) -> str:
-    """Text, or "not measured"; a list by its length, which is what a label list is read for."""
+    """Text, or "not measured"; for a list or mapping its length, for example the number of labels."""
     if isinstance(value, list | tuple | Mapping):
         return str(len(value))
     return shown(str, value)
 
 
 def arch_name(value: Any) -> str:
-    """`L4-H12-D576-F768-gelu` of `4,12,576,768,gelu`; text of another form as it stands."""
+    """`L4-H12-D576-F768-gelu` for `4,12,576,768,gelu`; other text is unchanged."""
     try:
         return Arch.parse(str(value)).name
     except UsageError:

@@ -1,4 +1,4 @@
-"""Rows of a page about the artifacts that it shows: how each stage was run, and on which hosts."""
+"""Rows of a page about its artifacts: the settings and hosts of each stage."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from kdnas.store.artifact import Artifact
 
 
 def stage_row(name: str, artifact: Artifact) -> dict[str, Any]:
-    """How one stage was run."""
+    """Name, folder, configuration and run data of one stage."""
     manifest = artifact.manifest
     return {
         "name": name,
@@ -19,7 +19,7 @@ def stage_row(name: str, artifact: Artifact) -> dict[str, Any]:
 
 
 def hosts(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
-    """The distinct host records, each with the stages that ran there and the commits of the source."""
+    """The distinct host records, each with the stages that ran on that host and the commits of the source."""
     seen: dict[str, dict[str, Any]] = {}
     for name, artifact in artifacts.items():
         record = dict(artifact.manifest.get("host") or {})

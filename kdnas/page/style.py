@@ -1,7 +1,7 @@
-"""The style of every plot: colours, layout, and the traces that more than one page draws.
+"""The style of every plot: colours, layout, and traces that several pages use.
 
-Colours are from Okabe and Ito's palette, which colour-blind readers can tell apart; backgrounds are transparent and the
-page sets the colour of text and grid, so each plot is readable in light and in dark mode.
+The colours are from Okabe and Ito's palette, which colour-blind readers can distinguish. Backgrounds are transparent, and the
+page sets the colour of text and grid, so each plot is readable in light and dark mode.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,16 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-Row = dict[str, Any]  # of a table, by the names of its columns
+Row = dict[str, Any]  # a table row, by column name
 
-HALO = "#ffffff"  # the page paints this one in its own background
+HALO = "#ffffff"  # the page replaces this colour by its background
 GREY, SKY, BLUE, GREEN, ORANGE, PINK, RED = (
     "#8a919c", "#56b4e9", "#0072b2", "#009e73", "#e69f00", "#cc79a7", "#d55e00",
 )  # fmt: skip
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "pentagon")
-# Viridis without its ends, which vanish on black and on white.
+# Viridis without its ends, which are hard to see on black and on white.
 EPISODES = [[0, "#5a74c8"], [0.35, "#2a95a0"], [0.7, "#4cbb6c"], [1, "#e0b92e"]]
 TEACHER = {"symbol": "x", "size": 12, "color": GREY, "line": {"width": 1.5, "color": HALO}}
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
@@ -31,9 +31,9 @@ class Mark:
     """How one of several traces is drawn.
 
     Args:
-        colour: as `#rrggbb`.
-        dash: of its line.
-        symbol: of its markers.
+        colour: colour as `#rrggbb`.
+        dash: dash style of the line.
+        symbol: symbol of the markers.
     """
 
     colour: str
@@ -41,13 +41,13 @@ class Mark:
     symbol: str
 
     def shade(self, opacity: float) -> str:
-        """The colour with an opacity, as plotly reads it."""
+        """The colour with an opacity from 0 to 1, in plotly's notation."""
         red, green, blue = (int(self.colour[start : start + 2], 16) for start in (1, 3, 5))
         return f"rgba({red},{green},{blue},{opacity})"
 
 
 def mark(index: int) -> Mark:
-    """The mark of the trace with this index; the first 42 differ. Colours come first, then dashes and symbols."""
+    """The mark of the trace with this index. The first 42 marks differ: colours vary first, then dashes and symbols."""
     cycle = index // len(COLOURS)
     return Mark(COLOURS[index % len(COLOURS)], DASHES[cycle % len(DASHES)], SYMBOLS[cycle % len(SYMBOLS)])
 
@@ -78,7 +78,7 @@ def style(figure: go.Figure, height: int = 430) -> go.Figure:
 
 
 def text(value: Any) -> str:
-    """Text for a hover box or label: plotly reads a few HTML tags, so what comes from files is escaped."""
+    """Escaped text for a hover box or label, because plotly interprets some HTML tags."""
     return escape(str(value))
 
 
@@ -101,7 +101,7 @@ def mark_teacher(figure: go.Figure, results: Mapping[str, Any]) -> None:
 
 
 def size_axes(figure: go.Figure) -> None:
-    """Titles of the axes of a plot of latency against size."""
+    """Set the axis titles of a plot of latency against size."""
     figure.update_xaxes(title_text="parameters, embeddings included (millions)")
     figure.update_yaxes(title_text="latency, batch 1 (ms)", rangemode="tozero")
 

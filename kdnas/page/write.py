@@ -1,4 +1,4 @@
-"""Pages of results: each fills a template that extends `base.html.jinja`, and is one HTML file that needs no network."""
+"""Pages of results. Each page fills a template that extends `base.html.jinja`, as one HTML file that needs no network."""
 
 import os
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from kdnas.store.artifact import disk_errors
 
 
 def require_file_name(page: Path, example: str) -> None:
-    """Refuse a folder where a page is to be written.
+    """Check that the path of a page is not a folder.
 
     Raises:
-        UsageError: `page` is a folder; the message names the file `example` in it.
+        UsageError: `page` is a folder; the message suggests the file `example` in it.
     """
     if page.is_dir():
         raise UsageError(f"{page}: is a folder; give a file name, as in {page / example}")
@@ -28,8 +28,8 @@ def write_page(page: Path, package: str, values: Mapping[str, Any]) -> None:
 
     Args:
         page: file to write.
-        package: whose template is filled, such as `kdnas.latency`.
-        values: for the template; the version and the chart library are added.
+        package: package with the template, such as `kdnas.latency`.
+        values: variables of the template; the version and the chart library are added.
     """
     from plotly.offline import get_plotlyjs
 
@@ -42,7 +42,7 @@ def write_page(page: Path, package: str, values: Mapping[str, Any]) -> None:
 
 
 def template(package: str) -> Any:
-    """The template of a package's page; a figure that is missing renders as "not measured", never as 0."""
+    """The template of a package's page; a missing number is shown as "not measured", never as 0."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("kdnas.page", ".")]),
         autoescape=True,

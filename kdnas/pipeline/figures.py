@@ -1,4 +1,4 @@
-"""Figures of the report: rows in, plotly figures out, in the look of `kdnas.page.style`."""
+"""Figures of the report: plotly figures from rows, in the style of `kdnas.page.style`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -26,12 +26,12 @@ from kdnas.page.style import (
 
 
 def latency_scatter(table: Sequence[TableRow], results: Row, winner: str | None) -> go.Figure:
-    """Latency against size of the whole space, by depth; measured rows are large, predicted ones small.
+    """Latency against size of the whole space, coloured by depth; measured rows have large markers, predicted ones small.
 
     Args:
         table: rows of the latency table.
-        results: of the latency table, for the teacher.
-        winner: architecture to mark.
+        results: results of the latency table, with the teacher's size and latency.
+        winner: architecture to mark, or None.
     """
     figure = go.Figure()
     depths = sorted({row.layers for row in table})
@@ -71,9 +71,9 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 
 def training_curve(history: Sequence[Row]) -> go.Figure:
-    """Training loss above, what is checked on held-out sentences below, over the tokens seen.
+    """Training loss (top) and validation on held-out sentences (bottom) over the training tokens.
 
-    Below is the explained variance of the hidden states; where the objective has none (relations), the validation
+    The bottom shows the explained variance of the hidden states. For an objective without it (relations) it shows the validation
     loss and its parts.
     """
     train = known([row for row in history if row.get("kind") == "train"], "tokens", "loss")
@@ -107,7 +107,7 @@ def training_curve(history: Sequence[Row]) -> go.Figure:
 
 
 def check_traces(explained: Sequence[Row], checks: Sequence[Row]) -> list[go.Scatter]:
-    """Curves of what was checked on held-out sentences: explained variance, else the loss and its relations."""
+    """Curves of the validation on held-out sentences: explained variance, else the loss and its relations."""
     if explained:
         curves = {"explained variance": [(row["tokens"], row["explained_variance"]) for row in explained]}
     else:
@@ -131,10 +131,10 @@ def check_traces(explained: Sequence[Row], checks: Sequence[Row]) -> list[go.Sca
 
 
 def layer_bars(stages: dict[str, dict[str, float]]) -> go.Figure:
-    """Explained variance of each student layer, one bar a stage.
+    """Explained variance of each student layer, with one bar per stage.
 
     Args:
-        stages: stage name to layer to explained variance.
+        stages: for each stage name, the explained variance by layer.
     """
     figure = go.Figure()
     for index, (name, layers) in enumerate(stages.items()):
@@ -168,13 +168,13 @@ def speed_bars(
         value: field of the bar's length.
         low: field where the whisker starts.
         high: field where the whisker ends.
-        title: of the axis, with its unit.
-        show: writes a number with its unit.
+        title: title of the axis, with its unit.
+        show: function that formats a number with its unit.
     """
     kept = known(rows, "name", value)
     best = fastest(kept)
     names = [text(row["name"]).replace(" ", "<br>", 1) for row in kept]
-    # A whisker that was not measured has no length.
+    # An unmeasured whisker has length 0.
     lows = [row[value] if row.get(low) is None else min(row[low], row[value]) for row in kept]
     highs = [row[value] if row.get(high) is None else max(row[high], row[value]) for row in kept]
     whiskers = {
@@ -206,7 +206,7 @@ def speed_bars(
 
 
 def fastest(rows: Sequence[Row]) -> Row | None:
-    """The student's row with the largest speed-up; None where nothing was measured."""
+    """The student's row with the largest speed-up; None if no student was timed."""
     students = [row for row in known(rows, "name", "speedup") if not row["name"].startswith("teacher")]
     return max(students, key=lambda row: row["speedup"], default=None)
 

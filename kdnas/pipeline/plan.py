@@ -1,4 +1,4 @@
-"""`kdnas pipeline --dry-run`: what a configuration will cost on this host, from a throughput that is measured now."""
+"""`kdnas pipeline --dry-run`: estimate the cost of a configuration on this host from the throughput measured now."""
 
 import shutil
 from dataclasses import asdict, dataclass
@@ -22,12 +22,12 @@ from kdnas.store.outcome import Outcome
 from kdnas.store.progress import stage
 from kdnas.text.readers import TextOptions
 
-# The paper's Arch3 (Table 2), which it ships: the student whose training the plan prices before a search has chosen one.
+# The paper's final architecture, Arch3 (Table 2). The plan assumes it because the search has not chosen a student yet.
 PLANNED_ARCH = Arch(4, 12, 576, 768, "gelu")
 TOKENS_PER_SENTENCE = 25  # assumed before the corpus is read; the English sentences measured so far have 17 to 24
 MEASURE_SECONDS = 10.0
 DEVICES = (2, 8)
-# Shapes of hub teachers, so that a plan needs no network (their published config.json).
+# Shapes of hub teachers from their published config.json, so that a plan needs no network.
 KNOWN_SHAPES: dict[str, dict[str, Any]] = {
     "FacebookAI/xlm-roberta-base": {
         "model_type": "xlm-roberta",
@@ -45,7 +45,7 @@ KNOWN_SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One stage: how much, how long (null where the run decides), how much disk."""
+    """One stage: its amount of work, its hours (None if only the run can tell), and its disk space in GB."""
 
     stage: str
     work: str
@@ -54,10 +54,10 @@ class PlanRow:
 
 
 def planned_teacher(spec: str) -> tuple[PretrainedConfig, str]:
-    """Shape of the teacher and where it is from.
+    """Configuration of the teacher, and its source in words.
 
     Raises:
-        KdnasError: the hub cannot be reached and the shape is not known here.
+        KdnasError: the teacher cannot be loaded and its shape is not in `KNOWN_SHAPES`.
     """
     try:
         return load_config(resolve_teacher(spec).path), "read from its config.json"
@@ -69,7 +69,7 @@ def planned_teacher(spec: str) -> tuple[PretrainedConfig, str]:
 
 
 def tokens_of(options: LoopOptions) -> int | None:
-    """Tokens that the steps see, sentences taken at their assumed length; None where `minutes` decides the steps."""
+    """Training tokens of all steps, with sentences of the assumed length; None if `minutes` decides the number of steps."""
     if options.steps is None:
         return None
     batch = options.batch_tokens
@@ -79,7 +79,7 @@ def tokens_of(options: LoopOptions) -> int | None:
 
 
 def training_row(name: str, options: LoopOptions, tokens_per_second: float, student: PretrainedConfig) -> PlanRow:
-    """Hours and disk of one training stage; two checkpoints hold weights and two moments each, in f32."""
+    """Hours and disk space of one training stage: the weights, and two checkpoints of weights and two moments, all in f32."""
     tokens = tokens_of(options)
     weights_gb = 4 * parameters(student) / 1e9
     if tokens is None:
@@ -90,7 +90,7 @@ def training_row(name: str, options: LoopOptions, tokens_per_second: float, stud
 
 
 def proxy_tokens_each(proxy: ProxyOptions, sentences: int | None) -> int:
-    """Training tokens of one candidate; a fraction of a corpus of unknown size counts as of 1M sentences."""
+    """Training tokens of one candidate; a corpus of unknown size is assumed to have 1M sentences."""
     if proxy.tokens is not None:
         return proxy.tokens
     assert proxy.corpus_fraction is not None  # one of the two is given
@@ -98,7 +98,7 @@ def proxy_tokens_each(proxy: ProxyOptions, sentences: int | None) -> int:
 
 
 def parameters(config: PretrainedConfig) -> int:
-    """Parameters of an encoder of this shape, counted without allocating it."""
+    """Number of parameters of an encoder of this shape, counted without allocating memory."""
     with torch.device("meta"):
         return sum(weight.numel() for weight in new_encoder(config).parameters())
 
@@ -116,7 +116,7 @@ def plan(
     """Validate a configuration and return its plan, which the command prints. Nothing is written.
 
     Raises:
-        KdnasError: the teacher cannot be found, or the space holds no student that it can teach.
+        KdnasError: the teacher cannot be found, or the space has no student that it can teach.
     """
     transformers_logging.set_verbosity_error()
     config, origin = planned_teacher(teacher)
@@ -154,7 +154,7 @@ def plan(
 
 
 def device_lines(training: list[PlanRow], student: PretrainedConfig) -> list[str]:
-    """What the training stages take on several devices like this one; not what they wait for each other."""
+    """Hours of the training stages on several devices like this one, without the time of communication."""
     table = student.vocab_size * student.hidden_size
     exchanged_mb = 4 * (parameters(student) - table) / 1e6
     lines = [
@@ -171,7 +171,7 @@ def device_lines(training: list[PlanRow], student: PretrainedConfig) -> list[str
 def measured_speeds(
     config: PretrainedConfig, arch: Arch, distill: LoopOptions, refine: LoopOptions
 ) -> dict[str, float]:
-    """Training tokens a second on this host, by objective, with randomly initialised models of the real shapes."""
+    """Training tokens per second on this host for each objective, with randomly initialised models of the real shapes."""
     torch.manual_seed(0)
     teacher_model = new_encoder(config)
     student_model = new_student(arch, config)

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page of what a run found, made only from the artifacts on disk."""
+"""`kdnas report`: the results of a run as one self-contained HTML page, made only from the artifacts on disk."""
 
 import json
 import shlex
@@ -29,20 +29,20 @@ STAGES = {
     "evaluation": "kdnas evaluate",
     "speed": "kdnas speed",
 }
-ADDED = ("strategies", "fidelity")  # studies of a search, which no pipeline makes
+ADDED = ("strategies", "fidelity")  # studies of a search, which are not stages of the pipeline
 
 
 def report(
     run: Path, out: Path = Path("report.html"), strategies: Path | None = None, fidelity: Path | None = None
 ) -> Outcome:
-    """Write the page of a finished or half-finished run, and its figures as a Markdown table beside it.
+    """Write the page of a finished or unfinished run, and its results as a Markdown table next to it.
 
     Args:
-        run: folder with artifacts.json (stage to artifact folder), as `kdnas pipeline` writes it, or that of one stage, as
-            `kdnas search` prints it.
-        out: HTML file to write; the table goes to the same name with `.md`.
-        strategies: folder that `kdnas compare-strategies` printed, to be shown with the search.
-        fidelity: folder that `kdnas fidelity` printed, to be shown with the search.
+        run: folder with artifacts.json (stage to artifact folder) that `kdnas pipeline` wrote, or the folder of one stage, for
+            example one that `kdnas search` printed.
+        out: HTML file to write; the Markdown table gets the same name with `.md`.
+        strategies: folder that `kdnas compare-strategies` printed; its results are shown with the search.
+        fidelity: folder that `kdnas fidelity` printed; its results are shown with the search.
     """
     artifacts = load_run(run)
     for kind, folder in zip(ADDED, (strategies, fidelity), strict=True):
@@ -57,7 +57,7 @@ def load_run(run: Path) -> dict[str, Artifact]:
     """Open the artifacts that a run lists, or the artifact of one stage.
 
     Raises:
-        UsageError: no artifacts.json, unreadable, an artifact is missing or of another kind.
+        UsageError: artifacts.json is missing or unreadable, or an artifact is missing or of another kind.
     """
     if (run / MANIFEST).is_file():
         artifact = Artifact.load(run)
@@ -87,8 +87,8 @@ def write_report(artifacts: dict[str, Artifact], out: Path) -> None:
     """Write one HTML file that needs no network.
 
     Args:
-        artifacts: stage to finished artifact; the page says how to make what is missing.
-        out: file to write, replaced whole.
+        artifacts: stage to finished artifact; for a missing stage the page shows the command that makes it.
+        out: file to write; an existing one is replaced.
 
     Raises:
         UsageError: `out` is a folder, or a file of an artifact is missing or unreadable.
@@ -98,14 +98,14 @@ def write_report(artifacts: dict[str, Artifact], out: Path) -> None:
 
 
 def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:
-    """Everything that the template shows."""
+    """The variables of the page template."""
     results = {stage.replace("-", "_"): artifact.results for stage, artifact in artifacts.items()}
     for stage in ("distill", "refine", "search"):
         for key in ("arch", "winner"):
             if results.get(stage, {}).get(key):
                 results[stage][key] = arch_text(results[stage][key])
     rows = results.get("speed", {}).get("rows") or []
-    if rows:  # the teacher first, then the slower before the faster
+    if rows:  # the teacher first, then from slow to fast
         rows.sort(key=lambda row: (not row["name"].startswith("teacher"), row.get("speedup") or 0))
     return {
         **results,
@@ -125,7 +125,7 @@ def context(artifacts: dict[str, Artifact]) -> dict[str, Any]:
 
 
 def figures(artifacts: Mapping[str, Artifact], results: Mapping[str, Any]) -> dict[str, go.Figure]:
-    """Each figure for which there is something to show."""
+    """The figures for which the run has results, by name."""
     drawn: dict[str, go.Figure] = {}
     table = read_rows(artifacts["latency-table"].path / FILE) if "latency-table" in artifacts else []
     if "search" in artifacts:
@@ -165,7 +165,7 @@ def log(artifact: Artifact, name: str) -> list[dict[str, Any]]:
     """Rows of an artifact's log.
 
     Raises:
-        UsageError: the file is gone or damaged.
+        UsageError: the file is missing or damaged.
     """
     file = artifact.path / name
     try:
@@ -177,7 +177,7 @@ def log(artifact: Artifact, name: str) -> list[dict[str, Any]]:
 
 
 def winner_of(results: Mapping[str, Any]) -> str | None:
-    """The student's architecture: what was trained, else what the search chose."""
+    """The student's architecture: the trained one, else the one that the search chose."""
     for stage, key in (("refine", "arch"), ("distill", "arch"), ("search", "winner")):
         if results.get(stage, {}).get(key):
             return str(results[stage][key])
@@ -196,7 +196,7 @@ def front(search: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def affordable(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
-    """Candidates for the budget slider: those that lose less than every faster one, fastest first."""
+    """Candidates for the budget slider: those with a lower loss than every faster one, fastest first."""
     if "search" not in artifacts:
         return []
     rows = [row for row in log(artifacts["search"], "journal.jsonl") if row["loss"] is not None]
@@ -208,7 +208,7 @@ def affordable(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
 
 
 def next_steps(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
-    """Quoted paths for the commands that a reader can paste."""
+    """Shell-quoted paths for the commands that the page shows."""
     steps = {}
     trained = artifacts.get("refine") or artifacts.get("distill")
     if trained:
@@ -220,14 +220,14 @@ def next_steps(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
         steps["classifier"] = shlex.quote(str(artifacts["classifier"].path))
     elif task:
         steps["finetuned"] = shlex.quote(str(artifacts["evaluation"].path / "classifiers" / task))
-    # A HAP classifier says by itself which label is bad; of topics somebody has to choose one.
+    # The label to drop is known for a HAP classifier; for topics the user has to choose one.
     if task == "topic" and labels:
         steps["filter_label"] = f" --label {shlex.quote(labels[0])}"
     return steps
 
 
 def classifier_task(artifacts: Mapping[str, Artifact]) -> tuple[str | None, list[str]]:
-    """The task that the shipped classifier was fine-tuned on (HAP where there was a set), and its labels."""
+    """The task on which the shipped classifier was fine-tuned (HAP if a HAP set was given), and its labels."""
     results = artifacts["evaluation"].results if "evaluation" in artifacts else {}
     for task in ("hap", "topic"):
         if results.get(task):
@@ -237,7 +237,7 @@ def classifier_task(artifacts: Mapping[str, Artifact]) -> tuple[str | None, list
 
 
 def explained_variance(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The explained variance to show first, and whose it is: the evaluation's, else the last that training checked."""
+    """The explained variance to show first and what it refers to: from the evaluation, else the last validation in training."""
     for stage, of in (("evaluation", "last hidden states"), ("refine", "hidden states"), ("distill", "hidden states")):
         value = results.get(stage, {}).get("explained_variance")
         if value is not None:

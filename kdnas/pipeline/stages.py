@@ -1,4 +1,4 @@
-"""The main job: every stage in its order, each a finished artifact that a second run finds and skips."""
+"""`kdnas pipeline`: all stages in order. Each stage is an artifact, and a second run skips the finished ones."""
 
 import os
 import resource
@@ -34,12 +34,12 @@ from kdnas.store.progress import clock, say
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
 
-KIND = "pipeline"  # of what --output gets
+KIND = "pipeline"  # kind of the result that --output receives
 
 
 @dataclass
 class Run:
-    """What every stage reads, and the stages done so far, by name, in order."""
+    """The inputs of every stage, and the artifacts of the finished stages by name, in order."""
 
     home: Path
     teacher: Teacher
@@ -48,7 +48,7 @@ class Run:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
 
     def stage(self, name: str, work: Callable[[], Artifact]) -> Artifact:
-        """Do one stage, or take it as finished, and say which."""
+        """Run one stage, or load its finished artifact, and print its name, folder and time."""
         say(f"\n[{clock(time.monotonic() - self.started)}] {name}")
         begun = time.monotonic()
         artifact = self.artifacts[name] = work()
@@ -73,24 +73,24 @@ def pipeline(
     dry_run: bool = False,
     output: Path | None = None,
 ) -> Outcome:
-    """Run all stages; the same command after an interruption goes on where it stopped.
+    """Run all stages. After an interruption, the same command resumes where it stopped.
 
     Args:
         teacher: `builtin:minilm-l6`, a folder, or a hub id of a BERT, RoBERTa or XLM-RoBERTa encoder.
         corpus: `builtin:pydocs`, a .jsonl, .parquet or .txt file (also .gz, .zst), or a hub id.
-        text: how the corpus is read.
-        hap: file or folder of a HAP set (columns tweet,class or text,label) to fine-tune and score on.
+        text: options for reading the corpus.
+        hap: file or folder with a HAP set (columns tweet,class or text,label) for fine-tuning and scoring; null skips the task.
         space: the values that the search may choose from.
-        latency: the latency table.
-        search: KD-NAS and its proxy distillation.
-        distill: hidden-state distillation of the winner.
-        refine: MiniLM-v2 refinement.
-        export: export and its parity check.
-        evaluation: what the student keeps.
-        speed: teacher and student side by side.
-        home: root of all artifacts.
+        latency: options of the latency table.
+        search: options of the KD-NAS search and its proxy distillation.
+        distill: options of the hidden-state distillation of the winner.
+        refine: options of the MiniLM-v2 refinement.
+        export: options of the export and its parity check.
+        evaluation: options of the comparison of student and teacher.
+        speed: options of the timing of teacher and student.
+        home: root folder of all artifacts.
         dry_run: print the plan (steps, tokens, disk, hours on this host) and stop.
-        output: folder that gets report, student and exports as plain files; null leaves them below `home` alone.
+        output: folder to which report, student and exports are also copied as plain files; null writes only below `home`.
     """
     require_output(output, KIND)
     if hap is not None:
@@ -99,7 +99,7 @@ def pipeline(
     if dry_run:
         return plan(teacher, text, space, latency.minutes, search, distill, refine, home)
     if evaluation.hap is not None:
-        read_hap(evaluation.hap, evaluation.seed)  # refuse a wrong file now, not after half an hour of other work
+        read_hap(evaluation.hap, evaluation.seed)  # refuse a wrong file before the long stages
     checked = resolve_teacher(teacher)
     cut = space.teachable(checked.layers)
     say(f"host: {host_line()}")
@@ -118,7 +118,7 @@ def pipeline(
 def choose_arch(
     run: Run, space: SearchSpace, latency: LatencyOptions, search: SearchOptions, distill: DistillOptions
 ) -> Arch:
-    """The winner of a search over a space that the teacher can teach, with this host's latencies."""
+    """The winner of a search with this host's latencies, over a space that the teacher can teach."""
     table = run.stage("latency-table", lambda: build_table(run.home, run.teacher, run.corpus, latency))
     given = (run.home, run.teacher, run.corpus, space, LatencyTable.of(table), search)
     found = run.stage("search", lambda: run_search(*given, distill=distill))
@@ -134,7 +134,7 @@ def train_student(run: Run, arch: Arch, distill: DistillOptions, refine: RefineO
 
 
 def ship_student(run: Run, refined: Artifact, export: ExportOptions, evaluation: EvaluationOptions) -> Artifact:
-    """The exported student; it is evaluated too, and the classifier that this makes is exported beside it."""
+    """Export and evaluate the student, and export the classifier that the evaluation fine-tunes. Returns the exported student."""
     student = refined.path / "student"
     digest = model_digest(student)
     plain = replace(export, evaluation=None)  # labelled texts are for the classifier
@@ -154,7 +154,7 @@ def ship_student(run: Run, refined: Artifact, export: ExportOptions, evaluation:
 
 
 def publish(run: Run, output: Path | None = None) -> Outcome:
-    """Write the report, put links to the report, the student and its exports into `latest` of the run's home, and return it."""
+    """Write the report, link report, student and exports in `latest` below the run's home, and return the report."""
     home = run.home
     folder = home / "runs" / digest_of({name: artifact.digest for name, artifact in run.artifacts.items()})[:12]
     with disk_errors(home):
@@ -184,7 +184,7 @@ def publish(run: Run, output: Path | None = None) -> Outcome:
 
 
 def link(index: Path, target: Path) -> None:
-    """Point the symbolic link `index` to `target`, atomically, relative so that `home` may move."""
+    """Point the symbolic link `index` to `target`, atomically. The link is relative, so that `home` can be moved."""
     temporary = index.with_name(index.name + ".tmp")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(os.path.relpath(target.resolve(), index.parent.resolve()), target_is_directory=True)

@@ -1,4 +1,4 @@
-"""The figures of a run as one Markdown table: what results/ and a README quote."""
+"""The results of a run as one Markdown table."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,10 +12,10 @@ TASKS = (("topic", "topic task"), ("hap", "HAP"))
 
 
 def summarise(artifacts: Mapping[str, Artifact]) -> str:
-    """Markdown with one figure a row; stages that did not run leave no rows.
+    """Markdown table with one result per row; stages that did not run have no rows.
 
     Args:
-        artifacts: stage name to artifact, as the pipeline lists them.
+        artifacts: stage name to artifact, in the order of the pipeline.
     """
     lines = ["| figure | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in _rows(artifacts)]
@@ -46,7 +46,7 @@ def _rows(artifacts: Mapping[str, Artifact]) -> Iterator[Cell]:
 
 
 def _minutes(artifacts: Mapping[str, Artifact]) -> str:
-    """Minutes of each stage; of a resumed one those of its last attempt, which is said."""
+    """Minutes of each stage; a resumed stage is marked, and its minutes are those of the last attempt."""
     found = []
     for name, artifact in artifacts.items():
         resumed = ", resumed" if artifact.manifest["attempts"] > 1 else ""
@@ -120,7 +120,7 @@ def _export(results: dict[str, Any]) -> Iterator[Cell]:
 
 
 def _recipe(figures: dict[str, Any]) -> str:
-    """How an int8 form was made, and what that costs."""
+    """Recipe of an int8 form and the points of score that it loses."""
     if "recipe" not in figures:
         return ""
     return f"; {figures['recipe']}, {figures['loss_points']:.2f} points of {figures['loss_of']} lost"

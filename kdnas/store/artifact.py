@@ -1,4 +1,7 @@
-"""Artifacts: a stage works in a `.partial` folder, writes manifest.json last, and renames. No manifest: unfinished."""
+"""Artifacts: a stage works in a `.partial` folder, writes manifest.json last, and renames the folder.
+
+A folder without a manifest is unfinished.
+"""
 
 import errno
 import hashlib
@@ -24,7 +27,7 @@ from kdnas.store.unfinished import report_unfinished
 SCHEMA = 1
 MANIFEST = "manifest.json"
 ATTEMPTS = "attempts.jsonl"
-SEAL = "sha256"  # of the manifest's own content
+SEAL = "sha256"  # key of the hash over the manifest's own content
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,17 @@ class Artifact:
 
     @property
     def results(self) -> dict[str, Any]:
-        """The figures that the stage returned."""
+        """The results that the stage returned."""
         return dict(self.manifest["results"])
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the files; changes when any content does."""
+        """SHA-256 over the file hashes; it changes if the content of any file changes."""
         return digest_of(self.manifest["files"])
 
     @property
     def exit_code(self) -> int:
-        """Of the command that returns it: done."""
+        """Exit code of a command that returns an artifact: 0, done."""
         return 0
 
     @classmethod
@@ -58,7 +61,7 @@ class Artifact:
         """
         try:
             manifest = json.loads((path / MANIFEST).read_text())
-        except (OSError, ValueError) as error:  # not there, not JSON or not UTF-8
+        except (OSError, ValueError) as error:  # missing, not JSON or not UTF-8
             raise UsageError(f"{path}: no finished artifact here ({error}); give a folder with {MANIFEST}") from error
         if manifest.get("schema") != SCHEMA:
             raise UsageError(f"{path}: schema {manifest.get('schema')}, this version reads {SCHEMA}; build it again")
@@ -67,15 +70,15 @@ class Artifact:
         return cls(path, manifest)
 
     def verify(self) -> None:
-        """Compare every file with its recorded hash, and the manifest with its own.
+        """Compare every file with its recorded hash, and the manifest with its own hash.
 
         Raises:
-            KdnasError: a file is missing, was changed or lies outside of the folder.
+            KdnasError: a file is missing, was changed or is outside the folder.
         """
         again = f"remove {self.path} and make it again"
         file = self.path / MANIFEST
         sealed = self.manifest.get(SEAL) == seal_of(self.manifest)
-        if not sealed or file.read_text() != json_text(self.manifest):  # the text: a seal does not see white space
+        if not sealed or file.read_text() != json_text(self.manifest):  # also the text: the seal ignores white space
             raise KdnasError(f"{file}: changed since it was written, or of an older version; {again}")
         root = self.path.resolve()
         for name, expected in self.manifest["files"].items():
@@ -95,19 +98,19 @@ def build(
     work: Callable[[Path], dict[str, Any]],
     needed_bytes: int = 50_000_000,
 ) -> Artifact:
-    """Return the finished artifact of this configuration, or do the work (again from where it stopped) and publish it.
+    """Return the finished artifact of this configuration, or do the work, resuming an interrupted run, and publish it.
 
     Args:
-        home: root of all artifacts.
-        kind: first folder below `home`, as in `latency-table`.
+        home: root folder of all artifacts.
+        kind: name of the folder below `home`, such as `latency-table`.
         label: readable start of the artifact's folder name.
-        config: everything that decides the result; with `inputs` it makes the key.
+        config: all settings that decide the result; with `inputs` they make the key.
         inputs: name of each input to its digest.
-        work: gets the working folder, which holds what an interrupted run left; returns figures for the manifest.
-        needed_bytes: refuse to start with less free disk space.
+        work: called with the working folder, which contains the files of an interrupted run; returns results for the manifest.
+        needed_bytes: minimum free disk space to start, in bytes.
 
     Raises:
-        KdnasError: no disk space, or another process builds the same artifact.
+        KdnasError: there is too little disk space, or another process builds the same artifact.
     """
     settings = {"config": to_json(config), "inputs": dict(inputs)}
     key = key_of(kind, settings)
@@ -127,7 +130,7 @@ def build(
             append_jsonl(partial / ATTEMPTS, {"started": now(), "pid": os.getpid(), "settings": settings})
             start = time.monotonic()
             results = work(partial)
-            (partial / ATTEMPTS).unlink()  # when and how often is in the manifest; content alone makes the digest
+            (partial / ATTEMPTS).unlink()  # the manifest records the attempts; the digest covers content only
             manifest = {
                 "schema": SCHEMA,
                 "kind": kind,
@@ -146,7 +149,7 @@ def build(
 
 
 def _folder_of(folder: Path, label: str, key: str) -> Path:
-    """The finished or unfinished artifact with this key under any label, else the name of a new one: the key alone decides."""
+    """Folder of the finished or unfinished artifact with this key under any label, else a new folder's name."""
     for ending in ("", ".partial"):
         for found in sorted(folder.glob(f"*-{key}{ending}")):
             return found.with_name(found.name.removesuffix(".partial"))
@@ -154,7 +157,7 @@ def _folder_of(folder: Path, label: str, key: str) -> Path:
 
 
 def key_of(kind: str, settings: Mapping[str, Any]) -> str:
-    """End of an artifact's folder name: the start of the SHA-256 of its kind, its configuration and its inputs."""
+    """The key that ends an artifact's folder name: first 12 digits of the SHA-256 of its kind, configuration and inputs."""
     return digest_of({"kind": kind, **settings})[:12]
 
 
@@ -165,7 +168,7 @@ def find(home: Path, kind: str, label: str, config: Mapping[str, Any], inputs: M
 
 
 def publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest, which makes the working folder a finished artifact, and give it its name; durably."""
+    """Write the manifest, which makes the working folder a finished artifact, and rename the folder; durably."""
     write_manifest(partial, manifest)
     os.rename(partial, final)
     fsync_folder(final.parent)
@@ -173,10 +176,10 @@ def publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock file. The kernel drops it when the process dies, also by kill -9 with forked children alive.
+    """Hold an exclusive lock file. The kernel releases it when the process dies, even by kill -9 with forked children alive.
 
     Raises:
-        KdnasError: another process holds it, or the file system has no locks.
+        KdnasError: another process holds the lock, or the file system has no locks.
     """
     lock = FileLock(path, blocking=False, fallback_to_soft=False)
     try:
@@ -213,7 +216,7 @@ def disk_errors(home: Path) -> Iterator[None]:
 
 
 def _error_number(error: Exception) -> int | None:
-    """Of the operating system's error: what is written in Rust, as safetensors is, has it in its text alone."""
+    """The operating system's error number. Libraries in Rust, such as safetensors, give it only in the message text."""
     if isinstance(error, OSError):
         return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))
@@ -221,7 +224,7 @@ def _error_number(error: Exception) -> int | None:
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:
-    """Raise KdnasError where the disk of `folder` has less than `needed_bytes` free."""
+    """Raise KdnasError if the disk of `folder` has less than `needed_bytes` free."""
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise KdnasError(
@@ -244,7 +247,7 @@ def to_json(value: Any) -> Any:
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 of the value's canonical JSON; 10 and 10.0 are one value, as YAML and Python defaults may write either."""
+    """SHA-256 of the value's canonical JSON. 10 and 10.0 give the same digest, because YAML and Python defaults may differ."""
     return hashlib.sha256(json.dumps(_whole_floats_as_ints(to_json(value)), sort_keys=True).encode()).hexdigest()
 
 
@@ -262,7 +265,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def seal_of(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest's content, its seal left out."""
+    """SHA-256 of a manifest's content without its seal."""
     return digest_of({key: value for key, value in manifest.items() if key != SEAL})
 
 
@@ -273,7 +276,7 @@ def file_sha256(path: Path) -> str:
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder but for manifests, by its path in the folder."""
+    """SHA-256 of every file below a folder except manifests, by its path in the folder."""
     return {
         str(file.relative_to(folder)): file_sha256(file)
         for file in sorted(folder.rglob("*"))
@@ -292,7 +295,7 @@ def json_text(value: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically and durably: a reader sees the old file or the new one, never a torn one."""
+    """Write JSON atomically and durably: a reader sees either the whole old file or the whole new one."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w") as file:
         file.write(json_text(value))
@@ -312,7 +315,7 @@ def fsync_folder(path: Path) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of an append-only log; a torn last line is dropped, and cut off the file so that appends stay whole."""
+    """Rows of an append-only log. An incomplete last line is removed from the file, so that the next append starts a new line."""
     if not path.exists():
         return []
     data = path.read_bytes()
@@ -324,7 +327,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
-    """Append one row and fsync it. Call `read_jsonl` once before the first append: it cuts off a torn last line."""
+    """Append one row and fsync it. Call `read_jsonl` once before the first append: it removes an incomplete last line."""
     with path.open("a") as file:
         file.write(json.dumps(to_json(row)) + "\n")
         file.flush()

@@ -1,4 +1,4 @@
-"""The host record: what a figure was measured on."""
+"""The host record: the machine and software on which a result was measured."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ SOURCE = Path(__file__).resolve().parents[2]  # the folder that `kdnas` is impor
 
 
 def cpu_info() -> tuple[str, list[str]]:
-    """Model name and the instruction-set flags that matter here (empty off Linux)."""
+    """Model name and those instruction-set flags that are in `FLAGS` (no flags except on Linux)."""
     path = Path("/proc/cpuinfo")
     if not path.exists():
         return platform.processor() or platform.machine(), []
@@ -36,16 +36,16 @@ def cpu_info() -> tuple[str, list[str]]:
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may use."""
+    """Number of physical cores that this process may use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(psutil.cpu_count(logical=False) or usable, usable))
 
 
 def cpus_of_cores(count: int) -> list[int]:
-    """Logical CPUs of so many physical cores, one of each, of those that this process may use; fewer where there are fewer.
+    """One logical CPU of each of `count` physical cores that this process may use; fewer if there are fewer cores.
 
     Raises:
-        UsageError: not on Linux.
+        UsageError: the operating system is not Linux.
     """
     if not hasattr(os, "sched_getaffinity"):
         raise UsageError("pin: only Linux keeps a process on chosen cores; leave it out")
@@ -59,22 +59,22 @@ def cpus_of_cores(count: int) -> list[int]:
 
 
 def default_threads() -> int:
-    """Threads for inference and its timing: min(4, physical cores), as the paper's four cores."""
+    """Number of threads for inference and timing: min(4, physical cores). The paper uses four cores."""
     return min(4, physical_cores())
 
 
 def has_bf16() -> bool:
-    """Whether the CPU computes in bfloat16 by itself (AVX512-BF16 or AMX)."""
+    """Whether the CPU has bfloat16 instructions (AVX512-BF16 or AMX)."""
     return bool({"avx512_bf16", "amx_bf16"} & set(cpu_info()[1]))
 
 
 def has_vnni() -> bool:
-    """Whether the CPU multiplies int8 by itself (VNNI or AMX), without overflow and faster than float32."""
+    """Whether the CPU has int8 multiply-add instructions (VNNI or AMX): no overflow, and faster than float32."""
     return bool({"avx_vnni", "avx512_vnni", "amx_int8"} & set(cpu_info()[1]))
 
 
 def commit() -> str | None:
-    """Commit of the source checkout, with `+` where files differ from it; None outside a checkout."""
+    """Commit of the source checkout, with `+` if files differ from it; None outside a checkout."""
     root = SOURCE
     if not (root / ".git").exists():
         return None
@@ -89,13 +89,13 @@ def commit() -> str | None:
 
 
 def child_environment(**variables: str) -> dict[str, str]:
-    """Environment of a child process that imports the same `kdnas` as this one, with more variables."""
+    """Environment of a child process that imports the same `kdnas` as this one, with additional variables."""
     paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **variables}
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Versions of packages, by default of those that decide speed and numbers, as far as they are installed."""
+    """Versions of the installed ones among these packages; by default packages that affect speed or results."""
     found = {}
     for name in packages:
         try:
@@ -123,7 +123,7 @@ def host() -> dict[str, Any]:
 
 
 def host_name(record: Mapping[str, Any]) -> str:
-    """CPU and cores of a host record: latencies of hosts with different names must not be mixed; empty if unknown."""
+    """CPU and cores of a host record; empty if unknown. Latencies of hosts with different names must not be mixed."""
     return f"{record.get('cpu')}, {record.get('physical_cores')} cores" if record else ""
 
 

@@ -1,4 +1,4 @@
-"""What commands and the Python interface return: a path, results and an exit code; and what a command prints of it."""
+"""Return value of commands and the Python interface: a path, results and an exit code; and the text that a command prints."""
 
 import json
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from kdnas.store.artifact import Artifact
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a command that is no artifact below the root of artifacts.
+    """The result of a command that is not an artifact.
 
     Args:
-        path: file or folder that was written; None where nothing was.
-        results: numbers and names, as in the `results` of an artifact.
-        exit_code: of the command: 0 done, 3 a gate or bound was not met, 4 done with quarantined records.
-        text: what the command prints on stdout instead of the path.
+        path: file or folder that was written; None if nothing was written.
+        results: numbers and names, like the `results` of an artifact.
+        exit_code: exit code of the command: 0 done, 3 a gate or bound was not met, 4 done with quarantined records.
+        text: text that the command prints on stdout instead of the path.
     """
 
     path: Path | None
@@ -30,7 +30,7 @@ Result = Artifact | Outcome
 
 
 def stdout_text(result: Result | Sequence[Result]) -> str:
-    """What a command prints last: the path, or of several results a JSON list of paths; empty for nothing."""
+    """The last line that a command prints: the path, a JSON list of paths for several results, or nothing."""
     if isinstance(result, Sequence):
         return json.dumps([str(one.path) for one in result])
     if isinstance(result, Outcome) and result.text is not None:
@@ -39,5 +39,5 @@ def stdout_text(result: Result | Sequence[Result]) -> str:
 
 
 def exit_code_of(result: Result | Sequence[Result]) -> int:
-    """The exit code of a command; of several results the highest."""
+    """The exit code of a command; the highest one if there are several results."""
     return max((one.exit_code for one in result), default=0) if isinstance(result, Sequence) else result.exit_code

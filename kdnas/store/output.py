@@ -1,4 +1,4 @@
-"""`--output DIR`: a result as plain files in a folder of the user's choice, beside the cache below the root of artifacts."""
+"""`--output DIR`: copy a result as plain files to a folder of the user's choice, in addition to the artifact."""
 
 import json
 import os
@@ -11,16 +11,16 @@ from kdnas.store.artifact import Artifact, disk_errors, write_json
 from kdnas.store.outcome import Outcome, Result
 from kdnas.store.progress import is_first_process
 
-RECORD = "output.json"  # what we wrote into the folder: its kind and its files
-# Folders of artifacts that hold a model: of distill and refine, and of pretrain. With `--output` the model alone is the result.
+RECORD = "output.json"  # record of an output: its kind and its files
+# Model folders of artifacts: of distill and refine, and of pretrain. `--output` copies only the model.
 MODELS = ("student", "teacher")
 
 
 def require_output(output: Path | None, kind: str) -> None:
-    """Refuse a folder that a result of this kind may not be written to. Called before any work.
+    """Check that a result of this kind may be written to the folder. Call it before any work.
 
     Raises:
-        UsageError: a file, or a folder that holds something else than an earlier output of the same kind.
+        UsageError: `output` is a file, or a folder with other content than an earlier output of the same kind.
     """
     if output is None or not output.exists():
         return
@@ -34,12 +34,12 @@ def require_output(output: Path | None, kind: str) -> None:
 
 
 def deliver(artifact: Artifact, output: Path | None) -> Result:
-    """Copy an artifact to `output`, and return the copy; without `output` return the artifact.
+    """Copy an artifact to `output` and return the copy; without `output` return the artifact.
 
-    Of a trained model the stock Hugging Face folder is the result, of any other artifact all its files.
+    For a trained model the copy is its Hugging Face folder, for any other artifact it has all files.
 
     Raises:
-        UsageError: as `require_output`.
+        UsageError: as in `require_output`.
     """
     if output is None:
         return artifact
@@ -50,7 +50,7 @@ def deliver(artifact: Artifact, output: Path | None) -> Result:
 
 
 def deliver_all(artifacts: Sequence[Artifact], output: Path | None) -> list[Result]:
-    """As `deliver`, of several artifacts of one kind, each to a folder of its own name below `output`."""
+    """Like `deliver`, for several artifacts of one kind; each is copied to a folder with its name below `output`."""
     if output is None:
         return list(artifacts)
     files = {
@@ -63,22 +63,22 @@ def deliver_all(artifacts: Sequence[Artifact], output: Path | None) -> list[Resu
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Every file below a folder by its path in it; links to folders are followed."""
+    """Path of every file below a folder, relative to the folder; links to folders are followed."""
     for root, _, names in os.walk(folder, followlinks=True):
         for name in sorted(names):
             yield str((Path(root) / name).relative_to(folder))
 
 
 def copy_output(files: dict[str, Path], output: Path, kind: str) -> None:
-    """Copy files to a folder and remove what an earlier output of the same kind left there; other files stay.
+    """Copy files to a folder and remove the other files of an earlier output of the same kind.
 
     Args:
         files: source of each file by its path below `output`.
-        output: new, empty, or an earlier output.
-        kind: of the artifact.
+        output: folder that is new, empty or an earlier output.
+        kind: kind of the artifact.
 
     Raises:
-        UsageError: as `require_output`.
+        UsageError: as in `require_output`.
     """
     if not is_first_process():
         return
@@ -86,7 +86,7 @@ def copy_output(files: dict[str, Path], output: Path, kind: str) -> None:
     with disk_errors(output):
         output.mkdir(parents=True, exist_ok=True)
         old = set(_record(output).get("files", []))
-        # Written first, with the files of both: an interrupted copy is still known as ours.
+        # Write the record first, with old and new files, so that an interrupted copy is still recognised as an output.
         write_json(output / RECORD, {"kind": kind, "files": sorted(old | set(files))})
         for name, source in files.items():
             target = output / name

@@ -1,6 +1,6 @@
-"""Messages and progress, through `logging`; a command shows them on stderr, with bars on a terminal.
+"""Messages and progress through `logging`. Commands show them on stderr, with progress bars on a terminal.
 
-As a library kdnas prints nothing: whoever wants its messages sets the level of the logger `kdnas` to INFO.
+As a library kdnas prints nothing. To see its messages, set the level of the logger `kdnas` to INFO.
 """
 
 import logging
@@ -22,19 +22,19 @@ _bars = False  # whether progress bars may be shown; commands switch them on
 
 
 def is_first_process() -> bool:
-    """Whether this is the only process, or the first of those that a launcher started: the others are silent."""
+    """Whether this is the only process, or the first one that a launcher started. The other processes are silent."""
     return os.environ.get("RANK", "0") == "0"
 
 
 class _Stderr(logging.Handler):
-    """Plain lines on what `sys.stderr` is at the time."""
+    """Writes plain lines to the current `sys.stderr`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)
 
 
 def show_messages(bars: bool = True) -> None:
-    """Show messages on stderr, and progress bars where that is a terminal, as commands do."""
+    """Show messages on stderr, and progress bars if it is a terminal, as commands do."""
     global _bars
     _bars = bars
     LOG.setLevel(logging.INFO)
@@ -43,17 +43,17 @@ def show_messages(bars: bool = True) -> None:
 
 
 def say(message: str) -> None:
-    """One message of the logger `kdnas`."""
+    """Log one message to the logger `kdnas`."""
     if is_first_process():
         LOG.info("%s", message)
 
 
 def say_table(table: Table, plain_width: int | None = None) -> None:
-    """A table as one message.
+    """Log a table as one message.
 
     Args:
-        table: what to show.
-        plain_width: columns where stderr is not a terminal.
+        table: the table.
+        plain_width: width in columns if stderr is not a terminal.
     """
     console = Console(file=StringIO(), width=Console(stderr=True).width)
     if plain_width is not None and not sys.stderr.isatty():
@@ -64,14 +64,14 @@ def say_table(table: Table, plain_width: int | None = None) -> None:
 
 
 def clock(seconds: float) -> str:
-    """As in `3:07` or `1:03:07`."""
+    """A duration, as in `3:07` or `1:03:07`."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class Meter:
-    """Where a stage stands. The time left is what the work done in this run took, scaled to what remains."""
+    """Progress of a stage. The time left is the time of the work done in this run, scaled to the remaining work."""
 
     def __init__(self, title: str, total: float | None, done: float = 0.0) -> None:
         self.title, self.total, self.done, self.note = title, total, done, ""
@@ -80,14 +80,14 @@ class Meter:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds to the end; None before anything was done in this run, and where it is not known how much there is."""
+        """Seconds to the end; None before this run has done any work, or if the total is unknown."""
         worked = self.done - self._first
         if worked <= 0 or self.total is None:
             return None
         return max(0.0, (self.total - self.done) * (time.monotonic() - self._start) / worked)
 
     def text(self) -> str:
-        """Share done, time spent, time left and the latest note."""
+        """Percentage done, time spent, time left and the latest note."""
         spent = clock(time.monotonic() - self._start)
         if self.total is None:
             return f"{self.done:,.0f}  {spent} spent  {self.note}".rstrip()
@@ -97,14 +97,14 @@ class Meter:
 
 
 class Stage:
-    """Handle that a stage reports to."""
+    """Handle to which a stage reports its progress."""
 
     def __init__(self, meter: Meter, bar: Progress | None) -> None:
         self._meter, self._bar, self._last_line = meter, bar, time.monotonic()
         self._task = bar.add_task(meter.title, total=meter.total, text="") if bar else None
 
     def update(self, done: float, note: str = "") -> None:
-        """Set how much is done, in the units of `total`, and a short note such as the loss."""
+        """Set the amount of work done, in the units of `total`, and a short note such as the loss."""
         self._meter.done = done
         self._meter.note = note or self._meter.note
         if self._bar is not None and self._task is not None:
@@ -114,7 +114,7 @@ class Stage:
             say(f"{self._meter.title}: {self._meter.text()}")
 
     def advance(self, amount: float = 1.0, note: str = "") -> None:
-        """Add to what is done."""
+        """Add to the amount of work done."""
         self.update(self._meter.done + amount, note)
 
 
@@ -123,9 +123,9 @@ def stage(title: str, total: float | None, done: float = 0.0) -> Iterator[Stage]
     """Show progress of one stage.
 
     Args:
-        title: short name, as in `search`.
-        total: amount of work in any unit (steps, tokens, seconds); None where it is not known before the end.
-        done: what an earlier, interrupted run had finished; it does not count towards the speed of this one.
+        title: short name, such as `search`.
+        total: amount of work in any unit (steps, tokens, seconds); None if it is unknown before the end.
+        done: amount of work of an earlier, interrupted run; it does not count towards the speed of this run.
     """
     meter = Meter(title, total, done)
     if _bars and sys.stderr.isatty() and is_first_process():

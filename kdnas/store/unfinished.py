@@ -1,4 +1,4 @@
-"""Unfinished artifacts of other settings: they are never gone on with, so whoever starts anew is told what differs."""
+"""Unfinished artifacts with other settings. A new run does not resume them, so it reports how their settings differ."""
 
 import json
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ SHOWN = 5
 
 
 def report_unfinished(partial: Path, attempts: str, settings: Mapping[str, Any]) -> None:
-    """Say which unfinished artifacts of the same kind are beside `partial`, and in what their settings differ.
+    """Report the unfinished artifacts of the same kind next to `partial`, and how their settings differ.
 
     Args:
-        partial: working folder of the artifact that is started.
-        attempts: name of the log in each working folder whose first line holds the settings.
-        settings: of the artifact that is started.
+        partial: working folder of the new artifact.
+        attempts: name of the log in each working folder; its first line has the settings.
+        settings: settings of the new artifact.
     """
     for other in sorted(partial.parent.glob("*.partial")):
         log = other / attempts
@@ -25,9 +25,9 @@ def report_unfinished(partial: Path, attempts: str, settings: Mapping[str, Any])
         try:
             theirs = json.loads(log.read_text().splitlines()[0])["settings"]
         except (ValueError, KeyError, IndexError):
-            continue  # of an earlier version, or killed while it wrote its first line
+            continue  # from an earlier version, or killed while it wrote its first line
         if theirs.get("inputs") != settings["inputs"]:
-            continue  # of another corpus or model: work of its own, of no concern here
+            continue  # of another corpus or model: unrelated work
         found = differences(theirs, settings)
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         say(
@@ -47,7 +47,7 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names."""
+    """Flatten nested settings to dotted names."""
     result: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):

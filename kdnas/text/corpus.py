@@ -22,9 +22,9 @@ from kdnas.text.sample import spread_rows, spread_sentences
 from kdnas.text.sentences import Sentences
 
 KIND = "corpus"
-CHUNK = 4096  # rows that are tokenised at once
-COPIED = 2**22  # token ids that are copied at once
-UNKNOWN_FRACTION = 0.5  # of the tokens; English text has next to none
+CHUNK = 4096  # rows tokenised at once
+COPIED = 2**22  # token ids copied at once
+UNKNOWN_FRACTION = 0.5  # maximum fraction of unknown tokens; English text has almost none
 SPLITS = ("train", "validation")
 COLUMNS = ("text", "topic", "group", "language")
 
@@ -50,28 +50,28 @@ class Corpus:
 
     @property
     def sampled(self) -> bool:
-        """Whether this is a sample of its source and not the whole."""
+        """Whether the corpus is only a sample of its source."""
         return "sample" in self.artifact.manifest["config"]
 
     @property
     def name(self) -> str:
-        """What cards call it: its source, without the folders of this host."""
+        """Name of the corpus in model cards: its source, without the folders of this host."""
         source = str(self.artifact.manifest["config"]["source"])
         return Path(source).name if Path(source).exists() else source
 
 
 def build_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher) -> Corpus:
-    """Read, de-duplicate, split and tokenise a corpus, or return the cached one.
+    """Read, de-duplicate, split and tokenise a corpus, or return the finished artifact.
 
     Args:
-        home: root of artifacts.
-        source: `builtin:pydocs`, a local .jsonl/.json/.parquet/.txt file (also .gz,
-            .zst), a folder of some, or a hub id (owner/name).
-        text: how to read it.
-        teacher: its tokenizer makes the ids.
+        home: root folder of all artifacts.
+        source: `builtin:pydocs`, a local .jsonl/.json/.parquet/.txt file (also .gz, .zst), a folder of such files, or a hub id
+            (owner/name).
+        text: options for reading the corpus.
+        teacher: model whose tokenizer makes the ids.
 
     Raises:
-        UsageError: missing path, unknown column, empty or not UTF-8.
+        UsageError: the path is missing, a column is unknown, or the text is empty or not UTF-8.
         KdnasError: a hub id was given and the hub cannot be reached.
     """
     artifact = build(
@@ -88,21 +88,21 @@ def build_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher) -
 
 
 def sample_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher, sentences: int) -> Corpus:
-    """The whole corpus where it is built already for this tokenizer, else one of some of its sentences, always the same.
+    """The whole corpus if it is already built for this tokenizer, else a deterministic sample of its sentences.
 
-    A command that needs a few sentences waits for no more than these to be tokenised. Docstrings are read from files in the
-    order of a hash, as many as it takes; of other local sources all rows are read and those with the smallest hashes taken,
-    so that an order by language or topic does no harm; of a hub set the first ones.
+    A command that needs a few sentences thus tokenises only these. Docstrings come from as many files as needed, in the order
+    of a hash. For other local sources all rows are read and those with the smallest hashes are used, so an order by language or
+    topic does not bias the sample. For a hub data set the first rows are used.
 
     Args:
-        home: root of artifacts.
-        source: as `build_corpus` takes it.
-        text: how to read it.
-        teacher: its tokenizer makes the ids.
-        sentences: how many unique ones, both splits together; each language has one at least.
+        home: root folder of all artifacts.
+        source: as in `build_corpus`.
+        text: options for reading the corpus.
+        teacher: model whose tokenizer makes the ids.
+        sentences: number of unique sentences in both splits together; each language has at least one.
 
     Raises:
-        UsageError, KdnasError: as `build_corpus`.
+        UsageError, KdnasError: as in `build_corpus`.
     """
     inputs, config = inputs_of(source, teacher), {"source": source, "text": text}
     whole = find(home, KIND, label_of(source), config, inputs)
@@ -122,7 +122,7 @@ def sample_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher, 
 
 
 def sentences_needed(train: int, validation: int, validation_fraction: float) -> int:
-    """Sentences of a sample whose splits are to hold these many; a quarter more, as groups are of uneven sizes."""
+    """Size of a sample whose splits have at least these numbers of sentences; 25 % are added because group sizes vary."""
     return math.ceil(1.25 * max(train / (1 - validation_fraction), validation / validation_fraction))
 
 
@@ -134,12 +134,12 @@ def _sampled_rows(source: str, text: TextOptions, sentences: int) -> Iterator[Ro
 
 
 def label_of(source: str) -> str:
-    """Start of the artifact's name."""
+    """Label at the start of the artifact's name."""
     return source.replace(":", "/").rstrip("/").rsplit("/", 1)[-1].split(".")[0]
 
 
 def inputs_of(source: str, teacher: Teacher) -> dict[str, str]:
-    """What decides a corpus beside its settings: its texts and the tokenizer, whoever's it is."""
+    """Digests that, with the settings, identify a corpus: its tokenizer and its texts."""
     return {"tokenizer": file_sha256(teacher.path / "tokenizer.json"), "source": source_digest(source)}
 
 
@@ -149,10 +149,10 @@ def pad_id_of(teacher: Teacher) -> int:
 
 
 def source_digest(source: str) -> str:
-    """What changes when a corpus does: the content of its files, or the name of a set on the hub.
+    """Identity of a source: a digest of its files, its hub id, or the installed packages for `builtin:pydocs`.
 
     Raises:
-        UsageError: no such file or packaged corpus.
+        UsageError: there is no such file or packaged corpus.
     """
     if source == BUILTIN:
         return json.dumps(installed_packages())
@@ -204,7 +204,7 @@ def _work(
 
 
 def unknown_fraction(path: Path, tokenizer: Any) -> float:
-    """Fraction of the training tokens, special ones left out, that stand for what the tokenizer does not know."""
+    """Fraction of unknown tokens among the training tokens, without special tokens."""
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     names = ("[UNK]", "<unk>")
     unknown = {number for name in names if (number := tokenizer.token_to_id(name)) is not None}
@@ -215,7 +215,7 @@ def unknown_fraction(path: Path, tokenizer: Any) -> float:
 
 
 class _Split:
-    """Files of one split, written chunk by chunk: no more than a chunk of texts is in memory, and 8 bytes a sentence."""
+    """Files of one split, written chunk by chunk. Memory holds one chunk of texts and 8 bytes per sentence."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path, self._name = path, name
@@ -228,7 +228,7 @@ class _Split:
         return len(self._lengths)
 
     def add(self, rows: Sequence[Row], ids: Sequence[Sequence[int]]) -> None:
-        """Append some rows and their token ids."""
+        """Append rows and their token ids."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -245,7 +245,7 @@ class _Split:
             self.tokens += len(row)
 
     def close(self) -> None:
-        """Finish the files; the token ids become one array that can be mapped."""
+        """Finish the files; the token ids become one array that can be memory-mapped."""
         self._raw.close()
         raw = self._path / f"{self._name}.tokens.raw"
         if self._table is not None:
@@ -263,12 +263,12 @@ class _Split:
 
 
 def unique_rows(rows: Iterable[Row], source: str, limit: int | None) -> Iterator[Row]:
-    """The first of each set of rows whose texts are equal but for case and white space, in order.
+    """The rows without repeated texts, in order. Texts that differ only in case and white space are equal; the first is kept.
 
-    Texts are known by 8 bytes of their hash: of ten million, one is taken for another's repetition with a chance of 1 in 400,000.
+    Texts are compared by 8 bytes of their hash. With ten million texts, the probability of a false repetition is 1 in 400,000.
 
     Raises:
-        UsageError: not one sentence.
+        UsageError: there is no sentence.
     """
     seen: set[int] = set()
     for row in rows:
@@ -285,6 +285,6 @@ def unique_rows(rows: Iterable[Row], source: str, limit: int | None) -> Iterator
 
 
 def split_of(row: Row, validation_fraction: float) -> str:
-    """Train or validation, by the hash of the row's group: stable for ever, no group in both."""
+    """The split, train or validation, of a row by the hash of its group: stable, and no group is in both."""
     index = int.from_bytes(hashlib.sha256(row.group.encode()).digest()[:8], "big") / 2**64
     return "validation" if index < validation_fraction else "train"

@@ -1,7 +1,7 @@
 """How a tokenizer joins two texts: the special tokens around and between them, and their token types.
 
-Read from the tokenizer itself, by what its post-processor makes of a pair: BERT's gives `[CLS] A [SEP] B [SEP]` with types of 1
-from B on, RoBERTa's `<s> A </s></s> B </s>` with types of 0, MPNet's two separators and types of 1.
+This is read from the output of the tokenizer's post-processor for a pair. BERT gives `[CLS] A [SEP] B [SEP]` with type 1 from B
+on, RoBERTa gives `<s> A </s></s> B </s>` with type 0 throughout, and MPNet gives two separators and type 1.
 """
 
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from kdnas.errors import UsageError
 
 @dataclass(frozen=True)
 class Joining:
-    """What surrounds texts; ids and types of special tokens are side by side.
+    """The special tokens around texts, and token types.
 
     Args:
-        before: special tokens in front of a single text, as their number.
-        after: those behind it.
-        start: ids in front of the first text of a pair.
-        between: ids between the two.
-        end: ids behind the second.
-        start_types: token types of `start`; likewise `between_types` and `end_types`.
+        before: number of special tokens before a single text.
+        after: number of special tokens after a single text.
+        start: ids before the first text of a pair.
+        between: ids between the two texts.
+        end: ids after the second text.
+        start_types: token types of `start`; `between_types` and `end_types` accordingly.
         text_types: token types of the first and the second text.
     """
 
@@ -39,7 +39,7 @@ class Joining:
 
     @property
     def added(self) -> int:
-        """Special tokens of a pair."""
+        """Number of special tokens in a pair."""
         return len(self.start) + len(self.between) + len(self.end)
 
     def pair(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -51,13 +51,13 @@ class Joining:
 
 
 def read_joining(folder: Path) -> Joining:
-    """How the tokenizer in a model's folder joins texts.
+    """Find out how the tokenizer in a model's folder joins texts.
 
     Args:
-        folder: holds `tokenizer.json`.
+        folder: folder with `tokenizer.json`.
 
     Raises:
-        UsageError: the file is missing or damaged, or it makes no tokens of a letter.
+        UsageError: the file is missing or damaged, or the tokenizer gives no token for a letter.
     """
     from tokenizers import Tokenizer
 
@@ -72,10 +72,10 @@ def read_joining(folder: Path) -> Joining:
 
 
 def joining_of(tokenizer: Any, name: str = "tokenizer") -> Joining:
-    """How a `tokenizers.Tokenizer` joins texts, from what it makes of two short ones.
+    """Find out how a `tokenizers.Tokenizer` joins texts, from its encoding of two short texts.
 
     Raises:
-        UsageError: it makes no tokens of a letter.
+        UsageError: the tokenizer gives no token for a letter.
     """
     single = _parts(tokenizer.encode("a"))
     pair = tokenizer.encode("a", "a")
@@ -100,7 +100,7 @@ def joining_of(tokenizer: Any, name: str = "tokenizer") -> Joining:
 
 
 def _parts(encoding: Any) -> list[list[int]]:
-    """Indices of the special tokens in front of the first text, between texts, and behind the last."""
+    """Indices of the special tokens before the first text, between texts, and after the last text."""
     parts: list[list[int]] = [[]]
     inside = None
     for index, text in enumerate(encoding.sequence_ids):

@@ -15,7 +15,7 @@ CHUNK_BYTES = 1 << 17
 
 
 class ZstdFile(io.RawIOBase):
-    """Reads a .zst file of any number of frames. Unlike zstandard's own reader it raises EOFError where the file is cut short."""
+    """Reads a .zst file of any number of frames. Unlike zstandard's own reader it raises EOFError if the file is truncated."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -44,14 +44,14 @@ class ZstdFile(io.RawIOBase):
 
 
 def text_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
-    """Number, from 1, and text of each line that is not blank, without its end.
+    """Number, from 1, and text of each line that is not blank, without the line end.
 
     Args:
         path: a text file; .gz and .zst are decompressed.
-        what: how errors name the file, such as `corpus 'a.txt'`.
+        what: name of the file in error messages, such as `corpus 'a.txt'`.
 
     Raises:
-        UsageError: not UTF-8, or a damaged archive.
+        UsageError: the file is not UTF-8, or the archive is damaged.
     """
     number = 0
     try:
@@ -74,7 +74,7 @@ def json_rows(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and object of each line of a JSONL file.
 
     Raises:
-        UsageError: not UTF-8, a damaged archive, or a line that is not a JSON object.
+        UsageError: the file is not UTF-8, the archive is damaged, or a line is not a JSON object.
     """
     for number, line in text_lines(path, what):
         try:

@@ -1,4 +1,4 @@
-"""`builtin:pydocs`: sentences in the docstrings of the installed Python packages, read with `ast`, never imported."""
+"""`builtin:pydocs`: sentences in the docstrings of the installed Python packages, read with `ast` without importing them."""
 
 import ast
 import inspect
@@ -15,10 +15,10 @@ from pathlib import Path
 from kdnas.store.host import physical_cores
 
 STANDARD_LIBRARY = "python"
-FILES_AT_ONCE = 64  # that a worker reads
+FILES_AT_ONCE = 64  # files that a worker reads in one task
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# Where a docstring stops being prose: numpy, Google and Sphinx sections hold names, types and code.
+# Sections of numpy, Google and Sphinx docstrings, which have names, types and code instead of prose.
 SECTION = re.compile(
     r"^\s*(Parameters|Returns?|Yields?|Raises|Attributes|Examples?|References|See Also|Args|Arguments|Keyword Args"
     r"|Shape|Usage|Methods|Other Parameters|Warns|Inputs?|Outputs?)\s*:{0,2}\s*$"
@@ -31,7 +31,7 @@ MARKUP = re.compile(r":\w+:`~?([^`<]*)(?:<[^>]*>)?`|`{1,2}([^`]*)`{1,2}_?|\*{1,2
 
 
 def installed_packages() -> dict[str, str]:
-    """Python itself and the packages of site-packages, name to version; the identity of this corpus on a machine."""
+    """Versions of Python and the packages of site-packages by name; they identify this corpus on a machine."""
     root = Path(sysconfig.get_paths()["purelib"])
     found = {STANDARD_LIBRARY: platform.python_version()}
     for name, distributions in metadata.packages_distributions().items():
@@ -44,13 +44,14 @@ def docstring_sentences(files: Sequence[tuple[Path, str, str]] | None = None) ->
     """Yield (sentence, package, module) in a stable order; the sentences are not yet de-duplicated.
 
     Args:
-        files: what to read, in this order, as far as sentences are taken; by default all of `source_files`.
+        files: (file, package, module) of the files to read, in this order; by default all `source_files`. Reading stops when
+            the caller takes no more sentences.
     """
-    chunk = FILES_AT_ONCE if files is None else 8  # a part of some files is wanted: read few in vain
+    chunk = FILES_AT_ONCE if files is None else 8  # given files: the caller may stop early, so read few in advance
     files = list(source_files()) if files is None else files
     pool = ProcessPoolExecutor(physical_cores(), initializer=leave_signals_to_the_parent)
     try:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # workers, which start here, have it so
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the workers start here and inherit this mask
         try:
             results = pool.map(sentences_of_file, *zip(*files, strict=True), chunksize=chunk)
         finally:
@@ -58,11 +59,11 @@ def docstring_sentences(files: Sequence[tuple[Path, str, str]] | None = None) ->
         for rows in results:
             yield from rows
     finally:
-        pool.shutdown(cancel_futures=True)  # else all files would be read, however few sentences were taken
+        pool.shutdown(cancel_futures=True)  # otherwise all files would be read, even if few sentences were taken
 
 
 def leave_signals_to_the_parent() -> None:
-    """Ctrl-C reaches the whole group: a worker that it ends while it holds a queue's lock would leave the others waiting."""
+    """Ignore Ctrl-C in a worker. It reaches the whole process group; a worker killed with a queue's lock blocks the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -80,7 +81,7 @@ def source_files() -> Iterator[tuple[Path, str, str]]:
 
 
 def sentences_of_file(file: Path, package: str, module: str) -> list[tuple[str, str, str]]:
-    """(sentence, package, module) of every docstring in one source file; none where it does not parse."""
+    """(sentence, package, module) of every docstring in one source file; none if the file does not parse."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -91,7 +92,7 @@ def sentences_of_file(file: Path, package: str, module: str) -> list[tuple[str, 
 
 
 def docstrings_of(node: ast.AST) -> Iterator[str]:
-    """Docstrings of a module and all classes and functions in it; expressions are not descended into."""
+    """Docstrings of a module and of all classes and functions in it; expressions are not searched."""
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         text = ast.get_docstring(node, clean=False)
         if text:
@@ -103,7 +104,7 @@ def docstrings_of(node: ast.AST) -> Iterator[str]:
 
 
 def sentences_of(docstring: str) -> list[str]:
-    """Prose sentences of one docstring: 20 to 400 characters, at least 4 words, ended like a sentence."""
+    """Prose sentences of one docstring, as `is_sentence` defines them."""
     prose: list[str] = []
     skipping = False
     for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
@@ -118,7 +119,7 @@ def sentences_of(docstring: str) -> list[str]:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Split at sentence ends, not after common abbreviations; white space collapsed, markup removed."""
+    """Split at sentence ends but not after common abbreviations; white space is collapsed and markup removed."""
     text = MARKUP.sub(lambda match: next(group for group in match.groups() if group is not None), text)
     parts: list[str] = []
     for part in BOUNDARY.split(" ".join(text.split())):
@@ -130,7 +131,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 def is_sentence(text: str) -> bool:
-    """Whether a piece reads like an English sentence and not like code, a table or a heading."""
+    """Whether a text is an English sentence, not code, a table or a heading: 20 to 400 ASCII characters, at least 4 words."""
     if not 20 <= len(text) <= 400 or not text[0].isupper() or text[-1] not in ".!?" or text.count(" ") < 3:
         return False
     letters = sum(character.isalpha() or character == " " for character in text)

@@ -1,4 +1,4 @@
-"""Rows of text from any source, one after the other: docstrings, local files, sets on the hub."""
+"""Iterate over the rows of text of any source: docstrings, local files, data sets on the hub."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ KINDS = (".jsonl", ".json", ".parquet", ".txt")
 
 
 class Row(NamedTuple):
-    """One sentence; `group` decides its split, so that what belongs together stays together."""
+    """One sentence. All rows of a `group` go to the same split."""
 
     text: str
     topic: str
@@ -24,18 +24,19 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How a corpus is read.
+    """Options for reading a corpus.
 
     Args:
-        column: column of the text in JSONL, Parquet and hub sets.
-        topic: column with a class label of each text, for the topic task; none by default (pydocs: the package).
-        group: column whose equal values stay in one split (pydocs: the module); by default each text for itself.
-        languages: read only rows whose `language_column` is one of these; null reads all.
-        language_column: column with the language of each text, where there is one: int8 is calibrated on all of them.
+        column: column with the text, in JSONL, Parquet and hub data sets.
+        topic: column with a class label of each text, for the topic task; by default there is no label (pydocs: the package).
+        group: column that groups rows; all rows of a group go to the same split; by default each text is its own group
+            (pydocs: the module).
+        languages: languages to read, as values of `language_column`; null reads all rows.
+        language_column: column with the language of each text, if there is one; int8 is calibrated on all languages.
         hub_config: configuration of a hub data set.
         hub_split: split of a hub data set.
-        max_sentences: read no more than this many unique sentences; null reads all.
-        seq_len: tokens a sentence, special tokens included; longer ones are cut.
+        max_sentences: maximum number of unique sentences to read; null reads all.
+        seq_len: maximum number of tokens in a sentence, with special tokens; longer sentences are truncated.
         validation_fraction: fraction of the groups that goes to validation.
     """
 
@@ -52,7 +53,7 @@ class TextOptions:
 
     @property
     def columns(self) -> list[str]:
-        """Columns that must be there."""
+        """Columns that every row must have."""
         language = self.language_column if self.languages else None
         return [name for name in (self.column, self.topic, self.group, language) if name]
 
@@ -68,7 +69,7 @@ class TextOptions:
 
 
 def read_rows(source: str, text: TextOptions) -> Iterator[Row]:
-    """Rows of any supported source, in its order; of a folder, file by file."""
+    """Rows of any supported source, in its order; a folder is read file by file."""
     if text.languages is not None and (source == BUILTIN or ".txt" in Path(source).suffixes):
         raise UsageError(f"corpus '{source}': it does not say its texts' languages; leave out text.languages")
     if source == BUILTIN:
@@ -79,10 +80,10 @@ def read_rows(source: str, text: TextOptions) -> Iterator[Row]:
 
 
 def text_files(folder: Path) -> list[Path]:
-    """The files of a folder that hold rows, by name.
+    """The files of a folder that contain rows, sorted by name.
 
     Raises:
-        UsageError: none does.
+        UsageError: the folder has no such file.
     """
     files = sorted(file for file in folder.iterdir() if file.is_file() and _kind_of(file) in KINDS)
     if not files:
@@ -108,7 +109,7 @@ def _file_rows(file: Path, text: TextOptions) -> Iterator[dict[str, Any]]:
 
 
 def _chosen_rows(source: str, text: TextOptions, parts: list[tuple[str, Iterator[dict[str, Any]]]]) -> Iterator[Row]:
-    """Rows of the wanted languages, from some files or, where there are none, from the hub."""
+    """Rows of the wanted languages, from the files or, without files, from the hub."""
     seen: set[str] = set()
     for name, rows in parts or [(source, _hub_rows(source, text))]:
         yield from _table_rows(rows, name, text, seen)
@@ -120,7 +121,7 @@ def _chosen_rows(source: str, text: TextOptions, parts: list[tuple[str, Iterator
 
 
 def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions, seen: set[str]) -> Iterator[Row]:
-    """Rows of the wanted languages; those that are there are added to `seen`."""
+    """Rows of the wanted languages; every language that occurs is added to `seen`."""
     wanted = text.columns
     for number, row in enumerate(rows, 1):
         missing = [name for name in wanted if name not in row]
@@ -151,7 +152,7 @@ def _parquet_rows(path: Path, source: str, text: TextOptions) -> Iterator[dict[s
     except pa.ArrowInvalid as error:
         raise UsageError(f"corpus '{source}': not a Parquet file ({error})") from error
     there = set(file.schema_arrow.names)
-    # Where one is missing all are read, for the message that follows says what there is.
+    # If a column is missing, read all columns, because the error message lists them.
     wanted = sorted({*text.columns, text.language_column} & there) if set(text.columns) <= there else None
     for batch in file.iter_batches(columns=wanted):
         yield from batch.to_pylist()
@@ -165,7 +166,7 @@ def _hub_rows(source: str, text: TextOptions) -> Iterator[dict[str, Any]]:
 
     try:
         if not constants.HF_HUB_OFFLINE:  # offline, a cached set may still load
-            # One quick try: load_dataset would retry, noisily, for half a minute.
+            # Check once and fast: load_dataset would retry for half a minute and print each failure.
             HfApi().dataset_info(source, timeout=20)
         rows = load_dataset(source, text.hub_config, split=text.hub_split, streaming=True)
         yield from rows

@@ -1,4 +1,4 @@
-"""Some sentences of a source, always the same ones, spread over all of it."""
+"""Deterministic samples of the sentences of a source, spread over the whole source."""
 
 import hashlib
 import heapq
@@ -9,18 +9,18 @@ from kdnas.text.readers import Row
 
 
 def number_of(text: str) -> int:
-    """A number that looks random and depends on the text alone; another one than that which decides its split."""
+    """A pseudo-random number that depends only on the text, independent of the hash that decides its split."""
     return int.from_bytes(hashlib.sha256(b"sample " + text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
 def spread_rows(rows: Iterable[Row], count: int) -> Iterator[Row]:
-    """The `count` rows whose texts have the smallest numbers, in the order of `rows`; and the first of each other language.
+    """The `count` rows whose texts have the smallest numbers and the first row of each missing language, in the order of `rows`.
 
     Args:
-        rows: unique ones; all are read, `count` and one a language are in memory.
-        count: how many; of fewer rows all are taken.
+        rows: unique rows; all are read, but only `count` rows and one row per language are in memory.
+        count: number of rows; if there are fewer, all are returned.
     """
-    taken: list[tuple[int, int, Row]] = []  # the largest number first, as a heap has the smallest there
+    taken: list[tuple[int, int, Row]] = []  # numbers are negated, so that the largest is first in the min-heap
     first: dict[str, tuple[int, Row]] = {}
     for index, row in enumerate(rows):
         first.setdefault(row.language, (index, row))
@@ -36,6 +36,6 @@ def spread_rows(rows: Iterable[Row], count: int) -> Iterator[Row]:
 
 
 def spread_sentences() -> Iterator[Row]:
-    """Sentences of docstrings, file by file, in an order that mixes all packages; only files that are reached are read."""
+    """Sentences of docstrings, file by file, in an order that mixes all packages; files are read only when they are reached."""
     files = sorted(source_files(), key=lambda found: number_of(found[2]))
     return (Row(*row) for row in docstring_sentences(files))

@@ -12,13 +12,13 @@ from kdnas.text.padding import pad, padded_length
 
 @dataclass(frozen=True)
 class Sentences:
-    """One split: texts, topics and token ids (special tokens included) of N sentences."""
+    """One split: texts, topics and token ids (with special tokens) of N sentences."""
 
     path: Path
     split: str
 
     def __reduce__(self) -> tuple[type["Sentences"], tuple[Path, str]]:
-        """A copy in another process maps the files itself."""
+        """Pickle only the path; a copy in another process maps the files itself."""
         return Sentences, (self.path, self.split)
 
     @cached_property
@@ -33,35 +33,35 @@ class Sentences:
 
     @cached_property
     def topics(self) -> list[str]:
-        """Class label of each sentence, empty where the corpus has none."""
+        """Class label of each sentence, empty if the corpus has none."""
         return list(self._table["topic"].to_pylist())
 
     @cached_property
     def languages(self) -> list[str]:
-        """Language of each sentence, empty where the corpus does not say it."""
+        """Language of each sentence, empty if the corpus does not state it."""
         known = "language" in self._table.column_names  # corpora of earlier versions have no such column
         return list(self._table["language"].to_pylist()) if known else [""] * len(self)
 
     @cached_property
     def language_numbers(self) -> np.ndarray:
-        """Number of each sentence's language, (N,) int32, in the order of their first sentences."""
+        """Number of each sentence's language, (N,) int32; languages are numbered in the order of their first sentences."""
         if "language" not in self._table.column_names:
             return np.zeros(len(self), dtype=np.int32)
         return np.asarray(self._table["language"].combine_chunks().dictionary_encode().indices, dtype=np.int32)
 
     @cached_property
     def tokens(self) -> np.ndarray:
-        """All token ids in a row, int32."""
+        """Token ids of all sentences, concatenated, int32."""
         return np.load(self.path / f"{self.split}.tokens.npy", mmap_mode="r")
 
     @cached_property
     def offsets(self) -> np.ndarray:
-        """Where each sentence starts in `tokens`, and the end of the last: (N + 1,) int64."""
+        """Start of each sentence in `tokens`, and the end of the last one: (N + 1,) int64."""
         return np.load(self.path / f"{self.split}.offsets.npy")
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each sentence, (N,)."""
+        """Number of tokens in each sentence, (N,)."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:
@@ -71,19 +71,19 @@ class Sentences:
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
     def batch(self, indices: np.ndarray, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """Padded ids and mask of some sentences, both (B, T) int64."""
+        """Padded ids and mask of the sentences at these indices, both (B, T) int64."""
         return pad([self[int(index)] for index in indices], pad_id)
 
 
 def balanced(groups: np.ndarray, power: float, rng: np.random.Generator) -> np.ndarray:
-    """Numbers of sentences, (N,), drawn so that a group of n has a share that is proportional to n^power.
+    """Indices of sentences, (N,), drawn so that the fraction of a group of n sentences is proportional to n^power.
 
-    A group that gets more than it has is taken whole as often as that goes, and a random part of it once more.
+    A group that gets more draws than it has sentences is repeated whole as often as possible; the rest is a random part of it.
 
     Args:
-        groups: (N,) number of each sentence's group, as its language.
-        power: 1 leaves the shares as they are, 0 makes them equal; 0.3 in XLM-R (arXiv 1911.02116, Section 3).
-        rng: draws.
+        groups: (N,) number of each sentence's group, for example its language.
+        power: 1 keeps the fractions, 0 makes them equal; XLM-R uses 0.3 (arXiv 1911.02116, Section 3).
+        rng: source of random numbers.
     """
     order = np.argsort(groups, kind="stable")
     counts = np.bincount(groups)
@@ -99,13 +99,13 @@ def balanced(groups: np.ndarray, power: float, rng: np.random.Generator) -> np.n
 
 
 def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int, pool: int = 64) -> list[np.ndarray]:
-    """Batches of one epoch, each of at most `batch_tokens` padded tokens and of similar lengths.
+    """Batches of one epoch, each with at most `batch_tokens` padded tokens and sentences of similar lengths.
 
-    The order depends on `seed` and `epoch` alone: shuffle, sort by length within pools of about `pool` batches, cut by
-    budget, shuffle the batches. Every sentence is in exactly one batch.
+    The order depends only on `seed` and `epoch`: shuffle, sort by length within pools of about `pool` batches, cut into batches
+    by token budget, shuffle the batches. Every sentence is in exactly one batch.
 
     Args:
-        lengths: (N,) tokens of each sentence.
+        lengths: (N,) number of tokens in each sentence.
 
     Returns:
         Index arrays into the split, each (B,) int64.
@@ -119,7 +119,7 @@ def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int,
         chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
         first = 0
         for index in range(1, len(chunk) + 1):
-            # Sorted, so the newest is the longest.
+            # The chunk is sorted, so the newest sentence is the longest.
             if index == len(chunk) or (index + 1 - first) * padded_length(int(lengths[chunk[index]])) > batch_tokens:
                 batches.append(chunk[first:index])
                 first = index
