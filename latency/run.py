@@ -66,8 +66,8 @@ def latency_table(
         teacher: reference model: `builtin:minilm-l6`, a folder or a hub id; or `builtin:xlm-roberta-base`, the published
             teacher's shape without weights.
         corpus: source of the sentence lengths: `builtin:pydocs`, a file, or a hub id.
-        tokenizer: tokenizer that counts the tokens: a folder with `tokenizer.json`, or a hub id; null takes the teacher's, or that
-            of `builtin:minilm-l6` for a shape without weights.
+        tokenizer: tokenizer that counts the tokens: a folder with `tokenizer.json`, or a hub id; null takes the teacher's, or
+            that of `builtin:minilm-l6` for a shape without weights.
         text: how to read the corpus.
         home: root of artifacts.
         validate: also measure the 59 held-out architectures sentence by sentence and report the error bound of the table.
