@@ -56,10 +56,10 @@ class Session:
         threads: threads per call; by default the number with which the export measured the form to be fastest, but at most
             `kdnas.store.host.default_threads`.
         verify: first compare every file of the folder with its hash in the manifest.
-        spin: with ONNX Runtime, let the threads wait for the next call in a busy loop. Consecutive short texts run a sixth faster,
-            but the threads occupy their cores for some milliseconds after each call.
-        streams: calls that `predict` runs in parallel, with the threads divided among them; for many texts this gives a fifth more
-            throughput than all threads in each call.
+        spin: with ONNX Runtime, let the threads wait for the next call in a busy loop. Consecutive short texts run a sixth
+            faster, but the threads occupy their cores for some milliseconds after each call.
+        streams: calls that `predict` runs in parallel, with the threads divided among them; for many texts this gives a fifth
+            more throughput than all threads in each call.
         too_long: what `predict` does with a text of more than `max_seq_len` tokens: `truncate` cuts it and warns once per
             session; `error` raises `kdnas.export.texts.TooLongError`.
 
@@ -197,8 +197,8 @@ class Session:
             batch_tokens: maximum padded tokens per call (a longer text runs alone).
 
         Returns:
-            float32: softmax probabilities (N, C) of a classifier, numbers (N, 1) of a regression, or L2-normalised vectors (N, D),
-            pooled according to `pooling`.
+            float32: softmax probabilities (N, C) of a classifier, numbers (N, 1) of a regression, or L2-normalised vectors
+            (N, D), pooled according to `pooling`.
 
         Raises:
             UsageError: `texts` is a bare string, an item is neither a string nor a pair, or the model labels tokens or answers
