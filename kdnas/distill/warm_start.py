@@ -1,7 +1,8 @@
 """Initial layers of a student: those of its teacher (mapping `uniform`), cut to its shape, instead of random weights.
 
 A student that starts with its teacher's embeddings (`kdnas.models.student.student_from_teacher`) has states in a basis
-P (D_T, D_S) of the teacher's: x_S = P' x_T. In that basis every map of a teacher layer has a best counterpart of the student's shape:
+P (D_T, D_S) of the teacher's: x_S = P' x_T. In that basis every map of a teacher layer has a best approximation in the student's
+shape:
 
 - Attention: the scores of a head are x' (Wq' Wk) y, its output is Wo Wv y. Truncated SVD approximates both products within the
   student's head size; a student with fewer heads joins several teacher heads in each of its own.
