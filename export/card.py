@@ -1,4 +1,4 @@
-"""The README of an exported model: what it is, its forms, how far each is from PyTorch, and what the model's own card says."""
+"""The README of an exported model: description, forms with their differences from PyTorch, and the original model's card."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ def write_card(folder: Path, name: str, settings: dict[str, Any], results: dict[
     """Write README.md with the metadata that model hubs read.
 
     Args:
-        folder: of the export.
-        name: title.
-        settings: what `kdnas.json` says.
-        results: of the export.
-        model: folder that was exported; licence and languages are its own, and its card is quoted.
+        folder: folder of the export.
+        name: title of the card.
+        settings: content of `kdnas.json`.
+        results: results of the export.
+        model: folder of the original model; its licence and languages are inherited, and its card is quoted.
     """
     from jinja2 import Environment, StrictUndefined
 

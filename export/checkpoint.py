@@ -1,4 +1,4 @@
-"""What is exported: a Hugging Face folder, its task and labels, loaded whole or refused."""
+"""The model to export: a Hugging Face folder with its task and labels; incomplete models are refused."""
 
 import shutil
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Checkpoint:
 
     @property
     def task(self) -> str:
-        """What its head is for; `feature-extraction` for an encoder, whatever head it was trained with."""
+        """The task of the head; `feature-extraction` for an encoder, independent of its pretraining head."""
         for name in self.config.get("architectures") or []:
             for head, task in HEADS.items():
                 if name.endswith(head):
@@ -47,7 +47,7 @@ class Checkpoint:
 
     @property
     def labels(self) -> list[str]:
-        """Class names in the order of the logits; empty where there are no classes."""
+        """Class names in the order of the logits; empty for tasks without classes."""
         if not self.task.endswith("classification"):
             return []
         names = self.config.get("id2label") or {str(number): f"LABEL_{number}" for number in range(2)}
@@ -59,17 +59,17 @@ class Checkpoint:
 
     @property
     def pooling(self) -> Pooling:
-        """How an encoder makes one vector of a text, as the model's own files say; `mean` where they say nothing."""
+        """Pooling of an encoder according to the model's files; `mean` if they do not state it."""
         return pooling_of(self.path) if self.task == "feature-extraction" else "mean"
 
     @property
     def max_seq_len(self) -> int:
-        """Tokens that the positions allow, at most 512."""
+        """Maximum input length in tokens: the number of positions, at most 512."""
         return min(LONGEST, shape_of(self.config).positions)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a session must know, without the forms."""
+        """The settings of a session, without the forms."""
         return {
             "schema": 1,
             "task": self.task,
@@ -88,8 +88,8 @@ def open_checkpoint(spec: str) -> Checkpoint:
         spec: a Hugging Face folder, the artifact of `kdnas distill` or `refine`, a hub id or `builtin:minilm-l6`.
 
     Raises:
-        UsageError: not found, not of a supported kind, without safetensors or tokenizer, with a head that is not exported,
-            or pooled in another way than by the mean or the first token.
+        UsageError: the model is not found, lacks safetensors or a tokenizer, or its kind, head or pooling is not supported
+            (pooling: mean or first token).
     """
     folder = model_in(Path(spec))
     if folder != Path(spec):
@@ -102,14 +102,14 @@ def open_checkpoint(spec: str) -> Checkpoint:
     if head is not None:
         raise UsageError(f"model '{spec}': {head} is not exported; give an encoder or one of {', '.join(HEADS)}")
     checkpoint = Checkpoint(found.path, found.config, found.digest)
-    _ = checkpoint.pooling  # refused here, not at the end of the export
+    _ = checkpoint.pooling  # raises here instead of at the end of the export
     if checkpoint.task.endswith("classification"):
         _require_labels(spec, checkpoint)
     return checkpoint
 
 
 def _require_labels(spec: str, checkpoint: Checkpoint) -> None:
-    """Refuse what a softmax over labels would misread; one label for a text is a number, as `transformers` has it."""
+    """Refuse models that a softmax over labels misinterprets; one label of a text is a number, as in `transformers`."""
     count = len(checkpoint.labels)
     number = count == 1 and checkpoint.task == "text-classification"
     meant = "regression" if number else "single_label_classification"
@@ -122,10 +122,10 @@ def _require_labels(spec: str, checkpoint: Checkpoint) -> None:
 
 
 def load_model(checkpoint: Checkpoint) -> Any:
-    """The PyTorch model in float32, frozen, in evaluation mode; an encoder comes without pooler.
+    """The PyTorch model in float32, frozen, in evaluation mode; an encoder has no pooler.
 
     Raises:
-        UsageError: the file lacks weights, so that some would be random, or the shapes differ from the configuration.
+        UsageError: the file lacks weights, which would stay random, or its shapes differ from the configuration.
     """
     import torch
     import transformers
@@ -158,7 +158,7 @@ def load_model(checkpoint: Checkpoint) -> Any:
 
 
 def copy_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
-    """Copy weights, config.json and the tokenizer, unless an interrupted export did."""
+    """Copy weights, config.json and the tokenizer, unless an interrupted export has copied them."""
     copy_description(checkpoint, folder)
     target = folder / WEIGHTS
     if not target.is_file():
@@ -167,7 +167,7 @@ def copy_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def copy_description(checkpoint: Checkpoint, folder: Path) -> None:
-    """Copy config.json and the tokenizer; files that a fast tokenizer can do without are made where they lack."""
+    """Copy config.json and the tokenizer, and write tokenizer files that are missing and not needed by fast tokenizers."""
     shutil.copyfile(checkpoint.path / "config.json", folder / "config.json")
     made = folder / "tokenizer.made"
     for name in TOKENIZER_FILES:

@@ -1,8 +1,8 @@
-"""Texts to token ids inside a session: by SentencePiece where an export proved it equal to the tokenizer, else by `tokenizers`.
+"""Conversion of texts to token ids in a session: by SentencePiece if the export found it equal, otherwise by `tokenizers`.
 
-A Unigram tokenizer of 250,000 pieces takes 260 MB in `tokenizers`, which keeps a hash map for each prefix of a piece;
-SentencePiece keeps the same prefixes in one array, in 36 MB, and takes a fifth of the time (results/export).
-`kdnas.export.sentencepiece_form` writes its model beside `tokenizer.json`, of which it says the same in another form.
+A Unigram tokenizer of 250,000 pieces takes 260 MB in `tokenizers`, which keeps a hash map for each prefix of a piece.
+SentencePiece keeps the same prefixes in one array of 36 MB and takes a fifth of the time (results/export).
+`kdnas.export.sentencepiece_form` converts `tokenizer.json` to a SentencePiece model in the same folder.
 """
 
 import os
@@ -15,15 +15,15 @@ from kdnas.errors import UsageError
 
 TOKENIZER = "tokenizer.json"
 SENTENCEPIECE = "sentencepiece.model"
-THREADED = 256  # texts from which on threads pay: SentencePiece starts them anew with each call
+THREADED = 256  # minimum texts for several threads: SentencePiece starts new threads with each call
 
 
 class Encoder(Protocol):
-    """What a tokenizer makes of single texts.
+    """Converts single texts to token ids.
 
     Attributes:
         prefix: ids of the special tokens before a text.
-        suffix: ids of those after it.
+        suffix: ids of the special tokens after it.
     """
 
     prefix: list[int]
@@ -38,7 +38,7 @@ def read_encoder(folder: Path, sentencepiece: bool = False) -> Encoder:
 
     Args:
         folder: holds `tokenizer.json` or `sentencepiece.model`.
-        sentencepiece: take the latter.
+        sentencepiece: read `sentencepiece.model`.
 
     Raises:
         UsageError: the file is missing or damaged.
@@ -46,12 +46,12 @@ def read_encoder(folder: Path, sentencepiece: bool = False) -> Encoder:
     file = folder / (SENTENCEPIECE if sentencepiece else TOKENIZER)
     try:
         return SentencePieceEncoder(file) if sentencepiece else TokenizersEncoder(file)
-    except Exception as error:  # both libraries raise plain exceptions for a missing or damaged file
+    except Exception as error:  # both libraries raise plain Exception for a missing or damaged file
         raise UsageError(f"{file}: cannot be read ({error}); export the model again") from error
 
 
 class TokenizersEncoder:
-    """The `tokenizers` library: any kind of tokenizer."""
+    """Encoder for any kind of tokenizer, by the `tokenizers` library."""
 
     def __init__(self, file: Path) -> None:
         from tokenizers import Tokenizer
@@ -67,8 +67,10 @@ class TokenizersEncoder:
 
 
 class SentencePieceEncoder:
-    """The SentencePiece library, for Unigram tokenizers. Special tokens that a text spells out stand for themselves;
-    runs of spaces beside them may count otherwise than in `tokenizers`."""
+    """Encoder for Unigram tokenizers, by the SentencePiece library.
+
+    The names of special tokens in a text give those tokens; spaces around them may be tokenised differently from `tokenizers`.
+    """
 
     def __init__(self, file: Path) -> None:
         import sentencepiece
@@ -98,7 +100,7 @@ class SentencePieceEncoder:
 
 
 def special_around(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Ids of the special tokens that a `tokenizers.Tokenizer` puts before and after a text."""
+    """Ids of the special tokens that a `tokenizers.Tokenizer` adds before and after a text."""
     around = tokenizer.encode("a")
     marks = [bool(mark) for mark in around.special_tokens_mask]
     before = marks.index(False) if False in marks else len(marks)

@@ -1,6 +1,6 @@
-"""Graphs as functions: each runtime with the settings that every session has.
+"""Graphs as functions, in each runtime with the settings of a session.
 
-`RUNTIMES` says of each runtime of `kdnas.models.engine.ENGINES` that runs exports how a graph is written and opened, and how
+`RUNTIMES` defines for each runtime of `kdnas.models.engine.ENGINES` that runs exports how graphs are written and opened, and how
 calls are padded.
 """
 
@@ -16,9 +16,9 @@ from kdnas.errors import UsageError
 from kdnas.models.engine import Engine, Precision, engine_of
 from kdnas.text.padding import LENGTH_STEP
 
-# Sums and layer norms of int8 graphs that ONNX Runtime fuses run on one thread: calls take 2 to 9 % longer (results/export).
+# ONNX Runtime runs fused sums and layer norms of int8 graphs on one thread: calls take 2 to 9 % longer (results/export).
 SLOWER_FUSED = ["SkipLayerNormFusion"]
-# (input_ids, attention_mask, token_type_ids or none) -> the output; several outputs lie along a new last axis.
+# (input_ids, attention_mask, token_type_ids or None) -> the output; several outputs are stacked along a new last axis.
 Forward = Callable[..., np.ndarray]
 
 
@@ -28,28 +28,28 @@ def open_graph(
     """A graph as a function.
 
     Args:
-        graph: the file.
+        graph: the graph file.
         form: name of the engine that runs it.
-        outputs: names of the wanted outputs.
+        outputs: names of the outputs to return.
         threads: threads of all calls together.
         spin: as in `compile_onnxruntime`; other runtimes ignore it.
-        streams: calls that may run at once, each with its fraction of the threads.
+        streams: maximum number of parallel calls; the threads are divided among them.
 
     Raises:
-        UsageError: the graph is missing or damaged, or has no such output.
+        UsageError: the graph is missing or damaged, or lacks an output.
     """
     if not graph.is_file():
         raise UsageError(f"{graph}: missing; export the model again")
     engine = engine_of(form)
     try:
         return RUNTIMES[engine.runtime].open(graph, engine, outputs, threads, spin, streams)
-    except Exception as error:  # runtimes raise plain RuntimeError or their own class for a damaged graph
+    except Exception as error:  # runtimes raise RuntimeError or a class of their own for a damaged graph
         first = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UsageError(f"{graph}: cannot be loaded ({first}); export the model again") from error
 
 
 def openvino_settings(precision: Precision, threads: int, streams: int = 1) -> dict[str, str]:
-    """How OpenVINO runs a graph: one call at a time as fast as it goes, or several; int8 graphs compute the rest in float32."""
+    """OpenVINO's settings: lowest latency for one call at a time, or throughput for several; int8 graphs compute the rest in f32."""
     return {
         "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
         "NUM_STREAMS": str(streams),
@@ -61,10 +61,10 @@ def openvino_settings(precision: Precision, threads: int, streams: int = 1) -> d
 def open_openvino(
     graph: Path, engine: Engine, outputs: Sequence[str], threads: int, spin: bool, streams: int
 ) -> Forward:
-    """A `Forward` of an `openvino_model.xml` with its `.bin`, which holds no memory that it has no more use for.
+    """A `Forward` of an `openvino_model.xml` with its `.bin`, with low memory use.
 
-    The weights are mapped, not read: rows of a table come into memory as tokens ask for them. Matrices are packed into memory
-    of the engine's own by the first call, so their pages are let go after it.
+    The weights are mapped, not read: rows of a table are loaded when a token needs them. The first call packs the matrices into
+    the engine's own memory, so their mapped pages are released after it.
     """
     import openvino
 
@@ -86,18 +86,18 @@ def compile_openvino(
 
     Args:
         graph: an `openvino.Model`, or the path of one.
-        precision: bf16 is computed only where it is asked for, though hosts that can would by themselves.
-        outputs: names of the wanted outputs.
+        precision: precision of the computation; bf16 only on request, although OpenVINO takes it by default if the host has it.
+        outputs: names of the outputs to return.
         threads: threads of all calls together.
-        streams: calls that may run at once.
-        alive: what must not be freed while the function is in use: the model's own memory, say.
+        streams: maximum number of parallel calls.
+        alive: object to keep alive while the function is in use, for example the model's memory.
     """
     import openvino
 
     compiled = openvino.Core().compile_model(graph, "CPU", openvino_settings(precision, threads, streams))
     names = [port.get_any_name() for port in compiled.inputs]
     indices = [[name in port.get_names() for port in compiled.outputs].index(True) for name in outputs]
-    # A request may serve one caller at a time: idle ones wait here, and there are never more than callers at once.
+    # A request serves one caller at a time. Idle requests wait here; there are at most as many as parallel callers.
     idle: list[Any] = []
     kept = (compiled, alive)
 
@@ -107,7 +107,7 @@ def compile_openvino(
         except IndexError:
             request = kept[0].create_infer_request()
         request.infer(_feeds(names, input_ids, attention_mask, token_type_ids), share_inputs=True, share_outputs=True)
-        # The request's memory is the next caller's.
+        # Copied, because the next caller overwrites the request's memory.
         result = _joined([np.array(request.get_output_tensor(index).data) for index in indices])
         idle.append(request)
         return result
@@ -118,7 +118,7 @@ def compile_openvino(
 def open_onnxruntime(
     graph: Path, engine: Engine, outputs: Sequence[str], threads: int, spin: bool, streams: int
 ) -> Forward:
-    """A `Forward` of a `model.onnx`; the precision is the graph's own."""
+    """A `Forward` of a `model.onnx`, in the precision of the graph."""
     return compile_onnxruntime(str(graph), outputs, threads // streams, spin=spin)
 
 
@@ -133,25 +133,25 @@ def compile_onnxruntime(
 
     Args:
         graph: path of a `model.onnx`, or its bytes.
-        outputs: names of the wanted outputs.
-        threads: threads that one call may use.
-        weights: initialisers that lie outside of the graph, by name; they are read in place, never copied whole, so they
-            must not change while the function is in use.
-        spin: let the threads wait for the next call busily. For calls without pause; it takes the cores from others for some
-            milliseconds after each call. Within a call they always do.
+        outputs: names of the outputs to return.
+        threads: threads per call.
+        weights: initialisers outside the graph, by name; they are read in place and must not change while the function is in
+            use.
+        spin: let the threads wait for the next call in a busy loop. For consecutive calls without pause; the threads occupy their
+            cores for some milliseconds after each call. Within a call they always spin.
 
     Raises:
-        ValueError: there is no such output.
+        ValueError: the graph lacks an output.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
-    if not spin:  # threads that go on spinning would steal the cores from whatever runs next
+    if not spin:  # threads that keep spinning take the cores from the next workload
         options.add_session_config_entry("session.force_spinning_stop", "1")
     values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in (weights or {}).items()}
-    if values:  # the first call tells the optimiser of them, without the others the session would copy them
+    if values:  # makes them known to the optimiser; `add_initializer` below keeps the session from copying them
         options.add_external_initializers(list(values), list(values.values()))
     for name, value in values.items():
         options.add_initializer(name, value)
@@ -161,7 +161,7 @@ def compile_onnxruntime(
     names = [port.name for port in session.get_inputs()]
     if absent := set(outputs) - {port.name for port in session.get_outputs()}:
         raise ValueError(f"no output '{', '.join(sorted(absent))}'")
-    alive = (session, values)  # a session holds no reference to what it reads in place
+    alive = (session, values)  # a session holds no reference to the weights that it reads in place
 
     def run(input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None) -> np.ndarray:
         return _joined(alive[0].run(list(outputs), _feeds(names, input_ids, attention_mask, token_type_ids)))
@@ -172,7 +172,7 @@ def compile_onnxruntime(
 def _feeds(
     names: list[str], input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """Inputs by the graph's own names; BERT's token types are all 0 for single texts."""
+    """Inputs by the graph's input names; token types are all 0 for single texts."""
     feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
     if "token_type_ids" in names:
         feeds["token_type_ids"] = np.zeros_like(input_ids) if token_type_ids is None else token_type_ids
@@ -180,7 +180,7 @@ def _feeds(
 
 
 def _joined(outputs: list[np.ndarray]) -> np.ndarray:
-    """The output itself, or several along a new last axis."""
+    """The output itself, or several outputs stacked along a new last axis."""
     return outputs[0] if len(outputs) == 1 else np.stack(outputs, axis=-1)
 
 
@@ -205,9 +205,9 @@ class Runtime:
     Args:
         open: `(graph, engine, outputs, threads, spin, streams) -> Forward`, as in `open_graph`.
         write: `(model, task, folder)`, writes the float32 graph of a model in PyTorch.
-        length_step: the padded width of one text is a multiple of it. A change of shape costs OpenVINO time, and each new shape
-            memory; ONNX Runtime has nothing to gain from tokens that are not there.
-        batch_step: the same of several texts together, hardly two of which have one shape anyway.
+        length_step: a single text is padded to a multiple of it. In OpenVINO a change of shape costs time and each new shape
+            memory; ONNX Runtime gains nothing from padding.
+        batch_step: the same for a batch of several texts; batches rarely repeat a shape in any case.
     """
 
     open: Callable[[Path, Engine, Sequence[str], int, bool, int], Forward]

@@ -1,7 +1,7 @@
-"""Classifiers of texts read one token of the last layer, so its exported graph computes that token alone.
+"""A text classifier reads one token of the last layer, so its exported graph computes only that token there.
 
-Keys and values are of all tokens; queries, the layer's output and its feed-forward part, most of its work, are of the first. The
-logits are the same.
+Keys and values are computed for all tokens; queries, output and feed-forward part, most of the layer's work, only for the first.
+The logits are the same.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,13 @@ from kdnas.models.family import family_of
 
 @contextmanager
 def last_layer_of_first_token(model: Any, task: str) -> Iterator[None]:
-    """Within it, the last layer of a text classifier gives its first token's state (B, 1, D); other tasks' models are left alone.
+    """Context manager in which the last layer of a text classifier returns only its first token's state (B, 1, D).
+
+    Models for other tasks and with other layers than BERT's are unchanged.
 
     Args:
-        model: its head for texts reads the state of the first token; layers other than BERT's are left alone too.
-        task: what it is exported for.
+        model: model whose head for texts reads the state of the first token.
+        task: task of the export.
     """
     family = family_of(model.config)
     if task != "text-classification" or not family.bert_layers:

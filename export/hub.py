@@ -1,4 +1,4 @@
-"""An export on a model hub."""
+"""Upload of an export to a model hub."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ from kdnas.errors import KdnasError, UsageError
 
 
 def upload(folder: Path, repository: str) -> str:
-    """Upload a finished export, and return where it is.
+    """Upload a finished export and return its address.
 
     Args:
-        folder: from `run_export`.
-        repository: owner/name; made, private, where it is missing.
+        folder: folder of a finished export.
+        repository: owner/name; created as a private repository if it is missing.
 
     Raises:
-        UsageError: not the name of a repository, or no right to write there.
+        UsageError: the name is invalid, or the user has no right to write there.
         KdnasError: the hub cannot be reached.
     """
     from huggingface_hub import HfApi, constants

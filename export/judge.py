@@ -1,4 +1,4 @@
-"""What an exported form loses against PyTorch, in points: of a score on labelled inputs, else by how its answers differ."""
+"""Loss of an exported form against PyTorch in points: of a score on labelled inputs, or of the agreement of outputs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,13 +13,13 @@ from kdnas.export.parity import is_number
 from kdnas.export.scores import METRICS, scores
 from kdnas.text.padding import pad
 
-# What `kdnas.export.parity.compare` found that tells what is kept, the first that there is, and what is lost.
+# Agreement measures of `kdnas.export.parity.compare` (the first present one counts), and the names of their losses.
 KEPT = {"labels_equal": "labels changed", "correlation": "correlation", "cosine_mean": "mean cosine"}
 
 
 @dataclass
 class Candidate:
-    """A form that is not published yet, with what a session has beside its graph (`kdnas.export.spans.Runs`)."""
+    """A form during the export, with the interface of a session (`kdnas.export.spans.Runs`)."""
 
     forward: Forward
     task: str
@@ -29,7 +29,7 @@ class Candidate:
     streams: int = 1
 
     def require_task(self, *tasks: str) -> None:
-        """Raise UsageError unless the model's task is one of these."""
+        """Raise UsageError unless the model's task is one of `tasks`."""
         if self.task not in tasks:
             raise UsageError(f"a model for {self.task}; {' or '.join(tasks)} is needed here")
 
@@ -46,12 +46,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Judge:
-    """The points that a form loses.
+    """Measures the loss of a form in points.
 
     Args:
-        task: of the model.
-        score: points of a form in each language; without it the answers to held-out sentences decide.
-        before: PyTorch's points.
+        task: task of the model.
+        score: computes the points of a form in each language; without it the outputs on held-out sentences decide.
+        before: points of PyTorch in each language.
     """
 
     task: str
@@ -60,7 +60,7 @@ class Judge:
 
     @classmethod
     def by_labels(cls, labelled: Labelled, names: Sequence[str], trained: Candidate) -> "Judge":
-        """A judge by what PyTorch's model, of these class names, scores on labelled inputs."""
+        """A judge by scores on labelled inputs; `trained` is the PyTorch model, `names` are its class names."""
 
         def score(forward: Forward) -> dict[str, float]:
             return scores(trained.task, replace(trained, forward=forward), names, labelled)
@@ -68,15 +68,15 @@ class Judge:
         return cls(trained.task, score, score(trained.forward))
 
     def loss(self, run: Forward, found: dict[str, float]) -> dict[str, Any]:
-        """`loss_points`, and what they are points of.
+        """`loss_points`, and the metric that they are points of.
 
         Args:
             run: the form.
-            found: what `kdnas.export.parity.compare` says of it.
+            found: result of `kdnas.export.parity.compare` for the form.
 
         Returns:
-            With labelled inputs the points that are lost in the language that loses most (`kdnas.export.scores`), and each
-            language's. Without them the fraction of changed labels or answers, which no accuracy can lose more than; for
+            With labelled inputs: the loss in the language that loses most (`kdnas.export.scores`), and the loss in each
+            language. Without them: the fraction of changed labels or answers, an upper bound of the loss in accuracy; for
             embeddings one minus the mean cosine, for numbers one minus the correlation. All times 100.
         """
         if self.score is None:
@@ -90,13 +90,13 @@ class Judge:
 
 
 def answers_kept(task: str, expected: np.ndarray, got: np.ndarray) -> float:
-    """How much of the outputs for one row is kept: cosine of all states, fraction of equal labels, or closeness of a number.
+    """Agreement of two outputs for one row: cosine of all states, fraction of equal labels, or closeness of a number.
 
     Args:
-        task: of the model.
-        expected: the outputs along a new last axis: states (1, T, D, 1), logits of a text (1, C, 1) or of tokens (1, T, C, 1),
+        task: task of the model.
+        expected: reference outputs, stacked along a new last axis: states (1, T, D, 1), logits of a text (1, C, 1) or of tokens (1, T, C, 1),
             a number (1, 1, 1), or the logits of an answer's first and last token (1, T, 2).
-        got: the same of another form.
+        got: outputs of the form, with the same shape.
     """
     if task == "feature-extraction":
         left, right = expected.ravel(), got.ravel()

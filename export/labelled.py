@@ -1,4 +1,4 @@
-"""Labelled inputs on which an export is judged: JSON lines with the columns that the task's usual data sets have."""
+"""Labelled inputs that measure the loss of an export: JSON lines with the columns of the task's usual data sets."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from kdnas.errors import UsageError
 from kdnas.store.progress import say
 from kdnas.text.lines import json_rows
 
-# One line of each task; `language` may be left out.
+# Example line of each task; `language` is optional.
 LINES = {
     "text-classification": '{"text": "...", "label": "name or number", "language": "de"}',
     "token-classification": '{"tokens": ["...", "..."], "ner_tags": ["name or number", 0], "language": "de"}',
@@ -21,12 +21,12 @@ LEAST = 100
 
 @dataclass(frozen=True)
 class Labelled:
-    """N inputs, what is true of them, and their languages ("" where none is given).
+    """N inputs with their labels or answers, and their languages ("" if not given).
 
     Args:
         inputs: texts; lists of words; or pairs of a question and its context.
-        truths: class numbers; lists of the words' class numbers; or lists of the answers that are right.
-        languages: one for each input.
+        truths: class numbers; lists of the words' class numbers; or lists of correct answers.
+        languages: language of each input.
     """
 
     inputs: list[Any] = field(default_factory=list)
@@ -35,16 +35,16 @@ class Labelled:
 
 
 def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelled:
-    """Read the first `most` rows of each language. Questions that have no answer are left out, and counted on stderr.
+    """Read the first `most` rows of each language. Questions without an answer are left out; stderr shows their number.
 
     Args:
         path: a .jsonl or .jsonl.gz file.
         task: a key of `LINES`.
         names: the model's class names; a label is one of them, or its number.
-        most: rows a language, at most.
+        most: maximum rows per language.
 
     Raises:
-        UsageError: no such file, a row of another form, a label that the model does not have, or fewer than 100 rows.
+        UsageError: the file is missing, a row has another format, the model lacks a label, or there are fewer than 100 rows.
     """
     found = Labelled()
     seen: Counter[str] = Counter()
@@ -81,15 +81,15 @@ def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelle
 
 
 def wanted(task: str) -> str:
-    """What a file for this task looks like."""
+    """The file format for this task, as text."""
     return f"lines like {LINES[task]} (the language may be left out)"
 
 
 def _read(row: dict[str, Any], task: str) -> tuple[Any, Any]:
-    """Input and truth as they stand in a row.
+    """Input and truth of a row.
 
     Raises:
-        KeyError, TypeError, ValueError: they do not stand there so.
+        KeyError, TypeError, ValueError: the row has another format.
     """
     if task == "text-classification":
         _require_texts(row["text"])

@@ -1,4 +1,4 @@
-"""The making of one export: every form written, compared with PyTorch, judged and raced."""
+"""Builds one export: writes every form, compares it with PyTorch, measures its loss and times it."""
 
 import json
 import os
@@ -35,12 +35,12 @@ from kdnas.text.corpus import Corpus
 from kdnas.text.sentences import Sentences
 
 LOG = "forms.jsonl"
-THREADS_RACE = (12, 1.0)  # sentences and seconds: one thread or all differ by more than recipes and forms do
+THREADS_RACE = (12, 1.0)  # sentences and seconds; few are enough, as one thread and all threads differ by more than recipes and forms
 
 
 @dataclass
 class Making:
-    """One export: forms that are written one after the other, each kept as a line of forms.jsonl once finished."""
+    """One export, form by form; each finished form is a line of forms.jsonl, so that an interrupted export resumes."""
 
     name: str
     checkpoint: Checkpoint
@@ -52,7 +52,7 @@ class Making:
     lean: dict[str, int] | None = None
 
     def work(self, folder: Path) -> dict[str, Any]:
-        """Make what is missing in the working folder and describe all."""
+        """Make the missing forms in the working folder and describe all of them."""
         checkpoint, corpus, options = self.checkpoint, self.corpus, self.options
         source = checkpoint.path
         if options.vocabulary == "corpus":
@@ -125,7 +125,7 @@ class Making:
         return {**found, **judge.loss(run, found)}
 
     def _race(self, folder: Path, forms: list[str]) -> dict[str, dict[str, Any]]:
-        """The threads with which each form is fastest, one or all, and its latency with them: all forms in one run."""
+        """The fastest number of threads of each form (one or all) and its latency with them, with all forms interleaved."""
         outputs, most = TASKS[self.checkpoint.task], default_threads()
         rows, max_seq_len = self.rows[:-2], self.checkpoint.max_seq_len
         best: dict[str, tuple[str, Forward]] = {}
@@ -141,7 +141,7 @@ class Making:
 
     def _describe(self, folder: Path, finished: dict[str, dict[str, Any]], source: Path) -> dict[str, Any]:
         checkpoint = self.checkpoint
-        # The first form is the one that a session takes: the fastest of those that keep the answers.
+        # The first form is the default of a session: the fastest within the loss bound.
         inside = {form: row["loss_points"] <= self.options.max_loss_points for form, row in finished.items()}
         forms = sorted(self.options.to_make(), key=lambda form: (not inside[form], finished[form]["latency_ms"]))
         threads = {form: row["threads"] for form, row in finished.items()}
@@ -180,9 +180,9 @@ def write_float(form: str, model: Any, task: str, final: Path) -> None:
 
 
 def calibration_rows(sentences: Sentences, tokenizer: Any, options: ExportOptions) -> list[list[int]]:
-    """Token ids of random sentences, of all languages alike and at least one of each, sorted by length."""
+    """Token ids of random sentences, equally many and at least one of each language, sorted by length."""
     taken: Counter[str] = Counter()
-    turns: list[tuple[int, int, int]] = []  # how many of its language came before, its own number, its index
+    turns: list[tuple[int, int, int]] = []  # rank within its language, rank overall, index
     for index in np.random.default_rng(options.seed).permutation(len(sentences)):
         language = sentences.languages[int(index)]
         turns.append((taken[language], len(turns), int(index)))
@@ -193,7 +193,7 @@ def calibration_rows(sentences: Sentences, tokenizer: Any, options: ExportOption
 
 
 def parity_rows(sentences: Sentences, tokenizer: Any, count: int, max_seq_len: int) -> list[list[int]]:
-    """Token ids of held-out sentences of all lengths, and two joined texts that reach half and all of the positions."""
+    """Token ids of held-out sentences of all lengths, and of two joined texts that fill half and all of the positions."""
     texts = sentences.texts
     chosen = spread_over_lengths(sentences.lengths, count)
     rows = token_ids(tokenizer, [texts[index] for index in chosen] + [" ".join(texts[:max_seq_len])])

@@ -1,4 +1,4 @@
-"""How a model is exported."""
+"""Options of `kdnas export`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,27 +11,27 @@ from kdnas.export.session import FORMS
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How a model is exported.
+    """Options of `kdnas export`.
 
     Args:
-        calibration_sentences: sentences of the corpus's train split on which the int8 form's ranges are measured.
-        parity_sentences: held-out sentences of all lengths on which every form is compared with PyTorch.
-        float_bound: largest difference of a float32 form from PyTorch, absolute up to 1 and relative beyond.
-        forms: what is written; a float32 form from which a wanted int8 is made is written, too.
-        recipes: ways to int8 that are tried for each engine; the fastest that stays inside the bound is taken.
-        accuracy_control: where the static recipes of OpenVINO lose more than the bound, give layers back their float32 one by
-            one until the answers are kept (NNCF); takes minutes.
-        evaluation: labelled inputs, a .jsonl[.gz] file with `text` and `label`, `tokens` and `ner_tags`, or `question`,
-            `context` and `answers`, and perhaps `language`, on which int8 must stay within the bound in every language;
-            without it label agreement or cosines are judged, and never refused.
-        evaluation_texts: labelled inputs of each language, at most.
-        max_loss_points: macro-F1 of texts, entity F1 of tokens, or F1 of answers that int8 may lose, in hundredths.
+        calibration_sentences: sentences of the train split that calibrate the activation ranges of int8 forms.
+        parity_sentences: held-out sentences of all lengths for the comparison of every form with PyTorch.
+        float_bound: largest allowed difference of a float32 form from PyTorch: absolute for values up to 1, relative above.
+        forms: forms to write; an int8 form also writes the float32 form that it is made from.
+        recipes: quantisation recipes to try for each engine; the export takes the fastest that stays within the bound.
+        accuracy_control: if the static OpenVINO recipes lose more than the bound, return layers to float32 one by one until the
+            loss is within it (NNCF); takes minutes.
+        evaluation: .jsonl[.gz] file of labelled inputs with `text` and `label`, `tokens` and `ner_tags`, or `question`, `context`
+            and `answers`, and optionally `language`. int8 must stay within the bound in every language. Without this file the
+            export compares label agreement or cosines and refuses no loss.
+        evaluation_texts: maximum labelled inputs per language.
+        max_loss_points: largest loss of int8 in points (hundredths) of macro-F1 (texts), entity F1 (tokens) or F1 (answers).
         allow_loss: report a larger loss instead of refusing it.
-        seed: chooses the calibration sentences.
-        vocabulary: `corpus` keeps only the tokens that the corpus's train split is made of, and all single characters;
-            `text.languages` says which languages those are.
-        vocabulary_tokens: of these only the most frequent ones, so many; a rarer word is read as its smaller pieces. Null keeps
-            all; needs `vocabulary` corpus.
+        seed: seed of the choice of calibration sentences.
+        vocabulary: `corpus` keeps only the tokens that occur in the corpus's train split, and all single characters;
+            `text.languages` selects the languages. `whole` keeps the vocabulary unchanged.
+        vocabulary_tokens: number of most frequent tokens to keep with `vocabulary` corpus; rarer words are split into smaller
+            pieces. Null keeps all that occur.
     """
 
     calibration_sentences: int = 300
@@ -72,6 +72,6 @@ class ExportOptions:
                 raise UsageError(f"recipes has none for {form}; at least one of {', '.join(names)} is needed")
 
     def to_make(self) -> list[str]:
-        """The forms that are asked for and those that they are made from, each after its source."""
+        """The requested forms and the float32 forms that they are made from, each after its source."""
         sources = {FLOAT[form] for form in self.forms if form in FLOAT}
         return sorted({*self.forms, *sources}, key=lambda form: (form in FLOAT, form))

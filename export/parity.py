@@ -1,4 +1,4 @@
-"""Parity: an exported form against PyTorch on real sentences, alone and in padded batches of mixed lengths."""
+"""Parity: compares an exported form with PyTorch on real sentences, alone and in padded batches of mixed lengths."""
 
 from itertools import cycle
 from typing import Any
@@ -17,14 +17,14 @@ QUANTILES = (0.5, 0.9, 0.99)
 
 
 def spread_over_lengths(lengths: np.ndarray, count: int) -> list[int]:
-    """Indices of up to `count` rows, evenly spaced in the order of length: the shortest and the longest are there."""
+    """Indices of up to `count` rows, evenly spaced in the order of length, with the shortest and the longest."""
     order = np.argsort(lengths, kind="stable")
     indices = np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))
     return [int(order[index]) for index in indices]
 
 
 def torch_forward(model: Any, task: str) -> Forward:
-    """The model in PyTorch as a function: what is trained, in the form in which it is compared."""
+    """The PyTorch model as a `Forward` function, as the reference of comparisons."""
     import torch
 
     def run(input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None) -> np.ndarray:
@@ -41,7 +41,7 @@ def torch_forward(model: Any, task: str) -> Forward:
 
 
 def torch_outputs(model: Any, task: str, rows: list[list[int]]) -> list[np.ndarray]:
-    """What PyTorch answers to each row alone: logits (1, C) of a text, else (T, D) for its T tokens."""
+    """PyTorch's outputs for each row alone: logits (1, C) of a text, otherwise (T, D) for its T tokens."""
     run = torch_forward(model, task)
     return [_split(run(*pad_exactly(row)), task, [row])[0] for row in rows]
 
@@ -49,19 +49,22 @@ def torch_outputs(model: Any, task: str, rows: list[list[int]]) -> list[np.ndarr
 def compare(
     run: Forward, task: str, rows: list[list[int]], reference: list[np.ndarray], pad_id: int, max_seq_len: int
 ) -> dict[str, float]:
-    """Differences of a form from PyTorch, over real tokens only, in both ways of running it.
+    """Differences of a form from PyTorch over real tokens, with rows alone and in batches.
 
     Args:
         run: the form's (input_ids, attention_mask) -> output.
+        task: task of the model.
         rows: token ids of N sentences.
-        reference: `torch_outputs` of them.
+        reference: `torch_outputs` of the rows.
+        pad_id: id of the padding token.
+        max_seq_len: maximum length of the model in tokens.
 
     Returns:
-        max_abs_diff, mean_abs_diff and quantiles over all values; max_abs_value of PyTorch, to judge them by; cosine_min
-        and cosine_mean between means over the tokens (text classifiers: between logits); batch_max_abs_diff, how far an
-        answer moves with the batch that it is in; labels_equal, the fraction of
-        texts or tokens with the same first label, or of texts with the same answer; or of numbers their correlation. Labels
-        differ in a float32 form within its bound only where PyTorch's two best logits are no further apart than twice that.
+        max_abs_diff, mean_abs_diff and quantiles over all values; max_abs_value of PyTorch's values, for scale; cosine_min
+        and cosine_mean between means over the tokens (text classifiers: between logits); batch_max_abs_diff, the largest
+        difference between a row alone and in a batch; and labels_equal, the fraction of texts or tokens with the same best
+        label or of texts with the same answer, or for numbers their correlation. In a float32 form within its bound a label
+        differs only if PyTorch's two best logits differ by at most twice the bound.
     """
     alone = [_split(run(*pad_exactly(row)), task, [row])[0] for row in rows]
     batched = padded_outputs(run, task, rows, pad_id, max_seq_len)
@@ -84,7 +87,7 @@ def compare(
         result["correlation"] = _correlation(np.ravel(alone + batched), np.ravel(reference * 2))
     elif task != "feature-extraction":
         pairs = zip(alone + batched, reference * 2, strict=True)
-        # Which label a text or token has; or which token is an answer's first, and which its last.
+        # The label of a text or token; or the first and last token of an answer.
         axis = 0 if task == "question-answering" else -1
         equal = [got.argmax(axis) == want.argmax(axis) for got, want in pairs]
         if task == "question-answering":
@@ -94,22 +97,22 @@ def compare(
 
 
 def is_number(task: str, answer: np.ndarray) -> bool:
-    """Whether the answer to a text, (1, C), is no label but one number (regression)."""
+    """Whether the output (1, C) for a text is one number (regression) instead of logits."""
     return task == "text-classification" and answer.shape[1] == 1
 
 
 def _correlation(got: np.ndarray, want: np.ndarray) -> float:
-    """Pearson's; 0 where the numbers are all the same, and those that they should be are not."""
+    """Pearson correlation; 0 if the outputs are constant and the reference is not."""
     if np.ptp(want) == 0 or not np.ptp(got) > 0:
         return float(np.array_equal(got, want))
     return float(np.corrcoef(got.astype(np.float64), want.astype(np.float64))[0, 1])
 
 
 def require_bound(form: str, found: dict[str, float], bound: float) -> None:
-    """Refuse a float32 form that differs from PyTorch by more than `bound`, relative to values beyond 1.
+    """Refuse a float32 form that differs from PyTorch by more than `bound`, relative for values above 1.
 
     Raises:
-        BoundError: it does.
+        BoundError: the difference exceeds the bound.
     """
     allowed = bound * max(1.0, found["max_abs_value"])
     if not found["max_abs_diff"] <= allowed:
@@ -128,10 +131,10 @@ def pad_exactly(row: list[int]) -> tuple[np.ndarray, np.ndarray]:
 def padded_outputs(
     run: Forward, task: str, rows: list[list[int]], pad_id: int, max_seq_len: int, seed: int = 0
 ) -> list[np.ndarray]:
-    """Answers in the order of `rows`, run in batches of mixed lengths, without what belongs to padding.
+    """Outputs in the order of `rows`, run in batches of mixed lengths, without those of padding.
 
-    A batch has 1 to 32 rows, and fewer where a long one makes it more than `BATCH_TOKENS` wide: 32 rows that are padded to 512
-    tokens took most of the time of an export, and say no more than three.
+    A batch has 1 to 32 rows, but at most `BATCH_TOKENS` padded tokens: batches of 32 rows of 512 tokens took most of an
+    export's time and showed no more than three rows do.
     """
     order = np.random.default_rng(seed).permutation(len(rows)).tolist()
     answers: list[np.ndarray] = [np.empty(0)] * len(rows)
@@ -148,13 +151,13 @@ def padded_outputs(
 
 
 def _split(output: np.ndarray, task: str, rows: list[list[int]]) -> list[np.ndarray]:
-    """One array a row: logits (1, C) of a text, or what its real tokens got (T, D)."""
+    """One array per row: logits (1, C) of a text, or the outputs (T, D) of its real tokens."""
     if task == "text-classification":
         return [output[index : index + 1] for index in range(len(rows))]
     return [output[index, : len(row)] for index, row in enumerate(rows)]
 
 
 def _cosine(got: np.ndarray, want: np.ndarray) -> float:
-    """Between the normalised means over the first axis."""
+    """Cosine between the means over the first axis."""
     left, right = (mean_pool(array[None], np.ones((1, len(array)), dtype=np.int64))[0] for array in (got, want))
     return float(left @ right)

@@ -1,4 +1,4 @@
-"""Which way to run is the fastest here: all of them in turn on the same real sentences, one at a time, in one run."""
+"""Compares latencies of several forms on this host: interleaved, on the same real sentences, in one run."""
 
 import random
 import statistics
@@ -25,17 +25,17 @@ def race(
     sentences: int = SENTENCES,
     seconds: float = SECONDS,
 ) -> dict[Name, float]:
-    """Mean latency of each over sentences of all lengths, in ms, at batch 1: the median over the rounds.
+    """Mean latency of each form over sentences of all lengths, in ms, at batch 1: the median over the rounds.
 
-    Each round runs all of them in a new random order, each over all sentences twice; the second time counts. So each
-    meets another length with each call, as it does in use, and its weights are where they are after a few calls.
+    Each round runs all forms in a new random order, each over all sentences twice; only the second pass counts. So the length
+    changes with each call, as in real use, and the caches are warm.
 
     Args:
-        runs: what is raced, by any names: the form, whose engine says how texts are padded, and its graph.
-        rows: token ids; some of them, evenly spread, are taken.
-        max_seq_len: of the model.
-        sentences: how many.
-        seconds: after three rounds no other starts that begins later than this.
+        runs: the forms to compare, by any names: the form, whose engine defines the padding, and its graph.
+        rows: token ids; an evenly spread sample of them is used.
+        max_seq_len: maximum length of the model in tokens.
+        sentences: number of sentences.
+        seconds: after three rounds, a new round starts only within this time.
     """
     count = min(sentences, len(rows))
     chosen = [rows[index * len(rows) // count] for index in range(count)]

@@ -1,4 +1,4 @@
-"""int8 in several ways: each recipe is written, judged and raced; the fastest that stays inside the bound is taken."""
+"""Quantisation recipes for int8: each is written, measured and timed; the fastest within the loss bound is taken."""
 
 import os
 import shutil
@@ -23,11 +23,11 @@ from kdnas.store.host import default_threads
 
 @dataclass(frozen=True)
 class Quantising:
-    """What an int8 graph is made of.
+    """Inputs of a quantisation.
 
     Args:
         source: folder of the float32 graph.
-        task: of the model.
+        task: task of the model.
         calibration: token ids of the calibration sentences.
     """
 
@@ -37,7 +37,7 @@ class Quantising:
 
 
 Recipe = Callable[[Quantising, Path], None]  # writes the int8 graph into a folder
-# The first of each form is the one that latency tables are made of.
+# Latency tables use the first recipe of each form.
 RECIPES: dict[str, dict[str, Recipe]] = {
     "openvino-int8": {
         "static-smoothquant": lambda given, folder: write_int8(given.source, given.task, given.calibration, folder),
@@ -51,7 +51,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     },
 }
 CONTROLLED = "static-accuracy-control"
-# The operators of an earlier recipe, or slower ones: tried only if the earlier ones lose too much.
+# Variants or slower forms of earlier recipes: tried only if the earlier ones lose too much.
 FALLBACKS = ("static", "block-wise")
 FLOAT = {form: engine_of(form).float_name for form in RECIPES}
 NAMES = tuple(name for names in RECIPES.values() for name in names)
@@ -60,18 +60,18 @@ Measure = Callable[[Forward], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Int8Search:
-    """What recipes are made and judged with.
+    """The search for the best recipe of an int8 form.
 
     Args:
-        folder: of the export, with the float32 forms.
-        task: of the model.
+        folder: folder of the export, with the float32 forms.
+        task: task of the model.
         calibration: token ids of the calibration sentences.
-        measure: what a form differs by and loses (`loss_points`).
-        bound: points that may be lost.
-        rows: token ids of the sentences to race on.
-        max_seq_len: of the model.
-        allowed: recipes that may be tried.
-        accuracy_control: try accuracy control where the static recipes lose more than the bound.
+        measure: measures the differences and the loss (`loss_points`) of a form.
+        bound: largest allowed loss in points.
+        rows: token ids of the sentences for timing.
+        max_seq_len: maximum length of the model in tokens.
+        allowed: recipes to try.
+        accuracy_control: try accuracy control if the static recipes lose more than the bound.
     """
 
     folder: Path
@@ -85,9 +85,9 @@ class Int8Search:
     accuracy_control: bool = False
 
     def run(self, form: str) -> dict[str, Any]:
-        """Move the winner of an int8 form to its folder; returns what was measured of it and of all that were tried.
+        """Move the best graph of an int8 form to its folder; returns its measurements and those of all tried recipes.
 
-        Where none stays inside the bound, the one that loses least is taken: `require_inside` refuses it.
+        If no recipe stays within the bound, the one with the smallest loss is taken, and `require_inside` refuses it.
         """
         scratch = self.folder / f"{form}.scratch"
         shutil.rmtree(scratch, ignore_errors=True)
@@ -105,7 +105,7 @@ class Int8Search:
         for name in tried:
             tried[name]["latency_ms"] = round(took[name], 4)
         winner = choose(tried, self.bound)
-        runs.clear()  # engines map the files that are moved now
+        runs.clear()  # release the engines, which map the files that are moved next
         final = (self.folder / FORMS[form]).parent
         shutil.rmtree(final, ignore_errors=True)
         final.parent.mkdir(exist_ok=True)
@@ -131,18 +131,18 @@ class Int8Search:
 
 
 def first_recipe(form: str) -> Recipe:
-    """The recipe of an int8 form that latency tables are made of."""
+    """The recipe of an int8 form that latency tables use."""
     return next(iter(RECIPES[form].values()))
 
 
 def without_tokenizer(folder: Path) -> None:
-    """Remove the tokenizer that the exporters copy: it lies once, above the forms."""
+    """Remove the tokenizer copy of the exporters: the export folder holds one for all forms."""
     for name in (*TOKENIZER_FILES, "vocab.txt", "vocab.json"):
         (folder / name).unlink(missing_ok=True)
 
 
 def choose(tried: dict[str, dict[str, Any]], bound: float) -> str:
-    """The recipe with the least latency of those that lose at most `bound` points; where there is none, with the least loss."""
+    """The fastest recipe that loses at most `bound` points; if there is none, the one with the smallest loss."""
     inside = [name for name, found in tried.items() if found["loss_points"] <= bound]
     if inside:
         return min(inside, key=lambda name: tried[name]["latency_ms"])
@@ -153,7 +153,7 @@ def require_inside(form: str, found: dict[str, Any], bound: float) -> None:
     """Refuse an int8 form that loses more than `bound` points.
 
     Raises:
-        BoundError: it does; the message lists what was tried.
+        BoundError: the loss exceeds the bound; the message lists the tried recipes.
     """
     if found["loss_points"] > bound:
         tried = ", ".join(f"{name} {row['loss_points']:.2f}" for name, row in found["tried"].items())

@@ -1,4 +1,4 @@
-"""`kdnas export`: one model folder to ONNX and OpenVINO, each in float32 and int8, proven against PyTorch."""
+"""`kdnas export`: convert a model folder to ONNX and OpenVINO, each in float32 and int8, and check every form against PyTorch."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from kdnas.store.progress import say
 from kdnas.text.corpus import Corpus, build_corpus, sample_corpus, sentences_needed
 from kdnas.text.readers import BUILTIN, TextOptions
 
-LEAST_SENTENCES = 1000  # their joined texts reach the longest input of a model
+LEAST_SENTENCES = 1000  # joined, they reach a model's longest input
 
 
 def export(
@@ -36,20 +36,20 @@ def export(
     """Write ONNX and OpenVINO forms of a model, each checked against PyTorch.
 
     Args:
-        model: Hugging Face folder of an encoder, a classifier of texts or tokens, or a question answerer (BERT, RoBERTa,
+        model: Hugging Face folder of an encoder, a text or token classifier, or a question-answering model (BERT, RoBERTa,
             XLM-RoBERTa), the artifact of `kdnas distill` or `kdnas refine`, a hub id, or `builtin:minilm-l6`.
-        options: how.
-        corpus: sentences for calibration and parity: `builtin:pydocs`, a file or a hub id; no more are tokenised than these
-            take, unless `--vocabulary corpus` needs all.
-        text: how the corpus is read.
+        options: export options.
+        corpus: sentences for calibration and parity: `builtin:pydocs`, a file or a hub id. Only the sentences needed are
+            tokenised, or all with `--vocabulary corpus`.
+        text: how to read the corpus.
         home: root of artifacts.
-        push_to_hub: owner/name on the model hub, where the finished export goes; null keeps it here.
-        languages: of the corpus's `language_column`, as en,de; the vocabulary is cut to what its texts in these need. Short for
-            `--text.languages` with `--vocabulary corpus`.
-        output: folder that gets the result as plain files; null leaves it below `home` alone.
+        push_to_hub: owner/name on the model hub to upload the finished export to; null uploads nothing.
+        languages: values of the corpus's `language_column`, for example en,de; the vocabulary is cut to the tokens of texts in
+            these languages. Short for `--text.languages` with `--vocabulary corpus`.
+        output: folder for a copy of the result as plain files; null keeps it only below `home`.
 
     Raises:
-        UsageError: two different lists of languages, or as `run_export`.
+        UsageError: `languages` and `text.languages` differ, or as `run_export`.
     """
     require_output(output, "export")
     if languages is not None:
@@ -73,14 +73,14 @@ def export(
 
 
 def export_corpus(home: Path, source: str, text: TextOptions, checkpoint: Checkpoint, options: ExportOptions) -> Corpus:
-    """The sentences of an export: the whole corpus where it is built already or a vocabulary is made of it, else some.
+    """The sentences of an export: the whole corpus if it is built already or gives the vocabulary, otherwise a sample.
 
     Args:
         home: root of artifacts.
-        source: as `build_corpus` takes it.
-        text: how it is read.
-        checkpoint: its tokenizer makes the ids.
-        options: how many sentences calibration and parity take.
+        source: corpus, as for `build_corpus`.
+        text: how to read it.
+        checkpoint: model whose tokenizer makes the ids.
+        options: numbers of calibration and parity sentences.
 
     Raises:
         UsageError, KdnasError: as `build_corpus`.
@@ -93,7 +93,7 @@ def export_corpus(home: Path, source: str, text: TextOptions, checkpoint: Checkp
 
 
 def is_foreign(model: str) -> bool:
-    """Whether a model is neither the packaged one nor made by a command of this program."""
+    """Whether a model is neither a builtin one nor the artifact of a command of this program."""
     folder = model_in(Path(model)).resolve()
     return not model.startswith("builtin:") and not any(
         (up / MANIFEST).is_file() for up in (folder, *folder.parents[:3])
@@ -101,16 +101,17 @@ def is_foreign(model: str) -> bool:
 
 
 def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, options: ExportOptions) -> Artifact:
-    """Export a model, or return the finished export of it.
+    """Export a model, or return its finished export.
 
     Args:
         home: root of artifacts.
-        model: Hugging Face folder, as `open_checkpoint` takes it.
-        model_digest: its identity in the manifest.
-        corpus: calibration takes sentences of its train split, parity of its validation split.
+        model: Hugging Face folder, as for `open_checkpoint`.
+        model_digest: identity of the model in the manifest.
+        corpus: its train split gives the calibration sentences, its validation split the parity sentences.
+        options: export options.
 
     Raises:
-        UsageError: the model is not of a supported kind or lacks weights.
+        UsageError: the model's kind is not supported, it lacks weights, or `evaluation` does not suit its task.
         BoundError: a float32 form differs from PyTorch beyond the bound, or int8 loses too much on the labelled texts.
     """
     checkpoint = open_checkpoint(str(model))
@@ -125,13 +126,13 @@ def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, optio
             raise UsageError(f"--evaluation is for labels and answers; {model} gives a number (regression)")
         labelled = read_labelled(options.evaluation, checkpoint.task, names, options.evaluation_texts)
         inputs["evaluation"] = file_sha256(options.evaluation)
-    # Weights are written up to seven times (float32 three times, int8 five times in a quarter, and the quantiser's copies).
+    # Disk space for up to seven copies of the weights: three in float32, five in int8 (a quarter each), and the quantiser's.
     needed = 50_000_000 + 7 * (checkpoint.path / "model.safetensors").stat().st_size
-    # Where the labelled texts lie does not decide the result, what is in them does; nor does leave to lose more.
+    # The content of the labelled texts decides the result (see `inputs`), not their path; `allow_loss` does not either.
     kept = {name: value for name, value in to_json(options).items() if name not in ("evaluation", "allow_loss")}
     making = Making(label, checkpoint, corpus, options, labelled)
     artifact = build(home, "export", label, {"options": kept, "task": checkpoint.task}, inputs, making.work, needed)
-    if labelled is not None and not options.allow_loss:  # one that was made with leave to lose
+    if labelled is not None and not options.allow_loss:  # it may have been made with `allow_loss`
         for form in set(RECIPES) & set(options.forms):
             require_inside(form, artifact.results["forms"][form], options.max_loss_points)
     return artifact

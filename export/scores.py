@@ -1,4 +1,4 @@
-"""What a model scores on labelled inputs, in points from 0 to 100, by language: one metric for each task."""
+"""Scores of a model on labelled inputs, in points from 0 to 100, by language, with one metric per task."""
 
 import re
 from collections.abc import Sequence
@@ -19,12 +19,11 @@ METRICS = {
 def scores(task: str, runs: Runs, names: Sequence[str], labelled: Labelled) -> dict[str, float]:
     """Points in each language.
 
-    Texts: macro-F1. Tokens: F1 of whole entities, as seqeval counts them; each word has the label of its first token, and
-    words that are cut off are left out. Answers: F1 of the words they share with the best of the right answers, as SQuAD
-    counts it.
+    Texts: macro-F1. Tokens: F1 of whole entities (seqeval); each word has the label of its first token, and words that are cut
+    off are left out. Answers: F1 of the words shared with the best of the correct answers (SQuAD).
 
     Args:
-        task: of the model.
+        task: task of the model.
         runs: the model.
         names: its class names.
         labelled: N inputs of the task.
@@ -56,12 +55,12 @@ def _score(task: str, truth: list[Any], answers: list[Any], names: Sequence[str]
 def entity_scores(
     truth: Sequence[Sequence[int]], answers: Sequence[Sequence[int | None]], names: Sequence[str]
 ) -> dict[str, float]:
-    """entity_f1, entity_precision and entity_recall, from 0 to 1: an entity counts where it is found whole, as in CoNLL.
+    """entity_f1, entity_precision and entity_recall, from 0 to 1; an entity counts only as a whole, as in CoNLL.
 
     Args:
         truth: the class of each word of N texts.
-        answers: the same, none where there is none; words at the end may be left out.
-        names: of the classes, as `O`, `B-PER`, `I-PER`; classes without a prefix are one entity as long as they go on.
+        answers: the predicted classes, None for words without one; words at the end may be missing.
+        names: class names, for example `O`, `B-PER`, `I-PER`; consecutive words of a class without a prefix are one entity.
     """
     from seqeval.metrics import f1_score, precision_score, recall_score
 
@@ -73,11 +72,11 @@ def entity_scores(
 
 
 def answer_scores(truth: Sequence[Sequence[str]], answers: Sequence[str]) -> dict[str, float]:
-    """exact_match and answer_f1, from 0 to 1, against the best of the right answers, after SQuAD's normalisation.
+    """exact_match and answer_f1, from 0 to 1, against the best of the correct answers, after SQuAD's normalisation.
 
     Args:
-        truth: right answers to each of N questions.
-        answers: one for each.
+        truth: correct answers to each of N questions.
+        answers: one answer per question.
     """
     from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 

@@ -1,6 +1,6 @@
-"""The way to run an exported encoder: ONNX Runtime or OpenVINO, a tokenizer and numpy; no torch, no transformers.
+"""Run an exported encoder with ONNX Runtime or OpenVINO, a tokenizer and numpy, without torch and transformers.
 
-An export folder holds `kdnas.json` (what a session must know), `tokenizer.json` and one graph for each form.
+An export folder holds `kdnas.json` (the settings of a session), `tokenizer.json` and one graph for each form.
 """
 
 import ctypes
@@ -32,11 +32,11 @@ from kdnas.store.host import default_threads
 from kdnas.text.padding import pad, padded_length
 
 SETTINGS = "kdnas.json"
-# Padded tokens that one call of an engine gets: what lies between two products still fits a core's cache (results/export).
+# Padded tokens per engine call: the activations between two matrix products still fit a core's cache (results/export).
 BATCH_TOKENS = 1024
 # The graph of each form inside an export folder.
 FORMS = {name: engine.graph for name, engine in ENGINES.items() if engine.graph and not engine.at_run_time}
-# Forms that are another form's graph in another precision, on hosts that compute in it: taken only when asked for.
+# Forms that run another form's graph in another precision, on hosts that compute in it; only on request.
 RUN_TIME_FORMS = {name: engine.float_name for name, engine in ENGINES.items() if engine.at_run_time}
 # The outputs of each task's graph.
 TASKS = {
@@ -52,30 +52,30 @@ class Session:
 
     Args:
         path: folder that `kdnas export` wrote.
-        form: one of the forms in it; by default the fastest of those that kept the answers, as the export measured them.
-        threads: threads that one call may use; by default those with which the export measured the form to be fastest, but
-            no more than `kdnas.store.host.default_threads`.
-        verify: compare every file of the folder with the hash in its manifest first.
-        spin: with ONNX Runtime, let the threads wait for the next call busily: a sixth faster for short texts one after the
-            other without pause, but whatever else runs on the host has a core less for some milliseconds after each.
-        streams: calls that `predict` runs in parallel, each with its part of the threads; with many texts a fifth more a second
-            than with all threads in each call.
-        too_long: what `predict` does with a text of more than `max_seq_len` tokens: `truncate` cuts it, and warns once a session;
-            `error` raises `kdnas.export.texts.TooLongError`.
+        form: form to run, one of the folder's; by default the fastest form within the loss bound, as the export measured.
+        threads: threads per call; by default the number with which the export measured the form to be fastest, but at most
+            `kdnas.store.host.default_threads`.
+        verify: first compare every file of the folder with its hash in the manifest.
+        spin: with ONNX Runtime, let the threads wait for the next call in a busy loop. Consecutive short texts run a sixth
+            faster, but the threads occupy their cores for some milliseconds after each call.
+        streams: calls that `predict` runs in parallel, with the threads divided among them; for many texts this gives a fifth
+            more throughput than all threads in each call.
+        too_long: what `predict` does with a text of more than `max_seq_len` tokens: `truncate` cuts it and warns once per
+            session; `error` raises `kdnas.export.texts.TooLongError`.
 
     Attributes:
         task: one of `TASKS`.
-        labels: class names in the order of the outputs; empty for feature extraction and question answering. One for a text
-            is the name of a number (regression).
+        labels: class names in the order of the outputs; empty for feature extraction and question answering. A text classifier
+            with one label is a regression, and the label names its number.
         form: the form that runs.
         hidden: width D of the hidden states.
-        encoder: texts to token ids, without special tokens and never cut.
-        max_seq_len: tokens that the model reads, special tokens included.
-        pooling: how the states become one vector: `mean` over the tokens, or the state of the `first` token.
+        encoder: converts texts to token ids, without special tokens and without truncation.
+        max_seq_len: maximum input length in tokens, with special tokens.
+        pooling: pooling of the hidden states: `mean` over the tokens, or the state of the `first` token.
 
     Raises:
-        UsageError: not an export folder, an unknown form, or a damaged graph.
-        KdnasError: a file was changed since it was exported.
+        UsageError: `path` is not an export folder, the form is unknown, or the graph is damaged.
+        KdnasError: a file has changed since the export.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Session:
         self.hidden = int(settings["hidden"])
         self.max_seq_len = int(settings["max_seq_len"])
         self.pad_id = int(settings["pad_id"])
-        self.pooling: str = settings.get("pooling", "mean")  # exports of earlier versions do not say it
+        self.pooling: str = settings.get("pooling", "mean")  # missing in exports of earlier versions
         self.form = choose_form(self.path, settings["forms"], form)
         best = min(int(settings.get("threads", {}).get(self.form, default_threads())), default_threads())
         self.threads = best if threads is None else threads
@@ -118,12 +118,12 @@ class Session:
     def run(
         self, input_ids: np.ndarray, attention_mask: np.ndarray, token_type_ids: np.ndarray | None = None
     ) -> np.ndarray:
-        """One call of the engine, shapes as given.
+        """Run one engine call on a padded batch.
 
         Args:
             input_ids: (B, T) int64 token ids, padded with `pad_id`.
             attention_mask: (B, T) int64, 1 at real tokens.
-            token_type_ids: (B, T) int64, 1 at the second text of a pair; by default 0. Models without them ignore them.
+            token_type_ids: (B, T) int64, 1 at the second text of a pair; by default 0. Models without token types ignore it.
 
         Returns:
             float32: last hidden states (B, T, D), logits (B, C) of texts, logits (B, T, C) of tokens, or the logits
@@ -132,7 +132,7 @@ class Session:
         return self._run(input_ids, attention_mask, token_type_ids)
 
     def pad(self, rows: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and mask (B, T) of rows of token ids, padded as the engine likes it."""
+        """Ids and mask (B, T) of rows of token ids, padded to the engine's length step."""
         runtime = RUNTIMES[ENGINES[self.form].runtime]
         step = runtime.length_step if len(rows) == 1 else runtime.batch_step
         return pad(rows, self.pad_id, self.max_seq_len, step)
@@ -145,14 +145,15 @@ class Session:
             too_long: `truncate` cuts at `max_seq_len`, `error` raises TooLongError, `whole` never cuts.
 
         Raises:
-            UsageError: a bare string, or an item that is no string; TooLongError for a text that is too long.
+            UsageError: `texts` is a bare string, or an item is not a string.
+            TooLongError: a text is too long and `too_long` is `error`.
         """
         require_strings(texts)
         require_policy(too_long)
         return self._encoded(texts, too_long)[0]
 
     def _encoded(self, texts: Sequence[str], too_long: TooLong) -> tuple[list[list[int]], int]:
-        """Token ids of each text, and how many texts are too long."""
+        """Token ids of each text, and the number of texts that are too long."""
         before, after = self.encoder.prefix, self.encoder.suffix
         around = len(before) + len(after)
         found = self.encoder.ids(texts)
@@ -161,9 +162,9 @@ class Session:
         return [[*before, *row[:room], *after] for row in found], len(cut)
 
     def _encoded_pairs(self, pairs: Sequence[Any], too_long: TooLong) -> tuple[list[list[int]], list[list[int]], int]:
-        """Token ids and token types of each pair, as the tokenizer joins the two texts, and how many pairs were cut.
+        """Token ids and token types of each pair, joined by the tokenizer, and the number of pairs that were cut.
 
-        Of a pair that is too long the longer text is cut, as `transformers` does.
+        In a pair that is too long, the longer text is cut, as in `transformers`.
         """
         encodings = self.tokenizer.encode_batch([tuple(pair) for pair in pairs])
         cut = [index for index, encoding in enumerate(encodings) if encoding.overflowing]
@@ -182,26 +183,27 @@ class Session:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """A `tokenizers.Tokenizer` that cuts at `max_seq_len` and never pads, for what needs pairs, words or characters.
+        """A `tokenizers.Tokenizer` that cuts at `max_seq_len` and never pads, for pairs, words and character offsets.
 
-        Read when it is first asked for: it may take more memory than the model.
+        Loaded on first use, because it may take more memory than the model.
         """
         return read_tokenizer(self.path / TOKENIZER, self.max_seq_len)
 
     def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
-        """Probabilities, numbers or embeddings of texts, in their order whatever the batches.
+        """Probabilities, numbers or embeddings of texts, in the order of the texts.
 
         Args:
-            texts: N texts, or N pairs of texts, which are joined as the model's tokenizer joins them.
-            batch_tokens: padded tokens that one call may hold (a longer text still goes alone).
+            texts: N texts, or N pairs of texts, which the model's tokenizer joins.
+            batch_tokens: maximum padded tokens per call (a longer text runs alone).
 
         Returns:
-            (N, C) softmax probabilities of a classifier, (N, 1) numbers of a regression, or (N, D) L2-normalised means over the
-            tokens or states of the first, as `pooling` says, float32.
+            float32: softmax probabilities (N, C) of a classifier, numbers (N, 1) of a regression, or L2-normalised vectors
+            (N, D), pooled according to `pooling`.
 
         Raises:
-            UsageError: a bare string, an item that is neither a string nor a pair, or a model that labels tokens or answers
-                questions; `kdnas.export.spans` runs those. TooLongError for a text that is too long, with `too_long="error"`.
+            UsageError: `texts` is a bare string, an item is neither a string nor a pair, or the model labels tokens or answers
+                questions (use `kdnas.export.spans`).
+            TooLongError: a text is too long and the session has `too_long="error"`.
         """
         self.require_task("text-classification", "feature-extraction")
         types = None
@@ -218,11 +220,11 @@ class Session:
         batch_tokens: int = BATCH_TOKENS,
         types: Sequence[Sequence[int]] | None = None,
     ) -> np.ndarray:
-        """What `predict` gives, of N rows of token ids, special tokens included, none longer than `max_seq_len`.
+        """As `predict`, for N rows of token ids.
 
         Args:
-            rows: token ids of each text.
-            batch_tokens: padded tokens that one call may hold.
+            rows: token ids of each text, with special tokens, at most `max_seq_len`.
+            batch_tokens: maximum padded tokens per call.
             types: token types of each row; by default 0.
         """
         classifies = self.task == "text-classification"
@@ -237,19 +239,19 @@ class Session:
         return result
 
     def require_task(self, *tasks: str) -> None:
-        """Raise UsageError unless the model's task is one of these."""
+        """Raise UsageError unless the model's task is one of `tasks`."""
         if self.task not in tasks:
             raise UsageError(f"{self.path}: a model for {self.task}; {' or '.join(tasks)} is needed here")
 
     def warm(self, lengths: Iterable[int] = (8, 16, 24, 32, 48, 64, 96, 128), batch: int = 1) -> None:
-        """Run each of these lengths once, so that no caller pays for the first run of a shape."""
+        """Run each of these lengths once, so that no caller waits for the slow first run of a shape."""
         for length in sorted({min(padded_length(length), self.max_seq_len) for length in lengths}):
             ids = np.full((batch, length), self.pad_id, dtype=np.int64)
             self.run(ids, np.ones_like(ids))
 
 
 def pad_types(rows: Sequence[Sequence[int]], ids: np.ndarray) -> np.ndarray:
-    """Token types (B, T) of rows, 0 at padding; T is that of the ids."""
+    """Token types (B, T) of rows, 0 at padding; `ids` (B, T) gives the shape."""
     types = np.zeros_like(ids)
     for index, row in enumerate(rows):
         types[index, : len(row)] = row
@@ -257,10 +259,10 @@ def pad_types(rows: Sequence[Sequence[int]], ids: np.ndarray) -> np.ndarray:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """What `kdnas.json` of an export folder says.
+    """The settings in `kdnas.json` of an export folder.
 
     Raises:
-        UsageError: no such file, or not one that this version reads.
+        UsageError: the file is missing, or this version cannot read it.
     """
     file = Path(path) / SETTINGS
     try:
@@ -277,10 +279,10 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def choose_form(path: Path, present: Iterable[str], form: str | None) -> str:
-    """The form asked for, or the first of those present.
+    """The requested form, or the first of those present.
 
     Raises:
-        UsageError: it is not present; the message lists those that are. Or this CPU would emulate its precision.
+        UsageError: the form is not present, or this CPU does not support its precision natively.
     """
     usable = [name for name in present if name in FORMS]
     if form is None and usable:
@@ -293,7 +295,7 @@ def choose_form(path: Path, present: Iterable[str], form: str | None) -> str:
 
 
 def graph_of(form: str) -> str:
-    """The file inside an export folder that a form runs."""
+    """The graph file of a form, relative to the export folder."""
     return FORMS[RUN_TIME_FORMS.get(form, form)]
 
 
@@ -315,7 +317,7 @@ def read_tokenizer(file: Path, max_seq_len: int) -> Any:
 
 
 def token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Ids of each text, special tokens included."""
+    """Token ids of each text, with special tokens."""
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
 
 
@@ -330,7 +332,7 @@ def token_budget_batches(lengths: list[int], batch_tokens: int) -> Iterator[list
 
 
 def side_by_side(streams: int, work: Callable[[list[int]], None], batches: Iterable[list[int]]) -> None:
-    """Do the work of all batches, of `streams` at a time; the first error is raised."""
+    """Run `work` on all batches, `streams` of them in parallel; the first error is raised."""
     if streams == 1:
         for batch in batches:
             work(batch)
@@ -344,14 +346,14 @@ def side_by_side(streams: int, work: Callable[[list[int]], None], batches: Itera
 
 
 def give_back_memory() -> None:
-    """Return to the system what reading a tokenizer and compiling a graph left unused; nothing where the C library cannot."""
+    """Return freed memory to the system after loading; does nothing if the C library lacks `malloc_trim`."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def answers_of_texts(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (B, C); of one output, (B, 1), the number that it is."""
+    """Probabilities (B, C) of logits (B, C); the logits themselves (B, 1) for a regression."""
     return logits if logits.shape[-1] == 1 else softmax(logits)
 
 

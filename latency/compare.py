@@ -1,4 +1,4 @@
-"""`kdnas compare-latency`: whether two latency tables differ beyond their error."""
+"""`kdnas compare-latency`: test whether two latency tables differ beyond their error."""
 
 import json
 import math
@@ -17,11 +17,11 @@ from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
 
 LARGEST = 5
-EXPECTED_FRACTION = 0.05  # of |z| above 1.96, where tables differ by nothing but normal errors
+EXPECTED_FRACTION = 0.05  # fraction of |z| above 1.96 if tables differ only by normal errors
 SMALLEST_SD = 1e-5  # the last digit of relative_sd in table.csv
-# Two tests, each with a false alarm in 2.5 % of cases, so that both together have one in at most 5 %.
+# Two tests with a false-alarm rate of 2.5 % each, so at most 5 % together.
 LEVEL_SDS, FRACTION_SDS = 2.2414, 1.96  # two-sided, one-sided
-MEDIAN_SDS = 1.2533  # standard error of a median over that of a mean, of normal values
+MEDIAN_SDS = 1.2533  # standard error of the median over that of the mean, for normal values
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Difference:
     """One architecture in two tables.
 
     Args:
-        arch: as in `4,12,576,768,gelu`.
+        arch: for example `4,12,576,768,gelu`.
         ratio: second latency over first.
-        z: its logarithm in standard deviations of the two rows together.
+        z: logarithm of the ratio over the combined standard deviation of the two rows.
     """
 
     arch: str
@@ -41,19 +41,19 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two tables of N architectures say of each other; ratios are second over first.
+    """The comparison of two tables of the same architectures; ratios are second over first.
 
     Args:
-        median_ratio: over all architectures.
+        median_ratio: median of the ratios over all architectures.
         ratio_p5: 5th percentile of the ratios.
         ratio_p95: 95th percentile of the ratios.
-        level_limit: largest |log median ratio| that their errors explain.
+        level_limit: largest |log median ratio| that the tables' errors explain.
         fraction_beyond: fraction of architectures with |z| > 1.96.
         fraction_beyond_levelled: the same after every ratio is divided by the median ratio.
-        fraction_limit: largest fraction_beyond_levelled that their errors explain.
+        fraction_limit: largest fraction_beyond_levelled that the tables' errors explain.
         kendall_tau: tau-b of the two rankings by latency.
         differ: whether |log median_ratio| or fraction_beyond_levelled is beyond its limit.
-        conclusion: the verdict in words.
+        conclusion: the conclusion in words.
         largest: the architectures whose ratio is furthest from 1.
     """
 
@@ -71,15 +71,15 @@ class Comparison:
 
 
 def compare_latency(first: Path, second: Path, any_host: bool = False) -> Outcome:
-    """Say whether two latency tables differ beyond their error; the command prints the comparison as JSON.
+    """Test whether two latency tables differ beyond their error, and print the comparison as JSON.
 
     Args:
         first: folder that `kdnas latency-table` printed.
-        second: another; ratios are its latencies over those of the first.
-        any_host: compare although engine, threads, host, versions, teacher or sentence lengths differ.
+        second: folder of another table; ratios are its latencies over those of the first.
+        any_host: compare even if engine, threads, host, versions, teacher or sentence lengths differ.
 
     Raises:
-        UsageError: not two latency tables, or they were measured under different conditions.
+        UsageError: a folder is not a latency table, or the tables were measured under different conditions.
     """
     tables = [Artifact.load(path, KIND) for path in (first, second)]
     rows = [LatencyTable.of(table).rows for table in tables]
@@ -98,13 +98,13 @@ def compare_latency(first: Path, second: Path, any_host: bool = False) -> Outcom
 
 
 def differences(first: Artifact, second: Artifact) -> list[str]:
-    """Conditions in which two tables differ, each as `name: first's and second's`; empty when they are alike."""
+    """Conditions in which two tables differ, each as `name: first's and second's`; empty if all are equal."""
     ours, theirs = conditions(first), conditions(second)
     return [f"{name}: {_brief(ours[name])} and {_brief(theirs[name])}" for name in ours if ours[name] != theirs[name]]
 
 
 def conditions(artifact: Artifact) -> dict[str, Any]:
-    """What must be alike for two tables to be of one thing."""
+    """The conditions that must be equal for two tables to be comparable."""
     config, results = artifact.manifest.get("config", {}), artifact.results
     host = config.get("host") or artifact.manifest.get("host", {})
     return {
@@ -120,7 +120,7 @@ def conditions(artifact: Artifact) -> dict[str, Any]:
 
 
 def _brief(value: Any) -> str:
-    """A condition in few characters: digests are cut."""
+    """A condition as short text, with digests cut."""
     if isinstance(value, dict):
         return " ".join(f"{name} {version}" for name, version in value.items())
     if isinstance(value, list):
@@ -131,23 +131,22 @@ def _brief(value: Any) -> str:
 def compare(first: Sequence[TableRow], second: Sequence[TableRow], shared_sd: float = 0.0) -> Comparison:
     """Compare two tables of the same architectures.
 
-    With d the log of second over first and s = hypot of both rows' relative_sd, z is d / s. Tables that differ by nothing
-    but independent normal errors of that size have a median d of 0, and |z| > 1.96 in 5 % of rows, give or take. How much
-    give: a predicted row is a function of the measured ones and adds no evidence, so the number of independent rows is
-    taken as m, the smaller of the tables' counts of measured rows (at least 1). The tables differ when
+    With d the log of second over first and s = hypot of both rows' relative_sd, z is d / s. Tables that differ only by
+    independent normal errors of that size have a median d of about 0 and |z| > 1.96 in about 5 % of rows. For the sampling
+    error of both, the number of independent rows is m, the smaller of the tables' counts of measured rows (at least 1): a
+    predicted row is a function of the measured ones and adds no evidence. The tables differ if
 
     - |median d| > 2.2414 * hypot(1.2533 * median(s) / sqrt(m), shared_sd): the level, at the two-sided 2.5 % point; or
-    - the fraction of |d - median d| / s > 1.96 exceeds 0.05 + 1.96 * sqrt(0.05 * 0.95 / m): single architectures, whatever
-      the level, at the one-sided 2.5 % point,
+    - the fraction of |d - median d| / s > 1.96 exceeds 0.05 + 1.96 * sqrt(0.05 * 0.95 / m): single architectures,
+      independent of the level, at the one-sided 2.5 % point,
 
-    so tables that do not differ are called different in about 5 % of cases. A plain limit of 5 % of rows with |z| > 1.96
-    would do so in half of them.
+    so the false-alarm rate is about 5 %. A plain limit of 5 % of rows with |z| > 1.96 would have a false-alarm rate of 50 %.
 
     Args:
         first: rows in order of id.
         second: rows of the same architectures.
-        shared_sd: relative error of the ratio that all rows have in common, which no number of rows averages out: hypot of
-            the standard errors of the two tables' teachers.
+        shared_sd: relative error of the ratio that all rows share and that more rows do not average out: hypot of the standard
+            errors of the two tables' teachers.
     """
     logs = np.log([row.latency_ms for row in second]) - np.log([row.latency_ms for row in first])
     sds = np.hypot([row.relative_sd for row in first], [row.relative_sd for row in second])
@@ -187,11 +186,11 @@ def _ratio(log: float) -> float:
 
 
 def conclusion(moved: bool, scattered: bool, median_ratio: float) -> str:
-    """The verdict in words.
+    """The conclusion in words.
 
     Args:
-        moved: the level differs beyond its error.
-        scattered: with the level taken out, more architectures differ than their errors explain.
+        moved: whether the level differs beyond its error.
+        scattered: whether, with the level removed, more architectures differ than their errors explain.
         median_ratio: second over first.
     """
     if not moved and not scattered:
@@ -205,7 +204,7 @@ def conclusion(moved: bool, scattered: bool, median_ratio: float) -> str:
 
 
 def text(found: Comparison) -> str:
-    """A comparison in some lines."""
+    """A comparison as text."""
     largest = [f"  {row.arch:<20} ratio {row.ratio:.3f}, {row.z:+.1f} standard deviations" for row in found.largest]
     low, high = _ratio(-found.level_limit), _ratio(found.level_limit)
     return "\n".join(

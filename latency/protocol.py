@@ -1,4 +1,4 @@
-"""What is measured and in which order: options, sentence lengths and their strata, the design of architectures."""
+"""The measurement protocol: options, sentence lengths and their strata, and the order of architectures."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,33 +14,33 @@ from kdnas.store.host import default_threads, physical_cores
 
 SENTENCES = 10_000
 STRATA, MOST_CUTS = 7, 20
-# Calls of a model that do not count after another one ran. With OpenVINO int8 the first call of a small student takes 2.5 times
-# as long, the second 1.6, the fifth 1.1 (results/latency/README.md): one such call was far too few.
+# Untimed calls of a model after another model ran. With OpenVINO int8 the first call of a small student takes 2.5 times as
+# long, the second 1.6, the fifth 1.1 (results/latency/README.md): one untimed call is far too few.
 WARM_CALLS = 8
-RUNS = 3  # of the published protocol
+RUNS = 3  # repetitions in the published protocol
 MINIMUM_ARCHITECTURES = 40
 HELD_OUT, HELD_OUT_SEED = 59, 230309639
 
 
 @dataclass(frozen=True)
 class LatencyOptions:
-    """How the latency table is measured.
+    """Options of the latency table.
 
     Args:
-        protocol: fast measures a design of architectures at some lengths, within `minutes`, and predicts the others; paper
-            measures every architecture on every sentence, three times, which takes hundreds of hours: it says how many
-            before it starts.
-        engine: what is timed: eager PyTorch, or an exported graph in the session that users get, or PyTorch on a GPU.
-        minutes: time budget of the fast protocol: tokenising, A/A check, measuring and fitting together. A later table with more
-            minutes starts from what this one measured.
-        sentences: how many sentences of the corpus the latency is a mean over.
-        threads: threads that one call may use; null takes min(4, physical cores).
-        pin: keep the measuring processes on as many physical cores as they have threads, always the same (Linux).
-        seed: seed of the sentences, the design, the order and the random weights.
-        tolerance: a window is discarded when the reference moved by more than this fraction of its median while it ran, twice;
-            what is less is cancelled by the references beside each sweep.
-        peak_seconds: time for measuring what the host can do at most, in matrix products and memory reads; 0 leaves it out.
-        max_architectures: measure no more than this many, whatever the budget, and predict the others; null is no limit.
+        protocol: `fast` measures a balanced selection of architectures at a few lengths, within `minutes`, and predicts the
+            others; `paper` measures every architecture on every sentence, three times, which takes hundreds of hours: it
+            prints an estimate before it starts.
+        engine: engine to time: eager PyTorch, an exported graph in the session that users run, or PyTorch on a GPU.
+        minutes: time budget of the fast protocol for tokenising, A/A check, measuring and fitting together. A later table with
+            more minutes reuses the measurements of this one.
+        sentences: number of corpus sentences that the mean latency is taken over.
+        threads: threads per call; null takes min(4, physical cores).
+        pin: pin the measuring processes to a fixed set of physical cores, one per thread (Linux).
+        seed: seed of the sentences, the selection, the order and the random weights.
+        tolerance: discard a window if the reference moved by more than this fraction of its median during the window, in two
+            attempts; the references around each sweep cancel smaller moves.
+        peak_seconds: time to measure the host's peak matrix products and memory reads; 0 skips it.
+        max_architectures: maximum number of architectures to measure; the others are predicted. Null sets no limit.
     """
 
     engine: EngineName = PYTORCH
@@ -55,7 +55,7 @@ class LatencyOptions:
     max_architectures: int | None = None
 
     def __post_init__(self) -> None:
-        # 10 and 10.0 are one budget, hence one artifact, whoever gives it.
+        # 10 and 10.0 are the same budget and must give the same artifact.
         object.__setattr__(self, "minutes", float(self.minutes))
         if not 0.2 <= self.minutes <= 60 * 24 * 7:
             raise UsageError(
@@ -81,16 +81,16 @@ class LatencyOptions:
 
     @property
     def resolved_engine(self) -> Engine:
-        """What is timed.
+        """The engine to time.
 
         Raises:
-            UsageError: there is no such engine.
+            UsageError: the engine does not exist.
         """
         return engine_of(self.engine)
 
     @property
     def minimum(self) -> int:
-        """Fewest kept architectures that a table is made of."""
+        """Minimum number of kept architectures for a table."""
         return min(MINIMUM_ARCHITECTURES, self.max_architectures or MINIMUM_ARCHITECTURES)
 
 
@@ -98,12 +98,12 @@ class LatencyOptions:
 class Lengths:
     """The sentence lengths that a latency is averaged over, and the K lengths at which it is measured.
 
-    Between the measured lengths latency is interpolated linearly, beyond them extrapolated, so the mean over all
+    Latency is interpolated linearly between the measured lengths and extrapolated beyond them, so the mean over all
     sentences is a fixed weighted sum of the K measured latencies.
 
     Args:
         values: distinct lengths of the sampled sentences in tokens, ascending (U,).
-        counts: sentences of each (U,).
+        counts: number of sentences of each length (U,).
         strata: measured lengths in tokens, ascending (K,).
         matrix: (U, K); row u times the K measured latencies is the latency at `values[u]`.
     """
@@ -115,12 +115,12 @@ class Lengths:
 
     @property
     def weights(self) -> np.ndarray:
-        """(K,): times the K measured latencies gives the mean over the sentences. They sum to 1."""
+        """Weights (K,) of the measured latencies in the mean over the sentences; they sum to 1."""
         return self.counts @ self.matrix / self.counts.sum()
 
     @property
     def fractions(self) -> np.ndarray:
-        """(K,): fraction of the sentences that have exactly the measured length, as it is run."""
+        """Fraction (K,) of the sentences whose length, as run (padded), is exactly the measured one."""
         return np.array([self.counts[self.values == index].sum() for index in self.strata]) / self.counts.sum()
 
     def mean(self, latencies: np.ndarray) -> np.ndarray:
@@ -133,39 +133,41 @@ class Lengths:
 
 
 def sample_lengths(lengths: np.ndarray, seed: int, sentences: int) -> np.ndarray:
-    """Lengths of `sentences` sentences drawn from `lengths` (N,); with replacement only where there are fewer."""
+    """Lengths of `sentences` sentences drawn from `lengths` (N,); with replacement only if N is smaller."""
     rng = np.random.default_rng([seed, 1])
     return np.sort(rng.choice(np.asarray(lengths), sentences, replace=len(lengths) < sentences))
 
 
 def length_step(engine: str) -> int:
-    """Sessions of this engine pad sentences to multiples of this, and so are they timed."""
+    """Sessions of this engine pad sentences to multiples of this many tokens, and the timing does the same."""
     runtime = RUNTIMES.get(engine_of(engine).runtime)
     return runtime.length_step if runtime else 1
 
 
 def calls_per_length(engine: str) -> int:
-    """How often a sweep calls a model with each length: twice where padded sentences are often of the shape before, and a
-    change of it costs the engine (OpenVINO: 1.2 to 2.9 times the time of the same shape, results/latency/README.md)."""
+    """Calls of a model per length in a sweep: two for engines that pad, where consecutive sentences often share a shape.
+
+    A change of shape costs such an engine time (OpenVINO: 1.2 to 2.9 times the call, results/latency/README.md).
+    """
     return 2 if length_step(engine) > 1 else 1
 
 
 def padded(sample: np.ndarray, step: int) -> np.ndarray:
-    """Lengths (N,) as they are run: the next multiples of `step`."""
+    """Lengths (N,) as run: rounded up to multiples of `step`."""
     return -(-np.asarray(sample) // step) * step
 
 
 def stratify(sample: np.ndarray, strata: int = STRATA, step: int = 1) -> Lengths:
     """Cut sampled lengths (N,) into equally probable strata, each represented by its rounded mean length.
 
-    Rounding and equal representatives do no harm: the weights come from interpolating each sentence, hence
-    weights @ strata is the exact mean length, whatever the strata (unless all lengths are equal, where it is too).
+    Rounded or equal representatives cause no bias: the weights come from interpolating each sentence, hence weights @ strata
+    is the exact mean length for any strata.
 
     Args:
-        sample: lengths as they are run.
-        strata: how many.
-        step: means are rounded to multiples of it; padded lengths are few and uneven, so more strata are cut until their
-            means are `strata` different lengths.
+        sample: lengths as run.
+        strata: number of strata.
+        step: means are rounded to multiples of it. Padded lengths are few and uneven, so the sample is cut into more strata
+            until their means are `strata` different lengths.
     """
     ordered = np.sort(np.asarray(sample))
     values, counts = np.unique(ordered, return_counts=True)
@@ -179,7 +181,7 @@ def stratify(sample: np.ndarray, strata: int = STRATA, step: int = 1) -> Lengths
 
 
 def interpolation(values: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """(U, K) matrix that interpolates from K ascending points to U values, linearly, also beyond the ends."""
+    """Matrix (U, K) of linear interpolation from K ascending points to U values, with extrapolation beyond the ends."""
     if len(indices) == 1:
         return np.ones((len(values), 1))
     left = np.clip(np.searchsorted(indices, values, side="right") - 1, 0, len(indices) - 2)
@@ -192,27 +194,27 @@ def interpolation(values: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 
 def weighted_quantile(values: np.ndarray, weights: np.ndarray, fraction: float) -> float:
-    """The smallest value at or below which at least `fraction` of the weight lies.
+    """The smallest value such that at least `fraction` of the weight lies at or below it.
 
     Args:
         values: (N,) in any order.
-        weights: (N,) not negative, not all zero.
+        weights: (N,), at least 0, not all zero.
         fraction: 0 to 1.
     """
     order = np.argsort(values, kind="stable")
     cumulative = np.cumsum(np.asarray(weights, dtype=np.float64)[order])
-    # A hair below the target, so that 0.3 of 10 equal weights is the third and not, by rounding, the fourth.
+    # Slightly below the target: rounding must not turn 0.3 of 10 equal weights into the fourth value instead of the third.
     index = int(np.searchsorted(cumulative, fraction * cumulative[-1] * (1 - 1e-12)))
     return float(np.asarray(values)[order][min(index, len(order) - 1)])
 
 
 def held_out() -> list[Arch]:
-    """59 architectures that no table is ever fitted to, in order of id, the same for all seeds.
+    """The 59 architectures that no predictor is ever fitted to, in order of id, the same for all seeds.
 
-    Only the paper protocol measures them, with all others, and then predicts none.
+    Only the paper protocol measures them: it measures all architectures and predicts none.
 
     The largest of n errors of a random sample exceeds the 95th percentile of all with probability 1 - 0.95 ** n, which is
-    above 0.95 from n = 59 on: a bound that assumes nothing about the errors' distribution.
+    above 0.95 for n >= 59: a bound without assumptions on the distribution of the errors.
     """
     archs = list(SearchSpace())
     chosen = np.random.default_rng(HELD_OUT_SEED).choice(len(archs), HELD_OUT, replace=False)
@@ -220,10 +222,10 @@ def held_out() -> list[Arch]:
 
 
 def design(seed: int) -> list[Arch]:
-    """All other architectures in an order whose every prefix is balanced, so that a longer budget only adds.
+    """All other architectures in an order whose every prefix is balanced, so that a longer budget only adds architectures.
 
-    Greedy: the next architecture is the one whose cells were used least so far, over single fields, pairs of fields and
-    the cell of all fields but depth; ties fall at random. Counts are scaled by the number of cells of their margin.
+    Greedy: the next architecture is the one whose cells have been used least, over single fields, pairs of fields and
+    the cell of all fields but depth; ties are broken at random. Counts are scaled by the number of cells of their margin.
     """
     space = SearchSpace()
     archs = list(space)

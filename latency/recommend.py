@@ -1,4 +1,4 @@
-"""`kdnas recommend`: of one host's latency table, the most capable architectures that fit a latency budget. No torch."""
+"""`kdnas recommend`: the most capable architectures of a latency table that fit a latency budget. Needs no torch."""
 
 import json
 import math
@@ -14,20 +14,20 @@ from kdnas.store.artifact import MANIFEST, Artifact
 from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say, say_table
 
-PLAIN_WIDTH = 100  # columns where stderr is no terminal
+PLAIN_WIDTH = 100  # columns if stderr is not a terminal
 
 
 def recommend(budget_ms: float, table: Path | None = None, top: int = 10, home: Path = Path("artifacts")) -> Outcome:
-    """The architectures whose mean latency fits a budget, the most capable first; the command prints them as JSON.
+    """Print the architectures whose mean latency fits a budget as JSON, the most capable first.
 
     Args:
-        budget_ms: largest mean latency in ms, at batch 1 over the table's sentences.
+        budget_ms: largest allowed mean latency in ms, at batch 1 over the table's sentences.
         table: folder that `kdnas latency-table` printed; by default the newest below `home`.
-        top: how many architectures to print.
+        top: maximum number of architectures to print.
         home: root of artifacts.
 
     Raises:
-        UsageError: a budget or count that makes no sense, a budget that nothing fits, or no table.
+        UsageError: `budget_ms` or `top` is out of range, no architecture fits the budget, or no table exists.
     """
     if not (math.isfinite(budget_ms) and budget_ms > 0):
         raise UsageError(f"budget_ms is {budget_ms:g}; a number of milliseconds above 0 is needed, as in --budget_ms 3")
@@ -51,10 +51,10 @@ def recommend(budget_ms: float, table: Path | None = None, top: int = 10, home: 
 
 
 def newest_table(home: Path) -> Artifact:
-    """The latency table below `home` that was finished last; says so where tables of several engines are there.
+    """The latency table below `home` that was finished last; prints a note if there are tables of several engines.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no finished table.
     """
     found = []
     for manifest in sorted((home / KIND).glob(f"*/{MANIFEST}")):
@@ -79,7 +79,7 @@ def newest_table(home: Path) -> Artifact:
 def fitting(rows: Sequence[TableRow], budget_ms: float) -> tuple[list[TableRow], list[TableRow]]:
     """Rows of at most `budget_ms`: those on the Pareto front of low latency and many layer parameters, and the others.
 
-    Each part is sorted by falling layer parameters, then by rising latency, then by id.
+    Both lists are sorted by falling layer parameters, then by rising latency, then by id.
     """
     within = [row for row in rows if row.latency_ms <= budget_ms]
     on_front = set(pareto_front([(-row.layer_parameters_millions, row.latency_ms) for row in within]))
@@ -93,7 +93,7 @@ def _capacity(row: TableRow) -> tuple[float, float, int]:
 
 
 def origin(artifact: Artifact) -> str:
-    """Which engine and host a table is of."""
+    """The engine, host and date of a table, as text."""
     results, host = artifact.results, artifact.manifest.get("host") or {}
     return (
         f"{results.get('engine')}, {results.get('threads')} threads, batch 1, on {host.get('cpu')}, "
@@ -102,7 +102,7 @@ def origin(artifact: Artifact) -> str:
 
 
 def print_table(rows: Sequence[TableRow], front: int) -> None:
-    """The rows on stderr; the first `front` of them are on the Pareto front, a line parts them from the others."""
+    """Print rows on stderr; a line separates the first `front` rows, the Pareto front, from the others."""
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("architecture", no_wrap=True)
@@ -127,7 +127,7 @@ def print_table(rows: Sequence[TableRow], front: int) -> None:
 
 
 def explanation(shown: Sequence[TableRow], front: int, fit: int, budget_ms: float) -> str:
-    """What the order means, and for how many of the shown rows the budget lies inside their interval."""
+    """The meaning of the order, and the number of shown rows whose interval ends above the budget, as text."""
     close = sum(row.high_ms > budget_ms for row in shown)
     unsure = f"\n{close} of the {len(shown)} shown may be slower than {budget_ms:g} ms: their interval ends above it"
     return (

@@ -1,4 +1,4 @@
-"""The page of one latency table: self-contained HTML, made only from artifacts on disk."""
+"""The report of a latency table: one self-contained HTML page, made only from artifacts on disk."""
 
 import csv
 import json
@@ -24,23 +24,23 @@ from kdnas.store.artifact import MANIFEST, Artifact
 from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
 
-FIRST_SHOWN = Arch(6, 12, 384, 1024, "gelu")  # depth, heads and activation that the heat map opens with
+FIRST_SHOWN = Arch(6, 12, 384, 1024, "gelu")  # initial depth, heads and activation of the heat map
 
 
 def latency_report(table: Path, out: Path | None = None, home: Path = Path("artifacts")) -> Outcome:
-    """Write a latency table's page, with its validations and the other tables of its teacher.
+    """Write the HTML report of a latency table, with its validations and the other tables of its teacher.
 
     Args:
         table: folder of a finished latency table.
-        out: HTML file to write; null writes latency-report.html here.
-        home: root of artifacts, where validations and other tables are looked for.
+        out: HTML file to write; null writes latency-report.html in the current folder.
+        home: root of artifacts; its validations and other tables are included.
     """
     found = Artifact.load(table, KIND)
     return Outcome(report_of(found, out or Path("latency-report.html"), home), found.results)
 
 
 def report_of(artifact: Artifact, page: Path, home: Path) -> Path:
-    """Write the page of a table with everything under `home` that belongs to it."""
+    """Write the report of a table with its validations and its teacher's other tables below `home`."""
     validations = [found for found in neighbours(home, VALIDATION) if validates(found, artifact)]
     others = [
         found
@@ -51,7 +51,7 @@ def report_of(artifact: Artifact, page: Path, home: Path) -> Path:
 
 
 def neighbours(home: Path, kind: str) -> list[Artifact]:
-    """All finished artifacts of a kind; a damaged one is named and left out."""
+    """All finished artifacts of a kind; a damaged one is reported and left out."""
     found = []
     for manifest in sorted((home / kind).glob(f"*/{MANIFEST}")):
         try:
@@ -62,7 +62,7 @@ def neighbours(home: Path, kind: str) -> list[Artifact]:
 
 
 def validates(validation: Artifact, table: Artifact) -> bool:
-    """Whether a validation is about this very table."""
+    """Whether a validation was made for this table."""
     return validation.manifest["kind"] == VALIDATION and validation.manifest["inputs"].get(KIND) == table.digest
 
 
@@ -75,13 +75,13 @@ def teacher_of(table: Artifact) -> str | None:
 def write_latency_report(
     table: Artifact, page: Path, validations: Sequence[Artifact] = (), others: Sequence[Artifact] = ()
 ) -> Path:
-    """Write one HTML file that needs no network; where something is missing it says how to get it.
+    """Write one HTML file that needs no network; for a missing part the page states the command that makes it.
 
     Args:
         table: a latency table.
-        page: file to write, replaced whole.
-        validations: of this table.
-        others: tables to compare with; one that cannot be read is named on the page.
+        page: file to write; an existing file is replaced.
+        validations: validations of this table.
+        others: tables to compare with; the page names those that cannot be read.
 
     Returns:
         The page.
@@ -100,7 +100,7 @@ def write_latency_report(
 
 
 def context(table: Artifact, validations: Sequence[Artifact], others: Sequence[Artifact]) -> dict[str, Any]:
-    """Everything that the template shows."""
+    """The values of the page template."""
     rows = read_rows(table.path / FILE)
     best = max(validations, key=lambda found: (found.results["sentences"], found.manifest["finished"]), default=None)
     peaks, fractions, no_limit = limit(table, rows)
@@ -145,7 +145,7 @@ def validation_points(file: Path) -> list[dict[str, Any]]:
     """Rows of validation.csv.
 
     Raises:
-        UsageError: the file is gone, empty or damaged.
+        UsageError: the file is missing, empty or damaged.
     """
     names = ("exhaustive_ms", "table_ms", "error_pct")
     try:
@@ -162,7 +162,7 @@ def validation_points(file: Path) -> list[dict[str, Any]]:
 
 
 def validate_command(table: Artifact) -> str:
-    """The command that validates this table, but for teacher and corpus, which a manifest knows by digest only."""
+    """The command that validates this table, without teacher and corpus: a manifest holds only their digests."""
     options = table.manifest["config"].get("options") or {}
     words = ["kdnas", "latency-table"]
     for name in ("engine", "minutes", "threads", "seed", "tolerance", "max_architectures"):
@@ -172,7 +172,7 @@ def validate_command(table: Artifact) -> str:
 
 
 def heat_values(rows: Sequence[TableRow]) -> dict[str, Any]:
-    """Latency of all 2400 in order of id, which are measured, and the menus of the heat map."""
+    """Latencies of all 2400 architectures in order of id, ids of the measured ones, and the menus of the heat map."""
     space = SearchSpace()
     menus = {
         name: [{"value": value, "first": value == getattr(FIRST_SHOWN, name)} for value in getattr(space, name)]
@@ -191,7 +191,7 @@ def heat_values(rows: Sequence[TableRow]) -> dict[str, Any]:
 def compare(
     table: Artifact, rows: Sequence[TableRow], others: Sequence[Artifact]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Each other table with its rows and the agreement of the two rankings; and why others were left out."""
+    """Each other table with its rows and the Kendall tau of the two rankings; and the errors of unreadable tables."""
     compared: list[dict[str, Any]] = []
     left_out = []
     here = [row.latency_ms for row in rows]
@@ -213,7 +213,7 @@ def compare(
 
 
 def limit(table: Artifact, rows: Sequence[TableRow]) -> tuple[Peaks | None, np.ndarray | None, str]:
-    """Peaks that the table states, and the fraction of the physical limit that each row reaches, (N,); or why there is none."""
+    """The table's peaks and the fraction (N,) of the physical limit that each row reaches; or the reason for their absence."""
     record = table.results.get("roofline")
     if not record:
         return None, None, "it states no peaks of its host"
@@ -226,10 +226,10 @@ def limit(table: Artifact, rows: Sequence[TableRow]) -> tuple[Peaks | None, np.n
 
 
 def read_lengths(file: Path) -> Lengths:
-    """The sentence lengths that a table is about.
+    """The sentence lengths of a table.
 
     Raises:
-        UsageError: the file is gone or damaged.
+        UsageError: the file is missing or damaged.
     """
     try:
         record: Mapping[str, Any] = json.loads(file.read_text())
@@ -240,7 +240,7 @@ def read_lengths(file: Path) -> Lengths:
 
 
 def fraction_statistics(rows: Sequence[TableRow], fractions: np.ndarray) -> dict[str, Any]:
-    """What is said of the shares (N,): median, the best and the worst, and how many are above 1."""
+    """Statistics of fractions (N,) of the limit: median, best and worst, and the number above 1."""
     return {
         "median": float(np.median(fractions)),
         "best": float(fractions.max()),

@@ -1,4 +1,4 @@
-"""`kdnas latency-table`: measure some of the 2400 architectures within a budget, predict the others, state the error."""
+"""`kdnas latency-table`: measure some of the 2400 architectures within a time budget, predict the others and report the error."""
 
 import json
 import time
@@ -59,20 +59,20 @@ def latency_table(
     validation: ValidationOptions = ValidationOptions(),
     output: Path | None = None,
 ) -> Result:
-    """Measure what the architectures cost on this host, in one engine at batch 1 over real sentence lengths.
+    """Measure the latency of the architectures on this host, in one engine at batch 1 over real sentence lengths.
 
     Args:
-        options: budget, threads and seed.
-        teacher: the reference model: `builtin:minilm-l6`, a folder, a hub id; or `builtin:xlm-roberta-base`, the published
+        options: measurement options.
+        teacher: reference model: `builtin:minilm-l6`, a folder or a hub id; or `builtin:xlm-roberta-base`, the published
             teacher's shape without weights.
-        corpus: where sentence lengths come from: `builtin:pydocs`, a file, or a hub id.
-        tokenizer: whose tokens are counted: a folder with `tokenizer.json`, or a hub id; null takes the teacher's, and for a
-            shape that of `builtin:minilm-l6`.
-        text: how the corpus is read.
+        corpus: source of the sentence lengths: `builtin:pydocs`, a file, or a hub id.
+        tokenizer: tokenizer that counts the tokens: a folder with `tokenizer.json`, or a hub id; null takes the teacher's, or
+            that of `builtin:minilm-l6` for a shape without weights.
+        text: how to read the corpus.
         home: root of artifacts.
-        validate: measure 59 architectures that no table is fitted to, sentence by sentence, and state the error bound.
-        validation: how much of that is measured.
-        output: folder that gets the result as plain files; null leaves it below `home` alone.
+        validate: also measure the 59 held-out architectures sentence by sentence and report the error bound of the table.
+        validation: options of that validation.
+        output: folder for a copy of the result as plain files; null keeps it only below `home`.
     """
     require_output(output, KIND)
     started = time.monotonic()
@@ -92,7 +92,7 @@ def latency_table(
 
 
 def least_of_all(options: LatencyOptions) -> float:
-    """Seconds that no table of these options takes less than, on any host: peaks, A/A check, architectures and fit."""
+    """Minimum seconds of a table with these options on any host: peaks, A/A check, architectures and fit."""
     peaks = options.peak_seconds if options.resolved_engine.device == "cpu" else 0.0
     check = PROCESSES * (START_S + WINDOWS * FASTEST_WINDOW_S)
     return peaks + check + least_seconds(options)
@@ -101,18 +101,18 @@ def least_of_all(options: LatencyOptions) -> float:
 def build_table(
     home: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions, started: float | None = None
 ) -> Artifact:
-    """Return the latency table of this host, measuring it (on from where it stopped) where it does not exist.
+    """Return the latency table of this host; measure it, or resume an interrupted measurement, if it does not exist.
 
     Args:
         home: root of artifacts.
         teacher: the reference, measured in the same run; its vocabulary is the students'.
         corpus: its training sentences give the lengths.
-        options: budget, threads and seed.
-        started: when the command began, by `time.monotonic`, where the time since then counts; by default now.
+        options: measurement options.
+        started: start of the time budget, by `time.monotonic`; by default now.
 
     Raises:
-        UsageError: the budget is too small for a table, or this host lacks what the engine needs.
-        KdnasError: the measuring process died again and again.
+        UsageError: the time budget is too small for a table, or this host does not meet the engine's requirements.
+        KdnasError: the measuring process died repeatedly.
     """
     engine, record = require_engine(options.engine), host()
     packages = versions(engine.packages)
@@ -122,7 +122,7 @@ def build_table(
         "length_step": length_step(options.engine),
         "calls_per_length": calls_per_length(options.engine),
         "options": replace(options, threads=options.resolved_threads),
-        # Figures of different hosts or versions never mix, nor does one go on where another stopped.
+        # Measurements of different hosts or versions never mix, and one host never resumes another's table.
         "host": {key: record[key] for key in ("cpu", "physical_cores", "flags")} | _gpu(engine),
         "versions": {name: packages.get(name) for name in engine.packages},
     }
@@ -140,7 +140,7 @@ def build_table(
 
 
 def _gpu(engine: Engine) -> dict[str, Any]:
-    """The GPU that an engine runs on."""
+    """The record of the GPU that an engine runs on; empty for a CPU engine."""
     if engine.device != "cuda":
         return {}
     from kdnas.latency.engines.cuda import device_record
@@ -163,7 +163,7 @@ def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions,
         measurements, spent = _measure_design(path / "samples.jsonl", setup, lengths, teacher, options, started)
         noise = np.maximum(
             measurements.relative_sd, check["sd_pct"] / 100
-        )  # a window's own repeats know only its moment
+        )  # repeats within a window miss the drift between windows
         measurements = replace(measurements, relative_sd=noise)
     write_json(path / "lengths.json", _lengths_record(lengths))
     fitting = time.monotonic()
@@ -202,7 +202,7 @@ def _work(path: Path, teacher: Teacher, corpus: Corpus, options: LatencyOptions,
 def _measure_design(
     log: Path, setup: dict[str, Any], lengths: Lengths, teacher: Teacher, options: LatencyOptions, started: float
 ) -> tuple[Measurements, float]:
-    """The fast protocol; the measurements, and the seconds that they took."""
+    """Run the fast protocol; returns the measurements and the seconds that they took."""
     order = design_for(teacher, options)
     earlier = read_jsonl(log)
     windows = [float(row["seconds"]) for row in read_jsonl(log.with_name("check.jsonl")) if "seconds" in row]
@@ -220,7 +220,7 @@ def _measure_design(
 
 
 def design_for(teacher: Teacher, options: LatencyOptions) -> list[str]:
-    """The design, cut at `max_architectures`; with the published teacher's shape, its Table 2 comes first."""
+    """The design, cut at `max_architectures`; for the published teacher's shape the architectures of Table 2 come first."""
     order = [str(arch) for arch in design(options.seed)]
     if published_shape(teacher):
         first = [name for name in map(str, table2_archs()) if name in order]
@@ -229,13 +229,13 @@ def design_for(teacher: Teacher, options: LatencyOptions) -> list[str]:
 
 
 def _cost(rows: Sequence[TableRow], minutes: float) -> dict[str, float]:
-    """Hours that the published protocol takes here for the whole space, its calls alone, and how much cheaper this was."""
+    """Hours of the published protocol for the whole space on this host (model calls only), and the speed-up over it."""
     hours = sum(row.latency_ms for row in rows) / 1000 * SENTENCES * RUNS / 3600
     return {"exhaustive_hours": round(hours, 1), "times_cheaper": round(60 * hours / minutes, 1)}
 
 
 def _roofline(path: Path, options: LatencyOptions) -> dict[str, Any] | None:
-    """What the host can do at most, measured before its models are; None on a GPU, and where that was not wanted."""
+    """The host's peak throughputs, measured before the models; None on a GPU or with `peak_seconds` 0."""
     if not options.peak_seconds or options.resolved_engine.device != "cpu":
         return None
     if not path.exists():
@@ -257,7 +257,7 @@ def _lengths_record(lengths: Lengths) -> dict[str, Any]:
 
 
 def summary(artifact: Artifact) -> str:
-    """The table in some lines of text: the teacher, the fastest and the slowest, the error."""
+    """A summary of the table in text: the teacher, the fastest and the slowest architecture, and the error."""
     results = artifact.results
     rows = sorted(LatencyTable.of(artifact).rows, key=lambda row: row.latency_ms)
     held_out = results["held_out"]
@@ -280,7 +280,7 @@ def summary(artifact: Artifact) -> str:
 
 
 def _table2(rows: Sequence[TableRow], teacher: Teacher) -> list[dict[str, Any]]:
-    """Table 2 of the paper beside this table, where the teacher has the published shape: latencies over the teacher's."""
+    """Table 2 of the paper compared with this table, as latencies over the teacher's; empty for teachers of another shape."""
     if not published_shape(teacher):
         return []
     return [

@@ -1,4 +1,4 @@
-"""Teacher and student side by side: every engine in one run, on the same sentences, in blocks of random order."""
+"""Speed comparison of teacher and student: every engine in one run, on the same sentences, in blocks of random order."""
 
 import gc
 import time
@@ -27,25 +27,25 @@ from kdnas.text.readers import TextOptions
 TEACHER, STUDENT = f"teacher {PYTORCH}", f"student {PYTORCH}"
 TOKENIZER = "tokenizer"
 LOG = "rounds.jsonl"
-LEAST_SENTENCES = 1000  # of a sample, so that both of its splits have some
-# A host's slow burst should hit all engines of a round alike: they take turns after this many sentences.
+LEAST_SENTENCES = 1000  # minimum sample, so that neither split is empty
+# Engines are interleaved in blocks of this many sentences, so that a slow phase of the host affects all of them.
 BLOCK = 10
 
 Call = Callable[[int], Any]  # runs sentence number n
-Times = dict[str, list[float]]  # milliseconds of each engine, one a sentence
+Times = dict[str, list[float]]  # milliseconds of each engine, one per sentence
 
 
 @dataclass(frozen=True)
 class SpeedOptions:
-    """How teacher and student are timed.
+    """Options of the speed comparison.
 
     Args:
-        minutes: time for all rounds together; at least 2 rounds are run.
-        sentences: held-out sentences, drawn at random.
-        rounds: times that every engine sees every sentence, at most.
-        threads: threads of every engine; by default the physical cores, at most 4, in PyTorch, and those that a session of
-            the export takes by itself in the others.
-        seed: chooses the sentences and the order of the engines.
+        minutes: time budget of all rounds together; at least 2 rounds run in any case.
+        sentences: number of held-out sentences, drawn at random.
+        rounds: maximum number of rounds; in each round every engine runs every sentence once.
+        threads: threads of every engine; null takes min(4, physical cores) for PyTorch and the session's default for the
+            exported forms.
+        seed: seed of the sentences and the order of the engines.
     """
 
     minutes: float = 1.5
@@ -74,18 +74,19 @@ def speed(
     home: Path = Path("artifacts"),
     output: Path | None = None,
 ) -> Result:
-    """Time teacher and student, in PyTorch and exported, on the same sentences of this host.
+    """Time teacher and student, in PyTorch and exported, on the same sentences on this host.
 
     Args:
         student: Hugging Face folder of the student, or the artifact of `kdnas distill` or `kdnas refine`.
         exported: the student's folder from `kdnas export`.
-        options: how.
+        options: timing options.
         teacher: `builtin:minilm-l6`, a folder or a hub id.
         corpus: `builtin:pydocs`, a file or a hub id.
-        text: how the corpus is read.
-        exported_teacher: the teacher's folder from `kdnas export`, to be timed beside, each form against the student's same one.
+        text: how to read the corpus.
+        exported_teacher: the teacher's folder from `kdnas export`; each of its forms is timed too and compared with the student's
+            same form.
         home: root of artifacts.
-        output: folder that gets the result as plain files; null leaves it below `home` alone.
+        output: folder for a copy of the result as plain files; null keeps it only below `home`.
     """
     require_output(output, "speed")
     found = resolve_teacher(teacher)
@@ -98,7 +99,7 @@ def speed(
 
 
 def lines_of(results: Mapping[str, Any]) -> list[str]:
-    """A line an engine: milliseconds, and how much faster than the teacher it is, with the spread over the rounds."""
+    """One line per engine: milliseconds, and its speed-up over the teacher with the spread over the rounds."""
     rows = results["rows"]
     width = max(len(row["name"]) for row in rows)
     lines = [f"{'engine':{width}}  {'p50 ms':>8}  {'p90 ms':>8}  {'mean ms':>8}  {'times faster than the teacher':>29}"]
@@ -124,7 +125,7 @@ def run_speed(
     options: SpeedOptions,
     exported_teacher: Path | None = None,
 ) -> Artifact:
-    """Time every engine at batch 1, interleaved; the model call alone, on token ids.
+    """Time the model call alone, on token ids, of every engine at batch 1, interleaved.
 
     Args:
         home: root of artifacts.
@@ -132,10 +133,11 @@ def run_speed(
         corpus: its validation split gives the sentences; all engines get the teacher's token ids.
         student: Hugging Face folder, timed in PyTorch.
         exported: export of the student; each of its forms is timed.
-        exported_teacher: export of the teacher, whose forms are timed too.
+        options: timing options.
+        exported_teacher: export of the teacher; its forms are timed too.
 
     Raises:
-        UsageError: not an export, or another vocabulary than the teacher's.
+        UsageError: a folder is not an export, or the student's vocabulary is not the teacher's.
     """
     checked = resolve_teacher(str(student))
     if checked.config["vocab_size"] != teacher.config["vocab_size"]:
@@ -198,7 +200,7 @@ def _work(
 
 
 def _sessions(exported: Path, options: SpeedOptions) -> list[Session]:
-    """One of each form that is there."""
+    """One session per form of the export."""
     present = read_settings(exported)["forms"]
     return [Session(exported, form, options.threads) for form in FORMS if form in present]
 
@@ -206,9 +208,9 @@ def _sessions(exported: Path, options: SpeedOptions) -> list[Session]:
 def _engines(
     teacher: Teacher, student: Path, sessions: list[Session], rows: list[np.ndarray], texts: list[str]
 ) -> dict[str, Call]:
-    """Every engine by name, and the tokenizer; each answers sentence number `index`.
+    """Every engine, and the tokenizer, by name, as a function that runs sentence number `index`.
 
-    An export with a vocabulary of its own reads the texts by its own tokenizer.
+    An export with a cut vocabulary gets the ids of its own tokenizer.
     """
     engines: dict[str, Call] = {TEACHER: _torch_call(teacher.path, rows), STUDENT: _torch_call(student, rows)}
     for session in sessions:
@@ -239,7 +241,7 @@ def _session_call(session: Session, rows: list[np.ndarray]) -> Call:
 
 
 def _measure(log: Path, engines: dict[str, Call], rows: list[np.ndarray], options: SpeedOptions) -> list[Times]:
-    """Rounds of an earlier, interrupted run, and new ones until the rounds or the minutes are used up."""
+    """The rounds of an earlier, interrupted run, and new ones until `rounds` or `minutes` are used up."""
     rounds: list[Times] = [row["times_ms"] for row in read_jsonl(log)]
     spent = sum(sum(map(sum, times.values())) for times in rounds) / 1000
     with stage("speed", options.rounds, len(rounds)) as progress:
@@ -264,10 +266,10 @@ def _warm(engines: dict[str, Call], rows: list[np.ndarray]) -> None:
 
 
 def one_round(engines: dict[str, Call], sentences: int, rng: np.random.Generator) -> Times:
-    """Every engine answers every sentence once, in blocks, the engines of a block in random order.
+    """Run every sentence once in every engine, in blocks, with the engines of a block in random order.
 
     Returns:
-        Milliseconds of each engine, one a sentence.
+        Milliseconds of each engine, one per sentence.
     """
     times: Times = {name: [0.0] * sentences for name in engines}
     names = list(engines)
@@ -277,7 +279,7 @@ def one_round(engines: dict[str, Call], sentences: int, rng: np.random.Generator
         for first in range(0, sentences, BLOCK):
             for number in rng.permutation(len(names)):
                 call, own = engines[names[number]], times[names[number]]
-                for index in range(first - WARM_CALLS, first):  # not timed: bring the weights and threads back
+                for index in range(first - WARM_CALLS, first):  # not timed: warms caches and threads again
                     call(index % sentences)
                 for index in range(first, min(first + BLOCK, sentences)):
                     start = time.perf_counter_ns()
@@ -290,9 +292,9 @@ def one_round(engines: dict[str, Call], sentences: int, rng: np.random.Generator
 
 
 def summarise(rounds: list[Times]) -> list[dict[str, Any]]:
-    """One row an engine: p50, p90 and mean over all sentences and rounds; speed-up over the teacher by round.
+    """One row per engine: p50, p90 and mean over all sentences and rounds, and the speed-up over the teacher by round.
 
-    Over the teacher in PyTorch, and, where that was timed, over the teacher in the same engine and precision.
+    The speed-up is over the teacher in PyTorch and, if it was timed, over the teacher in the same engine and precision.
     """
     rows: list[dict[str, Any]] = []
     for name in (name for name in rounds[0] if name != TOKENIZER):
@@ -309,7 +311,7 @@ def summarise(rounds: list[Times]) -> list[dict[str, Any]]:
 
 
 def from_text(rounds: list[Times], name: str) -> dict[str, Any]:
-    """Speed-up of one engine with the same tokenising time added to both sides."""
+    """Speed-up of one engine over the teacher, with the same tokenising time added to both."""
     tokenise = np.concatenate([times[TOKENIZER] for times in rounds])
     ratios = [
         np.add(times[TEACHER], times[TOKENIZER]).mean() / np.add(times[name], times[TOKENIZER]).mean()

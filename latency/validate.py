@@ -1,4 +1,4 @@
-"""The bound: architectures that were never fitted, measured sentence by sentence, against what the table says of them."""
+"""The error bound of a table: held-out architectures, measured sentence by sentence, against the table's predictions."""
 
 import csv
 from collections.abc import Sequence
@@ -35,13 +35,13 @@ LOG = "validation.jsonl"
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """How a table is validated.
+    """Options of the validation of a table.
 
     Args:
-        sentences: of those whose lengths the table is about, evenly spread over them; fewer take less time.
-        tolerance: a chunk is measured again when the reference moved by more than this share while it ran.
-        runs: of one measurement; two are made, to see how well the protocol repeats itself. As published 3; on a noisy host
-            more runs tell the table's error from that of the runs.
+        sentences: number of sentences, spread evenly over the table's lengths; fewer take less time.
+        tolerance: repeat a chunk if the reference moved by more than this fraction during the chunk.
+        runs: runs per measurement, 3 in the publication. Two measurements are made, to estimate the repeatability of the
+            protocol; on a noisy host more runs separate the table's error from the noise.
     """
 
     sentences: int = 200
@@ -50,7 +50,7 @@ class ValidationOptions:
 
     @property
     def passes(self) -> int:
-        """Runs of both measurements."""
+        """Number of runs of both measurements together."""
         return 2 * self.runs
 
     def __post_init__(self) -> None:
@@ -72,20 +72,20 @@ def run_validation(
 ) -> Artifact:
     """Measure the held-out architectures by the exhaustive protocol, and compare a finished table with them.
 
-    Each pass, in a process of its own and a random order, runs every architecture over all sentences once. Odd passes make
-    one measurement by the published protocol, even ones a second: their difference is what no table can beat.
+    Each pass runs every architecture over all sentences once, in a separate process and a random order. Odd passes form one
+    measurement by the published protocol, even passes a second one; no table can be better than their difference.
 
     Args:
         home: root of artifacts.
         table: from `build_table`, with the same teacher, corpus and options.
         teacher: the reference.
         corpus: its training sentences give the lengths.
-        options: those of the table.
-        validation: how much is measured.
+        options: options of the table.
+        validation: validation options.
 
     Raises:
-        UsageError: not a latency table.
-        KdnasError: the measuring process died again and again.
+        UsageError: `table` is not a latency table.
+        KdnasError: the measuring process died repeatedly.
     """
     if table.manifest["kind"] != TABLE:
         raise UsageError(f"{table.path}: a '{table.manifest['kind']}' artifact; a latency table is needed")
@@ -153,12 +153,12 @@ def evenly(lengths: np.ndarray, sentences: int) -> np.ndarray:
 
 
 def sampling_error(values: np.ndarray, lengths: np.ndarray, everything: np.ndarray) -> float:
-    """How far the mean of S measured sentences is from that over all lengths, were latency linear between lengths.
+    """Difference of the mean over S measured sentences from the mean over all lengths, with latency linear between lengths.
 
     Args:
-        values: (S,) latencies.
-        lengths: (S,) their lengths.
-        everything: (N,) all lengths.
+        values: latencies (S,).
+        lengths: lengths of the S sentences (S,).
+        everything: all lengths (N,).
     """
     indices = np.unique(lengths)
     means = np.array([values[lengths == index].mean() for index in indices])
@@ -187,7 +187,7 @@ def _write_csv(
 
 
 def summary(artifact: Artifact) -> str:
-    """The bound in some lines of text."""
+    """The bound as text."""
     found = artifact.results
     return (
         f"{found['engine']}: the table is within {found['bound_pct']} % for at least 95 % of architectures, at 95 % "

@@ -1,4 +1,4 @@
-"""The batches of a training stage: which sentences, in which order, single or in pairs, starting at any batch."""
+"""The batches of a training stage: order of the sentences, single sentences or pairs, and resumption at any batch."""
 
 import signal
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from kdnas.text.sentences import Sentences, balanced, token_batches
 
 Batch = tuple[Tensor, Tensor]  # ids and mask, each (B, T)
 Position = tuple[int, int]  # epoch, and index of the batch in it
-Key = tuple[Position, Position, np.ndarray]  # of the batch, of its update's last one, sentence numbers
+Key = tuple[Position, Position, np.ndarray]  # position of the batch, of the last batch of its update, sentence numbers
 
 
 class Made(NamedTuple):
-    """A batch: padded ids and mask (B, T), token types if it has pairs; epoch and batch index of the last batch of its update."""
+    """A batch: padded ids and mask (B, T), token types for pairs, and the position of the last batch of its update."""
 
     epoch: int
     batch: int
@@ -29,7 +29,7 @@ class Made(NamedTuple):
     types: Tensor | None = None
 
     def inputs(self, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Ids, mask and token types on a device, as objectives take them."""
+        """Ids, mask and token types on a device, in the form that objectives take."""
         return self.ids.to(device), self.mask.to(device), None if self.types is None else self.types.to(device)
 
 
@@ -45,9 +45,9 @@ class TrainBatches(Dataset[Made]):
     Args:
         sentences: training split.
         pad_id: id of the padding token.
-        options: sizes, fraction of pairs, seed, data workers.
-        pairs: how sentences are made into pairs; may be None where the options want none.
-        process: number of this process and how many there are; of an update's batches each gets as many.
+        options: batch size, fraction of pairs, seed, data workers.
+        pairs: how sentences are joined to pairs; may be None if `pair_fraction` is 0.
+        process: index of this process and number of processes; each gets the same number of an update's batches.
     """
 
     def __init__(
@@ -87,16 +87,16 @@ class TrainBatches(Dataset[Made]):
         return Made(*last, *to_tensors(self._sentences, indices, self._pad_id))
 
     def after(self, epoch: int, index: int) -> Iterator[Made]:
-        """Endless batches of this process from a position on; data workers, if any, prepare them ahead."""
+        """Endless batches of this process from a position; data workers, if any, prepare them ahead."""
         loader: DataLoader[Any] = DataLoader(
             self,
             batch_size=None,
             sampler=self._keys(epoch, index),
             num_workers=self._options.data_workers,
             worker_init_fn=_leave_signals,
-            # Not forked: threads, locks and signal handlers of this process are none of theirs.
+            # Not forked, so that workers do not inherit threads, locks and signal handlers of this process.
             multiprocessing_context="spawn" if self._options.data_workers else None,
-            generator=torch.Generator(),  # its own: torch's is the one that dropout goes on with
+            generator=torch.Generator(),  # a separate generator, so that torch's default one is left to dropout
         )
         return iter(loader)
 
@@ -115,6 +115,6 @@ class TrainBatches(Dataset[Made]):
 
 
 def _leave_signals(_worker: int) -> None:
-    """A worker ends when its loader says so: Ctrl-C is the main process's, and so is what that does on SIGTERM."""
+    """Ignore Ctrl-C and SIGTERM in a worker: the main process handles them, and the loader ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""What the artifacts of all training stages have in common: their key, their disk space, the processes that make them."""
+"""Common parts of the artifacts of all training stages: key, disk space and the processes that build them."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,21 +14,21 @@ from kdnas.text.readers import TextOptions
 if TYPE_CHECKING:
     from kdnas.distill.processes import Work
 
-# Float32 weights and two moments, in the two checkpoints that are kept and the one being written; then the model.
+# Float32 weights and two moments, in the two kept checkpoints and the one being written, plus the model.
 COPIES_ON_DISK = 3 * 3 + 1
 
 
 def build_stage(
     home: Path, kind: str, label: str, config: dict[str, Any], inputs: dict[str, str], work: "Work", space: int
 ) -> Artifact:
-    """`kdnas.store.artifact.build`, by all processes of `accelerate launch` together; `space` is in bytes."""
+    """Call `kdnas.store.artifact.build` in all processes of `accelerate launch` together; `space` is in bytes."""
     from kdnas.distill.processes import build_together
 
     return build_together(lambda all_work: build(home, kind, label, config, inputs, all_work, space), work)
 
 
 def common_corpus(home: Path, corpus: str, text: TextOptions, teacher: Teacher) -> Corpus:
-    """Built by the first of several processes, and read by the others."""
+    """The corpus, which the main process builds and the others read."""
     from kdnas.distill.processes import processes
 
     with processes().main_process_first():
@@ -36,7 +36,7 @@ def common_corpus(home: Path, corpus: str, text: TextOptions, teacher: Teacher) 
 
 
 def require_possible(options: LoopOptions) -> None:
-    """Raise UsageError where a tracker is not installed, or batches cannot be dealt out to the processes."""
+    """Raise UsageError if a tracker is not installed, or the batches do not divide evenly among the processes."""
     from kdnas.distill.processes import require_even
     from kdnas.distill.tracking import require_trackers
 
@@ -45,11 +45,11 @@ def require_possible(options: LoopOptions) -> None:
 
 
 def deciding(options: LoopOptions) -> dict[str, Any]:
-    """The options that decide the result: how often checkpoints are written, who makes the batches and who is told do not."""
+    """The options that affect the result: all but those of checkpoints, data workers and trackers."""
     others = ("checkpoint_seconds", "data_workers", "trackers")
     return {key: value for key, value in asdict(options).items() if key not in others}
 
 
 def needed_bytes(arch: Arch, rows: int) -> int:
-    """Disk space of the training of a model with so many rows in all tables of its embeddings."""
+    """Disk space in bytes to train a model with this number of rows in all its embedding tables."""
     return 4 * COPIES_ON_DISK * (rows * arch.hidden + arch.layer_parameters)

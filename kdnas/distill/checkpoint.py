@@ -1,4 +1,7 @@
-"""Checkpoints of the training loop: safetensors and JSON with hashes, written aside and renamed; the last two are kept."""
+"""Checkpoints of the training loop: safetensors and JSON with hashes, written to a temporary folder and renamed.
+
+The last two are kept.
+"""
 
 import json
 import os
@@ -20,12 +23,12 @@ KEPT = 2
 
 @dataclass
 class Position:
-    """Where training stands after `step` updates.
+    """The state of training after `step` updates.
 
     Args:
         step: updates done.
         epoch: pass over the corpus, from 0.
-        index: next batch in the epoch.
+        index: index of the next batch in the epoch.
         tokens: real tokens seen.
         seconds: time spent in steps, over all attempts.
         rng: torch's random state after the last update.
@@ -56,14 +59,14 @@ def save_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Opti
 
     Args:
         folder: working folder of the stage.
-        module: its state is saved.
+        module: module whose state is saved.
         optimizer: moments and step counts of the module's parameters.
-        position: where training stands.
+        position: state of training.
     """
     root = folder / FOLDER
     root.mkdir(exist_ok=True)
     final = root / f"step-{position.step:09d}"
-    if final.exists():  # written or checked by this run: damaged ones are removed on load
+    if final.exists():  # written or checked by this run: loading removes damaged ones
         return
     writing = root / "writing"
     shutil.rmtree(writing, ignore_errors=True)
@@ -87,7 +90,7 @@ def save_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Opti
 
 
 def load_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Position | None:
-    """Restore module, optimizer and torch's random state from the newest sound checkpoint; None where there is none."""
+    """Restore module, optimizer and torch's random state from the newest valid checkpoint; None if there is none."""
     for path in _checkpoints(folder):
         record = _sound_record(path)
         if record is None:
@@ -112,7 +115,7 @@ def load_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Opti
 
 
 def _state_of(module: nn.Module) -> dict[str, Tensor]:
-    """The module's tensors by name; of tied ones, as a table of embeddings that is a head's matrix too, the first."""
+    """The module's tensors by name; of tied tensors, for example embeddings that a head shares, only the first."""
     names: dict[int, str] = {}
     for name, value in module.state_dict(keep_vars=True).items():
         names.setdefault(id(value), name)
@@ -126,7 +129,7 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 def rewind_history(path: Path, step: int) -> list[dict[str, Any]]:
-    """Drop the rows beyond `step`, which are done again, and return the others."""
+    """Drop the rows after `step`, which training repeats, and return the others."""
     rows = read_jsonl(path)
     kept = [row for row in rows if row["step"] <= step]
     if len(kept) != len(rows):
@@ -141,12 +144,12 @@ def rewind_history(path: Path, step: int) -> list[dict[str, Any]]:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Newest first."""
+    """Checkpoint folders, newest first."""
     return sorted((folder / FOLDER).glob("step-*"), reverse=True)
 
 
 def _sound_record(path: Path) -> dict[str, Any] | None:
-    """What position.json says, where it and the weights agree with their hashes."""
+    """The content of position.json if it and the weights match their hashes, else None."""
     try:
         record: dict[str, Any] = json.loads((path / "position.json").read_text())
         digest = record.pop("digest")

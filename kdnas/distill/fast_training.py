@@ -1,4 +1,4 @@
-"""What torch does badly in training on a CPU, done better: embeddings, dropout, bf16 attention, casts, freed memory."""
+"""Faster replacements for slow parts of torch training on a CPU: embeddings, dropout, bf16 attention, casts, freed memory."""
 
 import ctypes
 import time
@@ -20,10 +20,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 class FastTraining(TorchFunctionMode):
-    """Within this context a model that is trained on a CPU does four things differently.
+    """Context manager that replaces four operations of a model in training on a CPU.
 
-    Embeddings: the gradient of a table is added into the one that the parameter already has. torch makes a new table of
-    zeros each time, which for 30,000 rows of 576 takes 1 to 10 % of a step (results/log.md); the
+    Embeddings: the gradient of a table is added in place to the parameter's gradient. torch allocates a new table of zeros
+    each time, which for 30,000 rows of 576 takes 1 to 10 % of a step (results/log.md); the
     optimizer's `zero_grad` must keep gradients (`set_to_none=False`).
 
     Attention, inside bf16 autocast: torch 2.13's bf16 backward kernel of scaled dot-product attention takes several times
@@ -31,12 +31,12 @@ class FastTraining(TorchFunctionMode):
     faster than either (`tests/bench/attention.py`); above, the float32 kernel is used.
 
     Casts, inside bf16 autocast: queries, keys and values are maps of the same float32 tensor, which autocast casts to bf16
-    three times, and whose gradient comes back in three parts to be cast and added. It is cast once.
+    three times, and whose gradient returns in three parts to be cast and added. Here it is cast once.
 
-    Dropout: torch draws one number after the other, a sixth of a step of fine-tuning. numpy draws as good ones several times
-    as fast, from a seed that torch's generator gives, so that the same seed still means the same run.
+    Dropout: torch draws its numbers sequentially, which takes a sixth of a fine-tuning step. numpy draws numbers of equal
+    quality several times as fast, from a seed of torch's generator, so that runs stay reproducible.
 
-    Passes without gradients, the teacher's, are left alone, and so are other devices.
+    Passes without gradients (the teacher's) and other devices are unchanged.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class FastTraining(TorchFunctionMode):
         return cast
 
     def _dropout(self, values: Tensor, fraction: float) -> Tensor:
-        """Values with this fraction of them, to 1/65536, set to 0, and the others larger, so that their mean stays."""
+        """Set this fraction of the values (to 1/65536) to 0 and scale the others, so that the expectation stays the same."""
         limit = round(fraction * 65536)
         if limit in (0, 65536):
             return values if not limit else values * 0
@@ -82,7 +82,7 @@ class FastTraining(TorchFunctionMode):
 
 
 class _Lookup(torch.autograd.Function):
-    """Rows of a table; their gradients are added to the table's own."""
+    """Embedding look-up that adds the gradients of its rows to the table's gradient in place."""
 
     @staticmethod
     def forward(ctx: Any, ids: Tensor, table: Tensor, padding_idx: int | None) -> Tensor:
@@ -117,10 +117,10 @@ def _is_trained_table(
 
 @cache
 def keep_freed_memory() -> None:
-    """Let this process keep memory that it frees, where the C library is glibc.
+    """Let this process keep the memory that it frees, if the C library is glibc.
 
-    A training step frees and takes the same few gigabytes; given back to the system in between, each page of them costs a
-    fault: some tenth of a step in bf16 (results/log.md).
+    A training step frees and allocates the same few gigabytes. If the system gets them back in between, each page costs a
+    page fault, together about a tenth of a step in bf16 (results/log.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -129,10 +129,10 @@ def keep_freed_memory() -> None:
 
 
 class FreedMemory:
-    """Gives the pages that are free back to the system every minute, where the C library is glibc.
+    """Returns free pages to the system every minute, if the C library is glibc.
 
-    Batches of ever other shapes leave holes that few others fit, and a heap that keeps all of them grows by a fifth in an hour.
-    Each time costs the faults that keeping the memory saves, some half a second.
+    Batches of changing shapes fragment the heap: without this it grows by a fifth in an hour. Each return costs about half a
+    second of page faults.
     """
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class FreedMemory:
         self._last = time.monotonic()
 
     def give_back_when_due(self) -> None:
-        """Call it between two updates."""
+        """Return free pages if a minute has passed; call it between two updates."""
         if self._trim is not None and time.monotonic() - self._last >= TRIM_SECONDS:
             self._trim(0)
             self._last = time.monotonic()

@@ -32,17 +32,17 @@ BETAS = (0.9, 0.98)
 
 
 def resolve_precision(precision: str) -> str:
-    """`bf16` or `f32`: `auto` is bf16 where the CPU computes in it by itself, or where there is a GPU."""
+    """`bf16` or `f32`: `auto` is bf16 on CPUs with native bf16 and on GPUs."""
     if precision != "auto":
         return precision
     return "bf16" if torch.cuda.is_available() or has_bf16() else "f32"
 
 
 def make_accelerator(precision: str) -> Accelerator:
-    """Device and autocast of one loop, in a process that keeps the memory it frees.
+    """Device and autocast of one training loop; from now on the process keeps the memory that it frees.
 
-    `accelerate` holds one mixed precision a process, so that is always bf16, and float32 loops switch autocast off:
-    loops of both kinds can live side by side.
+    `accelerate` holds one mixed precision per process. It is always bf16 here, and float32 loops switch autocast off, so that
+    loops of both precisions can share a process.
 
     Args:
         precision: `auto`, `bf16` or `f32`.
@@ -55,7 +55,7 @@ def make_accelerator(precision: str) -> Accelerator:
 
 
 def use_all_cores() -> None:
-    """One thread a physical core, unless OMP_NUM_THREADS says otherwise."""
+    """One thread per physical core, unless OMP_NUM_THREADS is set."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(physical_cores())
 
@@ -63,13 +63,13 @@ def use_all_cores() -> None:
 def make_optimizer(
     module: nn.Module, peak_lr: float, weight_decay: float = 0.01, embedding_lr_factor: float = 1.0
 ) -> torch.optim.AdamW:
-    """Fused AdamW over the trainable parameters; biases and layer norms are not decayed. For `kdnas.distill.updates.update`.
+    """Fused AdamW over the trainable parameters, for `kdnas.distill.updates.update`; no decay of biases and layer norms.
 
     Args:
-        module: what is trained.
+        module: module to train.
         peak_lr: largest learning rate.
-        weight_decay: of matrices.
-        embedding_lr_factor: learning rate of the tables of embeddings, as a fraction of the others'.
+        weight_decay: weight decay of matrices.
+        embedding_lr_factor: learning rate of the embedding tables, as a multiple of the others' learning rate.
     """
     follow_rows(module)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -89,10 +89,10 @@ def lr_factor(step: int, steps: int, warmup_fraction: float, schedule: str = "li
     """Fraction of the peak learning rate at a 0-based step: linear up, then down towards 0 after the last step.
 
     Args:
-        step: of `steps`.
-        steps: in all.
-        warmup_fraction: of the steps, on the way up.
-        schedule: down, `linear` or `cosine`.
+        step: 0-based step.
+        steps: total number of steps.
+        warmup_fraction: fraction of the steps in which the rate rises.
+        schedule: shape of the decay, `linear` or `cosine`.
     """
     warmup = max(1, round(warmup_fraction * steps))
     if step < warmup:
@@ -107,10 +107,10 @@ def train_step(
     """One update by the mean of the objective's parts.
 
     Args:
-        objective: maps ids and mask (B, T) to a loss a part, (n_parts,).
+        objective: maps ids and mask (B, T) to one loss per part, (n_parts,).
         optimizer: from `make_optimizer`.
         accelerator: from `make_accelerator`.
-        batch: what the objective takes.
+        batch: inputs of the objective.
         lr: learning rate of this step.
 
     Returns:
@@ -122,7 +122,7 @@ def train_step(
 
 
 def backward(objective: nn.Module, accelerator: Accelerator, batch: Sequence[Any], fraction: float = 1.0) -> Tensor:
-    """Loss of each part, (n_parts,), times the fraction of the batch in an update; its mean's gradients are added up."""
+    """Loss of each part (n_parts,) times the batch's fraction of an update; adds the gradients of its mean."""
     with accelerator.autocast():
         losses: Tensor = objective(*batch) * fraction
     accelerator.backward(losses.mean())
@@ -136,14 +136,14 @@ def seconds_per_step(
     warm: int = 3,
     limit_seconds: float = 20.0,
 ) -> float:
-    """Median time of a training step, measured; weights and random state are put back afterwards.
+    """Measured median time of a training step; weights and random state are restored afterwards.
 
     Args:
-        objective: what is trained.
+        objective: objective to train.
         batches: warm-up batches first, then the timed ones.
         options: precision and optimizer settings.
-        warm: batches that are not timed: each new shape is slow once.
-        limit_seconds: stop early after this long; at least one step is timed.
+        warm: number of untimed batches: the first step of each shape is slow.
+        limit_seconds: time limit in seconds; at least one step is timed.
     """
     accelerator = make_accelerator(options.precision)
     optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay, options.embedding_lr_factor)
@@ -177,17 +177,17 @@ def train(
 ) -> Position:
     """Train from `position` to `steps`, logging to `history.jsonl` and keeping checkpoints in `folder`.
 
-    A run that was killed and goes on from its checkpoint computes, on a CPU, bit for bit what an uninterrupted one does.
+    On a CPU, a run that was killed and resumes from its checkpoint gives bit for bit the result of an uninterrupted run.
 
     Args:
-        objective: maps ids and mask (B, T) to a loss a part, (n_parts,); on the accelerator's device.
-        optimizer: its optimizer, already restored when this is a continuation.
-        batches: of the training split.
+        objective: maps ids and mask (B, T) to one loss per part, (n_parts,); on the accelerator's device.
+        optimizer: its optimizer, already restored if training resumes.
+        batches: batches of the training split.
         options: learning rate, precision, logging.
-        steps: updates in all.
+        steps: total number of updates.
         folder: working folder of the artifact.
-        position: where to start.
-        validate: figures of a validation row.
+        position: state to start from.
+        validate: computes the values of a validation row.
         title: name of the stage in the progress display.
 
     Raises:
@@ -206,7 +206,7 @@ def train(
                 _draw_apart(options.seed, position.step)
                 lr = options.peak_lr * lr_factor(position.step, steps, options.warmup_fraction, options.schedule)
                 loss, tokens, made = _gradients(objective, accelerator, coming, options)
-                saver.whole = False  # until the position is advanced too, weights and position disagree
+                saver.whole = False  # weights and position disagree until the position is advanced
                 if not (math.isfinite(loss) and math.isfinite(update(optimizer, lr))):
                     saver.give_up(position)
                     raise _diverged(loss, position, made)
@@ -229,7 +229,7 @@ def train(
 def _gradients(
     objective: nn.Module, accelerator: Accelerator, coming: Iterator[Made], options: LoopOptions
 ) -> tuple[float, int, Made]:
-    """Leave an update's gradients on the parameters, summed over all processes; its loss, real tokens and last batch."""
+    """Compute an update's gradients, summed over all processes; returns its loss, real tokens and last batch."""
     tokens, parts = 0, []
     for made in islice(coming, options.accumulate // processes().num_processes):
         parts.append(backward(objective, accelerator, made.inputs(accelerator.device), 1 / options.accumulate))
@@ -241,7 +241,7 @@ def _gradients(
 
 
 def _draw_apart(seed: int, step: int) -> None:
-    """Let each of several processes draw its own dropout, which a checkpoint of the first one does not hold."""
+    """Seed each of several processes for its own dropout, because a checkpoint holds only the main process's state."""
     state = processes()
     if state.num_processes > 1:
         torch.manual_seed(int(np.random.SeedSequence([seed, step, state.process_index]).generate_state(1)[0]))
@@ -255,7 +255,7 @@ def _diverged(loss: float, position: Position, made: Made) -> DivergenceError:
 
 
 class _Log:
-    """The rows of history.jsonl: losses every so many steps, validations at even distances; both at the last step too."""
+    """Writes history.jsonl: losses every `log_every` steps, validations at even distances, and both at the last step."""
 
     def __init__(self, file: Path, position: Position, steps: int, options: LoopOptions, track: Track) -> None:
         self._file, self._steps, self._every, self._track = file, steps, options.log_every, track
@@ -270,7 +270,7 @@ class _Log:
         self._write({"kind": "train", "loss": loss, "lr": lr, **position.row()})
 
     def validate_when_due(self, position: Position, validate: Callable[[], dict[str, Any]]) -> None:
-        """Validate unless this step was validated already, before an interruption."""
+        """Validate if due, unless this step was validated before an interruption."""
         step = position.step
         if step not in self._validated and (step % self._interval == 0 or step == self._steps):
             self._write({"kind": "validation", "step": step, "tokens": position.tokens, **validate()})
@@ -282,7 +282,7 @@ class _Log:
 
 
 class _NoLog(_Log):
-    """Of a process that is not the first: the figures are the same, and written once."""
+    """Log of the other processes, which writes nothing: their values are those of the main process."""
 
     def __init__(self, *_: object) -> None:
         return
@@ -295,12 +295,12 @@ class _NoLog(_Log):
 
 
 def _log_of(file: Path, position: Position, steps: int, options: LoopOptions, track: Track) -> _Log:
-    """The first process writes, the others do not."""
+    """The log of this process; only the main process writes."""
     return (_Log if processes().is_main_process else _NoLog)(file, position, steps, options, track)
 
 
 class _Saver:
-    """Saves checkpoints every so often, spending at most a twentieth of the time on it; after each update if asked to."""
+    """Saves checkpoints at intervals, with at most a twentieth of the time spent on it; with interval 0 after each update."""
 
     def __init__(self, folder: Path, objective: nn.Module, optimizer: torch.optim.AdamW, every_seconds: float) -> None:
         self.whole = True
@@ -313,12 +313,12 @@ class _Saver:
             self.save(position)
 
     def give_up(self, position: Position) -> None:
-        """Save the state before an update that was not made."""
+        """Save the state before a failed update."""
         self.whole = True
         self.save(position)
 
     def save(self, position: Position) -> None:
-        """Save now, unless an update is half done; the first process does."""
+        """Save now in the main process, unless an update is incomplete."""
         if self.whole and processes().is_main_process:
             start = time.monotonic()
             save_checkpoint(self._folder, self._objective, self._optimizer, position)

@@ -1,4 +1,4 @@
-"""Which teacher layers teach which student layer (arXiv 2303.09639, Eq. 2)."""
+"""Mapping of student layers to the teacher layers that they learn from (arXiv 2303.09639, Eq. 2)."""
 
 from enum import Enum
 
@@ -17,14 +17,14 @@ class Mapping(Enum):
 def layer_pairs(student_layers: int, teacher_layers: int, mapping: Mapping) -> list[tuple[int, int]]:
     """Pairs (student layer, teacher layer), both 1-based, by student layer, without repeats.
 
-    `uniform` is floor((i - 1) * L_T / L_S) + 1. The paper prints a `ceil` that leaves the teacher at 10 student layers;
-    this form equals it at 3, 4, 6 and 12 of 12. `last` is i + L_T - L_S. `last-1` is one below that, and never the
-    embedding output. `uniform+last` is both of the former, so a student layer learns from up to two teacher layers.
+    `uniform` is floor((i - 1) * L_T / L_S) + 1. The paper prints a `ceil` that exceeds the teacher's layers at 10 student
+    layers; this form equals it at 3, 4, 6 and 12 of 12. `last` is i + L_T - L_S. `last-1` is one below that, and never the
+    embedding output. `uniform+last` joins `uniform` and `last`, so a student layer learns from up to two teacher layers.
 
     Args:
         student_layers: L_S.
         teacher_layers: L_T.
-        mapping: which formula.
+        mapping: name of the formula.
 
     Raises:
         UsageError: the student is deeper than its teacher.
@@ -45,7 +45,7 @@ def layer_pairs(student_layers: int, teacher_layers: int, mapping: Mapping) -> l
 
 
 def require_no_deeper(student_layers: int, teacher_layers: int) -> None:
-    """Raise UsageError where the student has more layers than its teacher: no mapping is defined for it."""
+    """Raise UsageError if the student has more layers than its teacher: no mapping is defined for it."""
     if student_layers > teacher_layers:
         raise UsageError(
             f"the student has {student_layers} layers, its teacher {teacher_layers}: a student deeper than its teacher "

@@ -1,4 +1,4 @@
-"""Options of the training stages; free of heavy imports, so that the command line reads them at once."""
+"""Options of the training stages, without heavy imports, so that the command line starts fast."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,31 +14,33 @@ _AT_LEAST_ONE = (
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """What all training stages share.
+    """Options that all training stages share.
 
     Args:
-        minutes: time to train; turned into a number of steps once, by measuring a few, and kept over restarts.
+        minutes: training time; converted once to a number of steps by timing a few, and kept over restarts.
         steps: number of updates; overrides `minutes`.
-        batch_tokens: padded tokens a batch; small ones teach more per token (`results/distillation`), large ones keep a GPU busy.
-        accumulate: batches an update, over all processes: their gradients are averaged.
-        batch_sentences: no more sentences a batch than this; null leaves it to `batch_tokens`.
-        language_power: a language with n sentences gets a part of each epoch proportional to n to this power, for example 0.3
-            for multilingual corpora; null takes each sentence once.
-        pair_fraction: fraction of the batches that hold pairs of sentences, joined as the tokenizer joins them.
+        batch_tokens: padded tokens per batch; small batches teach more per token (`results/distillation`), large ones keep a GPU
+            busy.
+        accumulate: batches per update, over all processes; their gradients are averaged.
+        batch_sentences: maximum sentences per batch; null limits a batch only by `batch_tokens`.
+        language_power: exponent of language sampling: a language with n sentences is drawn in proportion to n to this power,
+            for example 0.3 for multilingual corpora; null takes each sentence once per epoch.
+        pair_fraction: fraction of the batches that hold sentence pairs, joined by the tokenizer.
         peak_lr: learning rate after the warm-up.
-        schedule: how the learning rate falls after that, to 0: linear or cosine.
+        schedule: how the learning rate falls to 0 after the warm-up: linear or cosine.
         warmup_fraction: fraction of the steps in which the learning rate rises.
-        embedding_lr_factor: learning rate of the tables of embeddings, as a fraction of that of the rest.
-        weight_decay: decay of matrices; biases and layer norms are not decayed.
+        embedding_lr_factor: learning rate of the embedding tables, as a multiple of the others' learning rate.
+        weight_decay: weight decay of matrices; biases and layer norms get none.
         dropout: whether the student trains with dropout.
-        data_workers: processes that make batches ahead; 0 makes each when its turn comes, which costs some 1 % of a step.
-        precision: bf16 autocast or f32; auto takes bf16 where the hardware has it.
-        seed: of the random weights and the order of the batches.
-        validations: how many times the validation loss is measured on the way.
-        validation_sentences: sentences of the validation split that are used.
-        log_every: steps between training rows of the history.
-        trackers: that get the same rows: tensorboard, mlflow.
-        checkpoint_seconds: seconds between checkpoints, more where they are costly; 0 saves after every update.
+        data_workers: processes that prepare batches ahead; 0 prepares them in the training process, which costs about 1 % of a
+            step.
+        precision: bf16 autocast or f32; auto takes bf16 if the hardware supports it.
+        seed: seed of the random weights and the batch order.
+        validations: number of times that training measures the validation loss.
+        validation_sentences: number of sentences of the validation split to use.
+        log_every: steps between training rows in `history.jsonl`.
+        trackers: experiment trackers that get the same rows: tensorboard, mlflow.
+        checkpoint_seconds: seconds between checkpoints, more if they are slow to write; 0 saves after every update.
     """
 
     minutes: float = 9
@@ -87,13 +89,13 @@ class LoopOptions:
 
 @dataclass(frozen=True)
 class StudentOptions(LoopOptions):
-    """What both stages that teach a student share.
+    """Options that the two stages with a teacher share.
 
     Args:
-        relations: of MiniLM-v2, each two letters of Q, K and V, as `QQ`.
-        relation_heads: parts that queries, keys and values are cut into; must divide both widths. Null takes the
-            published 48, or the largest common divisor below it.
-        teacher_layer: teacher layer whose relations are imitated, 1-based; null takes the last but one, as published.
+        relations: MiniLM-v2 relations, each two of the letters Q, K and V, for example `QQ`.
+        relation_heads: number of relation heads that queries, keys and values are split into; must divide both widths. Null
+            takes the published 48, or the largest common divisor below it.
+        teacher_layer: teacher layer whose relations the student imitates, 1-based; null takes the second to last, as published.
     """
 
     relations: tuple[str, ...] = PUBLISHED_RELATIONS
@@ -115,13 +117,14 @@ class StudentOptions(LoopOptions):
 
 @dataclass(frozen=True)
 class DistillOptions(StudentOptions):
-    """Distillation of hidden states.
+    """Options of the distillation of hidden states.
 
     Args:
-        start: what the student begins with: the teacher's embeddings and, cut to its shape, its layers; or embeddings alone.
-        mapping: which teacher layers teach a student layer (Eq. 2).
-        normalise: divide each layer's loss by the teacher's variance; false is the raw MSE of the paper.
-        relation_weight: of MiniLM-v2's relations beside the hidden states, from the first step on; 0 leaves them out.
+        start: the student's initial weights: `layers` takes the teacher's embeddings and layers, cut to the student's shape;
+            `embeddings` takes only the embeddings.
+        mapping: which teacher layers each student layer learns from (Eq. 2).
+        normalise: divide each layer's loss by the teacher's variance; false takes the raw MSE of the paper.
+        relation_weight: weight of MiniLM-v2's relation loss, added to the hidden-state loss from the first step; 0 omits it.
     """
 
     start: Literal["layers", "embeddings"] = "layers"
@@ -136,11 +139,11 @@ class DistillOptions(StudentOptions):
 
 @dataclass(frozen=True)
 class RefineOptions(StudentOptions):
-    """MiniLM-v2 after the hidden states.
+    """Options of the refinement by MiniLM-v2, after the distillation of hidden states.
 
     Args:
-        hidden_state_weight: weight of the last layer's hidden states (Eq. 1, divided by the teacher's variance) beside
-            each relation: it holds the last layer's output; 0 is MiniLM-v2 as published.
+        hidden_state_weight: weight of the last layer's hidden-state loss (Eq. 1, divided by the teacher's variance) relative
+            to each relation: it keeps the last layer's output stable; 0 is MiniLM-v2 as published.
     """
 
     minutes: float = 3

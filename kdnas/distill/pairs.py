@@ -1,7 +1,7 @@
-"""Batches of sentence pairs: what tasks on two texts ask of an encoder is not learnt from single sentences alone.
+"""Batches of sentence pairs: single sentences do not teach an encoder what tasks on two texts need.
 
-Pairs are joined as the tokenizer joins them (`kdnas.text.joining`). The second sentence is another one, or, every other time, one
-that begins as the first does, so that attention learns to compare.
+Pairs are joined as by the tokenizer (`kdnas.text.joining`). In half of the pairs the second sentence is another sentence, in the
+other half it begins like the first, so that attention learns to compare.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from kdnas.text.sentences import Sentences
 
 @dataclass(frozen=True)
 class Pairs:
-    """How sentences are made into pairs.
+    """How sentences are joined to pairs.
 
     Args:
-        joining: the tokenizer's.
-        positions: tokens that the model has positions for; the second sentence is cut to them.
+        joining: the tokenizer's way to join two texts.
+        positions: maximum tokens of a pair, the model's number of positions; the second sentence is cut to fit.
     """
 
     joining: Joining
@@ -32,11 +32,11 @@ def pair_batch(
     """Padded ids, mask and token types (about B / 2, T) int64 of sentences, two by two; an odd one is joined to another.
 
     Args:
-        sentences: where they are; each with the special tokens of a single text.
-        indices: (B,) numbers of the sentences.
-        pad_id: of padding tokens.
-        pairs: how they are joined.
-        rng: draws the order and how much of the first sentence the second begins with.
+        sentences: the split; each sentence has the special tokens of a single text.
+        indices: numbers (B,) of the sentences.
+        pad_id: id of the padding token.
+        pairs: how sentences are joined.
+        rng: draws the order, and the length of the first sentence's beginning that the second repeats.
     """
     order = rng.permutation(indices)
     half = (len(order) + 1) // 2

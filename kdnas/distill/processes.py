@@ -1,5 +1,7 @@
-"""Several processes that train one student (`accelerate launch`): each takes its part of every update's batches, and all of them
-move by the sum of all gradients. The first one alone writes; the others read the same folder.
+"""Training of one student in several processes (`accelerate launch`).
+
+Each process computes its part of every update's batches, and all of them apply the sum of all gradients. Only the main process
+writes; the others read the same folder.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,12 +22,12 @@ Work = Callable[[Path], dict[str, Any]]
 
 
 def processes() -> PartialState:
-    """This process among all: `process_index`, `num_processes`, `is_main_process`."""
+    """State of this process among all: `process_index`, `num_processes`, `is_main_process`."""
     return PartialState(cpu=not torch.cuda.is_available())
 
 
 def require_even(accumulate: int) -> None:
-    """Raise UsageError where an update's batches cannot be dealt out evenly."""
+    """Raise UsageError if an update's batches do not divide evenly among the processes."""
     count = processes().num_processes
     if accumulate % count:
         raise UsageError(
@@ -34,12 +36,12 @@ def require_even(accumulate: int) -> None:
 
 
 def told(value: Any) -> Any:
-    """What the first process says."""
+    """The main process's value, broadcast to all."""
     return broadcast_object_list([value])[0] if processes().num_processes > 1 else value
 
 
 def build_together(make: Callable[[Work], Artifact], work: Work) -> Artifact:
-    """An artifact that the first process builds by work that all of them do, in the same folder."""
+    """Build an artifact with the work of all processes in the same folder; the main process writes it."""
     if processes().num_processes == 1:
         return make(work)
     if processes().is_main_process:
@@ -61,7 +63,7 @@ def total(values: Tensor) -> Tensor:
 
 
 def add_up_gradients(parameters: Iterable[Tensor]) -> None:
-    """Give every process the sum of all their gradients; of a table of embeddings only those rows travel that have some."""
+    """Sum the gradients over all processes; of embedding tables only the rows with gradients are exchanged."""
     if processes().num_processes == 1:
         return
     whole = []
@@ -94,7 +96,7 @@ def _add_up_rows(table: Tensor, rows: Tensor) -> None:
 
 
 def _gathered(values: Tensor) -> list[Tensor]:
-    """One of each process, in their order."""
+    """The values of all processes, in their order."""
     found = [torch.empty_like(values) for _ in range(processes().num_processes)]
     dist.all_gather(found, values)
     return found

@@ -1,7 +1,7 @@
-"""Where the projections of Eq. 1 start: at ridge regression, not at random.
+"""Initial projections of Eq. 1, from ridge regression instead of random weights.
 
-A new student's states already carry its embeddings, which come from the teacher. The best linear map from them is known
-in closed form, so no training step need be spent on finding it.
+A new student's states already carry its embeddings, which come from the teacher. The best linear map from them has a closed
+form, so training spends no steps on it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from kdnas.distill.hidden_state import HiddenStateLoss
 
 FIT_TOKENS = 8192
-RIDGE = 1e-2  # of the mean square of an input
+RIDGE = 1e-2  # relative to the mean square of an input
 
 
 def fit_projections(
@@ -21,9 +21,9 @@ def fit_projections(
     """Set every projection of `loss` to the ridge regression of its teacher layer on its student layer.
 
     Args:
-        loss: its projections are overwritten.
+        loss: objective whose projections are overwritten.
         batches: student states (L_S + 1 of (B, T, D_S)), teacher states (layer to (B, T, D_T)) and mask (B, T); read
-            until `FIT_TOKENS` real tokens were seen.
+            until `FIT_TOKENS` real tokens are reached.
     """
     gram: dict[int, Tensor] = {}
     cross: list[Tensor | float] = [0.0] * len(loss.pairs)
@@ -41,7 +41,7 @@ def fit_projections(
     with torch.no_grad():
         for index, (layer, _) in enumerate(loss.pairs):
             ridge = RIDGE * gram[layer].diagonal()[:-1].mean() * torch.eye(len(gram[layer]), device=gram[layer].device)
-            ridge[-1, -1] = 0.0  # the mean is not shrunk
+            ridge[-1, -1] = 0.0  # no penalty on the bias
             solution = torch.linalg.solve(gram[layer] + ridge.double(), cross[index])
             projection = loss.projections[index]
             projection.weight.copy_(solution[:-1].T)

@@ -17,32 +17,32 @@ from kdnas.store.output import deliver, require_output
 from kdnas.text.corpus import Corpus
 from kdnas.text.readers import TextOptions
 
-Student = tuple[Path, str]  # its Hugging Face folder, and a digest that changes when it does
+Student = tuple[Path, str]  # its Hugging Face folder, and a digest of its content
 
 
 def run_distill(
     home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, options: DistillOptions, student: Student | None = None
 ) -> Artifact:
-    """Distil the teacher's hidden states into a new student, or further into one that is there (Eq. 1 and 2).
+    """Distil the teacher's hidden states into a new student, or continue with an existing one (Eq. 1 and 2).
 
     Args:
         home: root of artifacts.
         teacher: the frozen teacher.
         corpus: sentences, tokenised for this teacher.
         arch: the student's shape.
-        options: how to train.
-        student: of this shape, to go on with; None begins a new one.
+        options: training options.
+        student: a student of this shape to continue with; None starts a new one.
 
     Returns:
         Artifact with `student/`, `projections.safetensors` and `history.jsonl`.
 
     Raises:
-        UsageError: the student is deeper than its teacher, relation heads do not divide, or the teacher pools in another way than
-            by the mean or the first token.
+        UsageError: the student is deeper than its teacher, the relation heads do not divide the widths, or the teacher pools
+            neither by the mean nor by the first token.
     """
     require_no_deeper(arch.layers, teacher.layers)
     require_possible(options)
-    pooling_of(teacher.path)  # the student's files will say the same: refuse now what they cannot
+    pooling_of(teacher.path)  # the student's files state the same pooling: refuse now what they cannot express
     if options.relation_weight:
         _require_relations(options, arch, teacher)
 
@@ -74,14 +74,15 @@ def run_refine(
         teacher: the frozen teacher.
         corpus: sentences, tokenised for this teacher.
         student: Hugging Face folder of the student.
-        student_digest: changes when the student does.
-        options: how to train.
+        student_digest: digest of the student's content.
+        options: training options.
 
     Returns:
         Artifact with `student/` and `history.jsonl`.
 
     Raises:
-        UsageError: no student there, another vocabulary than the teacher's, or relation heads that do not divide.
+        UsageError: the folder holds no student, its vocabulary is not the teacher's, or the relation heads do not divide the
+            widths.
     """
     arch = shape_of(student, teacher)
     _require_relations(options, arch, teacher)
@@ -99,10 +100,10 @@ def run_refine(
 
 
 def shape_of(student: Path, teacher: Teacher) -> Arch:
-    """The architecture of a student that this teacher can teach.
+    """The architecture of a student, after a check that it matches the teacher.
 
     Raises:
-        UsageError: no student there, or another vocabulary than the teacher's.
+        UsageError: the folder holds no student, or its vocabulary is not the teacher's.
     """
     from kdnas.models.student import arch_of
 
@@ -118,7 +119,7 @@ def shape_of(student: Path, teacher: Teacher) -> Arch:
 
 
 def _require_relations(options: StudentOptions, arch: Arch, teacher: Teacher) -> None:
-    """Raise UsageError where the relation heads do not divide, or the teacher has no such layer."""
+    """Raise UsageError if the relation heads do not divide the widths, or the teacher has no such layer."""
     from kdnas.distill.relation import resolve_relation_heads, resolve_teacher_layer
 
     resolve_relation_heads(options.relation_heads, arch.hidden, teacher.hidden)
@@ -135,17 +136,18 @@ def distill(
     home: Path = Path("artifacts"),
     output: Path | None = None,
 ) -> Result:
-    """Distil a student's hidden states from its teacher's.
+    """Train a student to reproduce its teacher's hidden states.
 
     Args:
-        options: how to train.
-        arch: layers,heads,hidden,ffn,activation of a new student, as in 4,12,576,768,gelu.
-        student: what `kdnas distill` or `kdnas refine` printed, to go on with instead, as on text of one's own domain.
+        options: training options.
+        arch: layers,heads,hidden,ffn,activation of a new student, for example 4,12,576,768,gelu.
+        student: folder that `kdnas distill` or `kdnas refine` printed; training continues with this student, for example on text
+            of a custom domain. Give either this or `arch`.
         teacher: `builtin:minilm-l6`, a folder, or a hub id.
         corpus: `builtin:pydocs`, a local file, or a hub id.
-        text: how the corpus is read.
+        text: how to read the corpus.
         home: root of all artifacts.
-        output: folder that gets the model as plain files, as `transformers` reads it; null leaves it below `home` alone.
+        output: folder for a copy of the model as plain files that `transformers` reads; null keeps it only below `home`.
     """
     require_output(output, "distill")
     if (arch is None) == (student is None):
@@ -170,13 +172,13 @@ def refine(
     """Refine a distilled student by the relations of MiniLM-v2.
 
     Args:
-        options: how to train.
+        options: training options.
         student: folder that `kdnas distill` printed, or a Hugging Face folder of a student.
         teacher: the student's teacher: `builtin:minilm-l6`, a folder, or a hub id.
         corpus: `builtin:pydocs`, a local file, or a hub id.
-        text: how the corpus is read.
+        text: how to read the corpus.
         home: root of all artifacts.
-        output: folder that gets the model as plain files, as `transformers` reads it; null leaves it below `home` alone.
+        output: folder for a copy of the model as plain files that `transformers` reads; null keeps it only below `home`.
     """
     require_output(output, "refine")
     folder, digest = find_student(student)

@@ -1,4 +1,4 @@
-"""How many updates fit into the minutes of a stage: measured before, and again where the first measurement was wrong."""
+"""Number of updates that fit into a stage's minutes: measured before training, and again if that was too low."""
 
 import json
 import time
@@ -18,8 +18,8 @@ from kdnas.store.progress import say
 
 PLAN = "plan.json"
 WARM_BATCHES, TIMED_BATCHES = 3, 9
-UNUSED = 0.4  # fraction of the minutes that must be left over for training to go on
-USED = 0.9  # fraction of what is left that is planned for: validations take some
+UNUSED = 0.4  # training is extended if more than this fraction of the minutes is left
+USED = 0.9  # fraction of the remaining time to plan for; validations take the rest
 
 
 def planned_steps(
@@ -29,7 +29,7 @@ def planned_steps(
     options: LoopOptions,
     validate: Callable[[], dict[str, Any]],
 ) -> int:
-    """Number of updates: given, or what fits into `minutes`; decided once and kept in plan.json over restarts."""
+    """Number of updates: `steps`, or as many as fit into `minutes`; decided once and kept in plan.json over restarts."""
     path = folder / PLAN
     if path.exists():
         return int(json.loads(path.read_text())["steps"])
@@ -54,16 +54,16 @@ def planned_steps(
 
 
 def extended_steps(folder: Path, options: LoopOptions, position: Position, elapsed_seconds: float) -> int | None:
-    """Number of updates to go on to, where far fewer than fit were planned; None where the minutes are used.
+    """New total number of updates if the plan was far too low; None if the minutes are used.
 
-    Other work on the host while the plan was measured made steps look slow: 10 were planned once, where 370 fit. The learning
-    rate follows the new number, so it rises again; kept in plan.json over restarts.
+    Other work on the host can make steps slow while the plan is measured: once 10 were planned where 370 fit. The learning
+    rate follows the new number, so it rises again. The number is kept in plan.json over restarts.
 
     Args:
         folder: holds the plan.
-        options: minutes, or steps, which are never extended.
-        position: where training ended.
-        elapsed_seconds: since the stage began, in this attempt.
+        options: with `steps` given, the number is never extended.
+        position: state at the end of training.
+        elapsed_seconds: seconds since this attempt of the stage began.
     """
     budget = options.minutes * 60
     left = budget - max(elapsed_seconds, position.seconds)

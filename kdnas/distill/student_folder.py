@@ -1,4 +1,4 @@
-"""Where a trained student is, and what its card says."""
+"""The folder of a trained student and its model card."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from kdnas.models.folder import model_digest, model_in
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import MANIFEST, Artifact
 
-STAGES = ("distill", "refine")  # those whose artifact holds a student
+STAGES = ("distill", "refine")  # stages whose artifact holds a student
 
 METADATA = {"library_name": "transformers", "pipeline_tag": "feature-extraction", "tags": ["distillation", "kdnas"]}
 CARD = """# {name}
@@ -35,7 +35,7 @@ def find_student(path: Path) -> tuple[Path, str]:
     """Folder and digest of a student, given its artifact's folder, the `student` folder in it, or any model folder.
 
     Raises:
-        UsageError: no student there.
+        UsageError: the folder holds no student.
     """
     folder = model_in(path)
     root = folder.parent if folder.name == "student" else folder
@@ -52,7 +52,7 @@ def find_student(path: Path) -> tuple[Path, str]:
 
 
 def student_card(teacher: Teacher, corpus: str, results: dict[str, Any]) -> str:
-    """README.md of a student's folder, from the figures of its stage."""
+    """README.md of a student's folder, from the results of its stage."""
     explained = results["explained_variance"]
     text = CARD.format(
         name=f"{teacher.label} as {results['arch']}",

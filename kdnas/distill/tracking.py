@@ -1,4 +1,4 @@
-"""The rows of history.jsonl to trackers too, by accelerate's own switch: TensorBoard, MLflow."""
+"""Sends the rows of history.jsonl to trackers (TensorBoard, MLflow) through accelerate."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,25 +11,25 @@ from accelerate import Accelerator
 from kdnas.distill.options import LoopOptions
 from kdnas.extras import require_tracker
 
-FOLDER = "trackers"  # of an artifact; MLflow goes to MLFLOW_TRACKING_URI where that is set
+FOLDER = "trackers"  # inside the artifact; MLflow writes to MLFLOW_TRACKING_URI if that is set
 
 Track = Callable[[Mapping[str, Any]], None]
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Raise UsageError where a tracker is not known, and KdnasError where its package is not installed."""
+    """Raise UsageError for an unknown tracker, and KdnasError if its package is not installed."""
     for name in names:
         require_tracker(name)
 
 
 @contextmanager
 def tracked(options: LoopOptions, folder: Path, title: str) -> Iterator[Track]:
-    """What takes each row of the history; does nothing where no tracker is wanted.
+    """A function that sends a row of the history to the trackers; does nothing without trackers.
 
     Args:
         options: name the trackers, and are recorded.
-        folder: of the artifact.
-        title: of the run.
+        folder: folder of the artifact.
+        title: title of the run.
     """
     if not options.trackers:
         yield lambda row: None
@@ -49,7 +49,7 @@ def tracked(options: LoopOptions, folder: Path, title: str) -> Iterator[Track]:
 
 
 def _figures(row: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
-    """Numbers of a row by name, those of its parts by part, as `validation/layers/2`."""
+    """Numbers of a row by name, nested ones by path, for example `validation/layers/2`."""
     for name, value in row.items():
         if isinstance(value, Mapping):
             yield from _figures(value, f"{prefix}/{name}")

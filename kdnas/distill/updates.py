@@ -1,8 +1,8 @@
-"""AdamW's updates by clipped gradients, with fewer passes over memory than torch's own steps one after the other.
+"""AdamW updates with gradient clipping, in fewer passes over memory than torch's separate steps.
 
-The norm of all gradients is handed to the fused optimizer, which divides by it as it reads them, instead of scaling them before.
-Of a table of embeddings only those rows have gradients that a batch looked up (`kdnas.distill.fast_training`): the norm reads no
-others, and no others are set to zero. Of a student of three layers the table is most of the parameters.
+The fused optimizer gets the norm of all gradients and divides by it while it reads them; they are not scaled before. In an
+embedding table only the rows that a batch looked up have gradients (`kdnas.distill.fast_training`), so the norm reads only these
+rows, and only these are set to zero. In a student of three layers the table holds most of the parameters.
 """
 
 from collections.abc import Iterable
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-ROWS = "rows_with_gradients"  # of a table: ids of one batch each; None where its gradient came from elsewhere, too
-LR_SHARE = "lr_factor"  # of a group of parameters: its learning rate by that of the others
+ROWS = "rows_with_gradients"  # of a table: one tensor of ids per batch; None if it also has a gradient from elsewhere
+LR_SHARE = "lr_factor"  # of a parameter group: its learning rate over that of the others
 CLIP_NORM = 1.0
 
 
 def follow_rows(module: nn.Module) -> None:
-    """Let each table of embeddings know which of its rows have gradients, from now on."""
+    """From now on record which rows of each embedding table have gradients."""
     for part in module.modules():
         if isinstance(part, nn.Embedding) and part.weight.requires_grad and not hasattr(part.weight, ROWS):
             setattr(part.weight, ROWS, [])
@@ -26,21 +26,21 @@ def follow_rows(module: nn.Module) -> None:
 
 
 def note_rows(table: Tensor, ids: Tensor) -> None:
-    """Say that these rows of a table have got gradients, that nothing else told autograd of."""
+    """Record that these rows of a table have gradients, because autograd does not see the in-place addition."""
     rows = getattr(table, ROWS, None)
     if rows is not None:
         rows.append(ids.flatten())
 
 
 def update(optimizer: torch.optim.Optimizer, lr: float) -> Tensor:
-    """Move the weights by the gradients on them, of a norm of at most `CLIP_NORM`, and set those to zero in place.
+    """Update the weights by their gradients, clipped to a norm of `CLIP_NORM`, and set the gradients to zero in place.
 
     Args:
-        optimizer: a fused one, whose steps divide gradients by its `grad_scale`.
+        optimizer: a fused optimizer, whose steps divide gradients by its `grad_scale`.
         lr: learning rate of this step.
 
     Returns:
-        The norm of the gradients before, (); where it is not finite, the weights were left as they are.
+        The norm of the gradients before clipping, (); if it is not finite, the weights are unchanged.
     """
     parameters = [one for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
     rows = {index: rows_of(one) for index, one in enumerate(parameters)}
@@ -58,7 +58,7 @@ def update(optimizer: torch.optim.Optimizer, lr: float) -> Tensor:
 
 
 def rows_of(parameter: Tensor) -> Tensor | None:
-    """The rows that have gradients; None of what is no table, or has been given gradients as a whole."""
+    """The rows with gradients; None if the parameter is not an embedding table or has a full gradient."""
     rows = getattr(parameter, ROWS, None)
     return torch.unique(torch.cat(rows)) if rows else None
 

@@ -1,12 +1,13 @@
-"""Layers of a student that begin as those of its teacher, cut to its shape (mapping `uniform`) instead of random weights.
+"""Initial layers of a student: those of its teacher (mapping `uniform`), cut to its shape, instead of random weights.
 
 A student that starts with its teacher's embeddings (`kdnas.models.student.student_from_teacher`) has states in a basis
-P (D_T, D_S) of theirs: x_S = P' x_T. In that basis every map of a teacher layer has a best counterpart of the student's shape:
+P (D_T, D_S) of the teacher's: x_S = P' x_T. In that basis every map of a teacher layer has a best approximation in the student's
+shape:
 
-- Attention: the scores of a head are x' (Wq' Wk) y, what it adds is Wo Wv y. Both products are kept as well as the student's head
-  size allows, by truncated SVD; the student's heads take turns at the teacher's where it has fewer, side by side.
-- Feed-forward: the neurons that write most are kept, and their output is fitted by least squares to what all of them wrote on
-  sample sentences.
+- Attention: the scores of a head are x' (Wq' Wk) y, its output is Wo Wv y. Truncated SVD approximates both products within the
+  student's head size; a student with fewer heads joins several teacher heads in each of its own.
+- Feed-forward: the neurons with the largest output are kept, and their output map is fitted by least squares to the output of
+  all neurons on sample sentences.
 """
 
 from collections.abc import Iterable
@@ -21,15 +22,15 @@ from kdnas.models.family import Layer, family_of, shape_of
 from kdnas.models.student import principal_basis, put_norm
 
 SAMPLE_TOKENS = 8192
-RIDGE = 1e-3  # of the mean square of a neuron
+RIDGE = 1e-3  # relative to the mean square of a neuron
 
 
 class TeacherLayers:
-    """The layers of a frozen teacher, and what their neurons do on sample sentences.
+    """The layers of a frozen teacher, and the outputs of their neurons on sample sentences.
 
     Args:
         teacher: encoder without pooler.
-        batches: ids and mask, each (B, T); read until `SAMPLE_TOKENS` real tokens were seen.
+        batches: ids and mask, each (B, T); read until `SAMPLE_TOKENS` real tokens are reached.
     """
 
     def __init__(self, teacher: PreTrainedModel, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -44,7 +45,7 @@ class TeacherLayers:
 
     @torch.no_grad()
     def start(self, student: PreTrainedModel) -> None:
-        """Overwrite the layers of a student that has its teacher's embeddings; what has no counterpart stays as it is."""
+        """Overwrite the layers of a student with its teacher's embeddings; parts without counterpart are unchanged."""
         ours, theirs = shape_of(student.config), shape_of(self._teacher.config)
         basis = principal_basis(self._family.embeddings(self._teacher).words.weight.float(), ours.hidden)
         for index, number in layer_pairs(ours.layers, theirs.layers, Mapping.UNIFORM):
@@ -69,7 +70,7 @@ class TeacherLayers:
         put_norm(layer.output_norm, source.output_norm, basis)
 
     def _second_moments(self, number: int) -> Tensor:
-        """Mean over real tokens of a a', (F + 1, F + 1), for the neurons' outputs a and a 1 behind them."""
+        """Mean of a a' over real tokens, (F + 1, F + 1), for the neurons' outputs a with a 1 appended."""
         if number not in self._moments:
             seen: list[Tensor] = []
             hook = self._family.layer(self._teacher, number).contract.register_forward_pre_hook(
@@ -89,9 +90,9 @@ class TeacherLayers:
 
 
 def thin(left: Tensor, right: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Two factors (M, width) and (width, N) whose product is as near as can be to left @ right, of (M, K) and (K, N).
+    """Factors (M, width) and (width, N) of the best approximation of left @ right, given (M, K) and (K, N).
 
-    Wider ones are padded by zeros, and as wide ones are left as they are.
+    For `width` above K the factors are padded by zeros, for `width` equal to K they are unchanged.
     """
     inner = left.shape[1]
     if width >= inner:
@@ -104,13 +105,13 @@ def thin(left: Tensor, right: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _start_attention(layer: Layer, source: Layer, basis: Tensor, counts: tuple[int, int]) -> None:
-    """Heads of the student from as many or more of a teacher layer; each stands for several where there are fewer.
+    """Set the student's heads from those of a teacher layer; a student with fewer heads joins several in each.
 
     Args:
-        layer: of the student.
-        source: of the teacher.
-        basis: (D_T, D_S) of the student's states.
-        counts: heads of the student and of the teacher.
+        layer: layer of the student.
+        source: layer of the teacher.
+        basis: basis (D_T, D_S) of the student's states.
+        counts: number of heads of the student and of the teacher.
     """
     heads, theirs = counts
     size, inner = layer.query.out_features // heads, source.query.out_features // heads
@@ -137,19 +138,19 @@ def _start_attention(layer: Layer, source: Layer, basis: Tensor, counts: tuple[i
 
 
 def _put(linear: nn.Linear, weight: Tensor, bias: Tensor, rows: slice = slice(0, None)) -> None:
-    """Set the first rows and columns of a map, or those from a row on."""
+    """Set rows and columns of a linear map, starting at its first row or at a given one."""
     first = rows.start or 0
     linear.weight[first : first + weight.shape[0], : weight.shape[1]] = weight
     linear.bias[first : first + len(bias)] = bias
 
 
 def _fitted(moments: Tensor, indices: Tensor, write: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Output map (D_S, kept) and bias of some neurons that come nearest to what all wrote, by ridge regression."""
+    """Output map (D_S, kept) and bias of the kept neurons, fitted to the output of all by ridge regression."""
     ones = len(moments) - 1
     kept = torch.cat([indices, indices.new_tensor([ones])])
     gram = moments.double()[kept][:, kept]
     ridge = RIDGE * gram.diagonal()[:-1].mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    ridge[-1, -1] = 0.0  # the mean is not shrunk
+    ridge[-1, -1] = 0.0  # no penalty on the bias
     every = torch.cat([write, bias[:, None]], dim=1).double()
     solution = torch.linalg.solve(gram + ridge, moments.double()[kept] @ every.T)
     return solution[:-1].T.float(), solution[-1].float()

@@ -1,22 +1,22 @@
-"""Options of `kdnas pretrain`; free of heavy imports, so that the command line reads them at once."""
+"""Options of `kdnas pretrain`, without heavy imports, so that the command line starts fast."""
 
 from dataclasses import dataclass
 
 from kdnas.distill.options import LoopOptions
 from kdnas.errors import UsageError
 
-POSITIONS = 514  # of XLM-R: 512 tokens, counted from the padding id + 1
+POSITIONS = 514  # as in XLM-R: 512 tokens, numbered from the padding id + 1
 SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 300, 1_000_000
 
 
 @dataclass(frozen=True)
 class PretrainOptions(LoopOptions):
-    """A teacher's tokenizer and training, for masked language modelling as XLM-R has it (arXiv 2303.09639, Appendix B).
+    """Options of a teacher's tokenizer and masked language modelling, as in XLM-R (arXiv 2303.09639, Appendix B).
 
     Args:
-        vocabulary: tokens of the Unigram tokenizer, special ones included.
-        tokenizer_sentences: that it is trained on, of the training split, drawn by `language_power`.
-        mask_fraction: fraction of the tokens that are to be told; of them 80 % are masked, 10 % replaced, 10 % left.
+        vocabulary: number of tokens of the Unigram tokenizer, with the special ones.
+        tokenizer_sentences: sentences of the training split that train the tokenizer, sampled by `language_power`.
+        mask_fraction: fraction of the tokens that the model predicts; 80 % of them are masked, 10 % replaced, 10 % unchanged.
     """
 
     minutes: float = 60

@@ -17,7 +17,7 @@ from kdnas.store.progress import say
 from kdnas.text.corpus import Corpus
 from kdnas.text.readers import TextOptions
 
-LEARNT_AT_ONCE = 6  # layers that learn to read from random weights in some hundred steps; twelve do not
+LEARNT_AT_ONCE = 6  # a model of six layers learns from random weights in a few hundred steps; one of twelve does not
 
 
 def run_pretrain(
@@ -27,17 +27,17 @@ def run_pretrain(
 
     Args:
         home: root of artifacts.
-        tokenizer: from `build_tokenizer`, or of a model whose family the new one joins.
-        corpus: sentences, tokenised by it.
+        tokenizer: from `build_tokenizer`, or of an existing model, whose family the new model takes.
+        corpus: sentences, tokenised by this tokenizer.
         arch: the model's shape.
-        options: how to train.
-        start: a model of no more layers and otherwise the same shape, with this tokenizer, whose weights it begins with.
+        options: training options.
+        start: a model with this tokenizer, at most as many layers and otherwise the same shape; it gives the initial weights.
 
     Returns:
         Artifact with `teacher/`, a folder of `transformers.AutoModelForMaskedLM`, and `history.jsonl`.
 
     Raises:
-        UsageError: options that do not fit together.
+        UsageError: the options contradict each other.
     """
     require_possible(options)
 
@@ -66,15 +66,16 @@ def pretrain(
     """Train a tokenizer and a masked language model that can be a teacher.
 
     Args:
-        options: how to train.
-        arch: layers,heads,hidden,ffn,activation of the teacher, as in 12,12,384,1536,gelu.
-        corpus: a local file, a folder of some, a hub id, or `builtin:pydocs`.
-        tokenizer: model folder or hub id whose tokenizer and family are taken; null trains a Unigram tokenizer as XLM-R has it.
-        start: folder that this command printed for fewer layers of the same shape, or another such model: its tokenizer is taken,
-            and its layers, repeated, are what the new ones begin with. More than six layers hardly learn without.
-        text: how the corpus is read.
+        options: training options.
+        arch: layers,heads,hidden,ffn,activation of the teacher, for example 12,12,384,1536,gelu.
+        corpus: a local file, a folder of files, a hub id, or `builtin:pydocs`.
+        tokenizer: model folder or hub id that gives the tokenizer and the model family; null trains a Unigram tokenizer as in
+            XLM-R.
+        start: model folder of the same shape with fewer layers, for example one that this command printed. The new model takes
+            its tokenizer and starts from its layers, repeated. A model of more than six layers hardly learns without it.
+        text: how to read the corpus.
         home: root of all artifacts.
-        output: folder that gets the model as plain files, as `transformers` reads it; null leaves it below `home` alone.
+        output: folder for a copy of the model as plain files that `transformers` reads; null keeps it only below `home`.
     """
     require_output(output, "pretrain")
     shape = Arch.parse(arch)
@@ -97,7 +98,7 @@ def pretrain(
 
 
 def _tokenizer(home: Path, given: str | None, corpus: str, text: TextOptions, options: PretrainOptions) -> Teacher:
-    """The one given, with its model's configuration, or a new one, made by the first of several processes."""
+    """The given tokenizer with its model's configuration, or a new one, which the main process trains."""
     if given is None:
         from kdnas.distill.processes import processes
 

@@ -1,7 +1,7 @@
-"""Deep models that start as shallow ones, whose layers they repeat (Gong et al., ICML 2019, progressive stacking).
+"""Progressive stacking: a deep model starts from the repeated layers of a shallow one (Gong et al., ICML 2019).
 
-Twelve layers of random weights learn no more than the frequencies of tokens for a long time; three learn to read at once, and
-so do the twelve that begin as four times these three (`results/pretraining`).
+Twelve layers of random weights learn only the token frequencies for a long time. Three layers learn context quickly, and so do
+twelve that start as four copies of these three (`results/pretraining`).
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from kdnas.models.teacher import load_config
 
 
 def require_stackable(arch: Arch, start: Path) -> None:
-    """Raise UsageError where a model of this shape cannot start as the one in a folder."""
+    """Raise UsageError if a model of this shape cannot start from the one in the folder."""
     config = load_config(start)
     family, found = family_of(config), arch_of(config)
     if family.students is not family:
@@ -34,8 +34,8 @@ def require_stackable(arch: Arch, start: Path) -> None:
 
 
 def stack(model: PreTrainedModel, start: Path) -> None:
-    """Overwrite the weights of a masked language model by those of a shallower one, its layers 1 to N by turns."""
-    logging.set_verbosity_error()  # an encoder without a head is fine: the head stays random
+    """Overwrite the weights of a masked language model by those of a shallower one, with its layers 1 to N repeated."""
+    logging.set_verbosity_error()  # for an encoder without a head, the head stays random
     source = AutoModelForMaskedLM.from_pretrained(
         start, use_safetensors=True, local_files_only=True, trust_remote_code=False
     )

@@ -1,4 +1,4 @@
-"""A Unigram tokenizer (arXiv 1808.06226) as XLM-R has it, trained by SentencePiece on sentences of all languages."""
+"""A Unigram tokenizer (arXiv 1808.06226) as in XLM-R, trained by SentencePiece on sentences of all languages."""
 
 import io
 from collections import Counter
@@ -19,21 +19,21 @@ from kdnas.text.readers import Row, TextOptions, read_rows
 
 ADDED = 2  # tokens that XLM-R's tokenizer adds to those of its SentencePiece model: padding and mask
 PAD_ID = 1  # in XLM-R's order: <s>, <pad>, </s>, <unk>
-COVERAGE = 0.9995  # of the characters, the rarest are unknown
+COVERAGE = 0.9995  # fraction of the characters that are covered; the rarest are unknown
 NEEDED_BYTES = 200_000_000
 
 
 def build_tokenizer(home: Path, source: str, text: TextOptions, options: PretrainOptions) -> Teacher:
-    """The tokenizer of this corpus, trained or cached; a teacher without weights, of which only the tokenizer is there.
+    """The tokenizer of this corpus, trained or cached, as a teacher without weights.
 
     Args:
         home: root of artifacts.
-        source: corpus, as `kdnas.text.corpus.build_corpus` takes it.
+        source: corpus, as for `kdnas.text.corpus.build_corpus`.
         text: how to read it; its validation split is left out.
         options: size, sentences, balance of languages and seed.
 
     Raises:
-        UsageError: a missing or empty corpus, or one too small for the vocabulary.
+        UsageError: the corpus is missing, empty, or too small for the vocabulary.
     """
     names = ("vocabulary", "tokenizer_sentences", "language_power", "seed")
     config = {"source": source, "text": text, **{name: getattr(options, name) for name in names}}
@@ -70,12 +70,12 @@ def _training_rows(source: str, text: TextOptions) -> Iterator[Row]:
 
 
 def balanced_counts(counts: Counter[str], total: int, power: float | None) -> dict[str, int]:
-    """How many sentences each language gives: proportional to n^power of its n, and no more than it has.
+    """Number of sentences to take of each language: proportional to n^power for its n sentences, and at most n.
 
     Args:
-        counts: sentences of each language.
-        total: sentences in all, at most.
-        power: None takes the languages as they come, as 1 does.
+        counts: number of sentences of each language.
+        total: maximum number of sentences in total.
+        power: exponent; None is the same as 1.
     """
     fractions = {language: count ** (1.0 if power is None else power) for language, count in counts.items()}
     scale = total / sum(fractions.values())
@@ -85,7 +85,7 @@ def balanced_counts(counts: Counter[str], total: int, power: float | None) -> di
 def chosen_rows(
     rows: Iterable[Row], counts: Counter[str], wanted: dict[str, int], rng: np.random.Generator
 ) -> Iterator[Row]:
-    """The wanted number of rows of each language, any of them as likely as another, in their order."""
+    """A uniform random sample of the wanted number of rows of each language, in corpus order."""
     coming, missing = Counter(counts), Counter(wanted)
     for row in rows:
         if rng.random() * coming[row.language] < missing[row.language]:
@@ -95,10 +95,10 @@ def chosen_rows(
 
 
 def unigram_model(texts: Iterator[str], vocabulary: int, source: str) -> bytes:
-    """A SentencePiece model of so many tokens, those two included that XLM-R's tokenizer adds.
+    """A SentencePiece model of `vocabulary` tokens, with the two that XLM-R's tokenizer adds.
 
     Raises:
-        UsageError: the texts have too few different pieces.
+        UsageError: the texts have too few different pieces for the vocabulary.
     """
     import sentencepiece
 
