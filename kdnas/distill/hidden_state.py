@@ -56,6 +56,24 @@ class HiddenStateLoss(nn.Module):
             losses.append((error.square().mean(-1) * weights).sum())
         return torch.stack(losses) / self.variance
 
+    def metrics(self, losses: Tensor, variance: Tensor | None = None) -> dict[str, Any]:
+        """Mean loss, and explained variance as a whole and by student layer (the mean of its pairs).
+
+        Args:
+            losses: (n_pairs,) on the CPU.
+            variance: (n_pairs,) of the teacher's layers, needed for a raw MSE; by default that of the loss.
+        """
+        scale = self.variance.cpu()
+        explained = 1 - losses * (scale / (scale if variance is None else variance))
+        layers: dict[int, list[float]] = {}
+        for (layer, _), value in zip(self.pairs, explained.tolist(), strict=True):
+            layers.setdefault(layer, []).append(value)
+        return {
+            "validation_loss": float(losses.mean()),
+            "explained_variance": float(explained.mean()),
+            "layers": {str(layer): sum(values) / len(values) for layer, values in layers.items()},
+        }
+
 
 class TeacherStates:
     """Hidden states of some layers of a frozen teacher; layers above the highest of them are not run.
@@ -93,27 +111,48 @@ class HiddenStateObjective(Objective):
 
     Args:
         student: encoder without pooler.
-        teacher: source of the wanted states; not a submodule, so nothing trains or saves it.
+        teacher: source of the targets; not a submodule, so it is neither trained nor saved. None if each call gives targets.
         loss: the pairs and their projections.
+        variance: (n_pairs,) of the teacher's layers, for the explained variance of a raw MSE; by default that of the loss.
     """
 
     name = "hidden-state"
 
-    def __init__(self, student: PreTrainedModel, teacher: TeacherStates, loss: HiddenStateLoss) -> None:
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        teacher: TeacherStates | None,
+        loss: HiddenStateLoss,
+        variance: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.student, self.loss = student, loss
         self.teacher = teacher
+        self._variance = variance
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Loss of each pair, (n_pairs,), from ids, mask and token types (B, T)."""
-        targets = self.teacher(input_ids, attention_mask, token_type_ids)
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        targets: Mapping[int, Tensor] | None = None,
+    ) -> Tensor:
+        """Loss of each pair, (n_pairs,); `targets` are teacher states, layer to (B, T, D_T)."""
+        if targets is None:
+            assert self.teacher is not None
+            targets = self.teacher(input_ids, attention_mask, token_type_ids)
         states = student_states(self.student, input_ids, attention_mask, token_type_ids)
         losses: Tensor = self.loss(states, targets, attention_mask)
         return losses
 
+    def metrics(self, losses: Tensor) -> dict[str, Any]:
+        """Mean loss, and explained variance as a whole and by student layer."""
+        return self.loss.metrics(losses, self._variance)
+
     def states_of(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Sequence[Tensor], Any, Tensor]]:
         """Student states, teacher states and mask of each batch, without gradients."""
         for input_ids, mask in batches:
+            assert self.teacher is not None
             with torch.no_grad():
                 yield student_states(self.student, input_ids, mask), self.teacher(input_ids, mask), mask
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import gcd, sqrt
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -122,6 +123,15 @@ class Relations:
             ]
         )
 
+    def metrics(self, losses: Tensor) -> dict[str, Any]:
+        """Mean loss, and the loss of each relation, from (n_relations,)."""
+        return {
+            "validation_loss": float(losses.mean()),
+            "explained_variance": None,
+            "layers": {},
+            "relations": dict(zip(self.names, losses.tolist(), strict=True)),
+        }
+
 
 def queries_keys_values(encoder: PreTrainedModel, layer: int, below: Tensor) -> Vectors:
     """Queries, keys and values of a layer (1-based), each (B, T, D), from the output (B, T, D) of the layer below.
@@ -175,11 +185,22 @@ class RelationObjective(Objective):
             QueriesKeysValues(teacher, relations.teacher_layer),
         )
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Loss of each relation, (n_relations,), from ids, mask and token types (B, T)."""
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        targets: Vectors | None = None,
+    ) -> Tensor:
+        """Loss of each relation, (n_relations,); `targets` are the teacher's queries, keys and values."""
         student, teacher = self._views
-        with torch.inference_mode():
-            targets = teacher(input_ids, attention_mask, token_type_ids)
+        if targets is None:
+            with torch.inference_mode():
+                targets = teacher(input_ids, attention_mask, token_type_ids)
         with FastTraining():
             outputs = student(input_ids, attention_mask, token_type_ids)
         return self.relations.losses(targets, outputs, attention_mask)
+
+    def metrics(self, losses: Tensor) -> dict[str, Any]:
+        """Mean loss, and the loss of each relation."""
+        return self.relations.metrics(losses)

@@ -23,7 +23,7 @@ from kdnas.distill.processes import processes
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
 from kdnas.distill.student_folder import student_card
-from kdnas.distill.validation import hidden_state_metrics, relation_metrics, sample_batches
+from kdnas.distill.validation import sample_batches, validate
 from kdnas.distill.warm_start import TeacherLayers
 from kdnas.models.arch import Arch
 from kdnas.models.family import shape_of
@@ -53,9 +53,10 @@ def distill_into(
     objective: HiddenStateObjective | MixedObjective
     if options.relation_weight:
         relations = _relations(options, student, encoder)
-        objective = MixedObjective(student, encoder, loss, relations, (1.0, options.relation_weight))
+        objective = MixedObjective(student, encoder, loss, relations, (1.0, options.relation_weight), "pairs", variance)
     else:
-        objective = HiddenStateObjective(student, TeacherStates(encoder, [layer for _, layer in pairs]), loss)
+        states = TeacherStates(encoder, [layer for _, layer in pairs])
+        objective = HiddenStateObjective(student, states, loss, variance)
     objective = objective.to(accelerator.device)
     with accelerator.autocast():
         fit_projections(loss, objective.states_of(samples))
@@ -67,7 +68,7 @@ def distill_into(
         objective,
         corpus,
         options,
-        lambda: hidden_state_metrics(objective, held_out, accelerator, variance),
+        lambda: validate(objective, held_out, accelerator),
         "distil",
         teacher.path,
     )
@@ -100,7 +101,7 @@ def refine_into(
         objective,
         corpus,
         options,
-        lambda: relation_metrics(objective, held_out, accelerator),
+        lambda: validate(objective, held_out, accelerator),
         "refine",
         teacher.path,
     )
@@ -148,7 +149,7 @@ def _refined(
     anchor = HiddenStateLoss(pairs, *widths, _variance(teacher, pairs, samples, accelerator)).to(accelerator.device)
     count = len(relations.names)
     weights = (options.hidden_state_weight / (count + 1), count / (count + 1))
-    objective = MixedObjective(student, teacher, anchor, relations, weights)
+    objective = MixedObjective(student, teacher, anchor, relations, weights, "relations")
     with accelerator.autocast():
         fit_projections(anchor, objective.states_of(samples))
     return objective

@@ -8,10 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kdnas.distill.batches import Batch, to_tensors
-from kdnas.distill.hidden_state import HiddenStateObjective
-from kdnas.distill.mixed import MixedObjective
-from kdnas.distill.relation import RelationObjective
-from kdnas.models.family import shape_of
+from kdnas.distill.objective import Objective
 from kdnas.text.sentences import Sentences, token_batches
 
 
@@ -37,49 +34,6 @@ def mean_losses(objective: nn.Module, batches: list[Batch], accelerator: Acceler
     return total / tokens
 
 
-def hidden_state_metrics(
-    objective: HiddenStateObjective | MixedObjective, batches: list[Batch], accelerator: Accelerator, variance: Tensor
-) -> dict[str, Any]:
-    """Loss, and explained variance as a whole and by student layer (the mean of its pairs); relations where there are any.
-
-    Args:
-        objective: what is trained.
-        batches: from `sample_batches`.
-        accelerator: its autocast is used.
-        variance: (n_pairs,) of the teacher's layers, needed where the objective is the raw MSE.
-    """
-    losses = mean_losses(objective, batches, accelerator)
-    others = {}
-    if isinstance(objective, MixedObjective):
-        losses, relations = objective.unscaled(losses)
-        others = _by_relation(objective, relations)
-    explained = 1 - losses * (objective.loss.variance.cpu() / variance)
-    layers: dict[int, list[float]] = {}
-    for (layer, _), value in zip(objective.loss.pairs, explained.tolist(), strict=True):
-        layers.setdefault(layer, []).append(value)
-    return {
-        "validation_loss": float(losses.mean()),
-        "explained_variance": float(explained.mean()),
-        "layers": {str(layer): sum(values) / len(values) for layer, values in layers.items()},
-        **others,
-    }
-
-
-def relation_metrics(
-    objective: RelationObjective | MixedObjective, batches: list[Batch], accelerator: Accelerator
-) -> dict[str, Any]:
-    """Loss of the relations as a whole and one by one; explained variance of the last layer where it is the anchor."""
-    losses, layers = mean_losses(objective, batches, accelerator), {}
-    if isinstance(objective, MixedObjective):
-        hidden, losses = objective.unscaled(losses)
-        layers[str(shape_of(objective.student.config).layers)] = 1 - float(hidden.mean())
-    return {
-        "validation_loss": float(losses.mean()),
-        "explained_variance": None,
-        "layers": layers,
-        **_by_relation(objective, losses),
-    }
-
-
-def _by_relation(objective: RelationObjective | MixedObjective, losses: Tensor) -> dict[str, Any]:
-    return {"relations": dict(zip(objective.relations.names, losses.tolist(), strict=True))}
+def validate(objective: Objective, batches: list[Batch], accelerator: Accelerator) -> dict[str, Any]:
+    """The metrics of an objective on the batches of `sample_batches`."""
+    return objective.metrics(mean_losses(objective, batches, accelerator))

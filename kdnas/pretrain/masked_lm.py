@@ -1,6 +1,8 @@
 """Masked language modelling (arXiv 1810.04805, Section 3.1), the head computed only at the masked tokens."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,20 +13,20 @@ from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.objective import Objective
 from kdnas.models.family import token_types
 
-MASKED, REPLACED = 0.8, 0.1  # of the tokens that are to be told; the others are left as they are
+MASKED, REPLACED = 0.8, 0.1  # of the tokens chosen for prediction; the rest of them stay as they are
 
 
 class MaskedLanguageModel(Objective):
-    """A model with its language-model head; its loss is the cross-entropy of the tokens that are to be told.
+    """A model with its language-model head; its loss is the cross-entropy of the tokens chosen for prediction.
 
-    Which they are is drawn from torch's generator while it trains, which checkpoints hold; in evaluation mode they are
+    They are drawn from torch's generator while it trains, which checkpoints hold; in evaluation mode they are
     the same in every pass.
 
     Args:
         model: of `transformers.AutoModelForMaskedLM`.
         mask_id: of the mask token.
-        special_ids: of tokens that are never to be told: those at the ends, padding.
-        mask_fraction: fraction of the other tokens that are.
+        special_ids: of tokens that are never chosen: those at the ends, padding.
+        mask_fraction: fraction of the other tokens that are chosen.
     """
 
     name = "masked-lm"
@@ -35,10 +37,12 @@ class MaskedLanguageModel(Objective):
         self._mask_id, self._mask_fraction = mask_id, mask_fraction
         self.register_buffer("_special_ids", torch.tensor(special_ids), persistent=False)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Loss (1,) from ids, mask and token types (B, T); 0 where nothing was drawn."""
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, targets: None = None
+    ) -> Tensor:
+        """Loss (1,); 0 if no token was drawn. There is no teacher, so no `targets`."""
         model, prefix = self.student, self.student.base_model_prefix
-        corrupted, told = self.corrupt(input_ids, attention_mask)
+        corrupted, masked = self.corrupt(input_ids, attention_mask)
         with FastTraining():
             states = getattr(model, prefix)(
                 input_ids=corrupted,
@@ -46,16 +50,21 @@ class MaskedLanguageModel(Objective):
                 **token_types(model.config, token_type_ids),
             ).last_hidden_state
             (head,) = (part for name, part in model.named_children() if name != prefix)
-            logits = head(states[told])
-        return F.cross_entropy(logits.float(), input_ids[told], reduction="sum")[None] / told.sum().clamp(min=1)
+            logits = head(states[masked])
+        return F.cross_entropy(logits.float(), input_ids[masked], reduction="sum")[None] / masked.sum().clamp(min=1)
+
+    def metrics(self, losses: Tensor) -> dict[str, Any]:
+        """Loss of the masked tokens, and their perplexity."""
+        loss = float(losses.mean())
+        return {"validation_loss": loss, "explained_variance": None, "layers": {}, "perplexity": math.exp(loss)}
 
     def corrupt(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids (B, T) with some masked or replaced, and which are to be told, (B, T) bool."""
+        """Ids (B, T) with some masked or replaced, and which are chosen for prediction, (B, T) bool."""
         generator = None if self.training else torch.Generator().manual_seed(0)
         draw, fate = torch.rand((2, *input_ids.shape), generator=generator).to(input_ids.device)
         others = torch.randint(self.student.config.vocab_size, input_ids.shape, generator=generator)
         plain = attention_mask.bool() & ~torch.isin(input_ids, self._special_ids)
-        told = plain & (draw < self._mask_fraction)
-        corrupted = input_ids.masked_fill(told & (fate < MASKED), self._mask_id)
-        replaced = told & (fate >= MASKED) & (fate < MASKED + REPLACED)
-        return torch.where(replaced, others.to(input_ids.device), corrupted), told
+        masked = plain & (draw < self._mask_fraction)
+        corrupted = input_ids.masked_fill(masked & (fate < MASKED), self._mask_id)
+        replaced = masked & (fate >= MASKED) & (fate < MASKED + REPLACED)
+        return torch.where(replaced, others.to(input_ids.device), corrupted), masked

@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedTokenizerFast, XLMRobertaConfig
 
-from kdnas.distill.batches import Batch
 from kdnas.distill.fit import finish, finished, fit
 from kdnas.distill.loop import make_accelerator, use_all_cores
-from kdnas.distill.validation import mean_losses, sample_batches
+from kdnas.distill.validation import sample_batches, validate
 from kdnas.models.arch import Arch
 from kdnas.models.card import with_metadata
 from kdnas.models.folder import save_model
@@ -64,7 +62,7 @@ def pretrain_into(
         objective,
         corpus,
         options,
-        lambda: figures(objective, held_out, accelerator),
+        lambda: validate(objective, held_out, accelerator),
         "pretrain",
         tokenizer.path,
     )
@@ -89,9 +87,3 @@ def teacher_config(arch: Arch, tokenizer: Teacher, tokens: PreTrainedTokenizerFa
             eos_token_id=tokens.eos_token_id,
         ),
     )
-
-
-def figures(objective: MaskedLanguageModel, batches: list[Batch], accelerator: Accelerator) -> dict[str, Any]:
-    """Loss of masked tokens, and their perplexity."""
-    loss = float(mean_losses(objective, batches, accelerator).mean())
-    return {"validation_loss": loss, "explained_variance": None, "layers": {}, "perplexity": math.exp(loss)}

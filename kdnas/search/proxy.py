@@ -3,15 +3,21 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from kdnas.distill.batches import Batch
-from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, student_states, teacher_layer_variance
+from kdnas.distill.hidden_state import (
+    HiddenStateLoss,
+    HiddenStateObjective,
+    TeacherStates,
+    student_states,
+    teacher_layer_variance,
+)
 from kdnas.distill.loop import (
     lr_factor,
     make_accelerator,
@@ -57,23 +63,6 @@ class LiveStates:
         """States of some layers, 1-based, each (B, T, D_T) float32."""
         ids, mask = self._subset.batch(indices, self._pad_id, self._teacher.device)
         return TeacherStates(self._teacher, layers)(ids, mask)
-
-
-class _Objective(nn.Module):
-    """Student and Eq. 1 against states that are given; its parameters are the student's and the projections'."""
-
-    def __init__(self, student: PreTrainedModel, loss: HiddenStateLoss) -> None:
-        super().__init__()
-        self.student, self.loss = student, loss
-
-    def forward(self, input_ids: Tensor, mask: Tensor, targets: dict[int, Tensor]) -> Tensor:
-        """Loss of each pair, (n_pairs,)."""
-        losses: Tensor = self.loss(self.states(input_ids, mask), targets, mask)
-        return losses
-
-    def states(self, input_ids: Tensor, mask: Tensor) -> Sequence[Tensor]:
-        """Of the embeddings and each layer, each (B, T, D_S)."""
-        return student_states(self.student, input_ids, mask)
 
 
 class Proxy:
@@ -154,7 +143,7 @@ class Proxy:
         self._layers.start(student)
         scale = torch.tensor([self._variance[layer] for _, layer in pairs])
         loss = HiddenStateLoss(pairs, arch.hidden, int(self._teacher.config.hidden_size), scale)
-        objective = _Objective(student, loss).to(self.accelerator.device)
+        objective = HiddenStateObjective(student, None, loss).to(self.accelerator.device)
         with torch.no_grad(), self.accelerator.autocast():
             fit_projections(loss, self._first_states(objective, layers))
         for tokens in self._train(objective, layers, ends):
@@ -164,22 +153,22 @@ class Proxy:
         return self.train.batch(indices, self._pad_id, self.accelerator.device)
 
     def _first_states(
-        self, objective: _Objective, layers: list[int]
+        self, objective: HiddenStateObjective, layers: list[int]
     ) -> Iterator[tuple[Sequence[Tensor], dict[int, Tensor], Tensor]]:
         """Student states, teacher states and mask of each batch of the plan."""
         for indices in self.plan:
             ids, mask = self._batch(indices)
-            yield objective.states(ids, mask), self._states(indices, mask, layers), mask
+            yield student_states(objective.student, ids, mask), self._states(indices, mask, layers), mask
 
-    def _train(self, objective: _Objective, layers: list[int], ends: set[int]) -> Iterator[int]:
+    def _train(self, objective: HiddenStateObjective, layers: list[int], ends: set[int]) -> Iterator[int]:
         """Real tokens seen after so many steps, each time; of one whose loss is no longer finite, where that was seen."""
         optimizer = make_optimizer(objective, self.options.peak_lr)
         tokens = 0
         for step, indices in enumerate(self.plan):
             ids, mask = self._batch(indices)
-            batch = (ids, mask, self._states(indices, mask, layers))
+            batch = (ids, mask, None, self._states(indices, mask, layers))
             lr = self.options.peak_lr * lr_factor(step, len(self.plan), WARMUP)
-            losses = train_step(objective, optimizer, self.accelerator, cast(Batch, batch), lr)
+            losses = train_step(objective, optimizer, self.accelerator, batch, lr)
             tokens += int(self.train.lengths[indices].sum())
             diverged = step % CHECKED_EVERY == 0 and not bool(torch.isfinite(losses).all())
             if step + 1 in ends or diverged:
@@ -187,14 +176,14 @@ class Proxy:
             if diverged:
                 return
 
-    def _validate(self, objective: _Objective, layers: list[int]) -> float:
+    def _validate(self, objective: HiddenStateObjective, layers: list[int]) -> float:
         """Mean over pairs of the loss over all real tokens of the held-out sentences."""
         total, tokens = 0.0, 0
         for indices in token_batches(self.validation.lengths, VALIDATION_BATCH_TOKENS, seed=0, epoch=0):
             ids, mask = self.validation.batch(indices, self._pad_id, self.accelerator.device)
             targets = self._held_out(indices, mask, layers)
             with torch.no_grad(), self.accelerator.autocast():
-                losses = objective(ids, mask, targets)
+                losses = objective(ids, mask, targets=targets)
             count = int(self.validation.lengths[indices].sum())
             total += float(losses.double().mean()) * count
             tokens += count

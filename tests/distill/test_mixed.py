@@ -1,5 +1,7 @@
 """Relations with hidden states beside them: the weighted sum, its gradients, and what it holds in place."""
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from kdnas.distill.loop import make_accelerator, make_optimizer, train_step
 from kdnas.distill.mixed import MixedObjective
 from kdnas.distill.options import DistillOptions, RefineOptions
 from kdnas.distill.relation import QueriesKeysValues, RelationObjective, Relations
-from kdnas.distill.validation import hidden_state_metrics, relation_metrics
+from kdnas.distill.validation import validate
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
 from kdnas.models.student import student_from_teacher
@@ -22,13 +24,13 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return ids, mask
 
 
-def make(tiny_teacher: Teacher, weight: float) -> MixedObjective:
+def make(tiny_teacher: Teacher, weight: float, main: Literal["pairs", "relations"] = "pairs") -> MixedObjective:
     teacher = load_encoder(tiny_teacher.path)
     student = student_from_teacher(Arch(2, 4, 48, 64), teacher, seed=0).eval()
     torch.manual_seed(1)
     top = teacher.config.num_hidden_layers
     anchor = HiddenStateLoss([(2, top - 1), (2, top)], 48, teacher.config.hidden_size, torch.tensor([2.0, 0.5]))
-    return MixedObjective(student, teacher, anchor, Relations(top - 1, 12), (weight, 1.0))
+    return MixedObjective(student, teacher, anchor, Relations(top - 1, 12), (weight, 1.0), main)
 
 
 @pytest.mark.parametrize("weight", [0.5, 4.0])
@@ -45,12 +47,12 @@ def test_it_is_the_weighted_sum_of_both_losses(tiny_teacher: Teacher, weight: fl
     torch.testing.assert_close(found.mean(), weight * hidden + relations.mean())
     for part, expected in zip(objective.unscaled(found), (pairs, relations), strict=True):
         torch.testing.assert_close(part, expected)
-    both = hidden_state_metrics(objective, [(ids, mask)], make_accelerator("f32"), torch.tensor([2.0, 0.5]))
+    both = validate(objective, [(ids, mask)], make_accelerator("f32"))
     assert both["explained_variance"] == pytest.approx(1 - float(hidden))
     assert list(both["relations"].values()) == pytest.approx(relations.tolist())
-    figures = relation_metrics(objective, [(ids, mask)], make_accelerator("f32"))
-    assert figures["validation_loss"] == pytest.approx(float(relations.detach().mean()))
-    assert figures["layers"] == {"2": pytest.approx(1 - float(hidden))}
+    metrics = validate(make(tiny_teacher, weight, "relations"), [(ids, mask)], make_accelerator("f32"))
+    assert metrics["validation_loss"] == pytest.approx(float(relations.detach().mean()))
+    assert metrics["layers"] == {"2": pytest.approx(1 - float(hidden))}
 
 
 def test_the_last_layers_output_is_trained_and_the_teacher_is_not(tiny_teacher: Teacher) -> None:
