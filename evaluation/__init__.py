@@ -1,1 +1,1 @@
-"""Evaluation: what a student keeps of its teacher."""
+"""Evaluation of students against their teachers, and of any model on downstream tasks."""

@@ -1,4 +1,4 @@
-"""From minutes to examples and epochs, by measured throughput; the plan is written into the results."""
+"""Turn a time budget into examples and epochs, based on measured throughput. The plan is recorded in the results."""
 
 import time
 from pathlib import Path
@@ -12,30 +12,30 @@ from kdnas.evaluation.tasks import Task
 from kdnas.text.sentences import token_batches
 
 MOST_EPOCHS, WANTED_EPOCHS, LEAST_EXAMPLES, MOST_DEV = 5, 3, 200, 1000
-# A forward pass in f32 against a training step in bf16: about one third, rounded up.
+# Cost of a forward pass in f32 relative to a training step in bf16: about one third, rounded up.
 FORWARD_COST = 0.4
-# Part of the time that is planned; the rest is for loading, saving and a slower minute.
+# Fraction of the time that is planned; the rest is a reserve for loading, saving and varying speed.
 PLANNED_SHARE = 0.85
 MEASURE_SECONDS = 2.0
 
 
 def make_plan(task: Task, examples_per_second: list[float], seconds: float, rates: int, epochs: int | None) -> Plan:
-    """Examples, epochs and learning rates that fit, the same for all models.
+    """Examples, epochs and learning rates that fit into the time, the same for all models.
 
-    More learning rates are tried only while each gets at least 3 epochs; epochs stop at 5; where one epoch does not
-    fit, the train rows are cut, to no fewer than 200.
+    More learning rates are tried only while each gets at least 3 epochs. There are at most 5 epochs. If one epoch does not fit,
+    the number of train rows is reduced, to at least 200.
 
     Args:
-        task: its sizes count.
-        examples_per_second: training throughput of each model that is to be trained.
-        seconds: for all of them together.
-        rates: learning rates that could be tried.
-        epochs: exactly so many, with all rows and all rates; then nothing is planned.
+        task: the task, for the sizes of its splits.
+        examples_per_second: training throughput of each model to be trained.
+        seconds: time for all models together, in seconds.
+        rates: number of learning rates that could be tried.
+        epochs: fixed number of epochs, with all rows and all rates; None plans the number.
     """
     dev = min(len(task.dev), MOST_DEV)
     if epochs is not None:
         return Plan(len(task.train), epochs, rates, dev)
-    cost = sum(1 / speed for speed in examples_per_second)  # seconds an example, all models
+    cost = sum(1 / speed for speed in examples_per_second)  # seconds per example, for all models
     left = seconds * PLANNED_SHARE - cost * FORWARD_COST * len(task.test)
     passes = left / (cost * (len(task.train) + FORWARD_COST * dev))
     tries = max(1, min(rates, int(passes / WANTED_EPOCHS)))
@@ -46,12 +46,12 @@ def make_plan(task: Task, examples_per_second: list[float], seconds: float, rate
 
 
 def throughput(path: Path, task: Task, seed: int, seq_len: int, batch_tokens: int) -> float:
-    """Training examples a second of one model on one task, measured for about two seconds after two batches."""
+    """Training examples per second of one model on one task, measured for about two seconds after two warm-up batches."""
     train = task.train.first(2000)
     data = Encoded.of(task.kind, train, path, seq_len)
     rows_each = len(train) / len(data.ids)  # a question may be several rows
     batches = token_batches(data.lengths, batch_tokens, seed, 0)
-    # A random state of its own: measuring must not move the training that follows.
+    # Use a separate random state, so that measuring does not change the training that follows.
     with torch.random.fork_rng(devices=[]):
         trainer = Trainer(load_head(path, task.kind, task.labels, seed), task.kind, 1e-5, 10_000)
         trainer.model.train()

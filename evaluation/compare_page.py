@@ -1,4 +1,4 @@
-"""The page of models side by side: the tables, and what is kept against how much faster it is."""
+"""The page that compares models: the tables, and a plot of retention against speed-up."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from kdnas.store.host import host_line
 
 
 def write_suites_page(models: Sequence[Model], tables: Sequence[Table], paper: Mapping[str, Any], page: Path) -> Path:
-    """Write one HTML file that needs no network; returns it.
+    """Write one HTML file that needs no network, and return its path.
 
     Raises:
         UsageError: `page` is a folder.
@@ -31,9 +31,9 @@ def write_suites_page(models: Sequence[Model], tables: Sequence[Table], paper: M
 
 
 def speed_scatter(models: Sequence[Model], paper: Mapping[str, Any]) -> go.Figure:
-    """Mean retention against latency speed-up, by what the model runs in where that was timed; and the paper's models.
+    """Mean retention against latency speed-up, by engine, for the timed models and the paper's models.
 
-    Without CoLA, which the paper leaves out of its means.
+    CoLA is left out, because the paper leaves it out of its means.
     """
     whole = paper["suites"]["Teacher"]["average"]
     groups = {
@@ -48,7 +48,7 @@ def speed_scatter(models: Sequence[Model], paper: Mapping[str, Any]) -> go.Figur
             continue
         for engine, times in model.speed_ups.items():
             groups.setdefault(engine, []).append((model.name, times, 100 * kept))
-    fastest: dict[str, tuple[float, float, float]] = {}  # a name stands at the fastest form of its model alone
+    fastest: dict[str, tuple[float, float, float]] = {}  # only the fastest form of a model is labelled with its name
     for points in groups.values():
         fastest |= {name: max(times, fastest.get(name, times)) for name, times, _ in points}
     figure = go.Figure()

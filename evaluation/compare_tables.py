@@ -1,4 +1,4 @@
-"""Models side by side as tables: every task, and the paper's Tables 4, 7 and 8 with ours above theirs."""
+"""Tables that compare models: all tasks, and the paper's Tables 4, 7 and 8 with our models above the paper's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,20 +7,20 @@ from typing import Any
 
 from kdnas.evaluation.suites import SPECS, SUITES
 
-PAPER_LEAVES_OUT = ("glue/cola",)  # of its means of GLUE (Table 4)
+PAPER_LEAVES_OUT = ("glue/cola",)  # tasks that the paper's means of GLUE leave out (Table 4)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One task of one model: what its seeds scored, in points.
+    """Scores of one model on one task, in points (0 to 100).
 
     Args:
-        scores: one a seed.
-        metric: of the task.
-        by_language: means over the seeds; empty where there is one language.
-        seconds: of fine-tuning, in the mean.
-        notes: what the data lacks.
-        data: digest of the rows and of what was cut from them.
+        scores: one score per seed.
+        metric: metric of the task.
+        by_language: mean over the seeds for each language; empty for a task with one language.
+        seconds: mean seconds of fine-tuning.
+        notes: notes on missing or left-out data.
+        data: digest of the rows, and the numbers of train and test rows.
     """
 
     scores: tuple[float, ...]
@@ -41,15 +41,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Model:
-    """A model.
+    """A model with its scores and speed-ups.
 
     Args:
-        name: in the tables.
-        architecture: as `L4-H12-D576-F768-gelu`.
-        cells: its tasks, by name.
-        digest: of its files, as the manifests have it.
-        speed_ups: how many times as fast as the first model in PyTorch it is, by what it runs in: median, and 5th and 95th
-            percentile where rounds of both were timed.
+        name: name in the tables.
+        architecture: architecture as `L4-H12-D576-F768-gelu`.
+        cells: scores by task name.
+        digest: digest of the model's files, as in the manifests.
+        speed_ups: speed-up over the first model in PyTorch, by engine: median, 5th and 95th percentile; all three are equal if no
+            rounds of both models were timed.
     """
 
     name: str
@@ -64,10 +64,10 @@ class Table:
     """A table of a report.
 
     Args:
-        title: of its section.
-        head: of each column.
-        rows: each with its name first.
-        note: what stands below.
+        title: title of its section.
+        head: head of each column.
+        rows: cells of each row, its name first.
+        note: text below the table.
     """
 
     title: str
@@ -86,7 +86,7 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def tables_of(models: Sequence[Model], paper: Mapping[str, Any]) -> list[Table]:
-    """Every task; then whole suites, GLUE and XNLI by language as far as ours have any of it."""
+    """A table of all tasks, and tables of suites, GLUE and XNLI by language if our models have results for them."""
     columns = {
         "Suites, as the paper's Table 4": ("suites", [_suite_means(model) for model in models]),
         "GLUE, as the paper's Table 7": ("glue", [_means(model) for model in models]),
@@ -109,13 +109,13 @@ def tables_of(models: Sequence[Model], paper: Mapping[str, Any]) -> list[Table]:
 
 
 def _row(name: str, values: Mapping[str, float], columns: Sequence[str], shared: Sequence[str]) -> list[str]:
-    """Points in each column, and the mean of those that all rows have."""
+    """Points in each column, and the mean over the columns that all rows have."""
     shown = [f"{values[column]:.1f}" if column in values else "" for column in columns]
     return [name, *shown, f"{mean(values[column] for column in shared):.1f}" if shared else ""]
 
 
 def _tasks(models: Sequence[Model]) -> Table:
-    """Points with their standard deviation over seeds, what is kept of the first model's, and what data lacks."""
+    """Points with their standard deviation over seeds, retention of the first model's points, and notes on the data."""
     teacher = models[0]
     rows = []
     for task in dict.fromkeys(task for model in models for task in model.cells):
@@ -146,21 +146,21 @@ def _tasks(models: Sequence[Model]) -> Table:
 
 
 def retention(teacher: Model, model: Model, without: Sequence[str] = ()) -> float | None:
-    """Mean over the tasks that both have, `without` some, of the model's points over the teacher's; None where there is none."""
+    """Mean ratio of the model's points to the teacher's over their shared tasks, except `without`; None if no task is shared."""
     both = [task for task in teacher.cells if task in model.cells and task not in without]
     shared = [task for task in both if teacher.cells[task].mean > 0]
     return mean(model.cells[task].mean / teacher.cells[task].mean for task in shared) if shared else None
 
 
 def tuning_speed_up(teacher: Model, model: Model) -> float | None:
-    """How many times as fast the model was fine-tuned, over the tasks that both have."""
+    """Ratio of the teacher's fine-tuning time to the model's, over their shared tasks; None without shared tasks."""
     shared = [task for task in teacher.cells if task in model.cells]
     ours = sum(model.cells[task].seconds for task in shared)
     return sum(teacher.cells[task].seconds for task in shared) / ours if ours else None
 
 
 def _suite_means(model: Model) -> dict[str, float]:
-    """Mean of the tasks of each suite that the model has all of; GLUE without CoLA, as in the paper."""
+    """Mean over the tasks of each suite of which the model has all tasks; GLUE is without CoLA, as in the paper."""
     means = {}
     for suite in SUITES:
         tasks = [spec.name for spec in SPECS if spec.suite == suite and spec.name not in PAPER_LEAVES_OUT]

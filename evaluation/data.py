@@ -1,4 +1,4 @@
-"""Rows of a task: from the model hub, or from local files with the same columns; what is missing or left out is said."""
+"""Rows of a task, from the hub or from local files with the same columns; notes report missing and left-out rows."""
 
 import hashlib
 import json
@@ -14,20 +14,20 @@ from kdnas.evaluation.tasks import SPLITS, Answers, Kind, Split, Task, position_
 from kdnas.text.lines import json_rows
 
 DEV_SHARE = 0.1
-TEST_SHARE = 0.2  # where the set has no split to score
+TEST_SHARE = 0.2  # fraction of train that becomes test if the set has no test split
 
 
 class NoDataError(KdnasError):
-    """A task's data cannot be had here; the others can go on."""
+    """The data of a task is not available; other tasks can continue."""
 
 
 @dataclass
 class Loaded:
-    """A task with what a report must say of its data.
+    """A task with notes on its data for the report.
 
     Args:
-        task: train, dev and test.
-        notes: what stands in for what, and what was left out.
+        task: the task with train, dev and test.
+        notes: notes on replaced splits and left-out rows.
         digest: SHA-256 over all rows that were read.
     """
 
@@ -38,7 +38,7 @@ class Loaded:
 
 @dataclass
 class _Reading:
-    """What reading leaves behind."""
+    """Reads the rows of a task, and collects notes and the digest."""
 
     spec: Spec
     root: Path | None
@@ -46,7 +46,7 @@ class _Reading:
     digest: Any = field(default_factory=hashlib.sha256)
 
     def split(self, index: int) -> tuple[Split, StandIn | None]:
-        """Rows of split 0 (train), 1 (dev) or 2 (test) in all languages, and the split that stands in for a missing one."""
+        """Rows of split 0 (train), 1 (dev) or 2 (test) in all languages, and the replacement if the split is missing."""
         spec, name, role = self.spec, self.spec.splits[index], SPLITS[index]
         assert name is not None
         codes: Mapping[str, str] = spec.languages or {"": ""}
@@ -67,7 +67,7 @@ class _Reading:
         raise NoDataError(f"{spec.name}: {where} has no {name} rows; give another --data_root, or leave the task out")
 
     def _all(self, source: Source, split: str, codes: Mapping[str, str]) -> tuple[Split, list[str]]:
-        """Rows in these languages, and the languages that there are none in."""
+        """Rows in these languages, and the languages without rows."""
         found, absent = Split([], [], [], []), []
         for code, language in codes.items():
             rows = self._rows(source, split, code, language)
@@ -80,7 +80,7 @@ class _Reading:
     def _rows(
         self, source: Source, split: str, code: str, language: str
     ) -> Iterator[tuple[str, dict[str, Any]]] | None:
-        """Where it stands, and the row; None where there is no such split."""
+        """Location and content of each row; None if there is no such split."""
         if self.root is None:
             rows = _hub_rows(source, source.config.format(language=language) if source.config else None, split)
             return ((at, row) for at, row in rows if not source.by_id or str(row["id"]).startswith(language))
@@ -115,16 +115,16 @@ class _Reading:
 
 
 def load_task(spec: Spec, data_root: Path | None, seed: int = 0) -> Loaded:
-    """Read the rows of a task. What is missing of dev and test is cut from train by the hash of the text.
+    """Read the rows of a task. A missing dev or test split is cut from train by the hash of the text.
 
     Args:
-        spec: row of the table.
-        data_root: folder with the files; None reads the model hub.
-        seed: of the hash and of the order of the train rows.
+        spec: the task's row in the table of suites.
+        data_root: folder with the files; None reads from the hub.
+        seed: seed of the hash and of the order of the train rows.
 
     Raises:
-        NoDataError: the rows cannot be had here.
-        UsageError: missing columns, unknown labels, a file that cannot be read.
+        NoDataError: the rows are not available.
+        UsageError: a column is missing, a label is unknown, or a file cannot be read.
     """
     reading = _Reading(spec, data_root)
     train, instead = reading.split(0)
@@ -144,12 +144,12 @@ def load_task(spec: Spec, data_root: Path | None, seed: int = 0) -> Loaded:
 
 
 def _key(text: Any) -> str:
-    """What decides which split an input goes to: a question goes where its context goes."""
+    """The text whose hash decides the split of an input; for a pair the second, so the questions of a context stay together."""
     return text if isinstance(text, str) else text[-1] if isinstance(text, tuple) else " ".join(text)
 
 
 def _cut(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """The rows that stay, and a fraction of them by the hash of their text."""
+    """Split off a fraction of the rows by the hash of their text; returns the remaining rows and the fraction."""
     indices: tuple[list[int], list[int]] = ([], [])
     for index, text in enumerate(split.texts):
         indices[position_of(_key(text), seed) < fraction].append(index)
@@ -187,10 +187,10 @@ def _input(spec: Spec, row: Mapping[str, Any], where: str) -> Any:
 
 
 def _label(spec: Spec, row: Mapping[str, Any], where: str) -> Any:
-    """The label as tasks have it; None where it is hidden.
+    """The label in the format of `Split.labels`; None if it is hidden.
 
     Raises:
-        UsageError: missing, or unknown.
+        UsageError: the label is missing or unknown.
     """
     if spec.target not in row:
         raise _missing(spec, row, where)
@@ -224,16 +224,16 @@ def _missing(spec: Spec, row: Mapping[str, Any], where: str) -> UsageError:
 
 
 def _file_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each line of a .jsonl[.gz] file that is not empty."""
+    """Location and content of each line of a .jsonl[.gz] file that is not blank."""
     for number, row in json_rows(file, str(file)):
         yield f"{file}: line {number}", row
 
 
 def _hub_rows(source: Source, config: str | None, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row of a split on the hub.
+    """Location and content of each row of a split on the hub.
 
     Raises:
-        NoDataError: it cannot be fetched.
+        NoDataError: the split cannot be downloaded.
     """
     if not source.hub:
         raise NoDataError(f"{source.folder}: this set is not on the hub with these columns; give --data_root")
@@ -241,7 +241,7 @@ def _hub_rows(source: Source, config: str | None, split: str) -> Iterator[tuple[
 
     try:
         rows = datasets.load_dataset(source.hub, config, split=split, revision=source.revision, trust_remote_code=False)
-    except Exception as error:  # of the network, of a missing set or split: the library has a class for each
+    except Exception as error:  # network errors, missing sets, missing splits: the library has many classes
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise NoDataError(f"{source.hub}: cannot be fetched ({first}); give local files with --data_root") from error
     return ((f"{source.hub}: row {number}", dict(row)) for number, row in enumerate(rows))

@@ -1,4 +1,4 @@
-"""Fine-tune an encoder on a task: length batches, bf16 where the CPU has it, best checkpoint on dev."""
+"""Fine-tune an encoder on a task: batches by length, bf16 if the CPU has it, best checkpoint on dev."""
 
 import math
 import os
@@ -25,19 +25,19 @@ from kdnas.store.progress import Stage
 from kdnas.text.sentences import token_batches
 
 WEIGHT_DECAY, WARMUP_SHARE = 0.01, 0.06
-# Epochs without a better dev score after which a run stops.
+# Number of epochs without a better dev score after which a run stops.
 PATIENCE = 2
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one model is given; teacher and student get the same, but for the learning rates.
+    """Amount of training of one model; teacher and student get the same plan, but may have other learning rates.
 
     Args:
-        train_examples: the first so many train rows.
-        epochs: passes over them, for each learning rate.
-        learning_rates: how many of a model's learning rates are tried.
-        dev_examples: the first so many dev rows.
+        train_examples: number of train rows; the first ones are used.
+        epochs: passes over the train rows for each learning rate.
+        learning_rates: number of the model's learning rates that are tried.
+        dev_examples: number of dev rows; the first ones are used.
     """
 
     train_examples: int
@@ -48,13 +48,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one model is trained.
+    """Settings for the training of one model.
 
     Args:
-        learning_rates: peak rates that could be tried, the preferred one first.
-        seed: of the head, the dropout and the order of the batches.
-        seq_len: tokens a text at most.
-        batch_tokens: padded tokens a training batch.
+        learning_rates: candidate peak learning rates, the preferred one first.
+        seed: seed of the head, the dropout and the order of the batches.
+        seq_len: maximum number of tokens in a text.
+        batch_tokens: maximum number of padded tokens in a training batch.
     """
 
     learning_rates: list[float]
@@ -65,7 +65,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights after an epoch, and how good they are on dev."""
+    """Weights after an epoch, with their dev score."""
 
     dev_score: float
     learning_rate: float
@@ -74,7 +74,7 @@ class Checkpoint:
 
 
 class Trainer:
-    """One training run: model, optimiser and schedule, on the device and in the precision of distillation."""
+    """One training run: model, optimiser and schedule, with the same device and precision as distillation."""
 
     def __init__(self, model: Any, kind: Kind, learning_rate: float, steps: int) -> None:
         self.kind = kind
@@ -84,7 +84,7 @@ class Trainer:
         self.learning_rate, self.steps, self.done = learning_rate, steps, 0
 
     def step(self, batch: dict[str, torch.Tensor], targets: torch.Tensor) -> float:
-        """One update by a padded batch and its targets (`kdnas.evaluation.kinds.Encoded`); the loss before it."""
+        """Update the model with a padded batch and its targets (`kdnas.evaluation.kinds.Encoded`); returns the previous loss."""
         device = self.accelerator.device
         with self.accelerator.autocast(), FastTraining():
             output = self.model(**{name: value.to(device) for name, value in batch.items()})
@@ -96,7 +96,7 @@ class Trainer:
 
 
 def as_run(model: Any, kind: Kind, path: Path, seq_len: int) -> Candidate:
-    """A model in PyTorch, computed in f32, as sessions run: with the tokenizer of folder `path`, cut at `seq_len`."""
+    """A PyTorch model in f32 with the interface of a session, the tokenizer of folder `path`, and texts cut at `seq_len`."""
     model.eval()
     task = EXPORT_TASKS[kind]
     tokenizer = read_tokenizer(path / "tokenizer.json", seq_len)
@@ -104,7 +104,7 @@ def as_run(model: Any, kind: Kind, path: Path, seq_len: int) -> Candidate:
 
 
 def finetune(path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage) -> tuple[Any, dict[str, Any]]:
-    """Train (`tune`) and score the best model on test, once; the scores are in the record."""
+    """Train (`tune`), and score the best model once on test; the scores are added to the record."""
     model, record = tune(path, task, plan, recipe, progress)
     runs = as_run(model, task.kind, path, recipe.seq_len)
     predicted = predict(task.kind, runs, task.test.texts)
@@ -116,13 +116,13 @@ def tune(path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage) ->
 
     Args:
         path: folder of the encoder.
-        task: the splits; test is not used.
-        plan: examples, epochs and how many learning rates.
-        recipe: learning rates, seed, lengths.
-        progress: gets one unit for each training example seen.
+        task: task with its splits; test is not used.
+        plan: examples, epochs and number of learning rates.
+        recipe: learning rates, seed and lengths.
+        progress: advanced by one for each training example.
 
     Returns:
-        The best model on the CPU in f32, evaluation mode, and its record: what was tried and chosen.
+        The best model on the CPU in f32 and evaluation mode, and its record: the tried and the chosen settings.
 
     Raises:
         KdnasError: the loss was not finite with any learning rate.
@@ -166,7 +166,7 @@ def _run(
     recipe: Recipe,
     progress: Stage,
 ) -> Iterator[tuple[int, float, dict[str, torch.Tensor]]]:
-    """One learning rate on train and dev: after each epoch its number, the dev score and the live weights."""
+    """Train with one learning rate; yields the number, the dev score and the current weights (not a copy) after each epoch."""
     train, dev = Encoded.of(task.kind, data[0], path, recipe.seq_len), data[1]
     batches = [token_batches(train.lengths, recipe.batch_tokens, recipe.seed, epoch) for epoch in range(epochs)]
     model = load_head(path, task.kind, task.labels, recipe.seed)
@@ -177,7 +177,7 @@ def _run(
         for indices in order:
             loss = trainer.step(*train.batch(indices, pad_id))
             if not math.isfinite(loss):
-                return  # this rate diverged; what it reached before counts
+                return  # the loss diverged; earlier epochs of this rate still count
             progress.advance(len(indices), f"lr {rate:g}, loss {loss:.3f}")
         runs = as_run(trainer.model, task.kind, path, recipe.seq_len)
         score = scores_of(task, dev, predict(task.kind, runs, dev.texts))[task.metric]
@@ -193,8 +193,8 @@ def save_classifier(model: Any, source: Path, folder: Path, card: str) -> None:
 
     Args:
         model: the classifier.
-        source: folder of the encoder that it was made from; its tokenizer is taken.
-        folder: is made.
+        source: folder of the original encoder, whose tokenizer is copied.
+        folder: folder to create.
         card: text of README.md.
     """
     model.save_pretrained(folder, safe_serialization=True)

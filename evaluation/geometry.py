@@ -1,4 +1,4 @@
-"""How close a student's space is to its teacher's on held-out sentences: explained variance and nearest neighbours."""
+"""Agreement of a student's hidden states with its teacher's on held-out sentences: explained variance, nearest neighbours."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from kdnas.store.progress import stage
 from kdnas.text.corpus import Corpus
 from kdnas.text.sentences import Sentences, token_batches
 
-# Relative to the mean variance of a hidden dimension: enough for layer norm's exact linear dependence, no more.
+# Ridge relative to the mean variance of a hidden dimension: just enough for the exact linear dependence from layer norm.
 RIDGE = 1e-8
 
 
 class LinearFit:
-    """Least squares from X (N, D_S) to Y (N, D_T) with an intercept, from sums over batches, in float64.
+    """Least squares from X (N, D_S) to Y (N, D_T) with an intercept, accumulated over batches in float64.
 
-    Minimises |Y - X W - b|^2 + lambda |W|^2, lambda = ridge times the mean of the diagonal of the centred X'X.
+    Minimises |Y - X W - b|^2 + lambda |W|^2, where lambda is ridge times the mean of the diagonal of the centred X'X.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -54,7 +54,7 @@ class LinearFit:
 
 
 class VarianceMeter:
-    """Sums that give 1 - (squared error / variance) of each output dimension block."""
+    """Accumulates sums for 1 - (squared error / variance) of blocks of output dimensions."""
 
     def __init__(self, outputs: int) -> None:
         self.count = 0
@@ -79,12 +79,12 @@ class VarianceMeter:
 
 @dataclass(frozen=True)
 class Views:
-    """What both models make of one batch."""
+    """Outputs of both models for one batch."""
 
     indices: np.ndarray  # (B,) indices in the chosen sentences
     student: torch.Tensor  # (N, D_S) last hidden states of the N real tokens
-    teacher: torch.Tensor  # (N, L_T * D_T) hidden states after each layer, side by side, of the same tokens
-    student_pooled: torch.Tensor  # (B, D_S) pooled as the teacher's files say, unit length
+    teacher: torch.Tensor  # (N, L_T * D_T) hidden states after each layer, concatenated, of the same tokens
+    student_pooled: torch.Tensor  # (B, D_S) pooled like the teacher, unit length
     teacher_pooled: torch.Tensor  # (B, D_T)
 
 
@@ -99,22 +99,22 @@ def geometry(
 ) -> dict[str, Any]:
     """Explained variance of the teacher's hidden states and recall@10 of its nearest neighbours.
 
-    A linear map from the student's last hidden state to every teacher layer is fitted on train sentences and scored
-    on validation sentences: 1 - |error|^2 / |teacher - its mean|^2 over real tokens. Never on padding.
+    A linear map from the student's last hidden state to every teacher layer is fitted on train sentences and scored on validation
+    sentences: 1 - |error|^2 / |teacher - its mean|^2 over real tokens, without padding.
 
     Args:
         teacher: model folder.
         student: model folder; it must share the teacher's tokenizer.
-        corpus: gives the token ids of both splits.
-        map_sentences: train sentences of the linear map.
-        sentences: validation sentences of both measures; all where there are fewer.
-        seed: decides which sentences.
-        batch_tokens: padded tokens a batch.
+        corpus: corpus with the token ids of both splits.
+        map_sentences: number of train sentences for the linear map.
+        sentences: number of validation sentences for both metrics; all are used if there are fewer.
+        seed: seed for the choice of sentences.
+        batch_tokens: maximum number of padded tokens in a batch.
 
     Returns:
         explained_variance (last teacher layer), explained_variance_layers, recall_at_10, sentences, map_sentences.
     """
-    with quiet():  # a teacher's unused pooler is no news
+    with quiet():  # no warning about a teacher's unused pooler
         models = load_encoder(student), load_encoder(teacher)
     ours, theirs = (shape_of(model.config) for model in models)
     layers, hidden = theirs.layers, theirs.hidden
@@ -146,7 +146,7 @@ def geometry(
 
 
 def choose(split: Sentences, count: int, seed: int) -> np.ndarray:
-    """Places of `count` random sentences, sorted; all where there are fewer."""
+    """Indices of `count` random sentences, sorted; all indices if there are fewer."""
     rng = np.random.default_rng(seed)
     return np.sort(rng.choice(len(split), min(count, len(split)), replace=False))
 
@@ -160,7 +160,7 @@ def views(
     batch_tokens: int,
     pooling: Pooling = "mean",
 ) -> Iterator[Views]:
-    """What both models make of some sentences, batch by batch, pooled in the same way."""
+    """Outputs of both models for the chosen sentences, batch by batch, with the same pooling."""
     for indices in token_batches(split.lengths[chosen], batch_tokens, 0, 0):
         ids, mask = map(torch.from_numpy, split.batch(chosen[indices], pad_id))
         with torch.inference_mode():
@@ -172,7 +172,7 @@ def views(
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling = "mean") -> torch.Tensor:
-    """First token's state or mean over real tokens, unit length: states (B, T, D), mask (B, T) -> (B, D)."""
+    """State of the first token or mean over real tokens, unit length: states (B, T, D), mask (B, T) -> (B, D)."""
     if pooling == "first":
         return torch.nn.functional.normalize(states[:, 0], dim=-1)
     weights = mask.unsqueeze(-1).to(states.dtype)

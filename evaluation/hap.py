@@ -39,10 +39,10 @@ Rows = list[tuple[str, int]]
 
 
 def hap_files(path: Path) -> list[Path]:
-    """The .jsonl and .jsonl.gz files that `--hap` stands for, sorted.
+    """The .jsonl and .jsonl.gz files of the option `--hap`, sorted.
 
     Raises:
-        UsageError: nothing there, or no such file in the folder.
+        UsageError: the path does not exist, or has no such file.
     """
     if path.is_file():
         if not path.name.endswith(SUFFIXES):
@@ -57,7 +57,7 @@ def hap_files(path: Path) -> list[Path]:
 
 
 def hap_digest(path: Path) -> str:
-    """SHA-256 over the names and contents of the files: the path does not count."""
+    """SHA-256 over the names and contents of the files, independent of their path."""
     parts = [f"{file.name}:{file_sha256(file)}" for file in hap_files(path)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -65,18 +65,18 @@ def hap_digest(path: Path) -> str:
 def read_hap(path: Path, seed: int = 0, limit: int | None = None) -> Task:
     """Read a HAP set.
 
-    Files named train, validation (or dev) and test, or `<anything>.train` and so on, are taken as splits. Without a
-    test file the validation file is the test; what is missing then is cut off by the hash of the text: one tenth of
-    train for dev, and 80/10/10 of everything where there is no test at all. Equal texts (but for case and white
-    space) are kept once: in test before dev before train.
+    Files named train, validation (or dev) and test, or `<anything>.train` and so on, are the splits. Without a test file the
+    validation file is the test split. A missing dev split is a tenth of train, by the hash of the text. If a file has another
+    name, or there is no train file, or only one split, all rows are split 80/10/10 by the hash of the text. Texts that differ
+    only in case and white space are kept once, in test before dev before train.
 
     Args:
         path: file or folder.
-        seed: seed of the hash split and of the order.
-        limit: keep at most this many rows, by hash, in all; None keeps all.
+        seed: seed of the hash split and of the row order.
+        limit: maximum number of rows over all splits, chosen by hash; None keeps all.
 
     Raises:
-        UsageError: missing, unknown columns or labels, not UTF-8, too few rows or one class only.
+        UsageError: the path is missing, columns or labels are unknown, a file is not UTF-8, or there are too few rows or classes.
     """
     parts: dict[str, Rows] = {}
     read = 0
@@ -99,7 +99,7 @@ def read_hap(path: Path, seed: int = 0, limit: int | None = None) -> Task:
 
 
 def _splits(parts: dict[str, Rows], seed: int) -> tuple[dict[str, Rows], str]:
-    """Rows of train, dev and test, and a line on how they came about."""
+    """Rows of train, dev and test, and a description of how they were split."""
     if "all" in parts or "train" not in parts or len(parts) == 1:
         rows = [row for split in parts.values() for row in split]
         names = {name: [row for row in rows if _share(row[0], seed) == name] for name in SPLITS}
@@ -121,7 +121,7 @@ def _share(text: str, seed: int) -> str:
 
 
 def _unique(splits: dict[str, Rows]) -> dict[str, Rows]:
-    """Each text once over all splits: in test before dev before train; of equal ones in a split, the first."""
+    """Keep each text once over all splits: in test before dev before train, and its first row within a split."""
     seen: set[str] = set()
     kept: dict[str, Rows] = {}
     for name in ("test", "dev", "train"):
@@ -140,10 +140,10 @@ def _sample(rows: Rows, count: int, seed: int) -> Rows:
 
 
 def hap_rows(file: Path) -> Iterator[tuple[str, int]]:
-    """Text and 1 for HAP or 0, of each row of one file.
+    """Text and label (1 for HAP, else 0) of each row of one file.
 
     Raises:
-        UsageError: not UTF-8, not JSON lines, unknown columns or labels.
+        UsageError: the file is not UTF-8 or not JSON lines, or columns or labels are unknown.
     """
     number = 0
     for number, row in json_rows(file, f"--hap {file}"):
@@ -181,7 +181,7 @@ def _binary(value: Any, where: str) -> int:
 
 
 def class_counts(task: Task) -> dict[str, dict[str, int]]:
-    """Rows of each class in each split, for the report."""
+    """Number of rows of each class in each split, for the report."""
     return {
         name: {task.labels[index]: count for index, count in sorted(Counter(getattr(task, name).labels).items())}
         for name in SPLITS

@@ -1,4 +1,4 @@
-"""The kinds of tasks: how their rows are taught, which head answers them, and what it answers in any engine."""
+"""The kinds of tasks: the encoding of their rows, the model head, the loss, and the predictions in any engine."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,10 @@ from kdnas.export.session import BATCH_TOKENS, read_tokenizer, softmax
 from kdnas.export.spans import Answerer, Runs, Windows, text_logits, word_labels
 from kdnas.models.family import shape_of
 
-IGNORED = -100  # target of a token that no loss is about
+IGNORED = -100  # target of a token that the loss ignores
 
 
-# Classes of transformers' models, and what an exporter calls them.
+# Model classes of transformers, and task names of the exporter.
 HEADS = {
     Kind.CLASSES: "AutoModelForSequenceClassification",
     Kind.SCORE: "AutoModelForSequenceClassification",
@@ -36,13 +36,13 @@ EXPORT_TASKS = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a model is taught, of N rows: of questions one for each window of the context.
+    """Training inputs and targets of N rows; a question has one row for each window of its context.
 
     Args:
-        kind: of the task.
-        ids: token ids (T,) of each.
-        types: 0 or 1 for each token (T,): which of two texts it is of; empty where the model has no types.
-        targets: a class () or a number (); a class of each token (T,); or the first and last token of the answer (2,).
+        kind: kind of the task.
+        ids: token ids (T,) of each row.
+        types: token types (T,) of each row, 0 or 1 for the first or second text; empty if the model has no token types.
+        targets: target of each row: a class () or number (); a class per token (T,); or first and last token of the answer (2,).
     """
 
     kind: Kind
@@ -79,11 +79,11 @@ class Encoded:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each, (N,)."""
+        """Number of tokens in each row, (N,)."""
         return np.asarray([len(row) for row in self.ids], dtype=np.int64)
 
     def batch(self, indices: np.ndarray, pad_id: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Padded inputs (B, T) of some rows, T a multiple of 8 for few distinct shapes, and their targets (B, ...)."""
+        """Padded inputs (B, T) of rows and their targets (B, ...); T is a multiple of 8, to limit the number of shapes."""
         chosen = [int(index) for index in indices]
         width = -(-max(len(self.ids[index]) for index in chosen) // 8) * 8
         feeds = {
@@ -98,7 +98,7 @@ class Encoded:
 
 
 def _padded(rows: Sequence[np.ndarray], width: int, value: int) -> torch.Tensor:
-    """Rows (B, width), filled up with a value."""
+    """Rows (B, width), padded with a value."""
     result = torch.full((len(rows), width), value)
     for index, row in enumerate(rows):
         result[index, : len(row)] = torch.from_numpy(row)
@@ -106,7 +106,7 @@ def _padded(rows: Sequence[np.ndarray], width: int, value: int) -> torch.Tensor:
 
 
 def word_targets(encoding: Any, labels: Sequence[int]) -> np.ndarray:
-    """The class of each word at its first token, (T,); `IGNORED` at all others."""
+    """The class of each word at its first token, (T,); `IGNORED` at all other tokens."""
     targets = np.full(len(encoding.ids), IGNORED, dtype=np.int64)
     seen = None
     for index, word in enumerate(encoding.word_ids):
@@ -117,7 +117,7 @@ def word_targets(encoding: Any, labels: Sequence[int]) -> np.ndarray:
 
 
 def answer_tokens(window: Any, answer: Answers) -> tuple[int, int]:
-    """First and last token of the answer in a window; (0, 0), the first special token, where it is not all there."""
+    """First and last token of the answer in a window; (0, 0), the first special token, if the window lacks a part of it."""
     start, end = answer.start, answer.start + len(answer.texts[0])
     first = last = 0
     for index, ((begin, stop), part) in enumerate(zip(window.offsets, window.sequence_ids, strict=True)):
@@ -129,7 +129,7 @@ def answer_tokens(window: Any, answer: Answers) -> tuple[int, int]:
 
 
 def load_head(path: Path, kind: Kind, labels: Sequence[str], seed: int) -> Any:
-    """The encoder of a folder with a new head (random by `seed`), class names in its configuration."""
+    """The encoder of a folder with a new head, initialised from `seed`, and class names in its configuration."""
     import transformers
 
     settings: dict[str, Any] = {"num_labels": len(labels)} if kind is not Kind.SPANS else {}
@@ -139,7 +139,7 @@ def load_head(path: Path, kind: Kind, labels: Sequence[str], seed: int) -> Any:
     if kind is Kind.SCORE:
         settings["problem_type"] = "regression"
     torch.manual_seed(seed)
-    with quiet():  # that the head is new is the point, not a warning
+    with quiet():  # no warning about the new head
         return getattr(transformers, HEADS[kind]).from_pretrained(
             path, local_files_only=True, use_safetensors=True, trust_remote_code=False, **settings
         )
@@ -157,12 +157,12 @@ def quiet() -> Iterator[None]:
 
 
 def loss_of(kind: Kind, output: Any, targets: torch.Tensor) -> torch.Tensor:
-    """What training makes smaller: cross-entropy, of numbers the squared error; the mean over the batch.
+    """Training loss, as the mean over the batch: cross-entropy, or squared error for numbers.
 
     Args:
-        kind: of the task.
-        output: of the model; logits (B, C), (B, 1), (B, T, C), or start and end logits (B, T).
-        targets: (B,), (B,), (B, T), or (B, 2).
+        kind: kind of the task.
+        output: output of the model with logits (B, C), (B, 1) or (B, T, C), or start and end logits (B, T).
+        targets: targets (B,), (B,), (B, T) or (B, 2), respectively.
     """
     cross_entropy = torch.nn.functional.cross_entropy
     if kind is Kind.SPANS:
@@ -177,13 +177,13 @@ def loss_of(kind: Kind, output: Any, targets: torch.Tensor) -> torch.Tensor:
 
 
 def predict(kind: Kind, runs: Runs, texts: Sequence[Any], batch_tokens: int = BATCH_TOKENS) -> Any:
-    """What a model answers, in the order of the inputs whatever the batches.
+    """Predictions of a model, in the order of the inputs.
 
     Args:
-        kind: of the task.
-        runs: a session, or a model in PyTorch (`kdnas.export.judge.Candidate`).
+        kind: kind of the task.
+        runs: a session, or a PyTorch model (`kdnas.export.judge.Candidate`).
         texts: N inputs.
-        batch_tokens: padded tokens that one call may hold.
+        batch_tokens: maximum number of padded tokens in one call.
 
     Returns:
         Probabilities (N, C); numbers (N,); a class for each word of each text; or the text of each answer.

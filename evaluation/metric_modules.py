@@ -1,7 +1,7 @@
-"""The suites' metrics as modules of Hugging Face's `evaluate`, over scikit-learn, scipy and seqeval: nothing is fetched.
+"""The suites' metrics as modules of Hugging Face's `evaluate`, based on scikit-learn, scipy and seqeval, without downloads.
 
-`metric_of(task).compute(predictions=..., references=...)` is what `kdnas suites` scores with, and what other code that knows
-`evaluate` may combine or hand to a trainer.
+`kdnas suites` scores with `metric_of(task).compute(predictions=..., references=...)`. Other code that uses `evaluate` can combine
+these metrics or pass them to a trainer.
 """
 
 from typing import Any
@@ -18,10 +18,10 @@ WHOLE, NUMBER, TEXT = datasets.Value("int64"), datasets.Value("float64"), datase
 
 
 class TaskMetric(evaluate.Metric):
-    """A metric that keeps what it is given in memory, for a task's class names and positive class.
+    """A metric for a task, with its class names and positive class; it keeps its data in memory.
 
     Args:
-        task: that is scored.
+        task: the task to score.
     """
 
     predictions: Any

@@ -1,4 +1,4 @@
-"""Metrics of tasks as their benchmarks define them, and of agreement between two models' spaces."""
+"""Metrics of tasks as their benchmarks define them, and metrics of agreement between the embeddings of two models."""
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
@@ -14,7 +14,7 @@ from sklearn.metrics import (
 
 
 def correlations(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Pearson's and Spearman's correlation and their mean, as for STS-B; 0 where one side never changes. Both (N,)."""
+    """Pearson's and Spearman's correlation and their mean, as for STS-B; 0 if one side is constant. Both (N,)."""
     if np.ptp(truth) == 0 or np.ptp(predicted) == 0:
         return dict.fromkeys(("pearson", "spearman", "pearson_spearman"), 0.0)
     pearson, spearman = float(pearsonr(truth, predicted)[0]), float(spearmanr(truth, predicted)[0])
@@ -26,8 +26,8 @@ def classification_scores(truth: np.ndarray, probabilities: np.ndarray, positive
 
     Args:
         truth: (N,) class numbers.
-        probabilities: (N, C); the prediction is the largest.
-        positive: the class that binary metrics are about; None leaves them out.
+        probabilities: (N, C); the prediction is the most probable class.
+        positive: positive class of the binary metrics; None leaves these out.
 
     Returns:
         accuracy, macro_f1 (over the classes that occur in truth or prediction), Matthews' correlation and calibration_error,
@@ -49,12 +49,12 @@ def classification_scores(truth: np.ndarray, probabilities: np.ndarray, positive
 
 
 def calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al. 2017, Eq. 3): how far the probability of an answer is from how often it is right.
+    """Expected calibration error (Guo et al. 2017, Eq. 3): mean gap between the probability and the accuracy of predictions.
 
     Args:
         truth: (N,) class numbers.
         probabilities: (N, C).
-        bins: of equal width over the probability of the answer.
+        bins: number of bins of equal width over the probability of the prediction.
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
     indices = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -64,12 +64,12 @@ def calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = 
 
 
 def threshold_for_precision(truth: np.ndarray, scores: np.ndarray, wanted: float) -> float | None:
-    """The lowest score from which on at least the wanted fraction of what is called positive is; None where there is none.
+    """The lowest threshold at which the precision is at least `wanted`; None if there is none.
 
     Args:
-        truth: (N,) bool, the positives.
+        truth: (N,) bool, True for positives.
         scores: (N,) probability of the positive class.
-        wanted: precision, from 0 to 1.
+        wanted: precision to reach, from 0 to 1.
     """
     if not truth.any():
         return None
@@ -79,7 +79,7 @@ def threshold_for_precision(truth: np.ndarray, scores: np.ndarray, wanted: float
 
 
 def at_threshold(truth: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
-    """precision, recall and false_positive_rate of calling positive what scores at least the threshold. Both (N,)."""
+    """precision, recall and false_positive_rate if scores of at least the threshold count as positive. Both (N,)."""
     said = scores >= threshold
     return {
         "precision": float(precision_score(truth, said, zero_division=0)),
@@ -89,24 +89,24 @@ def at_threshold(truth: np.ndarray, scores: np.ndarray, threshold: float) -> dic
 
 
 def false_positive_rate(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Fraction of the negatives that are called positive; 0 where there are no negatives. Both (N,) bool."""
+    """Fraction of the negatives that are predicted positive; 0 if there are no negatives. Both (N,) bool."""
     negatives = int((~truth).sum())
     return float((predicted & ~truth).sum() / negatives) if negatives else 0.0
 
 
 def majority_macro_f1(truth: list[int]) -> float:
-    """Macro-F1 of always naming the most frequent class: what a classifier that learnt nothing gets."""
+    """Macro-F1 of always predicting the most frequent class: the baseline of a classifier that learnt nothing."""
     fraction = max(truth.count(label) for label in set(truth)) / len(truth)
     return 2 * fraction / (1 + fraction) / len(set(truth))
 
 
 def retention(teacher: float, student: float) -> float | None:
-    """Student score / teacher score; None where the teacher scores nothing."""
+    """Student score divided by teacher score; None if the teacher's score is 0."""
     return student / teacher if teacher > 0 else None
 
 
 def neighbours(embeddings: np.ndarray, k: int, block: int = 512) -> np.ndarray:
-    """The k nearest rows of each row by inner product, itself excluded: (N, D) -> (N, k), in no order."""
+    """The k nearest rows of each row by inner product, without the row itself: (N, D) -> (N, k), unordered."""
     count = len(embeddings)
     nearest = np.empty((count, k), dtype=np.int64)
     for start in range(0, count, block):
@@ -122,8 +122,8 @@ def recall_at_k(teacher: np.ndarray, student: np.ndarray, k: int = 10) -> float:
 
     Args:
         teacher: (N, D_T) embeddings of unit length.
-        student: (N, D_S) embeddings of the same N sentences, of unit length, in its own space.
-        k: neighbours; at most N - 1 are used.
+        student: (N, D_S) embeddings of the same N sentences, of unit length.
+        k: number of neighbours; at most N - 1 are used.
     """
     k = min(k, len(teacher) - 1)
     pairs = zip(neighbours(teacher, k), neighbours(student, k), strict=True)

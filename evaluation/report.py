@@ -1,4 +1,4 @@
-"""What people read of an evaluation: the table on the terminal and the card of a classifier."""
+"""Output of an evaluation: the table on the terminal and the model card of a classifier."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from kdnas.models.card import LONGEST, demoted, inherited, read_card, with_metad
 from kdnas.store.progress import say, say_table
 
 METADATA = {"library_name": "transformers", "tags": ["kdnas"]}
-# Figures of a record that are scores, whatever the kind of the task.
+# Names of scores in a record, for all kinds of tasks.
 SCORES = (
     "macro_f1", "accuracy", "matthews", "binary_f1", "average_precision", "false_positive_rate", "calibration_error",
     "pearson", "spearman", "entity_f1", "entity_precision", "entity_recall", "exact_match", "answer_f1",
@@ -16,7 +16,7 @@ SCORES = (
 
 
 def card(task: Task, record: dict[str, Any], source: Path) -> str:
-    """README.md of a classifier that was made from the encoder in folder `source`."""
+    """README.md of a classifier that was fine-tuned from the encoder in folder `source`."""
     from kdnas.evaluation.kinds import (
         EXPORT_TASKS,
         HEADS,
@@ -43,7 +43,7 @@ Load it with `{HEADS[task.kind]}.from_pretrained(folder)`.
 
 
 def show(results: dict[str, Any]) -> None:
-    """Say the metrics as a small table."""
+    """Print the metrics as a small table."""
     from rich.table import Table
 
     table = Table("measure", "teacher", "student", "kept")

@@ -1,4 +1,4 @@
-"""What people read of the suites: one table of runs, and models side by side with the paper's."""
+"""Output of `kdnas suites`: a table of the runs."""
 
 from collections.abc import Sequence
 from statistics import mean, stdev
@@ -8,7 +8,7 @@ from kdnas.store.progress import say, say_table
 
 
 def show_runs(artifacts: Sequence[Artifact]) -> None:
-    """Say mean and standard deviation over the seeds of each task, and what its data lacks."""
+    """Print the mean and standard deviation over the seeds of each task, and the notes on its data."""
     from rich.table import Table
 
     table = Table("task", "metric", "mean", "sd", "seeds", "learning rate")

@@ -1,4 +1,4 @@
-"""Scores of a fine-tuned model on the test of its task, in PyTorch or as a session of its export."""
+"""Scores of a fine-tuned model on the test rows of its task, in PyTorch or in a session of its export."""
 
 import json
 import time
@@ -11,7 +11,7 @@ import numpy as np
 from kdnas.evaluation.tasks import Kind, Task
 from kdnas.models.engine import engine_of, session_engines
 
-TRAINED = "pytorch"  # the fine-tuned model itself, which is not exported
+TRAINED = "pytorch"  # the fine-tuned model itself, without export
 ENGINES = (TRAINED, *session_engines())
 
 
@@ -25,17 +25,17 @@ def score(
     scratch: Path,
     precision: float,
 ) -> dict[str, Any]:
-    """Scores of a fine-tuned model on the test of its task, in all, by language and by group, and how fast it was.
+    """Scores of a fine-tuned model on the test rows of its task: overall, by language and by group, with its throughput.
 
     Args:
-        folder: Hugging Face folder with the head.
+        folder: Hugging Face folder of the model with its head.
         engine: one of `ENGINES`.
-        engines: all that are scored, so that one export has what each of them needs.
-        task: its test rows, and for a binary task the dev rows that choose the threshold.
-        seq_len: tokens of an input at most, as in training.
-        home: root of artifacts, for the export.
-        scratch: folder for the texts that the export is calibrated on.
-        precision: that the threshold is to meet.
+        engines: all engines that will be scored, so that one export has the forms for all of them.
+        task: task with its test rows; the dev rows of a binary task choose the threshold.
+        seq_len: maximum number of tokens in an input, as in training.
+        home: root folder of all artifacts, for the export.
+        scratch: folder for the texts on which the export is calibrated.
+        precision: precision on dev that the threshold must reach.
     """
     from kdnas.evaluation.kinds import predict
     from kdnas.evaluation.metric_modules import scores_of
@@ -64,13 +64,13 @@ def score(
 
 
 def threshold_of(task: Task, dev: np.ndarray, test: np.ndarray, wanted: float) -> dict[str, Any]:
-    """The threshold that meets the wanted precision on dev, and what it gives on test; none where no threshold does.
+    """The threshold that reaches the wanted precision on dev, and its metrics on test; `threshold` is None if there is none.
 
     Args:
-        task: binary.
+        task: a binary task.
         dev: probabilities (N, C) of the dev rows.
-        test: of the test rows.
-        wanted: precision.
+        test: probabilities (N, C) of the test rows.
+        wanted: precision to reach, from 0 to 1.
     """
     from kdnas.evaluation.metrics import at_threshold, threshold_for_precision
 
@@ -88,7 +88,7 @@ def _rows_of(predicted: Any, rows: Sequence[int]) -> Any:
 def runner(
     folder: Path, engine: str, engines: Sequence[str], task: Task, seq_len: int, home: Path, scratch: Path
 ) -> Any:
-    """The model in PyTorch or as a session of its export, which is made where it is not there."""
+    """The model in PyTorch, or a session of its export; the export is made if it does not exist."""
     from kdnas.evaluation.finetune import as_run
     from kdnas.evaluation.kinds import HEADS
 
@@ -120,6 +120,6 @@ def runner(
 
 
 def _plain_texts(task: Task) -> list[str]:
-    """Texts of train rows on which int8 is calibrated."""
+    """Texts of train rows for the calibration of int8."""
     chosen = task.train.first(4000).texts
     return [" ".join(text) if task.kind is Kind.WORDS or isinstance(text, tuple) else text for text in chosen]

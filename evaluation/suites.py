@@ -1,4 +1,4 @@
-"""The downstream suites: each task is one row, with its hub id, columns, splits, metric and the paper's hyperparameters."""
+"""The downstream suites. Each task is one row, with its hub id, columns, splits, metric and the paper's hyperparameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,15 +24,15 @@ AFRISENTI = ("amh", "arq", "ary", "hau", "ibo", "kin", "pcm", "por", "swa", "tso
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows lie: a set on the model hub, and the folder below `--data_root` with the same columns.
+    """Source of rows: a data set on the hub, and a folder below `--data_root` with the same columns.
 
     Args:
-        hub: owner/name; empty for a set that is not there with these columns.
-        folder: below the data root.
-        config: of the hub's set; `{language}` is replaced by the language's name in the set.
-        file: of a split in the folder, without .jsonl.gz; `{split}`, `{code}` and `{language}` are replaced.
+        hub: hub id (owner/name); empty if the hub does not have the set with these columns.
+        folder: folder below the data root.
+        config: configuration of the hub's set; `{language}` is replaced by the language's name in the set.
+        file: file name of a split in the folder, without .jsonl.gz; `{split}`, `{code}` and `{language}` are replaced.
         revision: branch, tag or commit of the hub's set.
-        by_id: the hub's set has all languages in one, and `id` begins with the language's name.
+        by_id: whether the hub's set mixes all languages, and `id` begins with the language's name.
     """
 
     hub: str
@@ -45,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True)
 class StandIn:
-    """What is taken where a split cannot be had locally; the report says so, and never calls it the full task."""
+    """Replacement for a split that is missing locally. The report names it, and never calls it the full task."""
 
     source: Source
     split: str
@@ -57,24 +57,24 @@ class Spec:
     """One task of a suite.
 
     Args:
-        name: `suite/task`.
-        source: where the rows are.
-        columns: of the input: one text, two, the words, or question and context.
+        name: name as `suite/task`.
+        source: source of the rows.
+        columns: columns of the input: one text, two texts, the words, or question and context.
         target: column of the label.
-        kind: what is asked.
+        kind: kind of the task.
         labels: class names, in the order of their numbers.
-        metric: the figure that decides, one of `kdnas.evaluation.metric_modules.scores_of`.
-        learning_rate: of the paper's Table 5 for this suite.
-        epochs: of the same table.
-        seq_len: tokens of an input at most.
-        splits: names of the rows that are taught, that choose, and that are scored; without the second a tenth of the first.
-        languages: codes of the set's languages, each with its name in the set; empty where there is one language.
-        taught: languages that are taught; empty for all.
-        classes: class number of each label as it stands in the data; empty where they are numbers already.
-        otherwise: class of labels that `classes` does not name; None refuses them.
-        positive: the class that binary metrics are about.
-        stand_ins: by split (`train`, `test`), for local data.
-        group: column that scores are told apart by as well, as the topic of an insult; empty for none.
+        metric: the main metric, one of `kdnas.evaluation.metric_modules.scores_of`.
+        learning_rate: learning rate of the paper's Table 5 for this suite.
+        epochs: epochs of the same table.
+        seq_len: maximum number of tokens in an input.
+        splits: names of the train, dev and test splits; if the second is None, dev is a tenth of train.
+        languages: language codes, each with the language's name in the set; empty for a set with one language.
+        taught: codes of the languages for training; empty for all.
+        classes: class number of each label in the data; empty if the labels are class numbers.
+        otherwise: class of labels that are not in `classes`; None refuses them.
+        positive: positive class of the binary metrics; None for other tasks.
+        stand_ins: replacement for a missing local split, by `train` or `test`.
+        group: column by whose values scores are also reported, for example the topic of an insult; empty for none.
     """
 
     name: str
@@ -110,7 +110,7 @@ def _glue(
     epochs: int = 3,
     stand_ins: Mapping[str, StandIn] | None = None,
 ) -> Spec:
-    """A GLUE task: its hidden test is replaced by the official validation split, as is usual; dev is cut from train."""
+    """A GLUE task. As usual, the official validation split replaces the hidden test split; dev is cut from train."""
     kind = Kind.SCORE if task == "stsb" else Kind.CLASSES
     source = Source("nyu-mll/glue", f"glue/{task}", task)
     return Spec(
@@ -249,10 +249,10 @@ SUITES = tuple(dict.fromkeys(spec.suite for spec in SPECS))
 
 
 def chosen_specs(names: tuple[str, ...]) -> list[Spec]:
-    """The tasks of these suites or names, in the order of the table.
+    """The tasks with these names or in these suites, in the order of the table.
 
     Raises:
-        UsageError: none given, or one that is neither a suite nor a task.
+        UsageError: no name is given, or a name is neither a suite nor a task.
     """
     known = {*SUITES, *(spec.name for spec in SPECS)}
     if not names or (unknown := [name for name in names if name not in known]):

@@ -1,4 +1,4 @@
-"""Tasks: labelled inputs in train, dev and test, with no text in two of them."""
+"""Tasks: labelled inputs in the splits train, dev and test, which share no text."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ ROLES = ("teacher", "student")
 
 
 class Kind(StrEnum):
-    """What a task asks of a text."""
+    """What a task predicts."""
 
-    CLASSES = "classes"  # its class; or that of a pair of texts
-    SCORE = "score"  # a number; or that of a pair of texts
-    WORDS = "words"  # the class of each of its words
-    SPANS = "spans"  # the part of it that answers a question
+    CLASSES = "classes"  # the class of a text or a pair of texts
+    SCORE = "score"  # a number for a text or a pair of texts
+    WORDS = "words"  # the class of each word of a text
+    SPANS = "spans"  # the part of a text that answers a question
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Answers:
     """The right answers to a question.
 
     Args:
-        texts: each is right.
-        start: first character of the first in the context.
+        texts: the right answers.
+        start: index of the first answer's first character in the context.
     """
 
     texts: tuple[str, ...]
@@ -44,8 +44,8 @@ class Split:
     Args:
         texts: texts; pairs of texts; lists of words; or pairs of a question and its context.
         labels: class numbers; numbers; lists of class numbers; or `Answers`.
-        languages: one for each; none where all are of one.
-        groups: one for each, as the topic of an insult; none where the set has none.
+        languages: language of each input; empty if all have the same.
+        groups: group of each input, for example the topic of an insult; empty without groups.
     """
 
     texts: list[Any]
@@ -68,18 +68,18 @@ class Split:
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is taught and measured on.
+    """A task on which a model is trained and scored.
 
     Args:
-        name: as `topic`, `hap` or `glue/sst2`; names the folder of the model.
+        name: name such as `topic`, `hap` or `glue/sst2`; it also names the folder of the model.
         labels: names of the classes; their indices are the class numbers. One name for a number, none for spans.
-        train: rows that change weights.
-        dev: rows that choose the learning rate and the checkpoint.
+        train: rows for training.
+        dev: rows for the choice of learning rate and checkpoint.
         test: rows that are scored once.
-        positive: number of the class that binary metrics are about; None where there is none.
+        positive: number of the positive class of binary metrics; None if there is none.
         notes: how the splits were made, for the report.
-        kind: what is asked.
-        metric: the figure that decides, one of those of `kdnas.evaluation.metric_modules.scores_of`.
+        kind: kind of the task.
+        metric: the main metric, one of `kdnas.evaluation.metric_modules.scores_of`.
     """
 
     name: str
@@ -93,10 +93,10 @@ class Task:
     metric: str = "macro_f1"
 
     def check(self, source: str) -> None:
-        """Refuse splits that nothing can be learnt from or measured on.
+        """Check that the splits are large enough for training and scoring.
 
         Raises:
-            UsageError: fewer than 20, 4 and 10 rows, or fewer than two classes in one of them.
+            UsageError: train, dev or test has fewer than 20, 4 or 10 rows, or fewer than two classes.
         """
         for name, least in zip(SPLITS, (20, 4, 10), strict=True):
             split = getattr(self, name)
@@ -110,12 +110,12 @@ class Task:
 
 
 def normal_form(text: str) -> str:
-    """What decides whether two texts are the same: case and white space do not."""
+    """The text in lower case with single spaces; texts with the same normal form count as equal."""
     return " ".join(text.split()).lower()
 
 
 def position_of(text: str, seed: int) -> float:
-    """A number in [0, 1) that depends only on the text and the seed; it decides splits, orders and caps."""
+    """A pseudo-random number in [0, 1) that depends only on the text and the seed; it decides splits, orders and caps."""
     digest = hashlib.sha256(f"{seed}:{normal_form(text)}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
@@ -127,7 +127,7 @@ def ordered(rows: list[tuple[str, int]], seed: int) -> Split:
 
 
 def write_labelled(file: Path, task: Task) -> None:
-    """Write the test texts of a task as lines of `text` and `label`, the label by its name."""
+    """Write the test texts of a task as JSON lines with `text` and `label`, the name of the class."""
     file.parent.mkdir(exist_ok=True)
     rows = zip(task.test.texts, task.test.labels, strict=True)
     lines = [json.dumps({"text": text, "label": task.labels[label]}, ensure_ascii=False) for text, label in rows]

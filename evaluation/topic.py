@@ -1,4 +1,4 @@
-"""The topic task, made of a corpus that has topics: which package a docstring sentence is from."""
+"""The topic task, made from a corpus with topics: for pydocs, predict the package of a docstring sentence."""
 
 from collections import Counter, defaultdict
 
@@ -9,21 +9,21 @@ from kdnas.text.corpus import Corpus
 LEAST_TRAIN, LEAST_TEST = 20, 5
 DEV_SHARE, MOST_DEV_SHARE = 0.15, 0.3
 
-Row = tuple[str, str]  # text, group
+Row = tuple[str, str]  # text and group
 
 
 def topic_task(corpus: Corpus, topics: int, train_cap: int, test_cap: int, seed: int) -> tuple[Task | None, str]:
     """The topic task, or None and the reason why this corpus has none.
 
-    The test rows come from the corpus's validation split, which shares no group (module) with train. The dev rows are
-    whole groups cut off train, chosen by hash, so that dev measures what test does.
+    The test rows come from the corpus's validation split, which shares no group (module) with train. The dev rows are whole
+    groups of train, chosen by hash, so that dev and test measure the same.
 
     Args:
-        corpus: any; a topic needs at least 20 train and 5 validation sentences.
-        topics: the most frequent so many topics are used.
-        train_cap: at most this many train and dev sentences a topic.
-        test_cap: at most this many test sentences a topic.
-        seed: decides which sentences are kept and which groups are dev.
+        corpus: any corpus; a topic needs at least 20 train and 5 validation sentences.
+        topics: number of topics; the most frequent ones are used.
+        train_cap: maximum number of train and dev sentences per topic.
+        test_cap: maximum number of test sentences per topic.
+        seed: seed for the choice of sentences and of dev groups.
     """
     train_rows, test_rows = _by_topic(corpus, "train"), _by_topic(corpus, "validation")
     sizes = Counter({topic: len(rows) for topic, rows in train_rows.items() if len(rows) >= LEAST_TRAIN})
@@ -66,9 +66,9 @@ def _by_topic(corpus: Corpus, split: str) -> dict[str, list[Row]]:
 
 
 def _dev_texts(rows: list[Row], seed: int) -> set[str]:
-    """Texts of about DEV_SHARE of one topic's rows: whole groups in the order of their hash, while they fit.
+    """Texts of about DEV_SHARE of one topic's rows: whole groups in the order of their hash, as long as they fit.
 
-    A topic whose groups are too large for that (one module only) gives single sentences instead.
+    If the groups of a topic are too large (for example a single module), single sentences are chosen instead.
     """
     wanted = max(1, round(DEV_SHARE * len(rows)))
     groups: dict[str, list[str]] = defaultdict(list)

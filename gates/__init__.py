@@ -1,1 +1,1 @@
-"""Performance gates: is a revision slower than another one, decided side by side on the same host."""
+"""Performance gates: decide whether a revision is slower than another one, with both timed alternately on the same host."""

@@ -29,11 +29,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """How a comparison decides.
+    """Decision rule of a comparison.
 
     Args:
         least: smallest slowdown that matters, as a fraction.
-        most: a host whose noise needs a larger threshold is unfit.
+        most: largest threshold, as a fraction; a host whose noise needs a larger one is unfit.
         alpha: probability of an error on one side of the threshold, over all looks and benchmarks.
         looks: increasing numbers of pairs after which the comparison tries to decide.
     """
@@ -76,11 +76,11 @@ class Verdict:
     """Verdict on a benchmark with its evidence.
 
     Args:
-        outcome: of the look that decided, else of the last look.
-        pairs: number of pairs behind the outcome.
+        outcome: outcome of the look that decided, else of the last look.
+        pairs: number of pairs used for the outcome.
         ratio: head over base: low end, median, high end.
-        threshold: the head counts as slower when it is slower by more than this fraction.
-        noise: as `ratio`, for pairs from one side.
+        threshold: minimum slowdown, as a fraction, at which the head counts as slower.
+        noise: like `ratio`, for pairs from one side.
     """
 
     outcome: Outcome

@@ -27,7 +27,7 @@ class Found:
         new: benchmarks that only the head has; they are no failure.
         processes: number of processes that ran.
         seconds: total time of the processes.
-        machine: host that they ran on.
+        machine: host on which they ran.
     """
 
     verdicts: dict[str, Verdict]
@@ -60,7 +60,7 @@ def compare(folder: Path, sides: dict[str, Side], process: Process, rule: Rule, 
     A decided benchmark stays decided and is not timed again.
 
     Args:
-        folder: of this comparison.
+        folder: folder of this comparison.
         sides: `A` is the base, `B` the head.
         process: runs one process with the given benchmarks, or with all for None.
         rule: thresholds and looks.

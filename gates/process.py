@@ -12,7 +12,7 @@ import numpy as np
 
 from kdnas.gates.sides import LINES, Side
 
-LOWER = 0.1  # quantile of a process's rounds that counts
+LOWER = 0.1  # quantile of a process's rounds that is its result
 PLUGIN = Path(__file__).resolve().parent / "plugin"
 
 
@@ -38,12 +38,12 @@ class Timed:
 
 @dataclass(frozen=True)
 class SuiteOptions:
-    """How long a process measures.
+    """Durations of a process and of a benchmark.
 
     Args:
-        benchmark_seconds: least time per benchmark; pytest-benchmark's max-time.
-        rounds: least number of rounds per benchmark.
-        timeout_seconds: most time for a process.
+        benchmark_seconds: minimum seconds per benchmark (max-time of pytest-benchmark).
+        rounds: minimum number of rounds per benchmark.
+        timeout_seconds: maximum seconds of a process.
     """
 
     benchmark_seconds: float = 0.4
@@ -63,14 +63,14 @@ def run_process(
     """Run a suite once.
 
     Args:
-        side: whose code or model is timed.
-        suite: file or folder of pytest-benchmark's benchmarks.
+        side: side whose code or model is timed.
+        suite: file or folder with pytest-benchmark benchmarks.
         cache: folder that all processes of this side share, for example for a model that is built once.
-        options: how long to measure.
+        options: durations of a process and of a benchmark.
         only: names of benchmarks; None runs all.
 
     Raises:
-        SideError: no result.
+        SideError: the process gave no result.
     """
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +108,7 @@ def read_report(report: dict[str, Any]) -> Timed:
     """Read a report of pytest-benchmark.
 
     Raises:
-        SideError: two benchmarks have one name.
+        SideError: two benchmarks have the same name.
     """
     names = [row["name"] for row in report["benchmarks"]]
     twice = sorted({name for name in names if names.count(name) > 1})

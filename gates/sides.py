@@ -18,8 +18,8 @@ class Side:
     """One side of a comparison.
 
     Args:
-        name: as given by the user.
-        python: interpreter.
+        name: name as given by the user.
+        python: Python interpreter.
         tree: first entry of the import path; None uses the installed package.
         model: export that the benchmarks use.
         digest: changes with the code, the environment and the model.

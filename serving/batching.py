@@ -22,7 +22,7 @@ class StoppedError(Exception):
 
 @dataclass
 class Job:
-    """The rows of one request and where their results go.
+    """The rows of one request, and the future for their results.
 
     Args:
         rows: lists of token ids.
@@ -42,8 +42,8 @@ class Job:
 class Batcher:
     """A worker thread that runs waiting jobs together.
 
-    A single job runs at once. After a round of several jobs, whose senders are likely to send their next ones now, the
-    worker waits until as many jobs are queued again, or `batch_tokens` are, or `max_wait_ms` have passed.
+    A single job runs immediately. After a round of several jobs, their senders are likely to send the next ones soon. The worker
+    then waits until as many jobs or `batch_tokens` tokens are queued, or `max_wait_ms` have passed.
 
     Args:
         predict: function from rows of token ids and a token budget to one result per row, in order.
@@ -86,7 +86,7 @@ class Batcher:
         self._thread.join()
 
     async def submit(self, rows: list[list[int]]) -> np.ndarray:
-        """Results of some rows, (N, C) or (N, D).
+        """Queue rows and return their results, (N, C) or (N, D).
 
         Raises:
             OverloadedError: the queue is full.

@@ -22,7 +22,7 @@ CHUNK_BYTES = {"": 2**20, "gz": 2**14, "zst": 2**13}
 
 @dataclass(frozen=True)
 class Source:
-    """An input file, with the kind of its records and its compression, which its name gives.
+    """An input file, with the kind of its records and its compression, which follow from its name.
 
     Args:
         path: the file.
@@ -65,7 +65,7 @@ def find_source(path: Path) -> Source:
     """Check that an input exists, is not empty and is of a known kind.
 
     Raises:
-        UsageError: one of these is not so.
+        UsageError: the input does not exist, is empty or is of an unknown kind.
     """
     if path.is_dir():
         raise UsageError(f"input '{path}': this is a folder; give one .jsonl, .txt or .parquet file")
@@ -94,8 +94,8 @@ def read_documents(source: Source, column: str, skip: int = 0) -> Iterator[Docum
     """Documents of an input in order, without the first `skip` lines; blank lines are ignored.
 
     Raises:
-        KdnasError: a damaged archive, or Parquet without pyarrow.
-        UsageError: a Parquet file without the column.
+        KdnasError: the archive is damaged, or the input is Parquet and pyarrow is not installed.
+        UsageError: the Parquet file does not have the column.
     """
     if source.kind == "parquet":
         yield from _parquet_documents(source.path, column, skip)
@@ -204,7 +204,7 @@ def _chunks(file: BinaryIO, source: Source) -> Iterator[tuple[bytes, int]]:
                     inflater = zlib.decompressobj(31) if source.compression == "gz" else _zstd_inflater()
                 yield inflater.decompress(data), position
                 data = b""
-                if inflater.eof:  # archives may be several, one after the other
+                if inflater.eof:  # a file may contain several archives, one after the other
                     data, inflater = inflater.unused_data, None
                     if source.compression == "gz":
                         data = data.lstrip(b"\0")

@@ -1,1 +1,1 @@
-"""Architectures, teachers, students, their folders and cards, and the latency table's schema."""
+"""Architectures, teachers, students, their folders and model cards, and the schema of the latency table."""

@@ -1,1 +1,1 @@
-"""What all pages of results share: template, style, numbers."""
+"""Shared parts of all result pages: template, style, number formats."""

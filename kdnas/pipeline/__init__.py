@@ -1,1 +1,1 @@
-"""All stages in their order, the plan before them and the report after."""
+"""The pipeline of all stages, its plan and its report."""

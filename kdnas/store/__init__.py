@@ -1,1 +1,1 @@
-"""What lies on disk: artifacts, unfinished work, the host record, progress."""
+"""Artifacts on disk, unfinished work, the host record and progress messages."""

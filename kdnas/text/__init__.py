@@ -1,1 +1,1 @@
-"""From any source of text to tokenised sentences."""
+"""Corpora: read text from any source, and tokenise its sentences."""
