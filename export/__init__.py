@@ -1,4 +1,4 @@
-"""Export to ONNX Runtime and OpenVINO, and the one session that runs what was exported."""
+"""Export to ONNX Runtime and OpenVINO, and the session that runs exports."""
 
 import sys
 

@@ -94,8 +94,8 @@ def answers_kept(task: str, expected: np.ndarray, got: np.ndarray) -> float:
 
     Args:
         task: task of the model.
-        expected: reference outputs, stacked along a new last axis: states (1, T, D, 1), logits of a text (1, C, 1) or of tokens (1, T, C, 1),
-            a number (1, 1, 1), or the logits of an answer's first and last token (1, T, 2).
+        expected: reference outputs, stacked along a new last axis: states (1, T, D, 1), logits of a text (1, C, 1) or of tokens
+            (1, T, C, 1), a number (1, 1, 1), or the logits of an answer's first and last token (1, T, 2).
         got: outputs of the form, with the same shape.
     """
     if task == "feature-extraction":

@@ -35,7 +35,8 @@ from kdnas.text.corpus import Corpus
 from kdnas.text.sentences import Sentences
 
 LOG = "forms.jsonl"
-THREADS_RACE = (12, 1.0)  # sentences and seconds; few are enough, as one thread and all threads differ by more than recipes and forms
+# Sentences and seconds; few are enough, because one thread and all threads differ by more than recipes and forms.
+THREADS_RACE = (12, 1.0)
 
 
 @dataclass

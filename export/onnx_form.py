@@ -1,4 +1,4 @@
-"""The ONNX forms: float32 by Optimum's exporter, and int8 weights in three ways with activations quantised at run time."""
+"""The ONNX forms: float32 by Optimum's exporter, and three int8 recipes with activations quantised at run time."""
 
 import shutil
 from pathlib import Path
@@ -9,15 +9,15 @@ from kdnas.store.host import has_vnni
 
 GRAPH = "model.onnx"
 QUANTIZED = (
-    "model_quantized.onnx"  # Optimum's own name: it finds a file by its name alone, wherever it lies in a folder
+    "model_quantized.onnx"  # Optimum's default name: it searches a folder for a file of this name
 )
-BLOCK = 64  # inputs that share one scale
+BLOCK = 64  # number of inputs that share one scale
 
 
 def write_onnx(model: Any, task: str, folder: Path) -> None:
-    """Write `model.onnx`, float32, dynamic batch and length, and the config.json that Optimum's classes want beside it.
+    """Write `model.onnx` in float32 with dynamic batch and length, and the config.json that Optimum's classes need.
 
-    Optimum's own comparison is left out: every form is compared with PyTorch on real sentences afterwards.
+    Optimum's own validation is off: every form is compared with PyTorch on real sentences afterwards.
     """
     from optimum.exporters.onnx import onnx_export_from_model
 
@@ -25,15 +25,15 @@ def write_onnx(model: Any, task: str, folder: Path) -> None:
 
 
 def write_onnx_int8(float_folder: Path, folder: Path, operators: tuple[str, ...] = ("MatMul", "Gather")) -> None:
-    """Quantise the float32 form: weights per channel symmetric, activations by the range that each call finds.
+    """Quantise the float32 form: weights per channel, symmetric; activations by their range in each call.
 
-    The range is that of a whole batch, padding included: an answer moves a little with the batch that it is in. Where this CPU
-    has no VNNI, weights take 7 bits: the sums of two 8-bit products overflow there.
+    The range covers a whole batch with its padding, so outputs depend slightly on the batch. On a CPU without VNNI, weights take
+    7 bits, because the sums of two 8-bit products overflow there.
 
     Args:
-        float_folder: what `write_onnx` wrote.
+        float_folder: folder that `write_onnx` wrote.
         folder: gets `model_quantized.onnx`, config.json and Optimum's settings.
-        operators: what is quantised; the quantiser makes a MatMul of every Gemm.
+        operators: operators to quantise; the quantiser turns every Gemm into a MatMul.
     """
     from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
 
@@ -49,13 +49,13 @@ def write_onnx_int8(float_folder: Path, folder: Path, operators: tuple[str, ...]
 
 
 def write_onnx_int8_attention(float_folder: Path, folder: Path) -> None:
-    """Quantise as `write_onnx_int8`, with the attention of a layer as one operator: one product makes query, key and value.
+    """Quantise as `write_onnx_int8`, with a layer's attention fused to one operator: one product gives query, key and value.
 
-    A layer that answers for the first token alone keeps its own products. The operator takes weights of 7 bits.
+    A layer that computes only the first token keeps separate products. The operator takes 7-bit weights.
 
     Args:
-        float_folder: what `write_onnx` wrote.
-        folder: as `write_onnx_int8` fills it; `folder.fused`, beside it, is used on the way.
+        float_folder: folder that `write_onnx` wrote.
+        folder: output, as in `write_onnx_int8`; `folder.fused`, in the same parent, is temporary.
     """
     import onnx
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
@@ -63,13 +63,13 @@ def write_onnx_int8_attention(float_folder: Path, folder: Path) -> None:
     from onnxruntime.transformers.optimizer import optimize_model
 
     options = FusionOptions("bert")
-    options.use_raw_attention_mask(True)  # the other way takes a mask for a length
+    options.use_raw_attention_mask(True)  # the alternative interprets the mask as a length
     options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = options.enable_embed_layer_norm = False
     model = optimize_model(str(float_folder / GRAPH), "bert", optimization_options=options, opt_level=0)
     fused = folder.with_name(f"{folder.name}.fused")
     fused.mkdir()
     model.save_model_to_file(str(fused / GRAPH))  # with the operators' domain
-    # The quantiser asks for the types of what the new operators give.
+    # The quantiser needs the output types of the new operators.
     onnx.save(SymbolicShapeInference.infer_shapes(onnx.load(fused / GRAPH), auto_merge=True), fused / GRAPH)
     shutil.copy(float_folder / "config.json", fused)
     write_onnx_int8(fused, folder, operators=("MatMul", "Gather", "Attention"))
@@ -77,13 +77,13 @@ def write_onnx_int8_attention(float_folder: Path, folder: Path) -> None:
 
 
 def write_onnx_int8_blocks(float_folder: Path, folder: Path) -> None:
-    """Quantise tables per row, and matrices in blocks of 64 inputs; activations too, each token and block by itself.
+    """Quantise tables per row, matrices in blocks of 64 inputs, and activations per token and block.
 
-    Slower than one scale a channel, nearer to float32, and an answer does not move with the batch that it is in.
+    Slower than one scale per channel, but closer to float32, and outputs do not depend on the batch.
 
     Args:
-        float_folder: what `write_onnx` wrote.
-        folder: as `write_onnx_int8` fills it.
+        float_folder: folder that `write_onnx` wrote.
+        folder: output, as in `write_onnx_int8`.
     """
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
@@ -96,7 +96,7 @@ def write_onnx_int8_blocks(float_folder: Path, folder: Path) -> None:
 
 
 def _kept_in_float(file: Path) -> list[str]:
-    """Names of the products of two activations, which have no weights to shrink, and of look-ups in the small tables."""
+    """Names of the nodes that stay in float: products of two activations, which have no weights, and small look-up tables."""
     import onnx
 
     graph = onnx.load(file, load_external_data=False).graph

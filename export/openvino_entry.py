@@ -1,7 +1,7 @@
-"""What an OpenVINO graph does before its first layer, in fewer nodes: each costs a call some microseconds, whatever it computes.
+"""Replace the nodes before an OpenVINO graph's first layer by fewer ones: each node costs a call some microseconds.
 
-Positions that are the same for every text need no look-up, a table of token types of which one row is ever read is added to
-the positions, and the mask becomes numbers in four nodes instead of ten. What is not recognised stays as it is.
+Positions that are the same for every text need no look-up. A token-type table with a single row in use is added to the
+positions. The mask becomes numbers in four nodes instead of ten. Unrecognised parts are unchanged.
 """
 
 from typing import Any
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 POSITIONS, TYPES = "position_embeddings/aten::embedding/Gather", "token_type_embeddings/aten::embedding/Gather"
-# Added to the scores of padding; bf16 can hold it, unlike float32's least number, and its power is 0 all the same.
+# Added to the scores of padding; bf16 can represent it, unlike float32's minimum, and its exponential is still 0.
 MASKED = np.float32(-1e30)
 
 
 def shorten_entry(model: Any) -> int:
-    """Replace the look-ups and the mask of an exported float32 graph; returns how many of the three were recognised.
+    """Replace the look-ups and the mask of an exported float32 graph; returns the number of recognised parts, 0 to 3.
 
     Args:
         model: an `openvino.Model` of an encoder, with or without head; changed in place.
@@ -28,13 +28,13 @@ def shorten_entry(model: Any) -> int:
 
 
 def small_tables(model: Any) -> list[str]:
-    """Names of the look-ups of positions and token types: as int8 they would save little and cost three nodes each."""
+    """Names of the look-ups of positions and token types: int8 would save little memory and add three nodes for each."""
     found = (_look_up(model, name) for name in (POSITIONS, TYPES))
     return [node.get_friendly_name() for node in found if node is not None]
 
 
 def _look_up(model: Any, name: str) -> Any:
-    """The look-up in a float32 table whose name ends so, or none."""
+    """The look-up in a float32 table whose name ends with `name`, or None."""
     for node in model.get_ops():
         if node.get_friendly_name().endswith(name) and node.get_type_name() == "Gather":
             return node if _kind(_source(node, 0)) == "Constant" else None
@@ -42,13 +42,13 @@ def _look_up(model: Any, name: str) -> Any:
 
 
 def _shorten_mask(model: Any) -> int:
-    """Numbers (B, 1, 1, T) to add to the scores, instead of those that were broadcast to (B, 1, T, T) and selected from."""
+    """Make the mask numbers (B, 1, 1, T) to add to the scores, without the broadcast to (B, 1, T, T) and the selection."""
     from openvino import opset13 as ops
 
     for node in model.get_ops():
         if node.get_type_name() != "Select" or _kind(_source(node, 2)) != "Subtract":
             continue
-        chain = [_source(_source(node, 2), 1)]  # the mask as numbers, broadcast, with two axes more
+        chain = [_source(_source(node, 2), 1)]  # the mask as numbers, broadcast, with two more axes
         while _kind(chain[-1]) in ("Convert", "Broadcast", "Unsqueeze"):
             chain.append(_source(chain[-1], 0))
         if [_kind(one) for one in chain] != ["Convert", "Broadcast", "Unsqueeze", "Unsqueeze", "Parameter"]:
@@ -61,7 +61,7 @@ def _shorten_mask(model: Any) -> int:
 
 
 def _number_tokens(positions: Any, types: Any, row: int | None) -> int:
-    """RoBERTa's positions, counted among real tokens: in int32, from a table that starts at the first, types added to it."""
+    """RoBERTa's positions, counted over real tokens: in int32, from a shifted table that includes the token types."""
     from openvino import opset13 as ops
 
     start = _bare(_source(positions, 1))  # pad + (cumulated * real)
@@ -74,7 +74,7 @@ def _number_tokens(positions: Any, types: Any, row: int | None) -> int:
     if _kind(compared) != "NotEqual" or _kind(_source(compared, 0)) != "Parameter":
         return 0
     pad = int(_source(start, 1).get_data().item())
-    table = np.roll(_source(positions, 0).get_data(), -pad, axis=0)  # no text reaches the rows that come last
+    table = np.roll(_source(positions, 0).get_data(), -pad, axis=0)  # no text reaches the last rows
     real = ops.convert(compared, "i32")
     indices = ops.multiply(ops.cum_sum(real, ops.constant(np.int64(1))), real)
     merged = 0
@@ -87,7 +87,7 @@ def _number_tokens(positions: Any, types: Any, row: int | None) -> int:
 
 
 def _slice_positions(positions: Any) -> int:
-    """BERT's positions, the first T rows of the table."""
+    """BERT's positions: the first T rows of the table."""
     from openvino import opset13 as ops
 
     taken = _bare(_source(positions, 1))
@@ -102,7 +102,7 @@ def _slice_positions(positions: Any) -> int:
 
 
 def _only_row(types: Any) -> int | None:
-    """The row of the table that is read whatever the inputs, or none where an input says it."""
+    """The row of the table that all inputs read, or None if the row depends on an input."""
     node = _bare(_source(types, 1))
     while _kind(node) in ("Broadcast", "Slice", "Convert"):
         node = _source(node, 0)
@@ -111,13 +111,13 @@ def _only_row(types: Any) -> int | None:
 
 
 def _reader(node: Any) -> Any:
-    """The one node that reads a node's output, or none."""
+    """The only node that reads a node's output, or None if there are several."""
     targets = node.output(0).get_target_inputs()
     return next(iter(targets)).get_node() if len(targets) == 1 else None
 
 
 def _without(node: Any) -> Any:
-    """What else the sum has that a node goes into; none where it goes elsewhere."""
+    """The other term of the sum that reads a node; None if its reader is not a sum."""
     total = _reader(node)
     if total is None or _kind(total) != "Add":
         return None
@@ -126,7 +126,7 @@ def _without(node: Any) -> Any:
 
 
 def _replace(old: Any, new: Any) -> None:
-    """Put a node where another was, under its name."""
+    """Replace a node by another with the same name."""
     new.set_friendly_name(old.get_friendly_name())
     old.output(0).replace(new.output(0))
 
@@ -140,7 +140,7 @@ def _kind(node: Any) -> str:
 
 
 def _bare(node: Any) -> Any:
-    """What is converted, if anything is."""
+    """The node behind any conversions."""
     while _kind(node) == "Convert":
         node = _source(node, 0)
     return node

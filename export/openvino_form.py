@@ -1,4 +1,4 @@
-"""The OpenVINO forms: float32, and int8 by NNCF in several ways, with activations calibrated on real sentences or not."""
+"""The OpenVINO forms: float32, and several int8 recipes by NNCF, with or without calibration on real sentences."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -17,12 +17,12 @@ KINDS = {
     "question-answering": "OVModelForQuestionAnswering",
 }
 GRAPH = "openvino_model.xml"
-# NNCF would report its use over the network.
+# Disables NNCF's telemetry.
 os.environ.setdefault("NNCF_CI", "1")
 
 
 def write_openvino(model: Any, task: str, folder: Path) -> None:
-    """Write `openvino_model.xml` and its `.bin` in float32, without compression of weights."""
+    """Write `openvino_model.xml` and its `.bin` in float32, without weight compression."""
     from optimum.exporters.openvino.convert import export_from_model
     from optimum.intel import OVConfig
 
@@ -31,11 +31,13 @@ def write_openvino(model: Any, task: str, folder: Path) -> None:
 
 
 def write_int8(float_folder: Path, task: str, rows: list[list[int]], folder: Path, smooth: bool = True) -> None:
-    """Quantise the float32 form: weights per channel symmetric, activations static, ranges seen on `rows`.
+    """Quantise the float32 form: weights per channel, symmetric; activations static, with ranges measured on `rows`.
 
     Args:
-        float_folder: what `write_openvino` wrote.
-        rows: token ids of the calibration sentences; each is run alone, so padding never shifts a range.
+        float_folder: folder that `write_openvino` wrote.
+        task: task of the model.
+        rows: token ids of the calibration sentences; each runs alone, so padding does not affect the ranges.
+        folder: output folder.
         smooth: move wide activations into the weights first (SmoothQuant, arXiv 2211.10438).
     """
     import nncf
@@ -53,7 +55,7 @@ def write_int8(float_folder: Path, task: str, rows: list[list[int]], folder: Pat
 
 
 def write_int8_weights(float_folder: Path, task: str, folder: Path) -> None:
-    """Quantise the weights alone, per channel symmetric; OpenVINO quantises activations in small groups as it runs."""
+    """Quantise only the weights, per channel, symmetric; OpenVINO quantises activations in small groups at run time."""
     from optimum.intel import OVWeightQuantizationConfig
 
     graph = _read(float_folder)
@@ -68,17 +70,18 @@ def write_int8_controlled(
     least: float,
     folder: Path,
 ) -> None:
-    """Quantise as `write_int8` does, then give the most sensitive layers back their float32 until answers are kept.
+    """Quantise as `write_int8`, then return the most sensitive layers to float32 until the outputs agree.
 
-    Without SmoothQuant: NNCF restores the weights of the float32 model, which were not smoothed, but leaves the division of
-    their activations in the graph. Each layer that it gave back computed something else, so that it gave back all of them, and
-    the result was float32 in size and wrong (NNCF 3.4, `QuantizationAccuracyRestorer._collect_original_biases_and_weights`).
+    Without SmoothQuant: NNCF restores the weights of the float32 model, which are not smoothed, but leaves the division of their
+    activations in the graph. So each restored layer computes wrong values, NNCF restores all of them, and the result is wrong and
+    has the size of float32 (NNCF 3.4, `QuantizationAccuracyRestorer._collect_original_biases_and_weights`).
 
     Args:
-        float_folder: what `write_openvino` wrote.
-        rows: token ids of the calibration sentences; the answers to them are compared too.
-        kept: how much of float32's outputs for one row, the first argument, the second has: 1 is all.
-        least: the mean of `kept` to reach, over all rows.
+        float_folder: folder that `write_openvino` wrote.
+        rows: token ids of the calibration sentences; outputs are compared on them too.
+        kept: agreement of float32's outputs for one row (first argument) with the quantised ones (second); 1 is equal.
+        least: mean of `kept` over all rows to reach.
+        folder: output folder.
     """
     import nncf
     import openvino
@@ -122,7 +125,7 @@ def _names(graph: Any) -> list[str]:
 
 
 def _stacked(outputs: Any) -> np.ndarray:
-    """All outputs of one call along a new last axis."""
+    """All outputs of one call, stacked along a new last axis."""
     return np.stack([np.array(value) for value in outputs.values()], axis=-1)
 
 
@@ -139,13 +142,13 @@ def _quantize(
 
 
 def _change(folder: Path, change: Callable[[Any], object]) -> None:
-    """Write the graph of a folder again, changed."""
+    """Apply `change` to the graph of a folder and write it again."""
     import openvino
 
     graph = folder / GRAPH
     scratch = folder / "changed"
     scratch.mkdir()
-    model = openvino.Core().read_model(str(graph))  # maps the weights of the file, which must not change meanwhile
+    model = openvino.Core().read_model(str(graph))  # maps the weights file, which must not change before the save
     change(model)
     openvino.save_model(model, str(scratch / graph.name), compress_to_fp16=False)
     del model
@@ -155,11 +158,11 @@ def _change(folder: Path, change: Callable[[Any], object]) -> None:
 
 
 def take_rows_before_scaling(model: Any) -> int:
-    """Make each look-up in an int8 table take its rows first and scale them then; returns how many were changed.
+    """Make each look-up in an int8 table take rows first and scale them afterwards; returns the number of changed look-ups.
 
-    The quantiser scales the whole table and looks up rows of that. OpenVINO computes the scaled table once, in float32,
-    when it compiles a quantised graph: four times the memory of what the file holds. Rows that are taken as int8 and
-    scaled by their rows' factors are the same numbers.
+    The quantiser scales the whole table and takes rows from the result. OpenVINO computes the scaled table once, in float32,
+    when it compiles a quantised graph, which takes four times the memory of the file. Taking int8 rows and scaling them by
+    their own factors gives the same numbers.
 
     Args:
         model: an `openvino.Model`; changed in place.

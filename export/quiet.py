@@ -1,4 +1,4 @@
-"""The exporters' noise, kept off the terminal."""
+"""Suppresses the exporters' terminal output."""
 
 import contextlib
 import io
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporters' warnings, logs and bars off the terminal; what they find wrong, parity finds."""
-    import nncf  # noqa: F401  importing sets these loggers' levels: afterwards would be too late
+    """Suppress the exporters' warnings, logs and progress bars; the parity check finds real faults."""
+    import nncf  # noqa: F401  import first, because importing sets these loggers' levels
     import optimum.intel  # noqa: F401
     import transformers
 

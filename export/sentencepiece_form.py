@@ -1,4 +1,4 @@
-"""A Unigram tokenizer.json written as a SentencePiece model, kept only where both answer alike."""
+"""Converts a Unigram tokenizer.json to a SentencePiece model, and keeps it only if both give the same ids."""
 
 import base64
 import json
@@ -9,9 +9,9 @@ from typing import Any
 from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER, SentencePieceEncoder, TokenizersEncoder
 from kdnas.export.vocabulary import is_byte
 
-COMPARED = 20_000  # texts; a second or two
+COMPARED = 20_000  # texts; takes one or two seconds
 TOLERATED = 1e-4
-# What tells tokenizers apart that differ only at the edges.
+# Texts that expose differences of tokenizers in edge cases.
 PROBES = (
     "",
     " ",
@@ -27,17 +27,17 @@ PROBES = (
 
 
 def write_sentencepiece(folder: Path, texts: Sequence[str]) -> dict[str, int] | None:
-    """Write `sentencepiece.model` beside `tokenizer.json` if both make the same ids of odd texts, and of all but a few of these.
+    """Write `sentencepiece.model` next to `tokenizer.json` if both give the same ids.
 
-    Few is one in ten thousand: where two ways to cut a word have the same score, the two libraries may choose differently
-    (7 of 991,687 sentences in 185 languages, results/export).
+    They must agree on all edge cases and may differ on one in ten thousand of `texts`: if two ways to split a word have the same
+    score, the two libraries may choose differently (7 of 991,687 sentences in 185 languages, results/export).
 
     Args:
         folder: holds `tokenizer.json`.
-        texts: of which up to 20,000 are compared.
+        texts: texts to compare; up to 20,000 of them are used.
 
     Returns:
-        How many texts were compared and how many of them differ; none where no model was written.
+        Numbers of compared and of differing texts; None if no model was written.
     """
     description = json.loads((folder / TOKENIZER).read_text())
     model = sentencepiece_model(description)
@@ -62,13 +62,13 @@ def write_sentencepiece(folder: Path, texts: Sequence[str]) -> dict[str, int] | 
 
 
 def sentencepiece_model(description: Mapping[str, Any]) -> bytes | None:
-    """A serialised SentencePiece model of the content of a tokenizer.json; none where it has no such form.
+    """A serialised SentencePiece model of a tokenizer.json's content; None if it cannot be expressed as one.
 
-    Pieces and scores are the same; SentencePiece's own rules for spaces stand for those that its converters write.
+    Pieces and scores are the same; SentencePiece's own rules for spaces replace those of `tokenizers`.
     """
     from sentencepiece import sentencepiece_model_pb2
 
-    schema: Any = sentencepiece_model_pb2  # its classes are made at run time
+    schema: Any = sentencepiece_model_pb2  # its classes are created at run time
     model, added = description["model"], {token["id"]: token for token in description.get("added_tokens") or []}
     charsmap = _charsmap(description.get("normalizer"))
     if model.get("type") != "Unigram" or charsmap is None or model.get("unk_id") is None:
@@ -101,7 +101,7 @@ def sentencepiece_model(description: Mapping[str, Any]) -> bytes | None:
 
 
 def _charsmap(normalizer: Mapping[str, Any] | None) -> bytes | None:
-    """The character map of a normaliser that has nothing else but rules for spaces; none where it has."""
+    """The character map of a normaliser whose other steps are only rules for spaces; None if it has more."""
     if normalizer is None:
         return b""
     steps = normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
@@ -111,7 +111,7 @@ def _charsmap(normalizer: Mapping[str, Any] | None) -> bytes | None:
 
 
 def _single(post_processor: Mapping[str, Any] | None) -> list[tuple[int, str]] | None:
-    """Id and name of the one special token before and the one after a single text; none where there are others."""
+    """Id and name of the special tokens before and after a single text; None unless there is exactly one of each."""
     if post_processor is None or post_processor["type"] != "TemplateProcessing":
         return None
     parts = [part.get("SpecialToken", {}).get("id") for part in post_processor["single"]]

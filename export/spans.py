@@ -1,4 +1,4 @@
-"""What models with a head say of texts: logits, labels of tokens and of words, and answers in characters of the text."""
+"""Outputs of models with a head: logits of texts, labels of tokens and words, and answers as spans of characters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from tokenizers import Tokenizer
 from kdnas.export.session import BATCH_TOKENS, pad_types, side_by_side, softmax, token_budget_batches
 from kdnas.export.texts import are_pairs, require_list, require_strings
 
-OVERLAP = 64  # tokens that neighbouring windows of a long context share
+OVERLAP = 64  # tokens shared by neighbouring windows of a long context
 
 
 class Runs(Protocol):
-    """What a model must know to be asked: an `kdnas.export.session.Session` does, and one that is still being exported."""
+    """The interface of a runnable model: a `kdnas.export.session.Session`, or a form during its export."""
 
     max_seq_len: int
     tokenizer: Any
     streams: int
 
     def require_task(self, *tasks: str) -> None:
-        """Raise UsageError unless the model's task is one of these."""
+        """Raise UsageError unless the model's task is one of `tasks`."""
 
     def pad(self, rows: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Ids and mask (B, T) of rows of token ids."""
@@ -34,11 +34,11 @@ class Runs(Protocol):
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What a token classifier says of one text.
+    """Output of a token classifier for one text.
 
     Args:
-        offsets: (T, 2) first character of each token, and the one after its last; special tokens left out.
-        probabilities: (T, C) in the order of the session's labels.
+        offsets: start and end character (T, 2) of each token, end exclusive, without special tokens.
+        probabilities: class probabilities (T, C) in the order of the session's labels.
     """
 
     offsets: np.ndarray
@@ -53,7 +53,7 @@ class Answer:
         text: the characters from `start` to `end`.
         start: first character in the context.
         end: the character after the last.
-        score: sum of the two logits; of windows of one context the highest wins.
+        score: sum of the two logits; among windows of one context the highest wins.
     """
 
     text: str
@@ -63,15 +63,15 @@ class Answer:
 
 
 def text_logits(session: Runs, texts: Sequence[str | tuple[str, str]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
-    """Logits (N, C) of texts or pairs of texts, cut at `max_seq_len`, in their order whatever the batches.
+    """Logits (N, C) of texts or pairs of texts, cut at `max_seq_len`, in the order of the texts.
 
     Args:
-        session: of a text classifier.
-        texts: N texts, or N pairs; of a pair the longer text is cut first.
-        batch_tokens: padded tokens that one call may hold.
+        session: session of a text classifier.
+        texts: N texts, or N pairs; in a pair the longer text is cut first.
+        batch_tokens: maximum padded tokens per call.
 
     Raises:
-        UsageError: a session of another task.
+        UsageError: the session has another task.
     """
     session.require_task("text-classification")
     if not texts:
@@ -82,15 +82,15 @@ def text_logits(session: Runs, texts: Sequence[str | tuple[str, str]], batch_tok
 
 
 def token_scores(session: Runs, texts: Sequence[str], batch_tokens: int = BATCH_TOKENS) -> list[TokenScores]:
-    """Label probabilities of the tokens of texts, cut at the session's `max_seq_len`, in their order whatever the batches.
+    """Label probabilities of the tokens of texts, cut at the session's `max_seq_len`, in the order of the texts.
 
     Args:
-        session: of a token classifier.
+        session: session of a token classifier.
         texts: N texts.
-        batch_tokens: padded tokens that one call may hold.
+        batch_tokens: maximum padded tokens per call.
 
     Raises:
-        UsageError: a session of another task.
+        UsageError: the session has another task.
     """
     session.require_task("token-classification")
     require_strings(texts)
@@ -106,17 +106,17 @@ def token_scores(session: Runs, texts: Sequence[str], batch_tokens: int = BATCH_
 def word_labels(
     session: Runs, texts: Sequence[Sequence[str]], batch_tokens: int = BATCH_TOKENS
 ) -> list[list[int | None]]:
-    """The class of each word, that of its first token, or none where the tokenizer makes nothing of it.
+    """The class of each word, taken from its first token; None for words without tokens.
 
-    Words that `max_seq_len` cuts off, at the end, are left out.
+    Words beyond `max_seq_len` are left out.
 
     Args:
-        session: of a token classifier.
+        session: session of a token classifier.
         texts: N lists of words.
-        batch_tokens: padded tokens that one call may hold.
+        batch_tokens: maximum padded tokens per call.
 
     Raises:
-        UsageError: a session of another task.
+        UsageError: the session has another task.
     """
     session.require_task("token-classification")
     require_list(texts)
@@ -136,7 +136,7 @@ def word_labels(
 
 
 def _in_batches(session: Runs, encodings: Sequence[Any], batch_tokens: int, typed: bool = False) -> list[np.ndarray]:
-    """The output for each encoding, with what belongs to padding, in their order; of pairs tokens have types."""
+    """The output for each encoding, with padding, in their order; `typed` encodings (pairs) have token types."""
     result: list[np.ndarray] = [np.empty(0)] * len(encodings)
 
     def work(batch: list[int]) -> None:
@@ -154,7 +154,7 @@ class Windows:
 
     Args:
         tokenizer: a `tokenizers.Tokenizer`.
-        max_seq_len: tokens of question and part together, special ones included.
+        max_seq_len: maximum tokens of question and part together, with special ones.
     """
 
     def __init__(self, tokenizer: Any, max_seq_len: int) -> None:
@@ -175,13 +175,13 @@ class Windows:
 
 
 class Answerer:
-    """A session that answers questions about texts of any length.
+    """Answers questions about texts of any length.
 
     Args:
-        session: of a question answerer.
+        session: session of a question-answering model.
 
     Raises:
-        UsageError: a session of another task.
+        UsageError: the session has another task.
     """
 
     def __init__(self, session: Runs) -> None:
@@ -192,24 +192,24 @@ class Answerer:
     def answer(self, question: str, context: str, max_answer_tokens: int = 30) -> Answer:
         """The span of the context that answers a question best; empty for an empty context.
 
-        A context that does not fit is read in windows that share tokens.
+        A context that does not fit is read in overlapping windows.
 
         Args:
-            question: cut at half of the session's `max_seq_len`.
-            context: any length.
-            max_answer_tokens: longest answer.
+            question: the question, cut at half of the session's `max_seq_len`.
+            context: the context, of any length.
+            max_answer_tokens: maximum tokens of the answer.
         """
         return self.answers([(question, context)], max_answer_tokens)[0]
 
     def answers(
         self, pairs: Sequence[tuple[str, str]], max_answer_tokens: int = 30, batch_tokens: int = BATCH_TOKENS
     ) -> list[Answer]:
-        """What `answer` gives to each pair of a question and its context, in their order whatever the batches.
+        """As `answer`, for each pair of a question and its context, in the order of the pairs.
 
         Args:
             pairs: N questions with their contexts.
-            max_answer_tokens: longest answer.
-            batch_tokens: padded tokens that one call may hold.
+            max_answer_tokens: maximum tokens of an answer.
+            batch_tokens: maximum padded tokens per call.
         """
         windows = [(index, window) for index, pair in enumerate(pairs) for window in self._windows.of(*pair)]
         best = [Answer("", 0, 0, -np.inf)] * len(pairs)
@@ -222,13 +222,13 @@ class Answerer:
 
 
 def _best_span(window: Any, logits: np.ndarray, context: str, most: int) -> Answer:
-    """The best span of one window; its score is minus infinity where the window has nothing of the context.
+    """The best span of one window; its score is minus infinity if the window holds no part of the context.
 
     Args:
         window: encoding of the question with a part of the context.
-        logits: (T, 2) of an answer's first and last token.
+        logits: logits (T, 2) of an answer's first and last token.
         context: the whole context, into which the window's offsets point.
-        most: tokens of the longest answer.
+        most: maximum tokens of the answer.
     """
     inside = np.asarray([part == 1 for part in window.sequence_ids])
     allowed = inside[:, None] & inside[None, :] & _within(len(inside), most)

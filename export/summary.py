@@ -1,4 +1,4 @@
-"""What an export made, as a table in plain text, and which of its forms a session takes by default."""
+"""The forms of an export as a plain-text table, and a session's default form."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,11 +9,11 @@ HEADER = ("form", "ms", "MB", "points lost", "of")
 
 
 def lines_of(results: Mapping[str, Any], wanted: Sequence[str]) -> list[str]:
-    """One line a form, fastest first of those within the bound, and the default with its reason.
+    """One line per form, first those within the bound, each group by latency, and the default with its reason.
 
     Args:
-        results: of the export's manifest.
-        wanted: the forms that were asked for.
+        results: results of the export's manifest.
+        wanted: the requested forms.
     """
     forms = results["forms"]
     rows = [HEADER] + [

@@ -1,7 +1,7 @@
-"""What callers may give a model to read, and the one policy for texts that it cannot read whole.
+"""Checks of a model's input texts, and the policy for texts longer than the model's limit.
 
-The session, the service and the filter share it: `truncate` cuts a text at the limit of the model, `error` refuses it, and
-`whole` leaves it as it is, for who splits it into windows, as the filter does.
+The session, the service and the filter share the policy: `truncate` cuts a text at the limit, `error` refuses it, and `whole`
+leaves it unchanged, for callers that split it into windows, as the filter does.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from typing import Any, Literal, get_args
 from kdnas.errors import UsageError
 
 TooLong = Literal["truncate", "error", "whole"]
-SESSION_POLICIES: tuple[TooLong, ...] = ("truncate", "error")  # a model runs no text that is longer than its limit
+SESSION_POLICIES: tuple[TooLong, ...] = ("truncate", "error")  # a model cannot run a text longer than its limit
 
 
 class TooLongError(UsageError):
-    """A text has more tokens than the model reads.
+    """A text has more tokens than the model's limit.
 
     Attributes:
-        fact: which text has how many tokens, without advice.
+        fact: the text's index and its number of tokens, as a sentence without advice.
     """
 
     def __init__(self, index: int, tokens: int, limit: int, more: bool = False) -> None:
@@ -26,21 +26,21 @@ class TooLongError(UsageError):
 
 
 def require_policy(policy: str, allowed: Sequence[str] = get_args(TooLong)) -> None:
-    """Raise UsageError unless the policy is one of those allowed."""
+    """Raise UsageError unless the policy is one of `allowed`."""
     if policy not in allowed:
         raise UsageError(f"too_long is {policy!r}; allowed are {', '.join(map(repr, allowed))}")
 
 
 def longer_than(limit: int, lengths: Sequence[int], policy: TooLong) -> list[int]:
-    """Indices of the texts with more tokens than a model reads.
+    """Indices of the texts with more tokens than a model's limit.
 
     Args:
-        limit: tokens that the model reads, special tokens included.
-        lengths: tokens of each text, special tokens included.
-        policy: what is to be done with them.
+        limit: maximum tokens of the model, with special tokens.
+        lengths: tokens of each text, with special tokens.
+        policy: what to do with longer texts.
 
     Raises:
-        TooLongError: there is one, and the policy is `error`.
+        TooLongError: a text is too long and the policy is `error`.
     """
     found = [index for index, length in enumerate(lengths) if length > limit]
     if found and policy == "error":
@@ -49,13 +49,13 @@ def longer_than(limit: int, lengths: Sequence[int], policy: TooLong) -> list[int
 
 
 def require_list(texts: Any) -> None:
-    """Raise UsageError for a bare string, of which each character would be a text."""
+    """Raise UsageError for a bare string, whose characters would be taken as texts."""
     if isinstance(texts, str | bytes):
         raise UsageError(f"texts is one string ({texts[:40]!r}); give a list, as [{texts[:40]!r}]")
 
 
 def require_strings(texts: Any) -> None:
-    """Raise UsageError unless this is a list of strings; the message names the first item that is none."""
+    """Raise UsageError unless this is a list of strings; the message names the first item that is not a string."""
     require_list(texts)
     for index, text in enumerate(texts):
         if not isinstance(text, str):
@@ -63,10 +63,10 @@ def require_strings(texts: Any) -> None:
 
 
 def are_pairs(texts: Any) -> bool:
-    """Whether this is a list of pairs of strings, as the first item says; else it is one of strings.
+    """Whether this is a list of pairs of strings instead of a list of strings; the first item decides.
 
     Raises:
-        UsageError: a bare string, or an item that is no string, or among pairs no pair; its index and type are named.
+        UsageError: `texts` is a bare string, or an item is of another type than the first; the message names index and type.
     """
     require_list(texts)
     if not len(texts) or isinstance(texts[0], str):

@@ -1,8 +1,8 @@
-"""Vocabulary trimming: tokenizer and embedding rows cut to what a corpus needs, with the same answers on text it covers.
+"""Vocabulary trimming: cuts tokenizer and embeddings to the tokens of a corpus, with the same outputs on covered text.
 
-A multilingual student is mostly word embeddings (250,002 rows of 576 are 94 % of `4,12,576,768`); text in a few languages
-touches a tenth of them. Both kinds of tokenizer choose among the pieces of their vocabulary only: WordPiece takes the longest
-that matches, Unigram the path of the best score. A text all of whose pieces are kept is therefore tokenised as before.
+A multilingual student is mostly word embeddings (250,002 rows of 576 are 94 % of `4,12,576,768`), and text in a few languages
+uses a tenth of them. Both kinds of tokenizer choose only among the pieces of their vocabulary: WordPiece takes the longest
+match, Unigram the path with the best score. So if all pieces of a text are kept, its tokens stay the same.
 """
 
 import json
@@ -25,8 +25,8 @@ from kdnas.store.artifact import write_json
 KINDS = ("WordPiece", "Unigram")
 REPORT = "vocabulary.json"
 CHUNK = 4096
-UNCUT = 1_000_000  # tokens a text
-# Prints by how many bytes a process grows that loads a tokenizer.
+UNCUT = 1_000_000  # tokens per text, so that none is cut
+# Prints the memory growth in bytes of a process that loads a tokenizer.
 GROWTH = """
 import sys, psutil, tokenizers
 process = psutil.Process()
@@ -39,18 +39,18 @@ print(process.memory_info().rss - before)
 def trim(
     checkpoint: Checkpoint, texts: Sequence[str], held_out: Sequence[str], folder: Path, most: int | None = None
 ) -> Checkpoint:
-    """Write the model with a vocabulary of its own into `folder`; one that is there is kept.
+    """Write the model with a trimmed vocabulary into `folder`; a finished one is kept.
 
     Args:
         checkpoint: the whole model.
-        texts: what the vocabulary is for; all pieces that they are made of are kept, and all single characters.
-        held_out: other texts, to say how much of them it covers.
-        folder: gets weights, configuration and tokenizer, and at last a report, `vocabulary.json`.
-        most: of the pieces only so many, the most frequent ones; a text with others is read in smaller pieces.
+        texts: texts that define the vocabulary; all their pieces and all single characters are kept.
+        held_out: other texts, to measure the coverage.
+        folder: gets weights, configuration and tokenizer, and finally a report, `vocabulary.json`.
+        most: number of most frequent pieces to keep; rarer words are split into smaller pieces. None keeps all.
 
     Raises:
-        UsageError: the tokenizer is neither WordPiece nor Unigram, or has ids that the model has no rows for.
-        BoundError: a held-out text whose tokens were all kept is tokenised in another way than before.
+        UsageError: the tokenizer is neither WordPiece nor Unigram, or has ids without embedding rows.
+        BoundError: the tokens of a covered held-out text have changed.
     """
     if not (folder / REPORT).is_file():
         scratch = folder / "vocabulary.scratch"
@@ -88,7 +88,7 @@ def trim(
 
 
 def cut_of(report: Mapping[str, float]) -> str:
-    """What was cut, in one line.
+    """Summary of the cut in one line.
 
     Args:
         report: the content of `vocabulary.json`.
@@ -101,13 +101,13 @@ def cut_of(report: Mapping[str, float]) -> str:
 
 
 def tokenizer_mb(file: Path) -> float:
-    """Resident memory that a tokenizer takes, measured in a process of its own."""
+    """Resident memory of a tokenizer in MB, measured in a separate process."""
     child = subprocess.run([sys.executable, "-c", GROWTH, str(file)], capture_output=True, text=True, check=True)
     return round(int(child.stdout) / 1e6, 2)
 
 
 def used_ids(tokenizer: Any, texts: Iterable[str], most: int | None = None) -> set[int]:
-    """Ids of all pieces that the texts are made of, or of the most frequent ones, the smaller id first of equals."""
+    """Ids of all pieces of the texts, or of the `most` most frequent ones; ties go to the smaller id."""
     found: Counter[int] = Counter()
     for chunk in _chunks(list(texts)):
         for encoding in tokenizer.encode_batch_fast(chunk):
@@ -116,14 +116,14 @@ def used_ids(tokenizer: Any, texts: Iterable[str], most: int | None = None) -> s
 
 
 def kept_ids(description: Mapping[str, Any], used: Iterable[int]) -> list[int]:
-    """Ids that stay, ascending: those used, all added tokens, all single characters, and what the algorithm itself needs.
+    """Ids to keep, ascending: those used, all added tokens, all single characters, and those that the algorithm needs.
 
     Args:
         description: content of tokenizer.json.
-        used: ids that the texts need.
+        used: ids that the texts use.
 
     Raises:
-        UsageError: neither WordPiece nor Unigram.
+        UsageError: the tokenizer is neither WordPiece nor Unigram.
     """
     model = description["model"]
     kind = model.get("type")
@@ -134,7 +134,7 @@ def kept_ids(description: Mapping[str, Any], used: Iterable[int]) -> list[int]:
         kept.add(model["vocab"][model["unk_token"]])
     elif kind == "Unigram":
         kept |= {number for number, (token, _) in enumerate(model["vocab"]) if len(token) == 1 or is_byte(token)}
-        # What an unknown character costs follows from the least score of the vocabulary.
+        # The score of an unknown character depends on the minimum score of the vocabulary.
         kept.add(min(range(len(model["vocab"])), key=lambda number: model["vocab"][number][1]))
         kept |= {model["unk_id"]} - {None}
     else:
@@ -143,16 +143,16 @@ def kept_ids(description: Mapping[str, Any], used: Iterable[int]) -> list[int]:
 
 
 def covered_fraction(whole: Any, trimmed: Any, texts: Sequence[str], kept: Sequence[int]) -> dict[str, float]:
-    """Shares of the texts' tokens that are kept, and of the texts whose tokens all are: those are answered as before.
+    """Fraction of the texts' tokens that are kept, and fraction of covered texts: those with only kept tokens.
 
     Args:
-        whole: the tokenizer before.
-        trimmed: after.
+        whole: the tokenizer before trimming.
+        trimmed: the tokenizer after trimming.
         texts: N texts.
-        kept: old ids that stay, ascending.
+        kept: old ids to keep, ascending.
 
     Raises:
-        BoundError: a covered text is tokenised in another way than before.
+        BoundError: the tokens of a covered text have changed.
     """
     new = np.full(max(whole.get_vocab_size(), kept[-1] + 1), -1, dtype=np.int64)
     new[list(kept)] = np.arange(len(kept))
@@ -174,11 +174,11 @@ def covered_fraction(whole: Any, trimmed: Any, texts: Sequence[str], kept: Seque
 
 
 def renumbered(description: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
-    """tokenizer.json with the kept pieces only, numbered in their old order.
+    """Content of tokenizer.json with only the kept pieces, numbered in their old order.
 
     Args:
         description: content of tokenizer.json.
-        kept: ids that stay, ascending.
+        kept: old ids to keep, ascending.
     """
     new = {old: number for number, old in enumerate(kept)}
     result: dict[str, Any] = json.loads(json.dumps(description))
@@ -197,7 +197,7 @@ def renumbered(description: Mapping[str, Any], kept: Sequence[int]) -> dict[str,
 
 
 def _renumber_processor(processor: dict[str, Any] | None, new: Mapping[int, int]) -> None:
-    """Ids of the special tokens that a post-processor adds, in place."""
+    """Renumber the special tokens of a post-processor, in place."""
     if not processor:
         return
     for inner in processor.get("processors") or []:
@@ -242,7 +242,7 @@ def _write_model(checkpoint: Checkpoint, kept: Sequence[int], folder: Path) -> N
 
 
 def is_byte(token: str) -> bool:
-    """Whether a piece stands for one byte of what has no piece of its own, as in `<0x0A>`."""
+    """Whether a piece is a byte-fallback piece, for example `<0x0A>`."""
     return len(token) == 6 and token.startswith("<0x") and token.endswith(">")
 
 

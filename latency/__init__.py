@@ -1,1 +1,1 @@
-"""The latency table: what each architecture costs on this host."""
+"""The latency table: the latency of each architecture on this host."""

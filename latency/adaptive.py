@@ -1,4 +1,4 @@
-"""What to measure next, once the design has said the general: where the prediction is unsure and where it matters."""
+"""Choice of the next architectures to measure after the design: those with uncertain or important predictions."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,29 +19,29 @@ from kdnas.latency.samples import Measurements, Sample
 from kdnas.models.arch import Arch
 from kdnas.search.pareto import pareto_front
 
-DESIGN_FIRST = 120  # architectures that the design chooses alone
-DESIGN_SHARE = 0.5  # of each later round: it keeps what is measured balanced
-NEAR_CACHE = 0.15  # of a cache boundary, as a fraction of its weights
-DOUBT = 2.0  # standard deviations from what the others say, from which an architecture is measured again
+DESIGN_FIRST = 120  # number of architectures that only the design chooses
+DESIGN_SHARE = 0.5  # fraction of each later round that the design chooses, to keep the measured set balanced
+NEAR_CACHE = 0.15  # distance from a cache boundary, as a fraction of its weights
+DOUBT = 2.0  # deviation from the held-out prediction, in standard deviations, above which a measurement is repeated
 MOST_WINDOWS = 3
-NEAR_FRONT = 0.05  # of the Pareto front, as a fraction of the latency
+NEAR_FRONT = 0.05  # distance from the Pareto front, as a fraction of the latency
 
 
 def reorder(
     order: Sequence[str], measurements: Measurements, lengths: Lengths, size: int, rng: np.random.Generator
 ) -> list[str]:
-    """The design's order of what is left, with `size` architectures that promise most put first, half by the design.
+    """The remaining design order, with `size` architectures moved to the front, half of them the most promising ones.
 
-    Chance decides, with weights: the variance of a Gaussian process fitted to what is measured, twice as much near a cache
-    boundary, and twice near the Pareto front of low latency and many layer parameters. Taking the largest alone would take
-    neighbours, which say the same.
+    These are drawn at random, weighted by the variance of a Gaussian process fitted to the measurements, doubled near a cache
+    boundary, and doubled near the Pareto front of low latency and many layer parameters. Taking the largest weights would
+    select neighbours, which give the same information.
 
     Args:
         order: the design.
-        measurements: what is measured so far.
-        lengths: the sentences.
-        size: architectures of the next round.
-        rng: decides.
+        measurements: the measurements so far.
+        lengths: the sentence lengths.
+        size: number of architectures of the next round.
+        rng: draws the architectures.
     """
     known = {str(arch) for arch in measurements.archs}
     waiting = [name for name in order if name not in known]
@@ -57,24 +57,24 @@ def reorder(
 
 
 def doubtful(samples: Sequence[Sample], measurements: Measurements, lengths: Lengths) -> list[str]:
-    """Measured architectures that the others contradict, the worst first, but for those measured `MOST_WINDOWS` times.
+    """Measured architectures far from their held-out prediction, the worst first, without those measured `MOST_WINDOWS` times.
 
-    A disturbance that slows one model and spares the reference beside it shows nowhere else. Another window, whose median
-    with the first is taken, says which of the two it was, a disturbance or a truth that the model does not know.
+    A disturbance that slows a model but not its reference is visible only here. A second window, combined with the first by
+    the median, distinguishes a disturbance from an effect that the predictor does not model.
     """
     if len(measurements.archs) < DESIGN_FIRST:
         return []
     fit = partial(fit_one, "gaussian-process", lengths)
     held_out = cross_validate(fit, measurements.archs, measurements.latencies, measurements.relative_sd)
     errors = np.abs(np.log(lengths.mean(held_out) / lengths.mean(measurements.latencies)))
-    limit = DOUBT * 1.4826 * float(np.median(errors))  # the median of absolute errors as a standard deviation
+    limit = DOUBT * 1.4826 * float(np.median(errors))  # median absolute error, converted to a standard deviation
     windows = Counter(sample["arch"] for sample in samples if sample["kept"])
     names = [str(measurements.archs[index]) for index in np.argsort(-errors) if errors[index] > limit]
     return [name for name in names if windows[name] < MOST_WINDOWS]
 
 
 def promise(archs: Sequence[Arch], measurements: Measurements, lengths: Lengths) -> np.ndarray:
-    """Weight of each architecture (N,), above 0."""
+    """Weight (N,) of each architecture in the draw of `reorder`, above 0."""
     law = fit_cost_law(measurements.archs, measurements.latencies, measurements.relative_sd)
     residuals = np.log(lengths.mean(measurements.latencies) / lengths.mean(law(measurements.archs)))
     process = gaussian_process(shape_features(measurements.archs), residuals, measurements.relative_sd)
@@ -84,7 +84,7 @@ def promise(archs: Sequence[Arch], measurements: Measurements, lengths: Lengths)
 
 
 def near_cache(archs: Sequence[Arch]) -> np.ndarray:
-    """Whether the layers' weights are about as many as a cache holds, (N,)."""
+    """Whether the layers' weights are close to a cache boundary, (N,)."""
     millions = np.array([arch.layer_parameters / 1e6 for arch in archs])
     return np.asarray(np.abs(millions[:, None] / np.array(CACHE_MILLIONS) - 1).min(axis=1) <= NEAR_CACHE)
 
@@ -94,5 +94,5 @@ def near_front(archs: Sequence[Arch], latency_ms: np.ndarray) -> np.ndarray:
     size = np.array([arch.layer_parameters for arch in archs])
     front = sorted(pareto_front(list(zip((-size).tolist(), latency_ms.tolist(), strict=True))), key=lambda at: size[at])
     sizes, fastest = size[front], latency_ms[front]  # both ascend: on the front, more weights cost more time
-    index = np.searchsorted(sizes, size)  # the first of the front that has at least as many
+    index = np.searchsorted(sizes, size)  # the first one of the front with at least as many parameters
     return np.asarray(latency_ms <= (1 + NEAR_FRONT) * fastest[np.minimum(index, len(front) - 1)])

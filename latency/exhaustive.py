@@ -1,4 +1,4 @@
-"""The exhaustive protocol: every sentence of every architecture, run after run, one fsynced line for each part."""
+"""The exhaustive protocol: every sentence in every architecture, run by run, with one fsynced line per part."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,22 +12,22 @@ from kdnas.latency.process import Processes, Worker
 from kdnas.store.artifact import append_jsonl, read_jsonl
 from kdnas.store.progress import Stage, stage
 
-PART = 500  # sentences a line: what a kill can lose
-PROCESS_ARCHITECTURES = 60  # then a fresh process goes on
+PART = 500  # sentences per line: the most that a kill can lose
+PROCESS_ARCHITECTURES = 60  # architectures per process; then a fresh process continues
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Passes:
-    """What is measured.
+    """The work of an exhaustive measurement.
 
     Args:
         names: architectures, and `teacher`.
-        lengths: (S,) tokens of each sentence, in the order in which they are met.
-        count: how often each architecture meets each sentence.
-        tolerance: a chunk is measured again when the reference moved by more than this share while it ran.
-        seed: of the order of the architectures.
+        lengths: tokens (S,) of each sentence, in the order in which they run.
+        count: number of runs of each sentence in each architecture.
+        tolerance: repeat a chunk if the reference moved by more than this fraction during the chunk.
+        seed: seed of the order of the architectures.
     """
 
     names: Sequence[str]
@@ -42,7 +42,7 @@ class Passes:
         return [self.lengths[first : first + PART].tolist() for first in range(0, len(self.lengths), PART)]
 
     def missing(self, rows: Sequence[Row]) -> list[tuple[int, str, int]]:
-        """(pass, name, part) of all that is not measured yet, in order: each pass has a random order of its own."""
+        """(pass, name, part) of the remaining measurements, in order; each pass has a different random order."""
         done = {(row["pass"], row["arch"], row["part"]) for row in rows}
         parts = range(len(self.parts))
         wanted = []
@@ -53,10 +53,10 @@ class Passes:
 
 
 def measure_passes(log: Path, what: str, setup: dict[str, Any], passes: Passes) -> list[Row]:
-    """All passes, on from where an interrupted run stopped; no pass shares a process with another.
+    """Measure all passes, or resume an interrupted run; no two passes share a process.
 
     Raises:
-        KdnasError: the measuring process died again and again.
+        KdnasError: the measuring process died repeatedly.
     """
     rows: list[Row] = list(read_jsonl(log))
     processes = Processes(what, setup)
@@ -69,7 +69,7 @@ def measure_passes(log: Path, what: str, setup: dict[str, Any], passes: Passes) 
 
 
 def _one_process(missing: Sequence[tuple[int, str, int]]) -> list[tuple[int, str, int]]:
-    """The first architectures of the first pass that is not finished."""
+    """The first architectures of the first unfinished pass."""
     first = [one for one in missing if one[0] == missing[0][0]]
     names = list(dict.fromkeys(name for _, name, _ in first))[:PROCESS_ARCHITECTURES]
     return [one for one in first if one[1] in names]
@@ -91,7 +91,7 @@ def _asking(
 
 
 def runs_of(rows: Sequence[Row], name: str) -> np.ndarray:
-    """Latency of each sentence in reference windows, run by run: (count, S)."""
+    """Latencies (count, S) of each sentence in each run, in units of the reference window."""
     mine = sorted((row for row in rows if row["arch"] == name), key=lambda row: (row["pass"], row["part"]))
     runs: dict[int, list[float]] = {}
     for row in mine:

@@ -1,4 +1,4 @@
-"""The measuring loop: rounds in fresh worker processes until the budget is spent, one fsynced line per window."""
+"""The measuring loop: rounds in fresh worker processes until the time budget is spent, one fsynced line per window."""
 
 import math
 import time
@@ -22,12 +22,12 @@ from kdnas.store.host import cpus_of_cores
 from kdnas.store.progress import Stage, stage
 
 ROUND_ARCHITECTURES = 60
-# Of the fastest host: a window, and the start of a measuring process with its reference.
+# Seconds on the fastest host: a window, and the start of a measuring process with its reference.
 FASTEST_WINDOW_S, START_S = 0.3, 2.0
 
 
 class Budget:
-    """Seconds of the whole command: those in the log of earlier attempts, and those since this one started."""
+    """Time spent by the whole command, in seconds: in earlier attempts according to the log, and since this one started."""
 
     def __init__(self, options: LatencyOptions, samples: Sequence[Sample], started: float) -> None:
         self.seconds = 60.0 * options.minutes
@@ -44,19 +44,19 @@ class Budget:
         return self._mark - last
 
     def allows(self, samples: Sequence[Sample]) -> bool:
-        """Whether one more window, a slow one, and the fit still fit in."""
+        """Whether the budget allows one more slow window and the fit."""
         latest = [float(sample["seconds"]) for sample in samples[-20:] if sample["arch"] != TEACHER]
         slow = 2 * sum(latest) / len(latest) if latest else 2.0
         return self.spent + slow + fit_seconds(len(samples)) <= self.seconds
 
 
 def least_seconds(options: LatencyOptions, measured: int = 0, window_s: float = FASTEST_WINDOW_S) -> float:
-    """Seconds that the rest of a table takes: the windows that are missing to the fewest architectures, and the fit.
+    """Minimum seconds of the rest of a table: the windows that the minimum of architectures lacks, and the fit.
 
     Args:
-        options: how many are the fewest.
-        measured: architectures that are measured already.
-        window_s: seconds of a window; by default fewer than any host takes.
+        options: give the minimum number of architectures.
+        measured: number of architectures measured already.
+        window_s: seconds per window; by default less than on any host.
     """
     missing = max(0, options.minimum - measured)
     teachers = -(-missing // TEACHER_EVERY)
@@ -64,11 +64,11 @@ def least_seconds(options: LatencyOptions, measured: int = 0, window_s: float = 
 
 
 def require_minutes(options: LatencyOptions, needed_s: float) -> None:
-    """Refuse a budget that cannot hold a table, before it is spent.
+    """Refuse a time budget that is too small for a table, before it is spent.
 
     Args:
-        options: the budget.
-        needed_s: seconds that the smallest table takes, with what came before it.
+        options: give the budget.
+        needed_s: seconds of the smallest table, with the time spent before it.
 
     Raises:
         UsageError: the budget is smaller.
@@ -82,12 +82,12 @@ def require_minutes(options: LatencyOptions, needed_s: float) -> None:
 
 
 def fit_seconds(windows: int) -> float:
-    """Time kept back for the fit and the table."""
+    """Seconds reserved for the fit and the table."""
     return 10.0 + 0.015 * windows
 
 
 def worker_setup(folder: Path, teacher: Teacher, lengths: Lengths, options: LatencyOptions) -> dict[str, Any]:
-    """The first line for a worker; graphs that its engine needs are written into `folder`."""
+    """The setup line of a worker; writes the graphs that its engine needs into `folder`."""
     graphs, form = folder / "graphs", options.resolved_engine.form
     if form is not None:
         graphs = write_templates(teacher.path, form, graphs)
@@ -114,16 +114,16 @@ def measure(
     """Measure architectures until the budget or the design ends; returns the whole log.
 
     Args:
-        log: one line a window.
+        log: log file, one line per window.
         setup: from `worker_setup`.
-        lengths: the sentences.
+        lengths: the sentence lengths.
         order: the design.
-        options: budget and seed.
-        started: when the command began, by `time.monotonic`.
+        options: give budget and seed.
+        started: start of the command, by `time.monotonic`.
 
     Raises:
-        UsageError: the budget cannot hold the fewest architectures that a table needs.
-        KdnasError: the worker died again and again.
+        UsageError: the budget is too small for the minimum of architectures.
+        KdnasError: the worker died repeatedly.
     """
     samples: list[Sample] = list(read_jsonl(log))
     budget = Budget(options, samples, started)
@@ -140,7 +140,7 @@ def measure(
 
 
 def _names(order: Sequence[str], samples: Sequence[Sample], lengths: Lengths, options: LatencyOptions) -> list[str]:
-    """Names for the next process: the design's, and once enough is measured what promises most and what is in doubt."""
+    """Names for the next process: from the design, and after enough measurements also promising and doubtful ones."""
     kept = {sample["arch"] for sample in samples if sample["kept"]} - {TEACHER}
     if len(kept) < DESIGN_FIRST:
         return next_round(order, samples, ROUND_ARCHITECTURES, options.seed)
@@ -165,7 +165,7 @@ def _round(
     progress: Stage,
     worker: Worker,
 ) -> None:
-    """One process: the teacher, then the architectures of the round, while the budget allows."""
+    """Measure in one process: the teacher, then the architectures of the round, within the budget."""
     process = 1 + max((int(sample["process"]) for sample in samples), default=0)
     for name in names:
         if not budget.allows(samples):
@@ -188,13 +188,13 @@ def _round(
 
 
 def _foresee(samples: Sequence[Sample], options: LatencyOptions, budget: Budget) -> None:
-    """Stop early where the budget is plainly too small, instead of spending it first."""
+    """Stop early if the budget is clearly too small, instead of spending it."""
     if len(samples) == 8 and fewest_minutes(samples, options, budget.spent) > 1.5 * options.minutes:
         require_minimum(samples, options, budget.spent)
 
 
 def fewest_minutes(samples: Sequence[Sample], options: LatencyOptions, spent: float) -> float:
-    """Estimated minutes that the fewest architectures take, at the speed so far."""
+    """Estimated minutes for the minimum of architectures, at the speed so far."""
     archs = [float(sample["seconds"]) for sample in samples if sample["arch"] != TEACHER]
     starts = sum(float(sample["seconds"]) for sample in samples) - sum(archs)
     each = sum(archs) / len(archs) if archs else spent
@@ -202,7 +202,7 @@ def fewest_minutes(samples: Sequence[Sample], options: LatencyOptions, spent: fl
 
 
 def require_minimum(samples: Sequence[Sample], options: LatencyOptions, spent: float) -> None:
-    """Raise UsageError where fewer architectures were measured than a table is made of."""
+    """Raise UsageError if fewer architectures were measured than a table needs."""
     done = len({sample["arch"] for sample in samples} - {TEACHER})
     if done < options.minimum or all(sample["arch"] != TEACHER for sample in samples):
         raise UsageError(

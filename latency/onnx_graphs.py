@@ -1,8 +1,8 @@
-"""ONNX graphs of any architecture, rewritten from one small export as `kdnas.latency.rewriting` says.
+"""ONNX graphs of any architecture, rewritten from one small export as described in `kdnas.latency.rewriting`.
 
-Here tensors go by names, so that repeating the middle layer means to rename what it makes and reads. The shapes that the
-exporter noted of tensors on the way go with them: without them ONNX Runtime fuses fewer nodes. Matrices and tables stay
-outside of the graph, in the pool's buffer: a protobuf holds no more than 2 GB.
+ONNX identifies tensors by name, so repeating the middle layer means renaming its inputs and outputs. The exporter's shapes of
+intermediate tensors are rewritten too, because ONNX Runtime fuses fewer nodes without them. Matrices and tables stay outside
+the graph, in the pool's buffer, because a protobuf holds at most 2 GB.
 """
 
 import re
@@ -52,12 +52,12 @@ class OnnxTemplate:
             del inferred[:]
 
     def write(self, sizes: Sizes, pool: PoolPart) -> tuple[bytes, dict[str, np.ndarray]]:
-        """The graph with these sizes, serialised, and its large weights by name: views of the pool's buffer.
+        """The serialised graph with these sizes, and its large weights by name, as views of the pool's buffer.
 
-        Graphs made from one pool may be used at the same time, unlike OpenVINO's: they only read it, from the same memory.
+        Graphs of one pool may be in use at the same time, unlike OpenVINO's, because they only read the shared memory.
 
         Raises:
-            ValueError: fewer than 3 layers.
+            ValueError: `sizes` has fewer than 3 layers.
         """
         swap = substitution(sizes)
         pool.reset()
@@ -86,7 +86,7 @@ class OnnxTemplate:
         return model.SerializeToString(), large
 
     def _order(self, copies: int) -> Iterator[tuple[NodeProto, int]]:
-        """(node, copy): what is below the last layer, the middle layer `copies` times, the last layer and what follows."""
+        """(node, copy) in order: nodes below the last layer, with the middle layer `copies` times, then the rest."""
         blocks = [self._blocks[node.output[0]] for node in self._nodes]
         last = blocks.index(LAST)
         placed = list(zip(self._nodes, blocks, strict=True))
@@ -114,11 +114,11 @@ class OnnxTemplate:
             return self._rename(name, depth - 3, depth)
         below = LAYER_NAME.sub(rf"\g<1>{MIDDLE}", name)
         if made_in == FIRST and block == MIDDLE and copy and self._blocks.get(below) == MIDDLE:
-            return self._rename(below, copy - 1, depth)  # the layer below is a middle one too
+            return self._rename(below, copy - 1, depth)  # the layer below is also a middle layer
         return self._rename(name, copy, depth)
 
     def _copies(self, name: str, depth: int) -> int:
-        """How often a tensor is in a graph of `depth` layers."""
+        """Number of copies of a tensor in a graph of `depth` layers."""
         return depth - 2 if self._blocks.get(name, OUTSIDE) == MIDDLE else 1
 
     def _rename(self, name: str, copy: int, depth: int) -> str:
@@ -134,7 +134,7 @@ def _layered(name: str, block: int, copy: int, depth: int) -> str:
 
 
 def _resize(value: ValueInfoProto, swap: Mapping[int, int]) -> None:
-    """Put the new sizes into a tensor's noted shape."""
+    """Replace the sizes in a tensor's recorded shape."""
     for dim in value.type.tensor_type.shape.dim:
         if dim.HasField("dim_value"):
             dim.dim_value = swap.get(dim.dim_value, dim.dim_value)
@@ -153,7 +153,7 @@ def _resized_tensor(old: TensorProto, swap: Mapping[int, int]) -> TensorProto:
 
 
 def _outside(old: TensorProto, swap: Mapping[int, int], pool: PoolPart) -> tuple[TensorProto, np.ndarray]:
-    """A large tensor with its new shape, left outside of the graph, and its random values."""
+    """A large tensor with its new shape, stored outside the graph, and its random values."""
     dtype = numpy_helper.to_array(old).dtype
     new = TensorProto(data_type=old.data_type, dims=[swap.get(dim, dim) for dim in old.dims])
     new.data_location = TensorProto.EXTERNAL
@@ -164,9 +164,10 @@ def _outside(old: TensorProto, swap: Mapping[int, int], pool: PoolPart) -> tuple
 
 
 def _assign_blocks(graph: GraphProto) -> dict[str, int]:
-    """Tensor to the layer that it is made in or belongs to: 0, 1, 2 or `OUTSIDE`.
+    """Map each tensor to the layer that makes or owns it: 0, 1, 2 or `OUTSIDE`.
 
-    A node's name says it; constants without a layer's name, and all initialisers, belong to the one layer that reads them.
+    A node's name gives its layer; constants without a layer's name, and all initialisers, belong to the only layer that reads
+    them.
     """
     blocks: dict[str, int] = {}
     readers: dict[str, set[int]] = defaultdict(set)
@@ -183,9 +184,9 @@ def _assign_blocks(graph: GraphProto) -> dict[str, int]:
 
 
 def describe(serialised: bytes) -> list[tuple[Any, ...]]:
-    """What an engine sees of each node: type, attributes, for each input what makes it, or its type and shape, noted shapes.
+    """An engine's view of each node: type, attributes, the source of each input or its type and shape, and recorded shapes.
 
-    Values are shown of whole numbers and of short constants, names and the values of weights are not.
+    Includes the values of integers and short constants, but neither names nor the values of weights.
     """
     graph = onnx.load_model_from_string(serialised).graph
     made_by: dict[str, Any] = {value.name: "input" for value in graph.input}

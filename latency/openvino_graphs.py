@@ -1,4 +1,4 @@
-"""OpenVINO graphs of any architecture, rewritten from one small export as `kdnas.latency.rewriting` says."""
+"""OpenVINO graphs of any architecture, rewritten from one small export as described in `kdnas.latency.rewriting`."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -45,10 +45,10 @@ class GraphTemplate:
         self._by_name = {node.attrib["name"]: number for number, node in self._nodes.items()}
 
     def write(self, sizes: Sizes, pool: PoolPart) -> bytes:
-        """XML of the graph with these sizes; its weights are the pool's buffer, until the pool is reset.
+        """XML of the graph with these sizes; its weights lie in the pool's buffer and are valid until the pool is reset.
 
         Raises:
-            ValueError: fewer than 3 layers.
+            ValueError: `sizes` has fewer than 3 layers.
         """
         swap = substitution(sizes)
         pool.reset()
@@ -73,7 +73,7 @@ class GraphTemplate:
         return bytes(ElementTree.tostring(root))
 
     def _order(self, copies: int) -> Iterator[tuple[int, int]]:
-        """(node, copy) in the template's order, the middle layer `copies` times, where it stands."""
+        """(node, copy) in the template's order, with the middle layer repeated `copies` times in its position."""
         middle = [number for number in self._nodes if self._blocks[number] == MIDDLE]
         for number in self._nodes:
             if self._blocks[number] != MIDDLE:
@@ -82,11 +82,11 @@ class GraphTemplate:
                 yield from ((inner, copy) for copy in range(copies) for inner in middle)
 
     def _source(self, source: int, target: int, copy: int, copies: int) -> tuple[int, int]:
-        """Which copy of which node an edge comes from."""
+        """The source node of an edge, and which copy of it."""
         inside = self._blocks[target] == MIDDLE
         if self._blocks[source] == MIDDLE:
             return source, copy if inside else copies - 1
-        if inside and copy and self._blocks[source] == FIRST:  # the layer below is a middle one too
+        if inside and copy and self._blocks[source] == FIRST:  # the layer below is also a middle layer
             name = LAYER_NAME.sub("encoder.layer.1.", self._nodes[source].attrib["name"])
             return self._by_name[name], copy - 1
         return source, 0
@@ -128,9 +128,9 @@ class GraphTemplate:
 
 
 def _assign_blocks(nodes: Mapping[int, ElementTree.Element], edges: list[dict[str, int]]) -> dict[int, int]:
-    """Node to the layer it belongs to, `OUTSIDE` for what is in none.
+    """Map each node to its layer, or to `OUTSIDE`.
 
-    The name says it; constants without a layer's name belong to the one layer that reads them.
+    The name gives the layer; constants without a layer's name belong to the only layer that reads them.
     """
     readers: dict[int, list[int]] = {number: [] for number in nodes}
     for edge in edges:
@@ -143,7 +143,7 @@ def _assign_blocks(nodes: Mapping[int, ElementTree.Element], edges: list[dict[st
 
 
 def describe(xml: bytes) -> list[tuple[Any, ...]]:
-    """What an engine sees of a graph, in topological order: types, attributes and shapes, but no names and no values."""
+    """An engine's view of a graph, in topological order: types, attributes and shapes, without names and values."""
     layers = ElementTree.fromstring(xml).find("layers")
     assert layers is not None
     rows = []

@@ -1,4 +1,4 @@
-"""The published protocol: every architecture on every sentence at batch 1, three runs; and its Table 2 beside ours."""
+"""The published protocol: every architecture on every sentence at batch 1, three runs; and the paper's Table 2."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,7 +16,7 @@ from kdnas.models.arch import Arch, SearchSpace
 from kdnas.store.artifact import append_jsonl, read_jsonl
 from kdnas.store.progress import say
 
-PILOT = 8  # architectures that the estimate is made from
+PILOT = 8  # architectures for the time estimate
 CHUNK_TOLERANCE = 0.1
 
 # Table 2 of arXiv 2303.09639: milliseconds on four CPU cores, at batch 1.
@@ -36,7 +36,7 @@ def table2_archs() -> list[Arch]:
 
 
 def table2_ratios() -> dict[str, tuple[Arch, float]]:
-    """Name in Table 2 to its architecture and its latency as a fraction of the teacher's."""
+    """Map each name in Table 2 to its architecture and its latency as a fraction of the teacher's."""
     teacher_ms = TABLE2_CPU_MS["Teacher"][1]
     return {name: (arch, ms / teacher_ms) for name, (arch, ms) in TABLE2_CPU_MS.items() if name != "Teacher"}
 
@@ -47,17 +47,17 @@ def measure_all(
     """Measure the space, or its first `max_architectures` in the design's order, by the published protocol.
 
     Args:
-        folder: holds the log of an interrupted run, which goes on.
+        folder: working folder; the log of an interrupted run in it is resumed.
         setup: from `worker_setup`.
-        sample: (S,) tokens of each sentence.
+        sample: tokens (S,) of each sentence.
         lengths: every distinct length of the sample.
-        options: sentences, seed and limit.
+        options: give sentences, seed and limit.
 
     Returns:
-        The measurements, at every distinct length; and the seconds that they took.
+        The measurements at every distinct length, and the seconds that they took.
 
     Raises:
-        KdnasError: the measuring process died again and again.
+        KdnasError: the measuring process died repeatedly.
     """
     archs = list(SearchSpace())
     if options.max_architectures is not None:
@@ -68,7 +68,7 @@ def measure_all(
     log = folder / "samples.jsonl"
     left = len(passes.missing(read_jsonl(log))) / (RUNS * len(names) * len(passes.parts))
     part = passes.parts[0]
-    warm_ups = len(set(part)) / len(part)  # each part runs each of its lengths once before it counts
+    warm_ups = len(set(part)) / len(part)  # each part runs each of its lengths once, untimed
     calls = len(names) * len(sample) * RUNS * (1 + warm_ups)
     hours = estimated_hours(folder / "pilot.jsonl", setup, calls)
     say(
@@ -81,7 +81,7 @@ def measure_all(
 
 
 def estimated_hours(log: Path, setup: dict[str, Any], calls: float) -> float:
-    """Hours that so many calls take, from windows of some architectures of the design and the reference around them."""
+    """Estimated hours of `calls` calls, from windows of some architectures of the design and their references."""
     rows: list[Sample] = list(read_jsonl(log))
     names = [str(arch) for arch in design(int(setup["seed"]))[:PILOT]]
     processes = Processes("latency-table: estimate", setup)
@@ -101,7 +101,7 @@ def _pilot(log: Path, rows: list[Sample], names: Sequence[str], worker: Worker) 
 
 
 def gather_passes(rows: Sequence[Row], archs: list[Arch], sample: np.ndarray, lengths: Lengths) -> Measurements:
-    """The log as latencies at every distinct length: the median of a sentence's runs, the mean over a length's sentences."""
+    """Latencies of the log at every distinct length: median over a sentence's runs, mean over a length's sentences."""
     level = float(np.median([row["reference_ms"] for row in rows]))
     found = [_one(runs_of(rows, name) * level, sample, lengths) for name in (TEACHER, *map(str, archs))]
     return Measurements(
@@ -117,7 +117,7 @@ def gather_passes(rows: Sequence[Row], archs: list[Arch], sample: np.ndarray, le
 
 
 def _one(runs: np.ndarray, sample: np.ndarray, lengths: Lengths) -> Measurement:
-    """From runs (R, S) in ms over sentences whose lengths are `sample` (S,)."""
+    """One model's measurement from runs (R, S) in ms over sentences of the lengths `sample` (S,)."""
     middle = np.median(runs, axis=0)
     indices = np.searchsorted(lengths.values, sample)
     latencies = np.bincount(indices, weights=middle) / np.bincount(indices)

@@ -1,4 +1,4 @@
-"""From measured architectures to all: a cost law fitted to relative error, and a learned correction of what it misses."""
+"""Latency predictor: a cost law fitted to relative errors, and a learned correction of its residuals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,28 +12,28 @@ from kdnas.models.arch import Arch
 
 FOLDS = 5
 CORRECTIONS = ("none", "gaussian-process", "boosted-trees")
-# Layer weights, in millions of parameters, beyond which another part of them no longer stays in a cache.
+# Cache boundaries: numbers of layer parameters in millions above which more of the weights no longer fit a cache.
 CACHE_MILLIONS = (2.0, 4.0, 8.0, 16.0, 32.0)
 
-# No measurement is trusted beyond this, however close its repeats are: processes differ by about as much.
+# Minimum standard error of a measurement, even if its repeats are closer: processes differ by about as much.
 FLOOR_SD = 0.01
-# Length scales of the Gaussian process are sought on this many architectures; the rest would cost cubic time.
+# Length scales of the Gaussian process are fitted on at most this many architectures, because the time is cubic.
 SCALE_ARCHITECTURES = 150
 
 Predict = Callable[[Sequence[Arch]], np.ndarray]
-# From architectures (N), their latencies (N, K) in ms and the relative standard error of each (N,).
+# Fits architectures (N), their latencies (N, K) in ms and the relative standard error of each (N,).
 FitFunction = Callable[[Sequence[Arch], np.ndarray, np.ndarray], Predict]
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted predictor and how wrong it is on architectures that it was not fitted to.
+    """A fitted predictor and its error on held-out architectures.
 
     Args:
         predict: architectures (N) to latencies (N, K) in ms at the K measured lengths.
-        correction: the member of `CORRECTIONS` that won.
-        errors_pct: signed error of the mean latency of each measured architecture, predicted from the other folds (N,).
-        report: figures for the manifest.
+        correction: the selected member of `CORRECTIONS`.
+        errors_pct: signed error (N,) of the mean latency of each measured architecture, predicted from the other folds.
+        report: values for the manifest.
     """
 
     predict: Predict
@@ -48,15 +48,15 @@ class Fit:
 
 
 def shrink(latencies: np.ndarray, relative_sd: np.ndarray, errors_pct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Join each measurement with what the other architectures say of it, each by its precision, in logarithms.
+    """Combine each measurement with its held-out prediction, weighted by precision, in logarithms.
 
-    The held-out prediction is independent of the measurement. Its own variance is that of the held-out errors less that of
-    the measurements which they are counted against.
+    The held-out prediction is independent of the measurement. Its variance is that of the held-out errors minus that of the
+    measurements.
 
     Args:
-        latencies: (N, K) ms, measured.
-        relative_sd: (N,) standard error of each.
-        errors_pct: (N,) signed error of the held-out prediction of each mean latency.
+        latencies: measured latencies (N, K) in ms.
+        relative_sd: relative standard error (N,) of each.
+        errors_pct: signed error (N,) of the held-out prediction of each mean latency.
 
     Returns:
         (N, K) ms and (N,) relative standard errors.
@@ -64,15 +64,15 @@ def shrink(latencies: np.ndarray, relative_sd: np.ndarray, errors_pct: np.ndarra
     noise = np.maximum(relative_sd, FLOOR_SD) ** 2
     logs = np.log1p(errors_pct / 100)
     model = max(float(np.mean(logs**2) - noise.mean()), FLOOR_SD**2)
-    fraction = noise / (noise + model)  # of the prediction
+    fraction = noise / (noise + model)  # weight of the prediction
     return latencies * np.exp(fraction * logs)[:, None], np.sqrt(noise * model / (noise + model))
 
 
 def cost_features(archs: Sequence[Arch]) -> np.ndarray:
-    """What a forward pass is made of, each with a cost that is not negative: (N, F).
+    """Components (N, F) of a forward pass, each with a non-negative cost.
 
     Per call: a constant, the embedding. Per layer: calls of kernels, element-wise work on hidden states, attention
-    heads, projections, the feed-forward layer, the activation. Then weights beyond what the caches hold.
+    heads, projections, the feed-forward layer, the activation. Then weights beyond the capacity of the caches.
     """
     rows = []
     for arch in archs:
@@ -85,7 +85,7 @@ def cost_features(archs: Sequence[Arch]) -> np.ndarray:
 
 
 def shape_features(archs: Sequence[Arch]) -> np.ndarray:
-    """Standardised inputs of the correction (N, 7): logarithms of the four sizes and of the weights, the activation."""
+    """Standardised inputs (N, 7) of the correction: logarithms of the four sizes and of the weights, and the activation."""
     rows = [
         [
             *np.log([arch.layers, arch.heads, arch.hidden, arch.ffn, arch.layer_parameters]),
@@ -94,7 +94,7 @@ def shape_features(archs: Sequence[Arch]) -> np.ndarray:
         ]
         for arch in archs
     ]
-    centre = np.array([1.8, 1.4, 6.2, 6.9, 16.4, 1 / 3, 1 / 3])  # of the published space, so fits are comparable
+    centre = np.array([1.8, 1.4, 6.2, 6.9, 16.4, 1 / 3, 1 / 3])  # centre of the published space, so that fits are comparable
     spread = np.array([0.55, 0.6, 0.38, 0.66, 0.9, 0.5, 0.5])
     return (np.array(rows, dtype=np.float64) - centre) / spread
 
@@ -126,7 +126,7 @@ def fit_cost_law(archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.n
 def fit_correction(
     kind: str, archs: Sequence[Arch], log_residuals: np.ndarray, relative_sd: np.ndarray
 ) -> Callable[[Sequence[Arch]], np.ndarray]:
-    """Learn the logarithm of measured / cost law, (N,); `kind` is one of `CORRECTIONS`."""
+    """Learn the logarithm (N,) of measured latency over cost law; `kind` is one of `CORRECTIONS`."""
     if kind == "none":
         return lambda wanted: np.zeros(len(wanted))
     inputs = shape_features(archs)
@@ -138,7 +138,7 @@ def fit_correction(
 
 
 def gaussian_process(inputs: np.ndarray, targets: np.ndarray, relative_sd: np.ndarray) -> Any:
-    """A scikit-learn process fitted to targets (N,) at inputs (N, 7), whose noise is `relative_sd` (N,) and what it finds."""
+    """A scikit-learn process fitted to targets (N,) at inputs (N, 7); its noise is `relative_sd` (N,) plus a fitted part."""
     import warnings
 
     from sklearn.gaussian_process import GaussianProcessRegressor
@@ -149,7 +149,7 @@ def gaussian_process(inputs: np.ndarray, targets: np.ndarray, relative_sd: np.nd
     noise = np.maximum(relative_sd, FLOOR_SD / 10) ** 2
     some = slice(SCALE_ARCHITECTURES)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a length scale at its bound is no fault here
+        warnings.simplefilter("ignore")  # a length scale at its bound is acceptable
         scales = GaussianProcessRegressor(kernel, alpha=noise[some], random_state=0).fit(inputs[some], targets[some])
     return GaussianProcessRegressor(scales.kernel_, alpha=noise, optimizer=None).fit(inputs, targets)
 
@@ -174,15 +174,15 @@ def fit_one(
 
 
 def fit_predictor(archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.ndarray, lengths: Lengths) -> Fit:
-    """Choose the correction by cross-validation, state its error and the baselines', and fit it to everything.
+    """Choose the correction by cross-validation, report its error and the baselines', and fit it to all measurements.
 
     Every measured architecture is held out once: the fold is its index in `archs` modulo 5.
 
     Args:
         archs: N measured architectures, in the order of the design.
-        latencies: (N, K) ms at the K measured lengths.
-        relative_sd: (N,) standard error of each; noisier ones count less in every fit.
-        lengths: the sentences.
+        latencies: latencies (N, K) in ms at the K measured lengths.
+        relative_sd: relative standard error (N,) of each; noisier ones have less weight in every fit.
+        lengths: the sentence lengths.
     """
     truth = lengths.mean(latencies)
     seq_len = float(lengths.mean(lengths.strata))
@@ -211,7 +211,7 @@ def fit_predictor(archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.
 def cross_validate(
     fit: FitFunction, archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.ndarray
 ) -> np.ndarray:
-    """Predictions (N, K) of every architecture by a fit to the folds that it is not in."""
+    """Predictions (N, K) of every architecture by a fit to the other folds."""
     result = np.empty_like(latencies)
     folds = np.arange(len(archs)) % FOLDS
     for fold in range(FOLDS):
@@ -233,7 +233,7 @@ def error_summary(errors_pct: np.ndarray) -> dict[str, float]:
 
 
 def baseline_features(seq_len: float) -> dict[str, Callable[[Sequence[Arch]], np.ndarray]]:
-    """What others predict latency from: FLOPs, parameters, and a sum of layer costs looked up by each field's value."""
+    """Features of published latency predictors: FLOPs, parameters, and a sum of layer costs looked up by field value."""
     return {
         "flops": lambda archs: np.array([[1.0, arch.flops(round(seq_len))] for arch in archs]),
         "parameters": lambda archs: np.array([[1.0, arch.layer_parameters] for arch in archs]),
@@ -260,7 +260,7 @@ def fit_linear(
     latencies: np.ndarray,
     relative_sd: np.ndarray,
 ) -> Predict:
-    """Least squares on the relative error of latencies (N, 1); the smallest solution where values were never seen."""
+    """Least squares on the relative error of latencies (N, 1); the minimum-norm solution for unseen values."""
     matrix = features(archs)
     scale = np.abs(matrix).max(axis=0)
     scale[scale == 0] = 1.0
@@ -290,7 +290,7 @@ def fit_hat(archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.ndarra
 
     scale = float(latencies.mean())
     model = MLPRegressor(hidden_layer_sizes=(400, 400, 400), max_iter=150, batch_size=32, random_state=0)
-    with warnings.catch_warnings(), threadpool_limits(1):  # products so small that threads only wait for each other
-        warnings.simplefilter("ignore")  # stopped by the number of epochs, as theirs
+    with warnings.catch_warnings(), threadpool_limits(1):  # products are too small for several threads
+        warnings.simplefilter("ignore")  # stopped by the number of epochs, as in HAT
         model.fit(inputs(archs), latencies[:, 0] / scale)
     return lambda wanted: np.maximum(model.predict(inputs(wanted)) * scale, 1e-6)[:, None]

@@ -17,11 +17,11 @@ ATTEMPTS = 3
 
 
 class WorkerError(Exception):
-    """The worker process ended, or hung, with the reason as far as it is known."""
+    """The worker process ended or hung; the message gives the reason if it is known."""
 
 
 class Worker:
-    """A measuring process behind a pipe. Reading blocks, so the parent takes nothing from the cores meanwhile."""
+    """A measuring process behind a pipe. Reads block, so the parent uses no core during a measurement."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
         threads = str(setup["threads"])
@@ -40,7 +40,7 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the process, whatever it is doing; its measurements are with the parent already."""
+        """Kill the process; the parent has its measurements already."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
@@ -55,7 +55,7 @@ class Worker:
         """Load the libraries and the reference.
 
         Raises:
-            WorkerError: that failed.
+            WorkerError: loading failed.
         """
         self.ask(self._setup)
 
@@ -63,7 +63,7 @@ class Worker:
         """Send one line and wait for its answer.
 
         Raises:
-            WorkerError: there will be none.
+            WorkerError: the process ended or hung without an answer.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -92,7 +92,7 @@ class Worker:
 
 
 class Processes:
-    """One measuring process after another, until what is wanted is measured.
+    """A sequence of measuring processes, each of which replaces the last.
 
     Args:
         what: the stage's name in messages.
@@ -104,14 +104,14 @@ class Processes:
         self._deaths = 0
 
     def run(self, measured: Sized, work: Callable[[Worker], None]) -> None:
-        """Start a fresh process and do some work with it; if it dies, say so and return, for the caller to go on.
+        """Start a fresh process and do some work with it; if it dies, print a message and return, so that the caller can continue.
 
         Args:
-            measured: what `work` adds to; a process that died after adding something counts as the first death.
-            work: asks the process.
+            measured: list that `work` appends to; the count of deaths restarts if a process added to it before it died.
+            work: sends requests to the process.
 
         Raises:
-            KdnasError: processes died `ATTEMPTS` times without anything measured between.
+            KdnasError: processes died `ATTEMPTS` times without a measurement in between.
         """
         before = len(measured)
         try:

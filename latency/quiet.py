@@ -1,4 +1,4 @@
-"""The A/A check: one model timed as if it were several, before a table is started. What differs is the host's noise."""
+"""The A/A check before a table: one model timed as if it were several. The differences are the host's noise."""
 
 import time
 from collections.abc import Sequence
@@ -17,26 +17,26 @@ from kdnas.store.progress import Stage, say, stage
 
 MODEL = Arch(6, 4, 576, 1024, "gelu")  # in the middle of the space
 PROCESSES, WINDOWS = 2, 4  # fresh processes, and windows of a fresh model in each
-QUIET_SD = 0.02  # a host is quiet when its windows differ by no more
+QUIET_SD = 0.02  # largest relative standard deviation of windows on a host without noise
 LARGEST_OF_59 = 2.6  # expected largest of 59 normal errors, in standard deviations
 
 
 def check_host(log: Path, setup: dict[str, Any], lengths: Lengths) -> dict[str, Any]:
-    """Time one architecture in several processes and say what that promises for a table.
+    """Time one architecture in several processes and estimate the error bound of a table.
 
-    A table joins each window with what the other architectures say of it, and a validation is the median of six passes:
-    together they err by about as much as one window, so the bound, the largest of 59 errors, is about 2.6 of its deviations.
+    A table combines each window with a held-out prediction, and a validation is the median of six passes. Their joint error is
+    about that of one window, so the bound, the largest of 59 errors, is about 2.6 of a window's standard deviations.
 
     Args:
-        log: windows that are done already, and those that follow.
-        setup: the first line for a measuring process.
-        lengths: the sentences.
+        log: log of finished windows; new ones are appended.
+        setup: setup line of a measuring process.
+        lengths: the sentence lengths.
 
     Returns:
-        How far windows differ, in percent, and the bound to expect, for the manifest.
+        The differences of windows in percent, and the expected bound, for the manifest.
 
     Raises:
-        KdnasError: the measuring process died again and again.
+        KdnasError: the measuring process died repeatedly.
     """
     rows: list[Sample] = list(read_jsonl(log))
     processes = Processes("latency-table: A/A check", setup)
@@ -50,7 +50,7 @@ def check_host(log: Path, setup: dict[str, Any], lengths: Lengths) -> dict[str, 
 
 
 def _windows(log: Path, rows: list[Sample], progress: Stage, worker: Worker) -> None:
-    """One process: windows until its share is done."""
+    """Measure the windows of one process."""
     for _ in range(WINDOWS - len(rows) % WINDOWS):
         start = time.monotonic()
         row = {**worker.ask({"arch": str(MODEL)}), "seconds": round(time.monotonic() - start, 3)}
@@ -60,7 +60,7 @@ def _windows(log: Path, rows: list[Sample], progress: Stage, worker: Worker) -> 
 
 
 def spread(rows: Sequence[Sample], lengths: Lengths) -> dict[str, Any]:
-    """Standard deviation and largest difference of windows of one model, in percent, and the bound to expect."""
+    """Standard deviation and largest difference of windows of one model in percent, and the expected bound."""
     means = np.log([float(lengths.mean(normalise(row, 1.0, lengths).latencies)) for row in rows])
     sd = float(means.std(ddof=1))
     return {
@@ -72,7 +72,7 @@ def spread(rows: Sequence[Sample], lengths: Lengths) -> dict[str, Any]:
 
 
 def describe(found: dict[str, Any]) -> str:
-    """The check in a sentence."""
+    """The result of the check as a sentence."""
     noise = (
         "" if found["quiet"] else f". This host is noisy (up to {100 * QUIET_SD:g} % would be quiet): stop other work"
     )
