@@ -8,9 +8,7 @@ from kdnas.models.teacher import load_config
 from kdnas.store.host import has_vnni
 
 GRAPH = "model.onnx"
-QUANTIZED = (
-    "model_quantized.onnx"  # Optimum's default name: it searches a folder for a file of this name
-)
+QUANTIZED = "model_quantized.onnx"  # Optimum's default name: it searches a folder for a file of this name
 BLOCK = 64  # number of inputs that share one scale
 
 

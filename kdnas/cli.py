@@ -63,9 +63,9 @@ def _run(argv: list[str]) -> int:
         if any(word in HELP for word in rest):
             print(command_help(name, function))
             return 0
+        show_messages()  # before the arguments are read: variables that are ignored are named in a warning
         values = parse(name, function, rest)
         require_for_values(values)
-        show_messages()
         result = function(**values)
         if is_first_process() and (text := stdout_text(result)):
             print(text, flush=True)

@@ -94,7 +94,9 @@ def shape_features(archs: Sequence[Arch]) -> np.ndarray:
         ]
         for arch in archs
     ]
-    centre = np.array([1.8, 1.4, 6.2, 6.9, 16.4, 1 / 3, 1 / 3])  # centre of the published space, so that fits are comparable
+    centre = np.array(
+        [1.8, 1.4, 6.2, 6.9, 16.4, 1 / 3, 1 / 3]
+    )  # centre of the published space, so that fits are comparable
     spread = np.array([0.55, 0.6, 0.38, 0.66, 0.9, 0.5, 0.5])
     return (np.array(rows, dtype=np.float64) - centre) / spread
 

@@ -106,7 +106,7 @@ def test_interrupted_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[st
         file.write('{"side": "B", "sec')  # torn by the kill
     capsys.readouterr()
     compare(tmp_path, SIDES, host, RULE, 10)
-    assert f"resumes after 5 processes of an earlier run in {tmp_path}" in capsys.readouterr().err
+    assert f"after 5 processes of an earlier run; delete {tmp_path}" in capsys.readouterr().err
     assert host.calls == 8
     assert "".join(row["side"] for row in read_jsonl(tmp_path / RESULTS)) == "ABBAABBA"
 
