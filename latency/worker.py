@@ -1,7 +1,7 @@
-"""The measuring process: one JSON line in, one out. It ends at the end of its input, so it never outlives its parent.
+"""The measuring process: one JSON line in, one out. It ends at the end of its input, so it does not outlive its parent.
 
 Run as `python -m kdnas.latency.worker`. The first line is the setup, `{"engine", "teacher": folder, "graphs", "threads", "cpus",
-"seed", "lengths", "same_length_fractions"}`; the answer reports that it is ready. Each further line, `{"arch": "4,12,576,768,gelu"}`
+"seed", "lengths", "same_length_fractions"}`; the answer signals readiness. Each further line, `{"arch": "4,12,576,768,gelu"}`
 or `{"arch": "teacher"}`, is answered by its times and the reference windows around each sweep; with `"sentences"` (lengths) and
 `"tolerance"`, by one latency per sentence.
 """

@@ -279,8 +279,8 @@ class CudaDevice:
         import torch
 
         self._cuda: Any = torch.cuda
-        # One stream warms up and captures: cuBLAS keeps a handle and a workspace for each stream, and those first made
-        # while capturing would lie in the graph's own memory.
+        # One stream warms up and captures: cuBLAS keeps a handle and a workspace per stream, and those created
+        # during a capture would lie in the graph's own memory.
         self._side = self._cuda.Stream()
 
     def synchronise(self) -> None:
@@ -294,7 +294,7 @@ class CudaDevice:
 
     def capture(self, forward: Forward) -> Graph:
         graph = self._cuda.CUDAGraph()
-        # The outer context brings the stream back after a failed capture; PyTorch's own then does not.
+        # The outer context restores the stream after a failed capture; PyTorch's own context does not.
         with self._cuda.stream(self._side), self._cuda.graph(graph, stream=self._side):
             output = forward()
         return CudaGraph(graph, output)
