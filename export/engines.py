@@ -49,7 +49,7 @@ def open_graph(
 
 
 def openvino_settings(precision: Precision, threads: int, streams: int = 1) -> dict[str, str]:
-    """OpenVINO's settings for low latency of one call at a time, or throughput of several; int8 graphs compute rest in f32."""
+    """OpenVINO's settings for low latency of one call at a time, or throughput of several; int8 graphs do the rest in f32."""
     return {
         "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
         "NUM_STREAMS": str(streams),

@@ -104,7 +104,7 @@ class Processes:
         self._deaths = 0
 
     def run(self, measured: Sized, work: Callable[[Worker], None]) -> None:
-        """Start a fresh process and do some work with it; if it dies, print a message and return, so that the caller can continue.
+        """Start a fresh process and do some work with it; if it dies, print a message and return, so the caller can continue.
 
         Args:
             measured: list that `work` appends to; the count of deaths restarts if a process added to it before it died.

@@ -1,4 +1,4 @@
-"""Figures of the latency table's page: rows in, plotly figures out, in the look of `kdnas.page.style`."""
+"""Plotly figures of the latency report, made from table rows, in the style of `kdnas.page.style`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,13 +22,13 @@ from kdnas.page.style import (
 )
 
 BAND = "rgba(86,180,233,0.25)"
-# Ticks at 1, 2 and 5 of each decade, written out: plotly would write 20 as a small 2.
+# Ticks at 1, 2 and 5 of each decade with explicit labels: plotly would label 20 with a small 2.
 TICKS = [float(f"{digit}e{decade}") for decade in range(-4, 5) for digit in (1, 2, 5)]
 LOG_AXIS = {"type": "log", "tickvals": TICKS, "ticktext": [f"{tick:g}" for tick in TICKS]}
 
 
 def label(row: TableRow) -> str:
-    """What a hover box says of an architecture."""
+    """Text of an architecture's hover box."""
     return (
         f"<b>{row.arch.name}</b><br>{row.latency_ms:.3f} ms ({row.low_ms:.3f} to {row.high_ms:.3f}), {text(row.source)}<br>"
         f"{row.parameters_millions:.2f} M parameters, {row.gflops:.2f} GFLOP"
@@ -36,15 +36,15 @@ def label(row: TableRow) -> str:
 
 
 def rounded(values: Sequence[float]) -> list[float]:
-    """Five significant digits: more than a figure shows, and half the page's size."""
+    """Values with five significant digits: more than a figure shows, and half the page's size."""
     return [float(f"{value:.5g}") for value in values]
 
 
 def error_scatter(points: Sequence[Mapping[str, Any]], bound_pct: float) -> go.Figure:
-    """Table against exhaustive measurement of architectures that were never fitted, and the bound as a band.
+    """Table against exhaustive measurement of the held-out architectures, with the bound as a band.
 
     Args:
-        points: `arch`, `exhaustive_ms`, `table_ms`, `error_pct`.
+        points: rows with `arch`, `exhaustive_ms`, `table_ms`, `error_pct`.
         bound_pct: half the width of the band.
     """
     values = [point[name] for point in points for name in ("exhaustive_ms", "table_ms")]
@@ -77,7 +77,7 @@ def error_scatter(points: Sequence[Mapping[str, Any]], bound_pct: float) -> go.F
 
 
 def diagonal(ends: Sequence[float], name: str) -> go.Scatter:
-    """The line on which both axes agree."""
+    """The line of equal values on both axes."""
     return go.Scatter(
         x=ends, y=ends, mode="lines", name=name, line={"color": GREY, "width": 1.5, "dash": "dot"}, hoverinfo="skip"
     )
@@ -90,13 +90,13 @@ def log_axes(figure: go.Figure, x: str, y: str) -> None:
 
 
 def depth_scatter(rows: Sequence[TableRow], x: Sequence[float], y: Sequence[float], hover: str) -> go.Figure:
-    """All architectures, coloured by depth; measured ones have a ring, and lie above the others.
+    """All architectures, coloured by depth; measured ones have a ring and are drawn on top.
 
     Args:
         rows: N rows.
         x: N values.
         y: N values.
-        hover: last line of the hover box, a plotly template of x and y; may be empty.
+        hover: last line of the hover box, a plotly template of x and y, or empty.
     """
     figure = go.Figure()
     depths = sorted({row.layers for row in rows})
@@ -124,12 +124,12 @@ def depth_scatter(rows: Sequence[TableRow], x: Sequence[float], y: Sequence[floa
 
 
 def ring(colour: str) -> dict[str, Any]:
-    """A dot with a ring."""
+    """Marker of a dot with a ring."""
     return {"symbol": "circle-open-dot", "size": 10, "color": colour, "line": {"width": 1.5}}
 
 
 def size_scatter(rows: Sequence[TableRow], results: Mapping[str, Any]) -> go.Figure:
-    """Latency against parameters, the teacher as a cross."""
+    """Latency against parameters, with the teacher as a cross."""
     figure = depth_scatter(rows, [row.parameters_millions for row in rows], [row.latency_ms for row in rows], "")
     mark_teacher(figure, results)
     size_axes(figure)
@@ -137,7 +137,7 @@ def size_scatter(rows: Sequence[TableRow], results: Mapping[str, Any]) -> go.Fig
 
 
 def limit_scatter(rows: Sequence[TableRow], fractions: Sequence[float]) -> go.Figure:
-    """Fraction of the physical limit that each architecture reaches, against its operations."""
+    """Fraction of the physical limit that each architecture reaches, against its number of operations."""
     hover = "<br>%{y:.1%} of the limit"
     figure = depth_scatter(rows, [row.gflops for row in rows], fractions, hover)
     figure.add_hline(y=1, line={"color": GREY, "width": 1.5, "dash": "dot"})
@@ -147,10 +147,10 @@ def limit_scatter(rows: Sequence[TableRow], fractions: Sequence[float]) -> go.Fi
 
 
 def heat_map(rows: Sequence[TableRow], layers: int, heads: int, activation: str) -> go.Figure:
-    """Latency over hidden and feed-forward width, all else fixed; a bullet marks what was measured.
+    """Latency over hidden and feed-forward width, with the other fields fixed; a bullet marks measured architectures.
 
     Args:
-        rows: all 2400, in order of id.
+        rows: all 2400 rows, in order of id.
         layers: depth.
         heads: attention heads.
         activation: feed-forward activation.
@@ -181,12 +181,12 @@ def heat_map(rows: Sequence[TableRow], layers: int, heads: int, activation: str)
 
 
 def engine_scatter(rows: Sequence[TableRow], others: Mapping[str, Sequence[TableRow]], name: str) -> go.Figure:
-    """What each architecture takes of its teacher's time here, against the same in other tables.
+    """Latency of each architecture over its teacher's in this table, against the same ratio in other tables.
 
     Args:
-        rows: of this table, in order of id.
-        others: name of each other table to its rows.
-        name: of this table.
+        rows: rows of this table, in order of id.
+        others: rows of each other table, by name.
+        name: name of this table.
     """
     here = rounded([row.teacher_ratio for row in rows])
     everything = here + [row.teacher_ratio for other in others.values() for row in other]
@@ -214,7 +214,7 @@ def engine_scatter(rows: Sequence[TableRow], others: Mapping[str, Sequence[Table
 
 
 def pareto(rows: Sequence[TableRow]) -> list[TableRow]:
-    """Rows that no other beats in both layer parameters (more) and latency (less), fastest first; of equals the first."""
+    """The Pareto front of many layer parameters and low latency, fastest first; of equal rows only the first."""
     front: list[TableRow] = []
     for row in sorted(rows, key=lambda row: (row.latency_ms, -row.layer_parameters_millions)):
         if not front or row.layer_parameters_millions > front[-1].layer_parameters_millions:
@@ -223,7 +223,7 @@ def pareto(rows: Sequence[TableRow]) -> list[TableRow]:
 
 
 def front_scatter(rows: Sequence[TableRow], front: Sequence[TableRow]) -> go.Figure:
-    """Layer parameters against latency, the Pareto set as steps."""
+    """Layer parameters against latency, with the Pareto front as steps."""
     figure = go.Figure()
     for name, picked, mode, marker in (
         ("all", rows, "markers", {"size": 4, "color": GREY, "opacity": 0.35}),

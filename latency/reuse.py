@@ -1,4 +1,4 @@
-"""Samples of an earlier table of the same settings, for one that may take more minutes."""
+"""Reuse of the samples of an earlier table with the same settings and another time budget."""
 
 import json
 import shutil
@@ -10,16 +10,16 @@ from kdnas.store.artifact import ATTEMPTS, MANIFEST, to_json
 from kdnas.store.progress import say
 
 LOG = "samples.jsonl"
-KEPT = ("check.jsonl", "roofline.json", LOG)  # the log last: with it, a copy is whole
+KEPT = ("check.jsonl", "roofline.json", LOG)  # the log last: a copy with it is complete
 
 
 def take_samples(folder: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
-    """Copy what was measured for a table, finished or not, that differs from this one in fewer minutes alone.
+    """Copy the measurements of a table, finished or not, that differs from this one only by fewer minutes.
 
     Args:
-        folder: working folder of this table, beside the others; left as it is where it has samples.
-        config: of this table.
-        inputs: of this table.
+        folder: working folder of this table, in the same parent as the others; unchanged if it has samples.
+        config: configuration of this table.
+        inputs: inputs of this table.
     """
     if (folder / LOG).exists():
         return
@@ -42,14 +42,14 @@ def take_samples(folder: Path, config: Mapping[str, Any], inputs: Mapping[str, s
 
 
 def without_minutes(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Configuration and inputs of a table without its budget."""
+    """Configuration and inputs of a table without its time budget."""
     config = dict(settings["config"])
     config["options"] = {name: value for name, value in config["options"].items() if name != "minutes"}
     return {"config": config, "inputs": settings["inputs"]}
 
 
 def _tables(parent: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Folders of tables that have samples, with their configuration and inputs."""
+    """Folders of tables with samples, and their configuration and inputs."""
     for log in sorted(parent.glob(f"*/{LOG}")):
         try:
             if (log.parent / MANIFEST).is_file():
@@ -59,7 +59,7 @@ def _tables(parent: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
                 settings = json.loads((log.parent / ATTEMPTS).read_text().splitlines()[0])["settings"]
             settings["config"]["options"]["minutes"]
         except (OSError, ValueError, KeyError, IndexError, TypeError):
-            continue  # of an earlier version, or killed while it wrote its first line
+            continue  # made by an earlier version, or killed while writing its first line
         yield log.parent, settings
 
 

@@ -1,8 +1,8 @@
-"""What all rewriting of graphs has in common: the small model that is exported, sizes by number, the pool of weights.
+"""Common parts of graph rewriting: the exported template model, the substitution of sizes, the pool of weights.
 
 Exporting takes seconds, and quantising more, for each of 2400 architectures. Their graphs differ only in sizes and in the
-number of layers, so a model of three layers whose every size is a number of its own is exported once for each activation;
-its graph is then rewritten: sizes are replaced by number, the middle layer is repeated. Weights come from one random pool.
+number of layers. So a template of three layers, whose sizes are all different numbers, is exported once per activation, and its
+graph is rewritten: sizes are replaced by number, and the middle layer is repeated. Weights come from one random pool.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,19 @@ from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.family import shape_of, student_shape_of
 
-# No two sizes of the template are equal, nor equal to a rank, a token type or a depth.
+# All sizes of the template differ from each other and from every rank, token type and depth.
 TEMPLATE = Arch(layers=3, heads=5, hidden=70, ffn=93, activation="gelu")
 TEMPLATE_VOCABULARY, TEMPLATE_POSITIONS = 101, 59
 TABLE_ROWS = (TEMPLATE_VOCABULARY, TEMPLATE_POSITIONS)
-SMALL_BYTES = 32 * 2**20  # vectors and scalars of the largest architecture take a fifth of it
-POOL_FROM_VALUES = 20_000  # constants with at least as many values come from the pool
+SMALL_BYTES = 32 * 2**20  # vectors and scalars of the largest architecture use a fifth of it
+POOL_FROM_VALUES = 20_000  # constants with at least this many values come from the pool
 ALIGNMENT = 64
-FIRST, MIDDLE, LAST, OUTSIDE = 0, 1, 2, -1  # the template's layers, and what belongs to none
+FIRST, MIDDLE, LAST, OUTSIDE = 0, 1, 2, -1  # the template's layers, and nodes outside all layers
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What an architecture's graph is made of, in the order of the template's numbers.
+    """Sizes of an architecture's graph, in the order of the template's numbers.
 
     Args:
         arch: depth, heads and widths.
@@ -52,20 +52,20 @@ TEMPLATE_SIZES = Sizes(TEMPLATE, TEMPLATE_VOCABULARY, TEMPLATE_POSITIONS)
 class WeightPool:
     """One buffer of random values that all graphs of a process take their constants from.
 
-    It holds one table of embeddings, of which a call reads only some rows, for all; and a part for each model that is in
-    use at the same time, with the rest of its weights, so that each is read from memory of its own, as in a freshly loaded
-    model. The table is filled as far as it is taken: quantised graphs take a quarter.
+    It holds one embedding table for all models, of which a call reads only some rows, and one part per model that is in use at
+    the same time, with its other weights, so that each model reads separate memory, as after a fresh load. The table is filled
+    only as far as it is used: quantised graphs use a quarter.
 
     Args:
-        part_bytes: of each part's largest model without its embeddings.
-        table_bytes: of the largest embeddings.
-        seed: of the random values.
+        part_bytes: bytes of each part's largest model without its embeddings.
+        table_bytes: bytes of the largest embeddings.
+        seed: seed of the random values.
     """
 
     def __init__(self, part_bytes: Sequence[int], table_bytes: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self._block = rng.standard_normal(4_000_000, dtype=np.float32) * np.float32(0.02)
-        self._block[np.abs(self._block) < 1e-6] = 1e-3  # no products so small that they become denormal and slow
+        self._block[np.abs(self._block) < 1e-6] = 1e-3  # avoids denormal products, which are slow
         sizes = [SMALL_BYTES + _aligned(size) for size in part_bytes]
         self._table = self._filled = sum(sizes)
         self._values = np.empty((self._table + _aligned(table_bytes)) // 4, dtype=np.float32)
@@ -76,7 +76,7 @@ class WeightPool:
             self._fill(end - size + SMALL_BYTES, end)
 
     def table(self, offset: int, size: int) -> int:
-        """Where `size` bytes of the table begin, `offset` bytes into it."""
+        """Position of `size` bytes of the table, `offset` bytes from its start."""
         start = self._table + offset
         if start + size > len(self.bytes):
             raise ValueError(f"{start + size - self._table} bytes of embeddings; the pool's table has less")
@@ -93,10 +93,10 @@ class WeightPool:
 
 
 class PoolPart:
-    """One model's part of a pool: small constants are written anew for each graph, large ones are random slices.
+    """One model's part of a pool: small constants are written for each graph, large ones are random slices.
 
     Args:
-        pool: whose part it is.
+        pool: the pool.
         start: first byte.
         end: byte after the last.
     """
@@ -107,7 +107,7 @@ class PoolPart:
         self.reset()
 
     def reset(self) -> None:
-        """Begin another graph; the last one must not be used any more."""
+        """Begin another graph; the last one must not be used afterwards."""
         self._small, self._large, self._tables = self._start, self._start + SMALL_BYTES, 0
 
     def put(self, value: np.ndarray) -> tuple[int, int]:
@@ -119,7 +119,7 @@ class PoolPart:
         return offset, len(data)
 
     def take(self, size: int) -> tuple[int, int]:
-        """Offset and size of a random constant that this graph has for itself."""
+        """Offset and size of a random constant that this graph does not share."""
         offset, self._large = self._large, _aligned(self._large + size)
         assert self._large <= self._end
         return offset, size
@@ -135,20 +135,20 @@ def _aligned(offset: int) -> int:
 
 
 def part_bytes(arch: Arch) -> int:
-    """Bytes that the matrices of an architecture's layers take at most, in float32."""
+    """Maximum bytes of the matrices of an architecture's layers, in float32."""
     return 4 * arch.layer_parameters + ALIGNMENT * 32 * arch.layers
 
 
 def table_bytes(hidden: int, vocabulary: int, positions: int) -> int:
-    """Bytes that the embeddings take at most, in float32."""
+    """Maximum bytes of the embeddings, in float32."""
     return 4 * (vocabulary + positions + 64) * hidden + 8 * ALIGNMENT
 
 
 def substitution(sizes: Sizes) -> dict[int, int]:
-    """Number in the template to number in the wanted graph.
+    """Map each size in the template to the size in the target graph.
 
     Raises:
-        ValueError: fewer layers than the template.
+        ValueError: `sizes` has fewer layers than the template.
     """
     if sizes.arch.layers < TEMPLATE.layers:
         raise ValueError(f"layers is {sizes.arch.layers}; a graph is made of at least {TEMPLATE.layers}")
@@ -156,7 +156,7 @@ def substitution(sizes: Sizes) -> dict[int, int]:
 
 
 def block_of(layer: str | None, readers: set[int]) -> int:
-    """The layer that a node belongs to: its name says it, and where that is silent, those that read it.
+    """The layer of a node: according to its name or, without a layer in the name, to its readers.
 
     Args:
         layer: number of the layer in the node's name.
@@ -170,7 +170,7 @@ def block_of(layer: str | None, readers: set[int]) -> int:
 def resized(old: np.ndarray, dims: list[int], count: int, swap: Mapping[int, int]) -> np.ndarray:
     """A small constant's values (count,) at the new sizes.
 
-    Positions go on counting; numbers that are sizes (the pattern of a reshape) are replaced; all else is repeated.
+    Position ids continue; numbers that are sizes (the pattern of a reshape) are replaced; other values are repeated.
     """
     if old.dtype.kind == "i" and len(old) > 1 and np.array_equal(old, np.arange(len(old))):
         return np.arange(count, dtype=old.dtype)
@@ -180,12 +180,12 @@ def resized(old: np.ndarray, dims: list[int], count: int, swap: Mapping[int, int
 
 
 def activation_folders(graphs: Path) -> list[Path]:
-    """The templates' folders, each named for its activation."""
+    """The templates' folders, each named after its activation."""
     return sorted(folder for folder in graphs.iterdir() if folder.is_dir())
 
 
 def largest_student() -> Arch:
-    """An architecture with as many weights as any of the search space."""
+    """The largest architecture of the search space."""
     space = SearchSpace()
     return Arch(max(space.layers), 12, max(space.hidden), max(space.ffn))
 
@@ -197,7 +197,7 @@ def graph_sizes(arch: Arch, config: Any) -> Sizes:
 
 
 def make_pool(config: Any, seed: int, others: Sequence[Arch]) -> WeightPool:
-    """A pool whose first part holds any student or the teacher, and further parts these others."""
+    """A pool whose first part can hold any student or the teacher, with further parts for `others`."""
     largest, teacher, sizes = largest_student(), teacher_shape(config), student_shape_of(config)
     parts = [max(part_bytes(largest), part_bytes(teacher)), *map(part_bytes, others)]
     tables = table_bytes(max(largest.hidden, teacher.hidden), sizes.vocabulary, sizes.position_rows)
@@ -205,10 +205,10 @@ def make_pool(config: Any, seed: int, others: Sequence[Arch]) -> WeightPool:
 
 
 def teacher_shape(config: Any) -> Arch:
-    """The teacher as an architecture; graphs are of the family of its students, so that of MPNet has no relative positions.
+    """The teacher as an architecture. Its graph has its students' family, so MPNet's has no relative positions.
 
     Raises:
-        UsageError: a graph cannot be made of it.
+        UsageError: no graph can be made of the teacher.
     """
     arch = shape_of(config).arch
     if arch.layers < 3:

@@ -1,10 +1,10 @@
-"""The physical limit: no faster than the host's best matrix products, nor than its memory brings the weights.
+"""The roofline: a lower bound of the latency from the host's best matrix products and its memory bandwidth.
 
 A sentence takes at least the longer of two times: its multiply-adds at the highest rate that the engine's own products
 reach on this host, and one read of all layers' weights. The part of them that fits the last-level cache is read at the
-cache's bandwidth, the rest at the memory's. Embeddings (some rows are looked up), activations, softmax and layer norms count
-nothing, so this is less than any engine can reach; int8 engines also do some work in f32. A share above 1 would mean that a
-peak was measured too low, by a busy host say: nothing is clipped.
+cache's bandwidth, the rest at the memory's. Embeddings (only some rows are read), activations, softmax and layer norms are
+ignored, so no engine reaches the bound; int8 engines also do some work in f32. A fraction above 1 means that a peak was measured
+too low, for example on a busy host: nothing is clipped.
 
 Run as `python -m kdnas.latency.roofline ENGINE THREADS [SECONDS]`; prints one JSON line.
 """
@@ -30,24 +30,24 @@ from kdnas.models.engine import ENGINES, engine_of
 from kdnas.store.host import child_environment
 
 TOKENS = (16, 32, 64, 128)
-# Inner and outer width of products that the search space's layers have: projections and feed-forward, small to large.
+# Inner and outer widths of the products in the search space's layers: projections and feed-forward, small to large.
 SHAPES = ((288, 384), (384, 1536), (576, 2048), (768, 768), (768, 3072))
-DEFAULT_CACHE_BYTES = 32 * 2**20  # where the system does not say: of a server's cores, some share this much
-MEMORY_BYTES = 512 * 2**20  # read for the memory's bandwidth, or 8 caches, whichever is more
-PASSES = 2  # over all that is measured, as a burst may outlast a slot
-WINDOW = 7  # calls whose median counts; of all windows the best does, as other work on the host only slows
+DEFAULT_CACHE_BYTES = 32 * 2**20  # if the system does not report it: a typical shared cache of a server
+MEMORY_BYTES = 512 * 2**20  # buffer for the memory's bandwidth, or 8 caches if that is more
+PASSES = 2  # over all measurements, because a disturbance may last longer than one slot
+WINDOW = 7  # calls per median; the best window counts, because other work on the host only slows calls
 SECONDS = 6.0
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """What a host reaches in one engine's precision.
+    """Peak throughputs of a host in one engine's precision.
 
     Args:
         gflops: best rate of matrix products in GFLOP/s (int8: GOP/s), a multiply-add counted as two.
-        gflops_by_tokens: the best at each number of tokens.
-        bandwidth_gbs: reading from memory, GB/s.
-        cache_gbs: reading what fits the last-level cache, GB/s; as if threads did not slow each other.
+        gflops_by_tokens: best rate at each number of tokens.
+        bandwidth_gbs: read bandwidth of the memory in GB/s.
+        cache_gbs: read bandwidth of the last-level cache in GB/s, assuming that threads do not slow each other.
         bytes_per_weight: 4 in f32, 2 in bf16, 1 in int8.
         cache_bytes: size of the last-level cache.
     """
@@ -61,10 +61,10 @@ class Peaks:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Peaks":
-        """Read back what was written as JSON.
+        """Peaks from their JSON record.
 
         Raises:
-            UsageError: a figure is missing or not above 0.
+            UsageError: a value is missing or not above 0.
         """
         try:
             peaks = cls(
@@ -81,23 +81,23 @@ class Peaks:
 
 
 def bound_ms(arch: Arch, seq_len: int, peaks: Peaks) -> float:
-    """The least time in ms that a sentence of `seq_len` tokens can take."""
+    """Lower bound of the latency in ms of a sentence of `seq_len` tokens."""
     return float(_bounds([arch], np.array([seq_len]), peaks)[0, 0])
 
 
 def bounds_ms(archs: Sequence[Arch], lengths: Lengths, peaks: Peaks) -> np.ndarray:
-    """The least time in ms, the mean over the sentences: (N,) for N architectures."""
+    """Lower bounds (N,) of the mean latency over the sentences in ms, for N architectures."""
     bounds = _bounds(archs, lengths.values, peaks)
     return np.asarray(bounds @ lengths.counts / lengths.counts.sum())
 
 
 def reached_fractions(bounds: np.ndarray, latencies_ms: np.ndarray) -> np.ndarray:
-    """Fraction of the limit that is reached: bounds (N,) over latencies (N,), both in ms; 1 is the limit."""
+    """Reached fraction of the limit: bounds (N,) over latencies (N,), both in ms; 1 is the limit."""
     return np.asarray(bounds) / np.asarray(latencies_ms)
 
 
 def _bounds(archs: Sequence[Arch], tokens: Any, peaks: Peaks) -> np.ndarray:
-    """(N, U) ms for N architectures at U lengths in tokens."""
+    """Lower bounds (N, U) in ms for N architectures at U lengths in tokens."""
     tokens = np.asarray(tokens, dtype=np.int64)
     compute = np.stack([arch.flops(tokens) for arch in archs]) / (peaks.gflops * 1e6)
     weights = np.array([arch.layer_parameters for arch in archs]) * peaks.bytes_per_weight
@@ -107,10 +107,10 @@ def _bounds(archs: Sequence[Arch], tokens: Any, peaks: Peaks) -> np.ndarray:
 
 
 def peaks_of(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
-    """Peaks of this host, measured for `seconds` in a process of its own: no thread pool stays with the one that asks.
+    """Peaks of this host, measured for `seconds` in a separate process, so that no thread pool stays in this one.
 
     Raises:
-        UsageError: an engine that this host lacks.
+        UsageError: this host lacks the engine.
         KdnasError: the process failed.
     """
     require_engine(engine)
@@ -130,10 +130,10 @@ def measure_peaks(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
     """Peaks of this host, measured in this process.
 
     Two thirds of the time go to chains of matrix products of (tokens, K) x (K, N) in the engine, one third to reading.
-    Each figure is the best median of some calls in a row. ONNX Runtime is held against OpenVINO's products.
+    Each value is the best median of consecutive calls. ONNX Runtime is compared with OpenVINO's products.
 
     Raises:
-        UsageError: an engine without peaks.
+        UsageError: the engine has no peaks.
         KdnasError: the engine computed the products in another precision.
     """
     found = engine_of(engine)
@@ -149,7 +149,7 @@ def measure_peaks(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
         gflops=max(by_tokens.values()),
         gflops_by_tokens=by_tokens,
         bandwidth_gbs=read_gbs(max(MEMORY_BYTES, 8 * cache_bytes), threads, reads),
-        # One thread's, times threads: at microseconds a read, waiting for each other would show more than the cache.
+        # One thread times the number of threads: reads take microseconds, so synchronisation would dominate.
         cache_gbs=round(threads * read_gbs(cache_bytes // 4, 1, reads), 2),
         bytes_per_weight=float(found.bytes_per_weight),
         cache_bytes=cache_bytes,
@@ -157,7 +157,7 @@ def measure_peaks(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
 
 
 def _product_peaks(make: Callable[[int, int], Chain], slot_seconds: float) -> dict[int, float]:
-    """GFLOP/s at each number of tokens, the best of all shapes."""
+    """Best GFLOP/s over all shapes at each number of tokens."""
     chains = {shape: make(*shape) for shape in SHAPES}
     best = dict.fromkeys(TOKENS, 0.0)
     for _ in range(PASSES):
@@ -169,12 +169,12 @@ def _product_peaks(make: Callable[[int, int], Chain], slot_seconds: float) -> di
 
 
 def product_flops(tokens: int, inner: int, outer: int) -> int:
-    """Floating-point operations of a call of a chain, a multiply-add counted as two."""
+    """Floating-point operations of one call of a chain, with a multiply-add counted as two."""
     return 2 * tokens * inner * outer * CHAIN
 
 
 def best_seconds(run: Callable[[], object], seconds: float) -> float:
-    """Duration of a call: the best median of WINDOW calls in a row, over `seconds`; two calls before are not counted."""
+    """Seconds per call: the best median of WINDOW consecutive calls, over `seconds`, after two untimed calls."""
     run(), run()
     best = float("inf")
     end = time.perf_counter() + seconds
@@ -199,7 +199,7 @@ def read_gbs(size_bytes: int, threads: int, seconds: float) -> float:
 
 
 def last_cache_bytes(cpus: Path = Path("/sys/devices/system/cpu")) -> int:
-    """Size of the last-level cache that CPU 0 has, as the system tells; else DEFAULT_CACHE_BYTES."""
+    """Size of CPU 0's last-level cache according to the system, or DEFAULT_CACHE_BYTES."""
     sizes = {}
     units = {"K": 2**10, "M": 2**20, "G": 2**30}
     try:

@@ -1,4 +1,4 @@
-"""From measurements and a fit to the rows of the table."""
+"""Makes the rows of the table from measurements and a fit."""
 
 import csv
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def published_shape(teacher: Teacher) -> bool:
 
 
 def teacher_results(measurements: Measurements, lengths: Lengths, teacher: Teacher) -> dict[str, Any]:
-    """What the manifest states of the teacher, each key `teacher_...`."""
+    """The teacher's values for the manifest, with keys `teacher_...`."""
     sizes = teacher.sizes
     arch = Arch(sizes.layers, sizes.heads, sizes.hidden, sizes.ffn)
     mean, p50, p90, p99 = _figures(measurements.teacher.latencies, lengths)
@@ -48,14 +48,14 @@ def _figures(latencies: np.ndarray, lengths: Lengths) -> tuple[float, float, flo
 def table_rows(
     measurements: Measurements, fit: Fit, lengths: Lengths, teacher: Teacher, peaks: Peaks | None
 ) -> list[TableRow]:
-    """All 2400 rows: what was measured, joined with what the others say of it; the rest as predicted."""
+    """All 2400 rows: measurements combined with their held-out predictions, and predictions for the rest."""
     archs = list(SearchSpace())
     latencies = fit.predict(archs)  # (2400, K)
     relative_sd = np.full(len(archs), fit.relative_sd)
     sweeps = np.zeros(len(archs), dtype=np.int64)
     measured = [arch_id(arch) for arch in measurements.archs]
     latencies[measured], relative_sd[measured] = measurements.latencies, measurements.relative_sd
-    if len(measured) < len(archs):  # a table of measurements alone shows them as they are
+    if len(measured) < len(archs):  # with all measured, the measurements stay unchanged
         joined = shrink(measurements.latencies, measurements.relative_sd, fit.errors_pct)
         latencies[measured], relative_sd[measured] = joined
     sweeps[measured] = measurements.sweeps
@@ -96,7 +96,7 @@ def write_gpu_columns(
 ) -> None:
     """Write `gpu.csv`: the mean CUDA-graph replay and the mean device-busy time of all architectures, in ms.
 
-    Measured where the table is, and as measured; the others are predicted by the table's kind of model.
+    Measured architectures have their measured values; the others are predicted by the table's kind of model.
     """
     archs = list(SearchSpace())
     measured = [arch_id(arch) for arch in measurements.archs]

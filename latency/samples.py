@@ -1,4 +1,4 @@
-"""What the log of measured windows says: which are kept, what is queued next, and the latencies that follow."""
+"""Evaluation of the log of windows: which are kept, what to measure next, and the resulting latencies."""
 
 import statistics
 from collections import Counter
@@ -20,10 +20,10 @@ Sample = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Measurement:
-    """One model's latency, brought to the reference level of the whole run.
+    """One model's latency, normalised to the reference level of the whole run.
 
     Args:
-        latencies: (K,) ms at the measured lengths.
+        latencies: latencies (K,) in ms at the measured lengths.
         relative_sd: standard error of the mean latency over its repeats and its reference, as a fraction.
     """
 
@@ -57,9 +57,9 @@ class Measurements:
 
 
 def movement(references_ms: Sequence[float]) -> float:
-    """How far the reference moved while a window ran: its second largest deviation from its median, as a fraction of that.
+    """Movement of the reference during a window: its second largest deviation from its median, as a fraction of the median.
 
-    Each sweep is compared with the reference beside it, so one move between two sweeps does little harm; many do.
+    Each sweep is compared with its neighbouring references, so one move between two sweeps has little effect, but several do.
     """
     middle = statistics.median(references_ms)
     deviations = sorted(abs(value / middle - 1) for value in references_ms)
@@ -67,14 +67,14 @@ def movement(references_ms: Sequence[float]) -> float:
 
 
 def next_round(order: Sequence[str], samples: Sequence[Sample], size: int, seed: int) -> list[str]:
-    """Names for the next process: the first of the design that have no kept window, shuffled, the teacher now and then.
+    """Names for the next process: the first of the design without a kept window, shuffled, with the teacher at intervals.
 
-    An architecture that was discarded several times gives way to the others. Empty when nothing is left.
+    Architectures that were discarded several times come after the others. Empty if nothing is left.
     """
     kept = {sample["arch"] for sample in samples if sample["kept"]}
     discards = Counter(sample["arch"] for sample in samples if not sample["kept"])
     waiting = [name for name in order if name not in kept]
-    waiting.sort(key=lambda name: discards[name] >= GIVE_WAY_AFTER)  # stable
+    waiting.sort(key=lambda name: discards[name] >= GIVE_WAY_AFTER)  # the sort is stable
     if not waiting:
         return []
     rng = np.random.default_rng([seed, 3, len(samples)])
@@ -85,10 +85,10 @@ def next_round(order: Sequence[str], samples: Sequence[Sample], size: int, seed:
 
 
 def admitted(samples: Sequence[Sample], minimum: int) -> tuple[dict[str, list[Sample]], int]:
-    """Windows to use, by name, and how many of them had been discarded.
+    """Windows to use, by name, and the number of discarded ones among them.
 
-    Discarded windows come back, those first whose reference moved least, only as far as fewer than `minimum`
-    architectures, or no teacher, would be left.
+    Discarded windows are readmitted only if fewer than `minimum` architectures, or no teacher, would be left, and only as many as
+    needed, those with the smallest movement of the reference first.
     """
     chosen: dict[str, list[Sample]] = {}
     for sample in samples:

@@ -1,7 +1,7 @@
-"""Export the templates that `kdnas.latency.rewriting` is about: one tiny model of the family of the students for each activation.
+"""Exports the templates of `kdnas.latency.rewriting`: one tiny model of the students' family per activation.
 
-Run as `python -m kdnas.latency.template TEACHER FORM FOLDER`, in a process of its own: the exporters' memory and threads must
-not stay with the one that measures.
+Run as `python -m kdnas.latency.template TEACHER FORM FOLDER`, in a separate process: the exporters' memory and threads must not
+stay in the measuring process.
 """
 
 import os
@@ -23,7 +23,7 @@ CALIBRATION_LENGTHS = range(8, 48, 2)
 
 
 def write_templates(teacher: Path, form: str, folder: Path) -> Path:
-    """Templates of one form for all activations, in `folder/form`; those already there are kept.
+    """Write templates of one form for all activations to `folder/form`; existing ones are kept.
 
     Raises:
         KdnasError: the exporters failed.
@@ -47,7 +47,7 @@ def write_templates(teacher: Path, form: str, folder: Path) -> Path:
 
 
 def export_templates(teacher: Path, form: str, folder: Path) -> None:
-    """Write one folder an activation, each with `openvino_model.xml` and `.bin`, or with one `.onnx` file."""
+    """Write one folder per activation, each with `openvino_model.xml` and `.bin`, or with one `.onnx` file."""
     import torch
 
     from kdnas.export.engines import RUNTIMES
@@ -81,7 +81,7 @@ def template_model(teacher: Path, activation: str) -> Any:
 
 
 def as_if_trained(model: Any) -> Any:
-    """The model with noise on all weights: exporters share or leave out biases that are all 0 and scales that are 1."""
+    """The model with noise on all weights: exporters merge or omit biases of only 0 and scales of only 1."""
     import torch
 
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Models that cost nothing to initialise, and the clock around their forward pass."""
+"""Models that initialise quickly, and the timing of their forward pass."""
 
 import gc
 import random
@@ -17,31 +17,31 @@ from kdnas.models.arch import Arch
 from kdnas.models.student import new_encoder, student_config
 
 POOL_VALUES = 4_000_000
-# A reference window after a large model would else be slower than one after a small model: 4 calls that do not count.
+# Untimed calls before a reference window: otherwise it would be slower after a large model than after a small one.
 REFERENCE_WARM_CALLS, REFERENCE_CALLS = 4, 5
 WINDOW_MS = 450.0
-ROUNDS = (6, 12)  # fewest and most sweeps of a window
+ROUNDS = (6, 12)  # minimum and maximum sweeps per window
 CHUNK, CHUNK_TRIES = 20, 4
 
-Sentence = Mapping[str, Any]  # input_ids and attention_mask, both (1, T), as the engine wants them
+Sentence = Mapping[str, Any]  # input_ids and attention_mask, both (1, T), in the engine's format
 
 
 class ModelMaker:
-    """Makes stock models with random weights quickly: values come from one shared pool, embeddings are shared.
+    """Makes stock models with random weights quickly: values come from one shared pool, and embeddings are shared.
 
-    Layer weights are copied into tensors of their own, so that they lie in memory as a freshly loaded model's do. The
-    word embeddings, of which a forward pass reads only as many rows as there are tokens, are views of one table.
+    Layer weights are copied into separate tensors, so that their memory layout is that of a freshly loaded model. The word
+    embeddings, of which a forward pass reads one row per token, are views of one table.
 
     Args:
-        teacher: configuration of the teacher, from which the students have their family, vocabulary and positions.
+        teacher: configuration of the teacher, which defines the students' family, vocabulary and positions.
         seed: seed of the pool.
-        dtype: of all weights.
+        dtype: type of all weights.
     """
 
     def __init__(self, teacher: PretrainedConfig, seed: int, dtype: torch.dtype = torch.float32) -> None:
         self.teacher = teacher
         generator = torch.Generator().manual_seed(seed)
-        # The initialiser's spread, and nothing so close to zero that products become denormal and slow.
+        # The initialiser's standard deviation, without values so close to zero that products become denormal and slow.
         self._pool = torch.randn(POOL_VALUES, generator=generator) * 0.02
         self._pool[self._pool.abs() < 1e-6] = 1e-3
         self._pool = self._pool.to(dtype)
@@ -76,7 +76,7 @@ class ModelMaker:
         return self._table[: rows * width].view(rows, width)
 
     def _values(self, shape: torch.Size) -> torch.Tensor:
-        """A new tensor filled from the pool, read on from where the last one ended."""
+        """A new tensor filled from the pool, starting after the last one's values."""
         result = torch.empty(shape.numel(), dtype=self._pool.dtype)
         filled = 0
         while filled < len(result):
@@ -88,7 +88,7 @@ class ModelMaker:
 
 
 def _buffer(name: str, like: torch.Tensor) -> torch.Tensor:
-    """The index buffers of BERT-like embeddings; they have no others."""
+    """An index buffer of BERT-like embeddings, the only kind of buffer that they have."""
     if name == "position_ids":
         return torch.arange(like.shape[-1]).expand(like.shape)
     return torch.zeros(like.shape, dtype=like.dtype)
@@ -96,7 +96,7 @@ def _buffer(name: str, like: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No garbage collection and no autograd while a window is timed; may be nested."""
+    """Disable garbage collection and autograd during timing; may be nested."""
     collecting = gc.isenabled()
     if collecting:
         gc.collect()
@@ -117,7 +117,7 @@ def call_ms(model: Callable[..., object], item: Sentence) -> float:
 
 
 def sweep_ms(model: Callable[..., object], inputs: Sequence[Sentence]) -> list[float]:
-    """Milliseconds of one forward pass over each input, in turn."""
+    """Milliseconds of one forward pass over each input, in order."""
     return [call_ms(model, item) for item in inputs]
 
 
@@ -129,25 +129,25 @@ def window(
     same_length_fractions: Sequence[float] | None = None,
     window_ms: float = WINDOW_MS,
 ) -> tuple[list[list[float]], list[float]]:
-    """Time a model in rounds: one sweep over all inputs between two reference windows, so that what slows the host for
-    longer than a round, slows both alike, and a burst hits no length alone.
+    """Time a model in rounds, each a sweep over all inputs between two reference windows.
 
-    The first sweep pays for what is done once per length and does not count. Then as many rounds follow as the window holds,
-    within `ROUNDS`, each in a random order of the inputs, as users meet them: engines keep what they prepared for a length,
-    and the length before decides what of it is still in the caches.
+    A disturbance longer than a round slows model and reference equally, and a short one affects several lengths. The first sweep
+    does the work that is needed once per length and is not timed. Then rounds follow until the window ends, within `ROUNDS`, each
+    in a random order of the inputs, as in real use: engines keep what they prepare for a length, and the previous length decides
+    how much of it is still in the caches.
 
     Args:
-        model: what is timed.
+        model: model to time.
         inputs: one sentence of each of K lengths.
         reference: measures a reference window in ms.
         rng: draws the orders.
-        same_length_fractions: (K,) probability that the sentence before has the same length. An engine that does extra work at
-            every change of shape is then called twice with each input; the time is the mean of the first call (after another
+        same_length_fractions: probabilities (K,) that the previous sentence has the same length. An engine that does extra work
+            at every change of shape is then called twice with each input; the time is the mean of the first call (after another
             shape) and the second (after the same shape), weighted by these fractions. Without them each input is run once.
-        window_ms: sweeps go on until their calls took this long.
+        window_ms: length of the window: sweeps continue until their calls took this long.
 
     Returns:
-        (R, K) milliseconds of the sweeps, and (R + 1) of the reference around them.
+        Milliseconds (R, K) of the sweeps, and (R + 1) of the references around them.
     """
     rounds: list[list[float]] = []
     with quiet():
@@ -156,7 +156,7 @@ def window(
         spent_ms = 0.0
         while len(rounds) < ROUNDS[0] or (spent_ms < window_ms and len(rounds) < ROUNDS[1]):
             order = rng.sample(range(len(inputs)), len(inputs))
-            # Its weights come back into the caches; the last call has another length than the first that counts.
+            # Warms the caches; the last untimed call has another length than the first timed one.
             sweep_ms(model, [*rng.choices(inputs, k=WARM_CALLS - 1), inputs[order[-1]]])
             times = [0.0] * len(inputs)
             for index in order:
@@ -170,7 +170,7 @@ def window(
 
 
 def reference_window(model: Callable[..., object], item: Sentence) -> float:
-    """Median milliseconds of some calls of the reference model at one length, after some that bring its weights back."""
+    """Median milliseconds of some calls of the reference model at one length, after untimed calls that warm the caches."""
     with quiet():
         return statistics.median(
             sweep_ms(model, [item] * (REFERENCE_WARM_CALLS + REFERENCE_CALLS))[REFERENCE_WARM_CALLS:]
@@ -183,18 +183,18 @@ def exhaustive(
     """Time every sentence once, in chunks between reference windows; a chunk in which the reference moved is repeated.
 
     Args:
-        model: what is timed.
+        model: model to time.
         sentences: S sentences.
         reference: measures a reference window in ms.
         tolerance: largest movement of the reference over a chunk, as a fraction.
 
     Returns:
-        (S,) latencies in reference windows, the median reference window in ms, and how many chunks were repeated.
+        Latencies (S,) in units of the reference window, the median reference window in ms, and the number of repeated chunks.
     """
     values: list[float] = []
     levels: list[float] = []
     again = 0
-    with quiet():  # once: collecting garbage takes longer than a chunk
+    with quiet():  # once for all chunks: garbage collection takes longer than a chunk
         sweep_ms(model, list({id(item): item for item in sentences}.values()))  # the first run of a length is slow
         before = reference()
         for first in range(0, len(sentences), CHUNK):
@@ -202,7 +202,7 @@ def exhaustive(
             tries: list[tuple[float, list[float]]] = []
             while not tries or (tries[-1][0] > tolerance and len(tries) < CHUNK_TRIES):
                 warm = [sentences[(first - index) % len(sentences)] for index in range(WARM_CALLS, 0, -1)]
-                sweep_ms(model, warm)  # its weights come back into the caches
+                sweep_ms(model, warm)  # warms the caches
                 times = sweep_ms(model, chunk)
                 after = reference()
                 level = (before + after) / 2

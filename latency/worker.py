@@ -1,9 +1,9 @@
-"""A process that measures: one JSON line in, one out. It ends when its standard input does, so never outlives its parent.
+"""The measuring process: one JSON line in, one out. It ends at the end of its input, so it does not outlive its parent.
 
 Run as `python -m kdnas.latency.worker`. The first line is the setup, `{"engine", "teacher": folder, "graphs", "threads", "cpus",
-"seed", "lengths", "same_length_fractions"}`; the answer says that it is ready. Each further line, `{"arch": "4,12,576,768,gelu"}`
+"seed", "lengths", "same_length_fractions"}`; the answer signals readiness. Each further line, `{"arch": "4,12,576,768,gelu"}`
 or `{"arch": "teacher"}`, is answered by its times and the reference windows around each sweep; with `"sentences"` (lengths) and
-`"tolerance"`, by one latency a sentence.
+`"tolerance"`, by one latency per sentence.
 """
 
 import json
@@ -23,7 +23,7 @@ def main() -> None:
     """Serve requests until end of file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent closes the pipe
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints stays out of the protocol
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not enter the protocol
     try:
         serve(sys.stdin, answers)
     except BrokenPipeError:
@@ -37,7 +37,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         return
     setup = json.loads(first)
     if setup["cpus"]:
-        os.sched_setaffinity(0, setup["cpus"])  # before anything counts cores or starts threads
+        os.sched_setaffinity(0, setup["cpus"])  # before a library counts cores or starts threads
     from kdnas.latency.engines import make_models
     from kdnas.latency.timing import exhaustive, reference_window, window
     from kdnas.models.arch import Arch
@@ -70,17 +70,17 @@ def serve(requests: TextIO, answers: TextIO) -> None:
 
 
 def columns(models: Any, model: Any, inputs: list[Any]) -> dict[str, list[float]]:
-    """What an engine measures beside the wall time of its calls: of a GPU, `graph_ms` and `device_ms`."""
+    """Additional measurements of an engine besides wall time: on a GPU, `graph_ms` and `device_ms`."""
     return dict(models.columns(model, inputs)) if hasattr(models, "columns") else {}
 
 
 def rounded(values: list[float], digits: int) -> list[float]:
-    """As many digits as a clock gives."""
+    """Values rounded to the clock's resolution."""
     return [round(value, digits) for value in values]
 
 
 def answer(out: TextIO, value: dict[str, Any]) -> None:
-    """Write one line at once."""
+    """Write one line and flush it."""
     out.write(json.dumps(value) + "\n")
     out.flush()
 

@@ -1,7 +1,7 @@
-"""What is timed: the very sessions that users get, for any architecture, with random weights.
+"""The engines to time: the same sessions that users run, for any architecture, with random weights.
 
-Each runtime has a file of its name here, which defines what `Timer` lists; `kdnas.models.engine.ENGINES` says which there are.
-Compiled engines run graphs that `kdnas.latency.rewriting` makes of the exporter's own; the session is `kdnas.export.session`'s.
+Each runtime has a module of its name here, which implements `Timer`; `kdnas.models.engine.ENGINES` lists the runtimes. Compiled
+engines run graphs that `kdnas.latency.rewriting` makes from the exporter's, with the settings of `kdnas.export.session`.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from kdnas.extras import require_extras
 from kdnas.models.arch import Arch
 from kdnas.models.engine import Engine, engine_of
 
-TIMED_VOCABULARY = 65_536  # rows; 75 MB at the least width
-# All latencies are taken relative to this shape, timed beside them. It is of the middle of the space: what a neighbour of a
-# virtual machine takes, of the last-level cache say, then slows it about as much as what it is compared with. With a reference
-# of 12 layers of 768, windows of one model differed twice as much.
+TIMED_VOCABULARY = 65_536  # rows; 75 MB at the smallest width
+# All latencies are relative to this shape, which is timed around them. It lies in the middle of the space: other virtual
+# machines on the host, which use the last-level cache for example, slow it about as much as the compared models. With a
+# reference of 12 layers of 768, windows of one model differed twice as much.
 REFERENCE = Arch(6, 12, 384, 1536, "gelu")
 OUTPUTS = ("last_hidden_state",)
-CHAIN = 16  # matrix products in one call of a chain, so that what a call costs by itself does not show
+CHAIN = 16  # matrix products per call of a chain, so that the overhead of a call is negligible
 
 Call = Callable[..., Any]
 Chain = Callable[[int], Callable[[], object]]  # for a number of tokens, a call of CHAIN matrix products
@@ -32,34 +32,34 @@ class Models(Protocol):
     """Makes runnable models of one engine; a model is called with `input_ids` and `attention_mask`, both (1, T)."""
 
     def student(self, arch: Arch) -> Call:
-        """An architecture in the teacher's family; the student made before it must no longer be used."""
+        """An architecture in the teacher's family; the student made before must not be used afterwards."""
 
     def teacher(self) -> Call:
-        """The teacher's shape, under the same condition."""
+        """The teacher's shape; the student made before must not be used afterwards."""
 
     def reference(self) -> Call:
-        """The shape that all are compared with; it stays usable."""
+        """The reference shape; it stays usable."""
 
     def sentence(self, length: int, seed: int) -> dict[str, Any]:
         """Random token ids, no padding."""
 
 
 class Timer(Protocol):
-    """What the file of a runtime defines."""
+    """The interface of a runtime's module."""
 
-    # `(engine, threads, inner, outer) -> Chain`: a chain of products, from `inner` to `outer` and back, of which the host's
-    # peaks are measured; none where that is not done.
+    # `(engine, threads, inner, outer) -> Chain`: a chain of products, from `inner` to `outer` and back, to measure the host's
+    # peaks; None for runtimes without peaks.
     product_chain: Callable[[Engine, int, int, int], Chain] | None
 
     def require(self, engine: Engine) -> None:
-        """Raise UsageError for an engine that this host lacks or would only emulate."""
+        """Raise UsageError for an engine that this host lacks or could only emulate."""
 
     def make_models(self, engine: Engine, config: Any, seed: int, threads: int, graphs: Path) -> Models:
-        """What `kdnas.latency.engines.make_models` returns, for an engine of this runtime."""
+        """As `kdnas.latency.engines.make_models`, for an engine of this runtime."""
 
 
 def timer_of(engine: Engine) -> Timer:
-    """The file of an engine's runtime; it is imported when it is first asked for."""
+    """The module of an engine's runtime, imported on first use."""
     return cast(Timer, import_module(f"{__name__}.{engine.runtime}"))
 
 
@@ -67,7 +67,7 @@ def require_engine(name: str) -> Engine:
     """The engine of this name.
 
     Raises:
-        UsageError: an unknown engine, or one that this host lacks or would only emulate.
+        UsageError: the engine is unknown, or this host lacks it or could only emulate it.
     """
     engine = engine_of(name)
     timer_of(engine).require(engine)
@@ -80,15 +80,15 @@ def make_models(engine: Engine, config: Any, seed: int, threads: int, graphs: Pa
     """Models of one engine.
 
     A call reads as many rows of the word embeddings as there are tokens, from a table that is larger than any cache. Rows
-    beyond `TIMED_VOCABULARY` only cost memory and the time to load a model, so they are left out
-    (`tests/bench/embedding_rows.py` compares).
+    beyond `TIMED_VOCABULARY` only cost memory and loading time, so they are left out (comparison:
+    `tests/bench/embedding_rows.py`).
 
     Args:
-        engine: what runs them.
+        engine: engine of the models.
         config: configuration of the teacher.
-        seed: of the random weights.
-        threads: that one call may use.
-        graphs: folder with the templates of `kdnas.latency.template`, one an activation; engines that run no export need none.
+        seed: seed of the random weights.
+        threads: threads per call.
+        graphs: folder with the templates of `kdnas.latency.template`, one per activation; None for engines without exports.
     """
     config = copy(config)
     config.vocab_size = min(config.vocab_size, TIMED_VOCABULARY)
@@ -100,5 +100,5 @@ def random_sentence(length: int, config: Any, seed: int) -> dict[str, np.ndarray
     rng = np.random.default_rng([seed, length])
     ids = rng.integers(0, config.vocab_size, length)
     pad_id = config.pad_token_id or 0
-    ids[ids == pad_id] = (pad_id + 1) % config.vocab_size  # RoBERTa would not count padding as a position
+    ids[ids == pad_id] = (pad_id + 1) % config.vocab_size  # RoBERTa does not count padding as a position
     return {"input_ids": ids[None], "attention_mask": np.ones((1, length), dtype=np.int64)}

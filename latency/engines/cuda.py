@@ -1,11 +1,11 @@
 """Engines of the latency table on a GPU: eager PyTorch, and the same model replayed as a CUDA graph.
 
-A small encoder on a GPU waits mostly for its kernels to be launched. So there are three figures a length: the eager
-call with synchronisation, which `kdnas.latency.timing` measures as it does on every engine; the replay of a CUDA graph, which
-launches all kernels at once; and the time that the device is busy, below which no way of launching comes.
+A small encoder on a GPU is bound by kernel launches. So there are three times per length: the eager call with
+synchronisation, which `kdnas.latency.timing` measures as on every engine; the replay of a CUDA graph, which launches all
+kernels at once; and the time that the device is busy, a lower bound for any way of launching.
 
-Sentences lie on the GPU before the clock starts, and hidden states stay there. TF32 is left as PyTorch has it by default:
-off in matrix products, so `cuda-f32` computes in full float32.
+Sentences are on the GPU before the clock starts, and hidden states stay there. TF32 keeps PyTorch's default: off in matrix
+products, so `cuda-f32` computes in full float32.
 """
 
 import statistics
@@ -36,19 +36,19 @@ Forward = Callable[[], "torch.Tensor"]
 class Graph(Protocol):
     """Work that was captured once and can be replayed."""
 
-    output: "torch.Tensor"  # each replay writes it anew
+    output: "torch.Tensor"  # each replay overwrites it
 
     def replay(self) -> None:
         """Queue the captured work again; allocates nothing and does not wait."""
 
     def free(self) -> None:
-        """Give the captured work and its memory back; neither it nor its output may be used after that."""
+        """Free the captured work and its memory; neither it nor its output may be used afterwards."""
 
 
 class Device(Protocol):
-    """All that needs a GPU."""
+    """The operations that need a GPU."""
 
-    where: str  # as PyTorch names it
+    where: str  # PyTorch's name of the device
 
     def synchronise(self) -> None:
         """Wait until all queued work is done."""
@@ -57,7 +57,7 @@ class Device(Protocol):
         """Run on the stream that captures, ordered after what came before and ahead of what follows."""
 
     def capture(self, forward: Forward) -> Graph:
-        """Capture what a function queues; nothing of it runs before the first replay."""
+        """Capture the work that a function queues; none of it runs before the first replay."""
 
     def wall_ms(self, call: Call, sentence: Mapping[str, Any]) -> float:
         """Milliseconds of one call on the host's clock."""
@@ -70,7 +70,7 @@ def require(engine: Engine) -> None:
     """Refuse an engine that this host's GPU cannot run.
 
     Raises:
-        UsageError: PyTorch sees no GPU, or one that would only emulate bf16.
+        UsageError: PyTorch finds no GPU, or one that could only emulate bf16.
     """
     import torch
 
@@ -108,7 +108,7 @@ def device_record() -> dict[str, Any]:
 
 
 def driver_version() -> str | None:
-    """Version of NVIDIA's driver, one for all GPUs of a host; None where its tool is not installed or fails."""
+    """Version of NVIDIA's driver, one for all GPUs of a host; None if its tool is not installed or fails."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
@@ -124,8 +124,8 @@ class CudaModels:
     Args:
         engine: `cuda-f32` or `cuda-bf16`, checked with `require`.
         config: configuration of the teacher.
-        seed: of the random weights.
-        device: the current CUDA device when None.
+        seed: seed of the random weights.
+        device: the device; None takes the current CUDA device.
     """
 
     def __init__(self, engine: Engine, config: Any, seed: int, device: Device | None = None) -> None:
@@ -140,7 +140,7 @@ class CudaModels:
 
     def student(self, arch: Arch) -> Call:
         """An architecture in the teacher's family, called eagerly."""
-        with self._there:  # made there, so that the embedding table is moved once and shared
+        with self._there:  # made on the device, so that the embedding table is moved once and shared
             return EagerCall(self._maker.student(arch), self._device)
 
     def teacher(self) -> Call:
@@ -149,7 +149,7 @@ class CudaModels:
             return EagerCall(self._maker.model(self._config), self._device)
 
     def reference(self) -> Call:
-        """The shape that all are compared with, called eagerly."""
+        """The reference shape, called eagerly."""
         return self.student(REFERENCE)
 
     def sentence(self, length: int, seed: int) -> dict[str, "torch.Tensor"]:
@@ -160,19 +160,19 @@ class CudaModels:
         return {name: torch.from_numpy(value).to(self._there) for name, value in values.items()}
 
     def columns(self, call: Call, inputs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-        """What CUDA graphs cost, one graph a length, each freed before the next.
+        """Times of CUDA graphs, one graph per length, each freed before the next.
 
         Args:
-            call: of `student` or `teacher`.
-            inputs: K sentences of `sentence`.
+            call: result of `student` or `teacher`.
+            inputs: K results of `sentence`.
 
         Returns:
-            K medians of `REPEATS` each. `graph_ms` is what a user waits who replays: the sentence is copied into the
-            graph's buffers, the graph replayed, and the device waited for, on the host's clock. `device_ms` is the time
-            of the replay between two events of the device: no copies, no launch gaps of the host, no waiting.
+            K medians of `REPEATS` each. `graph_ms` is the time of a replay on the host's clock: copy of the sentence into the
+            graph's buffers, replay, and wait for the device. `device_ms` is the time of the replay between two events of the
+            device: without copies, launch gaps of the host and waiting.
 
         Raises:
-            KdnasError: a length could not be captured. End the process then: PyTorch's allocator may be left capturing.
+            KdnasError: a length could not be captured. End the process in this case: PyTorch's allocator may be left capturing.
         """
         from kdnas.latency.timing import quiet
 
@@ -184,10 +184,10 @@ class CudaModels:
 
 @dataclass(frozen=True)
 class EagerCall:
-    """A model as users call it, with the mask that the tokenizer gives, until its answer is there.
+    """A model as users call it, with the tokenizer's mask, until its output is ready.
 
-    Transformers looks on the host whether the mask (1, T) hides anything, and drops it if not: a wait for the device
-    before the first layer, and attention without a mask. Both are part of the time, as they are of a user's.
+    Transformers checks on the host whether the mask (1, T) hides a token, and drops it if not: a wait for the device before the
+    first layer, and attention without a mask. Both are part of the time, as in real use.
     """
 
     model: Any
@@ -220,7 +220,7 @@ def capture_bucket(model: Any, sentence: Mapping[str, "torch.Tensor"], device: D
     """Capture a model at a sentence's length, after `WARM_UPS` runs on the capturing stream.
 
     Raises:
-        KdnasError: the model does what a capture forbids, or memory ran out.
+        KdnasError: the model does an operation that a capture forbids, or memory ran out.
     """
     buffers = {name: value.clone() for name, value in sentence.items()}
     forward = partial(masked_states, model, **buffers)
@@ -229,17 +229,17 @@ def capture_bucket(model: Any, sentence: Mapping[str, "torch.Tensor"], device: D
             device.on_side_stream(forward)
         graph = device.capture(forward)
     except (RuntimeError, ValueError) as error:
-        cause = error.__context__ or error  # ending a broken capture raises a second error, which says less
+        cause = error.__context__ or error  # ending a failed capture raises a second, less informative error
         length, reason = buffers["input_ids"].shape[1], str(cause).split("\n")[0]
         raise KdnasError(f"no CUDA graph of {type(model).__name__} at {length} tokens: {reason}") from error
     return Bucket(buffers, graph, device)
 
 
 def masked_states(model: Any, input_ids: "torch.Tensor", attention_mask: "torch.Tensor") -> "torch.Tensor":
-    """Hidden states (1, T, D) of ids and mask, both (1, T), without a look at their values on the host.
+    """Hidden states (1, T, D) of ids and mask, both (1, T), without reading their values on the host.
 
-    A mask (1, T) would be looked at (see `EagerCall`), which a capture forbids, and no mask at all would leave a graph
-    that takes only sentences of exactly T tokens. One for each query, (1, 1, T), always goes into attention.
+    The model would read a mask (1, T) on the host (see `EagerCall`), which a capture forbids, and without a mask the graph would
+    accept only sentences of exactly T tokens. A mask per query, (1, 1, T), always enters attention.
     """
     return model(input_ids=input_ids, attention_mask=attention_mask[:, None]).last_hidden_state
 
@@ -267,7 +267,7 @@ class CudaGraph:
 
         del self.output
         self._graph.reset()
-        torch.cuda.empty_cache()  # the graph's own pool would stay reserved
+        torch.cuda.empty_cache()  # otherwise the graph's own pool stays reserved
 
 
 class CudaDevice:
@@ -279,8 +279,8 @@ class CudaDevice:
         import torch
 
         self._cuda: Any = torch.cuda
-        # One stream warms up and captures: cuBLAS keeps a handle and a workspace for each stream, and those first made
-        # while capturing would lie in the graph's own memory.
+        # One stream warms up and captures: cuBLAS keeps a handle and a workspace per stream, and those created
+        # during a capture would lie in the graph's own memory.
         self._side = self._cuda.Stream()
 
     def synchronise(self) -> None:
@@ -294,7 +294,7 @@ class CudaDevice:
 
     def capture(self, forward: Forward) -> Graph:
         graph = self._cuda.CUDAGraph()
-        # The outer context brings the stream back after a failed capture; PyTorch's own then does not.
+        # The outer context restores the stream after a failed capture; PyTorch's own context does not.
         with self._cuda.stream(self._side), self._cuda.graph(graph, stream=self._side):
             output = forward()
         return CudaGraph(graph, output)
@@ -306,7 +306,7 @@ class CudaDevice:
 
     def busy_ms(self, replay: Callable[[], None]) -> float:
         start, end = self._cuda.Event(enable_timing=True), self._cuda.Event(enable_timing=True)
-        replay()  # keeps the device busy while the next one is queued, or its launch would lie between the events
+        replay()  # keeps the device busy while the next is queued; otherwise its launch lies between the events
         start.record()
         replay()
         end.record()

@@ -1,4 +1,4 @@
-"""ONNX Runtime, compiled from rewritten graphs with the session's own settings. Its peaks are those of OpenVINO's products."""
+"""ONNX Runtime, compiled from rewritten graphs with the session's own settings. Its peaks are OpenVINO's."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ require = require_native
 
 
 def make_models(engine: Engine, config: Any, seed: int, threads: int, graphs: Path) -> "OnnxruntimeModels":
-    """Models of rewritten graphs, whose precision is the graphs' own."""
+    """Models of rewritten graphs, in the graphs' precision."""
     return OnnxruntimeModels(config, seed, threads, graphs)
 
 
 class OnnxruntimeModels:
     """Students and teacher, in one part of a pool of weights.
 
-    Sessions of ONNX Runtime pack matrices into memory of their own and read only tables from the pool.
+    Sessions of ONNX Runtime pack matrices into their own memory and read only tables from the pool.
     """
 
     def __init__(self, config: Any, seed: int, threads: int, graphs: Path) -> None:

@@ -14,7 +14,7 @@ from kdnas.latency.rewriting import PoolPart, activation_folders, graph_sizes, m
 from kdnas.models.arch import Arch
 from kdnas.models.engine import Engine, Precision, require_native
 
-# What OpenVINO's report calls the precision that a product was computed in.
+# OpenVINO's names of the precisions of executed products.
 EXECUTED = {Precision.F32: {"f32"}, Precision.BF16: {"bf16"}, Precision.INT8: {"i8", "u8"}}
 
 require = require_native
@@ -26,7 +26,7 @@ def make_models(engine: Engine, config: Any, seed: int, threads: int, graphs: Pa
 
 
 class OpenvinoModels:
-    """Students, teacher and reference, each in its own part of one pool of weights."""
+    """Students, teacher and reference, each in a separate part of one pool of weights."""
 
     def __init__(self, engine: Engine, config: Any, seed: int, threads: int, graphs: Path) -> None:
         self._engine, self._config, self._threads = engine, config, threads
@@ -88,7 +88,7 @@ def compile_chain(engine: Engine, threads: int, inner: int, outer: int) -> Any:
         rows, columns = (inner, outer) if index % 2 else (outer, inner)
         weights = rng.standard_normal((rows, columns), dtype=np.float32) / np.float32(columns**0.5)
         factor: Any = ops.constant(weights)
-        if quantised:  # as NNCF writes it: 8-bit activations from 0, and weights around it
+        if quantised:  # as NNCF writes it: unsigned 8-bit activations and signed weights
             reach = np.abs(weights).max()
             factor = ops.fake_quantize(factor, -reach, reach, -reach, reach, 255)
             low, high = np.float32(0), np.float32(1)
@@ -99,7 +99,7 @@ def compile_chain(engine: Engine, threads: int, inner: int, outer: int) -> Any:
 
 
 def executed_precisions(compiled: Any) -> set[str]:
-    """Precisions in which a compiled graph computes its products, as in `{"i8"}`."""
+    """Precisions in which a compiled graph computes its products, for example `{"i8"}`."""
     found = set()
     for node in compiled.get_runtime_model().get_ops():
         record = node.get_rt_info()
