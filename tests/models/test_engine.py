@@ -18,7 +18,7 @@ from kdnas.models.table import weight_bytes
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("kdnas", "latency", "export", "evaluation", "serving", "gates")
 TAKES_APART = {"startswith", "endswith", "partition", "rpartition", "split", "rsplit", "removeprefix", "removesuffix"}
-PARTS = {"", *(engine.runtime for engine in ENGINES.values()), *map(str, Precision)}
+PARTS = {*(engine.runtime for engine in ENGINES.values()), *map(str, Precision)}
 
 
 def test_names_are_the_text_of_their_engines() -> None:
@@ -88,7 +88,7 @@ def taken_apart(code: str) -> Iterator[str]:
             texts = [node.left] if not isinstance(node.comparators[0], ast.Tuple | ast.Set | ast.List) else []
         for text in texts:
             value = text.value if isinstance(text, ast.Constant) else None
-            if isinstance(value, str) and value and value.strip("- ") in PARTS and not value.isspace():
+            if isinstance(value, str) and (value == "-" or value.strip("- ") in PARTS):
                 yield ast.unparse(node)
 
 
