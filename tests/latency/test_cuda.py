@@ -200,7 +200,7 @@ def test_a_graph_is_freed_when_its_measurement_fails(monkeypatch: pytest.MonkeyP
 def test_refused_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match=r"'cuda-bf16': no GPU is visible to PyTorch .* take pytorch-bf16"):
-        cuda.require_cuda("cuda-bf16")
+        cuda.require(ENGINES["cuda-bf16"])
 
 
 def test_refused_where_bf16_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,11 +208,11 @@ def test_refused_where_bf16_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
-    cuda.require_cuda("cuda-f32")
+    cuda.require(ENGINES["cuda-f32"])
     with pytest.raises(UsageError, match=r"'cuda-bf16': Tesla T4 has compute capability 7\.5 .* take cuda-f32"):
-        cuda.require_cuda("cuda-bf16")
+        cuda.require(ENGINES["cuda-bf16"])
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-    cuda.require_cuda("cuda-bf16")
+    cuda.require(ENGINES["cuda-bf16"])
 
 
 def test_device_record(monkeypatch: pytest.MonkeyPatch) -> None:
