@@ -70,7 +70,9 @@ def compare(folder: Path, sides: dict[str, Side], process: Process, rule: Rule, 
     start = time.monotonic()
     total = 2 * rule.looks[-1]
     if rows:
-        say(f"gate: resuming after {len(rows)} processes of an earlier run; delete {folder} to start from the beginning")
+        say(
+            f"gate: resuming after {len(rows)} processes of an earlier run; delete {folder} to start from the beginning"
+        )
     with stage("gate", total, len(rows)) as progress:
         for number, look in enumerate(rule.looks):
             only = _undecided(rows, rule, number)

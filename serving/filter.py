@@ -36,7 +36,8 @@ class FilterOptions:
 
     Args:
         column: column with the text in JSONL and Parquet.
-        label: documents with this label are dropped; by default the one of the model's labels that names harmful text (hap, toxic, hate, ...).
+        label: documents with this label are dropped; by default the label of the model that names harmful text (hap, toxic,
+            hate, ...).
         threshold: documents whose probability of the label is at least this are dropped.
         overlap: tokens shared by neighbouring windows of a long document.
         shard_documents: documents of one shard; a run that is interrupted loses at most one shard.
