@@ -62,7 +62,7 @@ def export_facts(scratch: Path) -> Facts:
         weights = graph.with_suffix(".bin") if graph.suffix == ".xml" else graph
         facts[f"export/{form}/operators"] = operators_of(graph)
         facts[f"export/{form}/bytes"] = weights.stat().st_size
-        if not engine_of(form).quantised:  # int8 kernels saturate on some CPUs only, so their outputs differ
+        if not engine_of(form).quantised:  # int8 kernels saturate on some CPUs and not on others
             session = Session(folder, form, threads=1)
             outputs = session.predict(list(SENTENCES))
             facts[f"export/{form}/outputs"] = [round(float(value), 6) for value in np.asarray(outputs)[:, :4].ravel()]

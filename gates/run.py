@@ -62,8 +62,9 @@ def gate_compare(
     """Time two versions in one job and report whether the head is slower than the base; exit code 3 if it is.
 
     Args:
-        base: a git revision, `.` for the checkout with its uncommitted changes, a wheel, or `bin/python` of another environment.
-        head: version to compare with the base, given in the same way.
+        base: a git revision, `.` for the checkout with its uncommitted changes, a wheel, or `bin/python` of another
+            environment.
+        head: what is compared with the base, given in the same way.
         suite: file or folder with pytest-benchmark benchmarks for both; by default each side runs its own.
         base_model: exported model for the base's benchmarks.
         head_model: exported model for the head's benchmarks; `--base . --head .` with both models compares the models.

@@ -212,7 +212,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
     refusals: dict[int | str, dict[str, Any]] = {
         413: {"model": Problem, "description": "too many texts, or too long ones"},
         422: {"model": Problem, "description": "not a valid request"},
-        503: {"model": Problem, "description": "overloaded; come back after Retry-After seconds"},
+        503: {"model": Problem, "description": "overloaded; retry after Retry-After seconds"},
     }
     response_model = Classified if service.predictor.classifies else Embedded
     batcher, limit = service.batcher, service.options.max_texts
@@ -221,24 +221,26 @@ def _add_predict(app: FastAPI, service: Service) -> None:
     async def predict(body: PredictRequest) -> Response:
         texts = body.all_texts()
         if len(texts) > limit:
-            raise HTTPException(413, f"{len(texts)} texts in one request, {limit} are allowed; send several requests")
+            raise HTTPException(
+                413, f"{len(texts)} texts in one request; at most {limit} are allowed: send several requests"
+            )
         rows = await service.token_ids(texts, body.truncate)
         try:
             results = await batcher.submit(rows)
         except (OverloadedError, StoppedError) as error:
-            raise HTTPException(503, "too many texts wait; try again", {"Retry-After": "1"}) from error
+            raise HTTPException(503, "too many texts are waiting; try again", {"Retry-After": "1"}) from error
         return Response(json.dumps(service.answer(results)), media_type="application/json")
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:
-    @app.get("/livez", response_model=Health, summary="Whether the process lives")
+    @app.get("/livez", response_model=Health, summary="Whether the process is alive")
     async def livez() -> dict[str, str]:
         return {"status": "alive"}
 
     @app.get(
         "/readyz",
         response_model=Health,
-        summary="Whether requests should come here: 503 until the model is warm, and while shutting down",
+        summary="Whether the service is ready for requests: 503 until the model is warm, and during shutdown",
         responses={503: {"model": Health, "description": "not ready"}},
     )
     async def readyz() -> JSONResponse:

@@ -36,10 +36,11 @@ class FilterOptions:
 
     Args:
         column: column with the text in JSONL and Parquet.
-        label: label of the documents to drop; by default the model's label for harmful text (hap, toxic, hate, ...).
-        threshold: minimum probability of the label at which a document is dropped, from 0 to 1.
-        overlap: number of tokens shared by neighbouring windows of a long document.
-        shard_documents: number of documents in one shard; an interrupted run loses at most one shard of work.
+        label: documents with this label are dropped; by default the label of the model that names harmful text (hap, toxic,
+            hate, ...).
+        threshold: documents whose probability of the label is at least this are dropped.
+        overlap: tokens shared by neighbouring windows of a long document.
+        shard_documents: documents of one shard; a run that is interrupted loses at most one shard.
         batch_tokens: maximum number of padded tokens in one batch.
     """
 

@@ -95,10 +95,7 @@ class Server(uvicorn.Server):
         say("serve: stopped" + (", requests were cut off" if self._cut else ""))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain and stop on the first signal, stop at once on the second.
-
-        The signal is not raised again afterwards, so that a drained service exits with 0.
-        """
+        """First signal: drain and stop; second: stop at once. It is not raised again: a drained service exits with 0."""
         if self._signal:
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # these requests are cut off on purpose
             self.should_exit = self.force_exit = True

@@ -69,7 +69,7 @@ def suite(tmp_path: Path) -> Path:
 def test_a_slow_revision_is_caught(
     repository: Path, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "ROOT", repository)
+    monkeypatch.setattr(gate, "SOURCE", repository)
     rule = Rule(looks=(4,), most=5.0)
     found = gate.gate_compare("quick", "slow", suite=suite, rule=rule, options=QUICK, home=tmp_path)
     assert found.exit_code == 3

