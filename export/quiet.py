@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Suppress the exporters' warnings, logs and progress bars; the parity check finds real faults."""
+    # NNCF and OpenVINO send telemetry from forked processes, which can hang at exit without a network; this is their off switch.
+    os.environ.setdefault("CI", "true")
     import nncf  # noqa: F401  import first, because importing sets these loggers' levels
     import optimum.intel  # noqa: F401
     import transformers
