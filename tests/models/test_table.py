@@ -127,7 +127,7 @@ def test_loads_an_artifact(rows: list[TableRow], tmp_path: Path) -> None:
     table = LatencyTable.load(whole.path)
     assert table.rows == tuple(rows)
     assert table.teacher_latency_ms == 4.0
-    headless = build(tmp_path, KIND, "headless", {}, {}, work)
+    headless = build(tmp_path, KIND, "headless", {"teacher": None}, {}, work)
     with pytest.raises(UsageError, match="states no teacher_latency_ms"):
         LatencyTable.load(headless.path)
     (whole.path / "table.csv").unlink()
