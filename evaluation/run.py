@@ -15,7 +15,7 @@ from kdnas.evaluation.report import card, show
 from kdnas.evaluation.tasks import ROLES, Task, write_labelled
 from kdnas.evaluation.topic import topic_task
 from kdnas.models.family import require_family, shape_of
-from kdnas.models.folder import DEFINING_FILES, model_digest, model_in
+from kdnas.models.folder import REQUIRED_FILES, model_digest, model_in
 from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.store.artifact import Artifact, build, fsync_folder, to_json, write_json
 from kdnas.store.outcome import Result
@@ -128,7 +128,7 @@ def resolve_student(path: Path) -> tuple[Path, str]:
 
 
 def _require_files(student: Path) -> None:
-    for name in sorted(DEFINING_FILES):
+    for name in sorted(REQUIRED_FILES):
         if not (student / name).is_file():
             raise UsageError(
                 f"student '{student}': {student / name} is missing; give a Hugging Face folder of an encoder, "

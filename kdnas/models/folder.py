@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # The files that define a model: weights, configuration, fast tokenizer and pooling. Other tokenizer files repeat their content.
-DEFINING_FILES = ("model.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json")
+REQUIRED_FILES = ("model.safetensors", "config.json", "tokenizer.json")
+DEFINING_FILES = (*REQUIRED_FILES, "1_Pooling/config.json")  # without the last the pooling is the mean
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

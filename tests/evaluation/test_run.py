@@ -236,7 +236,9 @@ def test_options_out_of_range(given: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize(("hidden", "rates"), [(288, SMALL_RATES), (384, SMALL_RATES), (768, LARGE_RATES)])
 def test_wide_teachers_learn_slowly(tmp_path: Path, hidden: int, rates: tuple[float, ...]) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": hidden}))
+    shape = {"num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 4 * hidden, "hidden_act": "gelu"}
+    shape |= {"vocab_size": 100, "max_position_embeddings": 512, "type_vocab_size": 2}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": hidden, **shape}))
     assert teacher_rates(tmp_path) == rates
 
 
