@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # The files that define a model: weights, configuration, fast tokenizer and pooling. Other tokenizer files repeat their content.
 REQUIRED_FILES = ("model.safetensors", "config.json", "tokenizer.json")
-DEFINING_FILES = (*REQUIRED_FILES, "1_Pooling/config.json")  # without the last the pooling is the mean
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -51,8 +50,10 @@ def model_digest(folder: Path) -> str:
     Args:
         folder: Hugging Face folder; missing files are left out.
     """
-    files = [folder / name for name in DEFINING_FILES if (folder / name).is_file()]
-    return hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
+    files = [folder / name for name in REQUIRED_FILES if (folder / name).is_file()]
+    pooling = pooling_of(folder)  # only one that is not the mean changes the digest
+    marks = [*map(file_sha256, files), *([] if pooling == "mean" else [pooling])]
+    return hashlib.sha256("".join(marks).encode()).hexdigest()
 
 
 def model_label(folder: Path) -> str:
