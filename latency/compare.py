@@ -211,7 +211,7 @@ def text(found: Comparison) -> str:
         [
             f"second over first: median {found.median_ratio:.4f} (their error explains {low:.4f} to {high:.4f}), "
             f"5th to 95th percentile {found.ratio_p5:.4f} to {found.ratio_p95:.4f}",
-            f"{found.fraction_beyond:.1%} of architectures differ by more than {INTERVAL_SDS} standard deviations; with "
+            f"{found.fraction_beyond:.1%} of architectures differ by more than {INTERVAL_SDS} standard deviations; with the "
             f"median ratio removed {found.fraction_beyond_levelled:.1%} (their error explains up to {found.fraction_limit:.1%})",
             f"Kendall tau between the rankings: {found.kendall_tau:.4f}",
             "largest differences:",
