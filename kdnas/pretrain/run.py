@@ -72,7 +72,7 @@ def pretrain(
         tokenizer: model folder or hub id that gives the tokenizer and the model family; null trains a Unigram tokenizer as in
             XLM-R.
         start: model folder of the same shape with fewer layers, for example one that this command printed. The new model takes
-            its tokenizer and starts from its layers, repeated. A model of more than six layers hardly learns without it.
+            its tokenizer and starts from its layers, repeated. A model of more than six layers learns very little without it.
         text: how to read the corpus.
         home: root of all artifacts.
         output: folder for a copy of the model as plain files that `transformers` reads; null keeps it only below `home`.

@@ -32,7 +32,7 @@ CHOICES: dict[str, dict[str, object]] = {
     "half of the batches pairs": {"pair_fraction": 0.5},
     "relations beside the hidden states, weight 0.3": {"relation_weight": 0.3},
     "embeddings learn at a third of the rate": {"embedding_lr_factor": 0.3},
-    "embeddings learn at thrice the rate": {"embedding_lr_factor": 3.0},
+    "embeddings learn at three times the rate": {"embedding_lr_factor": 3.0},
     "half the learning rate": {"peak_lr": 4e-4},
     "twice the learning rate": {"peak_lr": 1.6e-3},
     "cosine": {"schedule": "cosine"},
