@@ -141,13 +141,13 @@ def test_only_what_is_named_runs(repository: Path, tmp_path: Path) -> None:
         run_process(side, tmp_path / "twice", tmp_path / "cache", QUICK)
 
 
-def test_the_projects_own_benchmarks_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_projects_own_benchmarks_run(tmp_path: Path) -> None:
     output = tmp_path / "found.json"
-    gate.gate_run(output=output, options=QUICK, home=tmp_path)
+    result = gate.gate_run(output=output, options=QUICK, home=tmp_path)
     report = json.loads(output.read_text())
     assert len(report["benchmarks"]) == BENCHMARKS
     assert report["machine_info"]["kdnas"]["versions"]["torch"]
-    assert capsys.readouterr().out.strip() == str(output)
+    assert result.path == output
 
 
 def export_of(kind: str, home: Path, teacher: Teacher, corpus: Corpus) -> Path:
