@@ -62,14 +62,14 @@ def test_causal_attention_agrees() -> None:
 
 @pytest.mark.parametrize("tokens", [5, LONG])
 def test_dropout_in_attention(tokens: int) -> None:
-    """With dropout of nearly 1 nearly all shares are zero; the expectation stays."""
+    """With dropout of nearly 1 nearly all values are zero; the expectation stays."""
     torch.manual_seed(0)
     with torch.autocast("cpu", dtype=torch.bfloat16), FastTraining():
         found = F.scaled_dot_product_attention(*vectors(tokens), dropout_p=0.999)
     assert (found == 0).float().mean() > 0.5
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dropout_is_torchs_in_expectation(fraction: float, dtype: torch.dtype) -> None:
     values = torch.ones(400, 1000, dtype=dtype, requires_grad=True)

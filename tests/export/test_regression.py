@@ -61,7 +61,7 @@ def test_correlation_stands_for_labels_that_there_are_not() -> None:
 def test_what_needs_labels_refuses_a_number(
     tmp_path: Path, regression_folder: Path, regression_export: Artifact, corpus: Corpus
 ) -> None:
-    with pytest.raises(UsageError, match="a model of one number"):
+    with pytest.raises(UsageError, match="regression model"):
         Predictor(regression_export.path)
     options = ExportOptions(16, 16, evaluation=tmp_path / "labelled.jsonl")
     with pytest.raises(UsageError, match="gives a number"):
