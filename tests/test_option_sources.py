@@ -27,6 +27,12 @@ def test_variables_of_options() -> None:
     assert from_environment(SERVE, {"KDNAS_PORT": "80", "PORT": "90"}, "serve") == {"port": "80"}
 
 
+@pytest.fixture(autouse=True)
+def propagated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`caplog` listens at the root logger, to which commands pass nothing on."""
+    monkeypatch.setattr(logging.getLogger("kdnas"), "propagate", True)
+
+
 def test_what_kubernetes_sets_is_left_out_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         found = from_environment(SERVE, {**OF_KUBERNETES, "KDNAS_THREADS": "2"}, "serve")

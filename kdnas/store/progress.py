@@ -38,6 +38,7 @@ def show_messages(bars: bool = True) -> None:
     global _bars
     _bars = bars
     LOG.setLevel(logging.INFO)
+    LOG.propagate = False  # libraries give the root logger a handler of their own: each message would be shown twice
     if not any(isinstance(handler, _Stderr) for handler in LOG.handlers):
         LOG.addHandler(_Stderr())
 

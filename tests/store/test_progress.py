@@ -1,3 +1,6 @@
+import logging
+import sys
+
 import pytest
 
 from kdnas.store import progress
@@ -32,3 +35,14 @@ def test_plain_lines_where_there_is_no_terminal(
     assert output.out == ""
     assert output.err.startswith("distill: started\ndistill:  50 %")
     assert "loss 0.7" in output.err
+
+
+def test_a_library_that_sets_up_the_root_logger_doubles_no_message(capsys: pytest.CaptureFixture[str]) -> None:
+    root, handler = logging.getLogger(), logging.StreamHandler(sys.stderr)
+    root.addHandler(handler)
+    try:
+        progress.show_messages()
+        progress.say("once")
+    finally:
+        root.removeHandler(handler)
+    assert capsys.readouterr().err == "once\n"
