@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from kdnas.evaluation.encoded import Encoded, load_head
 from kdnas.evaluation.finetune import Plan, Trainer
-from kdnas.evaluation.kinds import Encoded, load_head
 from kdnas.evaluation.tasks import Task
 from kdnas.text.sentences import token_batches
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import KdnasError, UsageError
+from kdnas.evaluation.rows import Answers, Split
 from kdnas.evaluation.suites import Source, Spec, StandIn
-from kdnas.evaluation.tasks import SPLITS, Answers, Kind, Split, Task, position_of
+from kdnas.evaluation.tasks import SPLITS, Task, position_of
 from kdnas.text.lines import json_rows
 
 DEV_SHARE = 0.1
@@ -163,7 +164,7 @@ def _shuffled(split: Split, seed: int) -> Split:
 
 
 def _absent_classes(spec: Spec, splits: Mapping[str, Split]) -> list[str]:
-    if spec.kind is not Kind.CLASSES:
+    if not spec.kind.labels_are_classes:
         return []
     notes = []
     for name, split in splits.items():
@@ -176,14 +177,11 @@ def _absent_classes(spec: Spec, splits: Mapping[str, Split]) -> list[str]:
 
 def _input(spec: Spec, row: Mapping[str, Any], where: str) -> Any:
     try:
-        values = [row[column] for column in spec.columns]
+        return spec.kind.read_input([row[column] for column in spec.columns])
     except KeyError as error:
         raise _missing(spec, row, where) from error
-    if spec.kind is Kind.WORDS:
-        return [str(word) for word in values[0]]
-    if not all(isinstance(value, str) for value in values):
-        raise UsageError(f"{where}: {', '.join(spec.columns)} must be texts")
-    return values[0] if len(values) == 1 else tuple(values)
+    except ValueError as error:
+        raise UsageError(f"{where}: {', '.join(spec.columns)} {error} ({spec.name})") from error
 
 
 def _label(spec: Spec, row: Mapping[str, Any], where: str) -> Any:
@@ -194,26 +192,10 @@ def _label(spec: Spec, row: Mapping[str, Any], where: str) -> Any:
     """
     if spec.target not in row:
         raise _missing(spec, row, where)
-    value = row[spec.target]
-    if spec.kind is Kind.SPANS:
-        texts, starts = value["text"], value["answer_start"]
-        return Answers(tuple(texts), int(starts[0]) if len(starts) else 0)
-    if spec.kind is Kind.SCORE:
-        return None if float(value) < 0 else float(value)
-    if spec.kind is Kind.WORDS:
-        if unknown := [tag for tag in value if not 0 <= int(tag) < len(spec.labels)]:
-            raise UsageError(f"{where}: tag {unknown[0]} is none of the {len(spec.labels)} of {spec.name}")
-        return [int(tag) for tag in value]
-    if spec.classes:
-        number = spec.classes.get(str(value), spec.otherwise)
-    else:
-        number = int(value) if str(value).lstrip("-").isdigit() else None
-        if number == -1:
-            return None
-    if number is None or not 0 <= number < len(spec.labels):
-        allowed = ", ".join(spec.classes) or f"0 to {len(spec.labels) - 1}"
-        raise UsageError(f"{where}: {spec.target} is {value!r:.60}; {spec.name} knows {allowed}")
-    return number
+    try:
+        return spec.kind.read_label(row[spec.target], spec.labels, spec.classes, spec.otherwise)
+    except ValueError as error:
+        raise UsageError(f"{where}: {spec.target} {error} ({spec.name})") from error
 
 
 def _missing(spec: Spec, row: Mapping[str, Any], where: str) -> UsageError:

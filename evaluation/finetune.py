@@ -14,9 +14,11 @@ from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.loop import lr_factor, make_accelerator, make_optimizer, resolve_precision
 from kdnas.distill.updates import update
 from kdnas.errors import KdnasError
-from kdnas.evaluation.kinds import EXPORT_TASKS, Encoded, load_head, loss_of, predict
+from kdnas.evaluation.encoded import Encoded, load_head
+from kdnas.evaluation.kinds import TaskKind
 from kdnas.evaluation.metric_modules import scores_of
-from kdnas.evaluation.tasks import SPLITS, Kind, Split, Task
+from kdnas.evaluation.rows import Split
+from kdnas.evaluation.tasks import SPLITS, Task
 from kdnas.export.judge import Candidate
 from kdnas.export.parity import torch_forward
 from kdnas.export.session import read_tokenizer
@@ -76,7 +78,7 @@ class Checkpoint:
 class Trainer:
     """One training run: model, optimiser and schedule, with the same device and precision as distillation."""
 
-    def __init__(self, model: Any, kind: Kind, learning_rate: float, steps: int) -> None:
+    def __init__(self, model: Any, kind: TaskKind, learning_rate: float, steps: int) -> None:
         self.kind = kind
         self.accelerator = make_accelerator("auto")
         self.model = model.to(self.accelerator.device)
@@ -84,21 +86,21 @@ class Trainer:
         self.learning_rate, self.steps, self.done = learning_rate, steps, 0
 
     def step(self, batch: dict[str, torch.Tensor], targets: torch.Tensor) -> float:
-        """Update the model with a padded batch and its targets (`kdnas.evaluation.kinds.Encoded`); returns the previous loss."""
+        """Update the model with a batch of `kdnas.evaluation.encoded.Encoded`; returns the loss before."""
         device = self.accelerator.device
         with self.accelerator.autocast(), FastTraining():
             output = self.model(**{name: value.to(device) for name, value in batch.items()})
-        loss = loss_of(self.kind, output, targets.to(device))
+        loss = self.kind.loss(output, targets.to(device))
         self.accelerator.backward(loss)
         update(self.optimizer, self.learning_rate * lr_factor(self.done, self.steps, WARMUP_SHARE))
         self.done += 1
         return float(loss.detach())
 
 
-def as_run(model: Any, kind: Kind, path: Path, seq_len: int) -> Candidate:
+def as_run(model: Any, kind: TaskKind, path: Path, seq_len: int) -> Candidate:
     """A PyTorch model in f32 with the interface of a session, the tokenizer of folder `path`, and texts cut at `seq_len`."""
     model.eval()
-    task = EXPORT_TASKS[kind]
+    task = kind.export_task
     tokenizer = read_tokenizer(path / "tokenizer.json", seq_len)
     return Candidate(torch_forward(model, task), task, tokenizer, model.config.pad_token_id, seq_len)
 
@@ -107,7 +109,7 @@ def finetune(path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage
     """Train (`tune`), and score the best model once on test; the scores are added to the record."""
     model, record = tune(path, task, plan, recipe, progress)
     runs = as_run(model, task.kind, path, recipe.seq_len)
-    predicted = predict(task.kind, runs, task.test.texts)
+    predicted = task.kind.predict(runs, task.test.texts)
     return model, scores_of(task, task.test, predicted) | record
 
 
@@ -180,7 +182,7 @@ def _run(
                 return  # the loss diverged; earlier epochs of this rate still count
             progress.advance(len(indices), f"lr {rate:g}, loss {loss:.3f}")
         runs = as_run(trainer.model, task.kind, path, recipe.seq_len)
-        score = scores_of(task, dev, predict(task.kind, runs, dev.texts))[task.metric]
+        score = scores_of(task, dev, task.kind.predict(runs, dev.texts))[task.metric]
         yield epoch, score, trainer.model.state_dict()
         best, since = (score, 0) if score > best else (best, since + 1)
         if since >= PATIENCE:

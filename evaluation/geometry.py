@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdnas.evaluation.kinds import quiet
+from kdnas.evaluation.encoded import quiet
 from kdnas.evaluation.metrics import recall_at_k
 from kdnas.models.family import shape_of
 from kdnas.models.pooling import Pooling, pooling_of

@@ -264,7 +264,7 @@ class _Runs:
 
     def _batch_tokens(self) -> int:
         """Number of padded tokens in a batch of `batch_size` rows of mean length."""
-        from kdnas.evaluation.kinds import Encoded
+        from kdnas.evaluation.encoded import Encoded
 
         sample = Encoded.of(self.loaded.task.kind, self.loaded.task.train.first(500), self.model, self._seq_len())
         return max(int(self.options.batch_size * sample.lengths.mean()), self.spec.seq_len)

@@ -8,21 +8,11 @@ from kdnas.models.card import LONGEST, demoted, inherited, read_card, with_metad
 from kdnas.store.progress import say, say_table
 
 METADATA = {"library_name": "transformers", "tags": ["kdnas"]}
-# Names of scores in a record, for all kinds of tasks.
-SCORES = (
-    "macro_f1", "accuracy", "matthews", "binary_f1", "average_precision", "false_positive_rate", "calibration_error",
-    "pearson", "spearman", "entity_f1", "entity_precision", "entity_recall", "exact_match", "answer_f1",
-)  # fmt: skip
 
 
 def card(task: Task, record: dict[str, Any], source: Path) -> str:
     """README.md of a classifier that was fine-tuned from the encoder in folder `source`."""
-    from kdnas.evaluation.kinds import (
-        EXPORT_TASKS,
-        HEADS,
-    )
-
-    rows = [f"| {name.replace('_', ' ')} | {record[name]:.4f} |" for name in SCORES if name in record]
+    rows = [f"| {name.replace('_', ' ')} | {record[name]:.4f} |" for name in task.kind.score_names if name in record]
     scores = "\n".join([f"| on {record['test_examples']} test texts | |", "|---|---|", *rows, ""]) if rows else ""
     classes = f"Classes: {', '.join(f'`{label}`' for label in task.labels)}.\n" if len(task.labels) > 1 else ""
     text = f"""# An encoder, fine-tuned for the {task.name} task
@@ -35,11 +25,11 @@ Trained on {record["train_examples"]} texts (learning rate {record["learning_rat
 {record["precision"]} training).
 Splits: {task.notes}.
 
-Load it with `{HEADS[task.kind]}.from_pretrained(folder)`.
+Load it with `{task.kind.head}.from_pretrained(folder)`.
 """
     _, encoder = read_card(source)
     origin = f"\n## The encoder\n\n{demoted(encoder)}\n" if 0 < len(encoder) <= LONGEST else ""
-    return with_metadata(inherited(source) | METADATA | {"pipeline_tag": EXPORT_TASKS[task.kind]}, text + origin)
+    return with_metadata(inherited(source) | METADATA | {"pipeline_tag": task.kind.export_task}, text + origin)
 
 
 def show(results: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.evaluation.tasks import Kind, Task
+from kdnas.evaluation.tasks import Task
 from kdnas.models.engine import engine_of, session_engines
 
 TRAINED = "pytorch"  # the fine-tuned model itself, without export
@@ -37,12 +37,11 @@ def score(
         scratch: folder for the texts on which the export is calibrated.
         precision: precision on dev that the threshold must reach.
     """
-    from kdnas.evaluation.kinds import predict
     from kdnas.evaluation.metric_modules import scores_of
 
     runs = runner(folder, engine, engines, task, seq_len, home, scratch)
     start = time.monotonic()
-    predicted = predict(task.kind, runs, task.test.texts)
+    predicted = task.kind.predict(runs, task.test.texts)
     seconds = time.monotonic() - start
     parts = {}
     for name, values in (("by_language", task.test.languages), ("by_group", task.test.groups)):
@@ -57,8 +56,8 @@ def score(
         "test_examples": len(task.test),
         "examples_per_second": round(len(task.test) / seconds, 1),
     }
-    if task.kind is Kind.CLASSES and task.positive is not None:
-        dev = predict(task.kind, runs, task.dev.texts)
+    if task.kind.labels_are_classes and task.positive is not None:
+        dev = task.kind.predict(runs, task.dev.texts)
         result["threshold"] = threshold_of(task, dev, predicted, precision)
     return result
 
@@ -89,13 +88,11 @@ def runner(
     folder: Path, engine: str, engines: Sequence[str], task: Task, seq_len: int, home: Path, scratch: Path
 ) -> Any:
     """The model in PyTorch, or a session of its export; the export is made if it does not exist."""
+    from kdnas.evaluation.encoded import head_class
     from kdnas.evaluation.finetune import as_run
-    from kdnas.evaluation.kinds import HEADS
 
     if engine == TRAINED:
-        import transformers
-
-        model = getattr(transformers, HEADS[task.kind]).from_pretrained(folder, local_files_only=True)
+        model = head_class(task.kind).from_pretrained(folder, local_files_only=True)
         return as_run(model, task.kind, folder, seq_len)
     from kdnas.export.checkpoint import open_checkpoint
     from kdnas.export.options import ExportOptions
@@ -121,5 +118,4 @@ def runner(
 
 def _plain_texts(task: Task) -> list[str]:
     """Texts of train rows for the calibration of int8."""
-    chosen = task.train.first(4000).texts
-    return [" ".join(text) if task.kind is Kind.WORDS or isinstance(text, tuple) else text for text in chosen]
+    return [task.kind.plain_text(text) for text in task.train.first(4000).texts]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kdnas.errors import UsageError
-from kdnas.evaluation.tasks import Kind
+from kdnas.evaluation.kinds import CLASSES, SCORE, SPANS, WORDS, TaskKind
 
 NER = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")
 MISC, DATE = ("B-MISC", "I-MISC"), ("B-DATE", "I-DATE")
@@ -63,7 +63,7 @@ class Spec:
         target: column of the label.
         kind: kind of the task.
         labels: class names, in the order of their numbers.
-        metric: the main metric, one of `kdnas.evaluation.metric_modules.scores_of`.
+        metric: the main metric, one of the scores of its kind.
         learning_rate: learning rate of the paper's Table 5 for this suite.
         epochs: epochs of the same table.
         seq_len: maximum number of tokens in an input.
@@ -81,7 +81,7 @@ class Spec:
     source: Source
     columns: tuple[str, ...]
     target: str
-    kind: Kind
+    kind: TaskKind
     labels: tuple[str, ...]
     metric: str
     learning_rate: float
@@ -111,7 +111,7 @@ def _glue(
     stand_ins: Mapping[str, StandIn] | None = None,
 ) -> Spec:
     """A GLUE task. As usual, the official validation split replaces the hidden test split; dev is cut from train."""
-    kind = Kind.SCORE if task == "stsb" else Kind.CLASSES
+    kind = SCORE if task == "stsb" else CLASSES
     source = Source("nyu-mll/glue", f"glue/{task}", task)
     return Spec(
         f"glue/{task}", source, columns, "label", kind, labels, metric, 2e-5, epochs,
@@ -137,7 +137,7 @@ def _hap(
     """A HAP task: binary by default."""
     source = Source(hub, f"hap/{folder or task}", config, "{split}" if config is None else f"{config}.{{split}}")
     return Spec(
-        f"hap/{task}", source, (text,), target, Kind.CLASSES, labels, "macro_f1", 2e-5, 3, splits=splits,
+        f"hap/{task}", source, (text,), target, CLASSES, labels, "macro_f1", 2e-5, 3, splits=splits,
         languages=languages or {}, classes=BINARY_HAP if classes is None else classes, otherwise=otherwise,
         positive=1 if labels == HAP else None, group=group,
     )  # fmt: skip
@@ -170,30 +170,30 @@ SPECS = (
     _glue("mrpc", PAIR, ("not_equivalent", "equivalent"), "binary_f1"),
     _glue("rte", PAIR, ("entailment", "not_entailment"), "accuracy"),
     Spec(
-        "squad/v1", Source("rajpurkar/squad", "squad"), ("question", "context"), "answers", Kind.SPANS, (), "answer_f1",
+        "squad/v1", Source("rajpurkar/squad", "squad"), ("question", "context"), "answers", SPANS, (), "answer_f1",
         3e-5, 6, 384, stand_ins={"train": SQUAD_HALF, "test": SQUAD_HALF},
     ),
     Spec(
-        "conll/2003", Source("eriktks/conll2003", "ner/conll2003"), ("tokens",), "ner_tags", Kind.WORDS, NER + MISC,
+        "conll/2003", Source("eriktks/conll2003", "ner/conll2003"), ("tokens",), "ner_tags", WORDS, NER + MISC,
         "entity_f1", 5e-5, 3, splits=("train", "validation", "test"),
     ),
     Spec(
         "xnli/xnli", Source("facebook/xnli", "xnli", "{language}", "{language}.{split}"), ("premise", "hypothesis"), "label",
-        Kind.CLASSES, NLI, "accuracy", 2e-5, 5, splits=("train", None, "test"), languages=dict(zip(XNLI, XNLI, strict=True)),
+        CLASSES, NLI, "accuracy", 2e-5, 5, splits=("train", None, "test"), languages=dict(zip(XNLI, XNLI, strict=True)),
         taught=("en",), stand_ins={"train": MNLI_SUBSET, "test": XNLI_DEV},
     ),
     Spec(
         "tydiqa/goldp", Source("google-research-datasets/tydiqa", "tydiqa_goldp", "secondary_task", "{code}.{split}", by_id=True),
-        ("question", "context"), "answers", Kind.SPANS, (), "answer_f1", 1e-5, 10, 384,
+        ("question", "context"), "answers", SPANS, (), "answer_f1", 1e-5, 10, 384,
         languages=TYDIQA,
     ),
     Spec(
         "ner/panx", Source("unimelb-nlp/wikiann", "ner/panx", "{language}", "{language}.{split}"), ("tokens",), "ner_tags",
-        Kind.WORDS, NER, "entity_f1", 5e-5, 5, languages=dict(zip(PANX, PANX, strict=True)),
+        WORDS, NER, "entity_f1", 5e-5, 5, languages=dict(zip(PANX, PANX, strict=True)),
     ),
     Spec(
         "ner/masakhaner", Source("masakhane/masakhaner", "ner/masakhaner", "{language}", "{language}.{split}"), ("tokens",),
-        "ner_tags", Kind.WORDS, NER + DATE, "entity_f1", 5e-5, 5, splits=("train", "validation", "test"),
+        "ner_tags", WORDS, NER + DATE, "entity_f1", 5e-5, 5, splits=("train", "validation", "test"),
         languages=dict(zip(MASAKHANER, MASAKHANER, strict=True)),
     ),
     _hap(
@@ -231,18 +231,18 @@ SPECS = (
             "cardiffnlp/tweet_sentiment_multilingual", "sentiment/tweet_sentiment_multilingual", "{language}",
             "{language}.{split}",
         ),
-        ("text",), "label", Kind.CLASSES, ("negative", "neutral", "positive"), "macro_f1", 2e-5, 3,
+        ("text",), "label", CLASSES, ("negative", "neutral", "positive"), "macro_f1", 2e-5, 3,
         splits=("train", "validation", "test"), languages=dict(zip(TWEETS, TWEETS, strict=True)),
     ),
     Spec(
         "sentiment/afrisenti",
         Source("shmuhammad/AfriSenti-twitter-sentiment", "sentiment/afrisenti", "{language}", "{language}.{split}"),
-        ("tweet",), "label", Kind.CLASSES, ("positive", "neutral", "negative"), "macro_f1", 2e-5, 3,
+        ("tweet",), "label", CLASSES, ("positive", "neutral", "negative"), "macro_f1", 2e-5, 3,
         splits=("train", "validation", "test"), languages=dict(zip(AFRISENTI, AFRISENTI, strict=True)),
     ),
     Spec(
         "sentiment/wisesight", Source("pythainlp/wisesight_sentiment", "sentiment/wisesight_sentiment"), ("texts",), "category",
-        Kind.CLASSES, ("pos", "neu", "neg", "question"), "macro_f1", 2e-5, 3, splits=("train", "validation", "test"),
+        CLASSES, ("pos", "neu", "neg", "question"), "macro_f1", 2e-5, 3, splits=("train", "validation", "test"),
     ),
 )  # fmt: skip
 SUITES = tuple(dict.fromkeys(spec.suite for spec in SPECS))

@@ -3,67 +3,15 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kdnas.errors import UsageError
+from kdnas.evaluation.kinds import CLASSES, TaskKind
+from kdnas.evaluation.rows import Split
 
 SPLITS = ("train", "dev", "test")
 ROLES = ("teacher", "student")
-
-
-class Kind(StrEnum):
-    """What a task predicts."""
-
-    CLASSES = "classes"  # the class of a text or a pair of texts
-    SCORE = "score"  # a number for a text or a pair of texts
-    WORDS = "words"  # the class of each word of a text
-    SPANS = "spans"  # the part of a text that answers a question
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The right answers to a question.
-
-    Args:
-        texts: the right answers.
-        start: index of the first answer's first character in the context.
-    """
-
-    texts: tuple[str, ...]
-    start: int
-
-
-@dataclass(frozen=True)
-class Split:
-    """Labelled inputs.
-
-    Args:
-        texts: texts; pairs of texts; lists of words; or pairs of a question and its context.
-        labels: class numbers; numbers; lists of class numbers; or `Answers`.
-        languages: language of each input; empty if all have the same.
-        groups: group of each input, for example the topic of an insult; empty without groups.
-    """
-
-    texts: list[Any]
-    labels: list[Any]
-    languages: list[str] = field(default_factory=list)
-    groups: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def first(self, count: int) -> "Split":
-        """The first `count` rows."""
-        return self.rows(range(min(count, len(self))))
-
-    def rows(self, indices: Sequence[int]) -> "Split":
-        """The rows at these indices, in this order."""
-        columns = (self.texts, self.labels, self.languages, self.groups)
-        return Split(*([column[index] for index in indices] if column else [] for column in columns))
 
 
 @dataclass(frozen=True)
@@ -79,7 +27,7 @@ class Task:
         positive: number of the positive class of binary metrics; None if there is none.
         notes: how the splits were made, for the report.
         kind: kind of the task.
-        metric: the main metric, one of `kdnas.evaluation.metric_modules.scores_of`.
+        metric: the main metric, one of the scores of its kind.
     """
 
     name: str
@@ -89,7 +37,7 @@ class Task:
     test: Split
     positive: int | None = None
     notes: str = ""
-    kind: Kind = Kind.CLASSES
+    kind: TaskKind = CLASSES
     metric: str = "macro_f1"
 
     def check(self, source: str) -> None:

@@ -3,7 +3,8 @@
 from collections import Counter, defaultdict
 
 from kdnas.errors import UsageError
-from kdnas.evaluation.tasks import Split, Task, ordered, position_of
+from kdnas.evaluation.rows import Split
+from kdnas.evaluation.tasks import Task, ordered, position_of
 from kdnas.text.corpus import Corpus
 
 LEAST_TRAIN, LEAST_TEST = 20, 5

@@ -34,7 +34,7 @@ class ExportOptions:
             pieces. Null keeps all that occur.
     """
 
-    calibration_sentences: int = 300
+    calibration_sentences: int = 128
     parity_sentences: int = 100
     float_bound: float = 1e-4
     forms: tuple[str, ...] = tuple(FORMS)

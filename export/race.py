@@ -12,8 +12,8 @@ from kdnas.export.engines import RUNTIMES, Forward
 from kdnas.models.engine import engine_of
 from kdnas.text.padding import pad
 
-SENTENCES, LEAST_ROUNDS, MOST_ROUNDS = 24, 3, 9
-SECONDS = 3.0  # an export runs up to eight races
+SENTENCES, LEAST_ROUNDS, MOST_ROUNDS = 16, 3, 9
+SECONDS = 1.5  # an export runs up to eight races
 
 Name = TypeVar("Name", bound=Hashable)
 

@@ -22,11 +22,13 @@ import torch
 import transformers
 
 from kdnas.evaluation.data import load_task
+from kdnas.evaluation.encoded import Encoded, load_head
 from kdnas.evaluation.finetune import Plan, Recipe, Trainer, as_run, save_classifier, tune
 from kdnas.evaluation.harness import architecture_of, resolve_model
-from kdnas.evaluation.kinds import Encoded, load_head, predict
+from kdnas.evaluation.kinds import CLASSES
+from kdnas.evaluation.rows import Split
 from kdnas.evaluation.suites import chosen_specs
-from kdnas.evaluation.tasks import Kind, Split, Task
+from kdnas.evaluation.tasks import Task
 from kdnas.export.checkpoint import open_checkpoint
 from kdnas.export.options import ExportOptions
 from kdnas.export.run import run_export
@@ -59,9 +61,9 @@ class Rows(torch.utils.data.Dataset[dict[str, Any]]):
 def train_ours(path: Path, split: Split, seed: int) -> float:
     """Seconds of one pass by our loop, tokenising included."""
     start = time.perf_counter()
-    data = Encoded.of(Kind.CLASSES, split, path, SEQ_LEN)
+    data = Encoded.of(CLASSES, split, path, SEQ_LEN)
     batches = token_batches(data.lengths, int(BATCH * data.lengths.mean()), seed, 0)
-    trainer = Trainer(load_head(path, Kind.CLASSES, LABELS, seed), Kind.CLASSES, 5e-5, len(batches))
+    trainer = Trainer(load_head(path, CLASSES, LABELS, seed), CLASSES, 5e-5, len(batches))
     trainer.model.train()
     for indices in batches:
         trainer.step(*data.batch(indices, 0))
@@ -78,7 +80,7 @@ def train_theirs(path: Path, split: Split, seed: int) -> float:
             disable_tqdm=True, use_cpu=True, logging_strategy="no",
         )  # fmt: skip
         trainer = transformers.Trainer(
-            load_head(path, Kind.CLASSES, LABELS, seed),
+            load_head(path, CLASSES, LABELS, seed),
             settings,
             train_dataset=Rows(tokenizer, split),
             data_collator=transformers.DataCollatorWithPadding(tokenizer),
@@ -107,7 +109,7 @@ def many_at_once(path: Path, form: str) -> Session:
 def score_ours(runs: Any, split: Split) -> float:
     """Seconds of scoring all rows through a session."""
     start = time.perf_counter()
-    predict(Kind.CLASSES, runs, split.texts)
+    CLASSES.predict(runs, split.texts)
     return time.perf_counter() - start
 
 
@@ -150,7 +152,7 @@ def measure(path: Path, task: Task, tweets: Split, rounds: int) -> None:
             f"{form} {row['recipe']}" for form, row in export.results["forms"].items() if row.get("recipe")
         )
         runs = {form: many_at_once(export.path, form) for form in export.results["forms"]}
-        runs["PyTorch f32"] = as_run(model, Kind.CLASSES, folder, SEQ_LEN)
+        runs["PyTorch f32"] = as_run(model, CLASSES, folder, SEQ_LEN)
         for name, split in (("its validation split", task.test), ("the Davidson HAP set", tweets)):
             print(f"scoring {len(split)} rows of {name} ({ways}):")
             scorers = {"PyTorch f32, batch 32": partial(score_theirs, model, tokenizer, split)}

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdnas.evaluation.budget import FORWARD_COST, LEAST_EXAMPLES, PLANNED_SHARE, make_plan
-from kdnas.evaluation.tasks import Split, Task
+from kdnas.evaluation.rows import Split
+from kdnas.evaluation.tasks import Task
 
 
 def task(train: int, dev: int = 100, test: int = 100) -> Task:

@@ -10,9 +10,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdnas.errors import KdnasError
 from kdnas.evaluation.budget import throughput
+from kdnas.evaluation.encoded import load_head
 from kdnas.evaluation.finetune import Plan, Recipe, Trainer, as_run, finetune, save_classifier
-from kdnas.evaluation.kinds import load_head, predict
-from kdnas.evaluation.tasks import Kind, Split, Task
+from kdnas.evaluation.kinds import CLASSES
+from kdnas.evaluation.rows import Split
+from kdnas.evaluation.tasks import Task
 from kdnas.models.teacher import Teacher
 from kdnas.store.progress import Stage, stage
 
@@ -82,7 +84,7 @@ def test_saved_folder_loads_with_the_same_logits(
         file.name for file in folder.iterdir()
     }
     assert json.loads((folder / "config.json").read_text())["model_type"] == "bert"
-    own = predict(Kind.CLASSES, as_run(model, Kind.CLASSES, folder, 32), task.test.texts, 256)[:8]
+    own = CLASSES.predict(as_run(model, CLASSES, folder, 32), task.test.texts, 256)[:8]
     assert np.allclose(own, torch.softmax(loaded, -1), atol=1e-5)
 
 
@@ -99,10 +101,10 @@ def test_same_seed_same_result(tiny_teacher: Teacher, task: Task, progress: Stag
 
 
 def test_predictions_do_not_depend_on_batches(tiny_teacher: Teacher, task: Task) -> None:
-    model = load_head(tiny_teacher.path, Kind.CLASSES, task.labels, seed=0)
+    model = load_head(tiny_teacher.path, CLASSES, task.labels, seed=0)
     texts = ["a", "a much longer sentence than the others are " * 2, "two words"] * 5
-    runs = as_run(model, Kind.CLASSES, tiny_teacher.path, 32)
-    together, alone = predict(Kind.CLASSES, runs, texts, 100_000), predict(Kind.CLASSES, runs, texts, 8)
+    runs = as_run(model, CLASSES, tiny_teacher.path, 32)
+    together, alone = CLASSES.predict(runs, texts, 100_000), CLASSES.predict(runs, texts, 8)
     assert together == pytest.approx(alone, abs=1e-5)
     assert together.sum(1) == pytest.approx(1)
 

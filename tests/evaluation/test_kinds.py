@@ -9,26 +9,29 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from kdnas.evaluation.encoded import Encoded, load_head
 from kdnas.evaluation.finetune import Plan, Recipe, as_run, finetune
-from kdnas.evaluation.kinds import IGNORED, Encoded, load_head, loss_of, predict
+from kdnas.evaluation.kinds import CLASSES, SCORE, SPANS, WORDS, TaskKind
+from kdnas.evaluation.kinds.words import IGNORED
 from kdnas.evaluation.metric_modules import scores_of
-from kdnas.evaluation.tasks import Answers, Kind, Split, Task
+from kdnas.evaluation.rows import Answers, Split
+from kdnas.evaluation.tasks import Task
 from kdnas.models.teacher import Teacher
 from kdnas.store.progress import stage
 from kdnas.text.corpus import Corpus
 
-WORDS = ("red", "green", "blue", "seven", "nine", "four", "the", "of")
+VOCABULARY = ("red", "green", "blue", "seven", "nine", "four", "the", "of")
 
 
 def test_tokens_equal_the_corpus(teacher: Teacher, corpus: Corpus) -> None:
     texts = corpus.validation.texts[:40]
-    encoded = Encoded.of(Kind.CLASSES, Split(list(texts), [0] * 40), teacher.path, seq_len=64)
+    encoded = Encoded.of(CLASSES, Split(list(texts), [0] * 40), teacher.path, seq_len=64)
     for index, ids in enumerate(encoded.ids):
         assert ids.tolist() == corpus.validation[index].tolist()
 
 
 def test_texts_are_cut_at_seq_len(teacher: Teacher) -> None:
-    (ids,) = Encoded.of(Kind.CLASSES, Split(["word " * 100], [0]), teacher.path, seq_len=16).ids
+    (ids,) = Encoded.of(CLASSES, Split(["word " * 100], [0]), teacher.path, seq_len=16).ids
     assert len(ids) == 16
     assert ids[0] == 101
     assert ids[-1] == 102
@@ -36,7 +39,7 @@ def test_texts_are_cut_at_seq_len(teacher: Teacher) -> None:
 
 def test_pairs_are_told_apart_as_transformers_does(teacher: Teacher) -> None:
     pairs = [("A man plays.", "A man is playing a flute."), ("one", "two " * 60)]
-    encoded = Encoded.of(Kind.SCORE, Split(pairs, [3.8, 0.0]), teacher.path, seq_len=32)
+    encoded = Encoded.of(SCORE, Split(pairs, [3.8, 0.0]), teacher.path, seq_len=32)
     tokenizer = AutoTokenizer.from_pretrained(teacher.path)
     for pair, ids, types in zip(pairs, encoded.ids, encoded.types, strict=True):
         expected = tokenizer(*pair, truncation=True, max_length=32)
@@ -49,7 +52,7 @@ def test_pairs_are_told_apart_as_transformers_does(teacher: Teacher) -> None:
 
 def test_the_first_token_of_a_word_has_its_class(teacher: Teacher) -> None:
     words = ["Unbelievably", "good", "\x07", "tokenization"]
-    encoded = Encoded.of(Kind.WORDS, Split([words], [[1, 0, 2, 1]]), teacher.path, seq_len=32)
+    encoded = Encoded.of(WORDS, Split([words], [[1, 0, 2, 1]]), teacher.path, seq_len=32)
     tokens = AutoTokenizer.from_pretrained(teacher.path).convert_ids_to_tokens(encoded.ids[0])
     taught = [(token, int(target)) for token, target in zip(tokens, encoded.targets[0], strict=True) if target >= 0]
     assert taught == [("un", 1), ("good", 0), ("token", 1)]
@@ -62,7 +65,7 @@ def test_answers_are_taught_in_the_window_that_has_them(teacher: Teacher) -> Non
     context = "word " * 60 + "Ada Lovelace wrote it. " + "word " * 60
     start = context.index("Ada")
     split = Split([("Who wrote it?", context)], [Answers(("Ada Lovelace",), start)])
-    encoded = Encoded.of(Kind.SPANS, split, teacher.path, seq_len=48)
+    encoded = Encoded.of(SPANS, split, teacher.path, seq_len=48)
     tokenizer = AutoTokenizer.from_pretrained(teacher.path)
     found = []
     for ids, (first, last) in zip(encoded.ids, encoded.targets, strict=True):
@@ -80,30 +83,30 @@ def test_losses_by_hand() -> None:
         start_logits = torch.tensor([[0.0, 0.0]])
         end_logits = torch.tensor([[0.0, math.log(3)]])
 
-    words = loss_of(Kind.WORDS, Output, torch.tensor([[IGNORED, 1]]))
+    words = WORDS.loss(Output, torch.tensor([[IGNORED, 1]]))
     assert float(words) == pytest.approx(math.log(2))
     # Start: 1 of 2; end: 3 of 4.
-    spans = loss_of(Kind.SPANS, Output, torch.tensor([[0, 1]]))
+    spans = SPANS.loss(Output, torch.tensor([[0, 1]]))
     assert float(spans) == pytest.approx((math.log(2) + math.log(4 / 3)) / 2)
     Output.logits = torch.tensor([[3.0], [1.0]])
-    assert float(loss_of(Kind.SCORE, Output, torch.tensor([1.0, 1.0]))) == pytest.approx(2.0)
+    assert float(SCORE.loss(Output, torch.tensor([1.0, 1.0]))) == pytest.approx(2.0)
     Output.logits = torch.tensor([[0.0, math.log(3)]])
-    assert float(loss_of(Kind.CLASSES, Output, torch.tensor([1]))) == pytest.approx(math.log(4 / 3))
+    assert float(CLASSES.loss(Output, torch.tensor([1]))) == pytest.approx(math.log(4 / 3))
 
 
-def rows(kind: Kind, count: int, seed: int) -> Split:
+def rows(kind: TaskKind, count: int, seed: int) -> Split:
     """Rows that a small model can learn by heart: what is said is the colours, the numbers, how often, or where."""
     rng = np.random.default_rng(seed)
     texts: list[Any] = []
     labels: list[Any] = []
     for _ in range(count):
-        words = rng.choice(WORDS, 6).tolist()
-        if kind is Kind.WORDS:
+        words = rng.choice(VOCABULARY, 6).tolist()
+        if kind is WORDS:
             texts.append(words)
-            labels.append([1 if word in WORDS[:3] else 2 if word in WORDS[3:6] else 0 for word in words])
-        elif kind is Kind.SCORE:
+            labels.append([1 if word in VOCABULARY[:3] else 2 if word in VOCABULARY[3:6] else 0 for word in words])
+        elif kind is SCORE:
             texts.append(("how many colours", " ".join(words)))
-            labels.append(float(sum(word in WORDS[:3] for word in words)))
+            labels.append(float(sum(word in VOCABULARY[:3] for word in words)))
         else:
             words = ["the"] * 6
             words[rng.integers(6)] = "seven"
@@ -115,24 +118,24 @@ def rows(kind: Kind, count: int, seed: int) -> Split:
 @pytest.mark.parametrize(
     ("kind", "labels", "metric", "least"),
     [
-        (Kind.WORDS, ["O", "COLOUR", "NUMBER"], "entity_f1", 0.9),
-        (Kind.SCORE, ["score"], "pearson_spearman", 0.8),
-        (Kind.SPANS, [], "answer_f1", 0.9),
+        (WORDS, ["O", "COLOUR", "NUMBER"], "entity_f1", 0.9),
+        (SCORE, ["score"], "pearson_spearman", 0.8),
+        (SPANS, [], "answer_f1", 0.9),
     ],
 )
 def test_each_kind_is_learnt(
-    kind: Kind, labels: list[str], metric: str, least: float, tiny_teacher: Teacher, tmp_path: Path
+    kind: TaskKind, labels: list[str], metric: str, least: float, tiny_teacher: Teacher, tmp_path: Path
 ) -> None:
     splits = [rows(kind, count, seed) for seed, count in enumerate((400, 40, 60))]
-    task = Task(f"toy/{kind}", labels, *splits, kind=kind, metric=metric)
+    task = Task(f"toy/{kind.name}", labels, *splits, kind=kind, metric=metric)
     recipe = Recipe([2e-3], seed=0, seq_len=32, batch_tokens=256)
     with stage("test", 1) as progress:
         model, record = finetune(tiny_teacher.path, task, Plan(400, 5, 1, 40), recipe, progress)
     assert record[metric] > least
     untrained = as_run(load_head(tiny_teacher.path, kind, labels, seed=1), kind, tiny_teacher.path, 32)
-    assert scores_of(task, task.test, predict(kind, untrained, task.test.texts))[metric] < least - 0.2
+    assert scores_of(task, task.test, kind.predict(untrained, task.test.texts))[metric] < least - 0.2
     model.save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((tiny_teacher.path / name).read_bytes())
     loaded = as_run(type(model).from_pretrained(tmp_path), kind, tmp_path, 32)
-    assert scores_of(task, task.test, predict(kind, loaded, task.test.texts))[metric] == pytest.approx(record[metric])
+    assert scores_of(task, task.test, kind.predict(loaded, task.test.texts))[metric] == pytest.approx(record[metric])

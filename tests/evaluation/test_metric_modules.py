@@ -4,25 +4,27 @@ import evaluate
 import numpy as np
 import pytest
 
-from kdnas.evaluation.metric_modules import metric_of, scores_of
-from kdnas.evaluation.tasks import Answers, Kind, Split, Task
+from kdnas.evaluation.kinds import CLASSES, SCORE, SPANS, WORDS, TaskKind
+from kdnas.evaluation.metric_modules import TaskMetric, scores_of
+from kdnas.evaluation.rows import Answers, Split
+from kdnas.evaluation.tasks import Task
 
 
-def task_of(kind: Kind, labels: list[str], truth: list[object], positive: int | None = None) -> Task:
+def task_of(kind: TaskKind, labels: list[str], truth: list[object], positive: int | None = None) -> Task:
     split = Split(["text"] * len(truth), list(truth))
     return Task("x/y", labels, split, split, split, kind=kind, metric="", positive=positive)
 
 
 def test_classes() -> None:
     # truth 1 1 0 0, said 1 0 0 1: one of each; half of the negatives are called positive.
-    task = task_of(Kind.CLASSES, ["no", "yes"], [1, 1, 0, 0], positive=1)
+    task = task_of(CLASSES, ["no", "yes"], [1, 1, 0, 0], positive=1)
     found = scores_of(task, task.test, np.array([[0.2, 0.8], [0.7, 0.3], [0.9, 0.1], [0.4, 0.6]], dtype=np.float32))
     assert (found["accuracy"], found["binary_f1"], found["false_positive_rate"]) == (0.5, 0.5, 0.5)
     assert found["matthews"] == 0
 
 
 def test_numbers() -> None:
-    task = task_of(Kind.SCORE, ["score"], [1.0, 2.0, 3.0])
+    task = task_of(SCORE, ["score"], [1.0, 2.0, 3.0])
     found = scores_of(task, task.test, np.array([1.0, 2.0, 9.0], dtype=np.float32))
     assert found["spearman"] == pytest.approx(1)
     assert found["pearson"] == pytest.approx(
@@ -33,7 +35,7 @@ def test_numbers() -> None:
 
 def test_words() -> None:
     # Two entities, of which one is found whole; of the other the end is missing, so what was said is wrong, too.
-    task = task_of(Kind.WORDS, ["O", "B-PER", "I-PER"], [[1, 2, 0], [0, 1, 2]])
+    task = task_of(WORDS, ["O", "B-PER", "I-PER"], [[1, 2, 0], [0, 1, 2]])
     found = scores_of(task, task.test, [[1, 2, 0], [0, 1, None]])
     assert (found["entity_f1"], found["entity_precision"], found["entity_recall"]) == (0.5, 0.5, 0.5)
 
@@ -41,14 +43,14 @@ def test_words() -> None:
 def test_spans() -> None:
     # "the Eiffel Tower!" normalises to the first answer; "Paris" is one of three words: precision 1, recall 1/3.
     answers = [Answers(("Eiffel Tower", "tower"), 0), Answers(("in Paris now",), 0)]
-    task = task_of(Kind.SPANS, [], answers)
+    task = task_of(SPANS, [], answers)
     found = scores_of(task, task.test, ["the Eiffel Tower!", "Paris"])
     assert found["exact_match"] == 0.5
     assert found["answer_f1"] == pytest.approx((1 + 2 * 1 * (1 / 3) / (1 + 1 / 3)) / 2)
 
 
 def test_they_combine_as_others_do() -> None:
-    metric = metric_of(task_of(Kind.CLASSES, ["no", "yes"], [1, 0], positive=1))
+    metric = TaskMetric(task_of(CLASSES, ["no", "yes"], [1, 0], positive=1))
     assert isinstance(metric, evaluate.Metric)
     for row, label in (([0.1, 0.9], 1), ([0.8, 0.2], 0), ([0.3, 0.7], 0)):
         metric.add(prediction=row, reference=label)

@@ -3,7 +3,8 @@
 import pytest
 
 from kdnas.errors import UsageError
-from kdnas.evaluation.tasks import Split, Task, normal_form, ordered, position_of
+from kdnas.evaluation.rows import Split
+from kdnas.evaluation.tasks import Task, normal_form, ordered, position_of
 
 
 def test_case_and_white_space_do_not_make_a_text_another() -> None:

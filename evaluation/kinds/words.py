@@ -1,0 +1,74 @@
+"""The class of each word of a text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdnas.evaluation.kinds.base import TaskKind, class_names
+from kdnas.export.scores import entity_scores
+from kdnas.export.session import BATCH_TOKENS
+from kdnas.export.spans import Runs, word_labels
+
+IGNORED = -100  # target of a token that the loss ignores
+
+
+class Words(TaskKind):
+    """Labels are lists of class numbers; predictions are a class, or None for a word beyond the length, for each word."""
+
+    name = "words"
+    head = "AutoModelForTokenClassification"
+    export_task = "token-classification"
+    score_names = ("entity_f1", "entity_precision", "entity_recall")
+    splits_words = True
+
+    def read_input(self, values: Sequence[Any]) -> list[str]:
+        return [str(word) for word in values[0]]
+
+    def read_label(
+        self, value: Any, labels: Sequence[str], numbers: Mapping[str, int], otherwise: int | None
+    ) -> list[int]:
+        if unknown := [tag for tag in value if not 0 <= int(tag) < len(labels)]:
+            raise ValueError(f"has tag {unknown[0]}, which is none of the {len(labels)}")
+        return [int(tag) for tag in value]
+
+    def target(self, encoding: Any, label: Any) -> np.ndarray:
+        """The class of each word at its first token, (T,); `IGNORED` at all other tokens."""
+        targets = np.full(len(encoding.ids), IGNORED, dtype=np.int64)
+        seen = None
+        for index, word in enumerate(encoding.word_ids):
+            if word is not None and word != seen:
+                targets[index] = label[word]
+            seen = word
+        return targets
+
+    def stack(self, targets: Sequence[np.ndarray], width: int) -> Any:
+        import torch
+
+        result = torch.full((len(targets), width), IGNORED)
+        for index, row in enumerate(targets):
+            result[index, : len(row)] = torch.from_numpy(row)
+        return result
+
+    def head_settings(self, labels: Sequence[str]) -> dict[str, Any]:
+        return class_names(labels)
+
+    def loss(self, output: Any, targets: Any) -> Any:
+        """Cross-entropy of logits (B, T, C) and classes (B, T), over the tokens that have one."""
+        import torch
+
+        logits = output.logits.float().transpose(1, 2)
+        return torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED)
+
+    def predict(self, runs: Runs, texts: Sequence[Any], batch_tokens: int = BATCH_TOKENS) -> list[list[int | None]]:
+        return word_labels(runs, texts, batch_tokens)
+
+    def features(self) -> dict[str, Any]:
+        from datasets import Sequence as Many
+        from datasets import Value
+
+        return {"predictions": Many(Value("int64")), "references": Many(Value("int64"))}
+
+    def scores(self, truth: Any, predicted: Any, labels: Sequence[str], positive: int | None) -> dict[str, float]:
+        """entity_f1, entity_precision and entity_recall, as seqeval counts them."""
+        return entity_scores(truth, predicted, labels)
