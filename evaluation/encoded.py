@@ -75,7 +75,7 @@ def _padded(rows: Sequence[np.ndarray], width: int, value: int) -> torch.Tensor:
 def load_head(path: Path, kind: TaskKind, labels: Sequence[str], seed: int) -> Any:
     """The encoder of a folder with a new head, initialised from `seed`, and class names in its configuration."""
     torch.manual_seed(seed)
-    with quiet():  # no warning about the new head
+    with silence_transformers():  # no warning about the new head
         return head_class(kind).from_pretrained(
             path, local_files_only=True, use_safetensors=True, trust_remote_code=False, **kind.head_settings(labels)
         )
@@ -89,7 +89,7 @@ def head_class(kind: TaskKind) -> Any:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_transformers() -> Iterator[None]:
     """Silence transformers' warnings."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()

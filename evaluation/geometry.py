@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdnas.evaluation.encoded import quiet
+from kdnas.evaluation.encoded import silence_transformers
 from kdnas.evaluation.metrics import recall_at_k
 from kdnas.models.family import shape_of
 from kdnas.models.pooling import Pooling, pooling_of
@@ -114,7 +114,7 @@ def geometry(
     Returns:
         explained_variance (last teacher layer), explained_variance_layers, recall_at_10, sentences, map_sentences.
     """
-    with quiet():  # no warning about a teacher's unused pooler
+    with silence_transformers():  # no warning about a teacher's unused pooler
         models = load_encoder(student), load_encoder(teacher)
     ours, theirs = (shape_of(model.config) for model in models)
     layers, hidden = theirs.layers, theirs.hidden

@@ -10,7 +10,7 @@ from kdnas.text.corpus import Corpus
 LEAST_TRAIN, LEAST_TEST = 20, 5
 DEV_SHARE, MOST_DEV_SHARE = 0.15, 0.3
 
-Row = tuple[str, str]  # text and group
+GroupedText = tuple[str, str]  # text and group
 
 
 def topic_task(corpus: Corpus, topics: int, train_cap: int, test_cap: int, seed: int) -> tuple[Task | None, str]:
@@ -56,17 +56,17 @@ def topic_task(corpus: Corpus, topics: int, train_cap: int, test_cap: int, seed:
     return task, notes
 
 
-def _by_topic(corpus: Corpus, split: str) -> dict[str, list[Row]]:
+def _by_topic(corpus: Corpus, split: str) -> dict[str, list[GroupedText]]:
     import pyarrow.parquet as pq
 
     table = pq.read_table(corpus.artifact.path / f"{split}.parquet", columns=["text", "topic", "group"])
-    rows: dict[str, list[Row]] = defaultdict(list)
+    rows: dict[str, list[GroupedText]] = defaultdict(list)
     for text, topic, group in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
         rows[topic].append((text, group))
     return rows
 
 
-def _dev_texts(rows: list[Row], seed: int) -> set[str]:
+def _dev_texts(rows: list[GroupedText], seed: int) -> set[str]:
     """Texts of about DEV_SHARE of one topic's rows: whole groups in the order of their hash, as long as they fit.
 
     If the groups of a topic are too large (for example a single module), single sentences are chosen instead.

@@ -20,11 +20,11 @@ from kdnas.export.judge import Candidate, Judge
 from kdnas.export.labelled import Labelled
 from kdnas.export.options import ExportOptions
 from kdnas.export.parity import compare, require_bound, spread_over_lengths, torch_forward, torch_outputs
-from kdnas.export.quiet import quiet
 from kdnas.export.race import race
 from kdnas.export.recipes import RECIPES, Int8Search, require_inside, without_tokenizer
 from kdnas.export.sentencepiece_form import write_sentencepiece
 from kdnas.export.session import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, graph_of, read_tokenizer, token_ids
+from kdnas.export.silence import silence_exporters
 from kdnas.export.vocabulary import REPORT, cut_of, trim
 from kdnas.models.engine import ENGINES, Precision, engine_of
 from kdnas.models.pooling import write_modules
@@ -72,7 +72,7 @@ class Making:
             say(
                 "export: no VNNI or AMX is known of this CPU: int8 may be no faster than float32 here; what is fastest is taken"
             )
-        with stage("export", len(order) + 1, len(finished)) as progress, quiet():
+        with stage("export", len(order) + 1, len(finished)) as progress, silence_exporters():
             model = load_model(checkpoint)
             self.rows = parity_rows(corpus.validation, tokenizer, options.parity_sentences, checkpoint.max_seq_len)
             self.reference = torch_outputs(model, checkpoint.task, self.rows)

@@ -15,7 +15,7 @@ from kdnas.store.progress import Stage, stage
 PART = 500  # sentences per line: the most that a kill can lose
 PROCESS_ARCHITECTURES = 60  # architectures per process; then a fresh process continues
 
-Row = Mapping[str, Any]
+PassRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Passes:
         """Lengths of the sentences of each part."""
         return [self.lengths[first : first + PART].tolist() for first in range(0, len(self.lengths), PART)]
 
-    def missing(self, rows: Sequence[Row]) -> list[tuple[int, str, int]]:
+    def missing(self, rows: Sequence[PassRow]) -> list[tuple[int, str, int]]:
         """(pass, name, part) of the remaining measurements, in order; each pass has a different random order."""
         done = {(row["pass"], row["arch"], row["part"]) for row in rows}
         parts = range(len(self.parts))
@@ -52,13 +52,13 @@ class Passes:
         return [what for what in wanted if what not in done]
 
 
-def measure_passes(log: Path, what: str, setup: dict[str, Any], passes: Passes) -> list[Row]:
+def measure_passes(log: Path, what: str, setup: dict[str, Any], passes: Passes) -> list[PassRow]:
     """Measure all passes, or resume an interrupted run; no two passes share a process.
 
     Raises:
         KdnasError: the measuring process died repeatedly.
     """
-    rows: list[Row] = list(read_jsonl(log))
+    rows: list[PassRow] = list(read_jsonl(log))
     processes = Processes(what, setup)
     total = passes.count * len(passes.names) * len(passes.parts)
     with stage(what, total, len(rows)) as progress:
@@ -76,7 +76,7 @@ def _one_process(missing: Sequence[tuple[int, str, int]]) -> list[tuple[int, str
 
 
 def _asking(
-    log: Path, rows: list[Row], passes: Passes, mine: Sequence[tuple[int, str, int]], progress: Stage
+    log: Path, rows: list[PassRow], passes: Passes, mine: Sequence[tuple[int, str, int]], progress: Stage
 ) -> Callable[[Worker], None]:
     def ask(worker: Worker) -> None:
         for number, name, part in mine:
@@ -90,7 +90,7 @@ def _asking(
     return ask
 
 
-def runs_of(rows: Sequence[Row], name: str) -> np.ndarray:
+def runs_of(rows: Sequence[PassRow], name: str) -> np.ndarray:
     """Latencies (count, S) of each sentence in each run, in units of the reference window."""
     mine = sorted((row for row in rows if row["arch"] == name), key=lambda row: (row["pass"], row["part"]))
     runs: dict[int, list[float]] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.latency.exhaustive import Passes, Row, measure_passes, runs_of
+from kdnas.latency.exhaustive import Passes, PassRow, measure_passes, runs_of
 from kdnas.latency.process import Processes, Worker
 from kdnas.latency.protocol import RUNS, WARM_CALLS, LatencyOptions, Lengths, design
 from kdnas.latency.samples import TEACHER, Measurement, Measurements, Sample
@@ -100,7 +100,7 @@ def _pilot(log: Path, rows: list[Sample], names: Sequence[str], worker: Worker) 
         rows.append(row)
 
 
-def gather_passes(rows: Sequence[Row], archs: list[Arch], sample: np.ndarray, lengths: Lengths) -> Measurements:
+def gather_passes(rows: Sequence[PassRow], archs: list[Arch], sample: np.ndarray, lengths: Lengths) -> Measurements:
     """Latencies of the log at every distinct length: median over a sentence's runs, mean over a length's sentences."""
     level = float(np.median([row["reference_ms"] for row in rows]))
     found = [_one(runs_of(rows, name) * level, sample, lengths) for name in (TEACHER, *map(str, archs))]

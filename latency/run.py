@@ -12,6 +12,7 @@ import numpy as np
 
 from kdnas.latency.engines import require_engine
 from kdnas.latency.measure import FASTEST_WINDOW_S, START_S, least_seconds, measure, require_minutes, worker_setup
+from kdnas.latency.noise import PROCESSES, WINDOWS, check_host, describe
 from kdnas.latency.paper import measure_all, table2_archs, table2_ratios
 from kdnas.latency.predictor import fit_predictor
 from kdnas.latency.protocol import (
@@ -27,7 +28,6 @@ from kdnas.latency.protocol import (
     sample_lengths,
     stratify,
 )
-from kdnas.latency.quiet import PROCESSES, WINDOWS, check_host, describe
 from kdnas.latency.report import report_of
 from kdnas.latency.reuse import take_samples
 from kdnas.latency.roofline import Peaks, peaks_of

@@ -51,12 +51,12 @@ def export_templates(teacher: Path, form: str, folder: Path) -> None:
     import torch
 
     from kdnas.export.engines import RUNTIMES
-    from kdnas.export.quiet import quiet
     from kdnas.export.recipes import Quantising, first_recipe
+    from kdnas.export.silence import silence_exporters
 
     task, engine = "feature-extraction", engine_of(form)
     for activation in get_args(Activation):
-        with quiet():
+        with silence_exporters():
             torch.manual_seed(0)
             model = as_if_trained(template_model(teacher, activation))
             plain = folder / f"{activation}.f32"

@@ -95,7 +95,7 @@ def _buffer(name: str, like: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Disable garbage collection and autograd during timing; may be nested."""
     collecting = gc.isenabled()
     if collecting:
@@ -150,7 +150,7 @@ def window(
         Milliseconds (R, K) of the sweeps, and (R + 1) of the references around them.
     """
     rounds: list[list[float]] = []
-    with quiet():
+    with no_garbage_collection():
         sweep_ms(model, inputs)
         references = [reference()]
         spent_ms = 0.0
@@ -171,7 +171,7 @@ def window(
 
 def reference_window(model: Callable[..., object], item: Sentence) -> float:
     """Median milliseconds of some calls of the reference model at one length, after untimed calls that warm the caches."""
-    with quiet():
+    with no_garbage_collection():
         return statistics.median(
             sweep_ms(model, [item] * (REFERENCE_WARM_CALLS + REFERENCE_CALLS))[REFERENCE_WARM_CALLS:]
         )
@@ -194,7 +194,7 @@ def exhaustive(
     values: list[float] = []
     levels: list[float] = []
     again = 0
-    with quiet():  # once for all chunks: garbage collection takes longer than a chunk
+    with no_garbage_collection():  # once for all chunks: garbage collection takes longer than a chunk
         sweep_ms(model, list({id(item): item for item in sentences}.values()))  # the first run of a length is slow
         before = reference()
         for first in range(0, len(sentences), CHUNK):

@@ -12,7 +12,7 @@ from kdnas.distill.loop import make_optimizer, resolve_precision, train
 from kdnas.distill.objective import Objective
 from kdnas.distill.options import LoopOptions
 from kdnas.distill.pairs import Pairs
-from kdnas.distill.processes import processes, told
+from kdnas.distill.processes import broadcast, processes
 from kdnas.distill.step_budget import extended_steps, planned_steps
 from kdnas.models.family import shape_of
 from kdnas.models.student import arch_of
@@ -49,13 +49,13 @@ def fit(
     index = (processes().process_index, processes().num_processes)
     batches = TrainBatches(corpus.train, corpus.pad_id, options, _pairs(objective, options, tokenizer), index)
     start, first = time.monotonic(), processes().is_main_process
-    steps: int | None = told(planned_steps(folder, objective, batches, options, validate) if first else None)
+    steps: int | None = broadcast(planned_steps(folder, objective, batches, options, validate) if first else None)
     optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay, options.embedding_lr_factor)
     with processes().main_process_first():  # it removes damaged checkpoints
         position = load_checkpoint(folder, objective, optimizer) or Position()
     while steps is not None:
         position = train(objective, optimizer, batches, options, steps, folder, position, validate, title)
-        steps = told(extended_steps(folder, options, position, time.monotonic() - start) if first else None)
+        steps = broadcast(extended_steps(folder, options, position, time.monotonic() - start) if first else None)
     last = [row for row in read_jsonl(folder / "history.jsonl") if row["kind"] == "validation"][-1]
     student = objective.student
     return {

@@ -35,7 +35,7 @@ def require_even(accumulate: int) -> None:
         )
 
 
-def told(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """The main process's value, broadcast to all."""
     return broadcast_object_list([value])[0] if processes().num_processes > 1 else value
 
@@ -45,14 +45,14 @@ def build_together(make: Callable[[Work], Artifact], work: Work) -> Artifact:
     if processes().num_processes == 1:
         return make(work)
     if processes().is_main_process:
-        artifact = make(lambda folder: work(Path(told(folder))))
-        told(None)
-        return Artifact.load(told(artifact.path))
-    folder = told(None)
+        artifact = make(lambda folder: work(Path(broadcast(folder))))
+        broadcast(None)
+        return Artifact.load(broadcast(artifact.path))
+    folder = broadcast(None)
     if folder is not None:
         work(folder)
-        told(None)
-    return Artifact.load(told(None))
+        broadcast(None)
+    return Artifact.load(broadcast(None))
 
 
 def total(values: Tensor) -> Tensor:

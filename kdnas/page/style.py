@@ -11,7 +11,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-Row = dict[str, Any]  # a table row, by column name
+Record = dict[str, Any]  # a table row, by column name
 
 HALO = "#ffffff"  # the page replaces this colour by its background
 GREY, SKY, BLUE, GREEN, ORANGE, PINK, RED = (
@@ -109,12 +109,12 @@ def size_axes(figure: go.Figure) -> None:
 WINNER = {"symbol": "star", "size": 18, "color": RED, "line": {"width": 1.5, "color": HALO}}
 
 
-def known(rows: Sequence[Row], *names: str) -> list[Row]:
+def known(rows: Sequence[Record], *names: str) -> list[Record]:
     """The rows in which none of these fields is null or missing."""
     return [row for row in rows if all(row.get(name) is not None for name in names)]
 
 
-def winner_trace(row: Row, x: str, y: str) -> go.Scatter:
+def winner_trace(row: Record, x: str, y: str) -> go.Scatter:
     """The winner as a star."""
     return go.Scatter(
         x=[row[x]],

@@ -13,7 +13,7 @@ from kdnas.page.style import (
     GREY,
     HALO,
     RED,
-    Row,
+    Record,
     known,
     legend_entry,
     mark,
@@ -25,7 +25,7 @@ from kdnas.page.style import (
 )
 
 
-def latency_scatter(table: Sequence[TableRow], results: Row, winner: str | None) -> go.Figure:
+def latency_scatter(table: Sequence[TableRow], results: Record, winner: str | None) -> go.Figure:
     """Latency against size of the whole space, coloured by depth; measured rows have large markers, predicted ones small.
 
     Args:
@@ -70,7 +70,7 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
-def training_curve(history: Sequence[Row]) -> go.Figure:
+def training_curve(history: Sequence[Record]) -> go.Figure:
     """Training loss (top) and validation on held-out sentences (bottom) over the training tokens.
 
     The bottom shows the explained variance of the hidden states. For an objective without it (relations) it shows the validation
@@ -106,7 +106,7 @@ def training_curve(history: Sequence[Row]) -> go.Figure:
     return figure
 
 
-def check_traces(explained: Sequence[Row], checks: Sequence[Row]) -> list[go.Scatter]:
+def check_traces(explained: Sequence[Record], checks: Sequence[Record]) -> list[go.Scatter]:
     """Curves of the validation on held-out sentences: explained variance, else the loss and its relations."""
     if explained:
         curves = {"explained variance": [(row["tokens"], row["explained_variance"]) for row in explained]}
@@ -159,7 +159,7 @@ def layer_bars(stages: dict[str, dict[str, float]]) -> go.Figure:
 
 
 def speed_bars(
-    rows: Sequence[Row], value: str, low: str, high: str, title: str, show: Callable[[Any], str]
+    rows: Sequence[Record], value: str, low: str, high: str, title: str, show: Callable[[Any], str]
 ) -> go.Figure:
     """Horizontal bars, the first row on top; whiskers reach from `low` to `high`.
 
@@ -205,13 +205,13 @@ def speed_bars(
     return figure
 
 
-def fastest(rows: Sequence[Row]) -> Row | None:
+def fastest(rows: Sequence[Record]) -> Record | None:
     """The student's row with the largest speed-up; None if no student was timed."""
     students = [row for row in known(rows, "name", "speedup") if not row["name"].startswith("teacher")]
     return max(students, key=lambda row: row["speedup"], default=None)
 
 
-def colour_of(row: Row, best: Row | None) -> str:
+def colour_of(row: Record, best: Record | None) -> str:
     """Grey for the teacher, red for the fastest form, blue for the others."""
     if row["name"].startswith("teacher"):
         return "#6b7280"

@@ -38,7 +38,7 @@ KIND = "pipeline"  # kind of the result that --output receives
 
 
 @dataclass
-class Run:
+class PipelineRun:
     """The inputs of every stage, and the artifacts of the finished stages by name, in order."""
 
     home: Path
@@ -107,7 +107,7 @@ def pipeline(
         home.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     sentences = build_corpus(home, corpus, text, checked)
-    run = Run(home, checked, sentences, started, {"corpus": sentences.artifact})
+    run = PipelineRun(home, checked, sentences, started, {"corpus": sentences.artifact})
     winner = choose_arch(run, cut, latency, search, distill)
     refined = train_student(run, winner, distill, refine)
     exported = ship_student(run, refined, export, evaluation)
@@ -116,7 +116,7 @@ def pipeline(
 
 
 def choose_arch(
-    run: Run, space: SearchSpace, latency: LatencyOptions, search: SearchOptions, distill: DistillOptions
+    run: PipelineRun, space: SearchSpace, latency: LatencyOptions, search: SearchOptions, distill: DistillOptions
 ) -> Arch:
     """The winner of a search with this host's latencies, over a space that the teacher can teach."""
     table = run.stage("latency-table", lambda: build_table(run.home, run.teacher, run.corpus, latency))
@@ -125,7 +125,7 @@ def choose_arch(
     return Arch.parse(found.results["winner"])
 
 
-def train_student(run: Run, arch: Arch, distill: DistillOptions, refine: RefineOptions) -> Artifact:
+def train_student(run: PipelineRun, arch: Arch, distill: DistillOptions, refine: RefineOptions) -> Artifact:
     """The distilled and refined student."""
     distilled = run.stage("distill", lambda: run_distill(run.home, run.teacher, run.corpus, arch, distill))
     student = distilled.path / "student"
@@ -133,7 +133,7 @@ def train_student(run: Run, arch: Arch, distill: DistillOptions, refine: RefineO
     return run.stage("refine", lambda: run_refine(run.home, run.teacher, run.corpus, student, digest, refine))
 
 
-def ship_student(run: Run, refined: Artifact, export: ExportOptions, evaluation: EvaluationOptions) -> Artifact:
+def ship_student(run: PipelineRun, refined: Artifact, export: ExportOptions, evaluation: EvaluationOptions) -> Artifact:
     """Export and evaluate the student, and export the classifier that the evaluation fine-tunes. Returns the exported student."""
     student = refined.path / "student"
     digest = model_digest(student)
@@ -153,7 +153,7 @@ def ship_student(run: Run, refined: Artifact, export: ExportOptions, evaluation:
     return exported
 
 
-def publish(run: Run, output: Path | None = None) -> Outcome:
+def publish(run: PipelineRun, output: Path | None = None) -> Outcome:
     """Write the report, link report, student and exports in `latest` below the run's home, and return the report."""
     home = run.home
     folder = home / "runs" / digest_of({name: artifact.digest for name, artifact in run.artifacts.items()})[:12]

@@ -15,7 +15,7 @@ from kdnas.store.artifact import build, file_sha256
 from kdnas.store.host import physical_cores
 from kdnas.store.progress import stage
 from kdnas.text.corpus import source_digest, split_of, unique_rows
-from kdnas.text.readers import Row, TextOptions, read_rows
+from kdnas.text.readers import TextOptions, TextRow, read_rows
 
 ADDED = 2  # tokens that XLM-R's tokenizer adds to those of its SentencePiece model: padding and mask
 PAD_ID = 1  # in XLM-R's order: <s>, <pad>, </s>, <unk>
@@ -64,7 +64,7 @@ def _train(folder: Path, source: str, text: TextOptions, options: PretrainOption
     return {"sentences": sum(wanted.values()), "languages": len(counts), "vocabulary": options.vocabulary}
 
 
-def _training_rows(source: str, text: TextOptions) -> Iterator[Row]:
+def _training_rows(source: str, text: TextOptions) -> Iterator[TextRow]:
     rows = unique_rows(read_rows(source, text), source, text.max_sentences)
     return (row for row in rows if split_of(row, text.validation_fraction) == "train")
 
@@ -83,8 +83,8 @@ def balanced_counts(counts: Counter[str], total: int, power: float | None) -> di
 
 
 def chosen_rows(
-    rows: Iterable[Row], counts: Counter[str], wanted: dict[str, int], rng: np.random.Generator
-) -> Iterator[Row]:
+    rows: Iterable[TextRow], counts: Counter[str], wanted: dict[str, int], rng: np.random.Generator
+) -> Iterator[TextRow]:
     """A uniform random sample of the wanted number of rows of each language, in corpus order."""
     coming, missing = Counter(counts), Counter(wanted)
     for row in rows:

@@ -21,7 +21,7 @@ from kdnas.page.style import (
     ORANGE,
     PINK,
     TEACHER,
-    Row,
+    Record,
     known,
     legend_entry,
     mark,
@@ -34,16 +34,16 @@ from kdnas.search.effects import field_effects
 BASELINE = {"symbol": "square-open", "size": 11, "color": PINK, "line": {"width": 2}}
 
 
-def episode_colours(rows: Sequence[Row]) -> Row:
+def episode_colours(rows: Sequence[Record]) -> Record:
     """Colour axis over the episodes; up to ten episodes get a tick each."""
     episodes = sorted({row["episode"] for row in rows}) or [0]
-    bar: Row = {"title": {"text": "episode", "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0, "len": 0.9}
+    bar: Record = {"title": {"text": "episode", "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0, "len": 0.9}
     if len(episodes) <= 10:
         bar |= {"tickvals": episodes, "ticktext": [str(episode) for episode in episodes]}
     return {"colorscale": EPISODES, "cmin": episodes[0], "cmax": max(episodes[-1], episodes[0] + 1), "colorbar": bar}
 
 
-def candidate_traces(rows: Sequence[Row], x: str, y: str) -> list[go.Scatter]:
+def candidate_traces(rows: Sequence[Record], x: str, y: str) -> list[go.Scatter]:
     """Candidates as circles (exploration) and diamonds (chosen by the model), coloured by episode."""
     hover = (
         "<b>%{customdata[0]}</b><br>%{customdata[1]}, candidate %{customdata[2]}, episode %{customdata[3]}<br>"
@@ -81,7 +81,7 @@ def candidate_traces(rows: Sequence[Row], x: str, y: str) -> list[go.Scatter]:
     return traces
 
 
-def search_scatter(journal: Sequence[Row], results: Row) -> go.Figure:
+def search_scatter(journal: Sequence[Record], results: Record) -> go.Figure:
     """Distillation loss against latency of every candidate, the Pareto front and the winner over them."""
     rows = known(journal, "loss", "latency_ms")
     front = sorted(known(results.get("pareto") or [], "loss", "latency_ms"), key=lambda row: row["latency_ms"])
@@ -104,7 +104,7 @@ def search_scatter(journal: Sequence[Row], results: Row) -> go.Figure:
     return figure
 
 
-def search_rewards(journal: Sequence[Row], results: Row) -> go.Figure:
+def search_rewards(journal: Sequence[Record], results: Record) -> go.Figure:
     """Reward of each candidate in the order of the search, and the best so far."""
     rows = sorted(known(journal, "reward", "number"), key=lambda row: row["number"])
     figure = go.Figure()
@@ -129,7 +129,7 @@ def search_rewards(journal: Sequence[Row], results: Row) -> go.Figure:
     return figure
 
 
-def references(results: Row) -> list[go.Scatter]:
+def references(results: Record) -> list[go.Scatter]:
     """The teacher, with loss 0, and the baselines that the search distilled."""
     made = known(results.get("baselines") or [], "loss", "latency_ms")
     traces = []
@@ -162,7 +162,7 @@ def references(results: Row) -> list[go.Scatter]:
     return traces
 
 
-def effect_bars(journal: Sequence[Row], table: Sequence[TableRow]) -> go.Figure | None:
+def effect_bars(journal: Sequence[Record], table: Sequence[TableRow]) -> go.Figure | None:
     """What each value of each field adds to the loss and multiplies the latency by, with the other fields fixed.
 
     Args:
@@ -259,7 +259,7 @@ def strategy_bands(file: Path) -> dict[str, go.Figure]:
     return {"regret": drawn, "hypervolume": bands(percent("hypervolume"), "of the best front (%)")}
 
 
-def fidelity_scatter(file: Path, results: Row) -> go.Figure:
+def fidelity_scatter(file: Path, results: Record) -> go.Figure:
     """The recorded loss at its largest budget against the loss after long distillation and the retention per task, by heads."""
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
@@ -294,7 +294,7 @@ def fidelity_scatter(file: Path, results: Row) -> go.Figure:
     return figure
 
 
-def tau_table(results: Row) -> dict[int, list[Row]]:
+def tau_table(results: Record) -> dict[int, list[Record]]:
     """Rows of Kendall's tau of each budget in tokens: against the long loss, then against each task."""
     order = ["loss", *results["tasks"]]
     rows = sorted(results["taus"], key=lambda row: (row["tokens"], order.index(row["against"])))

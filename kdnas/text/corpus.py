@@ -17,7 +17,7 @@ from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact, build, digest_of, file_sha256, find
 from kdnas.store.progress import stage
 from kdnas.text.pydocs import installed_packages
-from kdnas.text.readers import BUILTIN, Row, TextOptions, read_rows, text_files
+from kdnas.text.readers import BUILTIN, TextOptions, TextRow, read_rows, text_files
 from kdnas.text.sample import spread_rows, spread_sentences
 from kdnas.text.sentences import Sentences
 
@@ -126,7 +126,7 @@ def sentences_needed(train: int, validation: int, validation_fraction: float) ->
     return math.ceil(1.25 * max(train / (1 - validation_fraction), validation / validation_fraction))
 
 
-def _sampled_rows(source: str, text: TextOptions, sentences: int) -> Iterator[Row]:
+def _sampled_rows(source: str, text: TextOptions, sentences: int) -> Iterator[TextRow]:
     if source == BUILTIN:
         return unique_rows(spread_sentences(), source, sentences)
     rows = unique_rows(read_rows(source, text), source, text.max_sentences)
@@ -169,7 +169,7 @@ def source_digest(source: str) -> str:
 
 
 def _work(
-    path: Path, source: str, text: TextOptions, teacher: Teacher, rows: Iterator[Row], total: int | None = None
+    path: Path, source: str, text: TextOptions, teacher: Teacher, rows: Iterator[TextRow], total: int | None = None
 ) -> dict[str, Any]:
     from tokenizers import Tokenizer
 
@@ -227,7 +227,7 @@ class _Split:
     def __len__(self) -> int:
         return len(self._lengths)
 
-    def add(self, rows: Sequence[Row], ids: Sequence[Sequence[int]]) -> None:
+    def add(self, rows: Sequence[TextRow], ids: Sequence[Sequence[int]]) -> None:
         """Append rows and their token ids."""
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -262,7 +262,7 @@ class _Split:
         raw.unlink()
 
 
-def unique_rows(rows: Iterable[Row], source: str, limit: int | None) -> Iterator[Row]:
+def unique_rows(rows: Iterable[TextRow], source: str, limit: int | None) -> Iterator[TextRow]:
     """The rows without repeated texts, in order. Texts that differ only in case and white space are equal; the first is kept.
 
     Texts are compared by 8 bytes of their hash. With ten million texts, the probability of a false repetition is 1 in 400,000.
@@ -284,7 +284,7 @@ def unique_rows(rows: Iterable[Row], source: str, limit: int | None) -> Iterator
         raise UsageError(f"corpus '{source}': it is empty; give one with at least 100 sentences")
 
 
-def split_of(row: Row, validation_fraction: float) -> str:
+def split_of(row: TextRow, validation_fraction: float) -> str:
     """The split, train or validation, of a row by the hash of its group: stable, and no group is in both."""
     index = int.from_bytes(hashlib.sha256(row.group.encode()).digest()[:8], "big") / 2**64
     return "validation" if index < validation_fraction else "train"

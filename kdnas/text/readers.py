@@ -13,7 +13,7 @@ BUILTIN = "builtin:pydocs"
 KINDS = (".jsonl", ".json", ".parquet", ".txt")
 
 
-class Row(NamedTuple):
+class TextRow(NamedTuple):
     """One sentence. All rows of a `group` go to the same split."""
 
     text: str
@@ -68,12 +68,12 @@ class TextOptions:
             raise UsageError(f"text.max_sentences is {self.max_sentences}; at least 100 are needed")
 
 
-def read_rows(source: str, text: TextOptions) -> Iterator[Row]:
+def read_rows(source: str, text: TextOptions) -> Iterator[TextRow]:
     """Rows of any supported source, in its order; a folder is read file by file."""
     if text.languages is not None and (source == BUILTIN or ".txt" in Path(source).suffixes):
         raise UsageError(f"corpus '{source}': it does not say its texts' languages; leave out text.languages")
     if source == BUILTIN:
-        return (Row(*row) for row in docstring_sentences())
+        return (TextRow(*row) for row in docstring_sentences())
     path = Path(source)
     files = text_files(path) if path.is_dir() else [path] if path.is_file() else []
     return _chosen_rows(source, text, [(str(file), _file_rows(file, text)) for file in files])
@@ -108,7 +108,9 @@ def _file_rows(file: Path, text: TextOptions) -> Iterator[dict[str, Any]]:
     raise UsageError(f"corpus '{file}': unknown kind '{kind}'; give {', '.join(KINDS)}, also with .gz or .zst")
 
 
-def _chosen_rows(source: str, text: TextOptions, parts: list[tuple[str, Iterator[dict[str, Any]]]]) -> Iterator[Row]:
+def _chosen_rows(
+    source: str, text: TextOptions, parts: list[tuple[str, Iterator[dict[str, Any]]]]
+) -> Iterator[TextRow]:
     """Rows of the wanted languages, from the files or, without files, from the hub."""
     seen: set[str] = set()
     for name, rows in parts or [(source, _hub_rows(source, text))]:
@@ -120,7 +122,7 @@ def _chosen_rows(source: str, text: TextOptions, parts: list[tuple[str, Iterator
         )
 
 
-def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions, seen: set[str]) -> Iterator[Row]:
+def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions, seen: set[str]) -> Iterator[TextRow]:
     """Rows of the wanted languages; every language that occurs is added to `seen`."""
     wanted = text.columns
     for number, row in enumerate(rows, 1):
@@ -140,7 +142,7 @@ def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions, 
             raise UsageError(f"corpus '{source}': row {number}, column '{text.column}' is not text but {value!r:.60}")
         topic = str(row[text.topic]) if text.topic else ""
         group = str(row[text.group]) if text.group else " ".join(value.split()).lower()
-        yield Row(value, topic, group, language)
+        yield TextRow(value, topic, group, language)
 
 
 def _parquet_rows(path: Path, source: str, text: TextOptions) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ import heapq
 from collections.abc import Iterable, Iterator
 
 from kdnas.text.pydocs import docstring_sentences, source_files
-from kdnas.text.readers import Row
+from kdnas.text.readers import TextRow
 
 
 def number_of(text: str) -> int:
@@ -13,15 +13,15 @@ def number_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(b"sample " + text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
-def spread_rows(rows: Iterable[Row], count: int) -> Iterator[Row]:
+def spread_rows(rows: Iterable[TextRow], count: int) -> Iterator[TextRow]:
     """The `count` rows whose texts have the smallest numbers and the first row of each missing language, in the order of `rows`.
 
     Args:
         rows: unique rows; all are read, but only `count` rows and one row per language are in memory.
         count: number of rows; if there are fewer, all are returned.
     """
-    taken: list[tuple[int, int, Row]] = []  # numbers are negated, so that the largest is first in the min-heap
-    first: dict[str, tuple[int, Row]] = {}
+    taken: list[tuple[int, int, TextRow]] = []  # numbers are negated, so that the largest is first in the min-heap
+    first: dict[str, tuple[int, TextRow]] = {}
     for index, row in enumerate(rows):
         first.setdefault(row.language, (index, row))
         entry = (-number_of(row.text), index, row)
@@ -35,7 +35,7 @@ def spread_rows(rows: Iterable[Row], count: int) -> Iterator[Row]:
     yield from (row for _, row in sorted(chosen))
 
 
-def spread_sentences() -> Iterator[Row]:
+def spread_sentences() -> Iterator[TextRow]:
     """Sentences of docstrings, file by file, in an order that mixes all packages; files are read only when they are reached."""
     files = sorted(source_files(), key=lambda found: number_of(found[2]))
-    return (Row(*row) for row in docstring_sentences(files))
+    return (TextRow(*row) for row in docstring_sentences(files))

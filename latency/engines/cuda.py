@@ -174,10 +174,10 @@ class CudaModels:
         Raises:
             KdnasError: a length could not be captured. End the process in this case: PyTorch's allocator may be left capturing.
         """
-        from kdnas.latency.timing import quiet
+        from kdnas.latency.timing import no_garbage_collection
 
         assert isinstance(call, EagerCall)
-        with quiet():
+        with no_garbage_collection():
             medians = [bucket_ms(call.model, sentence, self._device) for sentence in inputs]
         return {"graph_ms": [graph for graph, _ in medians], "device_ms": [device for _, device in medians]}
 

@@ -19,9 +19,9 @@ from transformers import AutoModel
 
 from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER
 from kdnas.export.openvino_form import write_int8, write_openvino
-from kdnas.export.quiet import quiet
 from kdnas.export.sentencepiece_form import write_sentencepiece
 from kdnas.export.session import FORMS, SETTINGS
+from kdnas.export.silence import silence_exporters
 from kdnas.models.arch import Arch
 from kdnas.models.student import student_config
 from kdnas.models.teacher import SHAPE, load_config, resolve_shape
@@ -81,7 +81,7 @@ def export_into(folder: Path) -> None:
     (folder / "words.txt").write_text("\n".join(words))
     rng = np.random.default_rng(0)
     rows = [rng.integers(5, config.vocab_size, length).tolist() for length in range(8, 64)]
-    with quiet():
+    with silence_exporters():
         write_openvino(model, TASK, (folder / FORMS["openvino-f32"]).parent)
         write_int8((folder / FORMS["openvino-f32"]).parent, TASK, rows, (folder / FORMS["openvino-int8"]).parent)
     settings = {

@@ -26,9 +26,9 @@ from kdnas.export.encoder import TOKENIZER, Encoder, read_encoder
 from kdnas.export.engines import open_graph
 from kdnas.export.onnx_form import write_onnx, write_onnx_int8
 from kdnas.export.openvino_form import write_int8, write_openvino
-from kdnas.export.quiet import quiet
 from kdnas.export.sentencepiece_form import write_sentencepiece
 from kdnas.export.session import FORMS, TASKS, graph_of
+from kdnas.export.silence import silence_exporters
 from kdnas.latency.engines import openvino
 from kdnas.latency.roofline import SHAPES, product_flops
 from kdnas.models.arch import Arch
@@ -57,7 +57,7 @@ def forms_of(model: Any, folder: Path, names: tuple[str, ...]) -> dict[str, Call
     rng = np.random.default_rng(0)
     rows = [rng.integers(5, model.config.vocab_size, length).tolist() for length in range(8, 128, 4)]
     paths = {form: (folder / graph).parent for form, graph in FORMS.items()}
-    with quiet():
+    with silence_exporters():
         write_openvino(model, TASK, paths["openvino-f32"])
         write_int8(paths["openvino-f32"], TASK, rows, paths["openvino-int8"])
         if "onnxruntime-f32" in names:

@@ -18,8 +18,8 @@ import openvino
 import torch
 from export_speed import take_turns
 
-from kdnas.export.quiet import quiet
 from kdnas.export.session import FORMS, Session
+from kdnas.export.silence import silence_exporters
 from kdnas.store.host import default_threads, host_line
 
 TEXT = "Returns the inverse of a square matrix, or raises an error where the determinant is zero or nearly so."
@@ -127,7 +127,7 @@ def main() -> None:
         sys.exit(f"{folder}: no such export; run `make pipeline` first, or give the folder of one")
     print(host_line(), flush=True)
     torch.set_num_threads(default_threads())
-    with quiet():
+    with silence_exporters():
         texts = text_calls(folder)
         one = id_calls(folder, [32])
         mixed = id_calls(folder, np.random.default_rng(1).integers(6, 61, 24).tolist())

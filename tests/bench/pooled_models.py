@@ -21,9 +21,9 @@ import torch
 from transformers import AutoModel
 
 from kdnas.export.engines import RUNTIMES, open_graph
-from kdnas.export.quiet import quiet
 from kdnas.export.recipes import Quantising, first_recipe
 from kdnas.export.session import FORMS
+from kdnas.export.silence import silence_exporters
 from kdnas.latency.engines import OUTPUTS, make_models
 from kdnas.latency.template import as_if_trained, write_templates
 from kdnas.latency.timing import sweep_ms
@@ -50,7 +50,7 @@ def own_model(arch: Arch, engine: Engine, folder: Path) -> Callable[[], Callable
         return lambda: AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
     rng = np.random.default_rng(0)
     rows = [rng.integers(5, config.vocab_size, length).tolist() for length in range(8, 48, 2)]
-    with quiet():
+    with silence_exporters():
         RUNTIMES[engine.runtime].write(model, TASK, folder / "f32")
         if engine.quantised:
             first_recipe(engine.form)(Quantising(folder / "f32", TASK, rows), folder / "int8")

@@ -13,7 +13,7 @@ from kdnas.export.onnx_form import GRAPH as ONNX
 from kdnas.export.onnx_form import QUANTIZED, write_onnx, write_onnx_int8
 from kdnas.export.openvino_form import GRAPH, write_int8, write_openvino
 from kdnas.export.parity import compare, require_bound, torch_outputs
-from kdnas.export.quiet import quiet
+from kdnas.export.silence import silence_exporters
 from kdnas.latency.template import as_if_trained
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.student import student_config
@@ -46,7 +46,7 @@ def test_exports_in_both_engines_and_widths(arch: Arch, tmp_path: Path) -> None:
     model = as_if_trained(AutoModel.from_config(config, add_pooling_layer=False).eval()).requires_grad_(False)
     rng = np.random.default_rng(0)
     rows = [rng.integers(5, VOCABULARY, length).tolist() for length in (1, 2, 7, 8, 9, 16, 31, 40, 63, 64)]
-    with quiet():
+    with silence_exporters():
         write_openvino(model, TASK, tmp_path / "openvino-f32")
         write_int8(tmp_path / "openvino-f32", TASK, rows, tmp_path / "openvino-int8", smooth=False)
         write_onnx(model, TASK, tmp_path / "onnxruntime-f32")

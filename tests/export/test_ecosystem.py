@@ -9,8 +9,8 @@ from optimum.intel import OVModelForFeatureExtraction, OVModelForSequenceClassif
 from optimum.onnxruntime import ORTModelForFeatureExtraction, ORTModelForSequenceClassification
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from kdnas.export.quiet import quiet
 from kdnas.export.session import Session, softmax
+from kdnas.export.silence import silence_exporters
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 
@@ -22,7 +22,7 @@ def test_sentence_transformers(backend: Any, kind: str, request: pytest.FixtureR
 
     artifact: Artifact = request.getfixturevalue(kind)
     texts = corpus.validation.texts[:12]
-    with quiet():
+    with silence_exporters():
         theirs = SentenceTransformer(str(artifact.path), backend=backend, device="cpu", local_files_only=True).encode(
             texts
         )
@@ -36,7 +36,7 @@ def test_sentence_transformers_takes_the_int8_form(encoder_export: Artifact, cor
 
     texts = corpus.validation.texts[:12]
     settings = {"file_name": "openvino/int8/openvino_model.xml"}
-    with quiet():
+    with silence_exporters():
         model = SentenceTransformer(str(encoder_export.path), backend="openvino", device="cpu", model_kwargs=settings)
         theirs = model.encode(texts, batch_size=1)
     ours = np.concatenate([Session(encoder_export.path, "openvino-int8", threads=1).predict([text]) for text in texts])
@@ -48,7 +48,7 @@ def test_optimum_and_transformers_load_a_classifier(folder: str, classifier_expo
     kinds = {"": AutoModelForSequenceClassification, "on": ORTModelForSequenceClassification}
     kind = kinds.get(folder[:2], OVModelForSequenceClassification)
     texts = corpus.validation.texts[:8]
-    with quiet(), torch.inference_mode():
+    with silence_exporters(), torch.inference_mode():
         model = kind.from_pretrained(classifier_export.path / folder)
         tokenizer = AutoTokenizer.from_pretrained(classifier_export.path)
         theirs = [
@@ -64,7 +64,7 @@ def test_optimum_and_transformers_load_an_encoder(folder: str, roberta_export: A
     kinds = {"": AutoModel, "on": ORTModelForFeatureExtraction}
     text = corpus.validation.texts[0]
     session = Session(roberta_export.path, "onnxruntime-f32", threads=1)
-    with quiet(), torch.inference_mode():
+    with silence_exporters(), torch.inference_mode():
         model = kinds.get(folder[:2], OVModelForFeatureExtraction).from_pretrained(roberta_export.path / folder)
         encoded = AutoTokenizer.from_pretrained(roberta_export.path)(text, return_tensors="pt")
         theirs = model(**encoded).last_hidden_state
@@ -74,7 +74,7 @@ def test_optimum_and_transformers_load_an_encoder(folder: str, roberta_export: A
 
 
 def test_a_pipeline_of_transformers(classifier_export: Artifact) -> None:
-    with quiet():
+    with silence_exporters():
         found = pipeline("text-classification", str(classifier_export.path), device="cpu")("Open a file.")
     expected = Session(classifier_export.path, "openvino-f32", threads=1).predict(["Open a file."])[0]
     assert found[0]["label"] == ["clean", "rude", "hateful"][int(expected.argmax())]

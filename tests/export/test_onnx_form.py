@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto
 
 from kdnas.export.onnx_form import QUANTIZED, write_onnx_int8
-from kdnas.export.quiet import quiet
 from kdnas.export.session import FORMS
+from kdnas.export.silence import silence_exporters
 from kdnas.store.artifact import Artifact
 
 
@@ -21,7 +21,7 @@ def test_products_with_weights_and_the_word_table_are_int8(
     """Quantised here: which recipe an export takes depends on what was faster on a busy host."""
     artifact: Artifact = request.getfixturevalue(kind)
     source = artifact.path / FORMS["onnxruntime-f32"]
-    with quiet():
+    with silence_exporters():
         write_onnx_int8(source.parent, tmp_path / "int8")
     float_graph, graph = onnx.load(source).graph, onnx.load(tmp_path / "int8" / QUANTIZED).graph
     weights = {weight.name: weight for weight in graph.initializer}
@@ -53,7 +53,7 @@ def test_weights_take_seven_bits_where_products_of_eight_would_overflow(
     largest = []
     for vnni in (True, False):
         monkeypatch.setattr("kdnas.export.onnx_form.has_vnni", lambda vnni=vnni: vnni)
-        with quiet():
+        with silence_exporters():
             write_onnx_int8(source, tmp_path / str(vnni))
         graph = onnx.load(tmp_path / str(vnni) / QUANTIZED).graph
         matrices = [onnx.numpy_helper.to_array(one) for one in graph.initializer if one.data_type == TensorProto.INT8]

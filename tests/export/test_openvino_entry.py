@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 import kdnas.export.openvino_form as module
 from kdnas.export.openvino_entry import shorten_entry, small_tables
 from kdnas.export.openvino_form import GRAPH, write_int8, write_openvino
-from kdnas.export.quiet import quiet
+from kdnas.export.silence import silence_exporters
 from kdnas.latency.template import as_if_trained
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 90}
@@ -30,7 +30,7 @@ def plain_graph(family: str, head: bool, folder: Path, monkeypatch: pytest.Monke
         model = AutoModelForSequenceClassification.from_config(config)
     else:
         model = AutoModel.from_config(config, add_pooling_layer=False)
-    with monkeypatch.context() as patch, quiet():
+    with monkeypatch.context() as patch, silence_exporters():
         patch.setattr(module, "_change", lambda *_: None)
         write_openvino(as_if_trained(model.eval()), "text-classification" if head else "feature-extraction", folder)
     return folder / GRAPH
@@ -68,7 +68,7 @@ def test_small_tables_are_not_quantised(
     family: str, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = plain_graph(family, False, tmp_path / "f32", monkeypatch)
-    with quiet():
+    with silence_exporters():
         module._change(path.parent, shorten_entry)
         write_int8(path.parent, "feature-extraction", [list(range(5, 5 + n)) for n in range(4, 30)], tmp_path / "int8")
     model = openvino.Core().read_model(str(tmp_path / "int8" / GRAPH))

@@ -10,7 +10,7 @@ import pytest
 import kdnas.export.openvino_form as module
 from kdnas.export.checkpoint import load_model, open_checkpoint
 from kdnas.export.openvino_form import take_rows_before_scaling, write_int8, write_openvino
-from kdnas.export.quiet import quiet
+from kdnas.export.silence import silence_exporters
 from kdnas.models.teacher import Teacher
 
 ROWS = [list(range(5, 5 + length)) for length in range(6, 30, 2)]
@@ -19,7 +19,7 @@ ROWS = [list(range(5, 5 + length)) for length in range(6, 30, 2)]
 @pytest.fixture
 def graphs(tiny_teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     """The graph as the quantiser leaves it, and as it is exported."""
-    with quiet():
+    with silence_exporters():
         write_openvino(load_model(open_checkpoint(str(tiny_teacher.path))), "feature-extraction", tmp_path / "f32")
         write_int8(tmp_path / "f32", "feature-extraction", ROWS, tmp_path / "ours")
         monkeypatch.setattr(module, "_change", lambda *_: None)

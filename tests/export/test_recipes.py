@@ -26,10 +26,10 @@ from kdnas.export.onnx_form import (
 )
 from kdnas.export.openvino_form import GRAPH, write_int8, write_int8_controlled, write_openvino
 from kdnas.export.options import ExportOptions
-from kdnas.export.quiet import quiet
 from kdnas.export.recipes import CONTROLLED, FALLBACKS, RECIPES, Int8Search, choose
 from kdnas.export.run import run_export
 from kdnas.export.session import FORMS, Session, read_settings
+from kdnas.export.silence import silence_exporters
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
@@ -131,7 +131,7 @@ def test_accuracy_control_keeps_more_than_static(tiny_teacher: Teacher, tmp_path
     def kept(expected: np.ndarray, got: np.ndarray) -> float:
         return answers_kept(TASK, expected, got)
 
-    with quiet():
+    with silence_exporters():
         write_openvino(load_model(open_checkpoint(str(tiny_teacher.path))), TASK, tmp_path / "f32")
         write_int8(tmp_path / "f32", TASK, ROWS, tmp_path / "static", smooth=False)
         write_int8_controlled(tmp_path / "f32", ROWS, kept, 0.999998, tmp_path / "controlled")
@@ -168,7 +168,7 @@ def test_accuracy_control_is_tried_only_where_it_is_asked_for(
 
 
 def test_block_wise_answers_do_not_move_with_the_batch(tiny_teacher: Teacher, tmp_path: Path) -> None:
-    with quiet():
+    with silence_exporters():
         write_onnx(load_model(open_checkpoint(str(tiny_teacher.path))), TASK, tmp_path / "f32")
         write_onnx_int8_blocks(tmp_path / "f32", tmp_path / "blocks")
         write_onnx_int8(tmp_path / "f32", tmp_path / "dynamic")
@@ -185,7 +185,7 @@ def test_block_wise_answers_do_not_move_with_the_batch(tiny_teacher: Teacher, tm
 
 def test_attention_of_one_operator_answers_as_its_products_do(tiny_teacher: Teacher, tmp_path: Path) -> None:
     model = load_model(open_checkpoint(str(tiny_teacher.path)))
-    with quiet():
+    with silence_exporters():
         write_onnx(model, TASK, tmp_path / "f32")
         write_onnx_int8_attention(tmp_path / "f32", tmp_path / "attention")
     operators = [node.op_type for node in onnx.load(tmp_path / "attention" / QUANTIZED).graph.node]

@@ -15,9 +15,9 @@ import kdnas.export.run as module
 from kdnas.errors import UsageError
 from kdnas.export.checkpoint import open_checkpoint
 from kdnas.export.options import ExportOptions
-from kdnas.export.quiet import quiet
 from kdnas.export.run import run_export
 from kdnas.export.session import FORMS, Session
+from kdnas.export.silence import silence_exporters
 from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.store.artifact import Artifact
 from kdnas.store.host import has_bf16
@@ -195,7 +195,7 @@ def test_options_are_checked() -> None:
 
 
 def test_quiet_lets_errors_through() -> None:
-    with pytest.raises(ValueError, match="seen"), quiet():
+    with pytest.raises(ValueError, match="seen"), silence_exporters():
         raise ValueError("seen")
 
 

@@ -15,7 +15,7 @@ from transformers import BertConfig, PretrainedConfig, RobertaConfig
 from kdnas.errors import KdnasError, UsageError
 from kdnas.latency.engines import Call, cuda
 from kdnas.latency.engines.cuda import REPEATS, WARM_UPS, CudaModels, capture_bucket, masked_states
-from kdnas.latency.timing import ModelMaker, quiet, sweep_ms
+from kdnas.latency.timing import ModelMaker, no_garbage_collection, sweep_ms
 from kdnas.models.arch import Arch
 from kdnas.models.engine import ENGINES
 
@@ -97,7 +97,7 @@ def test_student_and_teacher_are_eager_calls_that_wait(config: PretrainedConfig)
         sentence = models.sentence(9, 0)
         assert list(sentence) == ["input_ids", "attention_mask"]
         assert {(value.shape, value.dtype) for value in sentence.values()} == {((1, 9), torch.int64)}
-        with quiet():
+        with no_garbage_collection():
             states = call(**sentence).last_hidden_state
         assert states.shape == (1, 9, width)
         assert torch.isfinite(states).all()
@@ -108,7 +108,7 @@ def test_weights_are_those_of_the_cpu_engine_and_of_the_engine_s_precision() -> 
     models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 3, PretendedDevice())
     maker = ModelMaker(CONFIGS[0], 3)
     sentence = models.sentence(7, 0)
-    with quiet():
+    with no_garbage_collection():
         states = models.student(ARCH)(**sentence).last_hidden_state
         assert torch.equal(states, maker.student(ARCH)(**sentence).last_hidden_state)
         half = CudaModels(ENGINES["cuda-bf16"], CONFIGS[0], 3, PretendedDevice()).student(ARCH)
@@ -151,7 +151,7 @@ def test_a_replay_runs_the_model_on_any_sentence_padded_to_its_length(config: Pr
     device = PretendedDevice()
     models = CudaModels(ENGINES["cuda-f32"], config, 0, device)
     call: Any = models.student(ARCH)
-    with quiet():
+    with no_garbage_collection():
         bucket = capture_bucket(call.model, models.sentence(12, 0), device)
         assert bucket.graph.output.isnan().all()
         static = [bucket.graph.output, *bucket.buffers.values()]
@@ -170,7 +170,7 @@ def test_what_is_captured_never_looks_at_values_on_the_host(config: PretrainedCo
     # Tensors without values raise where a capture would.
     model = ModelMaker(config, 0).model(config).to("meta")
     sentence = {name: torch.ones(1, 9, dtype=torch.int64, device="meta") for name in ("input_ids", "attention_mask")}
-    with quiet():
+    with no_garbage_collection():
         assert masked_states(model, **sentence).shape == (1, 9, 64)
         with pytest.raises(RuntimeError, match="meta"):
             model(**sentence)
@@ -250,7 +250,7 @@ def test_importing_costs_no_torch() -> None:
 def test_a_replay_on_the_gpu_equals_the_eager_call(config: PretrainedConfig, engine: str, tolerance: float) -> None:
     models = CudaModels(ENGINES[engine], config, 0)
     call: Any = models.student(ARCH)
-    with quiet():
+    with no_garbage_collection():
         bucket = capture_bucket(call.model, models.sentence(33, 0), call.device)
         for seed, length in ((1, 33), (2, 20)):
             sentence = models.sentence(length, seed)
@@ -265,7 +265,7 @@ def test_a_replay_on_the_gpu_equals_the_eager_call(config: PretrainedConfig, eng
 def test_columns_on_the_gpu(engine: str) -> None:
     models = CudaModels(ENGINES[engine], CONFIGS[0], 0)
     student, inputs = models.student(Arch(4, 12, 576, 768)), [models.sentence(length, 0) for length in (8, 64)]
-    with quiet():
+    with no_garbage_collection():
         eager = [
             statistics.median(times) for times in zip(*(sweep_ms(student, inputs) for _ in range(20)), strict=True)
         ]

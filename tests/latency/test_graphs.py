@@ -12,7 +12,7 @@ from transformers import AutoModel
 
 from kdnas.errors import UsageError
 from kdnas.export.openvino_form import write_int8, write_openvino
-from kdnas.export.quiet import quiet
+from kdnas.export.silence import silence_exporters
 from kdnas.latency.engines import require_engine
 from kdnas.latency.engines.openvino import OpenvinoModels
 from kdnas.latency.openvino_graphs import GraphTemplate, describe
@@ -32,7 +32,7 @@ def exported(family: Path, arch: Arch, form: str, folder: Path) -> Path:
     config = student_config(arch, load_config(family))
     model = as_if_trained(AutoModel.from_config(config, add_pooling_layer=False).eval())
     rng = np.random.default_rng(0)
-    with quiet():
+    with silence_exporters():
         write_openvino(model, "feature-extraction", folder / "f32")
         if form == "openvino-int8":
             rows = [rng.integers(5, VOCABULARY, length).tolist() for length in range(8, 40, 2)]

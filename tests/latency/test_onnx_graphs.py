@@ -13,7 +13,7 @@ from transformers import AutoModel
 
 from kdnas.export.engines import compile_onnxruntime
 from kdnas.export.onnx_form import write_onnx, write_onnx_int8
-from kdnas.export.quiet import quiet
+from kdnas.export.silence import silence_exporters
 from kdnas.latency.engines import make_models
 from kdnas.latency.engines.onnxruntime import OnnxruntimeModels
 from kdnas.latency.onnx_graphs import OnnxTemplate, describe
@@ -41,7 +41,7 @@ def trained(family: Path, arch: Arch) -> Any:
 
 def exported(model: Any, form: str, folder: Path) -> bytes:
     """What `kdnas export` writes."""
-    with quiet():
+    with silence_exporters():
         write_onnx(model, "feature-extraction", folder / "f32")
         if form.endswith("int8"):
             write_onnx_int8(folder / "f32", folder / "int8")

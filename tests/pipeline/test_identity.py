@@ -19,7 +19,7 @@ from kdnas.latency.speed import speed
 from kdnas.models.arch import Arch
 from kdnas.models.folder import model_digest
 from kdnas.models.teacher import Teacher, resolve_teacher
-from kdnas.pipeline.stages import Run, pipeline, publish, ship_student, train_student
+from kdnas.pipeline.stages import PipelineRun, pipeline, publish, ship_student, train_student
 from kdnas.text.corpus import build_corpus
 from kdnas.text.readers import TextOptions
 
@@ -32,11 +32,11 @@ EVALUATION = EvaluationOptions(
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Teacher, corpus_file: Path) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Teacher, corpus_file: Path) -> PipelineRun:
     """The stages of a pipeline from distillation on, and what they publish."""
     home = tmp_path_factory.mktemp("identity")
     corpus = build_corpus(home, str(corpus_file), TEXT, tiny_teacher)
-    run = Run(home, tiny_teacher, corpus, time.monotonic(), {"corpus": corpus.artifact})
+    run = PipelineRun(home, tiny_teacher, corpus, time.monotonic(), {"corpus": corpus.artifact})
     refined = train_student(run, Arch(2, 4, 48, 64), DistillOptions(**TRAINING), RefineOptions(**TRAINING))
     ship_student(run, refined, EXPORT, EVALUATION)
     publish(run)
@@ -54,7 +54,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"kdnas.{target}", fail)
 
 
-def test_commands_find_what_the_pipeline_made(run: Run, corpus_file: Path, no_work: None) -> None:
+def test_commands_find_what_the_pipeline_made(run: PipelineRun, corpus_file: Path, no_work: None) -> None:
     student, source = run.home / "latest" / "student", str(corpus_file)
     assert export(str(student), EXPORT, source, TEXT, run.home).path == run.artifacts["export"].path
     judged = evaluate(student, EVALUATION, run.teacher.spec, source, TEXT, run.home)
@@ -65,7 +65,9 @@ def test_commands_find_what_the_pipeline_made(run: Run, corpus_file: Path, no_wo
         assert found == model_digest(classifier)
 
 
-def test_a_copy_in_another_folder_is_the_same_model(run: Run, corpus_file: Path, tmp_path: Path, no_work: None) -> None:
+def test_a_copy_in_another_folder_is_the_same_model(
+    run: PipelineRun, corpus_file: Path, tmp_path: Path, no_work: None
+) -> None:
     copy = Path(shutil.copytree(run.home / "latest" / "student", tmp_path / "moved"))
     found = export(str(copy), EXPORT, str(corpus_file), TEXT, run.home)
     assert found.path == run.artifacts["export"].path
@@ -73,7 +75,7 @@ def test_a_copy_in_another_folder_is_the_same_model(run: Run, corpus_file: Path,
     assert model_digest(copy) != run.artifacts["export"].manifest["inputs"]["model"]
 
 
-def test_all_commands_give_a_model_one_digest(run: Run) -> None:
+def test_all_commands_give_a_model_one_digest(run: PipelineRun) -> None:
     student = run.artifacts["refine"].path / "student"
     digest = model_digest(student)
     assert find_student(run.home / "latest" / "student") == (run.home / "latest" / "student", digest)

@@ -25,7 +25,7 @@ from kdnas.pretrain.run import pretrain
 from kdnas.pretrain.stacking import stack
 from kdnas.pretrain.vocabulary import balanced_counts, build_tokenizer, chosen_rows
 from kdnas.store.artifact import Artifact, file_sha256, read_jsonl
-from kdnas.text.readers import Row, TextOptions
+from kdnas.text.readers import TextOptions, TextRow
 
 SHAPE = {
     "num_hidden_layers": 2,
@@ -67,8 +67,8 @@ def test_the_loss_and_its_gradients_are_those_of_transformers(objective: MaskedL
     loss.mean().backward()
     ours = {name: value.grad.clone() for name, value in objective.student.named_parameters() if value.grad is not None}
     objective.zero_grad()
-    corrupted, told = objective.corrupt(ids, mask)
-    naive = objective.student(input_ids=corrupted, attention_mask=mask, labels=ids.masked_fill(~told, -100)).loss
+    corrupted, predicted = objective.corrupt(ids, mask)
+    naive = objective.student(input_ids=corrupted, attention_mask=mask, labels=ids.masked_fill(~predicted, -100)).loss
     naive.backward()
     assert loss.shape == (1,)
     assert loss.item() == pytest.approx(naive.item(), rel=1e-6)
@@ -81,13 +81,13 @@ def test_what_is_told_and_how(objective: MaskedLanguageModel) -> None:
     pad_id = objective.student.config.pad_token_id
     ids, mask = batch(400, 60, pad_id)
     objective.train()
-    corrupted, told = objective.corrupt(ids, mask)
+    corrupted, predicted = objective.corrupt(ids, mask)
     plain = mask.bool() & ~torch.isin(ids, torch.tensor(SPECIAL))
-    assert not told[~plain].any()
-    assert torch.equal(corrupted[~told], ids[~told])
-    assert float(told.sum() / plain.sum()) == pytest.approx(0.15, abs=0.01)
-    assert float((corrupted[told] == MASK).float().mean()) == pytest.approx(0.8, abs=0.03)
-    assert float((corrupted[told] == ids[told]).float().mean()) == pytest.approx(0.1, abs=0.03)
+    assert not predicted[~plain].any()
+    assert torch.equal(corrupted[~predicted], ids[~predicted])
+    assert float(predicted.sum() / plain.sum()) == pytest.approx(0.15, abs=0.01)
+    assert float((corrupted[predicted] == MASK).float().mean()) == pytest.approx(0.8, abs=0.03)
+    assert float((corrupted[predicted] == ids[predicted]).float().mean()) == pytest.approx(0.1, abs=0.03)
     assert not torch.equal(objective.corrupt(ids, mask)[0], corrupted)
     objective.eval()
     assert torch.equal(objective.corrupt(ids, mask)[0], objective.corrupt(ids, mask)[0])
@@ -118,7 +118,7 @@ def test_balanced_by_hand() -> None:
 
 
 def test_so_many_rows_are_chosen_of_each_language() -> None:
-    rows = [Row(str(number), "", "", "en" if number % 4 else "sw") for number in range(400)]
+    rows = [TextRow(str(number), "", "", "en" if number % 4 else "sw") for number in range(400)]
     counts = Counter(row.language for row in rows)
     chosen = list(chosen_rows(rows, counts, {"en": 50, "sw": 100}, np.random.default_rng(0)))
     assert Counter(row.language for row in chosen) == {"en": 50, "sw": 100}

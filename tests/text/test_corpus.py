@@ -18,7 +18,7 @@ from kdnas.distill.options import LoopOptions
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.teacher import Teacher, load_tokenizer
 from kdnas.text.corpus import Corpus, build_corpus, split_of, unique_rows
-from kdnas.text.readers import Row, TextOptions, read_rows
+from kdnas.text.readers import TextOptions, TextRow, read_rows
 from kdnas.text.sentences import balanced, token_batches
 
 SENTENCES = [f"This is sentence number {n} of the test corpus." for n in range(300)]
@@ -50,7 +50,7 @@ def test_parquet_is_read_with_topic_and_group(tmp_path: Path) -> None:
     file = tmp_path / "a.parquet"
     pq.write_table(pa.table({"body": SENTENCES, "kind": ["x"] * 300, "doc": ["d"] * 300, "other": [1] * 300}), file)
     rows = list(read_rows(str(file), TextOptions(column="body", topic="kind", group="doc")))
-    assert rows[0] == Row(SENTENCES[0], "x", "d")
+    assert rows[0] == TextRow(SENTENCES[0], "x", "d")
     with pytest.raises(UsageError, match="no column 'text'; it has"):
         list(read_rows(str(file), TextOptions()))
 
@@ -129,14 +129,14 @@ def test_no_group_is_in_both_splits_and_no_sentence_twice(corpus: Corpus, corpus
 
 
 def test_equal_sentences_are_kept_once() -> None:
-    rows = [Row("A  b.", "x", "1"), Row("a B.", "y", "2"), Row("  ", "", "3"), Row("C.", "z", "4")]
-    assert list(unique_rows(rows, "s", None)) == [Row("A b.", "x", "1"), Row("C.", "z", "4")]
+    rows = [TextRow("A  b.", "x", "1"), TextRow("a B.", "y", "2"), TextRow("  ", "", "3"), TextRow("C.", "z", "4")]
+    assert list(unique_rows(rows, "s", None)) == [TextRow("A b.", "x", "1"), TextRow("C.", "z", "4")]
     assert len(list(unique_rows(rows, "s", 1))) == 1
 
 
 @given(st.lists(st.text(max_size=4), min_size=1, max_size=40), st.floats(0.05, 0.95))
 def test_splits_depend_on_the_group_alone(groups: list[str], fraction: float) -> None:
-    rows = [Row(f"{n}", "", group) for n, group in enumerate(groups)]
+    rows = [TextRow(f"{n}", "", group) for n, group in enumerate(groups)]
     splits = {row.group: {split_of(other, fraction) for other in rows if other.group == row.group} for row in rows}
     assert all(len(found) == 1 and found <= {"train", "validation"} for found in splits.values())
 

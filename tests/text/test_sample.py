@@ -8,7 +8,7 @@ import pytest
 
 from kdnas.models.teacher import Teacher
 from kdnas.text.corpus import build_corpus, sample_corpus, sentences_needed
-from kdnas.text.readers import Row, TextOptions
+from kdnas.text.readers import TextOptions, TextRow
 from kdnas.text.sample import spread_rows, spread_sentences
 
 TEXTS = [f"This is sentence number {number} of a long file." for number in range(2000)]
@@ -56,7 +56,7 @@ def test_a_sample_of_a_short_source_is_all_of_it(source: str, tmp_path: Path, te
 
 
 def test_spread_rows_keep_their_order() -> None:
-    rows = [Row(text, "", text) for text in TEXTS]
+    rows = [TextRow(text, "", text) for text in TEXTS]
     chosen = list(spread_rows(rows, 100))
     assert len(chosen) == 100
     assert chosen == [row for row in rows if row in set(chosen)]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_exporters() -> Iterator[None]:
     """Suppress the exporters' warnings, logs and progress bars; the parity check finds real faults."""
     # NNCF and OpenVINO send telemetry from forked processes, which can hang at exit without a network; this is their off switch.
     os.environ.setdefault("CI", "true")

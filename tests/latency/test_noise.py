@@ -10,9 +10,9 @@ import pytest
 
 from kdnas.errors import KdnasError
 from kdnas.latency import process
+from kdnas.latency.noise import MODEL, PROCESSES, WINDOWS, check_host, describe, spread
 from kdnas.latency.process import WorkerError
 from kdnas.latency.protocol import stratify
-from kdnas.latency.quiet import MODEL, PROCESSES, WINDOWS, check_host, describe, spread
 from kdnas.store.artifact import read_jsonl
 
 from .worker_fixture import PretendedWorker
