@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from kdnas.evaluation.compare_tables import PAPER_LEAVES_OUT, Model, Table, retention
 from kdnas.page.style import HALO, mark, style, text
 from kdnas.page.write import require_file_name, write_page
 from kdnas.store.host import host_line
+
+LABEL_WIDTH = 0.1  # of the plot
 
 
 def write_suites_page(models: Sequence[Model], tables: Sequence[Table], paper: Mapping[str, Any], page: Path) -> Path:
@@ -51,10 +54,11 @@ def speed_scatter(models: Sequence[Model], paper: Mapping[str, Any]) -> go.Figur
     fastest: dict[str, tuple[float, float, float]] = {}  # only the fastest form of a model is labelled with its name
     for points in groups.values():
         fastest |= {name: max(times, fastest.get(name, times)) for name, times, _ in points}
+    everything = [(times[0], kept) for points in groups.values() for _, times, kept in points]
     figure = go.Figure()
     for index, (group, points) in enumerate(groups.items()):
         drawn = mark(index)
-        points = sorted(points, key=lambda point: point[1])  # alternate names above and below, so they do not overlap
+        heights = label_sides([(times[0], kept) for _, times, kept in points], everything)
         figure.add_scatter(
             x=[times[0] for _, times, _ in points],
             y=[kept for _, _, kept in points],
@@ -66,7 +70,7 @@ def speed_scatter(models: Sequence[Model], paper: Mapping[str, Any]) -> go.Figur
             text=[text(name) if fastest[name] == times else "" for name, times, _ in points],
             hovertext=[text(name) for name, _, _ in points],
             mode="markers+text",
-            textposition=[f"{('top', 'bottom')[turn % 2]} center" for turn in range(len(points))],
+            textposition=[f"{height} center" for height in heights],
             marker={"size": 11, "color": drawn.colour, "symbol": drawn.symbol, "line": {"width": 1, "color": HALO}},
             name=text(group),
             hovertemplate="%{hovertext}<br>%{x:.1f} times as fast<br>%{y:.1f} % kept<extra></extra>",
@@ -74,3 +78,13 @@ def speed_scatter(models: Sequence[Model], paper: Mapping[str, Any]) -> go.Figur
     figure.update_xaxes(title_text="times as fast as its teacher in PyTorch at batch 1", rangemode="tozero")
     figure.update_yaxes(title_text="mean retention (%)")
     return style(figure, 460)
+
+
+def label_sides(points: Sequence[tuple[float, float]], everything: Sequence[tuple[float, float]]) -> list[str]:
+    """`top` or `bottom` for the label of each point (x, y): away from the closest point within a label's width."""
+    width = LABEL_WIDTH * np.ptp([x for x, _ in everything])
+    sides = []
+    for x, y in points:
+        near = [other for other in everything if other != (x, y) and abs(other[0] - x) <= width]
+        sides.append("bottom" if near and min(near, key=lambda other: abs(other[1] - y))[1] > y else "top")
+    return sides

@@ -15,7 +15,7 @@ from kdnas.models.folder import model_in, model_label
 from kdnas.models.teacher import resolve_teacher
 from kdnas.store.artifact import MANIFEST, Artifact, build, file_sha256, to_json
 from kdnas.store.outcome import Result
-from kdnas.store.output import deliver, require_output
+from kdnas.store.output import RECORD, deliver, require_output
 from kdnas.store.progress import say
 from kdnas.text.corpus import Corpus, build_corpus, sample_corpus, sentences_needed
 from kdnas.text.readers import BUILTIN, TextOptions
@@ -93,11 +93,10 @@ def export_corpus(home: Path, source: str, text: TextOptions, checkpoint: Checkp
 
 
 def is_foreign(model: str) -> bool:
-    """Whether a model is neither a builtin one nor the artifact of a command of this program."""
+    """Whether a model is neither a builtin one nor the artifact or `--output` of a command."""
     folder = model_in(Path(model)).resolve()
-    return not model.startswith("builtin:") and not any(
-        (up / MANIFEST).is_file() for up in (folder, *folder.parents[:3])
-    )
+    made = [up / name for up in (folder, *folder.parents[:3]) for name in (MANIFEST, RECORD)]
+    return not model.startswith("builtin:") and not any(file.is_file() for file in made)
 
 
 def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, options: ExportOptions) -> Artifact:

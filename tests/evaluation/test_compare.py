@@ -9,7 +9,7 @@ import pytest
 
 from kdnas.errors import UsageError
 from kdnas.evaluation.compare import PAPER, check_same_data, compare_suites, of_rounds, of_table
-from kdnas.evaluation.compare_page import speed_scatter
+from kdnas.evaluation.compare_page import label_sides, speed_scatter
 from kdnas.evaluation.compare_tables import Cell, Model, markdown, retention, tables_of, tuning_speed_up
 from kdnas.evaluation.harness import RESULT
 from kdnas.models.arch import Arch
@@ -168,3 +168,9 @@ def test_speed_ups_of_a_latency_table_are_over_its_teacher(tmp_path: Path) -> No
     assert dict(found[0].speed_ups) == {"latency table": (1.0, 1.0, 1.0)}
     assert found[1].speed_ups["latency table"] == pytest.approx((1 / ratio,) * 3, rel=1e-3)
     assert found[2].speed_ups == {}
+
+
+def test_a_label_is_on_the_side_away_from_the_nearest_point() -> None:
+    points = [(1.0, 10.0), (1.2, 9.0), (8.0, 5.0)]
+    assert label_sides(points, points) == ["top", "bottom", "top"]  # the last one has no neighbour
+    assert label_sides(points[:1], points[:1]) == ["top"]

@@ -8,6 +8,7 @@ from kdnas.export.run import is_foreign
 from kdnas.export.summary import HEADER, lines_of
 from kdnas.export.vocabulary import cut_of
 from kdnas.store.artifact import Artifact
+from kdnas.store.output import copy_output
 
 
 def results(**forms: tuple[float, float]) -> dict[str, Any]:
@@ -50,6 +51,9 @@ def test_a_model_that_no_command_made_is_foreign(encoder_export: Artifact, tmp_p
     assert is_foreign(str(tmp_path))
     assert not is_foreign(str(encoder_export.path))
     assert not is_foreign("builtin:minilm-l6")
+    output = tmp_path / "output"
+    copy_output({"config.json": encoder_export.path / "config.json"}, output, "distill")
+    assert not is_foreign(str(output))
 
 
 def test_a_cut_vocabulary_is_stated_before_and_after() -> None:
