@@ -1,10 +1,13 @@
-"""A training stage from its plan to its figures, inside an artifact's working folder."""
+"""A training stage from its plan to its results, inside an artifact's working folder."""
 
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from accelerate import Accelerator
 
 from kdnas.distill.batches import TrainBatches
 from kdnas.distill.checkpoint import Position, load_checkpoint, remove_checkpoints
@@ -14,6 +17,7 @@ from kdnas.distill.options import LoopOptions
 from kdnas.distill.pairs import Pairs
 from kdnas.distill.processes import broadcast, processes
 from kdnas.distill.step_budget import extended_steps, planned_steps
+from kdnas.distill.validation import sample_batches, validate
 from kdnas.models.family import shape_of
 from kdnas.models.student import arch_of
 from kdnas.store.artifact import read_jsonl, write_json
@@ -22,39 +26,40 @@ from kdnas.text.joining import read_joining
 
 RESULTS = "results.json"  # written when all files are: what a run killed after that returns
 
-Validate = Callable[[], dict[str, Any]]
-
 
 def fit(
     folder: Path,
     objective: Objective,
     corpus: Corpus,
     options: LoopOptions,
-    validate: Validate,
+    accelerator: Accelerator,
     title: str,
     tokenizer: Path,
 ) -> dict[str, Any]:
-    """Plan, train (on from a checkpoint where there is one) and return the figures of the manifest.
+    """Plan, train (from the last checkpoint, if there is one), validate, and return the results for the manifest.
 
     Args:
         folder: working folder of the artifact.
         objective: what is minimised.
         corpus: sentences.
         options: how to train.
-        validate: figures of a validation row.
+        accelerator: device and precision of the validation.
         title: name of the stage in the progress display.
         tokenizer: folder of the tokenizer that made the corpus' ids: it says how pairs are joined.
     """
     objective.student.train(options.dropout)
     index = (processes().process_index, processes().num_processes)
     batches = TrainBatches(corpus.train, corpus.pad_id, options, _pairs(objective, options, tokenizer), index)
+    sizes = (options.validation_sentences, options.batch_tokens)
+    held_out = sample_batches(corpus.validation, *sizes, corpus.pad_id, accelerator.device)
+    check = partial(validate, objective, held_out, accelerator)
     start, first = time.monotonic(), processes().is_main_process
-    steps: int | None = broadcast(planned_steps(folder, objective, batches, options, validate) if first else None)
+    steps: int | None = broadcast(planned_steps(folder, objective, batches, options, check) if first else None)
     optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay, options.embedding_lr_factor)
     with processes().main_process_first():  # it removes damaged checkpoints
         position = load_checkpoint(folder, objective, optimizer) or Position()
     while steps is not None:
-        position = train(objective, optimizer, batches, options, steps, folder, position, validate, title)
+        position = train(objective, optimizer, batches, options, steps, folder, position, check, title)
         steps = broadcast(extended_steps(folder, options, position, time.monotonic() - start) if first else None)
     last = [row for row in read_jsonl(folder / "history.jsonl") if row["kind"] == "validation"][-1]
     student = objective.student

@@ -149,13 +149,6 @@ class HiddenStateObjective(Objective):
         """Mean loss, and explained variance as a whole and by student layer."""
         return self.loss.metrics(losses, self._variance)
 
-    def states_of(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Sequence[Tensor], Any, Tensor]]:
-        """Student states, teacher states and mask of each batch, without gradients."""
-        for input_ids, mask in batches:
-            assert self.teacher is not None
-            with torch.no_grad():
-                yield student_states(self.student, input_ids, mask), self.teacher(input_ids, mask), mask
-
 
 def student_states(
     student: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -170,6 +163,15 @@ def student_states(
         )
     states: tuple[Tensor, ...] = output.hidden_states
     return states
+
+
+def paired_states(
+    student: PreTrainedModel, teacher: TeacherStates, batches: Iterable[tuple[Tensor, Tensor]]
+) -> Iterator[tuple[Sequence[Tensor], dict[int, Tensor], Tensor]]:
+    """Student states, teacher states and mask of each batch of ids and mask (B, T), without gradients."""
+    for input_ids, mask in batches:
+        with torch.no_grad():
+            yield student_states(student, input_ids, mask), teacher(input_ids, mask), mask
 
 
 def teacher_layer_variance(teacher: TeacherStates, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[int, float]:

@@ -4,7 +4,7 @@ As published (arXiv 2012.15828), relations give no gradient to what follows the 
 layers below move, and the last layer's output, which users pool into embeddings, drifts. Eq. 1 on the last layer holds it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -96,9 +96,3 @@ class MixedObjective(Objective):
             ours = queries_keys_values(self.student, len(states) - 1, states[-2])
         relations = self.relations.losses(theirs, ours, attention_mask)
         return self.loss(states, targets, attention_mask), relations
-
-    def states_of(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Sequence[Tensor], Any, Tensor]]:
-        """Student states, teacher states and mask of each batch, without gradients."""
-        for input_ids, mask in batches:
-            with torch.no_grad():
-                yield student_states(self.student, input_ids, mask), self.teacher(input_ids, mask), mask

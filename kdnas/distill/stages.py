@@ -13,7 +13,13 @@ from transformers import PreTrainedModel
 
 from kdnas.distill.batches import Batch
 from kdnas.distill.fit import finish, finished, fit
-from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates, teacher_layer_variance
+from kdnas.distill.hidden_state import (
+    HiddenStateLoss,
+    HiddenStateObjective,
+    TeacherStates,
+    paired_states,
+    teacher_layer_variance,
+)
 from kdnas.distill.loop import make_accelerator, use_all_cores
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.mixed import MixedObjective
@@ -23,7 +29,7 @@ from kdnas.distill.processes import processes
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
 from kdnas.distill.student_folder import student_card
-from kdnas.distill.validation import sample_batches, validate
+from kdnas.distill.validation import sample_batches
 from kdnas.distill.warm_start import TeacherLayers
 from kdnas.models.arch import Arch
 from kdnas.models.family import shape_of
@@ -58,17 +64,15 @@ def distill_into(
         states = TeacherStates(encoder, [layer for _, layer in pairs])
         objective = HiddenStateObjective(student, states, loss, variance)
     objective = objective.to(accelerator.device)
+    assert objective.teacher is not None
     with accelerator.autocast():
-        fit_projections(loss, objective.states_of(samples))
-    held_out = sample_batches(
-        corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, encoder.device
-    )
+        fit_projections(loss, paired_states(objective.student, objective.teacher, samples))
     results = fit(
         folder,
         objective,
         corpus,
         options,
-        lambda: validate(objective, held_out, accelerator),
+        accelerator,
         "distil",
         teacher.path,
     )
@@ -93,15 +97,12 @@ def refine_into(
     model = _given(student, options.seed).to(accelerator.device)
     relations = _relations(options, model, encoder)
     objective = _refined(encoder, model, relations, corpus, options, accelerator)
-    held_out = sample_batches(
-        corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, encoder.device
-    )
     results = fit(
         folder,
         objective,
         corpus,
         options,
-        lambda: validate(objective, held_out, accelerator),
+        accelerator,
         "refine",
         teacher.path,
     )
@@ -151,7 +152,7 @@ def _refined(
     weights = (options.hidden_state_weight / (count + 1), count / (count + 1))
     objective = MixedObjective(student, teacher, anchor, relations, weights, "relations")
     with accelerator.autocast():
-        fit_projections(anchor, objective.states_of(samples))
+        fit_projections(anchor, paired_states(objective.student, objective.teacher, samples))
     return objective
 
 

@@ -1,15 +1,16 @@
 """Training throughput, measured: what a plan's hours are made of."""
 
-import time
+from itertools import repeat
+from typing import Literal
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from kdnas.distill.batches import Batch
 from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates
-from kdnas.distill.loop import make_accelerator, make_optimizer, train_step, use_all_cores
+from kdnas.distill.loop import make_accelerator, seconds_per_step, use_all_cores
 from kdnas.distill.mapping import Mapping, layer_pairs
+from kdnas.distill.options import LoopOptions
 from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
 from kdnas.errors import UsageError
 from kdnas.models.family import shape_of
@@ -44,16 +45,16 @@ def measure_tokens_per_second(
     batch_tokens: int,
     seconds: float,
     seq_len: int = 64,
-    precision: str = "auto",
+    precision: Literal["auto", "bf16", "f32"] = "auto",
 ) -> float:
-    """Tokens a second of real training steps on random token ids. The student's weights change.
+    """Tokens a second of real training steps on random token ids; weights are restored.
 
     Args:
         teacher_model: may be randomly initialised; it is not changed.
         student_model: trained for these steps.
         objective: `hidden-state` or `minilm-v2`.
         batch_tokens: tokens a batch.
-        seconds: how long to measure, after two warm-up steps; one step is timed at least.
+        seconds: time limit, with two warm-up steps; at least one step is timed.
         seq_len: tokens a sentence.
         precision: `auto`, `bf16` or `f32`.
     """
@@ -63,15 +64,9 @@ def measure_tokens_per_second(
     accelerator = make_accelerator(precision)
     module = make_objective(teacher_model, student_model, objective).to(accelerator.device)
     teacher_model.to(accelerator.device)
-    optimizer = make_optimizer(module, 1e-5)
     batch = _random_batch(student_model, batch_tokens, seq_len, accelerator.device)
-    for _ in range(WARM_STEPS):
-        _timed_step(module, optimizer, accelerator, batch)
-    spent, steps = 0.0, 0
-    while steps == 0 or spent < seconds:
-        spent += _timed_step(module, optimizer, accelerator, batch)
-        steps += 1
-    return steps * batch[0].numel() / spent
+    options = LoopOptions(precision=precision)
+    return batch[0].numel() / seconds_per_step(module, repeat(batch), options, WARM_STEPS, seconds)
 
 
 def _random_batch(model: PreTrainedModel, batch_tokens: int, seq_len: int, device: torch.device) -> Batch:
@@ -79,9 +74,3 @@ def _random_batch(model: PreTrainedModel, batch_tokens: int, seq_len: int, devic
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(low, high, (max(1, batch_tokens // seq_len), seq_len), generator=generator).to(device)
     return ids, torch.ones_like(ids)
-
-
-def _timed_step(module: nn.Module, optimizer: torch.optim.Optimizer, accelerator: object, batch: Batch) -> float:
-    start = time.perf_counter()
-    float(train_step(module, optimizer, accelerator, batch, 1e-5).sum())
-    return time.perf_counter() - start

@@ -9,7 +9,6 @@ from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedToken
 
 from kdnas.distill.fit import finish, finished, fit
 from kdnas.distill.loop import make_accelerator, use_all_cores
-from kdnas.distill.validation import sample_batches, validate
 from kdnas.models.arch import Arch
 from kdnas.models.card import with_metadata
 from kdnas.models.folder import save_model
@@ -54,15 +53,12 @@ def pretrain_into(
         stack(model, start)
     special = sorted(set(tokens.all_special_ids) - {tokens.unk_token_id})
     objective = MaskedLanguageModel(model, tokens.mask_token_id, special, options.mask_fraction).to(accelerator.device)
-    held_out = sample_batches(
-        corpus.validation, options.validation_sentences, options.batch_tokens, corpus.pad_id, accelerator.device
-    )
     results = fit(
         folder,
         objective,
         corpus,
         options,
-        lambda: validate(objective, held_out, accelerator),
+        accelerator,
         "pretrain",
         tokenizer.path,
     )

@@ -51,13 +51,15 @@ def test_a_new_objective_trains_and_reports_its_metrics(tmp_path: Path, tiny_tea
     accelerator = make_accelerator("f32")
     held_out = sample_batches(corpus.validation, 50, 512, corpus.pad_id, "cpu")
     before = validate(objective, held_out, accelerator)["cosine"]
-    options = DistillOptions(steps=3, peak_lr=1e-3, batch_tokens=512, precision="f32", validations=1)
+    options = DistillOptions(
+        steps=3, peak_lr=1e-3, batch_tokens=512, precision="f32", validations=1, validation_sentences=50
+    )
     results = fit(
         tmp_path,
         objective,
         corpus,
         options,
-        lambda: validate(objective, held_out, accelerator),
+        accelerator,
         "distil",
         tiny_teacher.path,
     )
