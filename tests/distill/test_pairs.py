@@ -94,7 +94,7 @@ def test_a_tokenizer_without_special_tokens_joins_without_separators(teacher: Te
 
 def test_a_tokenizer_that_shows_no_pairs_is_refused(tmp_path: Path) -> None:
     Tokenizer(BPE()).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(UsageError, match="makes no tokens"):
+    with pytest.raises(UsageError, match="no token for 'a'"):
         read_joining(tmp_path)
     with pytest.raises(UsageError, match="cannot be read"):
         read_joining(tmp_path / "elsewhere")

@@ -128,7 +128,7 @@ def test_loads_an_artifact(rows: list[TableRow], tmp_path: Path) -> None:
     assert table.rows == tuple(rows)
     assert table.teacher_latency_ms == 4.0
     headless = build(tmp_path, KIND, "headless", {"teacher": None}, {}, work)
-    with pytest.raises(UsageError, match="states no teacher_latency_ms"):
+    with pytest.raises(UsageError, match="no teacher_latency_ms"):
         LatencyTable.load(headless.path)
     (whole.path / "table.csv").unlink()
     with pytest.raises(UsageError, match=r"table\.csv: not a latency table \(FileNotFoundError"):

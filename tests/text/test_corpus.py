@@ -97,7 +97,7 @@ def test_a_source_without_languages_is_explained(source: str, tmp_path: Path) ->
     if source in WRITERS:
         WRITERS[source](tmp_path / source)
         source = str(tmp_path / source)
-    with pytest.raises(UsageError, match="does not say its texts' languages"):
+    with pytest.raises(UsageError, match="no language column"):
         read_rows(source, TextOptions(languages=("en",)))
 
 
