@@ -1,4 +1,4 @@
-"""Initial layers of a student: those of its teacher (mapping `uniform`), cut to its shape, instead of random weights.
+"""Initial layers of a student: its teacher's layers (mapping `uniform`), reduced to its shape, instead of random weights.
 
 A student that starts with its teacher's embeddings (`kdnas.models.student.student_from_teacher`) has states in a basis
 P (D_T, D_S) of the teacher's: x_S = P' x_T. In that basis every map of a teacher layer has a best approximation in the student's
@@ -45,7 +45,7 @@ class TeacherLayers:
 
     @torch.no_grad()
     def start(self, student: PreTrainedModel) -> None:
-        """Overwrite the layers of a student with its teacher's embeddings; parts without counterpart are unchanged."""
+        """Overwrite the layers of a student that has its teacher's embeddings; parts without counterpart are unchanged."""
         ours, theirs = shape_of(student.config), shape_of(self._teacher.config)
         basis = principal_basis(self._family.embeddings(self._teacher).words.weight.float(), ours.hidden)
         for index, number in layer_pairs(ours.layers, theirs.layers, Mapping.UNIFORM):

@@ -108,7 +108,7 @@ def test_each_relation_is_of_its_two_letters() -> None:
 
 @pytest.mark.parametrize("names", [(), ("QQ", "QQ"), ("AB",), ("Q",)])
 def test_relations_that_there_are_not(names: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match=r"relations is .*; allowed are different ones of KK, KQ, KV, QK"):
+    with pytest.raises(UsageError, match=r"relations is .* KK, KQ, KV, QK"):
         RefineOptions(relations=names)
 
 
