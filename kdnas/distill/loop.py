@@ -249,7 +249,7 @@ def _draw_apart(seed: int, step: int) -> None:
 
 def _diverged(loss: float, position: Position, made: Made) -> DivergenceError:
     return DivergenceError(
-        f"loss {loss}, or a gradient that is not finite, at step {position.step + 1}, batch {made.batch} of epoch {made.epoch}: "
+        f"the loss is {loss}, or a gradient not finite, at step {position.step + 1}, batch {made.batch} of epoch {made.epoch}: "
         f"training diverged; the state before it is kept; run again with a lower --peak_lr"
     )
 
