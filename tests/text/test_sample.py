@@ -27,16 +27,11 @@ def test_sample_has_the_requested_size_and_spans_the_file(source: str, tmp_path:
     found = sample_corpus(tmp_path, source, TEXT, teacher, 300)
     assert found.sampled
     assert len(found.train) + len(found.validation) == found.artifact.results["sentences"]
-    assert found.artifact.results["sentences"] - 300 in (
-        0,
-        1,
-    )  # plus the sentence of the other language if it was not drawn
+    assert found.artifact.results["sentences"] - 300 in (0, 1)  # plus the only "sw" sentence if it was not drawn
     assert len(found.validation) > 20
     assert {*found.train.languages, *found.validation.languages} == {"de", "sw"}
     texts = found.train.texts
-    assert (
-        sum(int(text.split()[4]) >= 1000 for text in texts) > len(texts) / 4
-    )  # from the whole file, not only its start
+    assert sum(int(text.split()[4]) >= 1000 for text in texts) > len(texts) / 4  # not only from the start of the file
     assert sample_corpus(tmp_path, source, TEXT, teacher, 300) == found
 
 
