@@ -20,7 +20,7 @@ class BoundError(KdnasError):
 
 
 class DivergenceError(KdnasError):
-    """Training met a loss or gradient that is not finite; the state before it was kept."""
+    """A loss or gradient in training is not finite; the previous state is in a checkpoint."""
 
 
 class Terminated(BaseException):

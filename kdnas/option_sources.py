@@ -96,10 +96,10 @@ def require_config_files(files: list[str], groups: Collection[str]) -> None:
             reason = " ".join(str(error).split())
             raise UsageError(f"--config {file}: it does not exist or is not a YAML file ({reason})") from error
         if not isinstance(content, dict):
-            raise UsageError(f"--config {file}: it must hold `option: value` lines, not {type(content).__name__}")
+            raise UsageError(f"--config {file}: it must contain `option: value` lines, not {type(content).__name__}")
         for key, value in content.items():
             if str(key).replace("-", "_") in groups and not isinstance(value, dict):
-                raise UsageError(f"--config {file}: '{key}' must hold `option: value` lines, not '{value}'")
+                raise UsageError(f"--config {file}: '{key}' must contain `option: value` lines, not '{value}'")
 
 
 def variable_of(option: str) -> str:

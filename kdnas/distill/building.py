@@ -14,7 +14,7 @@ from kdnas.text.readers import TextOptions
 if TYPE_CHECKING:
     from kdnas.distill.processes import Work
 
-# Float32 weights and two moments, in the two kept checkpoints and the one being written, plus the model.
+# Float32 weights and two moments in three checkpoints (two kept, one being written), plus the model.
 COPIES_ON_DISK = 3 * 3 + 1
 
 

@@ -180,8 +180,8 @@ def _by_products(
         scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
     elif attn_mask is not None:
         scores = scores + attn_mask.to(scores.dtype)
-    fractions = F.softmax(scores, dim=-1, dtype=torch.float32)
-    return dropout(fractions, options.get("dropout_p", 0.0)).to(value.dtype) @ value
+    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32)
+    return dropout(probabilities, options.get("dropout_p", 0.0)).to(value.dtype) @ value
 
 
 def _in_float32(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:

@@ -41,8 +41,8 @@ def resolve_precision(precision: str) -> str:
 def make_accelerator(precision: str) -> Accelerator:
     """Device and autocast of one training loop. Afterwards the process keeps the memory that it frees.
 
-    `accelerate` holds one mixed precision per process. It is always bf16 here, and float32 loops switch autocast off, so that
-    loops of both precisions can share a process.
+    `accelerate` allows one mixed precision per process. It is always bf16 here, and float32 loops switch autocast off, so that
+    loops of both precisions can run in one process.
 
     Args:
         precision: `auto`, `bf16` or `f32`.
@@ -241,7 +241,7 @@ def _gradients(
 
 
 def _draw_apart(seed: int, step: int) -> None:
-    """Seed each of several processes for its own dropout, because a checkpoint holds only the main process's state."""
+    """Give each of several processes its own dropout seed, because a checkpoint has only the main process's random state."""
     state = processes()
     if state.num_processes > 1:
         torch.manual_seed(int(np.random.SeedSequence([seed, step, state.process_index]).generate_state(1)[0]))

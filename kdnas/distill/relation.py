@@ -92,8 +92,8 @@ def relation_loss(teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor]
     with torch.autocast(mask.device.type, enabled=False):
         with torch.no_grad():
             target = relation_logits(*teacher, heads, mask)
-            fraction = target.exp()
-        divergence = (fraction * (target - relation_logits(*student, heads, mask))).sum(-1)  # (B, heads, T)
+            probabilities = target.exp()
+        divergence = (probabilities * (target - relation_logits(*student, heads, mask))).sum(-1)  # (B, heads, T)
         real = mask.float()
         return (divergence.mean(1) * real).sum() / real.sum()
 

@@ -77,9 +77,9 @@ def balanced_counts(counts: Counter[str], total: int, power: float | None) -> di
         total: maximum number of sentences in total.
         power: exponent; None is the same as 1.
     """
-    fractions = {language: count ** (1.0 if power is None else power) for language, count in counts.items()}
-    scale = total / sum(fractions.values())
-    return {language: min(counts[language], round(scale * fraction)) for language, fraction in fractions.items()}
+    weights = {language: count ** (1.0 if power is None else power) for language, count in counts.items()}
+    scale = total / sum(weights.values())
+    return {language: min(counts[language], round(scale * weight)) for language, weight in weights.items()}
 
 
 def chosen_rows(

@@ -189,16 +189,16 @@ def test_gradients_of_a_table_equal_those_of_torch(padding_idx: int | None, opti
 def test_gradient_of_a_table_is_updated_in_place() -> None:
     table = torch.nn.Embedding(7, 3)
     optimizer = torch.optim.SGD(table.parameters(), lr=1.0)
-    indices = set()
+    addresses = set()
     for _ in range(2):
         with FastTraining():
             table(torch.tensor([1, 2])).sum().backward()
         assert table.weight.grad is not None
         assert table.weight.grad.sum() == 6.0  # without the gradient of the previous step
-        indices.add(table.weight.grad.data_ptr())
+        addresses.add(table.weight.grad.data_ptr())
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
-    assert len(indices) == 1
+    assert len(addresses) == 1
 
 
 @pytest.mark.parametrize("padding_idx", [None, 0])

@@ -124,8 +124,8 @@ def test_validation_weights_batches_by_tokens_and_has_no_dropout(corpus: Corpus)
     ids = torch.ones(1, 4, dtype=torch.long)
     batches = [(ids, torch.tensor([[1, 1, 1, 1]])), (ids, torch.tensor([[1, 0, 0, 0]]))]
     losses = mean_losses(module, batches, make_accelerator("f32"))
-    fraction = (4 * 1.0 + 1 * 0.25) / 5
-    assert losses.tolist() == pytest.approx([fraction, 4 * fraction])
+    mean = (4 * 1.0 + 1 * 0.25) / 5
+    assert losses.tolist() == pytest.approx([mean, 4 * mean])
     assert module.training
     assert module.dropout.training
 

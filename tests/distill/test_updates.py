@@ -59,13 +59,13 @@ def test_updates_equal_those_of_torch(loss: Loss, size: float) -> None:
 def test_embedding_tables_have_a_separate_learning_rate() -> None:
     ids = torch.tensor([[3, 4], [5, 3]])
     moved = {}
-    for fraction in (1.0, 0.5):
+    for factor in (1.0, 0.5):
         net = Net()
         before = {name: one.detach().clone() for name, one in net.named_parameters()}
-        optimizer = make_optimizer(net, 1e-3, 0.0, fraction)
+        optimizer = make_optimizer(net, 1e-3, 0.0, factor)
         tied(net, ids).backward()
         update(optimizer, 1e-2)
-        moved[fraction] = {name: one.detach() - before[name] for name, one in net.named_parameters()}
+        moved[factor] = {name: one.detach() - before[name] for name, one in net.named_parameters()}
     for name, change in moved[1.0].items():
         torch.testing.assert_close(moved[0.5][name], change * (0.5 if name.startswith("table") else 1.0))
         assert change.any() or name != "table.weight"

@@ -77,8 +77,8 @@ def test_layer_recomputed_from_its_parts_gives_the_next_state(tiny: Teacher, bat
     scores = split(layer.query(below)) @ split(layer.key(below)).transpose(-1, -2) / (HIDDEN // HEADS) ** 0.5
     if tiny.config["model_type"] == "mpnet":
         scores = scores + model.encoder.compute_position_bias(below)
-    fractions = scores.masked_fill(batch[1][:, None, None] == 0, -1e9).softmax(-1)
-    attended = layer.output((fractions @ split(layer.value(below))).transpose(1, 2).flatten(2))
+    probabilities = scores.masked_fill(batch[1][:, None, None] == 0, -1e9).softmax(-1)
+    attended = layer.output((probabilities @ split(layer.value(below))).transpose(1, 2).flatten(2))
     middle = layer.attention_norm(attended + below)
     found = layer.output_norm(layer.contract(torch.nn.functional.gelu(layer.expand(middle))) + middle)
     real = batch[1].bool()

@@ -147,8 +147,8 @@ def test_language_fractions_follow_the_power_of_the_sizes(groups: list[int], pow
     chosen = balanced(array, power, np.random.default_rng(seed))
     assert len(chosen) == len(array)
     counts = np.bincount(array)
-    fractions = np.where(counts > 0, counts.astype(float) ** power, 0)
-    expected = len(array) * fractions / fractions.sum()
+    weights = np.where(counts > 0, counts.astype(float) ** power, 0)
+    expected = len(array) * weights / weights.sum()
     assert np.abs(np.bincount(array[chosen], minlength=len(counts)) - expected).max() <= 1
     times = np.bincount(chosen, minlength=len(array))
     for group in set(groups):  # within a group, the numbers of draws differ by at most one
