@@ -17,7 +17,7 @@ from kdnas.store.progress import say
 from kdnas.text.corpus import Corpus
 from kdnas.text.readers import TextOptions
 
-LEARNT_AT_ONCE = 6  # six layers with random weights learn within a few hundred steps; twelve do not
+MAX_LAYERS_FROM_RANDOM = 6  # six layers with random weights learn within a few hundred steps; twelve do not
 
 
 def run_pretrain(
@@ -87,7 +87,7 @@ def pretrain(
         from kdnas.pretrain.stacking import require_stackable
 
         require_stackable(shape, begun.path)
-    elif shape.layers > LEARNT_AT_ONCE:
+    elif shape.layers > MAX_LAYERS_FROM_RANDOM:
         say(
             f"pretrain: {shape.layers} layers with random weights may learn only token frequencies; train 3 layers first "
             f"with --arch {replace(shape, layers=3)}, then give the printed folder as --start"
