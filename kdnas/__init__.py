@@ -3,8 +3,8 @@
     session = kdnas.Session("artifacts/latest/encoder")
     student = kdnas.distill(arch="4,12,384,768,gelu", corpus="my.jsonl", minutes=10)
 
-The functions have the options of the commands, return a result with `path` and `results`, and print nothing; for messages set
-the level of the logger `kdnas` to INFO. What they need is imported when it is first used.
+The functions have the same options as the commands, return a result with `path` and `results`, and print nothing. To see their
+messages, set the level of the logger `kdnas` to INFO. The functions import what they need on first use.
 """
 
 from importlib import import_module

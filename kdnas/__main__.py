@@ -2,5 +2,5 @@
 
 from kdnas.cli import main
 
-if __name__ == "__main__":  # a data worker reads this file under another name
+if __name__ == "__main__":  # data workers import this file under another name
     main()

@@ -74,7 +74,7 @@ def make_parser(name: str, function: Callable[..., Any], files: list[str]) -> Ar
     parser = ArgumentParser(
         prog=f"kdnas {name}",
         add_help=False,
-        default_config_files=list(files),  # unlike a `--config` action, these stay below the environment
+        default_config_files=list(files),  # unlike a `--config` action, the environment overrides these
         parser_mode=yaml_mode(),
         exit_on_error=False,
         allow_abbrev=False,
@@ -146,13 +146,13 @@ def _dashed(option: str) -> str:
 
 
 def _listed(word: str, kind: Any) -> str:
-    """`a,b` as `["a","b"]` if the type is a tuple or a tuple that may be null; else the word itself."""
+    """`a,b` as `["a","b"]` if the type is a tuple or an optional tuple; else the word itself."""
     kind = without_none(kind)
     if get_origin(kind) is not tuple or word.startswith("[") or word == "null":
         return word
     if get_args(kind)[0] in (int, float, bool):
         return f"[{word}]"
-    return json.dumps([part.strip() for part in word.split(",")], ensure_ascii=False)  # YAML takes `no` for false
+    return json.dumps([part.strip() for part in word.split(",")], ensure_ascii=False)  # YAML reads `no` as false
 
 
 def _explain(
@@ -163,7 +163,7 @@ def _explain(
     environment: dict[str, str],
     files: list[str],
 ) -> str:
-    """Rewrite jsonargparse's message in one line: source of the value, type of the option, given value.
+    """Rewrite jsonargparse's message as one line: source of the value, type of the option, given value.
 
     Args:
         message: error message of jsonargparse.
@@ -197,7 +197,7 @@ def _explain(
     if unknown := re.search(r"unrecognized arguments: --([\w.]+)", line):
         return f"{name}: no option {_dashed(unknown[1])}{_nearest(unknown[1], kinds)}{advice}"
     if bare := re.search(r"unrecognized arguments: (.*)$", line):
-        return f"{name}: '{bare[1]}' belongs to no option; options are written --option VALUE{advice}"
+        return f"{name}: '{bare[1]}' belongs to no option; write options as --option VALUE{advice}"
     if nested := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", line):
         option = f"{nested[1]}.{nested[2]}"
         return f"{name}: {in_file}no option {option}{_nearest(option, kinds)}{advice}"

@@ -1,4 +1,4 @@
-"""The entry point `kdnas`: runs one command, and turns how it ended into an exit code and one line."""
+"""The entry point `kdnas`: runs one command, and reports its outcome as an exit code and, for an error, one line."""
 
 import os
 import shlex
@@ -32,19 +32,19 @@ def main(argv: list[str] | None = None) -> NoReturn:
     if argv[0] == "gate" and (len(argv) == 1 or argv[1] in HELP):
         print(gate_usage())
         sys.exit(0)
-    # Several commands hold worker processes: a terminating parent must run its `finally` blocks.
+    # Several commands have worker processes, so the parent must run its `finally` blocks when it is terminated.
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # a script's background job ignores Ctrl-C
+        if signal.getsignal(number) != signal.SIG_IGN:  # background jobs of a shell script ignore Ctrl-C
             signal.signal(number, _raise_once)
     sys.exit(_run(argv))
 
 
-_signals: list[tuple[int, float]] = []  # number and second of each signal that was raised as an exception
+_signals: list[tuple[int, float]] = []  # number and time in seconds of each signal that was raised as an exception
 REPEAT_SECONDS = 1.0
 
 
 def _raise_once(number: int, _frame: FrameType | None) -> None:
-    """Raise for the signal, but not for one within a second of the last: a second Ctrl-C would interrupt the clean-up."""
+    """Raise for a signal. Ignore repeats within a second: a second Ctrl-C would interrupt the clean-up."""
     now = time.monotonic()
     if not _signals or now - _signals[-1][1] > REPEAT_SECONDS:
         _signals.append((number, now))
@@ -63,7 +63,7 @@ def _run(argv: list[str]) -> int:
         if any(word in HELP for word in rest):
             print(command_help(name, function))
             return 0
-        show_messages()  # before the arguments are read: variables that are ignored are named in a warning
+        show_messages()  # before parsing, because parsing logs a warning about ignored variables
         values = parse(name, function, rest)
         require_for_values(values)
         result = function(**values)
@@ -75,11 +75,11 @@ def _run(argv: list[str]) -> int:
 
 
 def _exit_code(error: BaseException, argv: list[str]) -> int:
-    """Say what ended the command; a library in whose call a signal arrives may have turned its exception into another."""
+    """Print why the command ended. The first signal decides, because a library may have replaced its exception by another."""
     first = _signals[0][0] if _signals else None
     if first:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # from here on the command ends by itself
+            signal.signal(number, signal.SIG_IGN)  # the command is already ending
     if first == signal.SIGTERM or isinstance(error, Terminated):
         print("kdnas: terminated; the same command resumes from here", file=sys.stderr)
         return 143
@@ -96,7 +96,7 @@ def _exit_code(error: BaseException, argv: list[str]) -> int:
 
 
 def _internal_error(error: BaseException, argv: list[str]) -> int:
-    """Keep the traceback in a log, show one line; `KDNAS_DEBUG=1` shows it all."""
+    """Write the traceback to a log and print one line; `KDNAS_DEBUG=1` prints the traceback instead."""
     if os.environ.get("KDNAS_DEBUG"):
         traceback.print_exception(error)
         return 1
@@ -115,12 +115,12 @@ def state_folder() -> Path:
     Raises:
         RuntimeError: the user has no home folder.
     """
-    base = os.environ.get("XDG_STATE_HOME", "")  # the specification wants relative ones ignored
+    base = os.environ.get("XDG_STATE_HOME", "")  # the XDG specification says to ignore relative paths
     return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "kdnas"
 
 
 def append_error(error: BaseException, argv: list[str]) -> Path | None:
-    """Append a traceback with its time, version and command line to `error.log`; None where that cannot be written."""
+    """Append a traceback with time, version and command line to `error.log`; None if the file cannot be written."""
     head = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} kdnas {__version__}: {shlex.join(['kdnas', *argv])}\n"
     try:
         log = state_folder() / "error.log"

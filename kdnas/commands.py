@@ -18,7 +18,7 @@ class Command:
         target: `module:function`.
         summary: the command's line in `kdnas --help`.
         extras: optional dependency groups that every call needs.
-        first: options listed first in the command's help, together with the required ones and those of `option_help`.
+        first: options that the command's help lists first, with the required ones and those in `option_help`.
     """
 
     target: str
@@ -196,7 +196,7 @@ environment variables (KDNAS_HOME for --home, KDNAS_LATENCY__MINUTES for --laten
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a gate or bound not met, 4 done with quarantined records."""
 GATE_USAGE = """usage: kdnas gate COMMAND [--config FILE.yaml] [--option VALUE ...]
 
-Performance gates: tell whether a change made something slower, larger or different.
+Performance gates: test whether a change makes something slower, larger or different.
 
 {rows}
 
@@ -221,7 +221,7 @@ def split_command(argv: list[str]) -> tuple[str, list[str]]:
     """Split the arguments into the command's name, of one or two words, and the rest.
 
     Raises:
-        UsageError: no such command; the message names the nearest one.
+        UsageError: there is no such command; the message suggests the nearest one.
     """
     name, rest = argv[0], argv[1:]
     if name == "gate":

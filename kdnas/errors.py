@@ -1,8 +1,8 @@
-"""Errors meant for people: what was given, what is allowed, what to run. The CLI prints them without a traceback."""
+"""Errors for users. Their messages state the wrong input, what is allowed and what to run; the CLI prints no traceback."""
 
 
 class KdnasError(Exception):
-    """A failure that its message explains in full; the CLI prints it and exits with `exit_code`."""
+    """A failure whose message is a full explanation; the CLI prints it and exits with `exit_code`."""
 
     exit_code = 1
 
@@ -20,7 +20,7 @@ class BoundError(KdnasError):
 
 
 class DivergenceError(KdnasError):
-    """Training met a loss or gradient that is not finite; the state before it was kept."""
+    """A loss or gradient in training is not finite; the previous state is in a checkpoint."""
 
 
 class Terminated(BaseException):

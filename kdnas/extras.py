@@ -1,4 +1,4 @@
-"""The extras of the installation: which packages each holds, and what to run where one is missing."""
+"""The extras of the installation: their packages, and the command that installs a missing one."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 from kdnas.errors import KdnasError, UsageError
 
-# extra -> distribution -> the name that is imported; the same as in pyproject.toml (a test compares them)
+# extra -> distribution -> import name; a test compares this with pyproject.toml
 EXTRAS: dict[str, dict[str, str]] = {
     "serve": {"fastapi": "fastapi", "prometheus-client": "prometheus_client", "uvicorn": "uvicorn"},
     "train": {
@@ -46,21 +46,21 @@ EXTRAS: dict[str, dict[str, str]] = {
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module can be found; it is not imported, only the packages above it are."""
+    """Whether a module can be found. Only its parent packages are imported."""
     try:
         return find_spec(module) is not None
     except (ImportError, ValueError):
         return False
 
 
-TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",)}  # tracker -> one of these modules
+TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",)}  # tracker -> modules, one is enough
 
 
 def require_tracker(name: str) -> None:
-    """Raise where a tracker of training cannot be used.
+    """Check that an experiment tracker can be used.
 
     Raises:
-        UsageError: it is not known.
+        UsageError: the tracker is unknown.
         KdnasError: its package is not installed.
     """
     if name not in TRACKERS:
@@ -71,10 +71,10 @@ def require_tracker(name: str) -> None:
 
 
 def require_for_values(values: Mapping[str, Any]) -> None:
-    """Raise KdnasError where the values of some options need packages that are not installed.
+    """Raise KdnasError if the values of some options need packages that are not installed.
 
     Args:
-        values: the arguments of a command by name; dataclasses are looked into.
+        values: the arguments of a command by name; fields of dataclasses are checked too.
     """
     for name, value in values.items():
         if is_dataclass(value):
@@ -94,11 +94,11 @@ def install_line(extras: Iterable[str]) -> str:
 
 
 def require_extras(what: str, extras: Iterable[str]) -> None:
-    """Raise KdnasError where a package of these extras is not installed.
+    """Raise KdnasError if a package of these extras is not installed.
 
     Args:
-        what: that needs them, as it stands in the message: `'export'`.
-        extras: names of extras; only those that lack a package stand in the message.
+        what: what needs them, for the message, such as `'export'`.
+        extras: names of extras; the message names only those with missing packages.
     """
     missing = {
         extra: [name for name, module in EXTRAS[extra].items() if not is_installed(module)]
@@ -111,7 +111,7 @@ def require_extras(what: str, extras: Iterable[str]) -> None:
 
 
 def explain_missing(error: ModuleNotFoundError) -> str:
-    """What to run after an import failed; an empty string where no extra holds the package."""
+    """What to run after a failed import; an empty string if no extra has the package."""
     package = (error.name or "").partition(".")[0]
     for extra, packages in EXTRAS.items():
         for name, module in packages.items():

@@ -1,4 +1,4 @@
-"""The help of one command, and what an option takes in words."""
+"""The help of one command, and descriptions of option types."""
 
 import re
 import shutil
@@ -13,9 +13,9 @@ import docstring_parser
 
 WIDTH = 100  # columns at most
 COLUMN = 26  # where the help text starts
-LONG = 60  # characters of a list that is shown with spaces after its commas, so that it can be wrapped
+LONG = 60  # a list of this many characters gets spaces after its commas, so that it can be wrapped
 UNBROKEN = "\N{NO-BREAK SPACE}"
-# These stand first in the help of every command that has them; the command's own first options are between the two.
+# The help of every command lists INPUTS first, then the command's own `first` options, then OUTPUTS.
 INPUTS = ("model", "student", "exported", "arch", "teacher", "table", "corpus", "input", "minutes")
 OUTPUTS = ("output", "home")
 
@@ -25,11 +25,11 @@ class Option:
     """One option of a command.
 
     Args:
-        name: with underscores and dots, as `text.validation_fraction`.
-        kind: its type.
-        text: its line of the docstring.
-        default: None stands for `null`.
-        required: whether the command needs it.
+        name: name with underscores and dots, such as `text.validation_fraction`.
+        kind: type of the value.
+        text: description in the docstring.
+        default: default value; None is `null` on the command line.
+        required: whether the command needs the option.
     """
 
     name: str
@@ -40,25 +40,25 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """As a user types it: `--text.validation-share`."""
+        """The option as a user types it, such as `--text.validation-fraction`."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def head(self) -> str:
-        """The flag and what it takes: `--minutes NUMBER`, `--schedule {linear,cosine}`, `--pin, --no-pin`."""
+        """The flag and its value, such as `--minutes NUMBER`, `--schedule {linear,cosine}` or `--pin, --no-pin`."""
         if self.kind is bool:
             return f"{self.flag}, --no-{self.flag[2:]}"
         return f"{self.flag} {metavar(self.kind)}"
 
 
 def without_none(kind: Any) -> Any:
-    """The type of an option that may be null, without the null."""
+    """The type without None, for an option that may be null."""
     parts = [part for part in get_args(kind) if part is not type(None)]
     return parts[0] if type(None) in get_args(kind) and len(parts) == 1 else kind
 
 
 def metavar(kind: Any) -> str:
-    """What stands behind the flag in the help."""
+    """The placeholder for the value after the flag in the help."""
     kind = without_none(kind)
     if get_origin(kind) is Literal:
         return "{" + ",".join(map(str, get_args(kind))) + "}"
@@ -68,15 +68,15 @@ def metavar(kind: Any) -> str:
 
 
 def in_words(kind: Any) -> str:
-    """What an option takes, for an error message: `a number or null`, `one of linear, cosine`."""
+    """The allowed values of an option, for an error message: `a number or null`, `one of linear, cosine`."""
     inner = without_none(kind)
     if inner is not kind:
         return f"{in_words(inner)} or null"
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     if get_origin(kind) is tuple:
-        return f"a list as a,b in which each is {in_words(get_args(kind)[0])}"
-    names = {int: "a whole number", float: "a number", str: "a text", Path: "a path", bool: "true or false"}
+        return f"a comma-separated list, each value {in_words(get_args(kind)[0])}"
+    names = {int: "a whole number", float: "a number", str: "a string", Path: "a path", bool: "true or false"}
     return names.get(kind, "another value")
 
 
@@ -94,7 +94,7 @@ def shown_value(value: Any) -> str:
 
 
 def first_and_advanced(options: Sequence[Option], first: Sequence[str]) -> tuple[list[Option], list[Option]]:
-    """The options that users need first (required ones come first), and the others in their order."""
+    """The options to list first, required ones before the others, and the remaining options in their order."""
     by_name = {option.name: option for option in options}
     names = [option.name for option in options if option.required]
     names += [name for name in (*INPUTS, *first, *OUTPUTS) if name in by_name]
@@ -108,11 +108,11 @@ def render_help(
     """The text of `kdnas NAME --help`.
 
     Args:
-        name: of the command.
-        function: its docstring gives the description.
-        options: all of the command's.
-        first: names of those that come first.
-        width: columns; by default those of the terminal, at most `WIDTH`.
+        name: name of the command.
+        function: function of the command; its docstring gives the description.
+        options: all options of the command.
+        first: names of the options to list first.
+        width: width in columns; by default the terminal's, at most `WIDTH`.
     """
     width = width or min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
     needed, advanced = first_and_advanced(options, first)
@@ -144,7 +144,7 @@ def _description(function: Callable[..., Any]) -> list[str]:
 
 
 def _text(option: Option, names: Collection[str]) -> str:
-    """An option's help in one line, with the options that it names as they are typed, and its default."""
+    """An option's help in one line with its default; other options that it mentions are written as flags."""
     group = option.name.rpartition(".")[0]
     choices = list(map(str, get_args(without_none(option.kind))))
 
@@ -166,9 +166,9 @@ def _text(option: Option, names: Collection[str]) -> str:
 
 
 def _entry(head: str, text: str, width: int) -> str:
-    """One option: its head in the left column, its text beside it or, where the head is long, below."""
+    """One option: its head in the left column, its text to the right, or below if the head is long."""
     lines = [" "]
-    for part in re.split(r"(?<=[,\]])(?! )", f" {head}"):  # a long list of choices is broken after its commas
+    for part in re.split(r"(?<=[,\]])(?! )", f" {head}"):  # wrap a long list of choices after its commas
         if len(lines[-1]) + len(part) > width:
             lines.append(" " * 6)
         lines[-1] += part

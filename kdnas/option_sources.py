@@ -1,4 +1,4 @@
-"""Options from YAML files and from environment variables: what lies below the flags of the command line."""
+"""Options from YAML files and environment variables, which flags on the command line override."""
 
 import logging
 import os
@@ -16,9 +16,9 @@ from kdnas.errors import UsageError
 log = logging.getLogger(__name__)
 
 PREFIX = "KDNAS_"
-OTHER_VARIABLES = {"KDNAS_HOME", "KDNAS_CONFIG", "KDNAS_DEBUG"}  # allowed in front of every command
-GATE_PREFIX = "KDNAS_GATE_"  # what `kdnas gate` passes to its benchmarks
-# Of a service named `kdnas` or `kdnas-...`, as Kubernetes puts it into every pod of the namespace.
+OTHER_VARIABLES = {"KDNAS_HOME", "KDNAS_CONFIG", "KDNAS_DEBUG"}  # allowed for every command
+GATE_PREFIX = "KDNAS_GATE_"  # variables that `kdnas gate` passes to its benchmarks
+# Kubernetes sets these in every pod of the namespace for a service named `kdnas` or `kdnas-...`.
 KUBERNETES = re.compile(r"KDNAS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 MODE = "yaml with dashes"
@@ -44,7 +44,7 @@ def yaml_mode() -> str:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys, silently; this refuses them."""
+    """Refuses duplicate keys. PyYAML silently keeps the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -57,10 +57,10 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def split_config_files(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Split the YAML files of `--config`, or of KDNAS_CONFIG where there is no flag, off the arguments.
+    """Split the files of `--config` off the arguments; without the flag, KDNAS_CONFIG gives the file.
 
     Raises:
-        UsageError: `--config` without a file.
+        UsageError: `--config` has no value.
     """
     files: list[str] = []
     rest: list[str] = []
@@ -81,11 +81,11 @@ def split_config_files(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def require_config_files(files: list[str], groups: Collection[str]) -> None:
-    """Raise UsageError where a file is missing, is not YAML, has a key twice, or a group that holds no options.
+    """Raise UsageError if a file is missing, is not YAML, has a key twice, or sets a group to a single value.
 
     Args:
-        files: of `--config`.
-        groups: names of options that are groups, as `text` of `text.column`.
+        files: files given with `--config`.
+        groups: names of the option groups, such as `text` in `text.column`.
     """
     for file in files:
         try:
@@ -96,29 +96,29 @@ def require_config_files(files: list[str], groups: Collection[str]) -> None:
             reason = " ".join(str(error).split())
             raise UsageError(f"--config {file}: it does not exist or is not a YAML file ({reason})") from error
         if not isinstance(content, dict):
-            raise UsageError(f"--config {file}: it must hold `option: value` lines, not {type(content).__name__}")
+            raise UsageError(f"--config {file}: it must contain `option: value` lines, not {type(content).__name__}")
         for key, value in content.items():
             if str(key).replace("-", "_") in groups and not isinstance(value, dict):
-                raise UsageError(f"--config {file}: '{key}' must hold `option: value` lines, not '{value}'")
+                raise UsageError(f"--config {file}: '{key}' must contain `option: value` lines, not '{value}'")
 
 
 def variable_of(option: str) -> str:
-    """`KDNAS_TEXT__COLUMN` of `text.column`."""
+    """The environment variable of an option, such as `KDNAS_TEXT__COLUMN` for `text.column`."""
     return PREFIX + option.upper().replace(".", "__")
 
 
 def from_environment(options: Collection[str], environment: Mapping[str, str], command: str) -> dict[str, str]:
-    """The options that environment variables give.
+    """The options that environment variables set.
 
-    Variables that Kubernetes makes for a service named kdnas are left out, with a warning; so are unknown ones.
+    Variables that Kubernetes sets for a service named kdnas, and unknown variables, are ignored with a warning.
 
     Args:
-        options: names of the command's options, as `text.column`.
-        environment: variables by name.
-        command: for the warnings.
+        options: names of the command's options, such as `text.column`.
+        environment: environment variables by name.
+        command: name of the command, for the warnings.
 
     Returns:
-        Values by name of the option.
+        Values by option name.
     """
     known = {variable_of(option): option for option in options}
     found: dict[str, str] = {}
@@ -135,5 +135,5 @@ def from_environment(options: Collection[str], environment: Mapping[str, str], c
     if of_kubernetes:
         log.warning("ignored: %s (Kubernetes sets them for a service named kdnas)", ", ".join(of_kubernetes))
     if unknown:
-        log.warning("ignored: %s; no option of '%s'", ", ".join(unknown), command)
+        log.warning("ignored: %s; '%s' has no such option", ", ".join(unknown), command)
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Tests run side by side: a thread that waits busily for another takes the core on which that one would run.
+# Tests run in parallel: a busily waiting thread would take the core that another thread needs.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import hypothesis
@@ -19,19 +19,19 @@ from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.pydocs import sentences_of_file
 from kdnas.text.readers import TextOptions
 
-# Timings belong in benchmarks: a busy host must not fail a test.
+# Timing belongs in benchmarks: a test must not fail because the host is busy.
 hypothesis.settings.register_profile("kdnas", deadline=None)
 hypothesis.settings.load_profile("kdnas")
-show_messages()  # tests read messages on stderr, as a command shows them
+show_messages()  # tests read messages on stderr, where commands write them
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real data beside the checkout; not part of the product."""
+    """Folder of real data next to the checkout; not part of the product."""
     if not SHARED.is_dir():
-        pytest.skip("the real data sets (../shared/data) are not beside this checkout")
+        pytest.skip("the real data sets (../shared/data) are not available")
     return SHARED
 
 
@@ -49,7 +49,7 @@ def teacher() -> Teacher:
 
 @pytest.fixture(scope="session")
 def tiny_teacher(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Teacher:
-    """A random BERT of 4 layers, 12 heads and width 96 with the packaged tokenizer: quick to run."""
+    """A small random BERT with 4 layers, 12 heads and width 96, and the packaged tokenizer."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -65,7 +65,7 @@ def tiny_teacher(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """JSONL of some thousand real sentences: docstrings of numpy, with subpackage and module."""
+    """JSONL with a few thousand real sentences: docstrings of numpy, with subpackage and module."""
     root = Path(numpy.__file__).parent
     file = tmp_path_factory.mktemp("corpus") / "numpy.jsonl"
     with file.open("w") as out:

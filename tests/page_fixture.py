@@ -1,4 +1,4 @@
-"""Reads pages as their readers do: strictly, section by section, and in a browser."""
+"""Tools to test pages: a strict HTML parser that splits a page into sections, and a headless browser."""
 
 import json
 import re
@@ -18,7 +18,7 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>docume
 
 
 class Page(HTMLParser):
-    """Reads a page strictly: every element is closed in order."""
+    """Parses a page strictly: every element must be closed in order."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -53,11 +53,11 @@ class Page(HTMLParser):
 
     @property
     def words(self) -> str:
-        """Visible text, white space made single."""
+        """Visible text with collapsed white space."""
         return " ".join("".join(self.data).split())
 
     def within(self, section: str) -> str:
-        """Visible text of a section; of what lies outside all where it is empty."""
+        """Visible text of a section; an empty name gives the text outside all sections."""
         return " ".join(self.text_of[section].split())
 
 
@@ -67,7 +67,7 @@ def changed(artifact: Artifact, **results: Any) -> Artifact:
 
 
 def assert_fetches_nothing(page: Page, links: str = "#") -> None:
-    """Nothing in the page names an address, but for links (`<a>`) that start with `links`."""
+    """Check that the page refers to no address, except in links (`<a>`) that start with `links`."""
     for tag, attributes in page.tags:
         for name in ("src", "href", "srcset", "action", "poster", "data"):
             value = attributes.get(name) or ""
@@ -83,10 +83,10 @@ def assert_fetches_nothing(page: Page, links: str = "#") -> None:
 
 
 def browse(page: Path, folder: Path) -> tuple[str, list[str]]:
-    """The document after loading, and what the console said."""
+    """The document after loading, and the lines of the console."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
-        pytest.skip("no Chromium on PATH (Debian: apt install chromium): the page is not drawn in this run")
+        pytest.skip("no Chromium on PATH (Debian: apt install chromium): the page cannot be rendered")
     switches = [
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
         "--disable-sync", "--no-first-run", f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=10000",
@@ -98,7 +98,7 @@ def browse(page: Path, folder: Path) -> tuple[str, list[str]]:
 
 
 def drawn_chart(document: str, name: str) -> str:
-    """What a browser drew of a figure."""
+    """The HTML that a browser rendered for a figure."""
     part = document.partition(f'id="chart-{name}"')[2].partition("<figcaption>")[0]
-    assert "main-svg" in part, f"{name} was not drawn"
+    assert "main-svg" in part, f"{name} was not rendered"
     return part

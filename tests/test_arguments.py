@@ -14,11 +14,11 @@ class Options:
     """Options.
 
     Args:
-        minutes: how long.
-        fast: whether to hurry.
-        peak_lr: how fast.
-        schedule: which.
-        counts: how many.
+        minutes: training time.
+        fast: whether to be fast.
+        peak_lr: peak learning rate.
+        schedule: learning-rate schedule.
+        counts: some counts.
     """
 
     minutes: float = 10
@@ -33,9 +33,9 @@ class Group:
     """Group.
 
     Args:
-        column: which.
-        languages: some.
-        max_length: the longest.
+        column: name of the column.
+        languages: some languages.
+        max_length: maximum length.
     """
 
     column: str = "text"
@@ -68,7 +68,7 @@ def test_precedence_is_defaults_yaml_environment_flags(parse, tmp_path: Path, mo
     assert (values["options"].minutes, values["text"].column, values["home"]) == (3, "flag", Path("flag"))
 
 
-def test_flags_may_be_bare_and_dashed(parse) -> None:
+def test_boolean_flags_take_a_value_no_value_or_the_prefix_no(parse) -> None:
     assert parse("--fast")["options"].fast is True
     assert parse("--fast", "false")["options"].fast is False
     assert parse("--fast", "--minutes", "2")["options"] == Options(2, True)
@@ -99,12 +99,12 @@ def test_lists_need_no_brackets(parse, argv: list[str]) -> None:
         (["--minutes"], "--minutes needs a value"),
         (["--config"], "--config needs a file"),
         (["--schedule", "up"], "--schedule takes one of linear, cosine, not 'up'"),
-        (["--counts", "1,b"], "--counts takes a list as a,b in which each is a whole number, not 'b'"),
+        (["--counts", "1,b"], "--counts takes a comma-separated list, each value a whole number, not 'b'"),
         (["--text", "x"], "--text is a group of options; give --text.column"),
         (["surplus"], "'surplus' belongs to no option"),
     ],
 )
-def test_wrong_flags_are_explained(parse, argv: list[str], message: str) -> None:
+def test_invalid_flags_are_reported(parse, argv: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         parse(*argv)
     assert "\n" not in str(caught.value)
@@ -117,13 +117,13 @@ def test_wrong_flags_are_explained(parse, argv: list[str], message: str) -> None
         ("text: {colum: x}", "did you mean '--text.column'"),
         ("minutes: soon", "minutes takes a number, not 'soon'"),
         ("minutes: [", "not a YAML file"),
-        ("- a", "must hold"),
-        ("text: 3", "'text' must hold"),
+        ("- a", "must contain"),
+        ("text: 3", "'text' must contain"),
         ("peak-lr: 1\npeak_lr: 2", "'peak_lr' was given twice, the second time in line 2"),
         ("schedule: up", "c.yaml: schedule takes one of linear, cosine, not 'up'"),
     ],
 )
-def test_wrong_yaml_is_explained(parse, tmp_path: Path, yaml: str, message: str) -> None:
+def test_invalid_yaml_is_reported(parse, tmp_path: Path, yaml: str, message: str) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(yaml)
     with pytest.raises(UsageError, match=message):
@@ -131,12 +131,12 @@ def test_wrong_yaml_is_explained(parse, tmp_path: Path, yaml: str, message: str)
 
 
 @pytest.mark.parametrize("spelling", ["--peak-lr 2 --text.max-length 3", "--peak_lr=2 --text.max_length=3"])
-def test_dashes_and_underscores_are_one(parse, spelling: str) -> None:
+def test_dashes_and_underscores_are_equivalent(parse, spelling: str) -> None:
     values = parse(*spelling.split())
     assert (values["options"].peak_lr, values["text"].max_length) == (2, 3)
 
 
-def test_keys_of_yaml_take_dashes_too(parse, tmp_path: Path) -> None:
+def test_yaml_keys_may_have_dashes(parse, tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text("peak-lr: 2.0e-4\ntext: {max-length: 3}\n")
     values = parse("--config", str(config))
@@ -153,19 +153,19 @@ def test_keys_of_yaml_take_dashes_too(parse, tmp_path: Path) -> None:
         ("--counts 1 --counts 2", "--counts was given twice; give all its values at once: --counts a,b"),
     ],
 )
-def test_an_option_given_twice_is_refused(parse, argv: str, message: str) -> None:
+def test_duplicate_options_are_rejected(parse, argv: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse(*argv.split())
 
 
-def test_two_configs_are_read_in_order(parse, tmp_path: Path) -> None:
+def test_later_config_files_override_earlier_ones(parse, tmp_path: Path) -> None:
     for name, text in (("a", "minutes: 1\npeak_lr: 1\n"), ("b", "minutes: 2\n")):
         (tmp_path / name).write_text(text)
     options = parse("--config", str(tmp_path / "a"), f"--config={tmp_path / 'b'}")["options"]
     assert (options.minutes, options.peak_lr) == (2, 1)
 
 
-def test_a_required_option_is_named_as_it_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_required_option_is_reported_as_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
     def needs(budget_ms: float) -> None:
         """A command."""
 
@@ -175,13 +175,13 @@ def test_a_required_option_is_named_as_it_is_typed(monkeypatch: pytest.MonkeyPat
     assert parse_command("test", needs, ["--budget-ms", "3"]) == {"budget_ms": 3.0}
 
 
-def test_a_filter_of_two_inputs_is_refused() -> None:
+def test_filter_rejects_two_inputs() -> None:
     argv = ["--model", "m", "--output", "o", "--input", "a", "--input", "b"]
     with pytest.raises(UsageError, match="one input at a time for now"):
         parse_command("filter", commands.load_command("filter"), argv)
 
 
-def test_a_value_of_the_environment_that_is_wrong_names_its_variable(parse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_environment_variable_is_reported(parse, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDNAS_TEXT__MAX_LENGTH", "long")
     with pytest.raises(UsageError, match="KDNAS_TEXT__MAX_LENGTH takes a whole number, not 'long'"):
         parse()

@@ -39,20 +39,20 @@ def test_gate_lists_its_commands(argv: list[str]) -> None:
 
 
 @pytest.mark.parametrize("argv", [["recommend", "-h"], ["help", "recommend"], ["recommend", "--top", "3", "--help"]])
-def test_help_of_a_command(argv: list[str]) -> None:
+def test_help_of_one_command(argv: list[str]) -> None:
     result = kdnas(*argv)
     assert result.returncode == 0
     assert "--budget-ms NUMBER" in result.stdout
 
 
 @pytest.mark.parametrize(("word", "near"), [("chek", "check"), ("foo", "compare"), ("chekc", "check")])
-def test_an_unknown_gate_is_explained(word: str, near: str) -> None:
+def test_unknown_gate_is_reported(word: str, near: str) -> None:
     result = kdnas("gate", word)
     assert result.returncode == 2
     assert near in result.stderr
 
 
-def test_an_unknown_command_is_explained() -> None:
+def test_unknown_command_is_reported() -> None:
     result = kdnas("serch")
     assert result.returncode == 2
     assert "did you mean 'search'" in result.stderr
@@ -100,14 +100,14 @@ def test_exit_codes(tmp_path: Path, body: str, code: int, message: str) -> None:
 
 
 def failing(environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """A command that meets an error nobody expected."""
+    """Run a command that fails with an unexpected error."""
     program = RAISING.format(body="raise ValueError('odd')")
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, **environment}, cwd=cwd
     )
 
 
-def test_unexpected_errors_are_appended_to_a_log_in_the_state_folder(tmp_path: Path) -> None:
+def test_unexpected_errors_are_logged_in_the_state_folder(tmp_path: Path) -> None:
     here = tmp_path / "here"
     here.mkdir()
     for _ in range(2):
@@ -120,7 +120,7 @@ def test_unexpected_errors_are_appended_to_a_log_in_the_state_folder(tmp_path: P
     assert not list(here.iterdir())
 
 
-def test_an_error_log_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+def test_unwritable_error_log_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = failing({"XDG_STATE_HOME": str(tmp_path / "file")}, tmp_path)
     assert result.returncode == 1
@@ -129,8 +129,8 @@ def test_an_error_log_that_cannot_be_written_is_no_error(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("presses", [1, 10])
-def test_ctrl_c_ends_a_real_command(presses: int) -> None:
-    """Pressed again and again, it interrupts neither the clean-up nor the message."""
+def test_ctrl_c_ends_a_command_after_its_clean_up(presses: int) -> None:
+    """Repeated Ctrl-C interrupts neither the clean-up nor the message."""
     body = (
         "\n    try: print('ready', flush=True); time.sleep(30)"
         "\n    finally: time.sleep(0.3); print('cleaned', flush=True)"
@@ -140,7 +140,7 @@ def test_ctrl_c_ends_a_real_command(presses: int) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Where the tests run in the background of a script, SIGINT is ignored, and children inherit that.
+        # A background job of a shell script ignores SIGINT, and its children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
@@ -155,7 +155,7 @@ def test_ctrl_c_ends_a_real_command(presses: int) -> None:
 
 
 def interrupted(body: str, presses: int, seconds: float) -> tuple[int, str]:
-    """Exit code and errors of a command in a group of its own that gets Ctrl-C so long after its first line."""
+    """Exit code and stderr of a command in its own process group that gets Ctrl-C `seconds` after its first line."""
     process = subprocess.Popen(
         [sys.executable, "-c", RAISING.format(body=body)],
         stdout=subprocess.PIPE,
@@ -179,8 +179,8 @@ def interrupted(body: str, presses: int, seconds: float) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.5, 3.0])
-def test_ctrl_c_pressed_twice_while_processes_read_docstrings(seconds: float) -> None:
-    """A terminal sends Ctrl-C to the whole group: a reader that died with a queue's lock left the command waiting for ever."""
+def test_two_ctrl_c_while_workers_read_docstrings(seconds: float) -> None:
+    """A terminal sends Ctrl-C to the whole group; a worker that died with a queue's lock would block the command forever."""
     body = (
         "from kdnas.text.pydocs import docstring_sentences; print('started', flush=True); list(docstring_sentences())"
     )
@@ -199,6 +199,6 @@ from kdnas.text import pydocs; import time
 """
 
 
-def test_ctrl_c_while_processes_start() -> None:
-    """A reader that was just forked had the command's own handler still, and died of it."""
+def test_ctrl_c_while_workers_start() -> None:
+    """A worker that was just forked must not run the command's signal handler."""
     assert interrupted(STARTING.strip(), 1, 0) == (130, "kdnas: interrupted; the same command resumes from here\n")

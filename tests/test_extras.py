@@ -12,7 +12,7 @@ from kdnas.commands import COMMANDS, Command, load_command
 from kdnas.errors import KdnasError, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
-# A command of an installation that lacks some packages: whoever looks for them finds nothing.
+# Runs a command as if some packages were not installed.
 BLOCKED = """
 import sys
 class Block:
@@ -30,7 +30,7 @@ def without(modules: set[str], *argv: object) -> subprocess.CompletedProcess[str
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
 
 
-def test_the_extras_are_those_of_the_project_file() -> None:
+def test_extras_equal_those_in_pyproject() -> None:
     file = ROOT / "pyproject.toml"
     declared = tomllib.loads(file.read_text())["project"]["optional-dependencies"]
     assert {extra: sorted(packages) for extra, packages in extras.EXTRAS.items()} == {
@@ -39,7 +39,7 @@ def test_the_extras_are_those_of_the_project_file() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.extras])
-def test_every_command_names_the_extras_it_lacks(name: str) -> None:
+def test_every_command_reports_its_missing_extras(name: str) -> None:
     needed = COMMANDS[name].extras
     modules = {module.split(".")[0] for extra in needed for module in extras.EXTRAS[extra].values()}
     result = without(modules, *name.split(), "--help")
@@ -51,14 +51,14 @@ def test_every_command_names_the_extras_it_lacks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.extras])
-def test_the_other_commands_load_without_any_extra(name: str) -> None:
+def test_commands_without_extras_load_without_any(name: str) -> None:
     modules = {module.split(".")[0] for packages in extras.EXTRAS.values() for module in packages.values()} - {"google"}
     result = without(modules, *name.split(), "--help")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"usage: kdnas {name}")
 
 
-def test_only_the_extra_that_lacks_a_package_is_named() -> None:
+def test_only_extras_with_missing_packages_are_reported() -> None:
     result = without({"nncf", "optimum"}, "export", "--model", "x")
     assert result.returncode == 1
     assert "'export' needs packages that are not installed: nncf, optimum" in result.stderr
@@ -75,13 +75,13 @@ def test_only_the_extra_that_lacks_a_package_is_named() -> None:
         ({"jinja2"}, "compare-suites --models a", "pip install 'kdnas[report]'"),
     ],
 )
-def test_options_name_the_extras_they_need(modules: set[str], argv: str, line: str) -> None:
+def test_options_report_the_extras_they_need(modules: set[str], argv: str, line: str) -> None:
     result = without(modules, *argv.split())
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].endswith(f"run: {line}")
 
 
-def test_values_are_looked_for_in_groups() -> None:
+def test_fields_of_option_groups_are_checked() -> None:
     @dataclass
     class Options:
         trackers: tuple[str, ...] = ("paper",)
@@ -90,18 +90,18 @@ def test_values_are_looked_for_in_groups() -> None:
         extras.require_for_values({"distill": Options()})
 
 
-def test_a_tracker_of_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tracker_outside_the_extras_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "is_installed", lambda module: False)
     with pytest.raises(KdnasError, match="run: pip install mlflow"):
         extras.require_tracker("mlflow")
 
 
-def test_a_package_of_no_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_outside_the_extras_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(COMMANDS, "test", Command("no_such_package.run:f", ""))
     with pytest.raises(KdnasError, match="pip install no_such_package"):
         load_command("test")
 
 
-def test_a_late_import_that_fails_names_its_extra() -> None:
+def test_failed_import_at_run_time_names_its_extra() -> None:
     assert "pip install 'kdnas[export]'" in extras.explain_missing(ModuleNotFoundError(name="onnx.helper"))
     assert extras.explain_missing(ModuleNotFoundError(name="no_such_package")) == ""

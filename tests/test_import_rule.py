@@ -1,4 +1,4 @@
-"""The floors: each part of kdnas imports only those below it, and no two files import each other in a circle."""
+"""Layers of the package: each part imports only the parts below it, and there are no import cycles."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP_FOLDERS = ("latency", "export", "evaluation", "serving", "gates")  # links below kdnas/
-# Of each part, the parts that it may import. `distill` may not import `search`, though both are below `pipeline`.
+# The parts that each part may import. `distill` may not import `search`, although both are below `pipeline`.
 BASE = {"errors", "extras", "store", "models", "text", "page", "interface"}
 MAY_IMPORT = {
     "errors": set(),
@@ -38,11 +38,11 @@ FREE = {
     "option_help",
     "__init__",
     "__main__",
-}  # the top floor: may import all
+}  # the top layer may import all parts
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the package by its dotted name; the folders at the top of the repository as they are installed."""
+    """Every module of the package by its dotted name; folders at the top of the repository have their installed names."""
     found = {}
     for folder in ("kdnas", *TOP_FOLDERS):
         for file in (ROOT / folder).rglob("*.py"):
@@ -56,7 +56,7 @@ MODULES = modules()
 
 
 def imported(name: str) -> Iterator[str]:
-    """Modules of the package that a module imports anywhere, also inside functions."""
+    """Modules of the package that a module imports, at the top or inside functions."""
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in MODULES)
@@ -71,11 +71,11 @@ IMPORTS = {name: set(imported(name)) - {name} for name in MODULES}
 
 
 def part(name: str) -> str:
-    """The floor of a module: `kdnas.store.artifact` is in `store`."""
+    """The part that a module belongs to, for example `store` for `kdnas.store.artifact`."""
     return name.split(".")[1] if "." in name else "__init__"
 
 
-def test_each_part_imports_only_those_below_it() -> None:
+def test_each_part_imports_only_parts_below_it() -> None:
     assert {part(name) for name in MODULES} - FREE == set(MAY_IMPORT)
     wrong = [
         f"{name} imports {other}"
@@ -88,7 +88,7 @@ def test_each_part_imports_only_those_below_it() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+def import_cycles(graph: dict[str, set[str]]) -> list[list[str]]:
     """Groups of more than one node that reach each other (Tarjan's strongly connected components)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
@@ -116,26 +116,26 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
-def test_no_circle_of_imports_between_files() -> None:
-    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c"]]
-    assert circles(IMPORTS) == []
+def test_no_import_cycles_between_files() -> None:
+    assert import_cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c"]]
+    assert import_cycles(IMPORTS) == []
 
 
-def test_no_circle_of_imports_between_folders() -> None:
+def test_no_import_cycles_between_folders() -> None:
     folders: dict[str, set[str]] = {}
     for name, others in IMPORTS.items():
         if part(name) not in FREE:
             folders.setdefault(part(name), set()).update({part(other) for other in others} - FREE - {part(name)})
-    assert circles(folders) == []
+    assert import_cycles(folders) == []
 
 
-def test_no_module_is_named_like_the_standard_library() -> None:
+def test_no_module_has_a_standard_library_name() -> None:
     wrong = [name for name in MODULES if name.rpartition(".")[2] in sys.stdlib_module_names]
     assert not wrong
 
 
 @pytest.mark.parametrize("folder", TOP_FOLDERS)
-def test_the_folders_at_the_top_are_imported_below_kdnas_alone(folder: str) -> None:
+def test_top_folders_are_imported_only_below_kdnas(folder: str) -> None:
     assert (ROOT / "kdnas" / folder).resolve() == ROOT / folder
     wrong = [
         str(file)
@@ -147,7 +147,7 @@ def test_the_folders_at_the_top_are_imported_below_kdnas_alone(folder: str) -> N
     assert not wrong
 
 
-def test_a_file_of_a_users_own_shadows_nothing(tmp_path: Path) -> None:
+def test_user_files_shadow_no_package(tmp_path: Path) -> None:
     for folder in TOP_FOLDERS:
         (tmp_path / f"{folder}.py").write_text("raise ImportError('this file of a user was imported')\n")
     code = "import kdnas.cli, kdnas.export.session, kdnas.serving.filter, kdnas.latency.recommend, kdnas.gates.decision"
@@ -155,7 +155,7 @@ def test_a_file_of_a_users_own_shadows_nothing(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_serving_and_the_session_import_no_training_packages() -> None:
+def test_serving_and_session_import_no_training_packages() -> None:
     code = (
         "import sys, kdnas.export.session, kdnas.serving.run, kdnas.serving.filter\n"
         "heavy = {'torch', 'transformers', 'optimum', 'datasets', 'sklearn', 'accelerate'} & set(sys.modules)\n"

@@ -1,4 +1,4 @@
-"""`import kdnas`: quick, whatever was imported first; flat options; results and no output."""
+"""The Python interface: light import in any order, flat options, results without output."""
 
 import inspect
 import json
@@ -25,10 +25,10 @@ PACKAGES = ("distill", "export", "pretrain", "search")
 
 @dataclass(frozen=True)
 class Inner:
-    """A group in a group.
+    """A nested option group.
 
     Args:
-        size: of it.
+        size: size.
     """
 
     size: int = 3
@@ -36,7 +36,7 @@ class Inner:
 
 @dataclass(frozen=True)
 class Base:
-    """What options share.
+    """Shared options.
 
     Args:
         minutes: time,
@@ -51,9 +51,9 @@ class Options(Base):
     """Options.
 
     Args:
-        mode: how.
-        rates: some.
-        inner: more.
+        mode: mode.
+        rates: some rates.
+        inner: nested options.
     """
 
     mode: Literal["fast", "slow"] = "fast"
@@ -70,17 +70,17 @@ def command(
     limit: int | None = None,
     strict: bool = False,
 ) -> None:
-    """Do it.
+    """A command.
 
     Args:
         options: how,
             over two lines.
-        arch: of what.
-        model: which.
-        group: more.
-        home: where.
-        limit: most.
-        strict: or not.
+        arch: architecture.
+        model: model.
+        group: option group.
+        home: folder.
+        limit: maximum.
+        strict: whether to be strict.
     """
 
 
@@ -88,7 +88,7 @@ def given(*args: Any, **options: Any) -> dict[str, Any]:
     return arguments("command", command, flat_signature(command), args, options)
 
 
-def test_values_become_what_the_command_takes() -> None:
+def test_arguments_are_converted_to_annotated_types() -> None:
     values = given("2,4,24,48,gelu", minutes=2, rates=[1, 0.5], home="there", group={}, model=Path("folder"))
     assert values["arch"] == Arch(2, 4, 24, 48, "gelu")
     assert values["options"] == Options(2.0, "fast", (1.0, 0.5))
@@ -116,12 +116,12 @@ def test_values_become_what_the_command_takes() -> None:
         ({"home": 3}, r"home is 3 \(int\); allowed: Path"),
     ],
 )
-def test_wrong_arguments_are_named(options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_reported(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         given("2,4,24,48,gelu", **options)
 
 
-def test_missing_and_repeated_arguments_are_named() -> None:
+def test_missing_and_repeated_arguments_are_reported() -> None:
     with pytest.raises(UsageError, match=r"'arch'; required are arch"):
         given()
     with pytest.raises(UsageError, match="multiple values for argument 'arch'"):
@@ -139,7 +139,7 @@ def test_signature_and_docstring_are_flat() -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_each_function_documents_each_of_its_arguments(name: str) -> None:
+def test_every_function_documents_all_arguments(name: str) -> None:
     function = getattr(kdnas, name)
     assert callable(function)
     names = list(inspect.signature(function).parameters)
@@ -148,7 +148,7 @@ def test_each_function_documents_each_of_its_arguments(name: str) -> None:
     assert [one for one in names if f"\n    {one}: " not in text] == []
 
 
-def test_names_are_listed_and_others_refused() -> None:
+def test_dir_lists_all_names_and_unknown_names_raise() -> None:
     assert set(kdnas.__all__) <= set(dir(kdnas))
     assert set(FUNCTIONS) | {"Session", "Arch", "SearchSpace"} == set(kdnas.__all__)
     for name in kdnas.__all__:
@@ -161,7 +161,7 @@ def python(code: str, *words: object, **options: Any) -> subprocess.CompletedPro
     return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, **options)
 
 
-def test_import_needs_no_other_package() -> None:
+def test_import_loads_no_other_package() -> None:
     code = (
         "import sys; before = set(sys.modules); import kdnas; dir(kdnas)\n"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)\n"
@@ -173,7 +173,7 @@ def test_import_needs_no_other_package() -> None:
 
 @pytest.mark.parametrize("name", PACKAGES)
 @pytest.mark.parametrize("first", ["import kdnas.{0}.run", "import kdnas; kdnas.{0}", "from kdnas import {0}", "pass"])
-def test_a_function_may_be_called_though_a_package_has_its_name(name: str, first: str) -> None:
+def test_packages_with_the_name_of_a_function_are_callable(name: str, first: str) -> None:
     code = (
         f"{first.format(name)}\n"
         "import kdnas\n"
@@ -191,7 +191,7 @@ def test_a_function_may_be_called_though_a_package_has_its_name(name: str, first
     assert [line.partition(":")[0] for line in lines] == [f"UsageError {name}", name, f"UsageError {name}"], done.stderr
 
 
-def test_a_student_is_distilled_refined_and_printed_nowhere(
+def test_distill_and_refine_return_results_and_print_nothing(
     tiny_teacher: Teacher, corpus_file: Path, tmp_path: Path
 ) -> None:
     code = """
@@ -215,5 +215,5 @@ with open(out + "/found.json", "w") as file:
     assert first[2] == second[2] == 0
 
 
-def test_functions_are_made_once() -> None:
+def test_functions_are_cached() -> None:
     assert function_of("refine") is kdnas.refine

@@ -13,7 +13,7 @@ WIDTHS = (60, 100)
 
 
 def flags(parameters: Any, prefix: str = "") -> list[str]:
-    """Every option of a signature as it is typed, read without jsonargparse."""
+    """Every option of a signature as a flag, determined without jsonargparse."""
     found = []
     for parameter in parameters:
         kind = parameter.annotation if hasattr(parameter, "annotation") else parameter.type
@@ -25,7 +25,7 @@ def flags(parameters: Any, prefix: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_a_help(name: str) -> None:
+def test_every_command_has_help(name: str) -> None:
     function = load_command(name)
     wanted = flags(signature(function).parameters.values())
     for width in WIDTHS:
@@ -45,7 +45,7 @@ def test_first_options_exist(name: str) -> None:
     assert not set(COMMANDS[name].first) & {*INPUTS, *OUTPUTS}
 
 
-def test_what_users_need_first_comes_first() -> None:
+def test_common_options_are_listed_first() -> None:
     text = command_help("distill", load_command("distill"), 100)
     order = [text.index(f"\n  {flag} ") for flag in ("--arch", "--teacher", "--minutes", "--home", "--config")]
     assert order == sorted(order)
@@ -54,7 +54,7 @@ def test_what_users_need_first_comes_first() -> None:
     assert "(default: builtin:minilm-l6)" in text
 
 
-def test_required_options_are_before_all_others() -> None:
+def test_required_options_are_listed_before_others() -> None:
     options = [
         Option("home", str, "", "a", False),
         Option("other", str, "", "a", False),
@@ -70,11 +70,11 @@ def test_required_options_are_before_all_others() -> None:
     ("kind", "shown", "words"),
     [
         (int | None, "N", "a whole number or null"),
-        (tuple[float, ...], "NUMBER,...", "a list as a,b in which each is a number"),
-        (tuple[str, ...] | None, "TEXT,...", "a list as a,b in which each is a text or null"),
+        (tuple[float, ...], "NUMBER,...", "a comma-separated list, each value a number"),
+        (tuple[str, ...] | None, "TEXT,...", "a comma-separated list, each value a string or null"),
         (bool, "{true,false}", "true or false"),
     ],
 )
-def test_types_in_words(kind: Any, shown: str, words: str) -> None:
+def test_placeholders_and_descriptions_of_types(kind: Any, shown: str, words: str) -> None:
     assert metavar(kind) == shown
     assert in_words(kind) == words

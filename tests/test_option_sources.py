@@ -22,18 +22,18 @@ OF_KUBERNETES = {
 }
 
 
-def test_variables_of_options() -> None:
+def test_environment_variables_set_options() -> None:
     assert variable_of("text.max_length") == "KDNAS_TEXT__MAX_LENGTH"
     assert from_environment(SERVE, {"KDNAS_PORT": "80", "PORT": "90"}, "serve") == {"port": "80"}
 
 
 @pytest.fixture(autouse=True)
 def propagated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`caplog` listens at the root logger, to which commands pass nothing on."""
+    """`caplog` listens at the root logger, to which commands do not propagate messages."""
     monkeypatch.setattr(logging.getLogger("kdnas"), "propagate", True)
 
 
-def test_what_kubernetes_sets_is_left_out_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_variables_of_kubernetes_are_ignored_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         found = from_environment(SERVE, {**OF_KUBERNETES, "KDNAS_THREADS": "2"}, "serve")
     assert found == {"threads": "2"}
@@ -41,7 +41,7 @@ def test_what_kubernetes_sets_is_left_out_with_one_warning(caplog: pytest.LogCap
     assert all(name in message for name in OF_KUBERNETES)
 
 
-def test_unknown_variables_are_named_once_with_the_nearest_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_variables_give_one_warning_with_suggestions(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert from_environment(SERVE, {"KDNAS_THREDS": "2", "KDNAS_XYZ": "1"}, "serve") == {}
     (message,) = caplog.messages
@@ -49,7 +49,7 @@ def test_unknown_variables_are_named_once_with_the_nearest_one(caplog: pytest.Lo
     assert "KDNAS_XYZ" in message
 
 
-def test_known_variables_are_silent(caplog: pytest.LogCaptureFixture) -> None:
+def test_known_variables_give_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     known = {"KDNAS_HOME": "a", "KDNAS_CONFIG": "b", "KDNAS_DEBUG": "1", "KDNAS_GATE_MODEL": "c"}
     with caplog.at_level(logging.WARNING):
         assert from_environment(SERVE, known, "serve") == {}
@@ -61,13 +61,13 @@ def serve(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
-def test_serve_starts_in_a_pod_beside_a_service_named_kdnas(tmp_path: Path) -> None:
+def test_serve_starts_in_a_pod_next_to_a_service_named_kdnas(tmp_path: Path) -> None:
     result = serve(tmp_path, **OF_KUBERNETES)
     assert "KDNAS_PORT" in result.stderr.splitlines()[0]
-    assert "not an exported model" in result.stderr.splitlines()[-1]  # it came as far as the model
+    assert "not an exported model" in result.stderr.splitlines()[-1]  # the options were accepted
 
 
-def test_a_port_that_is_no_number_is_wrong_usage(tmp_path: Path) -> None:
+def test_port_that_is_not_a_number_is_a_usage_error(tmp_path: Path) -> None:
     result = serve(tmp_path, KDNAS_PORT="http")
     assert result.returncode == 2
     assert "KDNAS_PORT takes a whole number, not 'http'" in result.stderr

@@ -1,16 +1,16 @@
-"""Results that a refactoring must keep: `python tests/unchanged.py record FILE.json`, later `check FILE.json`.
+"""Results that a refactoring must not change: `python tests/unchanged.py record FILE.json`, later `check FILE.json`.
 
-A plain program, not collected by pytest; about four minutes of one core. It calls the commands as a user does, in a temporary
-folder, with fixed seeds and one thread, and keeps digests and short lists:
+A plain program that pytest does not collect; it takes about four minutes on one core. It calls the commands in a temporary
+folder, with fixed seeds and one thread, and records digests and short lists:
 
-- `training`: the weights of a short distillation and of the refinement after it;
+- `training`: the weights after a short distillation and after a refinement;
 - `search`: the journals of replayed searches;
-- `tables`: the rows of the committed latency tables, as bytes, as CSV rows, and as two commands read them;
+- `tables`: the committed latency tables as bytes, as CSV rows, and as two commands read them;
 - `export`: the outputs of every exported form of a classifier and of the refined student;
 - `filter`: the documents that a filter keeps and drops.
 
-`check` prints each difference and exits with 1 if there is one. Digests of weights depend on the CPU and on the versions of
-the libraries: compare on a machine like the recorded one. `machine` states it; a difference there is a note, not a failure.
+`check` prints each difference and exits with 1 if there is one. Digests of weights depend on the CPU and on the versions of the
+libraries, so compare on a machine like the recorded one. `machine` describes it; a difference there is a note, not a failure.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# All that a refactoring may rename: options, values of options, committed files, keys of the journal, the session's module.
+# Names that a refactoring may change: options and their values, committed files, keys of the journal, the session's module.
 OPTIONS = {
     "accumulate": "--accumulate",
     "arch": "--arch",
@@ -63,7 +63,7 @@ OPTIONS = {
     "top": "--top",
 }
 FORMS = ("onnxruntime-f32", "onnxruntime-int8", "openvino-f32", "openvino-int8")
-RECIPES = "static-smoothquant,dynamic"  # one way to int8 for each engine: no race decides the result
+RECIPES = "static-smoothquant,dynamic"  # one int8 recipe per engine, so that the result does not depend on timing
 TEACHER = "builtin:minilm-l6"
 ARCH = "3,12,384,384,gelu"
 STRATEGIES = ("kdnas", "surrogate")
@@ -79,7 +79,7 @@ SESSION_MODULES = ("kdnas.export.session", "export.session")
 
 ROWS = 2400
 SEARCHED_ROWS_STEP = 12
-BUDGET_SHARES = (0.05, 0.25, 0.75)  # of the rows that a budget admits
+BUDGET_FRACTIONS = (0.05, 0.25, 0.75)  # fractions of the rows within each budget
 SENTENCES, DOCUMENTS, TEXTS = 800, 200, 16
 DECIMALS, SHOWN_NUMBERS = 4, 4
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "onnxruntime", "openvino", "nncf")
@@ -94,7 +94,7 @@ WORDS = (
 
 
 def main() -> int:
-    """Record or check; returns the exit code."""
+    """Record or check results; returns the exit code."""
     parser = argparse.ArgumentParser(description="Record results that must not change, or check them.")
     parser.add_argument("mode", choices=("record", "check"))
     parser.add_argument("file", type=Path, help="JSON file of the recorded results")
@@ -110,7 +110,7 @@ def main() -> int:
 
 
 def compare(recorded: dict[str, Any], found: dict[str, Any]) -> int:
-    """Print what differs; 1 if anything does."""
+    """Print the differences; returns 1 if there are any."""
     before, now = dict(flat(recorded)), dict(flat(found))
     differences = 0
     for name in sorted({*before, *now}):
@@ -124,7 +124,7 @@ def compare(recorded: dict[str, Any], found: dict[str, Any]) -> int:
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Path and value of every leaf of a JSON tree; a list of numbers or texts is one leaf."""
+    """Path and value of every leaf of a JSON tree; a list of numbers or strings is one leaf."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from flat(inner, f"{name}/{key}" if name else key)
@@ -136,7 +136,7 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def collect(work: Path) -> dict[str, Any]:
-    """Run every part below a temporary folder."""
+    """Run every part in a temporary folder."""
     corpus = work / "sentences.jsonl"
     write_jsonl(corpus, [{"text": text} for text in sentences(SENTENCES, seed=1)])
     found: dict[str, Any] = {"revision": revision(), "machine": machine()}
@@ -150,7 +150,7 @@ def collect(work: Path) -> dict[str, Any]:
 
 
 def timed(name: str, part: Any, *arguments: Any) -> Any:
-    """Call a part and report its seconds."""
+    """Call a part and print its time in seconds."""
     start = time.monotonic()
     result = part(*arguments)
     print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
@@ -158,7 +158,7 @@ def timed(name: str, part: Any, *arguments: Any) -> Any:
 
 
 def training(work: Path, corpus: Path) -> tuple[dict[str, Any], Path]:
-    """Digests of the weights of 20 steps of distillation and of 20 of refinement, and the refined student's folder."""
+    """Digests of the weights after 20 steps of distillation and 20 of refinement, and the refined student's folder."""
     common = {"teacher": TEACHER, "corpus": corpus, "steps": 20, "batch_tokens": 512, "precision": "f32", "seed": 3}
     distilled = weights(kdnas(work, "distill", arch=ARCH, **common))
     refined = weights(kdnas(work, "refine", student=distilled.parent, **common))
@@ -187,7 +187,7 @@ def tables(work: Path) -> dict[str, Any]:
 
 
 def one_table(folder: Path, engine: str, path: Path) -> dict[str, Any]:
-    """Digests of one table; the committed file becomes an artifact that commands take."""
+    """Digests of one table; the committed file becomes an artifact that commands accept."""
     content = path.read_bytes()
     with path.open(newline="") as file:
         rows = [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
@@ -205,7 +205,7 @@ def one_table(folder: Path, engine: str, path: Path) -> dict[str, Any]:
     (folder / "manifest.json").write_text(json.dumps(manifest))
     latencies = sorted(row["latency_ms"] for row in rows)
     recommended = {}
-    for fraction in BUDGET_SHARES:
+    for fraction in BUDGET_FRACTIONS:
         budget = latencies[int(fraction * len(rows))]
         shown = json.loads(kdnas_output(folder.parent, "recommend", budget_ms=budget, table=folder, top=ROWS))
         recommended[str(budget)] = {"rows": len(shown), "first": shown[:3], "all": digest(shown)}
@@ -221,7 +221,7 @@ def one_table(folder: Path, engine: str, path: Path) -> dict[str, Any]:
 def latencies_in_search(folder: Path, rows: list[dict[str, Any]]) -> list[list[Any]]:
     """Architecture, loss, latency and reward of every twelfth row, from a random search over made-up losses.
 
-    Of all 2400 it would take minutes: each candidate's progress computes the hypervolume of all before it.
+    All 2400 rows would take minutes, because the progress of each candidate computes the hypervolume of all earlier ones.
     """
     rows = rows[::SEARCHED_ROWS_STEP]
     recording = folder.parent / f"{folder.name}.csv"
@@ -252,14 +252,14 @@ def exports(work: Path, corpus: Path, models: dict[str, Path]) -> tuple[dict[str
 
 
 def outputs(folder: Path, form: str, texts: list[str]) -> list[list[float]]:
-    """The first numbers of each text's answer (probabilities or embedding), one text a call."""
+    """The first numbers of each text's output (probabilities or embedding), with one text per call."""
     session = load_session()(folder, form=form, threads=1)
     answers = [session.predict([text])[0][:SHOWN_NUMBERS] for text in texts]
     return [[round(float(value), DECIMALS) + 0.0 for value in answer] for answer in answers]  # + 0.0: no -0.0
 
 
 def load_session() -> Any:
-    """The class `Session`, from its module of today or of after the move."""
+    """The class `Session`, from the first module in `SESSION_MODULES` that exists."""
     import importlib
 
     for name in SESSION_MODULES:
@@ -272,7 +272,7 @@ def load_session() -> Any:
 
 
 def make_classifier(folder: Path, student: Path) -> Path:
-    """A tiny BERT classifier with random weights, scaled so that its answers differ, and the student's tokenizer."""
+    """A tiny BERT classifier with random weights, scaled so that its scores differ, and the student's tokenizer."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
@@ -291,7 +291,7 @@ def make_classifier(folder: Path, student: Path) -> Path:
         label2id={"fine": 0, "hap": 1},
     )
     model = BertForSequenceClassification(config)
-    with torch.no_grad():  # as drawn, all texts score 0.71 to 0.82
+    with torch.no_grad():  # without scaling, all texts score 0.71 to 0.82
         model.classifier.weight.mul_(8)
         model.classifier.bias.copy_(torch.tensor([10.5, 0.0]))
     model.save_pretrained(folder)
@@ -301,7 +301,7 @@ def make_classifier(folder: Path, student: Path) -> Path:
 
 
 def filtered(work: Path, model: Path) -> dict[str, Any]:
-    """Kept and dropped documents: their number, and the digest of the decompressed shards in order."""
+    """Kept and dropped documents: their numbers, and the digests of the decompressed shards in order."""
     lengths = random.Random(6)
     documents = [
         {"id": index, "text": " ".join(sentences(lengths.randint(1, 9), seed=100 + index))}
@@ -327,7 +327,7 @@ def decompressed(file: Path) -> bytes:
 
 
 def sentences(count: int, seed: int) -> list[str]:
-    """Different made-up sentences, the same ones each time."""
+    """Different made-up sentences, the same ones for each seed."""
     chance, known = random.Random(seed), WORDS.split()
     found: dict[str, None] = {}
     while len(found) < count:
@@ -337,13 +337,13 @@ def sentences(count: int, seed: int) -> list[str]:
 
 
 def kdnas(work: Path, command: str, **options: Any) -> Path:
-    """Run a command; its last line is the folder that it made."""
+    """Run a command; returns the folder that it prints."""
     path = Path(kdnas_output(work, command, **options))
     return path if path.is_absolute() else work / path
 
 
 def kdnas_output(work: Path, command: str, **options: Any) -> str:
-    """The last line of a command's output."""
+    """Run a command; returns the last line of its output."""
     arguments = [text for name, value in options.items() for text in (OPTIONS[name], str(value))]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KDNAS_")}
     environment["KDNAS_HOME"] = str(work / "home")
@@ -354,13 +354,13 @@ def kdnas_output(work: Path, command: str, **options: Any) -> str:
 
 
 def require(holds: bool, message: str) -> None:
-    """Stop with a message unless something holds."""
+    """Exit with a message unless a condition holds."""
     if not holds:
         raise SystemExit(message)
 
 
 def number(text: str) -> float | str:
-    """A number where the text is one."""
+    """The text as a number if possible."""
     try:
         return float(text)
     except ValueError:
@@ -368,12 +368,12 @@ def number(text: str) -> float | str:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All rows of a file of JSON lines."""
+    """All rows of a JSONL file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write a file of JSON lines."""
+    """Write a JSONL file."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -388,7 +388,7 @@ def digest(value: Any) -> str:
 
 
 def revision() -> str:
-    """The commit of the checkout, with `+` where files of the product differ from it."""
+    """The commit of the checkout, with `+` if tracked files differ from it."""
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     changed = [*git, "status", "--porcelain", "--untracked-files=no"]
@@ -396,7 +396,7 @@ def revision() -> str:
 
 
 def machine() -> dict[str, str]:
-    """What digests of weights depend on beside the code."""
+    """CPU instructions and library versions, on which digests of weights depend besides the code."""
     import torch
 
     capability = torch.backends.cpu.get_cpu_capability()
@@ -409,7 +409,7 @@ if __name__ == "__main__":
         "MKL_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "CI": "true",  # no telemetry of NNCF and OpenVINO: its forked sender can block the exit of an export forever
+        "CI": "true",  # no telemetry of NNCF and OpenVINO: its forked sender can block the exit of an export
     }
     os.environ["PYTHONPATH"] = str(ROOT)
     sys.path.insert(0, str(ROOT))

@@ -4,4 +4,4 @@ import sys
 
 from kdnas.interface import CallablePackage
 
-sys.modules[__name__].__class__ = CallablePackage  # `kdnas.distill(...)` works though this package has the name
+sys.modules[__name__].__class__ = CallablePackage  # `kdnas.distill(...)` works although this package has that name

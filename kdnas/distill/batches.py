@@ -16,7 +16,7 @@ from kdnas.text.sentences import Sentences, balanced, token_batches
 
 Batch = tuple[Tensor, Tensor]  # ids and mask, each (B, T)
 Position = tuple[int, int]  # epoch, and index of the batch in it
-Key = tuple[Position, Position, np.ndarray]  # position of the batch, of the last batch of its update, sentence numbers
+Key = tuple[Position, Position, np.ndarray]  # positions of the batch and of its update's last batch, sentence indices
 
 
 class Made(NamedTuple):
@@ -96,17 +96,17 @@ class TrainBatches(Dataset[Made]):
             worker_init_fn=_leave_signals,
             # Not forked, so that workers do not inherit threads, locks and signal handlers of this process.
             multiprocessing_context="spawn" if self._options.data_workers else None,
-            generator=torch.Generator(),  # a separate generator, so that torch's default one is left to dropout
+            generator=torch.Generator(),  # a separate generator, so that torch's default one is used only by dropout
         )
         return iter(loader)
 
     def _keys(self, epoch: int, index: int) -> Iterator[Key]:
-        coming = self._places(epoch, index)
+        coming = self._positions(epoch, index)
         while update := list(islice(coming, self._options.accumulate)):
             last = update[-1][0]
             yield from ((here, last, indices) for here, indices in update[self._process :: self._processes])
 
-    def _places(self, epoch: int, index: int) -> Iterator[tuple[Position, np.ndarray]]:
+    def _positions(self, epoch: int, index: int) -> Iterator[tuple[Position, np.ndarray]]:
         for number in count(epoch):
             batches = self.epoch(number)
             for here in range(index, len(batches)):
@@ -115,6 +115,6 @@ class TrainBatches(Dataset[Made]):
 
 
 def _leave_signals(_worker: int) -> None:
-    """Ignore Ctrl-C and SIGTERM in a worker: the main process handles them, and the loader ends its workers."""
+    """Ignore Ctrl-C in a worker, and reset SIGTERM: the main process handles signals, and the loader ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -14,7 +14,7 @@ from kdnas.text.readers import TextOptions
 if TYPE_CHECKING:
     from kdnas.distill.processes import Work
 
-# Float32 weights and two moments, in the two kept checkpoints and the one being written, plus the model.
+# Float32 weights and two moments in three checkpoints (two kept, one being written), plus the model.
 COPIES_ON_DISK = 3 * 3 + 1
 
 
@@ -28,7 +28,7 @@ def build_stage(
 
 
 def common_corpus(home: Path, corpus: str, text: TextOptions, teacher: Teacher) -> Corpus:
-    """The corpus, which the main process builds and the others read."""
+    """The corpus. The main process builds it, the others read it."""
     from kdnas.distill.processes import processes
 
     with processes().main_process_first():
@@ -45,7 +45,7 @@ def require_possible(options: LoopOptions) -> None:
 
 
 def deciding(options: LoopOptions) -> dict[str, Any]:
-    """The options that affect the result: all but those of checkpoints, data workers and trackers."""
+    """The options that affect the result: all except those for checkpoints, data workers and trackers."""
     others = ("checkpoint_seconds", "data_workers", "trackers")
     return {key: value for key, value in asdict(options).items() if key not in others}
 

@@ -66,7 +66,7 @@ def save_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Opti
     root = folder / FOLDER
     root.mkdir(exist_ok=True)
     final = root / f"step-{position.step:09d}"
-    if final.exists():  # written or checked by this run: loading removes damaged ones
+    if final.exists():  # this run wrote or checked it, because loading removes damaged checkpoints
         return
     writing = root / "writing"
     shutil.rmtree(writing, ignore_errors=True)
@@ -92,9 +92,9 @@ def save_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Opti
 def load_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Position | None:
     """Restore module, optimizer and torch's random state from the newest valid checkpoint; None if there is none."""
     for path in _checkpoints(folder):
-        record = _sound_record(path)
+        record = _valid_record(path)
         if record is None:
-            say(f"{path}: damaged checkpoint; going on from the one before it")
+            say(f"{path}: damaged checkpoint; resuming from the one before it")
             shutil.rmtree(path)
             continue
         tensors = load_file(path / "state.safetensors")
@@ -115,7 +115,7 @@ def load_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Opti
 
 
 def _state_of(module: nn.Module) -> dict[str, Tensor]:
-    """The module's tensors by name; of tied tensors, for example embeddings that a head shares, only the first."""
+    """The module's tensors by name. Of tied tensors, such as embeddings shared with a head, only the first is included."""
     names: dict[int, str] = {}
     for name, value in module.state_dict(keep_vars=True).items():
         names.setdefault(id(value), name)
@@ -148,12 +148,12 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted((folder / FOLDER).glob("step-*"), reverse=True)
 
 
-def _sound_record(path: Path) -> dict[str, Any] | None:
+def _valid_record(path: Path) -> dict[str, Any] | None:
     """The content of position.json if it and the weights match their hashes, else None."""
     try:
         record: dict[str, Any] = json.loads((path / "position.json").read_text())
         digest = record.pop("digest")
-        sound = digest == digest_of(record) and record["sha256"] == file_sha256(path / "state.safetensors")
+        valid = digest == digest_of(record) and record["sha256"] == file_sha256(path / "state.safetensors")
     except (OSError, ValueError, KeyError, AttributeError):
         return None
-    return record if sound else None
+    return record if valid else None

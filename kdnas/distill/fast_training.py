@@ -22,19 +22,19 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 class FastTraining(TorchFunctionMode):
     """Context manager that replaces four operations of a model in training on a CPU.
 
-    Embeddings: the gradient of a table is added in place to the parameter's gradient. torch allocates a new table of zeros
-    each time, which for 30,000 rows of 576 takes 1 to 10 % of a step (results/log.md); the
-    optimizer's `zero_grad` must keep gradients (`set_to_none=False`).
+    Embeddings: the gradient of a table is added in place to the parameter's gradient. torch allocates a new table of zeros each
+    time, which for 30,000 rows of 576 takes 1 to 10 % of a step (results/log.md). The optimizer's `zero_grad` must keep
+    gradients (`set_to_none=False`).
 
     Attention, inside bf16 autocast: torch 2.13's bf16 backward kernel of scaled dot-product attention takes several times
-    as long as the float32 one on short sentences. Up to 128 tokens plain bf16 matrix products with a float32 softmax are
-    faster than either (`tests/bench/attention.py`); above, the float32 kernel is used.
+    as long as the float32 one on short sentences. Up to 128 tokens, plain bf16 matrix products with a float32 softmax are
+    faster than both (`tests/bench/attention.py`). For longer sentences the float32 kernel is used.
 
-    Casts, inside bf16 autocast: queries, keys and values are maps of the same float32 tensor, which autocast casts to bf16
-    three times, and whose gradient returns in three parts to be cast and added. Here it is cast once.
+    Casts, inside bf16 autocast: queries, keys and values are maps of the same float32 tensor. Autocast casts it to bf16 three
+    times, and casts and adds three parts of its gradient. Here it is cast once.
 
-    Dropout: torch draws its numbers sequentially, which takes a sixth of a fine-tuning step. numpy draws numbers of equal
-    quality several times as fast, from a seed of torch's generator, so that runs stay reproducible.
+    Dropout: torch draws random numbers sequentially, which takes a sixth of a fine-tuning step. numpy draws numbers of equal
+    quality several times as fast. Its seed comes from torch's generator, so runs stay reproducible.
 
     Passes without gradients (the teacher's) and other devices are unchanged.
     """
@@ -82,7 +82,7 @@ class FastTraining(TorchFunctionMode):
 
 
 class _Lookup(torch.autograd.Function):
-    """Embedding look-up that adds the gradients of its rows to the table's gradient in place."""
+    """Embedding lookup that adds the gradients of its rows to the table's gradient in place."""
 
     @staticmethod
     def forward(ctx: Any, ids: Tensor, table: Tensor, padding_idx: int | None) -> Tensor:
@@ -119,8 +119,8 @@ def _is_trained_table(
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, if the C library is glibc.
 
-    A training step frees and allocates the same few gigabytes. If the system gets them back in between, each page costs a
-    page fault, together about a tenth of a step in bf16 (results/log.md).
+    A training step frees and allocates the same few gigabytes. If they were returned to the system in between, the page faults
+    would cost about a tenth of a step in bf16 (results/log.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -131,7 +131,7 @@ def keep_freed_memory() -> None:
 class FreedMemory:
     """Returns free pages to the system every minute, if the C library is glibc.
 
-    Batches of changing shapes fragment the heap: without this it grows by a fifth in an hour. Each return costs about half a
+    Batches of different shapes fragment the heap, which otherwise grows by a fifth in an hour. Each return costs about half a
     second of page faults.
     """
 
@@ -171,7 +171,7 @@ def _by_products(
     attn_mask: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
-    """Softmax of Q K' times V; queries (B, H, T, d), keys and values (B, H, S, d), mask broadcast to (B, H, T, S)."""
+    """softmax(Q K') V for queries (B, H, T, d), keys and values (B, H, S, d), and a mask broadcast to (B, H, T, S)."""
     scale = options.get("scale") or query.shape[-1] ** -0.5
     scores = (query * scale) @ key.transpose(-1, -2)
     if options.get("is_causal"):
@@ -180,8 +180,8 @@ def _by_products(
         scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
     elif attn_mask is not None:
         scores = scores + attn_mask.to(scores.dtype)
-    fractions = F.softmax(scores, dim=-1, dtype=torch.float32)
-    return dropout(fractions, options.get("dropout_p", 0.0)).to(value.dtype) @ value
+    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32)
+    return dropout(probabilities, options.get("dropout_p", 0.0)).to(value.dtype) @ value
 
 
 def _in_float32(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:

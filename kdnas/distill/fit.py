@@ -24,7 +24,7 @@ from kdnas.store.artifact import read_jsonl, write_json
 from kdnas.text.corpus import Corpus
 from kdnas.text.joining import read_joining
 
-RESULTS = "results.json"  # written when all files are: what a run killed after that returns
+RESULTS = "results.json"  # written after all other files; a run that is killed afterwards resumes with these results
 
 
 def fit(
@@ -36,16 +36,16 @@ def fit(
     title: str,
     tokenizer: Path,
 ) -> dict[str, Any]:
-    """Plan, train (from the last checkpoint, if there is one), validate, and return the results for the manifest.
+    """Plan, train (resuming from a checkpoint if there is one) and return the results for the manifest.
 
     Args:
         folder: working folder of the artifact.
-        objective: what is minimised.
-        corpus: sentences.
-        options: how to train.
+        objective: objective to minimise.
+        corpus: tokenised sentences.
+        options: training options.
         accelerator: device and precision of the validation.
         title: name of the stage in the progress display.
-        tokenizer: folder of the tokenizer that made the corpus' ids: it says how pairs are joined.
+        tokenizer: folder of the corpus's tokenizer, which defines how pairs are joined.
     """
     objective.student.train(options.dropout)
     index = (processes().process_index, processes().num_processes)
@@ -56,7 +56,7 @@ def fit(
     start, first = time.monotonic(), processes().is_main_process
     steps: int | None = broadcast(planned_steps(folder, objective, batches, options, check) if first else None)
     optimizer = make_optimizer(objective, options.peak_lr, options.weight_decay, options.embedding_lr_factor)
-    with processes().main_process_first():  # it removes damaged checkpoints
+    with processes().main_process_first():  # the main process removes damaged checkpoints
         position = load_checkpoint(folder, objective, optimizer) or Position()
     while steps is not None:
         position = train(objective, optimizer, batches, options, steps, folder, position, check, title)
@@ -79,14 +79,14 @@ def fit(
 
 
 def _pairs(objective: Objective, options: LoopOptions, tokenizer: Path) -> Pairs | None:
-    """How pairs are made; None where the options want none, so that no large tokenizer is read for nothing."""
+    """How sentences are joined to pairs; None without pairs, so that a large tokenizer is not read unnecessarily."""
     if not options.pair_fraction:
         return None
     return Pairs(read_joining(tokenizer), shape_of(objective.student.config).positions)
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
-    """Figures of a run that was killed between its last file and its publication."""
+    """Results of a run that was killed after it wrote its last file and before it was published; else None."""
     path = folder / RESULTS
     if not path.exists():
         return None
@@ -96,7 +96,7 @@ def finished(folder: Path) -> dict[str, Any] | None:
 
 
 def finish(folder: Path, results: dict[str, Any], save: Callable[[], None]) -> dict[str, Any]:
-    """Let the first process save what was trained, keep the figures, and remove what only a continuation needs."""
+    """Save the model and the results and remove the checkpoints, in the main process."""
     if processes().is_main_process:
         save()
         write_json(folder / RESULTS, results)

@@ -1,4 +1,4 @@
-"""Distillation of hidden states (arXiv 2303.09639, Eq. 1): each student layer predicts states of teacher layers."""
+"""Distillation of hidden states (arXiv 2303.09639, Eq. 1): each student layer predicts the states of teacher layers."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,16 +13,16 @@ from kdnas.models.family import family_of, token_types
 
 
 class HiddenStateLoss(nn.Module):
-    """Eq. 1: MSE of W h_S + b against h_T, one linear map a pair, over real tokens only.
+    """Eq. 1: MSE of W h_S + b against h_T, with one linear map per pair, over real tokens only.
 
-    The raw MSE depends on the scale of the teacher's layers; divided by their variance it is the share that the student
-    does not explain, so that 1 - loss is the explained variance.
+    The raw MSE depends on the scale of the teacher's layers. Divided by their variance it is the unexplained fraction, and
+    1 - loss is the explained variance.
 
     Args:
         pairs: (student layer, teacher layer), 1-based.
-        student_hidden: D_S.
-        teacher_hidden: D_T.
-        teacher_variance: (n_pairs,) variance of each pair's teacher layer; None leaves the raw MSE of the paper.
+        student_hidden: hidden size D_S of the student.
+        teacher_hidden: hidden size D_T of the teacher.
+        teacher_variance: (n_pairs,) variance of each pair's teacher layer; None gives the raw MSE of the paper.
     """
 
     variance: Tensor
@@ -45,23 +45,23 @@ class HiddenStateLoss(nn.Module):
 
         Args:
             student_states: L_S + 1 tensors (B, T, D_S), embedding output first, as transformers returns them.
-            teacher_states: teacher layer, 1-based, to (B, T, D_T); tensors of inference mode are fine.
+            teacher_states: teacher layer, 1-based, to (B, T, D_T); tensors from inference mode are allowed.
             mask: (B, T), 1 at real tokens.
         """
         weights = mask.float() / mask.sum()
         losses = []
         for (student_layer, teacher_layer), projection in zip(self.pairs, self.projections, strict=True):
-            # The difference is what autograd keeps, never the teacher's own (inference) tensor.
+            # Autograd saves the difference, not the teacher's tensor, which may be from inference mode.
             error = projection(student_states[student_layer]).float() - teacher_states[teacher_layer].float()
             losses.append((error.square().mean(-1) * weights).sum())
         return torch.stack(losses) / self.variance
 
     def metrics(self, losses: Tensor, variance: Tensor | None = None) -> dict[str, Any]:
-        """Mean loss, and explained variance as a whole and by student layer (the mean of its pairs).
+        """Mean loss, and explained variance overall and by student layer (the mean over its pairs).
 
         Args:
             losses: (n_pairs,) on the CPU.
-            variance: (n_pairs,) of the teacher's layers, needed for a raw MSE; by default that of the loss.
+            variance: (n_pairs,) variance of the teacher's layers, needed for a raw MSE; by default the loss's `variance`.
         """
         scale = self.variance.cpu()
         explained = 1 - losses * (scale / (scale if variance is None else variance))
@@ -76,7 +76,7 @@ class HiddenStateLoss(nn.Module):
 
 
 class TeacherStates:
-    """Hidden states of some layers of a frozen teacher; layers above the highest of them are not run.
+    """Hidden states of some layers of a frozen teacher. Layers above the highest one are not computed.
 
     Args:
         teacher: encoder without pooler.
@@ -89,7 +89,7 @@ class TeacherStates:
 
     @property
     def device(self) -> torch.device:
-        """Of the teacher."""
+        """Device of the teacher."""
         return self._encoder.device
 
     def __call__(
@@ -107,13 +107,13 @@ class TeacherStates:
 
 
 class HiddenStateObjective(Objective):
-    """Student, frozen teacher and Eq. 1 as one module; its parameters are the student's and the projections'.
+    """Student, frozen teacher and Eq. 1 as one module. Its parameters are those of the student and the projections.
 
     Args:
         student: encoder without pooler.
-        teacher: source of the targets; not a submodule, so it is neither trained nor saved. None if each call gives targets.
+        teacher: computes the targets; not a submodule, so it is neither trained nor saved. None if every call passes targets.
         loss: the pairs and their projections.
-        variance: (n_pairs,) of the teacher's layers, for the explained variance of a raw MSE; by default that of the loss.
+        variance: (n_pairs,) variance of the teacher's layers, for the explained variance of a raw MSE; by default the loss's.
     """
 
     name = "hidden-state"
@@ -146,7 +146,7 @@ class HiddenStateObjective(Objective):
         return losses
 
     def metrics(self, losses: Tensor) -> dict[str, Any]:
-        """Mean loss, and explained variance as a whole and by student layer."""
+        """Mean loss, and explained variance overall and by student layer."""
         return self.loss.metrics(losses, self._variance)
 
 
@@ -177,7 +177,7 @@ def paired_states(
 def teacher_layer_variance(teacher: TeacherStates, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[int, float]:
     """Variance of each teacher layer over the real tokens of some batches.
 
-    It is the mean over dimensions of the variance around each dimension's own mean: the loss of the best constant.
+    It is the mean over dimensions of each dimension's variance, which is the MSE of the best constant prediction.
 
     Args:
         teacher: the layers to measure.

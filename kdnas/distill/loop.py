@@ -22,7 +22,7 @@ from kdnas.distill.fast_training import FreedMemory, keep_freed_memory
 from kdnas.distill.options import LoopOptions
 from kdnas.distill.processes import add_up_gradients, processes, total
 from kdnas.distill.tracking import Track, tracked
-from kdnas.distill.updates import LR_SHARE, follow_rows, update
+from kdnas.distill.updates import LR_FACTOR, follow_rows, update
 from kdnas.errors import DivergenceError, Terminated
 from kdnas.store.artifact import append_jsonl
 from kdnas.store.host import has_bf16, physical_cores
@@ -39,17 +39,17 @@ def resolve_precision(precision: str) -> str:
 
 
 def make_accelerator(precision: str) -> Accelerator:
-    """Device and autocast of one training loop; from now on the process keeps the memory that it frees.
+    """Device and autocast of one training loop. Afterwards the process keeps the memory that it frees.
 
-    `accelerate` holds one mixed precision per process. It is always bf16 here, and float32 loops switch autocast off, so that
-    loops of both precisions can share a process.
+    `accelerate` allows one mixed precision per process. It is always bf16 here, and float32 loops switch autocast off, so that
+    loops of both precisions can run in one process.
 
     Args:
         precision: `auto`, `bf16` or `f32`.
     """
     keep_freed_memory()
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != "bf16":
-        AcceleratorState._reset_state()  # left by another user of accelerate in this process
+        AcceleratorState._reset_state()  # set by other code in this process
     autocast = AutocastKwargs(enabled=resolve_precision(precision) == "bf16")
     return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="bf16", kwargs_handlers=[autocast])
 
@@ -81,12 +81,12 @@ def make_optimizer(
         {"params": [parameter for parameter in trained if parameter.dim() <= 1], "weight_decay": 0.0},
     ]
     if own:
-        groups.append({"params": own, "weight_decay": weight_decay, LR_SHARE: embedding_lr_factor})
+        groups.append({"params": own, "weight_decay": weight_decay, LR_FACTOR: embedding_lr_factor})
     return torch.optim.AdamW(groups, lr=peak_lr, betas=BETAS, fused=True)
 
 
 def lr_factor(step: int, steps: int, warmup_fraction: float, schedule: str = "linear") -> float:
-    """Fraction of the peak learning rate at a 0-based step: linear up, then down towards 0 after the last step.
+    """Fraction of the peak learning rate at a 0-based step: linear warm-up, then decay that reaches 0 after the last step.
 
     Args:
         step: 0-based step.
@@ -104,7 +104,7 @@ def lr_factor(step: int, steps: int, warmup_fraction: float, schedule: str = "li
 def train_step(
     objective: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator, batch: Sequence[Any], lr: float
 ) -> Tensor:
-    """One update by the mean of the objective's parts.
+    """One update on the mean of the objective's parts.
 
     Args:
         objective: maps ids and mask (B, T) to one loss per part, (n_parts,).
@@ -122,7 +122,7 @@ def train_step(
 
 
 def backward(objective: nn.Module, accelerator: Accelerator, batch: Sequence[Any], fraction: float = 1.0) -> Tensor:
-    """Loss of each part (n_parts,) times the batch's fraction of an update; adds the gradients of its mean."""
+    """Loss of each part (n_parts,) times the batch's fraction of an update; accumulates the gradients of its mean."""
     with accelerator.autocast():
         losses: Tensor = objective(*batch) * fraction
     accelerator.backward(losses.mean())
@@ -177,7 +177,7 @@ def train(
 ) -> Position:
     """Train from `position` to `steps`, logging to `history.jsonl` and keeping checkpoints in `folder`.
 
-    On a CPU, a run that was killed and resumes from its checkpoint gives bit for bit the result of an uninterrupted run.
+    On a CPU, a killed run that resumes from its checkpoint is bit-identical to an uninterrupted run.
 
     Args:
         objective: maps ids and mask (B, T) to one loss per part, (n_parts,); on the accelerator's device.
@@ -241,7 +241,7 @@ def _gradients(
 
 
 def _draw_apart(seed: int, step: int) -> None:
-    """Seed each of several processes for its own dropout, because a checkpoint holds only the main process's state."""
+    """Give each of several processes its own dropout seed, because a checkpoint has only the main process's random state."""
     state = processes()
     if state.num_processes > 1:
         torch.manual_seed(int(np.random.SeedSequence([seed, step, state.process_index]).generate_state(1)[0]))
@@ -249,13 +249,13 @@ def _draw_apart(seed: int, step: int) -> None:
 
 def _diverged(loss: float, position: Position, made: Made) -> DivergenceError:
     return DivergenceError(
-        f"the loss is {loss}, or its gradient not finite, at step {position.step + 1}, batch {made.batch} of epoch {made.epoch}: "
+        f"the loss is {loss}, or a gradient not finite, at step {position.step + 1}, batch {made.batch} of epoch {made.epoch}: "
         f"training diverged; the state before it is kept; run again with a lower --peak_lr"
     )
 
 
 class _Log:
-    """Writes history.jsonl: losses every `log_every` steps, validations at even distances, and both at the last step."""
+    """Writes history.jsonl: losses every `log_every` steps, validations at regular intervals, and both at the last step."""
 
     def __init__(self, file: Path, position: Position, steps: int, options: LoopOptions, track: Track) -> None:
         self._file, self._steps, self._every, self._track = file, steps, options.log_every, track
@@ -282,7 +282,7 @@ class _Log:
 
 
 class _NoLog(_Log):
-    """Log of the other processes, which writes nothing: their values are those of the main process."""
+    """Log of the other processes. It writes nothing, because the main process logs the same values."""
 
     def __init__(self, *_: object) -> None:
         return
@@ -300,7 +300,7 @@ def _log_of(file: Path, position: Position, steps: int, options: LoopOptions, tr
 
 
 class _Saver:
-    """Saves checkpoints at intervals, with at most a twentieth of the time spent on it; with interval 0 after each update."""
+    """Saves checkpoints at intervals, using at most a twentieth of the time; with interval 0, after each update."""
 
     def __init__(self, folder: Path, objective: nn.Module, optimizer: torch.optim.AdamW, every_seconds: float) -> None:
         self.whole = True

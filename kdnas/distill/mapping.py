@@ -17,13 +17,13 @@ class Mapping(Enum):
 def layer_pairs(student_layers: int, teacher_layers: int, mapping: Mapping) -> list[tuple[int, int]]:
     """Pairs (student layer, teacher layer), both 1-based, by student layer, without repeats.
 
-    `uniform` is floor((i - 1) * L_T / L_S) + 1. The paper prints a `ceil` that exceeds the teacher's layers at 10 student
-    layers; this form equals it at 3, 4, 6 and 12 of 12. `last` is i + L_T - L_S. `last-1` is one below that, and never the
-    embedding output. `uniform+last` joins `uniform` and `last`, so a student layer learns from up to two teacher layers.
+    `uniform` is floor((i - 1) * L_T / L_S) + 1. The paper's formula with `ceil` exceeds the teacher's layers at 10 student
+    layers; both agree at 3, 4, 6 and 12 of 12 layers. `last` is i + L_T - L_S. `last-1` is one below that, but at least 1.
+    `uniform+last` combines `uniform` and `last`, so a student layer learns from up to two teacher layers.
 
     Args:
-        student_layers: L_S.
-        teacher_layers: L_T.
+        student_layers: number of student layers, L_S.
+        teacher_layers: number of teacher layers, L_T.
         mapping: name of the formula.
 
     Raises:
@@ -45,9 +45,9 @@ def layer_pairs(student_layers: int, teacher_layers: int, mapping: Mapping) -> l
 
 
 def require_no_deeper(student_layers: int, teacher_layers: int) -> None:
-    """Raise UsageError if the student has more layers than its teacher: no mapping is defined for it."""
+    """Raise UsageError if the student has more layers than its teacher, because no mapping is defined for that."""
     if student_layers > teacher_layers:
         raise UsageError(
             f"the student has {student_layers} layers, its teacher {teacher_layers}: a student deeper than its teacher "
-            f"cannot be taught layer by layer; take at most {teacher_layers} layers or a deeper teacher"
+            f"cannot be distilled layer by layer; use at most {teacher_layers} layers or a deeper teacher"
         )

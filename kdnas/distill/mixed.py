@@ -1,7 +1,7 @@
-"""Hidden states and MiniLM-v2's relations in one objective.
+"""Hidden states and MiniLM-v2 relations in one objective.
 
-As published (arXiv 2012.15828), relations give no gradient to what follows the values in the student's last layer: the
-layers below move, and the last layer's output, which users pool into embeddings, drifts. Eq. 1 on the last layer holds it.
+As published (arXiv 2012.15828), relations give no gradient to the part of the student's last layer after the values. The layers
+below change, so the last layer's output, which users pool into embeddings, drifts. Eq. 1 on the last layer prevents this.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ from kdnas.models.family import shape_of
 
 
 class MixedObjective(Objective):
-    """Student, frozen teacher, Eq. 1 and MiniLM-v2's loss as one module; its parameters are the student's and Eq. 1's.
+    """Student, frozen teacher, Eq. 1 and MiniLM-v2's loss as one module. Its parameters are those of the student and of Eq. 1.
 
     Args:
         student: encoder without pooler.
-        teacher: encoder without pooler; not a submodule, so nothing trains or saves it.
+        teacher: encoder without pooler; not a submodule, so it is neither trained nor saved.
         loss: Eq. 1 for some pairs of layers.
-        relations: what the student's last layer imitates.
-        weights: of the mean loss of the pairs and of the mean loss of the relations, both above 0.
+        relations: relations that the student's last layer imitates.
+        weights: weights of the mean loss of the pairs and of the mean loss of the relations, both above 0.
         main: part whose mean is the validation loss: `pairs` in distillation, `relations` in refinement.
         variance: as in `HiddenStateObjective`.
     """
@@ -60,13 +60,13 @@ class MixedObjective(Objective):
     ) -> Tensor:
         """Loss of each pair and relation, (n_pairs + n_relations,), scaled so that the mean of all is the weighted sum.
 
-        `targets` are teacher states, layer to (B, T, D_T), of the pairs' layers and the one below the imitated layer.
+        `targets` are teacher states, layer to (B, T, D_T), for the layers of the pairs and the layer below the imitated one.
         """
         hidden, relations = self.parts(input_ids, attention_mask, token_type_ids, targets)
         return torch.cat([self._scales[0] * hidden, self._scales[1] * relations])
 
     def metrics(self, losses: Tensor) -> dict[str, Any]:
-        """Metrics of the main part; beside pairs the loss of each relation, beside relations what the pairs explain."""
+        """Metrics of the main part, plus the loss of each relation or the variance that the pairs explain."""
         hidden, relations = self.unscaled(losses)
         others = self.relations.metrics(relations)
         if self._main == "pairs":
@@ -74,7 +74,7 @@ class MixedObjective(Objective):
         return {**others, "layers": {str(shape_of(self.student.config).layers): 1 - float(hidden.mean())}}
 
     def unscaled(self, losses: Tensor) -> tuple[Tensor, Tensor]:
-        """What `parts` gives, (n_pairs,) and (n_relations,), from what `forward` gives."""
+        """The output of `parts`, (n_pairs,) and (n_relations,), from the output of `forward`."""
         pairs = len(self.loss.pairs)
         return losses[:pairs] / self._scales[0], losses[pairs:] / self._scales[1]
 

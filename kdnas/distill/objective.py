@@ -8,14 +8,14 @@ from transformers import PreTrainedModel
 
 
 class Objective(nn.Module, ABC):
-    """A loss of one or more parts. The mean of the parts is minimised, and all parameters of the module are trained.
+    """A loss with one or more parts. Training minimises the mean of the parts, over all parameters of the module.
 
-    To add one, write a subclass and pass it to `kdnas.distill.fit.fit`, as `kdnas.distill.stages` does. Padding never enters
-    a loss.
+    To add an objective, write a subclass and pass it to `kdnas.distill.fit.fit`, as `kdnas.distill.stages` does. Losses ignore
+    padding.
 
     Attributes:
-        name: as manifests record it.
-        student: encoder that learns.
+        name: name of the objective in manifests.
+        student: encoder to train.
     """
 
     name: str
@@ -46,6 +46,6 @@ class Objective(nn.Module, ABC):
             losses: (n_parts,) mean losses over held-out sentences, float64.
 
         Returns:
-            `validation_loss`; `explained_variance` as a whole, or None; `layers`, the explained variance by student layer; and
-            what else the objective measures.
+            `validation_loss`; `explained_variance` overall, or None; `layers`, the explained variance by student layer; and
+            further metrics of the objective.
         """

@@ -17,15 +17,15 @@ class LoopOptions:
     """Options that all training stages share.
 
     Args:
-        minutes: training time; converted once to a number of steps by timing a few, and kept over restarts.
+        minutes: training time; converted once to a number of steps by timing a few, and kept across restarts.
         steps: number of updates; overrides `minutes`.
-        batch_tokens: padded tokens per batch; small batches teach more per token (`results/distillation`), large ones keep a GPU
-            busy.
+        batch_tokens: padded tokens per batch; small batches are more sample-efficient (`results/distillation`), large ones keep
+            a GPU busy.
         accumulate: batches per update, over all processes; their gradients are averaged.
         batch_sentences: maximum sentences per batch; null limits a batch only by `batch_tokens`.
         language_power: exponent of language sampling: a language with n sentences is drawn in proportion to n to this power,
-            for example 0.3 for multilingual corpora; null takes each sentence once per epoch.
-        pair_fraction: fraction of the batches that hold sentence pairs, joined by the tokenizer.
+            for example 0.3 for multilingual corpora; null uses each sentence once per epoch.
+        pair_fraction: fraction of the batches that contain sentence pairs, joined as by the tokenizer.
         peak_lr: learning rate after the warm-up.
         schedule: how the learning rate falls to 0 after the warm-up: linear or cosine.
         warmup_fraction: fraction of the steps in which the learning rate rises.
@@ -34,13 +34,13 @@ class LoopOptions:
         dropout: whether the student trains with dropout.
         data_workers: processes that prepare batches ahead; 0 prepares them in the training process, which costs about 1 % of a
             step.
-        precision: bf16 autocast or f32; auto takes bf16 if the hardware supports it.
+        precision: bf16 autocast or f32; auto uses bf16 if the hardware supports it.
         seed: seed of the random weights and the batch order.
         validations: number of times that training measures the validation loss.
         validation_sentences: number of sentences of the validation split to use.
         log_every: steps between training rows in `history.jsonl`.
         trackers: experiment trackers that get the same rows: tensorboard, mlflow.
-        checkpoint_seconds: seconds between checkpoints, more if they are slow to write; 0 saves after every update.
+        checkpoint_seconds: seconds between checkpoints, more if writing is slow; 0 saves after every update.
     """
 
     minutes: float = 9
@@ -78,7 +78,7 @@ class LoopOptions:
         if not 0 <= self.pair_fraction <= 1:
             raise UsageError(f"pair_fraction is {self.pair_fraction}; allowed is 0 to 1")
         if not 0 <= self.warmup_fraction < 1:
-            raise UsageError(f"warmup_fraction is {self.warmup_fraction}; allowed is 0 up to, not including, 1")
+            raise UsageError(f"warmup_fraction is {self.warmup_fraction}; it must be at least 0 and below 1")
         if self.weight_decay < 0 or self.checkpoint_seconds < 0 or self.data_workers < 0:
             raise UsageError("weight_decay, checkpoint_seconds and data_workers must not be negative")
         if self.schedule not in ("linear", "cosine"):
@@ -89,13 +89,13 @@ class LoopOptions:
 
 @dataclass(frozen=True)
 class StudentOptions(LoopOptions):
-    """Options that the two stages with a teacher share.
+    """Options that distillation and refinement share.
 
     Args:
         relations: MiniLM-v2 relations, each two of the letters Q, K and V, for example `QQ`.
         relation_heads: number of relation heads that queries, keys and values are split into; must divide both widths. Null
-            takes the published 48, or the largest common divisor below it.
-        teacher_layer: teacher layer whose relations the student imitates, 1-based; null takes the second to last, as published.
+            uses the published 48, or the largest common divisor below it.
+        teacher_layer: teacher layer whose relations the student imitates, 1-based; null uses the second to last, as published.
     """
 
     relations: tuple[str, ...] = PUBLISHED_RELATIONS
@@ -110,7 +110,7 @@ class StudentOptions(LoopOptions):
             or not set(self.relations) <= ALL_RELATIONS
         ):
             raise UsageError(
-                f"relations is {', '.join(self.relations) or 'empty'}; allowed are different ones of "
+                f"relations is {', '.join(self.relations) or 'empty'}; give one or more different ones of "
                 f"{', '.join(sorted(ALL_RELATIONS))}"
             )
 
@@ -120,10 +120,10 @@ class DistillOptions(StudentOptions):
     """Options of the distillation of hidden states.
 
     Args:
-        start: the student's initial weights: `layers` takes the teacher's embeddings and layers, cut to the student's shape;
-            `embeddings` takes only the embeddings.
+        start: the student's initial weights: `layers` uses the teacher's embeddings and layers, reduced to the student's shape;
+            `embeddings` uses only the embeddings.
         mapping: which teacher layers each student layer learns from (Eq. 2).
-        normalise: divide each layer's loss by the teacher's variance; false takes the raw MSE of the paper.
+        normalise: divide each layer's loss by the teacher's variance; false uses the raw MSE of the paper.
         relation_weight: weight of MiniLM-v2's relation loss, added to the hidden-state loss from the first step; 0 omits it.
     """
 

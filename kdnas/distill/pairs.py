@@ -1,7 +1,7 @@
-"""Batches of sentence pairs: single sentences do not teach an encoder what tasks on two texts need.
+"""Batches of sentence pairs, because single sentences do not prepare an encoder for tasks on two texts.
 
-Pairs are joined as by the tokenizer (`kdnas.text.joining`). In half of the pairs the second sentence is another sentence, in the
-other half it begins like the first, so that attention learns to compare.
+Pairs are joined as by the tokenizer (`kdnas.text.joining`). In half of the pairs the second text is another sentence; in the
+other half it starts with the beginning of the first, so that attention learns to compare.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Pairs:
 
     Args:
         joining: the tokenizer's way to join two texts.
-        positions: maximum tokens of a pair, the model's number of positions; the second sentence is cut to fit.
+        positions: maximum number of tokens in a pair, the model's number of positions; the second sentence is truncated.
     """
 
     joining: Joining
@@ -29,14 +29,14 @@ class Pairs:
 def pair_batch(
     sentences: Sentences, indices: np.ndarray, pad_id: int, pairs: Pairs, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Padded ids, mask and token types (about B / 2, T) int64 of sentences, two by two; an odd one is joined to another.
+    """Padded ids, mask and token types (about B / 2, T) int64 of sentence pairs; if B is odd, one sentence is used twice.
 
     Args:
         sentences: the split; each sentence has the special tokens of a single text.
         indices: numbers (B,) of the sentences.
         pad_id: id of the padding token.
         pairs: how sentences are joined.
-        rng: draws the order, and the length of the first sentence's beginning that the second repeats.
+        rng: draws the order, and the number of tokens of the first sentence that the second repeats.
     """
     order = rng.permutation(indices)
     half = (len(order) + 1) // 2

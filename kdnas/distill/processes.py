@@ -31,7 +31,7 @@ def require_even(accumulate: int) -> None:
     count = processes().num_processes
     if accumulate % count:
         raise UsageError(
-            f"accumulate is {accumulate}; with {count} processes give a multiple of {count}, for each gets as many batches"
+            f"accumulate is {accumulate}; with {count} processes give a multiple of {count}, so that all get equally many batches"
         )
 
 

@@ -1,7 +1,7 @@
-"""Initial projections of Eq. 1, from ridge regression instead of random weights.
+"""Initial projections for Eq. 1 from ridge regression instead of random weights.
 
-A new student's states already carry its embeddings, which come from the teacher. The best linear map from them has a closed
-form, so training spends no steps on it.
+A new student's states already contain the teacher's embeddings. The best linear map from them has a closed form, so training
+spends no steps on it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

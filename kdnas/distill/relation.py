@@ -16,19 +16,19 @@ from kdnas.errors import UsageError
 from kdnas.models.family import family_of, shape_of, token_types
 
 PUBLISHED_HEADS = 48
-Vectors = dict[str, Tensor]  # "Q", "K" and "V": queries, keys or values of all heads side by side, (B, T, D)
+Vectors = dict[str, Tensor]  # "Q", "K" and "V": concatenated queries, keys or values of all heads, (B, T, D)
 
 
 def resolve_relation_heads(relation_heads: int | None, student_hidden: int, teacher_hidden: int) -> int:
     """Check a number of relation heads, or pick one.
 
     Args:
-        relation_heads: must divide both widths; None takes 48, or the largest common divisor below it.
-        student_hidden: D_S.
-        teacher_hidden: D_T.
+        relation_heads: must divide both widths; None uses 48, or the largest common divisor below it.
+        student_hidden: hidden size D_S of the student.
+        teacher_hidden: hidden size D_T of the teacher.
 
     Raises:
-        UsageError: it does not divide both widths; the message lists what does.
+        UsageError: the number does not divide both widths; the message lists the valid ones.
     """
     common = gcd(student_hidden, teacher_hidden)
     valid = [heads for heads in range(1, common + 1) if common % heads == 0]
@@ -43,7 +43,7 @@ def resolve_relation_heads(relation_heads: int | None, student_hidden: int, teac
 
 
 def resolve_teacher_layer(teacher_layer: int | None, teacher_layers: int) -> int:
-    """Check the imitated teacher layer, 1-based; None takes the last but one, as published (11 of 12).
+    """Check the imitated teacher layer, 1-based; None uses the second to last, as published (11 of 12).
 
     Raises:
         UsageError: the teacher has no such layer.
@@ -56,16 +56,16 @@ def resolve_teacher_layer(teacher_layer: int | None, teacher_layers: int) -> int
 
 
 def relation_logits(left: Tensor, right: Tensor, heads: int, mask: Tensor) -> Tensor:
-    """Log of Eq. 6, log softmax(A B' / sqrt(d_r)), in float32, with padded keys left out.
+    """Log of Eq. 6, log softmax(A B' / sqrt(d_r)), in float32, without padded keys.
 
     Args:
-        left: A, queries, keys or values of all attention heads side by side, (B, T, D).
-        right: B, the same or another of the three, (B, T, D).
-        heads: relation heads; d_r = D / heads.
+        left: A, concatenated queries, keys or values of all attention heads, (B, T, D).
+        right: B, the same or another one of the three, (B, T, D).
+        heads: number of relation heads; d_r = D / heads.
         mask: (B, T), 1 at real tokens.
 
     Returns:
-        (B, heads, T, T), over the last axis.
+        (B, heads, T, T), normalised over the last axis.
     """
     batch, seq_len, width = left.shape
     rows, columns = (
@@ -81,9 +81,9 @@ def relation_loss(teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor]
     """Eq. 5 for one relation: KL(teacher || student), averaged over relation heads and real query positions.
 
     Args:
-        teacher: the two that are related, each (B, T, D_T).
-        student: the same of the student, each (B, T, D_S).
-        heads: relation heads, dividing both widths.
+        teacher: the two related tensors of the teacher, each (B, T, D_T).
+        student: the same two of the student, each (B, T, D_S).
+        heads: number of relation heads; must divide both widths.
         mask: (B, T), 1 at real tokens.
 
     Returns:
@@ -92,20 +92,20 @@ def relation_loss(teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor]
     with torch.autocast(mask.device.type, enabled=False):
         with torch.no_grad():
             target = relation_logits(*teacher, heads, mask)
-            fraction = target.exp()
-        divergence = (fraction * (target - relation_logits(*student, heads, mask))).sum(-1)  # (B, heads, T)
+            probabilities = target.exp()
+        divergence = (probabilities * (target - relation_logits(*student, heads, mask))).sum(-1)  # (B, heads, T)
         real = mask.float()
         return (divergence.mean(1) * real).sum() / real.sum()
 
 
 @dataclass(frozen=True)
 class Relations:
-    """What is related, and how finely.
+    """The relations to imitate.
 
     Args:
         teacher_layer: imitated layer, 1-based, from `resolve_teacher_layer`.
-        heads: relation heads, from `resolve_relation_heads`.
-        names: each two letters of Q, K and V, as `QQ`; `QK` is attention itself, as in the first MiniLM.
+        heads: number of relation heads, from `resolve_relation_heads`.
+        names: relations, each two of the letters Q, K and V, such as `QQ`; `QK` is attention itself, as in the first MiniLM.
     """
 
     teacher_layer: int
@@ -136,14 +136,14 @@ class Relations:
 def queries_keys_values(encoder: PreTrainedModel, layer: int, below: Tensor) -> Vectors:
     """Queries, keys and values of a layer (1-based), each (B, T, D), from the output (B, T, D) of the layer below.
 
-    All families apply the three maps to it as it is; what they do with the products, as MPNet's bias, is behind them.
+    All families apply the three maps directly to this output. Other operations, such as MPNet's position bias, come later.
     """
     parts = family_of(encoder.config).layer(encoder, layer)
     return {"Q": parts.query(below), "K": parts.key(below), "V": parts.value(below)}
 
 
 class QueriesKeysValues(nn.Module):
-    """Queries, keys and values of one layer; nothing after them is computed.
+    """Queries, keys and values of one layer. Nothing after them is computed.
 
     Args:
         encoder: encoder without pooler; its weights are shared, not copied.
@@ -163,15 +163,15 @@ class QueriesKeysValues(nn.Module):
 
 
 class RelationObjective(Objective):
-    """Student, frozen teacher and MiniLM-v2's loss as one module; its parameters are the student's.
+    """Student, frozen teacher and MiniLM-v2's loss as one module. Its parameters are the student's.
 
-    What follows the values in the student's last layer gets no gradient, as in the publication: it keeps the weights
-    that the hidden-state stage gave it.
+    The part of the student's last layer after the values gets no gradient, as published. It keeps its weights from the
+    hidden-state stage.
 
     Args:
         student: encoder without pooler.
-        teacher: encoder without pooler; not a submodule, so nothing trains or saves it.
-        relations: what is imitated.
+        teacher: encoder without pooler; not a submodule, so it is neither trained nor saved.
+        relations: relations to imitate.
     """
 
     name = "minilm-v2"
@@ -179,7 +179,7 @@ class RelationObjective(Objective):
     def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel, relations: Relations) -> None:
         super().__init__()
         self.student, self.relations = student, relations
-        # In tuples: these share weights, and must not appear in the state or the parameters a second time.
+        # In a tuple: these share weights, which must not be in the state or the parameters twice.
         self._views = (
             QueriesKeysValues(student, shape_of(student.config).layers),
             QueriesKeysValues(teacher, relations.teacher_layer),

@@ -26,10 +26,10 @@ def run_distill(
     """Distil the teacher's hidden states into a new student, or continue with an existing one (Eq. 1 and 2).
 
     Args:
-        home: root of artifacts.
+        home: root folder of all artifacts.
         teacher: the frozen teacher.
         corpus: sentences, tokenised for this teacher.
-        arch: the student's shape.
+        arch: the student's architecture.
         options: training options.
         student: a student of this shape to continue with; None starts a new one.
 
@@ -42,7 +42,7 @@ def run_distill(
     """
     require_no_deeper(arch.layers, teacher.layers)
     require_possible(options)
-    pooling_of(teacher.path)  # the student's files state the same pooling: refuse now what they cannot express
+    pooling_of(teacher.path)  # the student gets the same pooling, so reject unsupported pooling now
     if options.relation_weight:
         _require_relations(options, arch, teacher)
 
@@ -70,7 +70,7 @@ def run_refine(
     """Refine a student by MiniLM-v2 (Eq. 5 and 6).
 
     Args:
-        home: root of artifacts.
+        home: root folder of all artifacts.
         teacher: the frozen teacher.
         corpus: sentences, tokenised for this teacher.
         student: Hugging Face folder of the student.
@@ -81,8 +81,8 @@ def run_refine(
         Artifact with `student/` and `history.jsonl`.
 
     Raises:
-        UsageError: the folder holds no student, its vocabulary is not the teacher's, or the relation heads do not divide the
-            widths.
+        UsageError: the folder has no student, its vocabulary differs from the teacher's, or the relation heads do not divide
+            the widths.
     """
     arch = shape_of(student, teacher)
     _require_relations(options, arch, teacher)
@@ -103,7 +103,7 @@ def shape_of(student: Path, teacher: Teacher) -> Arch:
     """The architecture of a student, after a check that it matches the teacher.
 
     Raises:
-        UsageError: the folder holds no student, or its vocabulary is not the teacher's.
+        UsageError: the folder has no student, or its vocabulary differs from the teacher's.
     """
     from kdnas.models.student import arch_of
 
@@ -151,7 +151,7 @@ def distill(
     """
     require_output(output, "distill")
     if (arch is None) == (student is None):
-        raise UsageError("give --arch for a new student, or --student for one to go on with, and not both")
+        raise UsageError("give --arch for a new student, or --student to continue with an existing one, and not both")
     resolved = resolve_teacher(teacher)
     found = find_student(student) if student else None
     shape = shape_of(found[0], resolved) if found else Arch.parse(str(arch))

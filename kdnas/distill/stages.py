@@ -1,4 +1,4 @@
-"""The work of the two training stages, inside an artifact's working folder."""
+"""The work of distillation and refinement, inside an artifact's working folder."""
 
 import os
 from collections.abc import Sequence
@@ -38,13 +38,13 @@ from kdnas.models.student import student_from_teacher
 from kdnas.models.teacher import Teacher, load_encoder
 from kdnas.text.corpus import Corpus
 
-SAMPLE_SENTENCES = 1000  # for the teacher's variance and the start of the projections
+SAMPLE_SENTENCES = 1000  # for the teacher's variance and the initial projections
 
 
 def distill_into(
     folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, options: DistillOptions, start: Path | None = None
 ) -> dict[str, Any]:
-    """Distil hidden states into a new student, or the one in `start`; `folder` has `student/` and `projections.safetensors`."""
+    """Distil hidden states into a new student or the one in `start`; writes `student/` and `projections.safetensors`."""
     done = finished(folder)
     if done is not None:
         return done
@@ -87,7 +87,7 @@ def distill_into(
 def refine_into(
     folder: Path, teacher: Teacher, corpus: Corpus, student: Path, options: RefineOptions
 ) -> dict[str, Any]:
-    """Refine a student by MiniLM-v2; `student/` is in `folder` afterwards."""
+    """Refine a student by MiniLM-v2; writes `student/` to `folder`."""
     done = finished(folder)
     if done is not None:
         return done
@@ -139,7 +139,7 @@ def _refined(
     options: RefineOptions,
     accelerator: Accelerator,
 ) -> RelationObjective | MixedObjective:
-    """Relations, and the last layer's hidden states beside each of them where they have a weight."""
+    """The objective of refinement: relations, plus the last layer's hidden states if they have a weight."""
     if not options.hidden_state_weight:
         return RelationObjective(student, teacher, relations)
     ours, theirs = shape_of(student.config), shape_of(teacher.config)

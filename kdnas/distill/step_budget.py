@@ -1,4 +1,4 @@
-"""Number of updates that fit into a stage's minutes: measured before training, and again if that was too low."""
+"""Number of updates that fit into a stage's minutes. It is measured before training, and extended if it was too low."""
 
 import json
 import time
@@ -29,7 +29,7 @@ def planned_steps(
     options: LoopOptions,
     validate: Callable[[], dict[str, Any]],
 ) -> int:
-    """Number of updates: `steps`, or as many as fit into `minutes`; decided once and kept in plan.json over restarts."""
+    """Number of updates: `steps`, or as many as fit into `minutes`; decided once and kept in plan.json across restarts."""
     path = folder / PLAN
     if path.exists():
         return int(json.loads(path.read_text())["steps"])
@@ -54,14 +54,14 @@ def planned_steps(
 
 
 def extended_steps(folder: Path, options: LoopOptions, position: Position, elapsed_seconds: float) -> int | None:
-    """New total number of updates if the plan was far too low; None if the minutes are used.
+    """New total number of updates if the plan was far too low; None if most of the minutes are used.
 
-    Other work on the host can make steps slow while the plan is measured: once 10 were planned where 370 fit. The learning
-    rate follows the new number, so it rises again. The number is kept in plan.json over restarts.
+    Other work on the host can make steps slow while the plan is measured: one run planned 10 steps although 370 fitted. The
+    learning rate follows the new number, so it rises again. The number is kept in plan.json across restarts.
 
     Args:
-        folder: holds the plan.
-        options: with `steps` given, the number is never extended.
+        folder: working folder with the plan.
+        options: training options; if `steps` is set, the number is never extended.
         position: state at the end of training.
         elapsed_seconds: seconds since this attempt of the stage began.
     """
@@ -74,5 +74,5 @@ def extended_steps(folder: Path, options: LoopOptions, position: Position, elaps
         return None
     plan = json.loads((folder / PLAN).read_text())
     write_json(folder / PLAN, {**plan, "steps": steps, "extended_from": position.step})
-    say(f"{position.step} steps left {left:.0f} of {budget:.0f} s unused: on to {steps}")
+    say(f"{left:.0f} of {budget:.0f} s are left after {position.step} steps: extending training to {steps} steps")
     return steps

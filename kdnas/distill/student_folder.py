@@ -9,7 +9,7 @@ from kdnas.models.folder import model_digest, model_in
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import MANIFEST, Artifact
 
-STAGES = ("distill", "refine")  # stages whose artifact holds a student
+STAGES = ("distill", "refine")  # stages whose artifact contains a student
 
 METADATA = {"library_name": "transformers", "pipeline_tag": "feature-extraction", "tags": ["distillation", "kdnas"]}
 CARD = """# {name}
@@ -35,7 +35,7 @@ def find_student(path: Path) -> tuple[Path, str]:
     """Folder and digest of a student, given its artifact's folder, the `student` folder in it, or any model folder.
 
     Raises:
-        UsageError: the folder holds no student.
+        UsageError: the folder has no student.
     """
     folder = model_in(path)
     root = folder.parent if folder.name == "student" else folder

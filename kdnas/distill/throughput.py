@@ -1,4 +1,4 @@
-"""Training throughput, measured: what a plan's hours are made of."""
+"""Measured training throughput, to estimate the hours of a plan."""
 
 from itertools import repeat
 from typing import Literal
@@ -22,10 +22,10 @@ WARM_STEPS = 2
 def make_objective(
     teacher: PreTrainedModel, student: PreTrainedModel, objective: str
 ) -> HiddenStateObjective | RelationObjective:
-    """The objective with its published settings, for timing.
+    """An objective with its published settings, for timing.
 
     Raises:
-        UsageError: an unknown objective, or a student deeper than its teacher.
+        UsageError: the objective is unknown, or the student is deeper than its teacher.
     """
     ours, theirs = shape_of(student.config), shape_of(teacher.config)
     if objective == "hidden-state":
@@ -47,15 +47,15 @@ def measure_tokens_per_second(
     seq_len: int = 64,
     precision: Literal["auto", "bf16", "f32"] = "auto",
 ) -> float:
-    """Tokens a second of real training steps on random token ids; weights are restored.
+    """Tokens per second in real training steps on random token ids. Weights are restored.
 
     Args:
-        teacher_model: may be randomly initialised; it is not changed.
-        student_model: trained for these steps.
+        teacher_model: teacher; may be randomly initialised; it is not changed.
+        student_model: student to train.
         objective: `hidden-state` or `minilm-v2`.
-        batch_tokens: tokens a batch.
-        seconds: time limit, with two warm-up steps; at least one step is timed.
-        seq_len: tokens a sentence.
+        batch_tokens: tokens per batch.
+        seconds: time limit in seconds, with two warm-up steps; at least one step is timed.
+        seq_len: tokens per sentence.
         precision: `auto`, `bf16` or `f32`.
     """
     use_all_cores()

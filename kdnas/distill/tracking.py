@@ -27,7 +27,7 @@ def tracked(options: LoopOptions, folder: Path, title: str) -> Iterator[Track]:
     """A function that sends a row of the history to the trackers; does nothing without trackers.
 
     Args:
-        options: name the trackers, and are recorded.
+        options: training options, which name the trackers and are recorded.
         folder: folder of the artifact.
         title: title of the run.
     """
@@ -39,7 +39,7 @@ def tracked(options: LoopOptions, folder: Path, title: str) -> Iterator[Track]:
     accelerator.init_trackers(title, config=recorded)
 
     def track(row: Mapping[str, Any]) -> None:
-        accelerator.log(dict(_figures(row, row["kind"])), step=row["step"])
+        accelerator.log(dict(_numbers(row, row["kind"])), step=row["step"])
 
     try:
         yield track
@@ -48,10 +48,10 @@ def tracked(options: LoopOptions, folder: Path, title: str) -> Iterator[Track]:
             tracker.finish()
 
 
-def _figures(row: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+def _numbers(row: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
     """Numbers of a row by name, nested ones by path, for example `validation/layers/2`."""
     for name, value in row.items():
         if isinstance(value, Mapping):
-            yield from _figures(value, f"{prefix}/{name}")
+            yield from _numbers(value, f"{prefix}/{name}")
         elif isinstance(value, (int, float)) and name != "step":
             yield f"{prefix}/{name}", float(value)

@@ -1,8 +1,8 @@
 """AdamW updates with gradient clipping, in fewer passes over memory than torch's separate steps.
 
-The fused optimizer gets the norm of all gradients and divides by it while it reads them; they are not scaled before. In an
+The fused optimizer gets the norm of all gradients and divides by it while it reads them, so no separate pass scales them. In an
 embedding table only the rows that a batch looked up have gradients (`kdnas.distill.fast_training`), so the norm reads only these
-rows, and only these are set to zero. In a student of three layers the table holds most of the parameters.
+rows, and only these are set to zero. In a student of three layers the table has most of the parameters.
 """
 
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 ROWS = "rows_with_gradients"  # of a table: one tensor of ids per batch; None if it also has a gradient from elsewhere
-LR_SHARE = "lr_factor"  # of a parameter group: its learning rate over that of the others
+LR_FACTOR = "lr_factor"  # key of a parameter group: its learning rate relative to that of the other groups
 CLIP_NORM = 1.0
 
 
 def follow_rows(module: nn.Module) -> None:
-    """From now on record which rows of each embedding table have gradients."""
+    """Start to record which rows of each embedding table have gradients."""
     for part in module.modules():
         if isinstance(part, nn.Embedding) and part.weight.requires_grad and not hasattr(part.weight, ROWS):
             setattr(part.weight, ROWS, [])
@@ -47,7 +47,7 @@ def update(optimizer: torch.optim.Optimizer, lr: float) -> Tensor:
     gradients = [one.grad if rows[index] is None else one.grad[rows[index]] for index, one in enumerate(parameters)]
     norm = get_total_norm(gradients)
     for group in optimizer.param_groups:
-        group["lr"] = lr * group.get(LR_SHARE, 1.0)
+        group["lr"] = lr * group.get(LR_FACTOR, 1.0)
     scaled: Any = optimizer
     scaled.grad_scale = ((norm + 1e-6) / CLIP_NORM).clamp(min=1.0).to(torch.float32)
     if torch.isfinite(norm):

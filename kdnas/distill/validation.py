@@ -1,4 +1,4 @@
-"""Validation of a training stage: the same sentences every time, losses averaged over their real tokens."""
+"""Validation of a training stage: losses on a fixed set of sentences, averaged over real tokens."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def sample_batches(sentences: Sentences, limit: int, batch_tokens: int, pad_id: 
 
 
 def mean_losses(objective: nn.Module, batches: list[Batch], accelerator: Accelerator) -> Tensor:
-    """Loss of each part over all real tokens of the batches, (n_parts,), float64; dropout off."""
+    """Mean loss of each part over all real tokens of the batches, (n_parts,), float64, without dropout."""
     training = [module for module in objective.modules() if module.training]
     objective.eval()
     total, tokens = torch.zeros(1, dtype=torch.float64), 0

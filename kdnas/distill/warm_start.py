@@ -1,12 +1,12 @@
-"""Initial layers of a student: those of its teacher (mapping `uniform`), cut to its shape, instead of random weights.
+"""Initial layers of a student: its teacher's layers (mapping `uniform`), reduced to its shape, instead of random weights.
 
 A student that starts with its teacher's embeddings (`kdnas.models.student.student_from_teacher`) has states in a basis
-P (D_T, D_S) of the teacher's: x_S = P' x_T. In that basis every map of a teacher layer has a best approximation in the student's
-shape:
+P (D_T, D_S) of the teacher's states: x_S = P' x_T. In this basis every map of a teacher layer has a best approximation in the
+student's shape:
 
-- Attention: the scores of a head are x' (Wq' Wk) y, its output is Wo Wv y. Truncated SVD approximates both products within the
-  student's head size; a student with fewer heads joins several teacher heads in each of its own.
-- Feed-forward: the neurons with the largest output are kept, and their output map is fitted by least squares to the output of
+- Attention: the scores of a head are x' (Wq' Wk) y, and its output is Wo Wv y. Truncated SVD approximates both products within
+  the student's head size. If the student has fewer heads, each of its heads joins several teacher heads.
+- Feed-forward: the neurons with the largest outputs are kept, and their output map is fitted by least squares to the output of
   all neurons on sample sentences.
 """
 
@@ -45,7 +45,7 @@ class TeacherLayers:
 
     @torch.no_grad()
     def start(self, student: PreTrainedModel) -> None:
-        """Overwrite the layers of a student with its teacher's embeddings; parts without counterpart are unchanged."""
+        """Overwrite the layers of a student that has its teacher's embeddings; parts without counterpart are unchanged."""
         ours, theirs = shape_of(student.config), shape_of(self._teacher.config)
         basis = principal_basis(self._family.embeddings(self._teacher).words.weight.float(), ours.hidden)
         for index, number in layer_pairs(ours.layers, theirs.layers, Mapping.UNIFORM):
@@ -92,7 +92,7 @@ class TeacherLayers:
 def thin(left: Tensor, right: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Factors (M, width) and (width, N) of the best approximation of left @ right, given (M, K) and (K, N).
 
-    For `width` above K the factors are padded by zeros, for `width` equal to K they are unchanged.
+    If `width` is above K, the factors are padded with zeros; if it equals K, they are unchanged.
     """
     inner = left.shape[1]
     if width >= inner:
@@ -100,12 +100,12 @@ def thin(left: Tensor, right: Tensor, width: int) -> tuple[Tensor, Tensor]:
     outer, upper = torch.linalg.qr(left.double())
     other, lower = torch.linalg.qr(right.T.double())
     start, values, end = torch.linalg.svd(upper @ lower.T)
-    fraction = values[:width].sqrt()
-    return (outer @ start[:, :width] * fraction).float(), (fraction[:, None] * (end[:width] @ other.T)).float()
+    root = values[:width].sqrt()
+    return (outer @ start[:, :width] * root).float(), (root[:, None] * (end[:width] @ other.T)).float()
 
 
 def _start_attention(layer: Layer, source: Layer, basis: Tensor, counts: tuple[int, int]) -> None:
-    """Set the student's heads from those of a teacher layer; a student with fewer heads joins several in each.
+    """Set the student's heads from those of a teacher layer. If the student has fewer heads, each joins several.
 
     Args:
         layer: layer of the student.
@@ -115,7 +115,7 @@ def _start_attention(layer: Layer, source: Layer, basis: Tensor, counts: tuple[i
     """
     heads, theirs = counts
     size, inner = layer.query.out_features // heads, source.query.out_features // heads
-    # Scores are divided by the square root of the head size, and those of several heads become their mean.
+    # Scores are divided by the square root of the head size, and the scores of joined heads are averaged.
     scale = sqrt(sqrt(size / (source.query.out_features // theirs)) * heads / theirs)
     parts = {"query": source.query, "key": source.key, "value": source.value}
     maps = {
@@ -145,7 +145,7 @@ def _put(linear: nn.Linear, weight: Tensor, bias: Tensor, rows: slice = slice(0,
 
 
 def _fitted(moments: Tensor, indices: Tensor, write: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Output map (D_S, kept) and bias of the kept neurons, fitted to the output of all by ridge regression."""
+    """Output map (D_S, kept) and bias of the kept neurons, fitted by ridge regression to the output of all neurons."""
     ones = len(moments) - 1
     kept = torch.cat([indices, indices.new_tensor([ones])])
     gram = moments.double()[kept][:, kept]

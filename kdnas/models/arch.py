@@ -12,7 +12,7 @@ FIELDS = ("layers", "heads", "hidden", "ffn", "activation")
 
 @dataclass(frozen=True, order=True)
 class Arch:
-    """One encoder shape.
+    """The shape of an encoder.
 
     Args:
         layers: number of transformer layers.
@@ -136,13 +136,13 @@ class SearchSpace:
         if not kept:
             raise UsageError(
                 f"space.layers {list(self.layers)}: every student is deeper than its teacher of {teacher_layers} layers; "
-                "add a smaller depth or take a deeper teacher"
+                "add a smaller depth or use a deeper teacher"
             )
         return SearchSpace(kept, self.heads, self.hidden, self.ffn, self.activation)
 
 
 def arch_id(arch: Arch) -> int:
-    """The architecture's index, 0 to 2399, in the full published space, also if only a part of the space is searched.
+    """The architecture's index in the full published space, 0 to 2399. It does not depend on the searched part of the space.
 
     Raises:
         UsageError: the architecture is not in the published space.

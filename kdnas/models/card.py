@@ -1,4 +1,4 @@
-"""Model cards: read the README.md of a model's folder, and pass on its licence and languages to derived models."""
+"""Model cards: read the README.md of a model's folder, and copy its licence and languages to derived models."""
 
 import re
 from pathlib import Path

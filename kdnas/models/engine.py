@@ -137,5 +137,5 @@ def require_native(engine: Engine) -> None:
     if not engine.is_native:
         raise UsageError(
             f"engine '{engine}': this CPU ({cpu_info()[0]}) has neither AVX512-BF16 nor AMX, bf16 would be emulated; "
-            f"take {engine.float_name}"
+            f"use {engine.float_name}"
         )

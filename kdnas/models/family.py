@@ -304,7 +304,7 @@ FAMILIES: dict[str, Family] = {
             student="bert",
             student_tokenizer="BertTokenizer",  # the same tokens, with the token types of the student's training
         ),
-        # MPNet's attention has a bias by relative position. Students do not have it: they learn the states and the relations of
+        # MPNet's attention has a bias by relative position. Students do not have it. They learn the states and the relations of
         # queries, keys and values, which are computed before the bias. MPNet's two unused position rows (transformers always sets
         # `padding_idx` to 1) are dropped: row 0 of the student is the teacher's row 2.
         Family(

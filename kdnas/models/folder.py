@@ -51,7 +51,7 @@ def model_digest(folder: Path) -> str:
         folder: Hugging Face folder; missing files are left out.
     """
     files = [folder / name for name in REQUIRED_FILES if (folder / name).is_file()]
-    pooling = pooling_of(folder)  # only one that is not the mean changes the digest
+    pooling = pooling_of(folder)  # mean pooling does not change the digest
     marks = [*map(file_sha256, files), *([] if pooling == "mean" else [pooling])]
     return hashlib.sha256("".join(marks).encode()).hexdigest()
 
@@ -100,8 +100,8 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 def fit_tokenizer(source: Path, target: Path, model_type: str) -> None:
     """Make a copied tokenizer loadable with a model of another `model_type`.
 
-    The class in `tokenizer_config.json` becomes the class that the source's family names for its students. It keeps the special
-    tokens of the previous class. `tokenizer.json` is unchanged.
+    The class in `tokenizer_config.json` becomes the class that the source's family specifies for its students. It keeps the
+    special tokens of the previous class. `tokenizer.json` is unchanged.
 
     Args:
         source: folder of the original tokenizer; without a model in it nothing is changed.

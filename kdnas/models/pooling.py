@@ -36,7 +36,7 @@ def pooling_of(folder: Path) -> Pooling:
         settings: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{file}: cannot be read ({error}); mend it, or delete {folder / MODULES} to pool by the mean"
+            f"{file}: cannot be read ({error}); fix it, or delete {folder / MODULES} to pool by the mean"
         ) from error
     given = settings.get("pooling_mode")  # version 5 writes a name here, earlier versions write a flag for each mode
     named = [given] if isinstance(given, str) else list(given or [])

@@ -41,7 +41,7 @@ class TableRow:
         teacher_ratio: latency divided by the teacher's latency.
         limit_ms: minimum time in ms that the host's peaks allow (`kdnas.latency.roofline`); nan if the peaks were not measured.
         limit_share: `limit_ms` divided by the latency.
-        relative_sd: of a measured row the standard error of its repeats, of a predicted row the error on held-out architectures.
+        relative_sd: standard error of the repeats for a measured row, error on held-out architectures for a predicted row.
         source: `measured` or `predicted`.
         samples: number of timed sweeps over the sentence lengths for a measured row; 0 for a predicted row.
     """
@@ -79,7 +79,7 @@ DECIMALS = {
     "parameters_millions": 3, "layer_parameters_millions": 3, "gflops": 5, "teacher_ratio": 5, "limit_ms": 5, "limit_share": 4,
     "relative_sd": 5,
 }  # fmt: skip
-INTERVAL_SDS = 1.96  # two-sided 95 % interval of a normal distribution; the logarithm of the latency is taken as normal
+INTERVAL_SDS = 1.96  # two-sided 95 % interval, assuming that the logarithm of the latency is normally distributed
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class LatencyTable:
             teacher_latency_ms = float(artifact.results["teacher_latency_ms"])
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
-                f"{artifact.path}: its manifest states no teacher_latency_ms ({type(error).__name__}: {error}); "
+                f"{artifact.path}: its manifest has no teacher_latency_ms ({type(error).__name__}: {error}); "
                 f"{again(artifact.path)}"
             ) from error
         manifest = artifact.manifest
@@ -201,10 +201,10 @@ def read_rows(path: Path) -> list[TableRow]:
         raise UsageError(f"{path}: {len(rows)} rows, {len(archs)} in order of id are needed; {remedy}")
     for row, arch in zip(rows, archs, strict=True):
         if (row.layers, row.heads, row.hidden, row.ffn, row.activation) != astuple(arch):
-            raise UsageError(f"{path}: the row of id {row.id} is not architecture {arch}; {remedy}")
+            raise UsageError(f"{path}: the row with id {row.id} is not architecture {arch}; {remedy}")
         if not (0 < row.latency_ms < math.inf and 0 <= row.relative_sd < math.inf):
             raise UsageError(
                 f"{path}: architecture {arch} has latency {row.latency_ms} ms and relative_sd {row.relative_sd}; "
-                f"above 0, and at least 0, are needed; {remedy}"
+                f"the latency must be above 0 and relative_sd at least 0; {remedy}"
             )
     return rows

@@ -89,14 +89,14 @@ def resolve_teacher(spec: str) -> Teacher:
     path = _locate(spec)
     if spec == SHAPE:
         raise UsageError(
-            f"teacher '{spec}': a shape without weights, for `kdnas latency-table` alone; with a network, "
-            "FacebookAI/xlm-roberta-base is the model"
+            f"teacher '{spec}': a shape without weights, only for `kdnas latency-table`; the model is "
+            "FacebookAI/xlm-roberta-base on the hub"
         )
     config = read_config(spec, path)
     weights = path / "model.safetensors"
     if not weights.is_file():
         raise UsageError(
-            f"teacher '{spec}': {weights} is missing; pickled weights are never loaded, convert to safetensors"
+            f"teacher '{spec}': {weights} is missing; pickled weights are never loaded, so convert to safetensors"
         )
     if not (path / "tokenizer.json").is_file():
         raise UsageError(
@@ -182,13 +182,11 @@ def _locate(spec: str, what: str = "teacher") -> Path:
             return SHAPES / SHAPE.partition(":")[2]
         if spec != BUILTIN:
             raise UsageError(
-                f"{what} '{spec}': the only packaged teacher is '{BUILTIN}'; to be timed there is '{SHAPE}'"
+                f"{what} '{spec}': the only packaged teacher is '{BUILTIN}'; for timing there is also '{SHAPE}'"
             )
         found = find_spec(BUILTIN_PACKAGE)
         if found is None or found.origin is None:
-            raise KdnasError(
-                f"{what} '{spec}': the package that holds it is not installed; run: {install_line(['train'])}"
-            )
+            raise KdnasError(f"{what} '{spec}': its package is not installed; run: {install_line(['train'])}")
         return Path(found.origin).parent / "model"
     if Path(spec).is_dir():
         return model_in(Path(spec))
@@ -212,7 +210,7 @@ def _fetch(spec: str, what: str) -> Path:
     except HFValidationError as error:
         raise UsageError(f"{what} '{spec}': neither a folder nor a hub id ({error})") from error
     except GatedRepoError as error:
-        raise KdnasError(f"{what} '{spec}': the hub wants a login for it; run `huggingface-cli login` first") from error
+        raise KdnasError(f"{what} '{spec}': the hub requires a login; run `huggingface-cli login` first") from error
     except RepositoryNotFoundError as error:
         raise UsageError(f"{what} '{spec}': no such folder here and no such model on the hub") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

@@ -43,9 +43,9 @@ def milliseconds(value: Any) -> str:
     return num(value, "ms")
 
 
-def fixed(value: Any, indices: int = 3, unit: str = "") -> str:
+def fixed(value: Any, decimals: int = 3, unit: str = "") -> str:
     """A number with fixed decimals, for scores that are compared within a column."""
-    return shown(lambda number: f"{number:.{indices}f}" + (NBSP + unit if unit else ""), value)
+    return shown(lambda number: f"{number:.{decimals}f}" + (NBSP + unit if unit else ""), value)
 
 
 def count(value: Any) -> str:

@@ -2,9 +2,9 @@
 const root = document.documentElement;
 const colour = name => getComputedStyle(root).getPropertyValue(name).trim();
 const config = {responsive: true, displayModeBar: false};
-// On a touch screen a finger that moves over a chart scrolls the page.
+// On touch screens, dragging over a chart scrolls the page.
 const dragmode = matchMedia("(pointer: coarse)").matches ? false : "zoom";
-// Text, grid and the rims of marks (written #ffffff in the data) take the page's colours, to read in light and in dark.
+// Text, grid and marker outlines (#ffffff in the data) get the page's colours, so that charts are readable in light and dark mode.
 function paint() {
   for (const source of document.querySelectorAll("script.figure")) {
     const {data, layout} = JSON.parse(source.textContent.replaceAll('"#ffffff"', JSON.stringify(colour("--card"))));
@@ -15,7 +15,7 @@ function paint() {
   }
   choose();
 }
-// The architecture that loses least within the latency that the slider allows, and the line that the slider is in the chart.
+// Show the architecture with the lowest loss within the slider's latency budget, and draw the budget as a line in the chart.
 function choose() {
   const slider = document.getElementById("budget-ms");
   if (!slider) return;

@@ -1,7 +1,7 @@
-"""A teacher of one's own: a Unigram tokenizer and a masked language model, where no pretrained encoder is at hand."""
+"""Train a custom teacher, a Unigram tokenizer and a masked language model, if no pretrained encoder is available."""
 
 import sys
 
 from kdnas.interface import CallablePackage
 
-sys.modules[__name__].__class__ = CallablePackage  # `kdnas.pretrain(...)` works though this package has the name
+sys.modules[__name__].__class__ = CallablePackage  # `kdnas.pretrain(...)` works although this package has that name

@@ -1,4 +1,4 @@
-"""Masked language modelling (arXiv 1810.04805, Section 3.1), the head computed only at the masked tokens."""
+"""Masked language modelling (arXiv 1810.04805, Section 3.1). The head is computed only at the tokens to predict."""
 
 import math
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.objective import Objective
 from kdnas.models.family import token_types
 
-MASKED, REPLACED = 0.8, 0.1  # of the tokens chosen for prediction; the rest of them stay as they are
+MASKED, REPLACED = 0.8, 0.1  # fractions of the tokens chosen for prediction; the other 10 % stay unchanged
 
 
 class MaskedLanguageModel(Objective):
     """A model with its language-model head; its loss is the cross-entropy of the tokens chosen for prediction.
 
-    They are drawn from torch's generator while it trains, which checkpoints hold; in evaluation mode they are
-    the same in every pass.
+    In training the tokens are drawn from torch's generator, whose state is in the checkpoints. In evaluation mode they are the
+    same in every pass.
 
     Args:
-        model: of `transformers.AutoModelForMaskedLM`.
-        mask_id: of the mask token.
-        special_ids: of tokens that are never chosen: those at the ends, padding.
+        model: model from `transformers.AutoModelForMaskedLM`.
+        mask_id: id of the mask token.
+        special_ids: ids of special tokens, which are never chosen.
         mask_fraction: fraction of the other tokens that are chosen.
     """
 
@@ -40,7 +40,7 @@ class MaskedLanguageModel(Objective):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, targets: None = None
     ) -> Tensor:
-        """Loss (1,); 0 if no token was drawn. There is no teacher, so no `targets`."""
+        """Loss (1,); 0 if no token was chosen. There is no teacher, so `targets` is None."""
         model, prefix = self.student, self.student.base_model_prefix
         corrupted, masked = self.corrupt(input_ids, attention_mask)
         with FastTraining():
@@ -59,7 +59,7 @@ class MaskedLanguageModel(Objective):
         return {"validation_loss": loss, "explained_variance": None, "layers": {}, "perplexity": math.exp(loss)}
 
     def corrupt(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids (B, T) with some masked or replaced, and which are chosen for prediction, (B, T) bool."""
+        """Ids (B, T) with some of them masked or replaced, and a mask of the tokens to predict, (B, T) bool."""
         generator = None if self.training else torch.Generator().manual_seed(0)
         draw, fate = torch.rand((2, *input_ids.shape), generator=generator).to(input_ids.device)
         others = torch.randint(self.student.config.vocab_size, input_ids.shape, generator=generator)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from kdnas.distill.options import LoopOptions
 from kdnas.errors import UsageError
 
-POSITIONS = 514  # as in XLM-R: 512 tokens, numbered from the padding id + 1
+POSITIONS = 514  # as in XLM-R: 512 tokens, with positions from the padding id + 1
 SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 300, 1_000_000
 
 
@@ -14,9 +14,9 @@ class PretrainOptions(LoopOptions):
     """Options of a teacher's tokenizer and masked language modelling, as in XLM-R (arXiv 2303.09639, Appendix B).
 
     Args:
-        vocabulary: number of tokens of the Unigram tokenizer, with the special ones.
+        vocabulary: number of tokens of the Unigram tokenizer, including special tokens.
         tokenizer_sentences: sentences of the training split that train the tokenizer, sampled by `language_power`.
-        mask_fraction: fraction of the tokens that the model predicts; 80 % of them are masked, 10 % replaced, 10 % unchanged.
+        mask_fraction: fraction of the tokens to predict; 80 % of them are masked, 10 % replaced and 10 % unchanged.
     """
 
     minutes: float = 60

@@ -17,7 +17,7 @@ from kdnas.store.progress import say
 from kdnas.text.corpus import Corpus
 from kdnas.text.readers import TextOptions
 
-LEARNT_AT_ONCE = 6  # a model of six layers learns from random weights in a few hundred steps; one of twelve does not
+MAX_LAYERS_FROM_RANDOM = 6  # six layers with random weights learn within a few hundred steps; twelve do not
 
 
 def run_pretrain(
@@ -26,8 +26,8 @@ def run_pretrain(
     """Train a masked language model.
 
     Args:
-        home: root of artifacts.
-        tokenizer: from `build_tokenizer`, or of an existing model, whose family the new model takes.
+        home: root folder of all artifacts.
+        tokenizer: tokenizer from `build_tokenizer`, or of an existing model; the new model then has that model's family.
         corpus: sentences, tokenised by this tokenizer.
         arch: the model's shape.
         options: training options.
@@ -69,10 +69,10 @@ def pretrain(
         options: training options.
         arch: layers,heads,hidden,ffn,activation of the teacher, for example 12,12,384,1536,gelu.
         corpus: a local file, a folder of files, a hub id, or `builtin:pydocs`.
-        tokenizer: model folder or hub id that gives the tokenizer and the model family; null trains a Unigram tokenizer as in
-            XLM-R.
-        start: model folder of the same shape with fewer layers, for example one that this command printed. The new model takes
-            its tokenizer and starts from its layers, repeated. A model of more than six layers learns very little without it.
+        tokenizer: model folder or hub id with the tokenizer and the model family to use; null trains a Unigram tokenizer as
+            in XLM-R.
+        start: model folder of the same shape with fewer layers, for example one that this command printed. The new model uses
+            its tokenizer and starts from its layers, repeated. Without it, a model of more than six layers learns very little.
         text: how to read the corpus.
         home: root of all artifacts.
         output: folder for a copy of the model as plain files that `transformers` reads; null keeps it only below `home`.
@@ -81,16 +81,16 @@ def pretrain(
     shape = Arch.parse(arch)
     require_possible(options)
     if start and tokenizer:
-        raise UsageError("start and tokenizer are both given; a model that is started from brings its own tokenizer")
+        raise UsageError("start and tokenizer are both given; give one, because --start includes a tokenizer")
     begun = resolve_teacher(start) if start else None
     if begun:
         from kdnas.pretrain.stacking import require_stackable
 
         require_stackable(shape, begun.path)
-    elif shape.layers > LEARNT_AT_ONCE:
+    elif shape.layers > MAX_LAYERS_FROM_RANDOM:
         say(
-            f"pretrain: {shape.layers} layers of random weights may learn nothing but how frequent tokens are; "
-            f"train three first, with --arch {replace(shape, layers=3)}, and give what that prints as --start"
+            f"pretrain: {shape.layers} layers with random weights may learn only token frequencies; train 3 layers first "
+            f"with --arch {replace(shape, layers=3)}, then give the printed folder as --start"
         )
     found = _tokenizer(home, start or tokenizer, corpus, text, options)
     built = common_corpus(home, corpus, text, found)
@@ -106,5 +106,5 @@ def _tokenizer(home: Path, given: str | None, corpus: str, text: TextOptions, op
             return build_tokenizer(home, corpus, text, options)
     found = open_tokenizer(given)
     if load_tokenizer(found.path).mask_token_id is None:
-        raise UsageError(f"tokenizer '{given}': it has no mask token; give one of a masked language model")
+        raise UsageError(f"tokenizer '{given}': it has no mask token; give the tokenizer of a masked language model")
     return replace(found, config=read_config(given, found.path, "tokenizer"))

@@ -1,7 +1,7 @@
 """Progressive stacking: a deep model starts from the repeated layers of a shallow one (Gong et al., ICML 2019).
 
-Twelve layers of random weights learn only the token frequencies for a long time. Three layers learn context quickly, and so do
-twelve that start as four copies of these three (`results/pretraining`).
+Twelve layers with random weights learn only token frequencies for a long time. Three layers learn context quickly, and so do
+twelve layers that start as four copies of these three (`results/pretraining`).
 """
 
 from dataclasses import replace
@@ -23,19 +23,19 @@ def require_stackable(arch: Arch, start: Path) -> None:
     family, found = family_of(config), arch_of(config)
     if family.students is not family:
         raise UsageError(
-            f"start '{start}': its model_type is '{family.model_type}', and what is trained from it would be "
+            f"start '{start}': its model_type is '{family.model_type}', but the new model has the type "
             f"'{family.students.model_type}'; give a --start of that type"
         )
     if replace(found, layers=arch.layers) != arch or arch.layers < found.layers:
         raise UsageError(
-            f"start '{start}': its shape is {found}, and --arch, {arch}, may only differ by more layers; "
+            f"start '{start}': its shape is {found}, and --arch {arch} may differ only by more layers; "
             f"give --arch {replace(found, layers=2 * found.layers)}, or another --start"
         )
 
 
 def stack(model: PreTrainedModel, start: Path) -> None:
     """Overwrite the weights of a masked language model by those of a shallower one, with its layers 1 to N repeated."""
-    logging.set_verbosity_error()  # for an encoder without a head, the head stays random
+    logging.set_verbosity_error()  # no warning if `start` has no head; the head is then random
     source = AutoModelForMaskedLM.from_pretrained(
         start, use_safetensors=True, local_files_only=True, trust_remote_code=False
     )

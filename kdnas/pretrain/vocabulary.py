@@ -1,4 +1,4 @@
-"""A Unigram tokenizer (arXiv 1808.06226) as in XLM-R, trained by SentencePiece on sentences of all languages."""
+"""A Unigram tokenizer (arXiv 1808.06226) as in XLM-R, trained with SentencePiece on sentences of all languages."""
 
 import io
 from collections import Counter
@@ -17,9 +17,9 @@ from kdnas.store.progress import stage
 from kdnas.text.corpus import source_digest, split_of, unique_rows
 from kdnas.text.readers import TextOptions, TextRow, read_rows
 
-ADDED = 2  # tokens that XLM-R's tokenizer adds to those of its SentencePiece model: padding and mask
+ADDED = 2  # tokens that XLM-R's tokenizer adds to its SentencePiece model: padding and mask
 PAD_ID = 1  # in XLM-R's order: <s>, <pad>, </s>, <unk>
-COVERAGE = 0.9995  # fraction of the characters that are covered; the rarest are unknown
+COVERAGE = 0.9995  # fraction of the characters that the vocabulary covers; the rarest are unknown
 NEEDED_BYTES = 200_000_000
 
 
@@ -27,10 +27,10 @@ def build_tokenizer(home: Path, source: str, text: TextOptions, options: Pretrai
     """The tokenizer of this corpus, trained or cached, as a teacher without weights.
 
     Args:
-        home: root of artifacts.
-        source: corpus, as for `kdnas.text.corpus.build_corpus`.
-        text: how to read it; its validation split is left out.
-        options: size, sentences, balance of languages and seed.
+        home: root folder of all artifacts.
+        source: corpus, as in `kdnas.text.corpus.build_corpus`.
+        text: how to read the corpus; the validation split is not used.
+        options: vocabulary size, number of sentences, language sampling and seed.
 
     Raises:
         UsageError: the corpus is missing, empty, or too small for the vocabulary.
@@ -70,22 +70,22 @@ def _training_rows(source: str, text: TextOptions) -> Iterator[TextRow]:
 
 
 def balanced_counts(counts: Counter[str], total: int, power: float | None) -> dict[str, int]:
-    """Number of sentences to take of each language: proportional to n^power for its n sentences, and at most n.
+    """Number of sentences to take from each language: proportional to n^power for n sentences, but at most n.
 
     Args:
         counts: number of sentences of each language.
         total: maximum number of sentences in total.
         power: exponent; None is the same as 1.
     """
-    fractions = {language: count ** (1.0 if power is None else power) for language, count in counts.items()}
-    scale = total / sum(fractions.values())
-    return {language: min(counts[language], round(scale * fraction)) for language, fraction in fractions.items()}
+    weights = {language: count ** (1.0 if power is None else power) for language, count in counts.items()}
+    scale = total / sum(weights.values())
+    return {language: min(counts[language], round(scale * weight)) for language, weight in weights.items()}
 
 
 def chosen_rows(
     rows: Iterable[TextRow], counts: Counter[str], wanted: dict[str, int], rng: np.random.Generator
 ) -> Iterator[TextRow]:
-    """A uniform random sample of the wanted number of rows of each language, in corpus order."""
+    """A uniform random sample with the wanted number of rows per language, in corpus order."""
     coming, missing = Counter(counts), Counter(wanted)
     for row in rows:
         if rng.random() * coming[row.language] < missing[row.language]:
@@ -95,7 +95,7 @@ def chosen_rows(
 
 
 def unigram_model(texts: Iterator[str], vocabulary: int, source: str) -> bytes:
-    """A SentencePiece model of `vocabulary` tokens, with the two that XLM-R's tokenizer adds.
+    """A SentencePiece model for `vocabulary` tokens, including the two that XLM-R's tokenizer adds.
 
     Raises:
         UsageError: the texts have too few different pieces for the vocabulary.
@@ -115,7 +115,7 @@ def unigram_model(texts: Iterator[str], vocabulary: int, source: str) -> bytes:
         )
     except RuntimeError as error:
         raise UsageError(
-            f"corpus '{source}': no vocabulary of {vocabulary} tokens can be made from it ({' '.join(str(error).split())}); "
+            f"corpus '{source}': no vocabulary of {vocabulary} tokens can be trained on it ({' '.join(str(error).split())}); "
             "give another --vocabulary, or more text"
         ) from error
     return written.getvalue()

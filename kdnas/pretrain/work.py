@@ -23,11 +23,11 @@ METADATA = {"library_name": "transformers", "pipeline_tag": "fill-mask", "tags":
 CARD = """# {name}
 
 A text encoder of {parameters_millions:.1f} million parameters: `{arch}` (layers, heads, hidden size, feed-forward size,
-activation), trained with kdnas to tell masked tokens.
+activation), trained with kdnas to predict masked tokens.
 
 - Corpus: `{corpus}`
 - {steps} steps, {tokens} tokens in {precision}
-- Validation loss {validation_loss:.4f}: a perplexity of {perplexity:.1f} of the masked tokens, in a vocabulary of {vocabulary}
+- Validation loss {validation_loss:.4f}, a perplexity of {perplexity:.1f} at the masked tokens, with a vocabulary of {vocabulary}
 
 ```python
 from transformers import pipeline
@@ -40,7 +40,7 @@ fill = pipeline("fill-mask", "path/of/this/folder")
 def pretrain_into(
     folder: Path, tokenizer: Teacher, corpus: Corpus, arch: Arch, options: PretrainOptions, start: Path | None
 ) -> dict[str, Any]:
-    """Train a masked language model, of random weights or those of a shallower one; `teacher/` is in `folder` afterwards."""
+    """Train a masked language model from random weights or from a shallower model, and write it to `teacher/` in `folder`."""
     done = finished(folder)
     if done is not None:
         return done
@@ -68,7 +68,7 @@ def pretrain_into(
 
 
 def teacher_config(arch: Arch, tokenizer: Teacher, tokens: PreTrainedTokenizerFast) -> PretrainedConfig:
-    """XLM-R's family for a trained tokenizer, the model's own for one that was taken from a model."""
+    """Configuration of the new model: XLM-R for a newly trained tokenizer, else the family of the tokenizer's model."""
     if tokenizer.config.get("model_type"):
         return student_config(arch, load_config(tokenizer.path))
     return student_config(

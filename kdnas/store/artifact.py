@@ -49,7 +49,7 @@ class Artifact:
 
     @property
     def exit_code(self) -> int:
-        """Exit code of a command that returns an artifact: 0, done."""
+        """Exit code of a command that returns an artifact: 0 (done)."""
         return 0
 
     @classmethod
@@ -84,7 +84,7 @@ class Artifact:
         for name, expected in self.manifest["files"].items():
             file = self.path / name
             if not file.resolve().is_relative_to(root):
-                raise KdnasError(f"{file}: a link to a file outside of the folder; {again}")
+                raise KdnasError(f"{file}: a link to a file outside the folder; {again}")
             if not file.is_file() or file_sha256(file) != expected:
                 raise KdnasError(f"{file}: missing or changed since it was written; {again}")
 

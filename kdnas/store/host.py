@@ -48,7 +48,7 @@ def cpus_of_cores(count: int) -> list[int]:
         UsageError: the operating system is not Linux.
     """
     if not hasattr(os, "sched_getaffinity"):
-        raise UsageError("pin: only Linux keeps a process on chosen cores; leave it out")
+        raise UsageError("pin: only Linux can pin a process to cores; leave this option out")
     cores: dict[tuple[str, ...], int] = {}
     for cpu in sorted(os.sched_getaffinity(0)):
         topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")

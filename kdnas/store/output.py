@@ -28,9 +28,11 @@ def require_output(output: Path | None, kind: str) -> None:
         raise UsageError(f"output '{output}': it is a file; give a new or an empty folder")
     known = _record(output).get("kind")
     if known is None and any(output.iterdir()):
-        raise UsageError(f"output '{output}': the folder holds other files; give a new or an empty one")
+        raise UsageError(f"output '{output}': the folder contains other files; give a new or an empty one")
     if known not in (None, kind):
-        raise UsageError(f"output '{output}': it holds a '{known}', this is a '{kind}'; give a new or an empty folder")
+        raise UsageError(
+            f"output '{output}': it contains a '{known}', this is a '{kind}'; give a new or an empty folder"
+        )
 
 
 def deliver(artifact: Artifact, output: Path | None) -> Result:

@@ -93,8 +93,8 @@ class Meter:
         if self.total is None:
             return f"{self.done:,.0f}  {spent} spent  {self.note}".rstrip()
         left = self.seconds_left
-        fraction = 100 * self.done / self.total if self.total else 100.0
-        return f"{fraction:3.0f} %  {spent} spent, {'?' if left is None else clock(left)} left  {self.note}".rstrip()
+        percent = 100 * self.done / self.total if self.total else 100.0
+        return f"{percent:3.0f} %  {spent} spent, {'?' if left is None else clock(left)} left  {self.note}".rstrip()
 
 
 class Stage:

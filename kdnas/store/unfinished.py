@@ -31,8 +31,8 @@ def report_unfinished(partial: Path, attempts: str, settings: Mapping[str, Any])
         found = differences(theirs, settings)
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         say(
-            f"{other}: unfinished, with other settings: {', '.join(found[:SHOWN])}{more}; it is kept, and goes on when it is "
-            "given its own settings"
+            f"{other}: unfinished, with other settings: {', '.join(found[:SHOWN])}{more}; it is kept; to resume it, run "
+            "with its settings"
         )
 
 

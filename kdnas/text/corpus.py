@@ -198,7 +198,7 @@ def _work(
     if results["unknown_fraction"] > UNKNOWN_FRACTION:
         raise UsageError(
             f"corpus '{source}': {100 * results['unknown_fraction']:.0f} % of its tokens are unknown to the tokenizer of "
-            f"'{teacher.spec}', up to {100 * UNKNOWN_FRACTION:.0f} % are allowed; take a tokenizer that knows its script"
+            f"'{teacher.spec}'; at most {100 * UNKNOWN_FRACTION:.0f} % are allowed; use a tokenizer that covers its script"
         )
     return results
 
@@ -215,7 +215,7 @@ def unknown_fraction(path: Path, tokenizer: Any) -> float:
 
 
 class _Split:
-    """Files of one split, written chunk by chunk. Memory holds one chunk of texts and 8 bytes per sentence."""
+    """Files of one split, written in chunks. Memory holds one chunk of texts and 8 bytes per sentence."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path, self._name = path, name

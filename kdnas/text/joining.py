@@ -51,7 +51,7 @@ class Joining:
 
 
 def read_joining(folder: Path) -> Joining:
-    """Find out how the tokenizer in a model's folder joins texts.
+    """Determine how the tokenizer in a model's folder joins texts.
 
     Args:
         folder: folder with `tokenizer.json`.
@@ -72,7 +72,7 @@ def read_joining(folder: Path) -> Joining:
 
 
 def joining_of(tokenizer: Any, name: str = "tokenizer") -> Joining:
-    """Find out how a `tokenizers.Tokenizer` joins texts, from its encoding of two short texts.
+    """Determine how a `tokenizers.Tokenizer` joins texts, from its encoding of two short texts.
 
     Raises:
         UsageError: the tokenizer gives no token for a letter.
@@ -81,9 +81,7 @@ def joining_of(tokenizer: Any, name: str = "tokenizer") -> Joining:
     pair = tokenizer.encode("a", "a")
     parts = _parts(pair)
     if not {0, 1} <= set(pair.sequence_ids):
-        raise UsageError(
-            f"{name}: it makes no tokens of 'a', so that pairs cannot be read from it; set pair_fraction to 0"
-        )
+        raise UsageError(f"{name}: it produces no token for 'a', so pairs cannot be built; set pair_fraction to 0")
     start, between, end = (tuple(pair.ids[index] for index in part) for part in parts)
     start_types, between_types, end_types = (tuple(pair.type_ids[index] for index in part) for part in parts)
     return Joining(

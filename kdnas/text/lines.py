@@ -30,7 +30,7 @@ class ZstdFile(io.RawIOBase):
         while not self._ready:
             if not self._compressed and not (data := self._file.read(CHUNK_BYTES)):
                 if self._frame is not None:
-                    raise EOFError("the archive is cut short")
+                    raise EOFError("the archive is truncated")
                 return 0
             self._compressed = self._compressed or data
             self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()

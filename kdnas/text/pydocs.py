@@ -119,7 +119,7 @@ def sentences_of(docstring: str) -> list[str]:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Split at sentence ends but not after common abbreviations; white space is collapsed and markup removed."""
+    """Split at sentence ends, except after common abbreviations; collapses white space and removes markup."""
     text = MARKUP.sub(lambda match: next(group for group in match.groups() if group is not None), text)
     parts: list[str] = []
     for part in BOUNDARY.split(" ".join(text.split())):

@@ -71,7 +71,7 @@ class TextOptions:
 def read_rows(source: str, text: TextOptions) -> Iterator[TextRow]:
     """Rows of any supported source, in its order; a folder is read file by file."""
     if text.languages is not None and (source == BUILTIN or ".txt" in Path(source).suffixes):
-        raise UsageError(f"corpus '{source}': it does not say its texts' languages; leave out text.languages")
+        raise UsageError(f"corpus '{source}': it has no language column; leave out text.languages")
     if source == BUILTIN:
         return (TextRow(*row) for row in docstring_sentences())
     path = Path(source)
@@ -87,9 +87,7 @@ def text_files(folder: Path) -> list[Path]:
     """
     files = sorted(file for file in folder.iterdir() if file.is_file() and _kind_of(file) in KINDS)
     if not files:
-        raise UsageError(
-            f"corpus '{folder}': no file of this folder is one of {', '.join(KINDS)}, also with .gz or .zst"
-        )
+        raise UsageError(f"corpus '{folder}': no file of this folder ends in {', '.join(KINDS)}, also with .gz or .zst")
     return files
 
 
@@ -173,11 +171,11 @@ def _hub_rows(source: str, text: TextOptions) -> Iterator[dict[str, Any]]:
         rows = load_dataset(source, text.hub_config, split=text.hub_split, streaming=True)
         yield from rows
     except (DatasetNotFoundError, RepositoryNotFoundError) as error:
-        raise UsageError(f"corpus '{source}': no such file here and no such data set on the hub") from error
+        raise UsageError(f"corpus '{source}': no such local file and no such data set on the hub") from error
     except ValueError as error:  # unknown configuration or split; the message lists the valid ones
         raise UsageError(f"corpus '{source}': {error}") from error
     except OSError as error:
         raise KdnasError(
-            f"corpus '{source}': no such file here, and the hub cannot be reached; check the network, "
+            f"corpus '{source}': no such local file, and the hub cannot be reached; check the network, "
             f"give a local file, or use '{BUILTIN}'"
         ) from error

@@ -14,7 +14,7 @@ def number_of(text: str) -> int:
 
 
 def spread_rows(rows: Iterable[TextRow], count: int) -> Iterator[TextRow]:
-    """The `count` rows whose texts have the smallest numbers and the first row of each missing language, in the order of `rows`.
+    """The `count` rows whose texts have the smallest numbers, plus the first row of each missing language, in input order.
 
     Args:
         rows: unique rows; all are read, but only `count` rows and one row per language are in memory.

@@ -87,8 +87,8 @@ def balanced(groups: np.ndarray, power: float, rng: np.random.Generator) -> np.n
     """
     order = np.argsort(groups, kind="stable")
     counts = np.bincount(groups)
-    fractions = np.where(counts > 0, counts.astype(float) ** power, 0.0)
-    edges = np.round(np.cumsum(fractions / fractions.sum()) * len(groups)).astype(int)
+    weights = np.where(counts > 0, counts.astype(float) ** power, 0.0)
+    edges = np.round(np.cumsum(weights / weights.sum()) * len(groups)).astype(int)
     chosen, start, before = [], 0, 0
     for count, edge in zip(counts, edges, strict=True):
         if count:

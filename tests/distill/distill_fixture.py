@@ -1,4 +1,4 @@
-"""A short run that tests of the training stages share."""
+"""Options of a short run, which the tests of the training stages share."""
 
 from kdnas.models.arch import Arch
 
@@ -12,5 +12,5 @@ COMMON = {
     "validation_sentences": 60,
     "log_every": 4,
     "checkpoint_seconds": 0.0,
-    "dropout": True,  # so that the random state matters
+    "dropout": True,  # makes results depend on the random state
 }

@@ -1,4 +1,4 @@
-"""Checkpoints: exact round trips, damage, what is kept."""
+"""Checkpoints: exact round trips, damaged files, number of kept checkpoints."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from kdnas.store.artifact import append_jsonl, read_jsonl
 
 
 def module(seed: int) -> tuple[nn.Module, torch.optim.AdamW]:
-    """A small module; its second layer never gets a gradient."""
+    """A small module whose second layer never gets a gradient."""
     torch.manual_seed(seed)
     net = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
     return net, make_optimizer(net, 0.1)
@@ -32,7 +32,7 @@ def step(net: nn.Module, optimizer: torch.optim.AdamW) -> None:
 
 
 def trained(folder: Path, saved_steps: int, more_steps: int = 0) -> nn.Module:
-    """Train, with a checkpoint after each of the first steps."""
+    """Train, with a checkpoint after each of the first `saved_steps` steps."""
     net, optimizer = module(0)
     position = Position()
     for number in range(saved_steps + more_steps):
@@ -43,7 +43,7 @@ def trained(folder: Path, saved_steps: int, more_steps: int = 0) -> nn.Module:
     return net
 
 
-def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_resumed_run_is_bit_identical(tmp_path: Path) -> None:
     expected = trained(tmp_path, 3, more_steps=4).state_dict()
     net, optimizer = module(9)
     position = load_checkpoint(tmp_path, net, optimizer)
@@ -53,7 +53,7 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert all(torch.equal(value, expected[name]) for name, value in net.state_dict().items())
 
 
-def test_the_last_two_are_kept_and_the_rest_removed(tmp_path: Path) -> None:
+def test_only_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     trained(tmp_path, 4)
     assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == ["step-000000003", "step-000000004"]
     remove_checkpoints(tmp_path)
@@ -62,7 +62,7 @@ def test_the_last_two_are_kept_and_the_rest_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["weights", "truncated", "position", "missing"])
-def test_a_damaged_newest_falls_back_to_the_one_before(
+def test_damaged_newest_checkpoint_falls_back_to_the_previous_one(
     tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained(tmp_path, 3)
@@ -87,7 +87,7 @@ def test_a_damaged_newest_falls_back_to_the_one_before(
     assert not newest.exists()
 
 
-def test_none_where_nothing_was_saved_or_all_is_damaged(tmp_path: Path) -> None:
+def test_load_returns_none_without_a_valid_checkpoint(tmp_path: Path) -> None:
     net, optimizer = module(0)
     assert load_checkpoint(tmp_path, net, optimizer) is None
     trained(tmp_path, 2)
@@ -98,7 +98,7 @@ def test_none_where_nothing_was_saved_or_all_is_damaged(tmp_path: Path) -> None:
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_a_half_written_checkpoint_is_not_seen(tmp_path: Path) -> None:
+def test_incomplete_checkpoint_is_ignored(tmp_path: Path) -> None:
     trained(tmp_path, 1)
     writing = tmp_path / FOLDER / "writing"
     writing.mkdir()
@@ -109,7 +109,7 @@ def test_a_half_written_checkpoint_is_not_seen(tmp_path: Path) -> None:
     assert position.step == 1
 
 
-def test_rewinding_drops_the_rows_that_are_done_again(tmp_path: Path) -> None:
+def test_rewinding_drops_the_rows_of_repeated_steps(tmp_path: Path) -> None:
     log = tmp_path / "history.jsonl"
     for number in range(1, 6):
         append_jsonl(log, {"step": number})

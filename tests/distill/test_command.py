@@ -1,4 +1,4 @@
-"""What a run of distilling plans, prints and refuses before any work."""
+"""The command `distill`: the plan, the output, and errors before any work."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def test_minutes_become_steps_once(tmp_path: Path, tiny_teacher: Teacher, corpus
     assert plan["seconds_per_step"] > 0
 
 
-def test_a_kept_plan_decides(
+def test_resumed_run_uses_the_recorded_plan(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdnas.distill.step_budget.seconds_per_step", lambda *_, **__: 1e9)
@@ -47,7 +47,7 @@ def test_a_kept_plan_decides(
     assert run_distill(tmp_path, tiny_teacher, corpus, ARCH, options).results["steps"] == 1
 
 
-def test_a_student_deeper_than_its_teacher_is_refused_before_any_work(
+def test_student_deeper_than_its_teacher_is_rejected_before_any_work(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus
 ) -> None:
     with pytest.raises(UsageError, match="student has 6 layers, its teacher 4"):
@@ -57,7 +57,7 @@ def test_a_student_deeper_than_its_teacher_is_refused_before_any_work(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_prints_the_path(
+def test_command_prints_the_path(
     tmp_path: Path, tiny_teacher: Teacher, corpus_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     environment = {**os.environ, "KDNAS_HOME": str(tmp_path)}
@@ -69,7 +69,7 @@ def test_the_command_prints_the_path(
     assert artifact.results["arch"] == "2,4,48,64,relu"
 
 
-def test_a_student_is_taught_further(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
+def test_distillation_continues_with_an_existing_student(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
     first = run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
     student = find_student(first.path)
     further = run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL, student)
@@ -77,14 +77,14 @@ def test_a_student_is_taught_further(tmp_path: Path, tiny_teacher: Teacher, corp
     assert further.results["arch"] == str(ARCH)
     rows = [json.loads(line) for line in (further.path / "history.jsonl").read_text().splitlines()]
     start = next(row["validation_loss"] for row in rows if row["kind"] == "validation")
-    # It begins where the first one ended: projections are fitted again, to samples, which costs little.
+    # It starts near the end of the first run; the projections are fitted again to samples, which loses little.
     assert start < 1.1 * first.results["validation_loss"]
     assert further.results["validation_loss"] < first.results["validation_loss"]
 
 
-def test_a_student_to_go_on_with_must_be_this_teacher_s(tmp_path: Path, tiny_teacher: Teacher) -> None:
+def test_invalid_students_to_continue_with_are_rejected(tmp_path: Path, tiny_teacher: Teacher) -> None:
     for both in ({}, {"arch": str(ARCH), "student": tiny_teacher.path}):
-        with pytest.raises(UsageError, match=r"give --arch for a new student, or --student .* and not both"):
+        with pytest.raises(UsageError, match=r"give --arch for a new student, or --student .*not both"):
             run.distill(DISTILL, **both, home=tmp_path)
     with pytest.raises(UsageError, match=r"config.json is missing; give the folder that `kdnas distill` printed"):
         run.distill(DISTILL, student=tmp_path / "nowhere", home=tmp_path)

@@ -1,4 +1,4 @@
-"""Teachers whose students are stock BERT: distilled, refined, loaded, evaluated and exported as any other."""
+"""Teachers whose students are stock BERT: distillation, refinement, loading, evaluation and export work as for others."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ COMMON = {
 
 
 class Made(NamedTuple):
-    """A teacher, and the folder of the student that was distilled and refined from it."""
+    """A teacher, and the folder of a student that was distilled and refined from it."""
 
     teacher: Teacher
     student: Path
@@ -46,7 +46,7 @@ class Made(NamedTuple):
 def made(
     request: pytest.FixtureRequest, teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
 ) -> Made:
-    """Three steps of each stage."""
+    """The student after three steps of each stage."""
     home = tmp_path_factory.mktemp(request.param)
     folder = home / "teacher"
     tiny_model(request.param, teacher, folder)
@@ -60,7 +60,7 @@ def made(
     return Made(found, refined.path / "student")
 
 
-def test_the_student_is_stock_bert(made: Made, corpus: Corpus) -> None:
+def test_student_is_stock_bert(made: Made, corpus: Corpus) -> None:
     model, info = AutoModel.from_pretrained(made.student, add_pooling_layer=False, output_loading_info=True)
     assert type(model) is BertModel
     assert not info["missing_keys"]
@@ -69,7 +69,7 @@ def test_the_student_is_stock_bert(made: Made, corpus: Corpus) -> None:
     assert model.config.max_position_embeddings == made.teacher.sizes.positions
 
 
-def test_its_tokenizer_makes_the_teachers_ids_and_the_types_it_was_trained_with(made: Made) -> None:
+def test_student_tokenizer_gives_the_ids_of_the_teacher_and_the_token_types_of_training(made: Made) -> None:
     theirs, ours = (AutoTokenizer.from_pretrained(path) for path in (made.teacher.path, made.student))
     assert (made.student / "tokenizer.json").read_bytes() == (made.teacher.path / "tokenizer.json").read_bytes()
     pair = ours("A short sentence.", "And another one.", return_tensors="pt")
@@ -82,17 +82,17 @@ def test_its_tokenizer_makes_the_teachers_ids_and_the_types_it_was_trained_with(
     assert AutoModel.from_pretrained(made.student)(**pair).last_hidden_state.shape[-1] == 36
 
 
-def test_its_pooling_is_its_teachers(made: Made) -> None:
+def test_student_has_the_pooling_of_the_teacher(made: Made) -> None:
     assert pooling_of(made.student) == "first"
 
 
-def test_geometry_pools_as_the_teacher_does(made: Made, corpus: Corpus) -> None:
+def test_geometry_uses_the_pooling_of_the_teacher(made: Made, corpus: Corpus) -> None:
     found = geometry(made.teacher.path, made.student, corpus, map_sentences=60, sentences=60, seed=0)
     assert len(found["explained_variance_layers"]) == LAYERS
     assert 0 <= found["recall_at_10"] <= 1
 
 
-def test_its_export_is_an_ordinary_one(made: Made, corpus: Corpus, tmp_path: Path) -> None:
+def test_exported_student_agrees_with_pytorch(made: Made, corpus: Corpus, tmp_path: Path) -> None:
     options = ExportOptions(forms=("onnxruntime-f32",), calibration_sentences=24, parity_sentences=24)
     done = run_export(tmp_path, made.student, open_checkpoint(str(made.student)).digest, corpus, options)
     session, texts = Session(done.path), corpus.validation.texts[:3]
@@ -104,8 +104,8 @@ def test_its_export_is_an_ordinary_one(made: Made, corpus: Corpus, tmp_path: Pat
     np.testing.assert_allclose(session.predict(texts), expected, atol=1e-4)
 
 
-def test_a_student_of_its_teachers_shape_starts_as_its_teacher(made: Made, corpus: Corpus) -> None:
-    """Nothing is lost but what the student does not have: MPNet's bias by relative position."""
+def test_student_with_the_shape_of_the_teacher_starts_as_the_teacher(made: Made, corpus: Corpus) -> None:
+    """The student lacks only MPNet's bias by relative position."""
     teacher = load_encoder(made.teacher.path)
     if made.teacher.config["model_type"] == "mpnet":
         torch.nn.init.zeros_(teacher.encoder.relative_attention_bias.weight)

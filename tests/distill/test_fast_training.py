@@ -1,4 +1,4 @@
-"""What training does differently from plain torch: where, and that results and gradients agree."""
+"""Faster training operations: where they are used, and that results and gradients agree with plain torch."""
 
 import sys
 from types import SimpleNamespace
@@ -53,7 +53,7 @@ def test_attention_agrees_with_float32(tokens: int, mask: str) -> None:
         torch.testing.assert_close(ours.grad.float(), theirs.grad, atol=0.03, rtol=0.03)
 
 
-def test_causal_attention_agrees() -> None:
+def test_causal_attention_agrees_with_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16), FastTraining():
         found = F.scaled_dot_product_attention(*vectors(6), is_causal=True)
     expected = F.scaled_dot_product_attention(*(vector.float() for vector in vectors(6)), is_causal=True)
@@ -62,7 +62,7 @@ def test_causal_attention_agrees() -> None:
 
 @pytest.mark.parametrize("tokens", [5, LONG])
 def test_dropout_in_attention(tokens: int) -> None:
-    """With dropout of nearly 1 nearly all values are zero; the expectation stays."""
+    """With a dropout of almost 1, most outputs are zero."""
     torch.manual_seed(0)
     with torch.autocast("cpu", dtype=torch.bfloat16), FastTraining():
         found = F.scaled_dot_product_attention(*vectors(tokens), dropout_p=0.999)
@@ -71,7 +71,7 @@ def test_dropout_in_attention(tokens: int) -> None:
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_dropout_is_torchs_in_expectation(fraction: float, dtype: torch.dtype) -> None:
+def test_dropout_agrees_with_torch_in_expectation(fraction: float, dtype: torch.dtype) -> None:
     values = torch.ones(400, 1000, dtype=dtype, requires_grad=True)
     torch.manual_seed(3)
     with FastTraining():
@@ -81,20 +81,20 @@ def test_dropout_is_torchs_in_expectation(fraction: float, dtype: torch.dtype) -
     assert found.dtype == dtype
     assert (found == 0).float().mean().item() == pytest.approx(fraction, abs=0.005)
     assert found.float().mean().item() == pytest.approx(float(fraction < 1), abs=0.02)
-    torch.testing.assert_close(values.grad, found.detach())  # the kept values' factor
+    torch.testing.assert_close(values.grad, found.detach())  # the scale of the kept values
     assert torch.equal(found, again) == (fraction in (0, 1))
     torch.manual_seed(3)
     with FastTraining():
         assert torch.equal(F.dropout(values, fraction, training=True), found)
 
 
-def test_dropout_of_a_model_that_answers_is_nothing() -> None:
+def test_dropout_is_off_outside_training() -> None:
     values = torch.ones(50, requires_grad=True)
     with FastTraining():
         assert torch.equal(F.dropout(values, 0.5, training=False), values)
         assert torch.equal(torch.nn.Dropout(0.5).eval()(values), values)
         assert (torch.nn.Dropout(0.5)(values) == 0).any()
-        assert (F.dropout(values.detach(), 0.5) == 0).any()  # left to torch: nothing is trained
+        assert (F.dropout(values.detach(), 0.5) == 0).any()  # not trained, so torch's dropout is used
 
 
 def kernels(tokens: int, requires_grad: bool) -> set[str]:
@@ -103,42 +103,42 @@ def kernels(tokens: int, requires_grad: bool) -> set[str]:
     return {event.key for event in seen.key_averages()}
 
 
-def test_which_attention_runs_where() -> None:
+def test_kernel_of_attention_depends_on_length_and_training() -> None:
     flash = "aten::_scaled_dot_product_flash_attention_for_cpu"
     assert flash not in kernels(MATMUL_TOKENS, True)
     assert flash in kernels(LONG, True)
-    assert flash in kernels(5, False)  # nothing to train: left alone
+    assert flash in kernels(5, False)  # nothing to train
 
 
-def test_autocast_is_on_again_afterwards() -> None:
+def test_autocast_is_restored_afterwards() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16), FastTraining():
         F.scaled_dot_product_attention(*vectors(LONG))
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 
-def test_a_shared_input_is_cast_once() -> None:
+def test_shared_input_is_cast_once() -> None:
     layers = [torch.nn.Linear(8, 8) for _ in range(3)]
     values = torch.randn(4, 8, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         expected = [layer(values) for layer in layers]
         with profile(record_shapes=True) as seen, FastTraining():
             found = [layer(values) for layer in layers]
-            other = layers[0](values * 2)  # another tensor is never taken for it
+            other = layers[0](values * 2)  # another tensor gets its own cast
     casts = [event for event in seen.events() or [] if event.name == "aten::_to_copy" and [4, 8] in event.input_shapes]
-    assert len(casts) == 2  # one for the three, one for the other
+    assert len(casts) == 2  # one for the shared tensor, one for the other
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.equal(ours, theirs)
     assert not torch.equal(other, found[0])
 
 
-def test_float32_training_is_left_alone() -> None:
+def test_float32_training_is_unchanged() -> None:
     layer, values = torch.nn.Linear(8, 8), torch.randn(4, 8, requires_grad=True)
     with FastTraining():
         assert layer(values).dtype == torch.float32
 
 
-def test_a_student_agrees_with_plain_autocast(teacher: Teacher) -> None:
-    """States and gradients differ from plain autocast's no more than those do from float32."""
+def test_student_agrees_with_plain_autocast(teacher: Teacher) -> None:
+    """The error against float32 is at most 1.5 times that of plain autocast, for states and gradients."""
     torch.manual_seed(0)
     student = new_student(Arch(3, 12, 288, 512), load_encoder(teacher.path).config).eval()
     ids = torch.randint(1000, 2000, (6, 12), generator=torch.Generator().manual_seed(0))
@@ -162,7 +162,7 @@ def test_a_student_agrees_with_plain_autocast(teacher: Teacher) -> None:
 
 
 def looked_up(padding_idx: int | None, fast: bool, **options: Any) -> torch.nn.Embedding:
-    """A table after two backward passes whose gradients were not cleared in between."""
+    """A table after two backward passes, without clearing the gradients in between."""
     torch.manual_seed(0)
     table = torch.nn.Embedding(7, 3, padding_idx=padding_idx, **options)
     weights = torch.randn(2, 4, 3)
@@ -178,7 +178,7 @@ def looked_up(padding_idx: int | None, fast: bool, **options: Any) -> torch.nn.E
 
 @pytest.mark.parametrize("options", [{}, {"scale_grad_by_freq": True}, {"max_norm": 0.1}, {"sparse": True}])
 @pytest.mark.parametrize("padding_idx", [None, 0])
-def test_gradients_of_a_table_are_those_of_torch(padding_idx: int | None, options: dict[str, Any]) -> None:
+def test_gradients_of_a_table_equal_those_of_torch(padding_idx: int | None, options: dict[str, Any]) -> None:
     found, expected = (looked_up(padding_idx, fast, **options).weight.grad for fast in (True, False))
     assert found is not None
     assert expected is not None
@@ -186,23 +186,23 @@ def test_gradients_of_a_table_are_those_of_torch(padding_idx: int | None, option
     torch.testing.assert_close(found.to_dense(), expected.to_dense())
 
 
-def test_the_gradient_of_a_table_stays_where_it_is() -> None:
+def test_gradient_of_a_table_is_updated_in_place() -> None:
     table = torch.nn.Embedding(7, 3)
     optimizer = torch.optim.SGD(table.parameters(), lr=1.0)
-    indices = set()
+    addresses = set()
     for _ in range(2):
         with FastTraining():
             table(torch.tensor([1, 2])).sum().backward()
         assert table.weight.grad is not None
-        assert table.weight.grad.sum() == 6.0  # nothing of the step before
-        indices.add(table.weight.grad.data_ptr())
+        assert table.weight.grad.sum() == 6.0  # without the gradient of the previous step
+        addresses.add(table.weight.grad.data_ptr())
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
-    assert len(indices) == 1
+    assert len(addresses) == 1
 
 
 @pytest.mark.parametrize("padding_idx", [None, 0])
-def test_no_table_of_zeros_is_made(padding_idx: int | None) -> None:
+def test_no_dense_gradient_of_a_table_is_allocated(padding_idx: int | None) -> None:
     table = torch.nn.Embedding(7, 3, padding_idx=padding_idx)
     with profile() as seen:
         for lookup in (lambda ids: table(ids), lambda ids: F.embedding(ids, table.weight)):
@@ -213,7 +213,7 @@ def test_no_table_of_zeros_is_made(padding_idx: int | None) -> None:
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_only_leaves_that_are_trained_are_looked_up_so(trained: bool) -> None:
+def test_only_trained_leaf_tables_use_the_fast_lookup(trained: bool) -> None:
     leaf = torch.randn(7, 3, requires_grad=trained)
     with FastTraining():
         rows = F.embedding(torch.tensor([1, 1]), leaf * 2)
@@ -225,7 +225,7 @@ def test_only_leaves_that_are_trained_are_looked_up_so(trained: bool) -> None:
         assert not rows.requires_grad
 
 
-def test_freed_memory_is_kept_by_mallopt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mallopt_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     set_to: dict[int, int] = {}
     library = SimpleNamespace(mallopt=set_to.__setitem__)
     monkeypatch.setattr(fast_training.ctypes, "CDLL", lambda _: library)
@@ -235,14 +235,14 @@ def test_freed_memory_is_kept_by_mallopt(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
-def test_holes_are_given_back_when_it_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_pages_are_returned_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     keep_freed_memory()
     freed = FreedMemory()
     kept = [torch.ones(250_000) for _ in range(400)]  # 400 MB
-    kept = kept[::20]  # free but for every twentieth: holes, no free end
+    kept = kept[::20]  # free all except every twentieth, which fragments the heap
     before = psutil.Process().memory_info().rss
     freed.give_back_when_due()
-    assert psutil.Process().memory_info().rss > before - 50e6  # not yet
+    assert psutil.Process().memory_info().rss > before - 50e6  # too early to return pages
     monkeypatch.setattr(fast_training, "TRIM_SECONDS", 0.0)
     freed.give_back_when_due()
     assert psutil.Process().memory_info().rss < before - 250e6

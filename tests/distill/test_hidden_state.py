@@ -1,4 +1,4 @@
-"""Eq. 1 against a naive loop and values worked by hand; the teacher's side of it."""
+"""Eq. 1 against a naive loop and hand-computed values, and the teacher's states and variance."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ PAIRS = [(1, 2), (1, 3), (2, 5)]
 
 
 def naive_loss(loss: HiddenStateLoss, student: list[Tensor], teacher: dict[int, Tensor], lengths: list[int]) -> Tensor:
-    """One sentence, one token, one pair at a time."""
+    """The loss in a loop over pairs, sentences and tokens."""
     values = []
     for number, (student_layer, teacher_layer) in enumerate(loss.pairs):
         errors = []
@@ -40,7 +40,7 @@ def random_states(seq_len: int = 6) -> tuple[list[Tensor], dict[int, Tensor]]:
 
 
 @pytest.mark.parametrize("variance", [None, torch.tensor([0.5, 2.0, 3.0])])
-def test_equals_a_naive_loop(variance: Tensor | None) -> None:
+def test_loss_equals_a_naive_loop(variance: Tensor | None) -> None:
     student, teacher = random_states()
     lengths = [6, 1, 4]
     mask = torch.tensor([[1] * n + [0] * (6 - n) for n in lengths])
@@ -48,7 +48,7 @@ def test_equals_a_naive_loop(variance: Tensor | None) -> None:
     torch.testing.assert_close(loss(student, teacher, mask), naive_loss(loss, student, teacher, lengths))
 
 
-def test_a_value_worked_by_hand() -> None:
+def test_loss_equals_a_hand_computed_value() -> None:
     loss = HiddenStateLoss([(1, 1)], 1, 1, torch.tensor([2.0]))
     with torch.no_grad():
         loss.projections[0].weight.fill_(3.0)
@@ -59,7 +59,7 @@ def test_a_value_worked_by_hand() -> None:
     assert loss(student, teacher, torch.tensor([[1, 1, 0]])).tolist() == [5.0]
 
 
-def test_padding_does_not_enter() -> None:
+def test_loss_ignores_padding() -> None:
     student, teacher = random_states()
     mask = torch.tensor([[1] * 6, [1] + [0] * 5, [1] * 4 + [0] * 2])
     loss = HiddenStateLoss(PAIRS, 5, 7, None)
@@ -71,7 +71,7 @@ def test_padding_does_not_enter() -> None:
     assert torch.equal(loss(garbled, garbled_teacher, mask), loss(student, teacher, mask))
 
 
-def test_variance_is_the_loss_of_the_best_constant(tiny_teacher: Teacher) -> None:
+def test_variance_equals_the_mse_of_the_best_constant(tiny_teacher: Teacher) -> None:
     states = TeacherStates(load_encoder(tiny_teacher.path), [2, 4])
     generator = torch.Generator().manual_seed(0)
     batches = []
@@ -94,7 +94,7 @@ def test_variance_is_the_loss_of_the_best_constant(tiny_teacher: Teacher) -> Non
         assert loss.item() == pytest.approx(1.0, rel=1e-4)
 
 
-def test_teacher_states_are_those_of_the_whole_model(tiny_teacher: Teacher) -> None:
+def test_teacher_states_equal_those_of_the_whole_model(tiny_teacher: Teacher) -> None:
     model = load_encoder(tiny_teacher.path)
     ids = torch.randint(1000, 5000, (3, 8))
     mask = torch.ones_like(ids)
@@ -106,7 +106,7 @@ def test_teacher_states_are_those_of_the_whole_model(tiny_teacher: Teacher) -> N
     assert all(torch.equal(found[layer], expected[layer]) for layer in found)
 
 
-def test_a_shortened_view_runs_fewer_layers_and_leaves_the_model_alone(tiny_teacher: Teacher) -> None:
+def test_view_with_fewer_layers_does_not_change_the_model(tiny_teacher: Teacher) -> None:
     model = load_encoder(tiny_teacher.path)
     view = family_of(model.config).first_layers(model, 2)
     assert (len(view.encoder.layer), len(model.encoder.layer)) == (2, 4)
@@ -114,7 +114,7 @@ def test_a_shortened_view_runs_fewer_layers_and_leaves_the_model_alone(tiny_teac
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
-def test_training_lowers_the_loss_and_never_touches_the_teacher(tiny_teacher: Teacher, precision: str) -> None:
+def test_training_lowers_the_loss_and_does_not_change_the_teacher(tiny_teacher: Teacher, precision: str) -> None:
     model = load_encoder(tiny_teacher.path)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     pairs = layer_pairs(2, 4, Mapping.UNIFORM_LAST)

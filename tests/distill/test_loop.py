@@ -1,4 +1,4 @@
-"""The loop's parts: learning rate, optimizer groups, precision, batches, calibration, throughput, options."""
+"""Parts of the training loop: learning rate, optimizer groups, precision, batches, step timing, throughput, options."""
 
 import copy
 
@@ -29,7 +29,7 @@ from kdnas.text.corpus import Corpus
 
 
 class Square(nn.Module):
-    """Loss: squares of a weight for each part, with dropout in between."""
+    """A loss with one squared weight per part, after dropout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,10 +50,10 @@ def test_learning_rate_rises_and_falls_linearly() -> None:
     assert [lr_factor(0, 1, fraction) for fraction in (0.0, 0.5)] == [1.0, 1.0]
 
 
-def test_a_cosine_falls_late_and_flat() -> None:
+def test_cosine_schedule() -> None:
     fractions = [lr_factor(step, 20, 0.2, "cosine") for step in range(20)]
     assert fractions[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert fractions[12] == pytest.approx(0.5)  # half the way down
+    assert fractions[12] == pytest.approx(0.5)  # halfway
     assert all(np.diff(fractions[4:]) < 0)
     assert 0 < fractions[-1] < 1 / 16
 
@@ -68,7 +68,7 @@ def test_biases_and_norms_are_not_decayed() -> None:
     assert decayed["fused"]
 
 
-def test_both_precisions_live_in_one_process() -> None:
+def test_both_precisions_work_in_one_process() -> None:
     layer, rows = nn.Linear(4, 4), torch.randn(2, 4)
     half, full = make_accelerator("bf16"), make_accelerator("f32")
     for accelerator, dtype in ((half, torch.bfloat16), (full, torch.float32), (half, torch.bfloat16)):
@@ -76,21 +76,21 @@ def test_both_precisions_live_in_one_process() -> None:
             assert layer(rows).dtype == dtype
 
 
-def test_an_accelerator_of_other_code_does_not_stand_in_the_way() -> None:
+def test_accelerator_state_of_other_code_is_reset() -> None:
     AcceleratorState._reset_state()
     Accelerator(cpu=True, mixed_precision="no")
     with make_accelerator("bf16").autocast():
         assert nn.Linear(4, 4)(torch.randn(2, 4)).dtype == torch.bfloat16
 
 
-def test_precision_follows_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_automatic_precision_depends_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdnas.distill.loop.has_bf16", lambda: False)
     assert [resolve_precision(name) for name in ("auto", "bf16", "f32")] == ["f32", "bf16", "f32"]
     monkeypatch.setattr("kdnas.distill.loop.has_bf16", lambda: True)
     assert resolve_precision("auto") == "bf16"
 
 
-def test_batches_hold_every_sentence_once_and_keep_to_the_cap(corpus: Corpus) -> None:
+def test_batches_contain_every_sentence_once_within_the_limit(corpus: Corpus) -> None:
     options = LoopOptions(batch_tokens=2048, batch_sentences=16)
     one, other = (TrainBatches(corpus.train, corpus.pad_id, options, None).epoch(1) for _ in range(2))
     assert max(map(len, one)) == 16
@@ -98,7 +98,7 @@ def test_batches_hold_every_sentence_once_and_keep_to_the_cap(corpus: Corpus) ->
     assert all(np.array_equal(*batches) for batches in zip(one, other, strict=True))
 
 
-def test_shares_of_an_update_add_up_to_the_mean_of_its_batches() -> None:
+def test_accumulated_losses_and_gradients_equal_the_mean_over_batches() -> None:
     module, accelerator = Square().eval(), make_accelerator("f32")
     ids = torch.ones(1, 4, dtype=torch.long)
     batches = [(ids, torch.ones(1, 4)), (ids, torch.tensor([[1, 0, 0, 0]]))]
@@ -109,7 +109,7 @@ def test_shares_of_an_update_add_up_to_the_mean_of_its_batches() -> None:
     assert module.weight.grad.flatten().tolist() == pytest.approx([1.0 * 0.625, 2.0 * 0.625])
 
 
-def test_calibration_leaves_weights_and_random_state_alone() -> None:
+def test_timing_steps_does_not_change_weights_or_random_state() -> None:
     module = Square()
     before, rng = copy.deepcopy(module.state_dict()), torch.get_rng_state()
     batch = (torch.ones(2, 4, dtype=torch.long), torch.ones(2, 4))
@@ -119,13 +119,13 @@ def test_calibration_leaves_weights_and_random_state_alone() -> None:
     assert module.weight.grad is None
 
 
-def test_validation_is_weighted_by_tokens_and_without_dropout(corpus: Corpus) -> None:
+def test_validation_weights_batches_by_tokens_and_has_no_dropout(corpus: Corpus) -> None:
     module = Square().train()
     ids = torch.ones(1, 4, dtype=torch.long)
     batches = [(ids, torch.tensor([[1, 1, 1, 1]])), (ids, torch.tensor([[1, 0, 0, 0]]))]
     losses = mean_losses(module, batches, make_accelerator("f32"))
-    fraction = (4 * 1.0 + 1 * 0.25) / 5
-    assert losses.tolist() == pytest.approx([fraction, 4 * fraction])
+    mean = (4 * 1.0 + 1 * 0.25) / 5
+    assert losses.tolist() == pytest.approx([mean, 4 * mean])
     assert module.training
     assert module.dropout.training
 
@@ -150,7 +150,7 @@ def test_throughput_of_both_objectives(tiny_teacher: Teacher, objective: str) ->
     assert measure_tokens_per_second(load_encoder(tiny_teacher.path), student, objective, 256, 0.05) > 0
 
 
-def test_throughput_of_an_unknown_objective(tiny_teacher: Teacher) -> None:
+def test_throughput_rejects_an_unknown_objective(tiny_teacher: Teacher) -> None:
     teacher = load_encoder(tiny_teacher.path)
     with pytest.raises(UsageError, match="allowed are hidden-state, minilm-v2"):
         measure_tokens_per_second(teacher, teacher, "mlm", 256, 0.05)
@@ -171,6 +171,6 @@ def test_throughput_of_an_unknown_objective(tiny_teacher: Teacher) -> None:
     ],
 )
 @pytest.mark.parametrize("options", [DistillOptions, RefineOptions])
-def test_options_out_of_range_are_refused(options: type, wrong: dict[str, object]) -> None:
+def test_options_out_of_range_are_rejected(options: type, wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         options(**wrong)

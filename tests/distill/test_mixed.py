@@ -1,4 +1,4 @@
-"""Relations with hidden states beside them: the weighted sum, its gradients, and what it holds in place."""
+"""Relations and hidden states in one objective: the weighted sum, its gradients, and its effect on the last layer."""
 
 from typing import Literal
 
@@ -34,7 +34,7 @@ def make(tiny_teacher: Teacher, weight: float, main: Literal["pairs", "relations
 
 
 @pytest.mark.parametrize("weight", [0.5, 4.0])
-def test_it_is_the_weighted_sum_of_both_losses(tiny_teacher: Teacher, weight: float) -> None:
+def test_loss_is_the_weighted_sum_of_both_losses(tiny_teacher: Teacher, weight: float) -> None:
     objective = make(tiny_teacher, weight)
     ids, mask = batch()
     teacher = load_encoder(tiny_teacher.path)
@@ -55,7 +55,7 @@ def test_it_is_the_weighted_sum_of_both_losses(tiny_teacher: Teacher, weight: fl
     assert metrics["layers"] == {"2": pytest.approx(1 - float(hidden))}
 
 
-def test_the_last_layers_output_is_trained_and_the_teacher_is_not(tiny_teacher: Teacher) -> None:
+def test_output_of_the_last_layer_is_trained_and_the_teacher_is_not(tiny_teacher: Teacher) -> None:
     objective = make(tiny_teacher, 1.0)
     teacher = objective.teacher._encoder
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
@@ -69,11 +69,11 @@ def test_the_last_layers_output_is_trained_and_the_teacher_is_not(tiny_teacher: 
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
 
 
-def test_relations_alone_let_the_output_drift_and_the_anchor_holds_it(tiny_teacher: Teacher) -> None:
-    """What the last layer explains of the teacher gets worse by relations alone, and not with the anchor."""
+def test_hidden_state_loss_prevents_drift_of_the_output(tiny_teacher: Teacher) -> None:
+    """The hidden-state loss of the last layer rises with relations alone, and falls with both losses."""
     ids, mask = batch()
 
-    def explained(student: torch.nn.Module, anchor: HiddenStateLoss) -> float:
+    def hidden_loss(student: torch.nn.Module, anchor: HiddenStateLoss) -> float:
         with torch.no_grad():
             targets = TeacherStates(load_encoder(tiny_teacher.path), [layer for _, layer in anchor.pairs])(ids, mask)
             return float(anchor(student_states(student, ids, mask), targets, mask).mean())
@@ -82,21 +82,21 @@ def test_relations_alone_let_the_output_drift_and_the_anchor_holds_it(tiny_teach
     optimizer, accelerator = make_optimizer(first, 3e-3), make_accelerator("f32")
     for _ in range(40):
         train_step(first, optimizer, accelerator, (ids, mask), 3e-3)
-    start = explained(first.student, first.loss)
+    start = hidden_loss(first.student, first.loss)
     state = {name: value.clone() for name, value in first.student.state_dict().items()}
     relations = RelationObjective(first.student, load_encoder(tiny_teacher.path), first.relations)
     optimizer = make_optimizer(relations, 3e-3)
     for _ in range(20):
         train_step(relations, optimizer, accelerator, (ids, mask), 3e-3)
-    drifted = explained(first.student, first.loss)
+    drifted = hidden_loss(first.student, first.loss)
     first.student.load_state_dict(state)
     optimizer = make_optimizer(first, 3e-3)
     for _ in range(20):
         train_step(first, optimizer, accelerator, (ids, mask), 3e-3)
-    assert explained(first.student, first.loss) < start < drifted
+    assert hidden_loss(first.student, first.loss) < start < drifted
 
 
-def test_queries_keys_and_values_are_those_of_the_layer(tiny_teacher: Teacher) -> None:
+def test_queries_keys_and_values_equal_those_of_the_layer(tiny_teacher: Teacher) -> None:
     objective = make(tiny_teacher, 1.0)
     ids, mask = batch()
     states = student_states(objective.student, ids, mask)
@@ -108,7 +108,7 @@ def test_queries_keys_and_values_are_those_of_the_layer(tiny_teacher: Teacher) -
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
-def test_weight_out_of_range(weight: float) -> None:
+def test_weights_out_of_range_are_rejected(weight: float) -> None:
     with pytest.raises(UsageError, match="hidden_state_weight is"):
         RefineOptions(hidden_state_weight=weight)
     with pytest.raises(UsageError, match="relation_weight is"):

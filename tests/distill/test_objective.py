@@ -1,4 +1,4 @@
-"""The protocol of objectives: one more is a class, which trains, validates and takes cached targets like the others."""
+"""The protocol of objectives: a custom objective trains, validates and accepts cached targets like the others."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ ARCH = Arch(2, 4, 96, 64)
 
 
 class Cosine(Objective):
-    """One minus the cosine between the last states of teacher and student of one width."""
+    """One minus the cosine similarity of the last states of teacher and student, which have the same width."""
 
     name = "cosine"
 
@@ -44,7 +44,7 @@ class Cosine(Objective):
         return {"validation_loss": loss, "explained_variance": None, "layers": {}, "cosine": 1 - loss}
 
 
-def test_a_new_objective_trains_and_reports_its_metrics(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
+def test_custom_objective_trains_and_reports_its_metrics(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
     teacher = load_encoder(tiny_teacher.path)
     student = student_from_teacher(ARCH, teacher, seed=0).train()
     objective = Cosine(student, TeacherStates(teacher, [4]))
@@ -68,7 +68,7 @@ def test_a_new_objective_trains_and_reports_its_metrics(tmp_path: Path, tiny_tea
 
 
 @pytest.mark.parametrize("kind", ["hidden-state", "minilm-v2"])
-def test_cached_targets_give_the_loss_of_the_teacher(kind: str, tiny_teacher: Teacher) -> None:
+def test_cached_targets_give_the_same_loss_as_the_teacher(kind: str, tiny_teacher: Teacher) -> None:
     teacher = load_encoder(tiny_teacher.path)
     student = student_from_teacher(ARCH, teacher, seed=0).eval()
     ids = torch.randint(1000, 2000, (2, 7), generator=torch.Generator().manual_seed(0))

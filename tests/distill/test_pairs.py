@@ -1,4 +1,4 @@
-"""Pairs as the tokenizer joins them, and batches that are the same from any position on, whichever process makes them."""
+"""Sentence pairs as the tokenizer joins them, and batches that are the same from any position and in any process."""
 
 import json
 import subprocess
@@ -27,12 +27,12 @@ from kdnas.text.sentences import Sentences
 
 @pytest.fixture(scope="module")
 def pairs(teacher: Teacher) -> Pairs:
-    """As the packaged tokenizer joins them, for a model of 512 positions."""
+    """Pairs as the packaged tokenizer joins them, for a model with 512 positions."""
     return Pairs(read_joining(teacher.path), 512)
 
 
 def tokenizer_of(teacher: Teacher, kind: str) -> Any:
-    """The packaged tokenizer, or one that joins texts as RoBERTa's or MPNet's does."""
+    """The packaged tokenizer, optionally changed to join texts like RoBERTa's or MPNet's."""
     tokenizer = Tokenizer.from_file(str(teacher.path / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -51,7 +51,7 @@ def tokenizer_of(teacher: Teacher, kind: str) -> Any:
 @pytest.mark.parametrize(
     ("kind", "separators", "types"), [("bert", 2, {0, 1}), ("roberta", 3, {0}), ("mpnet", 3, {0, 1})]
 )
-def test_a_pair_is_what_the_tokenizer_makes_of_two_texts(
+def test_pair_equals_the_encoding_of_two_texts_by_the_tokenizer(
     kind: str, separators: int, types: set[int], corpus: Corpus, teacher: Teacher
 ) -> None:
     tokenizer = tokenizer_of(teacher, kind)
@@ -66,7 +66,7 @@ def test_a_pair_is_what_the_tokenizer_makes_of_two_texts(
     assert set(found.type_ids) == types
 
 
-def test_every_other_pair_begins_alike(corpus: Corpus, pairs: Pairs) -> None:
+def test_second_text_of_every_other_pair_repeats_the_start_of_the_first(corpus: Corpus, pairs: Pairs) -> None:
     ids, mask, kinds = pair_batch(corpus.train, np.arange(64), 0, pairs, np.random.default_rng(0))
     alike = []
     for row, kind, real in zip(ids, kinds, mask, strict=True):
@@ -76,7 +76,7 @@ def test_every_other_pair_begins_alike(corpus: Corpus, pairs: Pairs) -> None:
     assert np.mean(alike[::2]) < 0.3
 
 
-def test_pairs_end_at_the_positions(corpus: Corpus, pairs: Pairs) -> None:
+def test_pairs_are_truncated_to_the_number_of_positions(corpus: Corpus, pairs: Pairs) -> None:
     longest = np.argsort(corpus.train.lengths)[-20:-19].repeat(2)
     assert 2 * corpus.train.lengths[longest[0]] > 40
     short = Pairs(pairs.joining, 40)
@@ -85,16 +85,16 @@ def test_pairs_end_at_the_positions(corpus: Corpus, pairs: Pairs) -> None:
     assert len({int(row[real == 1][-1]) for row, real in zip(ids, mask, strict=True)}) == 1
 
 
-def test_a_tokenizer_without_special_tokens_joins_without_separators(teacher: Teacher) -> None:
+def test_tokenizer_without_special_tokens_joins_without_separators(teacher: Teacher) -> None:
     tokenizer = tokenizer_of(teacher, "bert")
     tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
     joining = joining_of(tokenizer)
     assert (joining.before, joining.after, joining.added, joining.text_types) == (0, 0, 0, (0, 1))
 
 
-def test_a_tokenizer_that_shows_no_pairs_is_refused(tmp_path: Path) -> None:
+def test_tokenizer_without_a_token_for_a_letter_is_rejected(tmp_path: Path) -> None:
     Tokenizer(BPE()).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(UsageError, match="makes no tokens"):
+    with pytest.raises(UsageError, match="no token for 'a'"):
         read_joining(tmp_path)
     with pytest.raises(UsageError, match="cannot be read"):
         read_joining(tmp_path / "elsewhere")
@@ -108,7 +108,7 @@ def made(
     return [(made.epoch, made.batch, made.ids.tolist()) for made in islice(batches, number)]
 
 
-def test_batches_are_the_same_from_any_place_on(corpus: Corpus, pairs: Pairs) -> None:
+def test_batches_are_the_same_from_any_position(corpus: Corpus, pairs: Pairs) -> None:
     per_epoch = len(TrainBatches(corpus.train, corpus.pad_id, LoopOptions(batch_tokens=2048), None).epoch(0))
     whole = made(corpus, pairs, (0, 0), per_epoch + 3, pair_fraction=0.5)
     assert made(corpus, pairs, (0, per_epoch - 4), 7, pair_fraction=0.5) == whole[per_epoch - 4 :]
@@ -118,7 +118,7 @@ def test_batches_are_the_same_from_any_place_on(corpus: Corpus, pairs: Pairs) ->
 
 
 def test_data_workers_make_the_same_batches(corpus: Corpus, teacher: Teacher, pairs: Pairs) -> None:
-    # In a process of its own, as `kdnas distill` is: in one that has run OpenVINO, torch's workers bring it down.
+    # In a separate process like `kdnas distill`, because torch's workers crash a process that has run OpenVINO.
     script = """
         import json, sys
         from itertools import islice
@@ -142,7 +142,7 @@ def test_data_workers_make_the_same_batches(corpus: Corpus, teacher: Teacher, pa
         assert json.loads(done.stdout) == expected
 
 
-def test_making_batches_leaves_torch_s_random_state_alone(corpus: Corpus, pairs: Pairs) -> None:
+def test_making_batches_does_not_change_the_random_state_of_torch(corpus: Corpus, pairs: Pairs) -> None:
     before = torch.get_rng_state()
     made(corpus, pairs, (0, 0), 3)
     assert torch.equal(torch.get_rng_state(), before)
@@ -151,12 +151,12 @@ def test_making_batches_leaves_torch_s_random_state_alone(corpus: Corpus, pairs:
 @pytest.mark.parametrize(
     "options", [{"language_power": 1.5}, {"pair_fraction": 1.5}, {"pair_fraction": -0.1}, {"data_workers": -1}]
 )
-def test_wrong_options_are_refused(options: dict[str, float]) -> None:
+def test_invalid_options_are_rejected(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         LoopOptions(**options)  # type: ignore[arg-type]
 
 
-def test_a_batch_of_one_sentence_is_a_pair_with_itself(tmp_path: Path) -> None:
+def test_single_sentence_is_paired_with_itself(tmp_path: Path) -> None:
     np.save(tmp_path / "train.tokens.npy", np.array([1, 5, 6, 2, 1, 2], dtype=np.int32))
     np.save(tmp_path / "train.offsets.npy", np.array([0, 4, 6]))
     sentences = Sentences(tmp_path, "train")

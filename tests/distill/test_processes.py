@@ -1,6 +1,6 @@
-"""Two processes over gloo against one: the same losses, also after a kill; what cannot be dealt out evenly.
+"""Training in two processes over gloo: the same losses as in one, also after a kill, and uneven batches are rejected.
 
-The launcher's `--cpu` starts one process without MPI; `--multi_gpu` starts several where there is no GPU, too.
+Without MPI, the launcher's `--cpu` starts one process; `--multi_gpu` starts several, even without a GPU.
 """
 
 import os
@@ -25,7 +25,7 @@ LAUNCH += ["--dynamo_backend", "no", "--num_processes", "2", "--main_process_por
 
 
 def start(home: Path, teacher: Teacher, corpus_file: Path, launch: list[str], *others: str) -> subprocess.Popen[str]:
-    """The command, by accelerate's launcher or alone."""
+    """Start the command, with or without accelerate's launcher."""
     source = ["--teacher", str(teacher.path), "--corpus", str(corpus_file), "--home", str(home)]
     return subprocess.Popen(
         [sys.executable, *launch, "-m", "kdnas", "distill", *OPTIONS, *source, *others],
@@ -47,7 +47,7 @@ def losses(artifact: Artifact) -> list[float]:
     return [row["loss"] for row in rows]
 
 
-def test_two_processes_lose_what_one_does_also_when_they_are_killed(
+def test_two_processes_have_the_losses_of_one_also_after_a_kill(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, corpus_file: Path
 ) -> None:
     one = result(start(tmp_path / "one", tiny_teacher, corpus_file, [], "--accumulate", "4"))
@@ -70,7 +70,7 @@ def test_two_processes_lose_what_one_does_also_when_they_are_killed(
     assert two.results["validation_loss"] == pytest.approx(one.results["validation_loss"], abs=1e-5)
 
 
-def test_batches_that_cannot_be_dealt_out_are_refused(tmp_path: Path, tiny_teacher: Teacher, corpus_file: Path) -> None:
+def test_accumulate_must_be_a_multiple_of_processes(tmp_path: Path, tiny_teacher: Teacher, corpus_file: Path) -> None:
     process = start(tmp_path, tiny_teacher, corpus_file, LAUNCH, "--accumulate", "3")
     _, errors = process.communicate(timeout=200)
     assert process.returncode != 0

@@ -4,7 +4,7 @@ from kdnas.distill.hidden_state import HiddenStateLoss
 from kdnas.distill.projection import RIDGE, fit_projections
 
 
-def test_a_linear_teacher_is_found_exactly_and_padding_is_ignored() -> None:
+def test_linear_teacher_is_recovered_and_padding_is_ignored() -> None:
     torch.manual_seed(0)
     states = [torch.randn(4, 50, 6) for _ in range(3)]
     maps = {1: torch.randn(6, 5), 2: torch.randn(6, 5)}
@@ -19,7 +19,7 @@ def test_a_linear_teacher_is_found_exactly_and_padding_is_ignored() -> None:
     assert (loss(states, targets, mask) < 0.01).all()
 
 
-def test_it_equals_ridge_regression_of_scikit_learn_over_several_batches() -> None:
+def test_projections_over_several_batches_equal_ridge_regression_of_scikit_learn() -> None:
     from sklearn.linear_model import Ridge
 
     torch.manual_seed(1)
@@ -32,7 +32,7 @@ def test_it_equals_ridge_regression_of_scikit_learn_over_several_batches() -> No
     outputs = torch.cat([targets[3].flatten(0, 1) for _, targets, _ in batches]).double().numpy()
     penalty = RIDGE * float((inputs**2).sum(0).mean())
     expected = Ridge(alpha=penalty, solver="cholesky").fit(inputs, outputs)
-    # scikit-learn centres first, which is the same but for the penalty's weight on the means.
+    # scikit-learn centres the data first, which gives almost the same penalty.
     torch.testing.assert_close(
         loss.projections[0].weight.double().detach().numpy(), expected.coef_, rtol=1e-3, atol=1e-4
     )

@@ -1,4 +1,4 @@
-"""MiniLM-v2 relations against a loop over examples, heads and queries, and against values worked by hand."""
+"""MiniLM-v2 relations against a loop over examples, heads and queries, and against hand-computed values."""
 
 from math import exp, log, sqrt
 
@@ -26,7 +26,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def naive_relation_loss(teacher: Pair, student: Pair, heads: int, lengths: list[int]) -> float:
-    """KL of each example, head and real query, one after the other, without padding at all."""
+    """KL in a loop over examples, heads and real queries, without padding."""
     values = []
     for row, length in enumerate(lengths):
         per_head = []
@@ -46,7 +46,7 @@ def made(width: int, generator: torch.Generator) -> Tensor:
 
 
 @pytest.mark.parametrize("heads", [1, 3, 5, 15])
-def test_equals_a_naive_loop_with_padding_and_odd_head_counts(heads: int) -> None:
+def test_loss_equals_a_naive_loop_with_padding_and_any_number_of_heads(heads: int) -> None:
     generator = torch.Generator().manual_seed(heads)
     teacher, student = ((made(30, generator), made(30, generator)), (made(15, generator), made(15, generator)))
     lengths = [7, 1, 3, 5]
@@ -55,7 +55,7 @@ def test_equals_a_naive_loop_with_padding_and_odd_head_counts(heads: int) -> Non
     assert value.item() == pytest.approx(naive_relation_loss(teacher, student, heads, lengths), rel=1e-4)
 
 
-def test_a_value_worked_by_hand() -> None:
+def test_loss_equals_a_hand_computed_value() -> None:
     # d_r = 1. Teacher vectors (1, 0): rows softmax(1, 0) and softmax(0, 0). Student vectors 0: both rows (1/2, 1/2).
     teacher, student = torch.tensor([[[1.0], [0.0], [7.0]]]), torch.tensor([[[0.0], [0.0], [-3.0]]])
     high = exp(1) / (exp(1) + 1)
@@ -64,7 +64,7 @@ def test_a_value_worked_by_hand() -> None:
     assert value.item() == pytest.approx(divergence / 2, rel=1e-5)
 
 
-def test_padding_enters_neither_loss_nor_gradient() -> None:
+def test_loss_and_gradient_ignore_padding() -> None:
     generator = torch.Generator().manual_seed(0)
     teacher, student = torch.randn(2, 5, 12, generator=generator), torch.randn(2, 5, 6, generator=generator)
     mask = torch.tensor([[1] * 5, [1, 1, 0, 0, 0]])
@@ -81,20 +81,20 @@ def test_padding_enters_neither_loss_nor_gradient() -> None:
     assert garbled.grad[mask == 1].any()
 
 
-def test_equal_vectors_have_no_loss() -> None:
+def test_loss_of_equal_vectors_is_zero() -> None:
     vectors = torch.randn(2, 5, 12)
     assert relation_loss((vectors, vectors), (vectors, vectors), 4, torch.ones(2, 5)).item() == pytest.approx(
         0.0, abs=1e-7
     )
 
 
-def test_stays_float32_under_autocast() -> None:
+def test_loss_is_float32_under_autocast() -> None:
     vectors = torch.randn(2, 5, 12, dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert relation_loss((vectors, vectors), (vectors.flip(1), vectors), 4, torch.ones(2, 5)).dtype == torch.float32
 
 
-def test_each_relation_is_of_its_two_letters() -> None:
+def test_each_relation_uses_the_tensors_of_its_two_letters() -> None:
     generator = torch.Generator().manual_seed(0)
     ours, theirs = ({name: made(12, generator) for name in "QKV"} for _ in range(2))
     lengths = [7, 1, 3, 5]
@@ -107,8 +107,8 @@ def test_each_relation_is_of_its_two_letters() -> None:
 
 
 @pytest.mark.parametrize("names", [(), ("QQ", "QQ"), ("AB",), ("Q",)])
-def test_relations_that_there_are_not(names: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match=r"relations is .*; allowed are different ones of KK, KQ, KV, QK"):
+def test_invalid_relations_are_rejected(names: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match=r"relations is .* KK, KQ, KV, QK"):
         RefineOptions(relations=names)
 
 
@@ -135,7 +135,7 @@ def test_teacher_layer() -> None:
     [(BertConfig, BertModel), (RobertaConfig, RobertaModel), (XLMRobertaConfig, XLMRobertaModel)],
 )
 @pytest.mark.parametrize("layer", [1, 3])
-def test_queries_keys_and_values_are_what_the_layer_itself_computes(config: type, model: type, layer: int) -> None:
+def test_queries_keys_and_values_equal_those_of_the_layer(config: type, model: type, layer: int) -> None:
     shape = {"num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 24, "intermediate_size": 32}
     encoder = model(config(vocab_size=50, **shape), add_pooling_layer=False).eval()
     ids = torch.randint(3, 50, (2, 6))
@@ -152,7 +152,7 @@ def test_queries_keys_and_values_are_what_the_layer_itself_computes(config: type
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
-def test_training_lowers_the_loss_and_never_touches_the_teacher(tiny_teacher: Teacher, precision: str) -> None:
+def test_training_lowers_the_loss_and_does_not_change_the_teacher(tiny_teacher: Teacher, precision: str) -> None:
     teacher = load_encoder(tiny_teacher.path)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     student = student_from_teacher(Arch(2, 4, 48, 64), teacher, seed=0).eval()

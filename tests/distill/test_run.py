@@ -1,4 +1,4 @@
-"""Both stages for real on a tiny teacher: killed and resumed runs, what is published, wrong input."""
+"""Distillation and refinement with a tiny teacher: killed and resumed runs, the artifact, invalid input."""
 
 import json
 import signal
@@ -82,7 +82,7 @@ def child(home: Path, teacher: Teacher, corpus: Corpus, kill_at: int) -> subproc
     return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], stderr=subprocess.DEVNULL)
 
 
-def test_killed_twice_and_resumed_is_bit_identical(
+def test_run_that_was_killed_twice_is_bit_identical(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact
 ) -> None:
     first = child(tmp_path, tiny_teacher, corpus, 0)
@@ -103,7 +103,7 @@ def test_killed_twice_and_resumed_is_bit_identical(
 
 
 @pytest.mark.parametrize("error", [Terminated, KeyboardInterrupt])
-def test_a_signal_in_the_middle_of_a_step_saves_first(
+def test_signal_during_a_step_saves_a_checkpoint_first(
     tmp_path: Path,
     tiny_teacher: Teacher,
     corpus: Corpus,
@@ -130,7 +130,7 @@ def test_a_signal_in_the_middle_of_a_step_saves_first(
     assert len(calls) == 8 + 2 * (STEPS - 3)
 
 
-def test_a_signal_between_update_and_position_keeps_the_checkpoint_before(
+def test_signal_between_update_and_position_keeps_the_previous_checkpoint(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = loop.update, []
@@ -149,7 +149,7 @@ def test_a_signal_between_update_and_position_keeps_the_checkpoint_before(
     assert len(calls) == 8 + STEPS - 7
 
 
-def test_a_damaged_newest_checkpoint_costs_only_its_step(
+def test_damaged_newest_checkpoint_loses_only_its_step(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopping(folder: Path, *rest: object) -> None:
@@ -166,7 +166,7 @@ def test_a_damaged_newest_checkpoint_costs_only_its_step(
     assert_same_run(whole, run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL))
 
 
-def test_killed_between_the_last_file_and_publication_does_nothing_again(
+def test_run_killed_before_publication_repeats_no_work(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -182,7 +182,7 @@ def test_killed_between_the_last_file_and_publication_does_nothing_again(
     assert not (published.path / FOLDER).exists()
 
 
-def test_what_is_published(whole: Artifact, tiny_teacher: Teacher) -> None:
+def test_files_and_results_of_the_artifact(whole: Artifact, tiny_teacher: Teacher) -> None:
     whole.verify()
     assert {name.split("/")[0] for name in whole.manifest["files"]} == {
         "history.jsonl", "plan.json", "projections.safetensors", "results.json", "student",
@@ -201,7 +201,7 @@ def test_what_is_published(whole: Artifact, tiny_teacher: Teacher) -> None:
         assert file.get_tensor("projections.0.weight").shape == (96, 24)
 
 
-def test_the_student_is_a_stock_folder(whole: Artifact, tiny_teacher: Teacher) -> None:
+def test_student_folder_loads_with_transformers(whole: Artifact, tiny_teacher: Teacher) -> None:
     folder = whole.path / "student"
     model, info = AutoModel.from_pretrained(folder, add_pooling_layer=False, output_loading_info=True)
     assert not info["missing_keys"]
@@ -219,7 +219,7 @@ def test_the_student_is_a_stock_folder(whole: Artifact, tiny_teacher: Teacher) -
 
 
 @pytest.mark.parametrize(("weight", "objective"), [(0.0, "minilm-v2"), (4.0, "hidden-state+minilm-v2")])
-def test_refine_resumes_bit_identically_and_publishes(
+def test_refine_resumes_bit_identically_and_publishes_results(
     tmp_path: Path,
     tiny_teacher: Teacher,
     corpus: Corpus,
@@ -250,7 +250,7 @@ def test_refine_resumes_bit_identically_and_publishes(
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_divergence_keeps_the_state_before_it(
+def test_divergence_keeps_the_previous_state(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     real, calls = loop.backward, []
@@ -277,7 +277,7 @@ def test_divergence_keeps_the_state_before_it(
     assert_same_run(whole, run_distill(tmp_path, tiny_teacher, corpus, ARCH, options))
 
 
-def test_tensorboard_gets_the_rows(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact) -> None:
+def test_tensorboard_receives_the_rows(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact) -> None:
     artifact = run_distill(tmp_path, tiny_teacher, corpus, ARCH, replace(DISTILL, trackers=("tensorboard",)))
     events = b"".join(file.read_bytes() for file in artifact.path.glob("trackers/distil/**/events*"))
     for name in (b"train/loss", b"train/lr", b"validation/explained_variance", b"validation/layers/2"):
@@ -288,7 +288,7 @@ def test_tensorboard_gets_the_rows(tmp_path: Path, tiny_teacher: Teacher, corpus
 @pytest.mark.parametrize(
     ("name", "message"), [("paper", "allowed are tensorboard, mlflow"), ("mlflow", "run: pip install mlflow")]
 )
-def test_trackers_that_are_not_there(
+def test_unknown_and_missing_trackers_are_rejected(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, name: str, message: str
 ) -> None:
     with pytest.raises(KdnasError, match=message):
@@ -296,7 +296,7 @@ def test_trackers_that_are_not_there(
     assert not list(tmp_path.iterdir())
 
 
-def test_relations_from_the_first_step_on(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
+def test_distillation_with_relations(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
     options = replace(DISTILL, relation_weight=0.5, relations=("QK", "VV"), relation_heads=4, teacher_layer=4)
     artifact = run_distill(tmp_path, tiny_teacher, corpus, ARCH, options)
     assert artifact.results["objective"] == "hidden-state+minilm-v2"
@@ -308,7 +308,7 @@ def test_relations_from_the_first_step_on(tmp_path: Path, tiny_teacher: Teacher,
         run_distill(tmp_path, tiny_teacher, corpus, ARCH, replace(options, relation_heads=5))
 
 
-def test_raw_loss_still_states_explained_variance(
+def test_raw_loss_reports_explained_variance(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact
 ) -> None:
     raw = run_distill(
@@ -322,7 +322,7 @@ def test_raw_loss_still_states_explained_variance(
     assert rows["raw"]["validation_loss"] != pytest.approx(rows["normalised"]["validation_loss"], rel=1e-3)
 
 
-def test_wrong_students_are_refused(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact) -> None:
+def test_invalid_students_are_rejected(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact) -> None:
     with pytest.raises(UsageError, match=r"config.json is missing; give the folder that `kdnas distill` printed"):
         find_student(tmp_path)
     with pytest.raises(UsageError, match="a 'corpus' artifact"):

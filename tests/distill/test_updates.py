@@ -1,4 +1,4 @@
-"""Updates by clipped gradients against torch's own steps, with tables of which some rows have gradients."""
+"""Updates with clipped gradients against torch's separate steps, with embedding tables that have some rows with gradients."""
 
 from collections.abc import Callable
 
@@ -33,8 +33,8 @@ def tied(net: nn.Module, ids: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("loss", [own_part, tied])
-@pytest.mark.parametrize("size", [1e-4, 1.0])  # below the largest norm, and above
-def test_weights_move_as_by_torch_s_own_steps(loss: Loss, size: float) -> None:
+@pytest.mark.parametrize("size", [1e-4, 1.0])  # gradient norm below and above the clipping norm
+def test_updates_equal_those_of_torch(loss: Loss, size: float) -> None:
     ours, theirs = Net(), Net()
     optimizer, reference = make_optimizer(ours, 1e-3), make_optimizer(theirs, 1e-3)
     for step in range(5):
@@ -56,22 +56,22 @@ def test_weights_move_as_by_torch_s_own_steps(loss: Loss, size: float) -> None:
             assert not one.grad.any()
 
 
-def test_tables_have_their_own_learning_rate() -> None:
+def test_embedding_tables_have_a_separate_learning_rate() -> None:
     ids = torch.tensor([[3, 4], [5, 3]])
     moved = {}
-    for fraction in (1.0, 0.5):
+    for factor in (1.0, 0.5):
         net = Net()
         before = {name: one.detach().clone() for name, one in net.named_parameters()}
-        optimizer = make_optimizer(net, 1e-3, 0.0, fraction)
+        optimizer = make_optimizer(net, 1e-3, 0.0, factor)
         tied(net, ids).backward()
         update(optimizer, 1e-2)
-        moved[fraction] = {name: one.detach() - before[name] for name, one in net.named_parameters()}
+        moved[factor] = {name: one.detach() - before[name] for name, one in net.named_parameters()}
     for name, change in moved[1.0].items():
         torch.testing.assert_close(moved[0.5][name], change * (0.5 if name.startswith("table") else 1.0))
         assert change.any() or name != "table.weight"
 
 
-def test_rows_of_a_batch_that_was_given_up_are_forgotten() -> None:
+def test_rows_of_a_discarded_batch_are_not_updated() -> None:
     net = Net()
     optimizer = make_optimizer(net, 1e-3)
     with FastTraining():

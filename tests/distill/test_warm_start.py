@@ -1,4 +1,4 @@
-"""Layers that begin as the teacher's: exact where the shapes agree, the best of their rank where they do not."""
+"""Initial layers from the teacher: exact if the shapes agree, otherwise the best approximation of their rank."""
 
 import pytest
 import torch
@@ -37,18 +37,18 @@ def last_states(model: PreTrainedModel, batch: tuple[Tensor, Tensor]) -> Tensor:
     return states[batch[1].bool()]
 
 
-def test_a_student_of_the_teacher_s_shape_is_the_teacher(encoder: PreTrainedModel, batches: Batches) -> None:
+def test_student_with_the_shape_of_the_teacher_equals_the_teacher(encoder: PreTrainedModel, batches: Batches) -> None:
     student = started(encoder, Arch(6, 12, 384, 1536), batches)
     torch.testing.assert_close(last_states(student, batches[0]), last_states(encoder, batches[0]), rtol=1e-3, atol=1e-4)
 
 
 def test_wider_heads_and_feed_forwards_compute_the_same(encoder: PreTrainedModel, batches: Batches) -> None:
-    # Neurons and queries beyond the teacher's add nothing; the width stays, for a layer norm minds wider states.
+    # Additional neurons and queries add nothing. The hidden size is the same, because wider states change a layer norm.
     student = started(encoder, Arch(6, 12, 384, 2048), batches)
     torch.testing.assert_close(last_states(student, batches[0]), last_states(encoder, batches[0]), rtol=1e-3, atol=1e-4)
 
 
-def test_what_is_cut_is_fitted(encoder: PreTrainedModel, batches: Batches) -> None:
+def test_fewer_neurons_approximate_the_output(encoder: PreTrainedModel, batches: Batches) -> None:
     held_out = batches[-1]
     goal = last_states(encoder, held_out)
 
@@ -60,7 +60,7 @@ def test_what_is_cut_is_fitted(encoder: PreTrainedModel, batches: Batches) -> No
 
 
 @pytest.mark.parametrize("arch", ["3,12,288,384,gelu", "4,2,384,576,relu", "3,6,576,2048,silu", "4,3,768,512,gelu"])
-def test_every_shape_gets_its_layers(encoder: PreTrainedModel, batches: Batches, arch: str) -> None:
+def test_students_of_any_shape_get_layers_of_the_teacher(encoder: PreTrainedModel, batches: Batches, arch: str) -> None:
     student = started(encoder, Arch.parse(arch), batches)
     plain = student_from_teacher(Arch.parse(arch), encoder, seed=0)
     assert torch.isfinite(last_states(student, batches[0])).all()
@@ -69,7 +69,7 @@ def test_every_shape_gets_its_layers(encoder: PreTrainedModel, batches: Batches,
         assert not torch.equal(ours.output.dense.weight, other.output.dense.weight)
 
 
-def test_heads_that_do_not_divide_stay_random(encoder: PreTrainedModel, batches: Batches) -> None:
+def test_attention_stays_random_if_the_head_counts_do_not_divide(encoder: PreTrainedModel, batches: Batches) -> None:
     student, plain = (student_from_teacher(Arch(3, 8, 384, 384), encoder, seed=0) for _ in range(2))
     TeacherLayers(encoder, batches).start(student)
     ours, other = student.encoder.layer[0], plain.encoder.layer[0]
@@ -77,7 +77,7 @@ def test_heads_that_do_not_divide_stay_random(encoder: PreTrainedModel, batches:
     assert not torch.equal(ours.output.dense.weight, other.output.dense.weight)
 
 
-def test_several_heads_side_by_side_give_the_mean_of_their_scores(encoder: PreTrainedModel, batches: Batches) -> None:
+def test_joined_heads_give_the_mean_of_their_scores(encoder: PreTrainedModel, batches: Batches) -> None:
     student = started(encoder, Arch(6, 6, 384, 1536), batches)
     ours, theirs = student.encoder.layer[0].attention.self, encoder.encoder.layer[0].attention.self
     states = torch.randn(1, 5, 384)
@@ -90,13 +90,13 @@ def test_several_heads_side_by_side_give_the_mean_of_their_scores(encoder: PreTr
     torch.testing.assert_close(scores(ours), scores(theirs).view(6, 2, 5, 5).mean(1), rtol=1e-3, atol=1e-3)
 
 
-def test_the_teacher_is_unchanged(teacher: Teacher, encoder: PreTrainedModel, batches: Batches) -> None:
+def test_teacher_is_unchanged(teacher: Teacher, encoder: PreTrainedModel, batches: Batches) -> None:
     started(encoder, Arch(3, 12, 288, 384), batches)
     before = load_encoder(teacher.path).state_dict()
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
-def test_thin_is_the_best_product_of_its_rank() -> None:
+def test_thin_gives_the_best_approximation_of_its_rank() -> None:
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(9, 6, generator=generator), torch.randn(6, 7, generator=generator)
     first, second = thin(left, right, 4)

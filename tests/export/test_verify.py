@@ -69,7 +69,7 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> No
     graph = folder / "openvino/openvino_model.bin"
     shutil.move(graph, tmp_path / "elsewhere.bin")
     graph.symlink_to(tmp_path / "elsewhere.bin")
-    with pytest.raises(KdnasError, match=r"openvino_model\.bin: a link to a file outside of the folder"):
+    with pytest.raises(KdnasError, match=r"openvino_model\.bin: a link to a file outside"):
         Session(folder, "openvino-f32", threads=1)
 
 

@@ -110,7 +110,7 @@ def test_too_shallow_a_graph(family: Path) -> None:
 
 def test_engines_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdnas.models.engine.has_bf16", lambda: False)
-    with pytest.raises(UsageError, match=r"neither AVX512-BF16 nor AMX.*take openvino-f32"):
+    with pytest.raises(UsageError, match=r"neither AVX512-BF16 nor AMX.*openvino-f32"):
         require_engine("openvino-bf16")
     with pytest.raises(UsageError, match="engine 'tensorrt': allowed are pytorch-f32"):
         require_engine("tensorrt")

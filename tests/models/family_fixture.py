@@ -7,7 +7,7 @@ from kdnas.models.teacher import Teacher, resolve_teacher
 
 LAYERS, HEADS, HIDDEN, FFN, POSITIONS = 3, 6, 48, 80, 130
 NAMES = {"num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "hidden_size": HIDDEN, "intermediate_size": FFN}
-# Settings of each model type; a new family adds its line.
+# Settings of each model type. Add an entry for a new family.
 TINY: dict[str, dict[str, Any]] = {
     "bert": NAMES,
     "roberta": NAMES | {"type_vocab_size": 1, "pad_token_id": 0},
@@ -19,7 +19,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 
 
 def tiny_model(model_type: str, packaged: Teacher, folder: Path) -> Teacher:
-    """A random model with weights wide enough that its states differ, saved as stock folder."""
+    """A random model, saved as a Hugging Face folder; its weights have enough variance for distinct states."""
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -32,7 +32,7 @@ def tiny_model(model_type: str, packaged: Teacher, folder: Path) -> Teacher:
     model = AutoModel.from_config(AutoConfig.for_model(model_type, **sizes, **TINY[model_type]))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.02 * torch.randn_like(parameter)  # biases and norms too: none is missed unseen
+            parameter += 0.02 * torch.randn_like(parameter)  # biases and norms too, so that tests detect missing ones
     model.save_pretrained(folder)
     for name in TOKENIZER:
         (folder / name).write_bytes((packaged.path / name).read_bytes())

@@ -1,4 +1,4 @@
-"""Cards: what is read of a README, and what a model made from another inherits."""
+"""Model cards: reading a README, and the metadata that derived models inherit."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_licence_and_languages_are_inherited(tmp_path: Path) -> None:
     assert again.text.strip() == "# Another"
 
 
-def test_no_card_and_damaged_ones_are_nothing(tmp_path: Path) -> None:
+def test_missing_and_damaged_cards_are_empty(tmp_path: Path) -> None:
     assert read_card(tmp_path) == ({}, "")
     (tmp_path / "README.md").write_bytes(b"---\nlicense: [\n---\n# A")
     assert inherited(tmp_path) == {}
@@ -38,5 +38,5 @@ def test_no_card_and_damaged_ones_are_nothing(tmp_path: Path) -> None:
     assert read_card(tmp_path) == ({}, "")
 
 
-def test_headings_are_demoted_outside_of_code() -> None:
+def test_headings_outside_code_blocks_are_demoted() -> None:
     assert demoted("# A\n\n```python\n# a comment\n```\n## B\n") == "### A\n\n```python\n# a comment\n```\n#### B\n"

@@ -1,4 +1,4 @@
-"""Each family against the stock model of `transformers`: what is taken through the protocol is what the model computes."""
+"""Each family against the stock model of `transformers`: the family's parts compute what the model computes."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from kdnas.models.teacher import Teacher, load_config, load_encoder
 
 from .family_fixture import FFN, HEADS, HIDDEN, LAYERS, POSITIONS, TINY, tiny_model
 
-# What each model calls the maps whose outputs are the queries, keys and values of layer 2.
+# Submodules that compute the queries, keys and values of layer 2, by model type.
 MAPS = {
     "distilbert": [f"transformer.layer.1.attention.{name}_lin" for name in "qkv"],
     "mpnet": [f"encoder.layer.1.attention.attn.{name}" for name in "qkv"],
@@ -45,7 +45,7 @@ def test_every_family_is_tested() -> None:
     assert set(TINY) == set(FAMILIES)
 
 
-def test_states_are_those_of_the_stock_model(tiny: Teacher, batch: tuple[Tensor, Tensor]) -> None:
+def test_states_equal_those_of_the_stock_model(tiny: Teacher, batch: tuple[Tensor, Tensor]) -> None:
     model = load_encoder(tiny.path)
     found = TeacherStates(model, [1, 2])(*batch)
     expected = model(input_ids=batch[0], attention_mask=batch[1], output_hidden_states=True).hidden_states
@@ -54,7 +54,7 @@ def test_states_are_those_of_the_stock_model(tiny: Teacher, batch: tuple[Tensor,
     assert len(family_of(model.config).layer_list(model)) == LAYERS
 
 
-def test_queries_keys_and_values_are_those_of_the_stock_model(tiny: Teacher, batch: tuple[Tensor, Tensor]) -> None:
+def test_queries_keys_and_values_equal_those_of_the_stock_model(tiny: Teacher, batch: tuple[Tensor, Tensor]) -> None:
     model = load_encoder(tiny.path)
     with torch.inference_mode():
         found = QueriesKeysValues(model, 2)(*batch)
@@ -68,8 +68,8 @@ def test_queries_keys_and_values_are_those_of_the_stock_model(tiny: Teacher, bat
         assert torch.equal(found[letter], seen[letter])
 
 
-def test_a_layer_is_made_of_its_parts(tiny: Teacher, batch: tuple[Tensor, Tensor]) -> None:
-    """Attention recomputed from the parts gives the next state, where the model has no relative positions."""
+def test_layer_recomputed_from_its_parts_gives_the_next_state(tiny: Teacher, batch: tuple[Tensor, Tensor]) -> None:
+    """The bias for relative positions, which MPNet has, is added separately."""
     model = load_encoder(tiny.path)
     layer, states = family_of(model.config).layer(model, 1), TeacherStates(model, [0, 1])(*batch)
     below = states[0].clone()
@@ -77,15 +77,15 @@ def test_a_layer_is_made_of_its_parts(tiny: Teacher, batch: tuple[Tensor, Tensor
     scores = split(layer.query(below)) @ split(layer.key(below)).transpose(-1, -2) / (HIDDEN // HEADS) ** 0.5
     if tiny.config["model_type"] == "mpnet":
         scores = scores + model.encoder.compute_position_bias(below)
-    fractions = scores.masked_fill(batch[1][:, None, None] == 0, -1e9).softmax(-1)
-    attended = layer.output((fractions @ split(layer.value(below))).transpose(1, 2).flatten(2))
+    probabilities = scores.masked_fill(batch[1][:, None, None] == 0, -1e9).softmax(-1)
+    attended = layer.output((probabilities @ split(layer.value(below))).transpose(1, 2).flatten(2))
     middle = layer.attention_norm(attended + below)
     found = layer.output_norm(layer.contract(torch.nn.functional.gelu(layer.expand(middle))) + middle)
     real = batch[1].bool()
     torch.testing.assert_close(found[real], states[1][real], rtol=1e-4, atol=1e-4)
 
 
-def test_the_shape_is_that_of_the_tables(tiny: Teacher) -> None:
+def test_shape_equals_that_of_the_embedding_tables(tiny: Teacher) -> None:
     model = load_encoder(tiny.path)
     family, shape = family_of(model.config), shape_of(tiny.config)
     assert shape == shape_of(load_config(tiny.path))
@@ -97,7 +97,7 @@ def test_the_shape_is_that_of_the_tables(tiny: Teacher) -> None:
     assert shape.rows * HIDDEN + 2 * HIDDEN == sum(weight.numel() for weight in model.embeddings.parameters())
 
 
-def test_texts_as_long_as_the_positions_run_and_longer_ones_do_not(tiny: Teacher) -> None:
+def test_texts_up_to_the_number_of_positions_run_and_longer_ones_fail(tiny: Teacher) -> None:
     model, positions = load_encoder(tiny.path), tiny.sizes.positions
     assert positions == POSITIONS - {"bert": 0, "distilbert": 0, "mpnet": 2}.get(tiny.config["model_type"], 1)
     ids = torch.full((1, positions + 1), 1000)
@@ -106,8 +106,8 @@ def test_texts_as_long_as_the_positions_run_and_longer_ones_do_not(tiny: Teacher
         model(ids)
 
 
-def test_position_rows_of_a_student_are_those_that_the_teacher_reads(tiny: Teacher) -> None:
-    """A student as wide as its teacher has the same embedding output: the same rows for positions 0 to the last."""
+def test_student_gets_the_position_rows_that_the_teacher_uses(tiny: Teacher) -> None:
+    """A student as wide as its teacher has the same embedding output at all positions."""
     model = load_encoder(tiny.path)
     student = student_from_teacher(Arch(2, 6, HIDDEN, FFN), model, seed=0).eval()
     expected = student_shape_of(tiny.config)
@@ -119,7 +119,7 @@ def test_position_rows_of_a_student_are_those_that_the_teacher_reads(tiny: Teach
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_a_view_of_the_first_layers_leaves_the_model_alone(tiny: Teacher, batch: tuple[Tensor, Tensor]) -> None:
+def test_view_of_the_first_layers_does_not_change_the_model(tiny: Teacher, batch: tuple[Tensor, Tensor]) -> None:
     model = load_encoder(tiny.path)
     family, before = family_of(model.config), model(*batch).last_hidden_state
     view = family.first_layers(model, 1)
@@ -128,7 +128,7 @@ def test_a_view_of_the_first_layers_leaves_the_model_alone(tiny: Teacher, batch:
     assert torch.equal(model(*batch).last_hidden_state, before)
 
 
-def test_an_unknown_model_type_is_refused_with_the_known_ones() -> None:
+def test_error_for_an_unknown_model_type_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"teacher 'x'.*'gpt2'.*distilbert, mpnet"):
         require_family("gpt2", "teacher 'x'")
 
@@ -142,7 +142,7 @@ def test_an_unknown_model_type_is_refused_with_the_known_ones() -> None:
         ({"pooling_mode": ["mean"]}, "mean"),
     ],
 )
-def test_pooling_is_what_the_models_own_files_say(settings: dict[str, object], expected: str, tmp_path: Path) -> None:
+def test_pooling_is_read_from_the_model_files(settings: dict[str, object], expected: str, tmp_path: Path) -> None:
     assert pooling_of(tmp_path) == "mean"
     write_modules(tmp_path, 48, 128)
     assert pooling_of(tmp_path) == "mean"
@@ -153,7 +153,7 @@ def test_pooling_is_what_the_models_own_files_say(settings: dict[str, object], e
 
 
 @pytest.mark.parametrize("settings", ['{"pooling_mode_max_tokens": true}', '{"pooling_mode": ["cls", "mean"]}', "{"])
-def test_other_pooling_is_refused(settings: str, tmp_path: Path) -> None:
+def test_unsupported_pooling_is_rejected(settings: str, tmp_path: Path) -> None:
     write_modules(tmp_path, 48, 128)
     (tmp_path / "1_Pooling" / "config.json").write_text(settings)
     with pytest.raises(UsageError, match="1_Pooling"):

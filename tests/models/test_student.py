@@ -10,7 +10,7 @@ from kdnas.models.teacher import Teacher, load_config, load_encoder
 
 
 @pytest.mark.parametrize("text", ["3,12,288,384,relu", "4,2,576,768,silu", "6,12,768,3072,gelu"])
-def test_students_are_stock_models_of_their_shape(text: str, tiny_teacher: Teacher, tmp_path: Path) -> None:
+def test_students_are_stock_models_with_the_requested_shape(text: str, tiny_teacher: Teacher, tmp_path: Path) -> None:
     arch = Arch.parse(text)
     student = new_student(arch, load_config(tiny_teacher.path))
     assert arch_of(student.config) == arch
@@ -21,16 +21,16 @@ def test_students_are_stock_models_of_their_shape(text: str, tiny_teacher: Teach
     assert student(ids).last_hidden_state.shape == (2, 16, arch.hidden)
 
 
-def test_a_wider_student_starts_with_all_of_the_teachers_table(tiny_teacher: Teacher) -> None:
+def test_wider_student_starts_with_the_whole_embedding_table(tiny_teacher: Teacher) -> None:
     model = load_encoder(tiny_teacher.path)
     student = student_from_teacher(Arch(3, 2, 288, 384), model, seed=0)
     source = model.embeddings.word_embeddings.weight[:500]
     mapped = student.embeddings.word_embeddings.weight[:500]
-    # An orthogonal map keeps all inner products.
+    # An orthogonal map preserves all inner products.
     torch.testing.assert_close(mapped @ mapped.T, source @ source.T, rtol=1e-3, atol=1e-4)
 
 
-def test_a_narrower_student_gets_the_best_table_of_its_width(teacher: Teacher) -> None:
+def test_narrower_student_gets_the_best_approximation_of_the_table(teacher: Teacher) -> None:
     model = load_encoder(teacher.path)
     student = student_from_teacher(Arch(3, 2, 288, 384), model, seed=0)
     source = model.embeddings.word_embeddings.weight
@@ -39,7 +39,7 @@ def test_a_narrower_student_gets_the_best_table_of_its_width(teacher: Teacher) -
     torch.testing.assert_close(kept, singular[:288].square().sum(), rtol=1e-3, atol=0.0)
 
 
-def test_the_same_seed_gives_the_same_student(tiny_teacher: Teacher) -> None:
+def test_same_seed_gives_the_same_student(tiny_teacher: Teacher) -> None:
     model = load_encoder(tiny_teacher.path)
     one, two, other = (student_from_teacher(Arch(3, 2, 288, 384), model, seed) for seed in (1, 1, 2))
     first = one.encoder.layer[0].output.dense.weight

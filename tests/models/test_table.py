@@ -1,4 +1,4 @@
-"""The table on disk."""
+"""The latency table on disk."""
 
 import json
 from dataclasses import replace
@@ -50,13 +50,13 @@ def test_round_trip(rows: list[TableRow], tmp_path: Path) -> None:
     assert lines[8] == "7,3,2,288,576,relu,20.5,3.25,0.06636,7.5,7.48,7.52,7.4,7.9,8.5,0.25,0.1,0.2,0.0123,measured,12"
 
 
-def test_interval_by_hand() -> None:
-    # exp(1.96 * 0.05) is 1.102963: a tenth up, a tenth down, as a ratio.
+def test_interval_equals_a_hand_computed_value() -> None:
+    # exp(1.96 * 0.05) is 1.102963.
     assert interval(2.0, 0.05) == pytest.approx((1.813298, 2.205925), rel=1e-6)
     assert interval(3.7, 0.0) == (3.7, 3.7)
 
 
-def test_look_up(rows: list[TableRow]) -> None:
+def test_lookup(rows: list[TableRow]) -> None:
     table = LatencyTable(tuple(rows), teacher_latency_ms=4.0)
     arch = Arch(4, 12, 576, 768, "gelu")
     assert table.latency_ms(arch) == 0.5 + arch_id(arch)
@@ -64,7 +64,7 @@ def test_look_up(rows: list[TableRow]) -> None:
         table.latency_ms(Arch(5, 12, 576, 768, "gelu"))
 
 
-def test_incomplete_rows_are_not_written(rows: list[TableRow], tmp_path: Path) -> None:
+def test_writer_rejects_incomplete_rows(rows: list[TableRow], tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         write_rows(tmp_path / "table.csv", rows[:-1])
     with pytest.raises(AssertionError):
@@ -93,7 +93,7 @@ def test_incomplete_rows_are_not_written(rows: list[TableRow], tmp_path: Path) -
         (lambda text: "", "columns are None"),
     ],
 )
-def test_damaged_tables(rows: list[TableRow], tmp_path: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_damaged_tables_are_reported(rows: list[TableRow], tmp_path: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "table.csv"
     write_rows(path, rows)
     text = path.read_text()
@@ -105,8 +105,8 @@ def test_damaged_tables(rows: list[TableRow], tmp_path: Path, damage, message: s
     assert f"remove {tmp_path} and build it again with `kdnas latency-table`" in str(caught.value)
 
 
-def test_a_table_before_the_intervals_is_refused(rows: list[TableRow], tmp_path: Path) -> None:
-    """Columns of version 0.1.0: what to do is said, for a finished artifact is not overwritten by running again."""
+def test_table_without_intervals_is_rejected(rows: list[TableRow], tmp_path: Path) -> None:
+    """Columns of version 0.1.0. The message gives the remedy, because a new run does not overwrite a finished artifact."""
     path = tmp_path / "table.csv"
     old = (
         "id,layers,heads,hidden,ffn,activation,parameters_millions,layer_parameters_millions,latency_ms,p50_ms,p90_ms,"
@@ -118,7 +118,7 @@ def test_a_table_before_the_intervals_is_refused(rows: list[TableRow], tmp_path:
         read_rows(path)
 
 
-def test_loads_an_artifact(rows: list[TableRow], tmp_path: Path) -> None:
+def test_table_loads_from_an_artifact(rows: list[TableRow], tmp_path: Path) -> None:
     def work(folder: Path) -> dict[str, float]:
         write_rows(folder / "table.csv", rows)
         return {"teacher_latency_ms": 4.0} if folder.name.startswith("whole") else {}
@@ -128,7 +128,7 @@ def test_loads_an_artifact(rows: list[TableRow], tmp_path: Path) -> None:
     assert table.rows == tuple(rows)
     assert table.teacher_latency_ms == 4.0
     headless = build(tmp_path, KIND, "headless", {"teacher": None}, {}, work)
-    with pytest.raises(UsageError, match="states no teacher_latency_ms"):
+    with pytest.raises(UsageError, match="no teacher_latency_ms"):
         LatencyTable.load(headless.path)
     (whole.path / "table.csv").unlink()
     with pytest.raises(UsageError, match=r"table\.csv: not a latency table \(FileNotFoundError"):
@@ -137,14 +137,14 @@ def test_loads_an_artifact(rows: list[TableRow], tmp_path: Path) -> None:
         LatencyTable.load(build(tmp_path, "corpus", "x", {}, {}, lambda _: {}).path)
 
 
-def test_parameters_are_those_of_the_real_model(tiny_teacher: Teacher) -> None:
+def test_parameters_equal_those_of_the_model(tiny_teacher: Teacher) -> None:
     arch = Arch(3, 4, 288, 384, "relu")
     model = new_student(arch, load_config(tiny_teacher.path))
     counted = sum(parameter.numel() for parameter in model.parameters())
     assert arch.layer_parameters + embedding_parameters(tiny_teacher.config, arch.hidden) == counted
 
 
-def test_table_of_another_engine_is_smaller(rows: list[TableRow]) -> None:
+def test_int8_weights_take_a_quarter_of_the_bytes(rows: list[TableRow]) -> None:
     arch = Arch(4, 12, 576, 768, "gelu")
     assert LatencyTable(tuple(rows), 4.0, engine="openvino-f32").megabytes(arch) == pytest.approx(4 * 20.5)
     assert LatencyTable(tuple(rows), 4.0, engine="openvino-int8").megabytes(arch) == pytest.approx(20.5)
@@ -158,7 +158,7 @@ def test_committed_tables_have_the_schema(file: Path) -> None:
     assert file.read_text().splitlines()[0].split(",") == COLUMNS
 
 
-def test_the_committed_table_of_the_search_loads() -> None:
+def test_committed_table_of_the_search_loads() -> None:
     table = LatencyTable.load(ROOT / "results" / "search" / "latency-table")
     manifest = json.loads((ROOT / "results" / "search" / "latency-table" / "manifest.json").read_text())
     assert table.engine == "pytorch-f32"

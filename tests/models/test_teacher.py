@@ -27,10 +27,10 @@ def copy(tiny_teacher: Teacher, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_teacher.path, tmp_path / "teacher"))
 
 
-def test_the_packaged_teacher_embeds_meaning(teacher: Teacher) -> None:
+def test_packaged_teacher_embeds_similar_texts_close_together(teacher: Teacher) -> None:
     assert (teacher.layers, teacher.hidden, teacher.label) == (6, 384, "minilm-l6")
     assert teacher.shape == Arch(6, 12, 384, 1536, "gelu")
-    assert replace(teacher, config={**teacher.config, "hidden_act": "gelu_new"}).shape is None  # no student's
+    assert replace(teacher, config={**teacher.config, "hidden_act": "gelu_new"}).shape is None  # not a student shape
     model, tokenizer = load_encoder(teacher.path), load_tokenizer(teacher.path)
     assert model.pooler is None
     assert not model.training
@@ -44,13 +44,13 @@ def test_the_packaged_teacher_embeds_meaning(teacher: Teacher) -> None:
     assert near > 0.5 > 0.2 > far
 
 
-def test_changed_weights_of_the_packaged_teacher_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_weights_of_the_packaged_teacher_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BUILTIN_SHA256", "0" * 64)
     with pytest.raises(KdnasError, match="reinstall the package"):
         resolve_teacher(BUILTIN)
 
 
-def test_a_folder_is_a_teacher_and_its_digest_follows_its_weights(copy: Path) -> None:
+def test_digest_of_a_teacher_folder_depends_on_its_files(copy: Path) -> None:
     first = resolve_teacher(str(copy))
     assert first.layers == 4
     (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
@@ -65,13 +65,13 @@ def test_a_folder_is_a_teacher_and_its_digest_follows_its_weights(copy: Path) ->
         ("tokenizer.json", "save its fast tokenizer there"),
     ],
 )
-def test_a_missing_part_is_named(copy: Path, remove: str, message: str) -> None:
+def test_missing_file_is_reported(copy: Path, remove: str, message: str) -> None:
     (copy / remove).unlink()
     with pytest.raises(UsageError, match=message):
         resolve_teacher(str(copy))
 
 
-def test_an_unsupported_kind_is_refused(copy: Path) -> None:
+def test_unsupported_model_type_is_rejected(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     with pytest.raises(UsageError, match="model_type is 'gpt2'; supported are bert, roberta, xlm-roberta"):
         resolve_teacher(str(copy))
@@ -81,12 +81,12 @@ def test_an_unsupported_kind_is_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", ["no-such-folder", "./no/such", "/no/such", "builtin:other", "a/b/c", "bad name/x y"])
-def test_a_wrong_spec_is_explained(spec: str) -> None:
+def test_invalid_spec_is_reported(spec: str) -> None:
     with pytest.raises(UsageError, match=r"no such folder|only packaged teacher|neither a folder"):
         resolve_teacher(spec)
 
 
-def test_a_hub_that_cannot_be_reached_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -96,7 +96,7 @@ def test_a_hub_that_cannot_be_reached_is_explained(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("kind", ["roberta", "xlm-roberta"])
-def test_roberta_kinds_load(kind: str, tiny_teacher: Teacher, tmp_path: Path) -> None:
+def test_roberta_models_load(kind: str, tiny_teacher: Teacher, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModel
 
     shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 64}
@@ -107,17 +107,17 @@ def test_roberta_kinds_load(kind: str, tiny_teacher: Teacher, tmp_path: Path) ->
     assert load_encoder(found.path).config.model_type == kind
 
 
-def test_the_published_shape_can_be_timed_but_is_no_teacher() -> None:
+def test_published_shape_is_valid_for_timing_but_not_as_a_teacher() -> None:
     found = resolve_shape(SHAPE)
     assert (found.layers, found.hidden, found.config["vocab_size"]) == (12, 768, 250002)
     assert found.label == "xlm-roberta-base"
     config = load_config(found.path)
     assert (config.model_type, config.num_attention_heads, config.intermediate_size) == ("xlm-roberta", 12, 3072)
-    with pytest.raises(UsageError, match=r"a shape without weights.*FacebookAI/xlm-roberta-base is the model"):
+    with pytest.raises(UsageError, match=r"a shape without weights.*FacebookAI/xlm-roberta-base"):
         resolve_teacher(SHAPE)
 
 
-def test_a_teacher_is_its_own_shape(teacher: Teacher, copy: Path) -> None:
+def test_shape_of_a_teacher_is_the_teacher(teacher: Teacher, copy: Path) -> None:
     assert resolve_shape(BUILTIN) == teacher
     assert resolve_shape(str(copy)) == resolve_teacher(str(copy))
     (copy / "tokenizer.json").unlink()
@@ -125,7 +125,7 @@ def test_a_teacher_is_its_own_shape(teacher: Teacher, copy: Path) -> None:
         resolve_shape(str(copy))
 
 
-def test_a_configuration_alone_is_a_shape(copy: Path) -> None:
+def test_configuration_without_weights_is_a_shape(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
     (copy / "tokenizer.json").unlink()
     first = resolve_shape(str(copy))
@@ -137,19 +137,19 @@ def test_a_configuration_alone_is_a_shape(copy: Path) -> None:
         resolve_shape(str(copy))
 
 
-def test_tokens_are_counted_by_the_models_own_tokenizer_or_the_packaged_one(teacher: Teacher, copy: Path) -> None:
+def test_default_tokenizer_is_the_models_or_the_packaged_one(teacher: Teacher, copy: Path) -> None:
     shape, own = resolve_shape(SHAPE), resolve_shape(str(copy))
     assert resolve_tokenizer(None, own) == own
     assert resolve_tokenizer(None, shape).path == teacher.path
     assert resolve_tokenizer(None, shape) == resolve_tokenizer(BUILTIN, shape) == resolve_tokenizer(BUILTIN, own)
-    asked = resolve_tokenizer(str(copy), shape)
-    assert asked.path == copy
-    assert asked.digest == resolve_tokenizer(None, shape).digest  # the copy has the packaged tokenizer
+    given = resolve_tokenizer(str(copy), shape)
+    assert given.path == copy
+    assert given.digest == resolve_tokenizer(None, shape).digest  # the copy has the packaged tokenizer
     (copy / "tokenizer.json").write_text((copy / "tokenizer.json").read_text() + "\n")
-    assert resolve_tokenizer(str(copy), shape).digest != asked.digest
+    assert resolve_tokenizer(str(copy), shape).digest != given.digest
 
 
-def test_a_folder_needs_nothing_but_a_tokenizer_to_count_tokens(copy: Path, tmp_path: Path) -> None:
+def test_folder_with_only_a_tokenizer_is_accepted(copy: Path, tmp_path: Path) -> None:
     alone = tmp_path / "tokenizer"
     alone.mkdir()
     shutil.copy(copy / "tokenizer.json", alone)

@@ -1,4 +1,4 @@
-"""How the report writes numbers."""
+"""Number formats of the pages."""
 
 import pytest
 
@@ -37,5 +37,5 @@ from kdnas.page.formatting import arch_name, count, milliseconds, minutes, num, 
         (arch_name("something else"), "something else"),
     ],
 )
-def test_numbers(shown: str, expected: str) -> None:
+def test_number_formats(shown: str, expected: str) -> None:
     assert shown == expected

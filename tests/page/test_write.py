@@ -1,4 +1,4 @@
-"""Pages share one template, style sheet and script."""
+"""All pages share one template, style sheet and script."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def test_every_page_extends_the_base_template(package: str) -> None:
     assert source.startswith('{% extends "base.html.jinja" %}')
 
 
-def test_a_page_holds_style_script_and_charts_and_fetches_nothing(tmp_path: Path) -> None:
+def test_page_is_self_contained(tmp_path: Path) -> None:
     page = tmp_path / "deep" / "suites.html"
     chart = {"data": [], "layout": {"height": 300}}
     write_page(page, "kdnas.evaluation", {"tables": [], "figures": {"speed": chart}, "names": "<b>", "host": "a host"})

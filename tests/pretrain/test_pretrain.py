@@ -1,4 +1,4 @@
-"""A teacher of one's own: its tokenizer, its loss against transformers', and runs that are killed and go on."""
+"""Pretraining of a teacher: the tokenizer, the loss against transformers', and runs that are killed and resumed."""
 
 import json
 import signal
@@ -50,7 +50,7 @@ def objective(request: pytest.FixtureRequest) -> MaskedLanguageModel:
 
 
 def batch(rows: int, seq_len: int, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of falling lengths, each between two special tokens."""
+    """Rows of different lengths, each between two special tokens."""
     ids = torch.randint(4, 499, (rows, seq_len), generator=torch.Generator().manual_seed(1))
     mask = torch.zeros_like(ids)
     for row in range(rows):
@@ -60,7 +60,7 @@ def batch(rows: int, seq_len: int, pad_id: int) -> tuple[torch.Tensor, torch.Ten
     return ids, mask
 
 
-def test_the_loss_and_its_gradients_are_those_of_transformers(objective: MaskedLanguageModel) -> None:
+def test_loss_and_gradients_equal_those_of_transformers(objective: MaskedLanguageModel) -> None:
     ids, mask = batch(6, 20, objective.student.config.pad_token_id)
     objective.eval()
     loss = objective(ids, mask)
@@ -73,11 +73,11 @@ def test_the_loss_and_its_gradients_are_those_of_transformers(objective: MaskedL
     assert loss.shape == (1,)
     assert loss.item() == pytest.approx(naive.item(), rel=1e-6)
     for name, value in objective.student.named_parameters():
-        if value.grad is not None:  # the table's are those of the lookups and of the head that is tied to it
+        if value.grad is not None:  # the embedding table gets gradients from lookups and from the tied head
             torch.testing.assert_close(ours[name], value.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_what_is_told_and_how(objective: MaskedLanguageModel) -> None:
+def test_fractions_of_predicted_masked_and_unchanged_tokens(objective: MaskedLanguageModel) -> None:
     pad_id = objective.student.config.pad_token_id
     ids, mask = batch(400, 60, pad_id)
     objective.train()
@@ -93,7 +93,7 @@ def test_what_is_told_and_how(objective: MaskedLanguageModel) -> None:
     assert torch.equal(objective.corrupt(ids, mask)[0], objective.corrupt(ids, mask)[0])
 
 
-def test_a_batch_of_which_nothing_is_told_costs_nothing(objective: MaskedLanguageModel) -> None:
+def test_loss_of_a_batch_without_tokens_to_predict_is_zero(objective: MaskedLanguageModel) -> None:
     ids, mask = torch.tensor([[0, 2]]), torch.ones(1, 2, dtype=torch.long)
     loss = objective(ids, mask)
     loss.mean().backward()
@@ -101,7 +101,7 @@ def test_a_batch_of_which_nothing_is_told_costs_nothing(objective: MaskedLanguag
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=30), st.integers(1, 3000), st.floats(0, 1))
-def test_languages_are_balanced(counts: list[int], total: int, power: float) -> None:
+def test_numbers_of_sentences_are_balanced_between_languages(counts: list[int], total: int, power: float) -> None:
     there = Counter({str(number): count for number, count in enumerate(counts)})
     wanted = balanced_counts(there, total, power)
     assert all(0 <= wanted[language] <= there[language] for language in there)
@@ -110,24 +110,24 @@ def test_languages_are_balanced(counts: list[int], total: int, power: float) -> 
     assert [wanted[language] for language in ordered] == sorted(wanted.values())
 
 
-def test_balanced_by_hand() -> None:
+def test_balanced_counts_equal_hand_computed_values() -> None:
     counts = Counter({"en": 10_000, "sw": 100})
     assert balanced_counts(counts, 1100, 0.5) == {"en": 1000, "sw": 100}
     assert balanced_counts(counts, 1010, None) == {"en": 1000, "sw": 10}
     assert balanced_counts(counts, 1000, 0.0) == {"en": 500, "sw": 100}
 
 
-def test_so_many_rows_are_chosen_of_each_language() -> None:
+def test_the_wanted_number_of_rows_is_chosen_from_each_language() -> None:
     rows = [TextRow(str(number), "", "", "en" if number % 4 else "sw") for number in range(400)]
     counts = Counter(row.language for row in rows)
     chosen = list(chosen_rows(rows, counts, {"en": 50, "sw": 100}, np.random.default_rng(0)))
     assert Counter(row.language for row in chosen) == {"en": 50, "sw": 100}
     assert chosen == [row for row in rows if row in set(chosen)]
-    assert chosen[-1].text > "3"  # not the first ones
+    assert chosen[-1].text > "3"  # not only the first rows
 
 
 def write_texts(path: Path, count: int) -> Path:
-    """Sentences of made-up words: enough different pieces for a small vocabulary."""
+    """Sentences of made-up words, with enough different pieces for a small vocabulary."""
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcdefghijklmnop"), int(rng.integers(2, 8)))) for _ in range(800)]
     lines = [
@@ -150,7 +150,7 @@ def command(home: Path, corpus: Path) -> list[str]:
     return [*start, *options, "--home", str(home)]
 
 
-def test_killed_and_resumed_it_is_the_same_model(tmp_path: Path) -> None:
+def test_killed_and_resumed_run_gives_the_same_model(tmp_path: Path) -> None:
     corpus = write_texts(tmp_path / "texts.jsonl", 2000)
     first = subprocess.Popen(command(tmp_path / "killed", corpus), stderr=subprocess.DEVNULL)
     until = time.monotonic() + 180
@@ -173,7 +173,7 @@ def test_killed_and_resumed_it_is_the_same_model(tmp_path: Path) -> None:
     )
     assert file_sha256(killed.path / "teacher/tokenizer.json") == file_sha256(whole.path / "teacher/tokenizer.json")
 
-    made = resolve_teacher(printed[0])  # as other commands take it
+    made = resolve_teacher(printed[0])  # as other commands do
     assert made.path == killed.path / "teacher"
     assert (made.layers, made.hidden, made.config["vocab_size"]) == (2, 32, OPTIONS["vocabulary"])
     tokens = load_tokenizer(made.path)
@@ -185,7 +185,7 @@ def test_killed_and_resumed_it_is_the_same_model(tmp_path: Path) -> None:
     assert len(filled) == 5
 
 
-def test_the_family_of_a_model_whose_tokenizer_is_given(tmp_path: Path, teacher: Teacher) -> None:
+def test_model_has_the_family_of_the_given_tokenizer(tmp_path: Path, teacher: Teacher) -> None:
     corpus = write_texts(tmp_path / "texts.jsonl", 600)
     options = PretrainOptions(**{**OPTIONS, "steps": 2})
     pretrain(options, "2,2,32,64,gelu", str(corpus), tokenizer=BUILTIN, home=tmp_path)
@@ -197,7 +197,7 @@ def test_the_family_of_a_model_whose_tokenizer_is_given(tmp_path: Path, teacher:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model_type)
-def test_a_deep_model_repeats_the_layers_of_a_shallow_one(tmp_path: Path, config: PretrainedConfig) -> None:
+def test_stacked_model_repeats_the_layers_of_a_shallow_one(tmp_path: Path, config: PretrainedConfig) -> None:
     torch.manual_seed(0)
     shallow = AutoModelForMaskedLM.from_config(config).eval()
     shallow.save_pretrained(tmp_path)
@@ -214,7 +214,7 @@ def test_a_deep_model_repeats_the_layers_of_a_shallow_one(tmp_path: Path, config
     )  # none is shared
 
 
-def test_a_deeper_model_goes_on_from_a_shallower_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_deep_model_starts_from_a_shallow_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     corpus = str(write_texts(tmp_path / "texts.jsonl", 2000))
     options = PretrainOptions(**{**OPTIONS, "steps": 60, "dropout": False, "peak_lr": 3e-3})
     pretrain(options, "2,2,32,64,gelu", corpus, home=tmp_path)
@@ -227,9 +227,7 @@ def test_a_deeper_model_goes_on_from_a_shallower_one(tmp_path: Path, capfd: pyte
     assert resolve_teacher(str(deep)).layers == 4
     assert "--start" not in capfd.readouterr().err
     pretrain(replace(options, steps=1), "7,2,32,64,gelu", corpus, home=tmp_path)
-    assert (
-        "train three first, with --arch 3,2,32,64,gelu, and give what that prints as --start" in capfd.readouterr().err
-    )
+    assert "train 3 layers first with --arch 3,2,32,64,gelu" in capfd.readouterr().err
 
     for arch in ("1,2,32,64,gelu", "4,2,32,64,relu", "4,2,16,64,gelu"):
         with pytest.raises(UsageError, match=r"its shape is 2,2,32,64,gelu, .* give --arch 4,2,32,64,gelu"):
@@ -238,7 +236,7 @@ def test_a_deeper_model_goes_on_from_a_shallower_one(tmp_path: Path, capfd: pyte
         pretrain(options, "4,2,32,64,gelu", corpus, tokenizer=BUILTIN, start=str(shallow), home=tmp_path)
 
 
-def test_real_text_in_many_scripts_has_few_unknown_tokens(tmp_path: Path, shared_data: Path) -> None:
+def test_text_in_many_scripts_has_few_unknown_tokens(tmp_path: Path, shared_data: Path) -> None:
     text = TextOptions(languages=("am", "ar", "bn", "el", "hi", "ka", "ko", "ru", "th", "zh"))
     options = PretrainOptions(vocabulary=6000, tokenizer_sentences=3000, language_power=0.3)
     found = build_tokenizer(tmp_path, str(shared_data / "text" / "ntrex128.jsonl.gz"), text, options)
@@ -249,13 +247,13 @@ def test_real_text_in_many_scripts_has_few_unknown_tokens(tmp_path: Path, shared
         assert ids.count(tokens.unk_token_id) <= 0.1 * len(ids), sentence
 
 
-def test_too_little_text_for_the_vocabulary(tmp_path: Path) -> None:
+def test_too_little_text_for_the_vocabulary_is_reported(tmp_path: Path) -> None:
     corpus = write_texts(tmp_path / "texts.jsonl", 300)
     with pytest.raises(UsageError, match=r"no vocabulary of 30000 tokens .* give another --vocabulary"):
         build_tokenizer(tmp_path, str(corpus), TextOptions(), PretrainOptions(vocabulary=30_000))
 
 
-def test_a_tokenizer_without_a_mask_token(tmp_path: Path, teacher: Teacher) -> None:
+def test_tokenizer_without_a_mask_token_is_rejected(tmp_path: Path, teacher: Teacher) -> None:
     folder = tmp_path / "no-mask"
     folder.mkdir()
     description = json.loads((teacher.path / "tokenizer.json").read_text())
@@ -275,6 +273,6 @@ def test_a_tokenizer_without_a_mask_token(tmp_path: Path, teacher: Teacher) -> N
         ({"language_power": 2.0}, "language_power is 2.0"),
     ],
 )
-def test_wrong_options_are_explained(options: dict[str, float], message: str) -> None:
+def test_invalid_options_are_reported(options: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         PretrainOptions(**options)  # type: ignore[arg-type]

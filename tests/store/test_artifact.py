@@ -23,7 +23,7 @@ def write(path: Path) -> dict[str, Any]:
     return {"answer": 42}
 
 
-def test_a_finished_artifact_is_found_not_made_again(tmp_path: Path) -> None:
+def test_finished_artifact_is_reused(tmp_path: Path) -> None:
     first = build(tmp_path, "kind", "label", {"a": 1}, {}, write)
     second = build(tmp_path, "kind", "label", {"a": 1}, {}, lambda path: pytest.fail("made again"))
     assert second.path == first.path
@@ -32,7 +32,7 @@ def test_a_finished_artifact_is_found_not_made_again(tmp_path: Path) -> None:
     assert build(tmp_path, "kind", "label", {"a": 1}, {"in": "x"}, write).path != first.path
 
 
-def test_the_manifest_says_what_was_made_from_what(tmp_path: Path) -> None:
+def test_manifest_records_configuration_inputs_and_files(tmp_path: Path) -> None:
     made = build(tmp_path, "kind", "label", {"a": 1}, {"corpus": "abc"}, write)
     manifest = json.loads((made.path / "manifest.json").read_text())
     assert manifest["config"] == {"a": 1}
@@ -45,7 +45,7 @@ def test_the_manifest_says_what_was_made_from_what(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.lock"))
 
 
-def test_failed_work_is_kept_for_the_next_attempt(tmp_path: Path) -> None:
+def test_next_attempt_continues_failed_work(tmp_path: Path) -> None:
     def work(path: Path) -> dict[str, Any]:
         done = read_jsonl(path / "log.jsonl")
         append_jsonl(path / "log.jsonl", {"n": len(done)})
@@ -81,14 +81,14 @@ def test_killed_work_resumes(tmp_path: Path) -> None:
     assert read_jsonl(log) == [{"n": n} for n in range(5)]
 
 
-def test_two_processes_do_not_build_the_same(tmp_path: Path) -> None:
+def test_two_processes_cannot_build_the_same_artifact(tmp_path: Path) -> None:
     with locked(tmp_path / "a.lock"), pytest.raises(KdnasError, match="another process"), locked(tmp_path / "a.lock"):
         pytest.fail("locked twice")
     with locked(tmp_path / "a.lock"):
         pass
 
 
-def test_what_a_killed_process_forked_does_not_keep_its_lock(tmp_path: Path) -> None:
+def test_children_of_a_killed_process_do_not_hold_its_lock(tmp_path: Path) -> None:
     script = """
         import os, sys, time
         from pathlib import Path
@@ -111,12 +111,12 @@ def test_what_a_killed_process_forked_does_not_keep_its_lock(tmp_path: Path) -> 
         parent.kill()
         parent.wait()
         with locked(lock):
-            os.kill(child, 0)  # it is there
+            os.kill(child, 0)  # the child is alive
     finally:
         os.kill(child, signal.SIGKILL)
 
 
-def test_a_changed_file_is_found(tmp_path: Path) -> None:
+def test_changed_file_is_detected(tmp_path: Path) -> None:
     made = build(tmp_path, "kind", "label", {}, {}, write)
     made.verify()
     (made.path / "data.txt").write_text("43")
@@ -124,7 +124,7 @@ def test_a_changed_file_is_found(tmp_path: Path) -> None:
         made.verify()
 
 
-def test_loading_what_is_not_an_artifact(tmp_path: Path) -> None:
+def test_loading_other_folders_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no finished artifact here"):
         Artifact.load(tmp_path)
     made = build(tmp_path, "kind", "label", {}, {}, write)
@@ -140,7 +140,7 @@ def test_loading_what_is_not_an_artifact(tmp_path: Path) -> None:
     ],
     ids=["python", "rust"],
 )
-def test_a_full_disk_is_explained_and_loses_nothing(tmp_path: Path, error: Exception) -> None:
+def test_full_disk_is_reported_and_work_is_kept(tmp_path: Path, error: Exception) -> None:
     def work(path: Path) -> dict[str, Any]:
         (path / "kept").write_text("x")
         raise error
@@ -152,7 +152,7 @@ def test_a_full_disk_is_explained_and_loses_nothing(tmp_path: Path, error: Excep
         require_space(tmp_path, 10**18)
 
 
-def test_an_unwritable_home_is_explained(tmp_path: Path) -> None:
+def test_unwritable_home_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(KdnasError, match="cannot write here"):
@@ -160,7 +160,7 @@ def test_an_unwritable_home_is_explained(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3), max_size=5))
-def test_logs_read_back_what_was_appended(rows: list[dict[str, Any]]) -> None:
+def test_logs_return_the_appended_rows(rows: list[dict[str, Any]]) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

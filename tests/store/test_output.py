@@ -1,4 +1,4 @@
-"""`--output`: plain files, only where nothing of others is overwritten."""
+"""`--output`: plain files, which never overwrite other content."""
 
 import json
 import shutil
@@ -29,12 +29,12 @@ def below(folder: Path) -> set[str]:
     return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()} - {RECORD}
 
 
-def test_without_output_the_artifact_is_the_result(tmp_path: Path) -> None:
+def test_result_without_output_is_the_artifact(tmp_path: Path) -> None:
     artifact = made(tmp_path, "thing", {"a.txt": "1"})
     assert deliver(artifact, None) == artifact
 
 
-def test_files_lie_in_the_folder_and_load_from_there(tmp_path: Path) -> None:
+def test_output_has_all_files_and_loads_as_an_artifact(tmp_path: Path) -> None:
     artifact = made(tmp_path / "home", "thing", {"a.txt": "1", "deep/b.txt": "2"})
     result = deliver(artifact, tmp_path / "new" / "out")
     assert (result.path, result.results, result.exit_code) == (tmp_path / "new" / "out", {"count": 2}, 0)
@@ -42,16 +42,16 @@ def test_files_lie_in_the_folder_and_load_from_there(tmp_path: Path) -> None:
     Artifact.load(tmp_path / "new" / "out", "thing").verify()
     artifact.verify()
     (tmp_path / "new" / "out" / "a.txt").write_text("changed")
-    artifact.verify()  # the cache does not share the file
+    artifact.verify()  # the artifact does not share the file
 
 
-def test_of_a_model_the_stock_folder_is_the_result(tmp_path: Path) -> None:
+def test_output_of_a_model_is_its_hugging_face_folder(tmp_path: Path) -> None:
     artifact = made(tmp_path / "home", "distill", {"student/config.json": "{}", "history.jsonl": ""})
     deliver(artifact, tmp_path / "out")
     assert below(tmp_path / "out") == {"config.json"}
 
 
-def test_an_earlier_output_of_the_same_kind_is_replaced_and_other_files_stay(tmp_path: Path) -> None:
+def test_earlier_output_of_the_same_kind_is_replaced_and_other_files_stay(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()  # empty
     deliver(made(tmp_path / "home", "thing", {"a.txt": "1", "old.txt": "1"}), out)
@@ -62,7 +62,7 @@ def test_an_earlier_output_of_the_same_kind_is_replaced_and_other_files_stay(tmp
 
 
 @pytest.mark.parametrize("kind", ["foreign", "other kind", "file", "damaged"])
-def test_what_is_not_ours_is_refused_before_any_work(kind: str, tmp_path: Path) -> None:
+def test_folders_with_other_content_are_rejected(kind: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     if kind == "file":
         out.write_text("thesis")
@@ -77,7 +77,7 @@ def test_what_is_not_ours_is_refused_before_any_work(kind: str, tmp_path: Path) 
         deliver(made(tmp_path / "home", "thing", {"a.txt": "1"}), out)
 
 
-def test_an_interrupted_copy_is_finished_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_run_completes_an_interrupted_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact, out = made(tmp_path / "home", "thing", {"a.txt": "1", "b.txt": "2"}), tmp_path / "out"
     copy = shutil.copyfile
 
@@ -95,7 +95,7 @@ def test_an_interrupted_copy_is_finished_by_the_next(tmp_path: Path, monkeypatch
     assert json.loads((out / RECORD).read_text())["kind"] == "thing"
 
 
-def test_several_results_get_a_folder_each(tmp_path: Path) -> None:
+def test_each_of_several_results_gets_a_folder(tmp_path: Path) -> None:
     artifacts = [made(tmp_path / "home", "thing", {"a.txt": text}) for text in "12"]
     found = deliver_all(artifacts, tmp_path / "out")
     assert [one.path for one in found] == [tmp_path / "out" / artifact.path.name for artifact in artifacts]
@@ -107,6 +107,6 @@ def test_several_results_get_a_folder_each(tmp_path: Path) -> None:
     "pipeline", "latency-table", "search", "record", "compare-strategies", "pretrain", "distill", "refine", "export", "evaluate",
     "suites", "speed", "fidelity",
 ])  # fmt: skip
-def test_every_command_that_makes_an_artifact_takes_an_output(name: str) -> None:
+def test_every_command_that_builds_an_artifact_has_the_option_output(name: str) -> None:
     parameter = signature(load_command(name)).parameters["output"]
     assert (parameter.annotation, parameter.default) == (Path | None, None)

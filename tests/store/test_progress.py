@@ -7,7 +7,7 @@ from kdnas.store import progress
 from kdnas.store.progress import Meter, clock, stage
 
 
-def test_time_left_scales_what_this_run_did(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_left_depends_only_on_the_work_of_this_run(monkeypatch: pytest.MonkeyPatch) -> None:
     time = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: time[0])
     meter = Meter("search", total=10, done=4)
@@ -24,7 +24,7 @@ def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
-def test_plain_lines_where_there_is_no_terminal(
+def test_progress_is_plain_lines_without_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0)
@@ -37,7 +37,7 @@ def test_plain_lines_where_there_is_no_terminal(
     assert "loss 0.7" in output.err
 
 
-def test_a_library_that_sets_up_the_root_logger_doubles_no_message(capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_are_not_duplicated_by_a_root_handler(capsys: pytest.CaptureFixture[str]) -> None:
     root, handler = logging.getLogger(), logging.StreamHandler(sys.stderr)
     root.addHandler(handler)
     try:

@@ -38,7 +38,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_kind_of_file_is_read(name: str, tmp_path: Path) -> None:
+def test_all_file_formats_are_read(name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path / name)
     assert [row.text for row in read_rows(str(tmp_path / name), TextOptions())] == SENTENCES
 
@@ -56,7 +56,7 @@ def test_parquet_is_read_with_topic_and_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
-def test_languages_are_kept_where_a_column_says_them(name: str, tmp_path: Path) -> None:
+def test_languages_are_read_from_a_column(name: str, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -73,7 +73,7 @@ def test_languages_are_kept_where_a_column_says_them(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
-def test_only_some_languages_are_read(name: str, tmp_path: Path) -> None:
+def test_only_chosen_languages_are_read(name: str, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -93,15 +93,15 @@ def test_only_some_languages_are_read(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["builtin:pydocs", "a.txt", "a.txt.gz"])
-def test_a_source_without_languages_is_explained(source: str, tmp_path: Path) -> None:
+def test_source_without_languages_is_rejected_if_languages_are_chosen(source: str, tmp_path: Path) -> None:
     if source in WRITERS:
         WRITERS[source](tmp_path / source)
         source = str(tmp_path / source)
-    with pytest.raises(UsageError, match="does not say its texts' languages"):
+    with pytest.raises(UsageError, match="no language column"):
         read_rows(source, TextOptions(languages=("en",)))
 
 
-def test_a_corpus_is_deterministic_cached_and_tokenised_as_by_transformers(
+def test_corpus_is_deterministic_cached_and_tokenised_as_by_transformers(
     tmp_path: Path, corpus_file: Path, tiny_teacher: Teacher
 ) -> None:
     text = TextOptions(topic="topic", group="group", seq_len=32)
@@ -116,7 +116,7 @@ def test_a_corpus_is_deterministic_cached_and_tokenised_as_by_transformers(
     assert first.train.lengths.max() <= 32
 
 
-def test_no_group_is_in_both_splits_and_no_sentence_twice(corpus: Corpus, corpus_file: Path) -> None:
+def test_splits_share_no_group_and_no_sentence(corpus: Corpus, corpus_file: Path) -> None:
     group_of = {}
     for line in corpus_file.read_text().splitlines():
         row = json.loads(line)
@@ -128,36 +128,36 @@ def test_no_group_is_in_both_splits_and_no_sentence_twice(corpus: Corpus, corpus
     assert len(corpus.train.topics) == len(corpus.train)
 
 
-def test_equal_sentences_are_kept_once() -> None:
+def test_duplicate_sentences_are_removed() -> None:
     rows = [TextRow("A  b.", "x", "1"), TextRow("a B.", "y", "2"), TextRow("  ", "", "3"), TextRow("C.", "z", "4")]
     assert list(unique_rows(rows, "s", None)) == [TextRow("A b.", "x", "1"), TextRow("C.", "z", "4")]
     assert len(list(unique_rows(rows, "s", 1))) == 1
 
 
 @given(st.lists(st.text(max_size=4), min_size=1, max_size=40), st.floats(0.05, 0.95))
-def test_splits_depend_on_the_group_alone(groups: list[str], fraction: float) -> None:
+def test_split_depends_only_on_the_group(groups: list[str], fraction: float) -> None:
     rows = [TextRow(f"{n}", "", group) for n, group in enumerate(groups)]
     splits = {row.group: {split_of(other, fraction) for other in rows if other.group == row.group} for row in rows}
     assert all(len(found) == 1 and found <= {"train", "validation"} for found in splits.values())
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=400), st.floats(0, 1), st.integers(0, 9))
-def test_languages_get_shares_by_the_power_of_their_size(groups: list[int], power: float, seed: int) -> None:
+def test_language_fractions_follow_the_power_of_the_sizes(groups: list[int], power: float, seed: int) -> None:
     array = np.array(groups)
     chosen = balanced(array, power, np.random.default_rng(seed))
     assert len(chosen) == len(array)
     counts = np.bincount(array)
-    fractions = np.where(counts > 0, counts.astype(float) ** power, 0)
-    expected = len(array) * fractions / fractions.sum()
+    weights = np.where(counts > 0, counts.astype(float) ** power, 0)
+    expected = len(array) * weights / weights.sum()
     assert np.abs(np.bincount(array[chosen], minlength=len(counts)) - expected).max() <= 1
     times = np.bincount(chosen, minlength=len(array))
-    for group in set(groups):  # nothing is taken twice more often than something else of its group
+    for group in set(groups):  # within a group, the numbers of draws differ by at most one
         assert np.ptp(times[array == group]) <= 1
     if power == 1:
         assert (times == 1).all()
 
 
-def test_an_epoch_of_a_balanced_corpus(tmp_path: Path, tiny_teacher: Teacher) -> None:
+def test_epochs_sample_languages_by_language_power(tmp_path: Path, tiny_teacher: Teacher) -> None:
     file = tmp_path / "many.jsonl"
     rows = [{"text": f"sentence number {n} of many", "lang": "en" if n % 100 else "sw"} for n in range(2000)]
     file.write_text("\n".join(map(json.dumps, rows)))
@@ -174,8 +174,8 @@ def test_an_epoch_of_a_balanced_corpus(tmp_path: Path, tiny_teacher: Teacher) ->
     assert sorted(chosen) != sorted(np.concatenate(epochs[2]))
 
 
-def test_a_corpus_is_read_without_being_held(tmp_path: Path, tiny_teacher: Teacher) -> None:
-    """A hundred thousand sentences more need only the 8 bytes a sentence that are said, and some for the set of hashes."""
+def test_memory_use_does_not_grow_with_the_text(tmp_path: Path, tiny_teacher: Teacher) -> None:
+    """100,000 more sentences need only the documented 8 bytes per sentence, and memory for the set of hashes."""
     script = """
         import resource, sys
         from pathlib import Path
@@ -206,7 +206,9 @@ def test_a_corpus_is_read_without_being_held(tmp_path: Path, tiny_teacher: Teach
     st.integers(0, 5),
     st.integers(0, 5),
 )
-def test_batches_cover_all_within_the_budget(lengths: list[int], budget: int, seed: int, epoch: int) -> None:
+def test_batches_contain_all_sentences_within_the_token_budget(
+    lengths: list[int], budget: int, seed: int, epoch: int
+) -> None:
     array = np.array(lengths)
     batches = token_batches(array, budget, seed, epoch, pool=4)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
@@ -216,7 +218,7 @@ def test_batches_cover_all_within_the_budget(lengths: list[int], budget: int, se
     assert all((a == b).all() for a, b in zip(batches, again, strict=True))
 
 
-def test_batches_differ_by_epoch_and_pad_little(corpus: Corpus) -> None:
+def test_batches_differ_between_epochs_and_have_little_padding(corpus: Corpus) -> None:
     lengths = corpus.train.lengths
     first, second = (token_batches(lengths, 1024, 0, epoch) for epoch in (0, 1))
     assert [batch.tolist() for batch in first] != [batch.tolist() for batch in second]
@@ -224,7 +226,7 @@ def test_batches_differ_by_epoch_and_pad_little(corpus: Corpus) -> None:
     assert lengths.sum() / padded > 0.75
 
 
-def test_a_batch_is_padded_and_masked(corpus: Corpus) -> None:
+def test_batch_is_padded_and_masked(corpus: Corpus) -> None:
     ids, mask = corpus.train.batch(np.array([0, 1, 2]), pad_id=0)
     assert ids.shape == mask.shape
     assert ids.shape[1] % 8 == 0
@@ -252,7 +254,7 @@ def test_a_batch_is_padded_and_masked(corpus: Corpus) -> None:
         ("few.txt", b"Only one sentence.\n", "too few to split"),
     ],
 )
-def test_wrong_files_are_explained(
+def test_invalid_files_are_reported(
     name: str, content: bytes, message: str, tmp_path: Path, tiny_teacher: Teacher
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -260,7 +262,7 @@ def test_wrong_files_are_explained(
         build_corpus(tmp_path / "home", str(tmp_path / name), TextOptions(), tiny_teacher)
 
 
-def test_a_folder_is_all_of_its_files(tmp_path: Path, tiny_teacher: Teacher) -> None:
+def test_folder_source_reads_all_its_files(tmp_path: Path, tiny_teacher: Teacher) -> None:
     folder = tmp_path / "texts"
     folder.mkdir()
     (folder / "NOTES.tsv").write_text("not\tread\n")
@@ -281,7 +283,7 @@ def test_a_folder_is_all_of_its_files(tmp_path: Path, tiny_teacher: Teacher) -> 
 
 
 @pytest.mark.parametrize("source", ["builtin:other", "no-such.jsonl", "/no/such/file.txt", "word", "."])
-def test_wrong_sources_are_explained(
+def test_invalid_sources_are_reported(
     source: str, tmp_path: Path, tiny_teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -290,9 +292,7 @@ def test_wrong_sources_are_explained(
         build_corpus(tmp_path, source, TextOptions(), tiny_teacher)
 
 
-def test_a_hub_that_cannot_be_reached_is_explained(
-    tmp_path: Path, tiny_teacher: Teacher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreachable_hub_is_reported(tmp_path: Path, tiny_teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets.config
     from huggingface_hub import constants
 
@@ -305,12 +305,12 @@ def test_a_hub_that_cannot_be_reached_is_explained(
 @pytest.mark.parametrize(
     "wrong", [{"seq_len": 4}, {"validation_fraction": 0.0}, {"max_sentences": 3}, {"languages": ()}]
 )
-def test_wrong_options_are_explained(wrong: dict[str, object]) -> None:
+def test_invalid_options_are_reported(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         TextOptions(**wrong)  # type: ignore[arg-type]
 
 
-def test_real_english_sentences(shared_data: Path, tmp_path: Path, tiny_teacher: Teacher) -> None:
+def test_corpus_of_real_english_sentences(shared_data: Path, tmp_path: Path, tiny_teacher: Teacher) -> None:
     options = TextOptions(topic="source", max_sentences=5000)
     corpus = build_corpus(tmp_path, str(shared_data / "text" / "english.jsonl.gz"), options, tiny_teacher)
     assert corpus.artifact.results["sentences"] == 5000
@@ -318,7 +318,7 @@ def test_real_english_sentences(shared_data: Path, tmp_path: Path, tiny_teacher:
     assert 0.07 < len(corpus.validation) / 5000 < 0.13
 
 
-def test_a_tokenizer_without_the_script_is_refused(tmp_path: Path, teacher: Teacher) -> None:
+def test_tokenizer_that_does_not_cover_the_script_is_rejected(tmp_path: Path, teacher: Teacher) -> None:
     words = ["ሰላም", "ለዓለም", "እንዴት", "ነህ", "ደህና", "ነኝ", "አመሰግናለሁ", "ቡና"]
     file = tmp_path / "amharic.txt"
     file.write_text("\n".join(" ".join(words[(n // 8**k) % 8] for k in range(4)) for n in range(300)))
@@ -326,5 +326,5 @@ def test_a_tokenizer_without_the_script_is_refused(tmp_path: Path, teacher: Teac
         build_corpus(tmp_path, str(file), TextOptions(), teacher)
 
 
-def test_english_is_known(tmp_path: Path, corpus_file: Path, teacher: Teacher) -> None:
+def test_english_has_almost_no_unknown_tokens(tmp_path: Path, corpus_file: Path, teacher: Teacher) -> None:
     assert build_corpus(tmp_path, str(corpus_file), TextOptions(), teacher).artifact.results["unknown_fraction"] < 0.01

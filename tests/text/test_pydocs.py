@@ -5,7 +5,7 @@ import pytest
 from kdnas.text.pydocs import installed_packages, sentences_of, sentences_of_file, source_files, split_sentences
 
 
-def test_prose_is_kept_and_sections_are_not() -> None:
+def test_prose_is_kept_and_sections_are_dropped() -> None:
     text = """Return the sum of two numbers given as arguments.
 
     The numbers may be of any size, e.g. larger than a machine word.  Overflow cannot happen here.
@@ -36,11 +36,11 @@ def test_prose_is_kept_and_sections_are_not() -> None:
     ["Short.", "no capital at the start of this one.", "No end to be seen in this one", "See https://example.org for all of it.",
      "Call foo(bar) to get it done.", ":param x: The value that is used here.", ">>> Print the value of this one."],
 )  # fmt: skip
-def test_what_is_not_prose_is_dropped(text: str) -> None:
+def test_text_other_than_prose_is_dropped(text: str) -> None:
     assert sentences_of(text) == []
 
 
-def test_splitting_respects_abbreviations_and_markup() -> None:
+def test_splitting_handles_abbreviations_and_markup() -> None:
     assert split_sentences("See Fig. A for it. Use ``x`` or :class:`~a.B`, i.e. The one. Done!") == [
         "See Fig. A for it.",
         "Use x or a.B, i.e. The one.",
@@ -48,7 +48,7 @@ def test_splitting_respects_abbreviations_and_markup() -> None:
     ]
 
 
-def test_a_file_is_read_without_being_run(tmp_path: Path) -> None:
+def test_file_is_read_without_being_executed(tmp_path: Path) -> None:
     file = tmp_path / "module.py"
     file.write_text(
         '"""This module must never be imported at all."""\nraise SystemExit(1)\n'

@@ -1,4 +1,4 @@
-"""Only as many sentences are tokenised as a command needs."""
+"""Samples: a command tokenises only as many sentences as it needs."""
 
 import json
 from itertools import islice
@@ -23,26 +23,26 @@ def source(tmp_path: Path) -> str:
     return str(file)
 
 
-def test_no_more_are_tokenised_than_asked_for(source: str, tmp_path: Path, teacher: Teacher) -> None:
+def test_sample_has_the_requested_size_and_spans_the_file(source: str, tmp_path: Path, teacher: Teacher) -> None:
     found = sample_corpus(tmp_path, source, TEXT, teacher, 300)
     assert found.sampled
     assert len(found.train) + len(found.validation) == found.artifact.results["sentences"]
-    assert found.artifact.results["sentences"] - 300 in (0, 1)  # the one of the other language, if it was not drawn
+    assert found.artifact.results["sentences"] - 300 in (0, 1)  # plus the only "sw" sentence if it was not drawn
     assert len(found.validation) > 20
     assert {*found.train.languages, *found.validation.languages} == {"de", "sw"}
     texts = found.train.texts
-    assert sum(int(text.split()[4]) >= 1000 for text in texts) > len(texts) / 4  # of the whole file, not its start
+    assert sum(int(text.split()[4]) >= 1000 for text in texts) > len(texts) / 4  # not only from the start of the file
     assert sample_corpus(tmp_path, source, TEXT, teacher, 300) == found
 
 
-def test_a_corpus_that_is_built_is_taken(source: str, tmp_path: Path, teacher: Teacher) -> None:
+def test_existing_corpus_is_used_instead_of_a_sample(source: str, tmp_path: Path, teacher: Teacher) -> None:
     whole = build_corpus(tmp_path, source, TEXT, teacher)
     found = sample_corpus(tmp_path, source, TEXT, teacher, 300)
     assert found == whole
     assert not found.sampled
 
 
-def test_a_corpus_is_that_of_every_model_with_its_tokenizer(
+def test_models_with_the_same_tokenizer_share_a_corpus(
     source: str, tmp_path: Path, teacher: Teacher, tiny_teacher: Teacher
 ) -> None:
     same = (teacher.path / "tokenizer.json").read_bytes() == (tiny_teacher.path / "tokenizer.json").read_bytes()
@@ -50,12 +50,12 @@ def test_a_corpus_is_that_of_every_model_with_its_tokenizer(
     assert (one == other) == same
 
 
-def test_a_sample_of_a_short_source_is_all_of_it(source: str, tmp_path: Path, teacher: Teacher) -> None:
+def test_sample_of_a_short_source_is_the_whole_source(source: str, tmp_path: Path, teacher: Teacher) -> None:
     whole = build_corpus(tmp_path / "whole", source, TEXT, teacher)
     assert sample_corpus(tmp_path, source, TEXT, teacher, 5000).digest == whole.digest
 
 
-def test_spread_rows_keep_their_order() -> None:
+def test_sampled_rows_keep_their_order() -> None:
     rows = [TextRow(text, "", text) for text in TEXTS]
     chosen = list(spread_rows(rows, 100))
     assert len(chosen) == 100
@@ -63,12 +63,12 @@ def test_spread_rows_keep_their_order() -> None:
     assert list(spread_rows(rows[:5], 100)) == rows[:5]
 
 
-def test_docstrings_are_spread_over_packages() -> None:
+def test_sampled_docstrings_come_from_several_packages() -> None:
     rows = list(islice(spread_sentences(), 400))
     assert len({row.topic for row in rows}) > 3
     assert rows == list(islice(spread_sentences(), 400))
 
 
-def test_sentences_needed_hold_both_splits() -> None:
+def test_sample_size_suffices_for_both_splits() -> None:
     assert sentences_needed(300, 200, 0.1) == 2500
     assert sentences_needed(10_000, 0, 0.2) * 0.8 > 10_000
