@@ -158,6 +158,6 @@ def require_inside(form: str, found: dict[str, Any], bound: float) -> None:
     if found["loss_points"] > bound:
         tried = ", ".join(f"{name} {row['loss_points']:.2f}" for name, row in found["tried"].items())
         raise BoundError(
-            f"{form}: loses {found['loss_points']:.2f} points of {found['loss_of']} on the labelled texts, allowed are {bound:g} "
-            f"(tried: {tried}); give --max_loss_points, more calibration sentences of these languages, or --allow_loss true"
+            f"{form}: loses {found['loss_points']:.2f} points of {found['loss_of']} on labelled texts, the limit is {bound:g} "
+            f"(tried: {tried}); raise --max_loss_points, add calibration sentences in these languages, or give --allow_loss true"
         )
