@@ -22,9 +22,8 @@ from kdnas.store.progress import say, stage
 RESULT = "result.json"
 MODEL = "model"
 SCHEMA = 1
-LARGER = (
-    5  # factor on the paper's learning rate for one more candidate: students need larger rates than published models
-)
+# Factor on the paper's learning rate for the other candidate: students need larger rates than published models.
+LARGER = 5
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def test_losses_equal_hand_computed_values() -> None:
 
 
 def rows(kind: TaskKind, count: int, seed: int) -> Split:
-    """Rows that a small model can learn: classes of colour and number words, the number of colours, or the position of a number."""
+    """Rows that a small model can learn: classes of colours and numbers, the number of colours, or a number's position."""
     rng = np.random.default_rng(seed)
     texts: list[Any] = []
     labels: list[Any] = []
