@@ -58,7 +58,7 @@ class SuiteOptions:
 
     def __post_init__(self) -> None:
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise UsageError(f"seeds is {list(self.seeds)}; one or more different numbers of at least 0 are needed")
+            raise UsageError(f"seeds is {list(self.seeds)}; give one or more different numbers of at least 0")
         if unknown := set(self.engines) - set(ENGINES) or not self.engines:
             raise UsageError(f"engines has {unknown or 'none'}; allowed are {', '.join(ENGINES)}")
         if not all(0 < rate < 1 for rate in self.learning_rates):

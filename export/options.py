@@ -18,7 +18,7 @@ class ExportOptions:
         parity_sentences: held-out sentences of all lengths for the comparison of every form with PyTorch.
         float_bound: largest allowed difference of a float32 form from PyTorch: absolute for values up to 1, relative above.
         forms: forms to write; an int8 form also writes the float32 form that it is made from.
-        recipes: quantisation recipes to try for each engine; the export takes the fastest that stays within the bound.
+        recipes: quantisation recipes to try for each engine; the export chooses the fastest one within the bound.
         accuracy_control: if the static OpenVINO recipes lose more than the bound, return layers to float32 one by one until the
             loss is within the bound (NNCF); this takes minutes.
         evaluation: .jsonl[.gz] file of labelled inputs with `text` and `label`, `tokens` and `ner_tags`, or `question`, `context`

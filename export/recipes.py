@@ -1,4 +1,4 @@
-"""Quantisation recipes for int8: each is written, measured and timed; the fastest within the loss bound is taken."""
+"""Quantisation recipes for int8: each is written, measured and timed; the fastest within the loss bound is chosen."""
 
 import os
 import shutil
@@ -87,7 +87,7 @@ class Int8Search:
     def run(self, form: str) -> dict[str, Any]:
         """Move the best graph of an int8 form to its folder; returns its measurements and those of all tried recipes.
 
-        If no recipe stays within the bound, the one with the smallest loss is taken, and `require_inside` refuses it.
+        If no recipe stays within the bound, the one with the smallest loss is chosen, and `require_inside` refuses it.
         """
         scratch = self.folder / f"{form}.scratch"
         shutil.rmtree(scratch, ignore_errors=True)

@@ -63,7 +63,7 @@ def require_strings(texts: Any) -> None:
 
 
 def are_pairs(texts: Any) -> bool:
-    """Whether this is a list of pairs of strings instead of a list of strings; the first item decides.
+    """Whether this is a list of pairs of strings instead of a list of strings, according to the first item.
 
     Raises:
         UsageError: `texts` is a bare string, or an item is of another type than the first; the message names index and type.
