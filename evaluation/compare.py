@@ -1,4 +1,4 @@
-"""`kdnas compare-suites`: compare models on the same data, in tables like the paper's Tables 4, 7 and 8, with its results."""
+"""`kdnas compare-suites`: compare models on the same data, next to the paper's results, in tables like its Tables 4, 7 and 8."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def compare_suites(
     """Compare models on the tasks that `kdnas suites` scored. Retention is relative to the first model.
 
     Args:
-        models: models as they were given to `kdnas suites`, or at least eight leading characters of the digests in their
+        models: models as given to `kdnas suites`, or the first characters (at least eight) of the digests in their
             results; the teacher comes first.
         latency_table: folder of a finished latency table; adds the speed-ups of models whose architecture is in the table.
         speeds: folders that `kdnas speed` printed for these models and their teacher; adds the speed-up of each exported form.
@@ -64,7 +64,7 @@ def compare_suites(
 
 
 def read_model(home: Path, model: str) -> Model:
-    """All results of a model below `home`; the newest if a task and seed has several runs.
+    """All results of a model below `home`; if a task and seed has several runs, the newest.
 
     Raises:
         UsageError: the model has no results.
@@ -114,7 +114,7 @@ def check_same_data(models: Sequence[Model]) -> None:
         for task in models[0].cells.keys() & other.cells.keys():
             if models[0].cells[task].data != other.cells[task].data:
                 raise UsageError(
-                    f"{task}: {models[0].name} and {other.name} were taught or scored on different rows; run `kdnas suites` "
+                    f"{task}: {models[0].name} and {other.name} were trained or scored on different rows; run `kdnas suites` "
                     "for both with the same data and caps"
                 )
 
@@ -142,7 +142,7 @@ def of_rounds(models: Sequence[Model], measured: Path) -> list[Model]:
     student = next((model for model in models[1:] if inputs["student"].startswith(model.digest)), None)
     if student is None or not inputs["teacher"].startswith(models[0].digest):
         raise UsageError(
-            f"speeds: {measured} timed {inputs['student'][:10]} beside the teacher {inputs['teacher'][:10]}; the first of "
+            f"speeds: {measured} timed student {inputs['student'][:10]} and teacher {inputs['teacher'][:10]}; the first of "
             f"--models must be that teacher, and one of the others that student: {', '.join(m.digest[:10] for m in models)}"
         )
     found = []

@@ -73,7 +73,7 @@ def speed_scatter(models: Sequence[Model], paper: Mapping[str, Any]) -> go.Figur
             textposition=[f"{height} center" for height in heights],
             marker={"size": 11, "color": drawn.colour, "symbol": drawn.symbol, "line": {"width": 1, "color": HALO}},
             name=text(group),
-            hovertemplate="%{hovertext}<br>%{x:.1f} times as fast<br>%{y:.1f} % kept<extra></extra>",
+            hovertemplate="%{hovertext}<br>%{x:.1f} times as fast<br>%{y:.1f} % retained<extra></extra>",
         )
     figure.update_xaxes(title_text="times as fast as its teacher in PyTorch at batch 1", rangemode="tozero")
     figure.update_yaxes(title_text="mean retention (%)")

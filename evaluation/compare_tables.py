@@ -101,7 +101,7 @@ def tables_of(models: Sequence[Model], paper: Mapping[str, Any]) -> list[Table]:
             shared = [name for name in names if all(name in found for _, found in rows)]
             note = (
                 f"The last column is the mean of {', '.join(shared) or 'nothing'}, which all rows have. "
-                f"{paper['source']}. Its models are students of XLM-R base, taught 7 million sentences."
+                f"{paper['source']}. Its models are students of XLM-R base, distilled on 7 million sentences."
             )
             lines = [_row(name, found, names, shared) for name, found in rows]
             tables.append(Table(title, ["", *names, "mean of shared"], lines, note))
@@ -115,7 +115,7 @@ def _row(name: str, values: Mapping[str, float], columns: Sequence[str], shared:
 
 
 def _tasks(models: Sequence[Model]) -> Table:
-    """Points with their standard deviation over seeds, retention of the first model's points, and notes on the data."""
+    """Points with their standard deviation over seeds, retention relative to the first model, and notes on the data."""
     teacher = models[0]
     rows = []
     for task in dict.fromkeys(task for model in models for task in model.cells):
@@ -138,11 +138,11 @@ def _tasks(models: Sequence[Model]) -> Table:
     seeds = sorted({len(cell.scores) for model in models for cell in model.cells.values()})
     notes = {task: "; ".join(cell.notes) for model in models for task, cell in model.cells.items() if cell.notes}
     note = (
-        f"Points, mean ± standard deviation over {' or '.join(map(str, seeds))} seeds; in brackets what is kept of "
-        f"{teacher.name}. Fine-tuning: seconds over the tasks that both have."
+        f"Points, mean ± standard deviation over {' or '.join(map(str, seeds))} seeds; in brackets the retention relative to "
+        f"{teacher.name}. Fine-tuning: total seconds over the tasks that both models have."
     )
     note += "".join(f" {task}: {lines}." for task, lines in notes.items())
-    return Table("Every task", ["task, metric", *(model.name for model in models)], rows, note)
+    return Table("All tasks", ["task, metric", *(model.name for model in models)], rows, note)
 
 
 def retention(teacher: Model, model: Model, without: Sequence[str] = ()) -> float | None:
@@ -160,7 +160,7 @@ def tuning_speed_up(teacher: Model, model: Model) -> float | None:
 
 
 def _suite_means(model: Model) -> dict[str, float]:
-    """Mean over the tasks of each suite of which the model has all tasks; GLUE is without CoLA, as in the paper."""
+    """Mean over the tasks of each suite for which the model has results on all tasks; GLUE leaves out CoLA, as in the paper."""
     means = {}
     for suite in SUITES:
         tasks = [spec.name for spec in SPECS if spec.suite == suite and spec.name not in PAPER_LEAVES_OUT]

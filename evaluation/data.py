@@ -131,7 +131,7 @@ def load_task(spec: Spec, data_root: Path | None, seed: int = 0) -> Loaded:
     train, instead = reading.split(0)
     if spec.splits[2] == spec.splits[0] or (instead is not None and instead is spec.stand_ins.get("test")):
         train, test = _cut(train, TEST_SHARE, seed)
-        reading.notes.append(f"no test split: {len(test)} rows, by the hash of the text, are the test")
+        reading.notes.append(f"no test split: test is {len(test)} rows of train, chosen by the hash of the text")
     else:
         test, _ = reading.split(2)
     if spec.splits[1] is None:
@@ -171,7 +171,7 @@ def _absent_classes(spec: Spec, splits: Mapping[str, Split]) -> list[str]:
         counts = Counter(split.labels)
         absent = [label for index, label in enumerate(spec.labels) if not counts[index]]
         if absent:
-            notes.append(f"no {name} row of class {', '.join(absent)}")
+            notes.append(f"no {name} rows of class {', '.join(absent)}")
     return notes
 
 
@@ -225,5 +225,5 @@ def _hub_rows(source: Source, config: str | None, split: str) -> Iterator[tuple[
         rows = datasets.load_dataset(source.hub, config, split=split, revision=source.revision, trust_remote_code=False)
     except Exception as error:  # network errors, missing sets, missing splits: the library has many classes
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise NoDataError(f"{source.hub}: cannot be fetched ({first}); give local files with --data_root") from error
+        raise NoDataError(f"{source.hub}: cannot be downloaded ({first}); give local files with --data_root") from error
     return ((f"{source.hub}: row {number}", dict(row)) for number, row in enumerate(rows))

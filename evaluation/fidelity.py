@@ -53,7 +53,7 @@ class FidelityOptions:
         if self.architectures < LEAST:
             raise UsageError(f"architectures is {self.architectures}; at least {LEAST} are needed")
         if not 0 < self.target <= 1:
-            raise UsageError(f"target is {self.target}; allowed is above 0, at most 1")
+            raise UsageError(f"target is {self.target}; it must be above 0 and at most 1")
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}; it must not be negative")
 
@@ -71,7 +71,7 @@ def fidelity(
     home: Path = Path("artifacts"),
     output: Path | None = None,
 ) -> Result:
-    """Distil recorded architectures for long, fine-tune them, and measure how well the recording ranks them.
+    """Distil recorded architectures with a long schedule, fine-tune them, and measure how well the recording ranks them.
 
     Args:
         options: options of the comparison.
@@ -92,13 +92,13 @@ def fidelity(
     require_output(output, "fidelity")
     if distill.steps is None:
         raise UsageError(
-            "distill.steps is not given; minutes would give each shape another budget: add --distill.steps"
+            "distill.steps is missing; a limit in minutes would give each architecture a different budget: add --distill.steps"
         )
     require_ray(ray)
     found = read_recording(recording)
     resolved = resolve_teacher(teacher)
     space = space.teachable(resolved.layers)
-    chosen(found, found.within(space), options.architectures)  # refused before the corpus is built
+    chosen(found, found.within(space), options.architectures)  # checked before the corpus is built
     built = build_corpus(home, corpus, text, resolved)
     root = home.resolve()
     return deliver(run_fidelity(root, resolved, built, found, space, options, distill, suites, ray), output)
@@ -128,7 +128,9 @@ def run_fidelity(
     make = partial(_Trained, home, teacher, corpus, distill, options.tasks, suites)
     done = _train(archs, make, ray)
     if len(done) < LEAST:
-        raise KdnasError(f"fidelity: of {len(archs)} architectures {len(done)} could be trained; {LEAST} are needed")
+        raise KdnasError(
+            f"fidelity: {len(done)} of {len(archs)} architectures could be trained; at least {LEAST} are needed"
+        )
     students = {arch: run_distill(home, teacher, corpus, arch, distill) for arch in done}
     scores = {arch: scores_of(home, students[arch].path, options.tasks, suites) for arch in done}
     reference = scores_of(home, teacher.path, options.tasks, suites)
@@ -166,7 +168,7 @@ def chosen(recording: Recording, archs: Sequence[Arch], count: int) -> list[Arch
     """
     if len(archs) < count:
         raise UsageError(
-            f"architectures is {count}, the recording has {len(archs)} of this space; give a smaller number"
+            f"architectures is {count}, but the recording has only {len(archs)} of this space; give a smaller number"
         )
     ordered = sorted(archs, key=lambda arch: recording(arch).loss)
     return [ordered[round(index)] for index in np.linspace(0, len(ordered) - 1, count)]
@@ -233,7 +235,7 @@ def taus(
     Args:
         recording: losses after each budget.
         losses: losses after long distillation.
-        scores: task to score, for each architecture; scores are negated, so a good ranking has a positive tau here too.
+        scores: task to score, for each architecture; scores are negated, so that a good ranking has a positive tau here too.
         options: target and seed.
 
     Returns:
@@ -263,7 +265,7 @@ def tau_with_interval(one: np.ndarray, other: np.ndarray, seed: int) -> tuple[fl
 
 
 def _tau(one: np.ndarray, other: np.ndarray) -> float:
-    """Kendall's tau-b; 0 if all values of one side are equal and it is undefined."""
+    """Kendall's tau-b; 0 if it is undefined, because all values of one side are equal."""
     from scipy.stats import kendalltau
 
     tau = float(kendalltau(one, other).statistic)

@@ -46,7 +46,7 @@ def hap_files(path: Path) -> list[Path]:
     """
     if path.is_file():
         if not path.name.endswith(SUFFIXES):
-            raise UsageError(f"--hap {path}: unknown kind of file; give {' or '.join(SUFFIXES)}")
+            raise UsageError(f"--hap {path}: unknown file type; give {' or '.join(SUFFIXES)}")
         return [path]
     if not path.is_dir():
         raise UsageError(f"--hap {path}: no such file or folder")
@@ -105,11 +105,11 @@ def _splits(parts: dict[str, Rows], seed: int) -> tuple[dict[str, Rows], str]:
         names = {name: [row for row in rows if _share(row[0], seed) == name] for name in SPLITS}
         return names, "split 80/10/10 by the hash of the text"
     if "test" not in parts:
-        rest, how = {"test": parts["dev"]}, "the validation file is the test"
+        rest, how = {"test": parts["dev"]}, "test is the validation file"
     else:
-        rest, how = {"test": parts["test"]}, "the files' own test"
+        rest, how = {"test": parts["test"]}, "test is the test file"
     if "test" in parts and "dev" in parts:
-        return {"train": parts["train"], "dev": parts["dev"]} | rest, how + " and validation"
+        return {"train": parts["train"], "dev": parts["dev"]} | rest, how + ", dev is the validation file"
     train = [row for row in parts["train"] if position_of(row[0], seed) >= 0.1]
     dev = [row for row in parts["train"] if position_of(row[0], seed) < 0.1]
     return {"train": train, "dev": dev} | rest, how + ", dev is a tenth of train by the hash of the text"
@@ -153,13 +153,13 @@ def hap_rows(file: Path) -> Iterator[tuple[str, int]]:
         elif {"text", "label"} <= set(row):
             text, label = row["text"], _binary(row["label"], where)
         else:
-            raise UsageError(f"{where} has the columns {', '.join(sorted(row)) or 'none'}; needed are {FORMS}")
+            raise UsageError(f"{where} has the columns {', '.join(sorted(row)) or 'none'}; the file needs {FORMS}")
         if not isinstance(text, str):
             raise UsageError(f"{where}: the text is not a string but {text!r:.60}")
         if text.strip():
             yield text, label
     if not number:
-        raise UsageError(f"--hap {file}: the file is empty; needed are JSON lines with {FORMS}")
+        raise UsageError(f"--hap {file}: the file is empty; give JSON lines with {FORMS}")
 
 
 def _davidson(value: Any, where: str) -> int:
@@ -175,8 +175,8 @@ def _binary(value: Any, where: str) -> int:
     if name in NEGATIVE:
         return 0
     raise UsageError(
-        f"{where}: label is {value!r:.60}; HAP is one of {', '.join(sorted(POSITIVE))}, "
-        f"and not HAP one of {', '.join(sorted(NEGATIVE))}"
+        f"{where}: label is {value!r:.60}; allowed are {', '.join(sorted(POSITIVE))} for HAP, "
+        f"and {', '.join(sorted(NEGATIVE))} for other texts"
     )
 
 

@@ -22,9 +22,8 @@ from kdnas.store.progress import say, stage
 RESULT = "result.json"
 MODEL = "model"
 SCHEMA = 1
-LARGER = (
-    5  # factor on the paper's learning rate for the second candidate: students need larger rates than published models
-)
+# Factor on the paper's learning rate for the other candidate: students need larger rates than published models.
+LARGER = 5
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class SuiteOptions:
 
     def __post_init__(self) -> None:
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise UsageError(f"seeds is {list(self.seeds)}; one or more different numbers of at least 0 are needed")
+            raise UsageError(f"seeds is {list(self.seeds)}; give one or more different numbers of at least 0")
         if unknown := set(self.engines) - set(ENGINES) or not self.engines:
             raise UsageError(f"engines has {unknown or 'none'}; allowed are {', '.join(ENGINES)}")
         if not all(0 < rate < 1 for rate in self.learning_rates):
@@ -69,7 +68,7 @@ class SuiteOptions:
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}; at least {least} is needed")
         if not 0 < self.precision <= 1:
-            raise UsageError(f"precision is {self.precision}; allowed is above 0 and up to 1")
+            raise UsageError(f"precision is {self.precision}; it must be above 0 and at most 1")
         if self.max_minutes is not None and not self.max_minutes > 0:
             raise UsageError(f"max_minutes is {self.max_minutes}; more than 0 is needed")
         if self.data_root is not None and not self.data_root.is_dir():
@@ -121,9 +120,11 @@ def run_suites(home: Path, model: str, tasks: Sequence[str], options: SuiteOptio
             continue
         artifacts += _Runs(home, model_name(model), folder, digest, spec, _cut_test(loaded, options), options).all()
     if not artifacts:
-        raise UsageError(f"suites: no data for any of {', '.join(missing)}; --data_root gives local files")
+        raise UsageError(f"suites: no data for any of {', '.join(missing)}; give local files with --data_root")
     if missing:
-        say(f"suites: {len(missing)} of {len(specs)} tasks left out, their data cannot be had: {', '.join(missing)}")
+        say(
+            f"suites: {len(missing)} of {len(specs)} tasks left out, because their data is not available: {', '.join(missing)}"
+        )
     return artifacts
 
 
@@ -222,7 +223,7 @@ class _Runs:
                 write_json(part, score(tuned.path / MODEL, engine, options.engines, *around))
             scored[engine] = json.loads(part.read_text())
         taught, rows = record["train_examples"], record["train_rows"]
-        cut = [f"taught {taught} of {rows} rows"] if taught < rows else []
+        cut = [f"trained on {taught} of {rows} rows"] if taught < rows else []
         result = {
             "schema": SCHEMA,
             "task": task.name,

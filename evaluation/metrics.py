@@ -27,7 +27,7 @@ def classification_scores(truth: np.ndarray, probabilities: np.ndarray, positive
     Args:
         truth: (N,) class numbers.
         probabilities: (N, C); the prediction is the most probable class.
-        positive: positive class of the binary metrics; None leaves these out.
+        positive: positive class of the binary metrics; if None, these are left out.
 
     Returns:
         accuracy, macro_f1 (over the classes that occur in truth or prediction), Matthews' correlation and calibration_error,

@@ -36,7 +36,7 @@ def show(results: dict[str, Any]) -> None:
     """Print the metrics as a small table."""
     from rich.table import Table
 
-    table = Table("measure", "teacher", "student", "kept")
+    table = Table("metric", "teacher", "student", "retention")
     table.add_row("explained variance of hidden states", "", f"{results['explained_variance']:.4f}", "")
     table.add_row("recall@10 of nearest neighbours", "", f"{results['recall_at_10']:.4f}", "")
     for name in ("topic", "hap"):

@@ -104,7 +104,7 @@ def evaluate(
     """
     require_output(output, "evaluation")
     if options.hap is not None:
-        read_hap(options.hap, options.seed, options.hap_examples)  # a wrong file must not cost hours first
+        read_hap(options.hap, options.seed, options.hap_examples)  # report a wrong file before hours of work
     model, digest = resolve_student(student)
     resolved = resolve_teacher(teacher)
     _check_student(model, resolved)
@@ -157,7 +157,7 @@ def run_evaluation(
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "student": student_digest}
     if options.hap is not None:
         inputs["hap"] = hap_digest(options.hap)
-    # The content of the HAP set decides the result, its path does not.
+    # The result depends on the content of the HAP set, but not on its path.
     config = {name: value for name, value in to_json(options).items() if name != "hap"}
     evaluation = _Evaluation(teacher.path, student, corpus, hap, options)
     return build(home, "evaluation", label, config, inputs, evaluation.work)
@@ -173,8 +173,8 @@ def _check_student(student: Path, teacher: Teacher) -> str:
     require_family(config.get("model_type"), f"student '{student}'")
     if _vocabulary(student) != _vocabulary(teacher.path):
         raise UsageError(
-            f"student '{student}': its tokenizer has another vocabulary than teacher '{teacher.spec}'; hidden states "
-            "are compared token by token, give the teacher that it was distilled from"
+            f"student '{student}': its vocabulary differs from that of teacher '{teacher.spec}'; hidden states "
+            "are compared token by token: give the teacher that it was distilled from"
         )
     return shape_of(config).name
 
@@ -243,7 +243,9 @@ class _Evaluation:
         teacher, student = (runs[role]["macro_f1"] for role in ROLES)
         majority = majority_macro_f1(task.test.labels)
         if teacher <= majority:
-            say(f"evaluate: {task.name}: the teacher learnt nothing in the time given, so retention means nothing")
+            say(
+                f"evaluate: {task.name}: the teacher is not better than the majority class, so retention is meaningless"
+            )
         sides: dict[str, Any] = {
             name: {role: runs[role][name] for role in ROLES}
             for name in ("accuracy", "binary_f1", "average_precision", "false_positive_rate")

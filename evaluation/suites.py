@@ -45,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True)
 class StandIn:
-    """Replacement for a split that is missing locally. The report names it, and never calls it the full task."""
+    """Replacement for a split that is missing locally. Reports state it in a note."""
 
     source: Source
     split: str
@@ -147,17 +147,17 @@ PAIR = ("sentence1", "sentence2")
 MNLI_SUBSET = StandIn(
     Source("", "nli"),
     "taxinli_mnli_subset",
-    "taught 10,071 pairs of MultiNLI (TaxiNLI), not its 392,702",
+    "trained on 10,071 pairs of MultiNLI (TaxiNLI), not on all 392,702",
 )
 XNLI_DEV = StandIn(
     Source("facebook/xnli", "xnli", "{language}", "{language}.{split}"),
     "validation",
-    "scored on XNLI's validation, not its test",
+    "scored on XNLI's validation split, not on its test split",
 )
 SQUAD_HALF = StandIn(
     Source("", "squad_v2"),
     "validation_half",
-    "taught and scored parts of a half of SQuAD 2.0's validation, rows with answers; SQuAD's train is not here",
+    "trained and scored on parts of half of SQuAD 2.0's validation split, without unanswerable questions; no SQuAD train split",
 )
 
 SPECS = (
@@ -256,7 +256,7 @@ def chosen_specs(names: tuple[str, ...]) -> list[Spec]:
     """
     known = {*SUITES, *(spec.name for spec in SPECS)}
     if not names or (unknown := [name for name in names if name not in known]):
-        given = f"there is no suite or task {', '.join(unknown)}" if names else "no suite was named"
+        given = f"there is no suite or task {', '.join(unknown)}" if names else "no suite is given"
         tasks = ", ".join(spec.name for spec in SPECS)
         raise UsageError(f"suites: {given}; suites are {', '.join(SUITES)}; their tasks are {tasks}")
     return [spec for spec in SPECS if spec.name in names or spec.suite in names]

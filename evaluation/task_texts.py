@@ -1,4 +1,4 @@
-"""The texts of tasks without their labels: a corpus with which a student is distilled on the texts of its later tasks.
+"""The texts of tasks without their labels: a corpus to distil a student on the texts of its downstream tasks.
 
 TinyBERT (arXiv 1909.10351, section 3.2) also distils on a task's texts, but from a fine-tuned teacher; here the teacher is not
 fine-tuned.

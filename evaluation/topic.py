@@ -45,7 +45,7 @@ def topic_task(corpus: Corpus, topics: int, train_cap: int, test_cap: int, seed:
         splits["test"] += zip(tests.texts, tests.labels, strict=True)
     notes = (
         f"{len(labels)} most frequent topics of the corpus; at most {train_cap} train and dev and {test_cap} test "
-        "sentences each; test: the corpus's validation groups; dev: groups cut off train"
+        "sentences each; test: the corpus's validation groups; dev: groups taken from train"
     )
     train, dev, test = (ordered(rows, seed) for rows in splits.values())
     task = Task("topic", labels, train, dev, test, notes=notes)

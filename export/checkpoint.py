@@ -109,15 +109,15 @@ def open_checkpoint(spec: str) -> Checkpoint:
 
 
 def _require_labels(spec: str, checkpoint: Checkpoint) -> None:
-    """Refuse models that a softmax over labels misinterprets; one label of a text is a number, as in `transformers`."""
+    """Refuse models whose outputs a softmax misinterprets; text models with one label are regressions, as in `transformers`."""
     count = len(checkpoint.labels)
     number = count == 1 and checkpoint.task == "text-classification"
     meant = "regression" if number else "single_label_classification"
     kind = checkpoint.config.get("problem_type") or meant
     if kind != meant or not (number or count >= 2):
         raise UsageError(
-            f"model '{spec}': {kind} with {count} labels; exported are single-label classifiers of at least two labels, "
-            "and regression of texts to one number (problem_type and id2label in config.json)"
+            f"model '{spec}': {kind} with {count} labels is not exported; single-label classifiers with at least two labels, "
+            "and regressions of texts to one number, are (problem_type and id2label in config.json)"
         )
 
 
@@ -152,13 +152,13 @@ def load_model(checkpoint: Checkpoint) -> Any:
         lacking = ", ".join(sorted(info["missing_keys"])[:3])
         raise UsageError(
             f"model '{checkpoint.path}': its model.safetensors lacks {len(info['missing_keys'])} weights ({lacking}, "
-            f"...) of a {type(model).__name__}; they would be random. Fine-tune it first, or mend config.json"
+            f"...) of a {type(model).__name__}; they would be random. Fine-tune it first, or correct config.json"
         )
     return model.requires_grad_(False).eval()
 
 
 def copy_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
-    """Copy weights, config.json and the tokenizer, unless an interrupted export has copied them."""
+    """Copy weights, config.json and the tokenizer, unless an interrupted export copied them already."""
     copy_description(checkpoint, folder)
     target = folder / WEIGHTS
     if not target.is_file():
@@ -167,7 +167,7 @@ def copy_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def copy_description(checkpoint: Checkpoint, folder: Path) -> None:
-    """Copy config.json and the tokenizer, and write tokenizer files that are missing and not needed by fast tokenizers."""
+    """Copy config.json and the tokenizer, and generate the tokenizer files that the model lacks."""
     shutil.copyfile(checkpoint.path / "config.json", folder / "config.json")
     made = folder / "tokenizer.made"
     for name in TOKENIZER_FILES:

@@ -69,7 +69,7 @@ class TokenizersEncoder:
 class SentencePieceEncoder:
     """Encoder for Unigram tokenizers, by the SentencePiece library.
 
-    The names of special tokens in a text give those tokens; spaces around them may be tokenised differently from `tokenizers`.
+    The name of a special token in a text becomes this token; spaces around it may be tokenised differently from `tokenizers`.
     """
 
     def __init__(self, file: Path) -> None:

@@ -43,13 +43,13 @@ def open_graph(
     engine = engine_of(form)
     try:
         return RUNTIMES[engine.runtime].open(graph, engine, outputs, threads, spin, streams)
-    except Exception as error:  # runtimes raise RuntimeError or a class of their own for a damaged graph
+    except Exception as error:  # runtimes raise RuntimeError or a custom class for a damaged graph
         first = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UsageError(f"{graph}: cannot be loaded ({first}); export the model again") from error
 
 
 def openvino_settings(precision: Precision, threads: int, streams: int = 1) -> dict[str, str]:
-    """OpenVINO's settings for low latency of one call at a time, or throughput of several; int8 graphs do the rest in f32."""
+    """OpenVINO's settings: for latency with one stream, else for throughput. int8 graphs compute all other operations in f32."""
     return {
         "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
         "NUM_STREAMS": str(streams),
@@ -86,7 +86,7 @@ def compile_openvino(
 
     Args:
         graph: an `openvino.Model`, or the path of one.
-        precision: precision of the computation; bf16 only on request, although OpenVINO takes it by default if the host has it.
+        precision: precision of the computation; bf16 only on request, although it is OpenVINO's default on hosts that have it.
         outputs: names of the outputs to return.
         threads: threads of all calls together.
         streams: maximum number of parallel calls.
@@ -151,7 +151,7 @@ def compile_onnxruntime(
     if not spin:  # threads that keep spinning take the cores from the next workload
         options.add_session_config_entry("session.force_spinning_stop", "1")
     values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in (weights or {}).items()}
-    if values:  # makes them known to the optimiser; `add_initializer` below keeps the session from copying them
+    if values:  # for the optimiser; `add_initializer` below avoids a copy in the session
         options.add_external_initializers(list(values), list(values.values()))
     for name, value in values.items():
         options.add_initializer(name, value)
@@ -207,7 +207,7 @@ class Runtime:
         write: `(model, task, folder)`, writes the float32 graph of a model in PyTorch.
         length_step: a single text is padded to a multiple of it. In OpenVINO a change of shape costs time and each new shape
             memory; ONNX Runtime gains nothing from padding.
-        batch_step: the same for a batch of several texts; batches rarely repeat a shape in any case.
+        batch_step: the same for a batch of several texts; shapes of batches rarely repeat anyway.
     """
 
     open: Callable[[Path, Engine, Sequence[str], int, bool, int], Forward]

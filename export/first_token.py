@@ -15,7 +15,7 @@ from kdnas.models.family import family_of
 def last_layer_of_first_token(model: Any, task: str) -> Iterator[None]:
     """Context manager in which the last layer of a text classifier returns only its first token's state (B, 1, D).
 
-    Models for other tasks and with other layers than BERT's are unchanged.
+    Models for other tasks, and models without BERT's layers, are unchanged.
 
     Args:
         model: model whose head for texts reads the state of the first token.

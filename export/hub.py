@@ -30,6 +30,8 @@ def upload(folder: Path, repository: str) -> str:
         raise UsageError(f"push_to_hub '{repository}': give owner/name ({error}). {kept}") from error
     except (LocalTokenNotFoundError, HfHubHTTPError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"push_to_hub '{repository}': refused ({reason}); `hf auth login` first. {kept}") from error
+        raise UsageError(
+            f"push_to_hub '{repository}': refused ({reason}); run `hf auth login` first. {kept}"
+        ) from error
     except OSError as error:
         raise KdnasError(f"push_to_hub '{repository}': the hub cannot be reached ({error}). {kept}") from error

@@ -31,7 +31,7 @@ class Candidate:
     def require_task(self, *tasks: str) -> None:
         """Raise UsageError unless the model's task is one of `tasks`."""
         if self.task not in tasks:
-            raise UsageError(f"a model for {self.task}; {' or '.join(tasks)} is needed here")
+            raise UsageError(f"this is a model for {self.task}; {' or '.join(tasks)} is needed")
 
     def pad(self, rows: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Ids and mask (B, T) of rows of token ids."""
@@ -50,7 +50,7 @@ class Judge:
 
     Args:
         task: task of the model.
-        score: computes the points of a form in each language; without it the outputs on held-out sentences decide.
+        score: computes the points of a form in each language; if None, the loss is the change of outputs on held-out sentences.
         before: points of PyTorch in each language.
     """
 

@@ -35,10 +35,10 @@ class Labelled:
 
 
 def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelled:
-    """Read the first `most` rows of each language. Questions without an answer are left out; stderr shows their number.
+    """Read the first `most` rows of each language. Questions without an answer are left out, and their number is logged.
 
     Args:
-        path: a .jsonl or .jsonl.gz file.
+        path: a .jsonl file, also as .gz or .zst.
         task: a key of `LINES`.
         names: the model's class names; a label is one of them, or its number.
         most: maximum rows per language.
@@ -56,13 +56,15 @@ def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelle
         try:
             inputs, truth = _read(row, task)
         except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"{path}: line {number} is not as wanted ({error}); wanted are {wanted(task)}") from error
+            raise UsageError(
+                f"{path}: line {number} has the wrong format ({error}); expected are {wanted(task)}"
+            ) from error
         if not isinstance(language, str):
-            raise UsageError(f"{path}: line {number} has a language that is no text; wanted are {wanted(task)}")
+            raise UsageError(f"{path}: line {number} has a language that is not a string; expected are {wanted(task)}")
         if task != "question-answering":
             labels = truth if isinstance(truth, list) else [truth]
             if unknown := [label for label in labels if str(label) not in numbers]:
-                raise UsageError(f"{path}: line {number} has label '{unknown[0]}'; the model's are {', '.join(names)}")
+                raise UsageError(f"{path}: line {number} has label '{unknown[0]}'; allowed are {', '.join(names)}")
             classes = [numbers[str(label)] for label in labels]
             truth = classes if isinstance(truth, list) else classes[0]
         elif not truth:
@@ -74,15 +76,15 @@ def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelle
             found.truths.append(truth)
             found.languages.append(language)
     if unanswered:
-        say(f"export: {path}: {unanswered} questions without an answer are left out; the models always answer")
+        say(f"export: {path}: {unanswered} questions without an answer are left out: the models always answer")
     if len(found.inputs) < LEAST:
-        raise UsageError(f"{path}: {len(found.inputs)} rows; at least {LEAST} are needed to tell what int8 loses")
+        raise UsageError(f"{path}: {len(found.inputs)} rows; at least {LEAST} are needed to measure the loss of int8")
     return found
 
 
 def wanted(task: str) -> str:
     """The file format for this task, as text."""
-    return f"lines like {LINES[task]} (the language may be left out)"
+    return f"lines like {LINES[task]} (`language` is optional)"
 
 
 def _read(row: dict[str, Any], task: str) -> tuple[Any, Any]:
@@ -107,7 +109,7 @@ def _read(row: dict[str, Any], task: str) -> tuple[Any, Any]:
 
 def _require_texts(*values: Any) -> None:
     if not all(isinstance(value, str) for value in values):
-        raise TypeError("a text is not a text")
+        raise TypeError("a text is not a string")
 
 
 def _require_label(value: Any) -> Any:
@@ -119,8 +121,8 @@ def _require_label(value: Any) -> Any:
 def _rows(path: Path, task: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and row of each line that is not empty."""
     if not path.name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst")) or not path.is_file():
-        raise UsageError(f"{path}: no such .jsonl file (also .gz, .zst); wanted are {wanted(task)}")
+        raise UsageError(f"{path}: no such .jsonl file (also .gz, .zst); expected are {wanted(task)}")
     try:
         yield from json_rows(path, str(path))
     except UsageError as error:
-        raise UsageError(f"{error}; wanted are {wanted(task)}") from error
+        raise UsageError(f"{error}; expected are {wanted(task)}") from error

@@ -70,7 +70,7 @@ class Making:
         order += [form for form, graph in RUN_TIME_FORMS.items() if graph in order and ENGINES[form].is_native]
         if not has_vnni():
             say(
-                "export: no VNNI or AMX is known of this CPU: int8 may be no faster than float32 here; what is fastest is taken"
+                "export: this CPU reports neither VNNI nor AMX: int8 may be slower than float32, the fastest form is the default"
             )
         with stage("export", len(order) + 1, len(finished)) as progress, silence_exporters():
             model = load_model(checkpoint)
@@ -81,7 +81,7 @@ class Making:
                 forward, around = torch_forward(model, checkpoint.task), (checkpoint.pad_id, checkpoint.max_seq_len)
                 trained = Candidate(forward, checkpoint.task, tokenizer, *around)
                 judge = Judge.by_labels(self.labelled, checkpoint.settings["labels"], trained)
-            progress.advance(note="PyTorch's answers")
+            progress.advance(note="PyTorch's outputs")
             calibration = calibration_rows(corpus.train, tokenizer, options)
             int8 = Int8Search(
                 folder,

@@ -47,9 +47,9 @@ def write_onnx_int8(float_folder: Path, folder: Path, operators: tuple[str, ...]
 
 
 def write_onnx_int8_attention(float_folder: Path, folder: Path) -> None:
-    """Quantise as `write_onnx_int8`, with a layer's attention fused to one operator: one product gives query, key and value.
+    """Quantise as `write_onnx_int8`, with each attention fused into one operator: one product gives query, key and value.
 
-    A layer that computes only the first token keeps separate products. The operator takes 7-bit weights.
+    Layers that compute only the first token keep separate products. The operator takes 7-bit weights.
 
     Args:
         float_folder: folder that `write_onnx` wrote.
@@ -77,7 +77,7 @@ def write_onnx_int8_attention(float_folder: Path, folder: Path) -> None:
 def write_onnx_int8_blocks(float_folder: Path, folder: Path) -> None:
     """Quantise tables per row, matrices in blocks of 64 inputs, and activations per token and block.
 
-    Slower than one scale per channel, but closer to float32, and outputs do not depend on the batch.
+    This is slower than one scale per channel, but closer to float32, and outputs do not depend on the batch.
 
     Args:
         float_folder: folder that `write_onnx` wrote.

@@ -42,7 +42,7 @@ def _look_up(model: Any, name: str) -> Any:
 
 
 def _shorten_mask(model: Any) -> int:
-    """Make the mask numbers (B, 1, 1, T) to add to the scores, without the broadcast to (B, 1, T, T) and the selection."""
+    """Convert the mask to numbers (B, 1, 1, T) that are added to the scores, without broadcast to (B, 1, T, T) or selection."""
     from openvino import opset13 as ops
 
     for node in model.get_ops():
@@ -140,7 +140,7 @@ def _kind(node: Any) -> str:
 
 
 def _bare(node: Any) -> Any:
-    """The node behind any conversions."""
+    """The nearest source of a node that is not a conversion."""
     while _kind(node) == "Convert":
         node = _source(node, 0)
     return node

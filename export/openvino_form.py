@@ -79,8 +79,8 @@ def write_int8_controlled(
     Args:
         float_folder: folder that `write_openvino` wrote.
         rows: token ids of the calibration sentences; outputs are compared on them too.
-        kept: agreement of float32's outputs for one row (first argument) with the quantised ones (second); 1 is equal.
-        least: mean of `kept` over all rows to reach.
+        kept: agreement of the float32 outputs for one row (first argument) with the quantised ones (second); 1 if equal.
+        least: smallest allowed mean of `kept` over all rows.
         folder: output folder.
     """
     import nncf

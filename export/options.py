@@ -18,12 +18,12 @@ class ExportOptions:
         parity_sentences: held-out sentences of all lengths for the comparison of every form with PyTorch.
         float_bound: largest allowed difference of a float32 form from PyTorch: absolute for values up to 1, relative above.
         forms: forms to write; an int8 form also writes the float32 form that it is made from.
-        recipes: quantisation recipes to try for each engine; the export takes the fastest that stays within the bound.
+        recipes: quantisation recipes to try for each engine; the export chooses the fastest one within the bound.
         accuracy_control: if the static OpenVINO recipes lose more than the bound, return layers to float32 one by one until the
-            loss is within it (NNCF); takes minutes.
+            loss is within the bound (NNCF); this takes minutes.
         evaluation: .jsonl[.gz] file of labelled inputs with `text` and `label`, `tokens` and `ner_tags`, or `question`, `context`
             and `answers`, and optionally `language`. int8 must stay within the bound in every language. Without this file the
-            export compares label agreement or cosines and refuses no loss.
+            export measures label agreement or cosines, and does not enforce the bound.
         evaluation_texts: maximum labelled inputs per language.
         max_loss_points: largest loss of int8 in points (hundredths) of macro-F1 (texts), entity F1 (tokens) or F1 (answers).
         allow_loss: report a larger loss instead of refusing it.
@@ -54,14 +54,14 @@ class ExportOptions:
                 raise UsageError(f"{name} is {getattr(self, name)}; at least 8 are needed")
         if self.vocabulary_tokens is not None and (self.vocabulary_tokens < 1 or self.vocabulary == "whole"):
             raise UsageError(
-                f"vocabulary_tokens is {self.vocabulary_tokens}; at least 1 is needed, and --vocabulary corpus"
+                f"vocabulary_tokens is {self.vocabulary_tokens}; it must be at least 1, and needs --vocabulary corpus"
             )
         if self.evaluation_texts < 100:
             raise UsageError(f"evaluation_texts is {self.evaluation_texts}; at least 100 are needed")
         if not 0 < self.float_bound < 1:
-            raise UsageError(f"float_bound is {self.float_bound}; allowed is between 0 and 1")
+            raise UsageError(f"float_bound is {self.float_bound}; it must be between 0 and 1")
         if not 0 < self.max_loss_points <= 100:
-            raise UsageError(f"max_loss_points is {self.max_loss_points}; allowed is above 0 and up to 100")
+            raise UsageError(f"max_loss_points is {self.max_loss_points}; it must be above 0 and at most 100")
         if not self.forms or (strange := set(self.forms) - set(FORMS)):
             given = ", ".join(sorted(strange)) if self.forms else "nothing"
             raise UsageError(f"forms has {given}; allowed are {', '.join(FORMS)}")

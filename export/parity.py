@@ -115,8 +115,8 @@ def require_bound(form: str, found: dict[str, float], bound: float) -> None:
     allowed = bound * max(1.0, found["max_abs_value"])
     if not found["max_abs_diff"] <= allowed:
         raise BoundError(
-            f"{form}: differs from PyTorch by up to {found['max_abs_diff']:.2e} on real sentences, allowed is "
-            f"{allowed:.2e}; the exported graph does not compute what was trained"
+            f"{form}: differs from PyTorch by up to {found['max_abs_diff']:.2e} on real sentences, the limit is "
+            f"{allowed:.2e}; the exported graph does not compute the same function as the model"
         )
 
 

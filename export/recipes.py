@@ -1,4 +1,4 @@
-"""Quantisation recipes for int8: each is written, measured and timed; the fastest within the loss bound is taken."""
+"""Quantisation recipes for int8: each is written, measured and timed; the fastest within the loss bound is chosen."""
 
 import os
 import shutil
@@ -87,7 +87,7 @@ class Int8Search:
     def run(self, form: str) -> dict[str, Any]:
         """Move the best graph of an int8 form to its folder; returns its measurements and those of all tried recipes.
 
-        If no recipe stays within the bound, the one with the smallest loss is taken, and `require_inside` refuses it.
+        If no recipe stays within the bound, the one with the smallest loss is chosen, and `require_inside` refuses it.
         """
         scratch = self.folder / f"{form}.scratch"
         shutil.rmtree(scratch, ignore_errors=True)
@@ -158,6 +158,6 @@ def require_inside(form: str, found: dict[str, Any], bound: float) -> None:
     if found["loss_points"] > bound:
         tried = ", ".join(f"{name} {row['loss_points']:.2f}" for name, row in found["tried"].items())
         raise BoundError(
-            f"{form}: loses {found['loss_points']:.2f} points of {found['loss_of']} on the labelled texts, allowed are {bound:g} "
-            f"(tried: {tried}); give --max_loss_points, more calibration sentences of these languages, or --allow_loss true"
+            f"{form}: loses {found['loss_points']:.2f} points of {found['loss_of']} on labelled texts, the limit is {bound:g} "
+            f"(tried: {tried}); raise --max_loss_points, add calibration sentences in these languages, or give --allow_loss true"
         )

@@ -20,7 +20,7 @@ from kdnas.store.progress import say
 from kdnas.text.corpus import Corpus, build_corpus, sample_corpus, sentences_needed
 from kdnas.text.readers import BUILTIN, TextOptions
 
-LEAST_SENTENCES = 1000  # joined, they reach a model's longest input
+LEAST_SENTENCES = 1000  # enough to fill a model's longest input when they are joined
 
 
 def export(
@@ -60,8 +60,8 @@ def export(
     checkpoint = open_checkpoint(model)
     if corpus == BUILTIN and is_foreign(model):
         say(
-            "export: int8 is calibrated, and answers are compared, on docstrings of Python packages, which this model may "
-            "never have seen; give --corpus FILE with text like yours"
+            "export: int8 is calibrated, and outputs are compared, on docstrings of Python packages, which may be unlike the "
+            "training texts of this model; give --corpus FILE with texts like yours"
         )
     built = export_corpus(home, corpus, text, checkpoint, options)
     exported = run_export(home, checkpoint.path, checkpoint.digest, built, options)
@@ -93,7 +93,7 @@ def export_corpus(home: Path, source: str, text: TextOptions, checkpoint: Checkp
 
 
 def is_foreign(model: str) -> bool:
-    """Whether a model is neither a builtin one nor the artifact or `--output` of a command."""
+    """Whether a model is neither builtin nor an artifact or `--output` of kdnas."""
     folder = model_in(Path(model)).resolve()
     made = [up / name for up in (folder, *folder.parents[:3]) for name in (MANIFEST, RECORD)]
     return not model.startswith("builtin:") and not any(file.is_file() for file in made)
@@ -122,16 +122,16 @@ def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, optio
             raise UsageError(f"--evaluation is for models with a head; {model} is for {checkpoint.task}")
         names = checkpoint.settings["labels"]
         if len(names) == 1:
-            raise UsageError(f"--evaluation is for labels and answers; {model} gives a number (regression)")
+            raise UsageError(f"--evaluation is for models with labels or answers; {model} is a regression")
         labelled = read_labelled(options.evaluation, checkpoint.task, names, options.evaluation_texts)
         inputs["evaluation"] = file_sha256(options.evaluation)
     # Disk space for up to seven copies of the weights: three in float32, five in int8 (a quarter each), and the quantiser's.
     needed = 50_000_000 + 7 * (checkpoint.path / "model.safetensors").stat().st_size
-    # The content of the labelled texts decides the result (see `inputs`), not their path; `allow_loss` does not either.
+    # The result depends on the content of the labelled texts (see `inputs`), but not on their path or on `allow_loss`.
     kept = {name: value for name, value in to_json(options).items() if name not in ("evaluation", "allow_loss")}
     making = Making(label, checkpoint, corpus, options, labelled)
     artifact = build(home, "export", label, {"options": kept, "task": checkpoint.task}, inputs, making.work, needed)
-    if labelled is not None and not options.allow_loss:  # it may have been made with `allow_loss`
+    if labelled is not None and not options.allow_loss:  # a finished export may have used `allow_loss`
         for form in set(RECIPES) & set(options.forms):
             require_inside(form, artifact.results["forms"][form], options.max_loss_points)
     return artifact

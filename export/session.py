@@ -176,7 +176,7 @@ class Session:
         if cut and not self._warned:
             self._warned = True
             warnings.warn(
-                f"{cut} of {texts} texts have more than {self.max_seq_len} tokens and were cut; further ones are cut without a "
+                f"{cut} of {texts} texts have more than {self.max_seq_len} tokens and were cut; later texts are cut without a "
                 "warning. too_long='error' refuses them",
                 stacklevel=3,
             )
@@ -241,7 +241,7 @@ class Session:
     def require_task(self, *tasks: str) -> None:
         """Raise UsageError unless the model's task is one of `tasks`."""
         if self.task not in tasks:
-            raise UsageError(f"{self.path}: a model for {self.task}; {' or '.join(tasks)} is needed here")
+            raise UsageError(f"{self.path}: this is a model for {self.task}; {' or '.join(tasks)} is needed")
 
     def warm(self, lengths: Iterable[int] = (8, 16, 24, 32, 48, 64, 96, 128), batch: int = 1) -> None:
         """Run each of these lengths once, so that no caller waits for the slow first run of a shape."""
@@ -273,8 +273,8 @@ def read_settings(path: Path) -> dict[str, Any]:
             f"{path}: not an exported model ({SETTINGS}: {error}); make one with `kdnas export --model DIR`"
         ) from error
     if missing or settings["task"] not in TASKS:
-        what = f"no {', '.join(sorted(missing))}" if missing else f"task '{settings['task']}'"
-        raise UsageError(f"{file}: {what}; export the model again with this version")
+        what = f"lacks {', '.join(sorted(missing))}" if missing else f"has the unknown task '{settings['task']}'"
+        raise UsageError(f"{file} {what}; export the model again with this version")
     return settings
 
 
@@ -289,7 +289,7 @@ def choose_form(path: Path, present: Iterable[str], form: str | None) -> str:
         return usable[0]
     usable += [name for name, graph in RUN_TIME_FORMS.items() if graph in usable]
     if form not in usable:
-        raise UsageError(f"{path}: no form '{form}' here; it has {', '.join(usable) or 'none'}")
+        raise UsageError(f"{path}: this export has no form '{form}'; it has {', '.join(usable) or 'none'}")
     require_native(ENGINES[form])
     return form
 

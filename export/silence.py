@@ -11,7 +11,7 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def silence_exporters() -> Iterator[None]:
     """Suppress the exporters' warnings, logs and progress bars; the parity check finds real faults."""
-    # NNCF and OpenVINO send telemetry from forked processes, which can hang at exit without a network; this is their off switch.
+    # Turns off the telemetry of NNCF and OpenVINO, whose forked processes can hang at exit without a network.
     os.environ.setdefault("CI", "true")
     import nncf  # noqa: F401  import first, because importing sets these loggers' levels
     import optimum.intel  # noqa: F401

@@ -136,7 +136,7 @@ def word_labels(
 
 
 def _in_batches(session: Runs, encodings: Sequence[Any], batch_tokens: int, typed: bool = False) -> list[np.ndarray]:
-    """The output for each encoding, with padding, in their order; `typed` encodings (pairs) have token types."""
+    """The padded output of each encoding, in the given order; `typed` encodings (pairs) have token types."""
     result: list[np.ndarray] = [np.empty(0)] * len(encodings)
 
     def work(batch: list[int]) -> None:
@@ -150,11 +150,11 @@ def _in_batches(session: Runs, encodings: Sequence[Any], batch_tokens: int, type
 
 
 class Windows:
-    """Questions with the parts of their contexts that fit into a model; neighbouring parts share tokens.
+    """Splits the context of a question into parts that fit into a model; neighbouring parts share tokens.
 
     Args:
         tokenizer: a `tokenizers.Tokenizer`.
-        max_seq_len: maximum tokens of question and part together, with special ones.
+        max_seq_len: maximum tokens of question and part together, with special tokens.
     """
 
     def __init__(self, tokenizer: Any, max_seq_len: int) -> None:
@@ -166,7 +166,7 @@ class Windows:
         self._longest = max_seq_len // 2
 
     def of(self, question: str, context: str) -> list[Any]:
-        """Encodings of the question, cut at half of `max_seq_len`, with each part of the context."""
+        """Encodings of the question, cut at half of `max_seq_len`, each with one part of the context."""
         asked = self._whole.encode(question, add_special_tokens=False)
         if len(asked.ids) > self._longest:
             question = question[: asked.offsets[self._longest - 1][1]]
@@ -190,7 +190,7 @@ class Answerer:
         self._windows = Windows(session.tokenizer, session.max_seq_len)
 
     def answer(self, question: str, context: str, max_answer_tokens: int = 30) -> Answer:
-        """The span of the context that answers a question best; empty for an empty context.
+        """The best answer to a question in its context; empty for an empty context.
 
         A context that does not fit is read in overlapping windows.
 

@@ -34,16 +34,20 @@ def lines_of(results: Mapping[str, Any], wanted: Sequence[str]) -> list[str]:
 def _reasons(forms: Mapping[str, Mapping[str, Any]], bound: float, wanted: Sequence[str]) -> list[str]:
     default, best = next(iter(forms.items()))
     inside = best["loss_points"] <= bound
-    why = f"the fastest that loses at most {bound:g} points" if inside else f"none loses at most {bound:g} points"
+    why = (
+        f"the fastest form that loses at most {bound:g} points"
+        if inside
+        else f"all forms lose more than {bound:g} points"
+    )
     lines = [f"default: {default} ({why})"]
     if engine_of(default).quantised:
         return lines
     for form in (form for form in forms if form in wanted and engine_of(form).quantised):
         row = forms[form]
         reason = (
-            f"loses {row['loss_points']:.2f} points of {row['loss_of']}, allowed are {bound:g}"
+            f"loses {row['loss_points']:.2f} points of {row['loss_of']}, at most {bound:g} are allowed"
             if row["loss_points"] > bound
             else f"takes {row['latency_ms']:.2f} ms, {default} {best['latency_ms']:.2f} ms"
         )
-        lines.append(f"int8 was asked for, but float32 is the default: {form} {reason}")
+        lines.append(f"int8 was requested, but float32 is the default: {form} {reason}")
     return lines

@@ -21,8 +21,8 @@ class TooLongError(UsageError):
     """
 
     def __init__(self, index: int, tokens: int, limit: int, more: bool = False) -> None:
-        self.fact = f"text {index} has {'more than ' if more else ''}{tokens} tokens, the model reads {limit}"
-        super().__init__(f"{self.fact}; give a shorter text, or take too_long='truncate' to have the rest cut off")
+        self.fact = f"text {index} has {'more than ' if more else ''}{tokens} tokens; the model reads at most {limit}"
+        super().__init__(f"{self.fact}; give a shorter text, or too_long='truncate' to cut it")
 
 
 def require_policy(policy: str, allowed: Sequence[str] = get_args(TooLong)) -> None:
@@ -49,9 +49,9 @@ def longer_than(limit: int, lengths: Sequence[int], policy: TooLong) -> list[int
 
 
 def require_list(texts: Any) -> None:
-    """Raise UsageError for a bare string, whose characters would be taken as texts."""
+    """Raise UsageError for a bare string, because its characters would be used as texts."""
     if isinstance(texts, str | bytes):
-        raise UsageError(f"texts is one string ({texts[:40]!r}); give a list, as [{texts[:40]!r}]")
+        raise UsageError(f"texts is one string ({texts[:40]!r}); give a list, for example [{texts[:40]!r}]")
 
 
 def require_strings(texts: Any) -> None:
@@ -63,7 +63,7 @@ def require_strings(texts: Any) -> None:
 
 
 def are_pairs(texts: Any) -> bool:
-    """Whether this is a list of pairs of strings instead of a list of strings; the first item decides.
+    """Whether this is a list of pairs of strings instead of a list of strings, according to the first item.
 
     Raises:
         UsageError: `texts` is a bare string, or an item is of another type than the first; the message names index and type.

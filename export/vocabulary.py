@@ -39,7 +39,7 @@ print(process.memory_info().rss - before)
 def trim(
     checkpoint: Checkpoint, texts: Sequence[str], held_out: Sequence[str], folder: Path, most: int | None = None
 ) -> Checkpoint:
-    """Write the model with a trimmed vocabulary into `folder`; a finished one is kept.
+    """Write the model with a trimmed vocabulary into `folder`; a finished one is reused.
 
     Args:
         checkpoint: the whole model.
@@ -64,7 +64,7 @@ def trim(
         rows = int(checkpoint.config["vocab_size"])
         if kept[-1] >= rows:
             raise UsageError(
-                f"model '{checkpoint.path}': its tokenizer has the id {kept[-1]}, its embeddings have {rows} rows; "
+                f"model '{checkpoint.path}': its tokenizer has id {kept[-1]}, but its embeddings have only {rows} rows; "
                 "give the tokenizer that it was trained with"
             )
         _write_model(checkpoint, kept, scratch)
@@ -96,7 +96,7 @@ def cut_of(report: Mapping[str, float]) -> str:
     return (
         f"the vocabulary is cut from {report['tokens_before']:,} to {report['tokens_after']:,} tokens (embeddings from "
         f"{report['embeddings_mb_before']:.1f} to {report['embeddings_mb_after']:.1f} MB); "
-        f"{100 * report['held_out_texts_covered']:.1f} % of the held-out texts are read as before"
+        f"{100 * report['held_out_texts_covered']:.1f} % of the held-out texts keep their tokens"
     )
 
 
@@ -138,7 +138,9 @@ def kept_ids(description: Mapping[str, Any], used: Iterable[int]) -> list[int]:
         kept.add(min(range(len(model["vocab"])), key=lambda number: model["vocab"][number][1]))
         kept |= {model["unk_id"]} - {None}
     else:
-        raise UsageError(f"vocabulary: a {kind} tokenizer is not trimmed; {' and '.join(KINDS)} are. Leave it whole")
+        raise UsageError(
+            f"vocabulary: cannot trim a {kind} tokenizer, only {' and '.join(KINDS)}; give --vocabulary whole"
+        )
     return sorted(kept)
 
 
@@ -164,7 +166,9 @@ def covered_fraction(whole: Any, trimmed: Any, texts: Sequence[str], kept: Seque
             expected = new[before.ids]
             covered = bool((expected >= 0).all())
             if covered and expected.tolist() != after.ids:
-                raise BoundError(f"vocabulary: {text!r:.80} is tokenised in another way than before; leave it whole")
+                raise BoundError(
+                    f"vocabulary: {text!r:.80} is tokenised differently after trimming; give --vocabulary whole"
+                )
             tokens, covered_tokens = tokens + len(expected), covered_tokens + int((expected >= 0).sum())
             covered_texts += covered
     return {

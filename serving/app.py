@@ -81,7 +81,7 @@ class Service:
         self.texts = Counter("kdnas_texts", "Texts run through the model", registry=self.registry)
         self.tokens = Counter("kdnas_tokens", "Tokens run through the model", registry=self.registry)
         self.batch = Histogram(
-            "kdnas_batch_texts", "Texts that ran together", buckets=[2.0**n for n in range(11)], registry=self.registry
+            "kdnas_batch_texts", "Texts in one batch", buckets=[2.0**n for n in range(11)], registry=self.registry
         )
         self.batcher = Batcher(
             predictor.predict,
@@ -141,7 +141,7 @@ class Service:
 
 
 class Front:
-    """Outermost ASGI layer: counts and times each request, and notices when one is cut off."""
+    """Outermost ASGI layer: counts and times each request, and records requests that are cut off."""
 
     def __init__(self, app: Any, service: Service) -> None:
         self.app, self.service = app, service
@@ -179,7 +179,7 @@ class Front:
 
 
 def too_large(max_body_bytes: int) -> str:
-    """Why a body was refused."""
+    """Error message for a body over the limit."""
     return f"the body is over {max_body_bytes} bytes; send fewer or shorter texts"
 
 
@@ -210,7 +210,7 @@ def create_app(service: Service) -> Front:
 
 def _add_predict(app: FastAPI, service: Service) -> None:
     refusals: dict[int | str, dict[str, Any]] = {
-        413: {"model": Problem, "description": "too many texts, or too long ones"},
+        413: {"model": Problem, "description": "too many texts, or texts that are too long"},
         422: {"model": Problem, "description": "not a valid request"},
         503: {"model": Problem, "description": "overloaded; retry after Retry-After seconds"},
     }
@@ -222,7 +222,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         texts = body.all_texts()
         if len(texts) > limit:
             raise HTTPException(
-                413, f"{len(texts)} texts in one request; at most {limit} are allowed: send several requests"
+                413, f"{len(texts)} texts in one request; at most {limit} are allowed; send several requests"
             )
         rows = await service.token_ids(texts, body.truncate)
         try:
@@ -261,7 +261,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
 
 def _add_errors(app: FastAPI, max_body_bytes: int) -> None:
-    """Every refusal has the same body: {"error": what is wrong}."""
+    """Give every error response the body {"error": message}."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

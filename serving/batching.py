@@ -79,7 +79,7 @@ class Batcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the jobs that wait, then end the worker."""
+        """Finish the waiting jobs, then end the worker."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -151,7 +151,7 @@ class Batcher:
             first = last
             try:
                 job.loop.call_soon_threadsafe(_settle, job.future, part)
-            except RuntimeError:  # the loop was closed: no caller waits any more
+            except RuntimeError:  # the loop was closed: no caller is waiting
                 continue
 
 

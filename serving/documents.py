@@ -62,10 +62,10 @@ class Document:
 
 
 def find_source(path: Path) -> Source:
-    """Check that an input exists, is not empty and is of a known kind.
+    """Check that an input exists, is not empty and has a known file type.
 
     Raises:
-        UsageError: the input does not exist, is empty or is of an unknown kind.
+        UsageError: the input does not exist, is empty or has an unknown file type.
     """
     if path.is_dir():
         raise UsageError(f"input '{path}': this is a folder; give one .jsonl, .txt or .parquet file")
@@ -84,8 +84,8 @@ def find_source(path: Path) -> Source:
     kind = {"json": "jsonl", "ndjson": "jsonl"}.get(kind, kind)
     if kind not in ("jsonl", "txt", "parquet") or (kind == "parquet" and compression):
         raise UsageError(
-            f"input '{path}': unknown kind; give .jsonl or .txt (plain, .gz or .zst) or .parquet, "
-            "one JSON object or one text a line"
+            f"input '{path}': unknown file type; give .jsonl or .txt (plain, .gz or .zst) or .parquet, "
+            "with one JSON object or one text per line"
         )
     return Source(path, kind, compression)
 
@@ -139,7 +139,7 @@ def read_text(line: bytes, column: str | None) -> tuple[str | None, str]:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return None, f"column '{column}' holds half of a surrogate pair"
+        return None, f"column '{column}' contains an unpaired surrogate"
     return text, ""
 
 
@@ -154,7 +154,7 @@ def quarantined(document: Document) -> bytes:
 
 
 def _json_type(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
 
 
@@ -211,7 +211,7 @@ def _chunks(file: BinaryIO, source: Source) -> Iterator[tuple[bytes, int]]:
     except (zlib.error, zstandard.ZstdError) as error:
         raise KdnasError(f"input '{source.path}': damaged archive near byte {position} ({error})") from error
     if inflater is not None:
-        raise KdnasError(f"input '{source.path}': the archive is cut short after byte {position}; get the whole file")
+        raise KdnasError(f"input '{source.path}': the archive is truncated after byte {position}; get the whole file")
 
 
 def _zstd_inflater() -> Any:

@@ -40,7 +40,7 @@ class FilterOptions:
             hate, ...).
         threshold: documents whose probability of the label is at least this are dropped.
         overlap: tokens shared by neighbouring windows of a long document.
-        shard_documents: documents of one shard; a run that is interrupted loses at most one shard.
+        shard_documents: documents per shard; an interrupted run loses at most one shard.
         batch_tokens: maximum number of padded tokens in one batch.
     """
 
@@ -55,7 +55,7 @@ class FilterOptions:
         if not 0 <= self.threshold <= 1:
             raise UsageError(f"threshold is {self.threshold}; allowed are 0 to 1")
         if self.overlap < 0:
-            raise UsageError(f"overlap is {self.overlap}; 0 or more tokens are allowed")
+            raise UsageError(f"overlap is {self.overlap}; at least 0 tokens are needed")
         for name in ("shard_documents", "batch_tokens"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; at least 1 is needed")
@@ -92,7 +92,7 @@ def filter_documents(
     with output_errors(output):
         check_apart(input, output)
         check_documents(source, options.column)
-        # With many texts it is fastest to run one batch on each core, unlike with a single text.
+        # For many texts one batch per core is fastest, unlike for a single text.
         threads = default_threads() if threads is None else threads
         predictor = Predictor(model, form, threads, verify, streams=threads)
         label = choose_label(predictor, model, options.label)
@@ -224,10 +224,10 @@ def check_apart(input: Path, output: Path) -> None:
     """Check that the output is not the input or a folder that contains it.
 
     Raises:
-        UsageError: it is.
+        UsageError: the output is the input or contains it.
     """
     if output.resolve() == input.resolve() or output.resolve() in input.resolve().parents:
-        raise UsageError(f"output '{output}': the input {input} is there; give another folder")
+        raise UsageError(f"output '{output}': it is or contains the input {input}; give another folder")
 
 
 def check_documents(source: Source, column: str) -> None:
@@ -251,21 +251,21 @@ def report(run: FilterRun) -> Outcome:
     say(
         f"filter: {totals['documents']} documents: {totals['kept']} kept, {totals['dropped']} dropped, "
         f"{totals['quarantine']} quarantined; {totals['documents'] / seconds:.0f} docs/s, "
-        f"{totals['tokens'] / seconds:.0f} tokens/s" + ("; an earlier run had finished this" if run.finished else "")
+        f"{totals['tokens'] / seconds:.0f} tokens/s" + ("; finished by an earlier run" if run.finished else "")
     )
     return Outcome(run.path, dict(totals), QUARANTINED_EXIT if totals["quarantine"] else 0)
 
 
 @contextmanager
 def output_errors(output: Path) -> Iterator[None]:
-    """Turn a full disk or an unwritable folder into a message."""
+    """Report a full disk or an unwritable folder with a clear message."""
     try:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise KdnasError(
-                f"output '{output}': no disk space left; free some, then run the same command again: finished shards "
-                "are kept"
+                f"output '{output}': no disk space left; free some, then run the same command again: it keeps the "
+                "finished shards"
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EPERM):
             raise UsageError(

@@ -29,8 +29,8 @@ def serve(
 ) -> Outcome:
     """Answer HTTP requests with an exported model until SIGTERM or Ctrl-C.
 
-    After the first signal, requests in flight may finish, and the exit code is 0. A second signal cuts them off, and so do
-    `shutdown_seconds`; the exit code is then 143 (SIGTERM) or 130 (Ctrl-C).
+    After the first signal, requests in flight may finish, and the exit code is 0. A second signal, or the end of
+    `shutdown_seconds`, cuts them off; the exit code is then 143 (SIGTERM) or 130 (Ctrl-C).
 
     Args:
         model: folder that `kdnas export` wrote.
@@ -95,7 +95,7 @@ class Server(uvicorn.Server):
         say("serve: stopped" + (", requests were cut off" if self._cut else ""))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: drain and stop; second: stop at once. It is not raised again: a drained service exits with 0."""
+        """First signal: drain and stop; second: stop at once. The signal is not re-raised: a drained service exits with 0."""
         if self._signal:
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # these requests are cut off on purpose
             self.should_exit = self.force_exit = True
@@ -119,7 +119,7 @@ def bind(host: str, port: int) -> socket.socket:
         KdnasError: the port is in use or not permitted.
     """
     if not 0 <= port <= 65535:
-        raise UsageError(f"port is {port}; allowed are 0 (any free one) to 65535")
+        raise UsageError(f"port is {port}; allowed are 0 (any free port) to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, UnicodeError) as error:

@@ -26,7 +26,7 @@ class PredictRequest(BaseModel):
             try:
                 text.encode("utf-8")
             except UnicodeEncodeError as error:
-                raise ValueError(f"text {index} holds half of a surrogate pair") from error
+                raise ValueError(f"text {index} contains an unpaired surrogate") from error
         return self
 
     def all_texts(self) -> list[str]:

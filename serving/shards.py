@@ -215,7 +215,7 @@ def open_run(path: Path, config: dict[str, Any], inputs: dict[str, str], suffix:
 
 
 def compressed(data: bytes, suffix: str) -> bytes:
-    """Data compressed as the suffix says; deterministic."""
+    """Compress data in the format of the suffix; the result is deterministic."""
     if suffix.endswith(".gz"):
         return gzip.compress(data, compresslevel=6, mtime=0)
     return zstandard.ZstdCompressor(level=3).compress(data) if suffix.endswith(".zst") else data

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TaskKind(ABC):
-    """One kind of task. torch, datasets and scikit-learn are imported inside the methods: a table of tasks needs none of them.
+    """One kind of task. torch, datasets and scikit-learn are imported inside the methods: listing the tasks needs none of them.
 
     Attributes:
         name: name in messages and metric modules.
@@ -44,7 +44,7 @@ class TaskKind(ABC):
             ValueError: a value has the wrong type; the message says what is needed.
         """
         if not all(isinstance(value, str) for value in values):
-            raise ValueError("must be texts")
+            raise ValueError("must be strings")
         return values[0] if len(values) == 1 else tuple(values)
 
     @abstractmethod

@@ -14,7 +14,7 @@ IGNORED = -100  # target of a token that the loss ignores
 
 
 class Words(TaskKind):
-    """Labels are lists of class numbers; predictions are a class, or None for a word beyond the length, for each word."""
+    """Labels are lists of class numbers; predictions have a class for each word, or None for words that are cut off."""
 
     name = "words"
     head = "AutoModelForTokenClassification"
@@ -29,7 +29,7 @@ class Words(TaskKind):
         self, value: Any, labels: Sequence[str], numbers: Mapping[str, int], otherwise: int | None
     ) -> list[int]:
         if unknown := [tag for tag in value if not 0 <= int(tag) < len(labels)]:
-            raise ValueError(f"has tag {unknown[0]}, which is none of the {len(labels)}")
+            raise ValueError(f"has tag {unknown[0]}; allowed are 0 to {len(labels) - 1}")
         return [int(tag) for tag in value]
 
     def target(self, encoding: Any, label: Any) -> np.ndarray:

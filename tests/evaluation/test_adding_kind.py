@@ -1,4 +1,4 @@
-"""The proof of the seam: a kind of task that gives a text several classes needs one class, and is read, learnt and scored."""
+"""One new class is enough to add a kind of task: texts with several classes each are read, learnt and scored."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from kdnas.store.progress import stage
 
 
 class ManyClasses(TaskKind):
-    """Labels and predictions (N, C) say of each class whether it applies."""
+    """Labels and predictions (N, C) are 1 for each class that applies, else 0."""
 
     name = "many-classes"
     head = "AutoModelForSequenceClassification"

@@ -1,4 +1,4 @@
-"""Minutes into examples and epochs."""
+"""Plans that turn minutes into examples and epochs."""
 
 import pytest
 from hypothesis import given
@@ -15,30 +15,30 @@ def task(train: int, dev: int = 100, test: int = 100) -> Task:
     )
 
 
-def test_much_time_gives_all_rates_and_five_epochs() -> None:
+def test_ample_time_gives_all_rates_and_five_epochs() -> None:
     plan = make_plan(task(1000), [100.0, 200.0], seconds=10_000, rates=2, epochs=None)
     assert (plan.train_examples, plan.epochs, plan.learning_rates) == (1000, 5, 2)
 
 
 def test_less_time_gives_one_rate() -> None:
-    # 15 ms an example for both: about 16 s an epoch, 4 epochs fit.
+    # 15 ms per example for both models: about 16 s per epoch, so 4 epochs fit.
     plan = make_plan(task(1000), [100.0, 200.0], seconds=80, rates=2, epochs=None)
     assert (plan.train_examples, plan.epochs, plan.learning_rates) == (1000, 4, 1)
 
 
-def test_little_time_cuts_the_rows() -> None:
+def test_little_time_reduces_the_rows() -> None:
     plan = make_plan(task(10_000), [100.0, 200.0], seconds=60, rates=2, epochs=None)
     assert plan.epochs == plan.learning_rates == 1
     assert LEAST_EXAMPLES < plan.train_examples < 4000
 
 
-def test_given_epochs_are_taken_as_they_are() -> None:
+def test_a_given_number_of_epochs_is_not_changed() -> None:
     plan = make_plan(task(1000, dev=5000), [], seconds=0.1, rates=2, epochs=7)
     assert (plan.train_examples, plan.epochs, plan.learning_rates, plan.dev_examples) == (1000, 7, 2, 1000)
 
 
 @given(st.integers(20, 30_000), st.floats(5, 2000), st.floats(1, 4000), st.integers(1, 3))
-def test_what_is_planned_fits_or_is_the_least(train: int, speed: float, seconds: float, rates: int) -> None:
+def test_a_plan_fits_into_the_time_or_is_the_minimum(train: int, speed: float, seconds: float, rates: int) -> None:
     given_task = task(train)
     plan = make_plan(given_task, [speed, 2 * speed], seconds, rates, None)
     assert 1 <= plan.train_examples <= train

@@ -1,4 +1,4 @@
-"""Models side by side: means, retention, and refusals, by hand-made results."""
+"""Comparing models: means, retention and refusals, on made-up results."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def cell(*scores: float, seconds: float = 10.0, data: str = "d", languages: dict
     return Cell(scores, "accuracy", languages or {}, seconds, (), data)
 
 
-def test_retention_is_the_mean_of_shares_over_shared_tasks() -> None:
+def test_retention_is_the_mean_ratio_over_shared_tasks() -> None:
     teacher = Model("t", "", {"glue/sst2": cell(80.0, 90.0), "glue/rte": cell(60.0), "glue/cola": cell(0.0)})
     student = Model(
         "s", "", {"glue/sst2": cell(68.0), "glue/rte": cell(54.0, seconds=2.0), "glue/cola": cell(5.0), "x": cell(1.0)}
@@ -36,7 +36,7 @@ def test_retention_is_the_mean_of_shares_over_shared_tasks() -> None:
     assert retention(teacher, Model("n", "", {})) is None
 
 
-def test_retention_without_cola_stands_below_the_one_with_it() -> None:
+def test_retention_without_cola_has_a_separate_row() -> None:
     teacher = Model("t", "", {"glue/sst2": cell(80.0), "glue/cola": cell(30.0)}, "", {"onnx": (2.0, 1.9, 2.1)})
     student = Model("s", "", {"glue/sst2": cell(76.0), "glue/cola": cell(15.0)}, "", {"onnx": (4.0, 3.9, 4.1)})
     paper = json.loads(PAPER.read_text())
@@ -44,7 +44,7 @@ def test_retention_without_cola_stands_below_the_one_with_it() -> None:
     assert rows["mean retention"] == ["100.0 %", "72.5 %"]
     assert rows["mean retention without glue/cola, as in the paper"] == ["100.0 %", "95.0 %"]
     drawn = {trace.name: trace for trace in speed_scatter([teacher, student], paper).data}
-    assert sorted(drawn["onnx"].y) == pytest.approx([95.0, 100.0])  # beside the paper's, which are without it
+    assert sorted(drawn["onnx"].y) == pytest.approx([95.0, 100.0])  # without CoLA, like the paper's
     assert not any("without" in name for name in _names([Model("t", "", {"glue/sst2": cell(80.0)})]))
 
 
@@ -52,7 +52,7 @@ def _names(models: list[Model]) -> list[str]:
     return [row[0] for row in tables_of(models, json.loads(PAPER.read_text()))[0].rows]
 
 
-def test_the_report_has_ours_beside_the_paper_s() -> None:
+def test_the_tables_show_our_models_and_the_paper_s() -> None:
     paper = json.loads(PAPER.read_text())
     teacher = Model("MiniLM", "", {task: cell(80.0 + index, 82.0 + index) for index, task in enumerate(WHOLE)})
     student = Model(
@@ -63,7 +63,7 @@ def test_the_report_has_ours_beside_the_paper_s() -> None:
     assert "| onnx, times as fast |  | 7.25 [6.50, 8.00] |\n| latency table, times as fast |  | 3.00 |" in text
     suites = text.split("## Suites")[1].split("##")[0]
     assert "| MiniLM | 84.9 |" in suites  # (81 + 83 + 84 + 85 + 86 + 87 + 88) / 7: CoLA, 82, does not count
-    assert "| small |" not in suites  # one of seven tasks is no GLUE
+    assert "| small |" not in suites  # a model with one of seven tasks has no mean of GLUE
     assert "| paper: Teacher | 84.8 | 77.3 | 94.2 | 70.9 | 78.1 | 76.1 | 84.8 |" in suites
     glue = text.split("## GLUE")[1]
     assert "| small |  |  |  | 72.9 |  |  |  |  | 72.9 |" in glue
@@ -72,16 +72,16 @@ def test_the_report_has_ours_beside_the_paper_s() -> None:
     assert "Table 8" not in text
 
 
-def test_the_paper_s_averages_are_its_own() -> None:
-    # Its Table 4 rounds from more digits than it prints; the means of what it prints agree to a tenth.
+def test_the_paper_s_averages_agree_with_its_scores() -> None:
+    # The paper averages unrounded scores; the means of its printed scores agree to a tenth.
     paper = json.loads(PAPER.read_text())
     for name, row in paper["suites"].items():
         values = [value for suite, value in row.items() if suite != "average"]
         assert sum(values) / 6 == pytest.approx(row["average"], abs=0.11), name
 
 
-def test_other_rows_are_refused() -> None:
-    with pytest.raises(UsageError, match="glue/sst2: a and b were taught or scored on different rows"):
+def test_results_on_different_rows_are_refused() -> None:
+    with pytest.raises(UsageError, match="glue/sst2: a and b were trained or scored on different rows"):
         check_same_data([Model("a", "", {"glue/sst2": cell(1.0)}), Model("b", "", {"glue/sst2": cell(1.0, data="e")})])
 
 
@@ -101,12 +101,12 @@ def results(home: Path, digest: str, scores: dict[tuple[str, int], float]) -> No
         build(home, "suite", "x", {"task": task, "seed": seed}, {"model": digest, "data": "d"}, work)
 
 
-def test_the_command_reads_results_and_writes_markdown(
+def test_the_command_reads_results_and_writes_markdown_and_a_page(
     tiny_teacher: Teacher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from kdnas.evaluation.run import resolve_student
 
-    other = tmp_path / "latest" / "student"  # a link, as the pipeline leaves it
+    other = tmp_path / "latest" / "student"  # a link, as the pipeline creates it
     other.parent.mkdir()
     other.symlink_to(shutil.copytree(tiny_teacher.path, tmp_path / "refine" / "small-a1b2" / "student"))
     config = json.loads((other / "config.json").read_text())
@@ -127,13 +127,13 @@ def test_the_command_reads_results_and_writes_markdown(
     assert "85.0 ± 7.1" in page
     assert "http://" not in page.split("<body>")[1]
     digests = [resolve_student(path)[1] for path in (tiny_teacher.path, other)]
-    compare_suites((digests[0][:8], digests[1]), home=home)  # where only the results are left
+    compare_suites((digests[0][:8], digests[1]), home=home)  # models whose folders no longer exist
     assert "| task, metric | kept | kept |" in (home / "suites.md").read_text()
     with pytest.raises(UsageError, match="at least two are needed"):
         compare_suites((str(other),), home=home)
 
 
-def test_speed_ups_are_those_of_the_timed_teacher_and_student(tmp_path: Path) -> None:
+def test_speed_ups_belong_to_the_timed_teacher_and_student(tmp_path: Path) -> None:
     teacher = Model("t", "L6-H12-D384-F1536-gelu", {"glue/sst2": cell(80.0)}, "aa")
     student = Model("s", "L3-H12-D384-F384-gelu", {"glue/sst2": cell(72.0)}, "bb")
 
@@ -155,12 +155,12 @@ def test_speed_ups_are_those_of_the_timed_teacher_and_student(tmp_path: Path) ->
     assert list(drawn["onnxruntime-int8"].error_x.array) == [1, 1]
     assert (list(drawn["pytorch-f32"].text), list(drawn["onnxruntime-int8"].text)) == ([""], ["t", "s"])
     with pytest.raises(
-        UsageError, match=r"timed bb22 beside the teacher aa11; the first of --models must be that teacher"
+        UsageError, match=r"timed student bb22 and teacher aa11; the first of --models must be that teacher"
     ):
         of_rounds([student, teacher], speed.path)
 
 
-def test_speed_ups_of_a_latency_table_are_over_its_teacher(tmp_path: Path) -> None:
+def test_speed_ups_of_a_latency_table_are_relative_to_its_teacher(tmp_path: Path) -> None:
     measured = table_artifact(tmp_path, law_rows())
     shapes = ("L6-H12-D384-F1536-gelu", "L3-H12-D384-F384-gelu", "L5-H12-D384-F384-gelu")
     found = of_table([Model(shape, shape, {}) for shape in shapes], measured.path)

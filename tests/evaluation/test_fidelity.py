@@ -1,4 +1,4 @@
-"""Whether recorded losses rank as long distillation does: tau by hand, the whole way on a tiny teacher, resumed, refused."""
+"""Fidelity of recorded losses: hand-computed tau, a whole run on a tiny teacher, resuming, and refused options."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ DISTILL = DistillOptions(steps=3, batch_tokens=256, validations=1, validation_se
 OPTIONS = FidelityOptions(architectures=5, tasks=("glue/sst2",))
 
 
-def test_tau_by_hand() -> None:
+def test_tau_equals_the_hand_computed_value() -> None:
     one, other = np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 4])  # 5 of 6 pairs agree
     tau, low, high = tau_with_interval(one, other, seed=0)
     assert tau == pytest.approx(4 / 6)
@@ -51,10 +51,10 @@ def test_a_good_ranking_has_a_positive_tau_against_losses_and_scores() -> None:
     assert worse["cheapest_tokens"] is None
 
 
-def test_chosen_architectures_span_the_losses() -> None:
+def test_the_chosen_architectures_span_the_losses() -> None:
     picked = chosen(RECORDING, ARCHS, 3)
     assert [RECORDING(arch).loss for arch in picked] == pytest.approx([0.55, 0.65, 0.8])
-    with pytest.raises(UsageError, match="architectures is 7, the recording has 6"):
+    with pytest.raises(UsageError, match="architectures is 7, but the recording has only 6"):
         chosen(RECORDING, ARCHS, 7)
 
 
@@ -68,7 +68,7 @@ def data_root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_trains_each_student_once_and_compares(
+def test_each_student_is_trained_once_and_the_rankings_are_compared(
     tiny_teacher: Teacher, corpus: Corpus, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suites = SuiteOptions(data_root, seeds=(0,), learning_rates=(1e-3,), epochs=1)
@@ -107,7 +107,9 @@ def test_trains_each_student_once_and_compares(
     assert run_fidelity(*given[:-1], replace(suites, data_root=elsewhere)).path == found.path
 
 
-def test_what_cannot_be_compared(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
+def test_invalid_options_and_failed_trainings_are_refused(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus
+) -> None:
     with pytest.raises(UsageError, match=r"add --distill\.steps"):
         fidelity(FidelityOptions(), tmp_path, DistillOptions())
     with pytest.raises(UsageError, match="at least 5"):
@@ -117,7 +119,7 @@ def test_what_cannot_be_compared(tmp_path: Path, tiny_teacher: Teacher, corpus: 
     diverges = DistillOptions(
         steps=3, batch_tokens=256, validations=1, peak_lr=1e30, warmup_fraction=0, pair_fraction=0
     )
-    with pytest.raises(KdnasError, match="of 5 architectures 0 could be trained"):
+    with pytest.raises(KdnasError, match="0 of 5 architectures could be trained"):
         run_fidelity(
             tmp_path, tiny_teacher, corpus, RECORDING, SPACE, FidelityOptions(architectures=5), diverges, SuiteOptions()
         )

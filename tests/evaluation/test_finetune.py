@@ -1,4 +1,4 @@
-"""Fine-tuning on a task that words decide: it is learnt, saved, and loads with the same logits."""
+"""Fine-tuning on a separable toy task: the model learns it, is saved, and loads with the same logits."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def tuned(tiny_teacher: Teacher, task: Task, progress: Stage) -> tuple[object, d
     return finetune(tiny_teacher.path, task, Plan(320, 4, 2, 60), RECIPE, progress)
 
 
-def test_separable_task_is_learnt(tuned: tuple[object, dict[str, object]]) -> None:
+def test_a_separable_task_is_learnt(tuned: tuple[object, dict[str, object]]) -> None:
     record = tuned[1]
     assert record["macro_f1"] > 0.97
     assert record["average_precision"] > 0.97
@@ -56,7 +56,7 @@ def test_separable_task_is_learnt(tuned: tuple[object, dict[str, object]]) -> No
     assert (record["train_examples"], record["dev_examples"], record["test_examples"]) == (320, 60, 80)
 
 
-def test_learning_rate_is_chosen_on_dev(tuned: tuple[object, dict[str, object]]) -> None:
+def test_the_learning_rate_is_chosen_on_dev(tuned: tuple[object, dict[str, object]]) -> None:
     record = tuned[1]
     assert [run["learning_rate"] for run in record["tried"]] == RECIPE.learning_rates
     best = [max(run["dev_scores"]) for run in record["tried"]]
@@ -66,7 +66,7 @@ def test_learning_rate_is_chosen_on_dev(tuned: tuple[object, dict[str, object]])
     assert record["best_epoch"] == 1 + scores.index(max(scores))
 
 
-def test_saved_folder_loads_with_the_same_logits(
+def test_a_saved_folder_loads_with_the_same_logits(
     tuned: tuple[object, dict[str, object]], task: Task, tiny_teacher: Teacher, tmp_path: Path
 ) -> None:
     folder = tmp_path / "classifier"
@@ -88,11 +88,11 @@ def test_saved_folder_loads_with_the_same_logits(
     assert np.allclose(own, torch.softmax(loaded, -1), atol=1e-5)
 
 
-def test_same_seed_same_result(tiny_teacher: Teacher, task: Task, progress: Stage) -> None:
+def test_the_same_seed_gives_the_same_result(tiny_teacher: Teacher, task: Task, progress: Stage) -> None:
     plan = Plan(64, 1, 1, 20)
     runs = []
     for seed in (0, 0, 1):
-        torch.manual_seed(100 + len(runs))  # what ran before must not matter
+        torch.manual_seed(100 + len(runs))  # the earlier random state must not matter
         recipe = Recipe([1e-3], seed, 32, 256)
         model, _ = finetune(tiny_teacher.path, task, plan, recipe, progress)
         runs.append(model.classifier.weight.detach())
@@ -109,7 +109,7 @@ def test_predictions_do_not_depend_on_batches(tiny_teacher: Teacher, task: Task)
     assert together.sum(1) == pytest.approx(1)
 
 
-def test_divergence_is_an_error_not_a_result(
+def test_divergence_raises_an_error(
     tiny_teacher: Teacher, task: Task, progress: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Trainer, "step", lambda *_: float("nan"))
@@ -117,7 +117,7 @@ def test_divergence_is_an_error_not_a_result(
         finetune(tiny_teacher.path, task, Plan(64, 1, 1, 20), RECIPE, progress)
 
 
-def test_measuring_throughput_leaves_the_random_state(
+def test_measuring_throughput_does_not_change_the_random_state(
     tiny_teacher: Teacher, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdnas.evaluation.budget.MEASURE_SECONDS", 0.1)

@@ -1,4 +1,4 @@
-"""Explained variance and embeddings against numpy and against what must hold."""
+"""Explained variance and embeddings, against numpy and against known properties."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from kdnas.models.teacher import Teacher, load_encoder
 from kdnas.text.corpus import Corpus
 
 
-def test_linear_fit_equals_numpy_lstsq() -> None:
+def test_the_linear_fit_equals_numpy_lstsq() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(500, 6)) + 3
     y = x @ rng.normal(size=(6, 4)) + 5 + rng.normal(size=(500, 4))
@@ -47,7 +47,7 @@ def test_a_model_explains_itself(tiny_teacher: Teacher, corpus: Corpus) -> None:
     assert found["explained_variance_layers"]["1"] < found["explained_variance"] - 1e-5
 
 
-def test_another_model_explains_less(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
+def test_a_different_model_explains_less(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
     torch.manual_seed(1)
     shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 32}
     BertModel(BertConfig(vocab_size=tiny_teacher.config["vocab_size"], **shape)).save_pretrained(tmp_path)
@@ -74,8 +74,8 @@ def test_shuffled_tokens_explain_nothing(tiny_teacher: Teacher, corpus: Corpus) 
     assert meter.explained(1)[0] == pytest.approx(0, abs=0.05)
 
 
-def test_padding_never_counts(tiny_teacher: Teacher, corpus: Corpus) -> None:
-    """One sentence alone, without padding, gives what it gives in a padded batch."""
+def test_padding_is_ignored(tiny_teacher: Teacher, corpus: Corpus) -> None:
+    """A sentence alone, without padding, has the same embedding as in a padded batch."""
     model = load_encoder(tiny_teacher.path)
     chosen = choose(corpus.validation, 30, 0)
     (view,) = list(views(model, model, corpus.validation, chosen, corpus.pad_id, 100_000))
@@ -87,12 +87,12 @@ def test_padding_never_counts(tiny_teacher: Teacher, corpus: Corpus) -> None:
         assert torch.allclose(view.student_pooled[row], alone / alone.norm(), atol=1e-5)
 
 
-def test_pool_by_hand() -> None:
+def test_pool_equals_the_hand_computed_mean() -> None:
     states = torch.tensor([[[3.0, 0.0], [0.0, 4.0], [100.0, 100.0]]])
     assert torch.allclose(pool(states, torch.tensor([[1, 1, 0]])), torch.tensor([[0.6, 0.8]]))
 
 
-def test_choice_is_seeded_and_without_repeats(corpus: Corpus) -> None:
+def test_the_choice_of_sentences_is_seeded_and_without_repeats(corpus: Corpus) -> None:
     first = choose(corpus.train, 100, 3)
     assert np.array_equal(first, choose(corpus.train, 100, 3))
     assert not np.array_equal(first, choose(corpus.train, 100, 4))

@@ -1,4 +1,4 @@
-"""Reading labelled HAP texts: the Davidson columns, text and label, splits, and what is refused."""
+"""Reading labelled HAP texts: the Davidson columns, text and label, splits, and refused files."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ def forms(task: Task) -> dict[str, set[str]]:
     return {name: {normal_form(text) for text in getattr(task, name).texts} for name in SPLITS}
 
 
-def test_davidson_set(shared_data: Path) -> None:
+def test_the_davidson_set_has_its_published_sizes(shared_data: Path) -> None:
     path = shared_data / "hap" / "hate_speech_offensive"
     task = read_hap(path, seed=0)
     sizes = {name: len(getattr(task, name)) for name in SPLITS}
@@ -39,7 +39,7 @@ def test_davidson_set(shared_data: Path) -> None:
     assert "12 repeated texts" in task.notes
     small = read_hap(path, seed=0, limit=500)
     assert abs(sum(len(getattr(small, name)) for name in SPLITS) - 500) <= 2
-    for name in SPLITS:  # a cap takes rows away and moves none to another split
+    for name in SPLITS:  # a limit removes rows and moves none to another split
         assert forms(small)[name] <= forms(task)[name]
 
 
@@ -55,13 +55,13 @@ def test_davidson_classes_0_and_1_are_hap(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [(0, 1), ("0", "1"), (False, True), ("non_hate", "HATE"), ("neutral", "toxic")])
-def test_labels_by_number_and_name(tmp_path: Path, names: tuple[object, object]) -> None:
+def test_labels_may_be_numbers_or_names(tmp_path: Path, names: tuple[object, object]) -> None:
     rows = [{"text": f"text {number}", "label": names[number % 2]} for number in range(200)]
     task = read_hap(write(tmp_path / "a.jsonl.gz", rows), seed=0)
     assert all(label == int(text.split()[1]) % 2 for text, label in zip(task.test.texts, task.test.labels, strict=True))
 
 
-def test_no_text_is_in_two_splits_even_where_the_files_share_some(tmp_path: Path) -> None:
+def test_splits_share_no_text_even_if_the_files_do(tmp_path: Path) -> None:
     shared = [{"text": "Shared  text", "label": 1}]
     write(tmp_path / "train.jsonl", labelled(60, "train") + shared + labelled(5, "test"))
     write(tmp_path / "validation.jsonl", [*labelled(20, "dev"), {"text": "shared text", "label": 1}])
@@ -74,7 +74,7 @@ def test_no_text_is_in_two_splits_even_where_the_files_share_some(tmp_path: Path
     assert "7 repeated texts" in task.notes
 
 
-def test_missing_validation_is_cut_off_train(tmp_path: Path) -> None:
+def test_a_missing_validation_file_is_replaced_by_a_part_of_train(tmp_path: Path) -> None:
     write(tmp_path / "binary.train.jsonl", labelled(400, "train"))
     write(tmp_path / "binary.test.jsonl", labelled(30, "test"))
     task = read_hap(tmp_path, seed=0)
@@ -84,7 +84,7 @@ def test_missing_validation_is_cut_off_train(tmp_path: Path) -> None:
     assert len(task.train) + len(task.dev) == 400
 
 
-def test_missing_test_is_the_validation_file(tmp_path: Path) -> None:
+def test_a_missing_test_file_is_replaced_by_the_validation_file(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", labelled(400, "train"))
     write(tmp_path / "validation.jsonl", labelled(30, "held out"))
     task = read_hap(tmp_path, seed=0)
@@ -92,7 +92,7 @@ def test_missing_test_is_the_validation_file(tmp_path: Path) -> None:
     assert all(text.startswith("train") for text in task.dev.texts)
 
 
-def test_digest_is_of_the_content(tmp_path: Path) -> None:
+def test_the_digest_depends_only_on_the_content(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / "train.jsonl", labelled(100))
@@ -105,8 +105,8 @@ def test_digest_is_of_the_content(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "the file is empty"),
-        (b'{"text": "a", "score": 1}\n', "has the columns score, text; needed are 'tweet' and 'class'"),
-        (b'{"text": "a", "label": "green"}\n', "label is 'green'; HAP is one of .*toxic"),
+        (b'{"text": "a", "score": 1}\n', "has the columns score, text; .* 'tweet' and 'class'"),
+        (b'{"text": "a", "label": "green"}\n', "label is 'green'; allowed are .*toxic"),
         (b'{"text": "a", "label": -1}\n', "label is -1"),
         (b'{"tweet": "a", "class": 3}\n', "class is 3; allowed are 0 \\(hate\\)"),
         (b'{"text": 5, "label": 1}\n', "line 1: the text is not a string"),
@@ -117,20 +117,20 @@ def test_digest_is_of_the_content(tmp_path: Path) -> None:
         (b"".join(b'{"text": "t%d", "label": 1}\n' % n for n in range(500)), "0 not-hap, .* hap.*two classes"),
     ],
 )
-def test_bad_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "set.jsonl"
     file.write_bytes(content)
     with pytest.raises(UsageError, match=message):
         read_hap(file, seed=0)
 
 
-def test_bad_paths_are_refused(tmp_path: Path) -> None:
+def test_invalid_paths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none: no such file or folder"):
         read_hap(tmp_path / "none", seed=0)
     with pytest.raises(UsageError, match=r"has no \.jsonl or \.jsonl\.gz file"):
         read_hap(tmp_path, seed=0)
     (tmp_path / "a.csv").write_text("text,label\n")
-    with pytest.raises(UsageError, match="unknown kind of file"):
+    with pytest.raises(UsageError, match="unknown file type"):
         read_hap(tmp_path / "a.csv", seed=0)
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a", "label": 1}\n' * 99)[:30])
     with pytest.raises(UsageError, match="damaged archive"):

@@ -1,4 +1,4 @@
-"""The suites on a tiny model and small local sets: every kind, every engine, resumed, and refused where they cannot be run."""
+"""The suites on a tiny model and small local data sets: kinds, engines, resuming, and refused options."""
 
 import json
 from dataclasses import replace
@@ -18,7 +18,7 @@ COLOURS, OTHERS = ("red", "green", "blue"), ("house", "walk", "late", "of")
 
 
 def rows(count: int, seed: int) -> list[dict[str, Any]]:
-    """Words of which the colours are entities; sentences that are of class 1 where there is a colour."""
+    """Words, in which colours are entities; a sentence has class 1 if it contains a colour."""
     rng = np.random.default_rng(seed)
     result = []
     for number in range(count):
@@ -52,7 +52,7 @@ def found(home: Path, tiny_teacher: Teacher, options: SuiteOptions) -> list[Arti
     return run_suites(home, str(tiny_teacher.path), ("glue/sst2", "glue/rte", "conll"), options)
 
 
-def test_each_task_and_seed_is_a_result(found: list[Artifact], home: Path) -> None:
+def test_each_task_and_seed_has_a_result(found: list[Artifact], home: Path) -> None:
     assert [(one.results["task"], one.results["seed"]) for one in found] == [
         ("glue/sst2", 0),
         ("glue/sst2", 1),
@@ -71,12 +71,12 @@ def test_each_task_and_seed_is_a_result(found: list[Artifact], home: Path) -> No
     assert found[0].results["score"] != found[2].results["score"] or found[0].path != found[2].path
 
 
-def test_the_first_seed_chooses_the_rate_for_all(found: list[Artifact]) -> None:
+def test_the_first_seed_chooses_the_learning_rate_for_all_seeds(found: list[Artifact]) -> None:
     tried = [len(json.loads((artifact.path / RESULT).read_text())["tried"]) for artifact in found]
     assert tried == [2, 1, 2, 1]
 
 
-def test_hap_has_groups_and_a_threshold(tmp_path: Path, tiny_teacher: Teacher) -> None:
+def test_a_hap_task_has_scores_by_group_and_a_threshold(tmp_path: Path, tiny_teacher: Teacher) -> None:
     for seed, (split, count) in enumerate({"train": 400, "dev": 60, "test": 60}.items()):
         made = [
             {"TEXT": " ".join(row["words"]), "label": row["label"], "topic": ("race", "region")[index % 3 == 0]}
@@ -93,11 +93,11 @@ def test_hap_has_groups_and_a_threshold(tmp_path: Path, tiny_teacher: Teacher) -
     assert {"average_precision", "false_positive_rate", "calibration_error"} <= set(found["scores"])
 
 
-def test_an_export_scores_as_pytorch_does(home: Path, tiny_teacher: Teacher, data_root: Path) -> None:
+def test_an_export_has_the_same_scores_as_pytorch(home: Path, tiny_teacher: Teacher, data_root: Path) -> None:
     options = SuiteOptions(data_root, seeds=(0,), engines=("pytorch", "openvino-f32"), learning_rates=(2e-3,), epochs=1)
     with pytest.MonkeyPatch.context() as patch:
         run_suites(home, str(tiny_teacher.path), ("glue/sst2", "conll"), replace(options, engines=("pytorch",)))
-        patch.setattr("kdnas.evaluation.finetune.tune", None)  # the same models are scored
+        patch.setattr("kdnas.evaluation.finetune.tune", None)  # both score the same models
         scored = run_suites(home, str(tiny_teacher.path), ("glue/sst2", "conll"), options)
     for artifact in scored:
         engines = json.loads((artifact.path / RESULT).read_text())["engines"]
@@ -110,7 +110,7 @@ def test_an_export_scores_as_pytorch_does(home: Path, tiny_teacher: Teacher, dat
     assert all(export["forms"] == ["openvino-f32"] for export in exports)
 
 
-def test_what_is_finished_is_not_done_again(
+def test_finished_runs_are_reused(
     found: list[Artifact], home: Path, tiny_teacher: Teacher, options: SuiteOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdnas.evaluation.finetune.tune", None)
@@ -118,7 +118,7 @@ def test_what_is_finished_is_not_done_again(
     assert [one.path for one in again] == [one.path for one in found]
 
 
-def test_a_killed_run_keeps_its_training(
+def test_a_killed_run_reuses_its_training(
     found: list[Artifact], tmp_path: Path, tiny_teacher: Teacher, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = SuiteOptions(data_root, seeds=(0,), learning_rates=(2e-3,), epochs=1)
@@ -131,7 +131,7 @@ def test_a_killed_run_keeps_its_training(
     assert artifact.results["score"] > 0.4
 
 
-def test_minutes_and_caps_are_kept_and_said(tmp_path: Path, tiny_teacher: Teacher, data_root: Path) -> None:
+def test_time_limits_and_caps_are_applied_and_noted(tmp_path: Path, tiny_teacher: Teacher, data_root: Path) -> None:
     options = SuiteOptions(
         data_root, seeds=(3,), learning_rates=(2e-3,), epochs=50, max_examples=200, max_test=20, max_minutes=0.05
     )
@@ -141,17 +141,17 @@ def test_minutes_and_caps_are_kept_and_said(tmp_path: Path, tiny_teacher: Teache
     assert result["train_examples"] <= 200
     assert result["test_examples"] == 20
     assert "scored 20 of 60 test rows" in result["notes"]
-    assert any(note.startswith(f"taught {result['train_examples']} of 4") for note in result["notes"])
+    assert any(note.startswith(f"trained on {result['train_examples']} of 4") for note in result["notes"])
 
 
-def test_says_what_was_left_out(
+def test_tasks_without_data_are_reported(
     home: Path, tiny_teacher: Teacher, options: SuiteOptions, capsys: pytest.CaptureFixture[str], found: list[Artifact]
 ) -> None:
     results = suites(str(tiny_teacher.path), ("glue/sst2", "glue/rte"), options, home)
     printed = capsys.readouterr()
     assert [one.path for one in results] == [one.path for one in found[:2]]
     assert printed.out == ""
-    assert "1 of 2 tasks left out, their data cannot be had: glue/rte" in printed.err
+    assert "1 of 2 tasks left out, because their data is not available: glue/rte" in printed.err
     assert "glue/sst2" in printed.err
     with pytest.raises(UsageError, match="no data for any of glue/rte"):
         run_suites(home, str(tiny_teacher.path), ("glue/rte",), options)
@@ -167,7 +167,7 @@ def test_says_what_was_left_out(
         (["--tasks", "glue", "--learning_rates", "2"], "between 0 and 1"),
     ],
 )
-def test_wrong_options_are_one_line(
+def test_invalid_options_are_reported_without_a_traceback(
     words: list[str], message: str, tiny_teacher: Teacher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -1,4 +1,4 @@
-"""What each kind of task is taught, which head answers it, and that it is learnt."""
+"""Training targets, heads and losses of each kind of task, and that a model learns it."""
 
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ from kdnas.text.corpus import Corpus
 VOCABULARY = ("red", "green", "blue", "seven", "nine", "four", "the", "of")
 
 
-def test_tokens_equal_the_corpus(teacher: Teacher, corpus: Corpus) -> None:
+def test_token_ids_equal_those_of_the_corpus(teacher: Teacher, corpus: Corpus) -> None:
     texts = corpus.validation.texts[:40]
     encoded = Encoded.of(CLASSES, Split(list(texts), [0] * 40), teacher.path, seq_len=64)
     for index, ids in enumerate(encoded.ids):
@@ -37,7 +37,7 @@ def test_texts_are_cut_at_seq_len(teacher: Teacher) -> None:
     assert ids[-1] == 102
 
 
-def test_pairs_are_told_apart_as_transformers_does(teacher: Teacher) -> None:
+def test_pairs_have_the_token_types_of_transformers(teacher: Teacher) -> None:
     pairs = [("A man plays.", "A man is playing a flute."), ("one", "two " * 60)]
     encoded = Encoded.of(SCORE, Split(pairs, [3.8, 0.0]), teacher.path, seq_len=32)
     tokenizer = AutoTokenizer.from_pretrained(teacher.path)
@@ -54,14 +54,14 @@ def test_the_first_token_of_a_word_has_its_class(teacher: Teacher) -> None:
     words = ["Unbelievably", "good", "\x07", "tokenization"]
     encoded = Encoded.of(WORDS, Split([words], [[1, 0, 2, 1]]), teacher.path, seq_len=32)
     tokens = AutoTokenizer.from_pretrained(teacher.path).convert_ids_to_tokens(encoded.ids[0])
-    taught = [(token, int(target)) for token, target in zip(tokens, encoded.targets[0], strict=True) if target >= 0]
-    assert taught == [("un", 1), ("good", 0), ("token", 1)]
+    targeted = [(token, int(target)) for token, target in zip(tokens, encoded.targets[0], strict=True) if target >= 0]
+    assert targeted == [("un", 1), ("good", 0), ("token", 1)]
     inputs, targets = encoded.batch(np.array([0]), pad_id=0)
     assert targets.shape == inputs["input_ids"].shape
     assert (targets[inputs["attention_mask"] == 0] == IGNORED).all()
 
 
-def test_answers_are_taught_in_the_window_that_has_them(teacher: Teacher) -> None:
+def test_answers_are_targets_in_the_window_that_contains_them(teacher: Teacher) -> None:
     context = "word " * 60 + "Ada Lovelace wrote it. " + "word " * 60
     start = context.index("Ada")
     split = Split([("Who wrote it?", context)], [Answers(("Ada Lovelace",), start)])
@@ -77,7 +77,7 @@ def test_answers_are_taught_in_the_window_that_has_them(teacher: Teacher) -> Non
     assert set(found) == {"ada lovelace"}
 
 
-def test_losses_by_hand() -> None:
+def test_losses_equal_hand_computed_values() -> None:
     class Output:
         logits = torch.tensor([[[2.0, 0.0], [0.0, 0.0]]])
         start_logits = torch.tensor([[0.0, 0.0]])
@@ -95,7 +95,7 @@ def test_losses_by_hand() -> None:
 
 
 def rows(kind: TaskKind, count: int, seed: int) -> Split:
-    """Rows that a small model can learn by heart: what is said is the colours, the numbers, how often, or where."""
+    """Rows that a small model can learn: classes of colours and numbers, the number of colours, or a number's position."""
     rng = np.random.default_rng(seed)
     texts: list[Any] = []
     labels: list[Any] = []

@@ -1,4 +1,4 @@
-"""The metrics as modules of `evaluate`, by hand-worked values, without network."""
+"""The metrics as modules of `evaluate`, against hand-computed values, without a network."""
 
 import evaluate
 import numpy as np
@@ -15,15 +15,15 @@ def task_of(kind: TaskKind, labels: list[str], truth: list[object], positive: in
     return Task("x/y", labels, split, split, split, kind=kind, metric="", positive=positive)
 
 
-def test_classes() -> None:
-    # truth 1 1 0 0, said 1 0 0 1: one of each; half of the negatives are called positive.
+def test_scores_of_classes() -> None:
+    # truth 1 1 0 0, predicted 1 0 0 1: one of each outcome; half of the negatives are predicted positive.
     task = task_of(CLASSES, ["no", "yes"], [1, 1, 0, 0], positive=1)
     found = scores_of(task, task.test, np.array([[0.2, 0.8], [0.7, 0.3], [0.9, 0.1], [0.4, 0.6]], dtype=np.float32))
     assert (found["accuracy"], found["binary_f1"], found["false_positive_rate"]) == (0.5, 0.5, 0.5)
     assert found["matthews"] == 0
 
 
-def test_numbers() -> None:
+def test_scores_of_numbers() -> None:
     task = task_of(SCORE, ["score"], [1.0, 2.0, 3.0])
     found = scores_of(task, task.test, np.array([1.0, 2.0, 9.0], dtype=np.float32))
     assert found["spearman"] == pytest.approx(1)
@@ -33,14 +33,14 @@ def test_numbers() -> None:
     assert found["pearson_spearman"] == pytest.approx((found["pearson"] + 1) / 2)
 
 
-def test_words() -> None:
-    # Two entities, of which one is found whole; of the other the end is missing, so what was said is wrong, too.
+def test_scores_of_words() -> None:
+    # One of two entities is found whole; the other lacks its end, so its prediction is wrong too.
     task = task_of(WORDS, ["O", "B-PER", "I-PER"], [[1, 2, 0], [0, 1, 2]])
     found = scores_of(task, task.test, [[1, 2, 0], [0, 1, None]])
     assert (found["entity_f1"], found["entity_precision"], found["entity_recall"]) == (0.5, 0.5, 0.5)
 
 
-def test_spans() -> None:
+def test_scores_of_spans() -> None:
     # "the Eiffel Tower!" normalises to the first answer; "Paris" is one of three words: precision 1, recall 1/3.
     answers = [Answers(("Eiffel Tower", "tower"), 0), Answers(("in Paris now",), 0)]
     task = task_of(SPANS, [], answers)
@@ -49,7 +49,7 @@ def test_spans() -> None:
     assert found["answer_f1"] == pytest.approx((1 + 2 * 1 * (1 / 3) / (1 + 1 / 3)) / 2)
 
 
-def test_they_combine_as_others_do() -> None:
+def test_task_metrics_support_the_interface_of_evaluate() -> None:
     metric = TaskMetric(task_of(CLASSES, ["no", "yes"], [1, 0], positive=1))
     assert isinstance(metric, evaluate.Metric)
     for row, label in (([0.1, 0.9], 1), ([0.8, 0.2], 0), ([0.3, 0.7], 0)):

@@ -1,4 +1,4 @@
-"""A whole evaluation, killed and resumed, and what it refuses."""
+"""A whole evaluation, resuming after a kill, and refused inputs."""
 
 import json
 import os
@@ -54,7 +54,7 @@ run_evaluation(home, resolve_teacher(str(model)), corpus, *resolve_student(model
 
 
 def timeless(value: Any) -> Any:
-    """Results without what a clock decides."""
+    """Results without measured times."""
     if isinstance(value, dict):
         return {key: timeless(item) for key, item in value.items() if key != "seconds"}
     return value
@@ -71,19 +71,19 @@ def hap_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def own_corpus(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Teacher, corpus_file: Path) -> Corpus:
-    """A corpus built with the tiny teacher, as the command builds it."""
+    """A corpus that is built with the tiny teacher, as in the command."""
     return build_corpus(tmp_path_factory.mktemp("whole"), str(corpus_file), TEXT, tiny_teacher)
 
 
 @pytest.fixture(scope="module")
 def evaluation(tiny_teacher: Teacher, own_corpus: Corpus, hap_file: Path) -> Artifact:
-    """Run to the end without interruption, the teacher being its own student."""
+    """An evaluation without interruption, with the teacher as the student."""
     home = own_corpus.artifact.path.parent.parent
     options = EvaluationOptions(hap=hap_file, **SIZES)
     return run_evaluation(home, tiny_teacher, own_corpus, *resolve_student(tiny_teacher.path), options)
 
 
-def test_results_hold_what_the_report_needs(evaluation: Artifact) -> None:
+def test_results_have_all_values_of_the_report(evaluation: Artifact) -> None:
     results = evaluation.results
     assert results["explained_variance"] == pytest.approx(1, abs=1e-5)
     assert results["recall_at_10"] == 1.0
@@ -102,17 +102,17 @@ def test_results_hold_what_the_report_needs(evaluation: Artifact) -> None:
     assert json.loads((evaluation.path / "evaluation.json").read_text()) == results
 
 
-def test_student_classifiers_are_kept_and_load(evaluation: Artifact) -> None:
+def test_student_classifiers_are_saved_and_load(evaluation: Artifact) -> None:
     evaluation.verify()
     folders = sorted(path.name for path in (evaluation.path / "classifiers").iterdir())
-    assert folders == ["hap", "topic"]  # the student's, the teacher's are not kept, no scratch
+    assert folders == ["hap", "topic"]  # only the student's classifiers, and no temporary folders
     model = AutoModelForSequenceClassification.from_pretrained(evaluation.path / "classifiers" / "hap")
     assert model.config.id2label == {0: "not-hap", 1: "hap"}
     card = (evaluation.path / "classifiers" / "hap" / "README.md").read_text()
     assert f"{evaluation.results['hap']['student']:.4f}" in card
 
 
-def test_table_names_both(evaluation: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_scores_and_notes(evaluation: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
     show(evaluation.results)
     printed = capsys.readouterr()
     assert f"{evaluation.results['topic']['student']:.4f}" in printed.err
@@ -121,7 +121,7 @@ def test_table_names_both(evaluation: Artifact, capsys: pytest.CaptureFixture[st
     assert "give it with --hap" in capsys.readouterr().err
 
 
-def test_killed_run_redoes_only_what_is_unfinished(
+def test_a_killed_run_repeats_only_unfinished_parts(
     evaluation: Artifact, tmp_path: Path, tiny_teacher: Teacher, own_corpus: Corpus, hap_file: Path
 ) -> None:
     arguments = [
@@ -136,7 +136,7 @@ def test_killed_run_redoes_only_what_is_unfinished(
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("evaluation/*.partial/parts/topic-teacher.json")):
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        assert time.monotonic() < deadline, "the first parts never came"
+        assert time.monotonic() < deadline, "the first parts are missing after two minutes"
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -144,7 +144,7 @@ def test_killed_run_redoes_only_what_is_unfinished(
     finished = {file.name: file.stat().st_mtime_ns for file in (partial / "parts").glob("*.json")}
     assert {"geometry.json", "topic-plan.json", "topic-teacher.json"} <= set(finished)
     assert "hap-student.json" not in finished
-    # What a kill while a classifier is written, or before its part is, leaves behind.
+    # Leftovers of a kill while a classifier, or the part after it, is written.
     for folder in ("topic.tmp", "hap"):
         (partial / "classifiers" / folder).mkdir(parents=True, exist_ok=True)
         (partial / "classifiers" / folder / "torn.bin").write_text("torn")
@@ -165,7 +165,7 @@ def test_killed_run_redoes_only_what_is_unfinished(
     assert resumed.manifest["files"][weights] == evaluation.manifest["files"][weights]
 
 
-def test_finished_evaluation_is_not_repeated_wherever_the_hap_set_lies(
+def test_a_finished_evaluation_is_reused_if_the_hap_set_has_moved(
     evaluation: Artifact, tmp_path: Path, tiny_teacher: Teacher, own_corpus: Corpus, hap_file: Path
 ) -> None:
     moved = tmp_path / hap_file.name
@@ -177,7 +177,7 @@ def test_finished_evaluation_is_not_repeated_wherever_the_hap_set_lies(
     assert again.manifest == evaluation.manifest
 
 
-def test_command_shows_a_table_and_returns_the_artifact(
+def test_the_command_shows_a_table_and_returns_the_artifact(
     evaluation: Artifact,
     tiny_teacher: Teacher,
     own_corpus: Corpus,
@@ -194,14 +194,16 @@ def test_command_shows_a_table_and_returns_the_artifact(
     assert "explained variance" in printed.err
 
 
-def test_bad_hap_set_is_refused_before_any_work(tmp_path: Path, tiny_teacher: Teacher, own_corpus: Corpus) -> None:
+def test_an_invalid_hap_set_is_refused_before_any_work(
+    tmp_path: Path, tiny_teacher: Teacher, own_corpus: Corpus
+) -> None:
     options = EvaluationOptions(hap=tmp_path / "none.jsonl", **SIZES)
     with pytest.raises(UsageError, match="no such file or folder"):
         run_evaluation(tmp_path, tiny_teacher, own_corpus, *resolve_student(tiny_teacher.path), options)
     assert not (tmp_path / "evaluation").exists()
 
 
-def test_student_is_found_in_an_artifact_or_refused(tmp_path: Path, tiny_teacher: Teacher) -> None:
+def test_a_student_is_found_in_an_artifact_or_refused(tmp_path: Path, tiny_teacher: Teacher) -> None:
     with pytest.raises(UsageError, match=r"config\.json is missing; give a Hugging Face folder"):
         resolve_student(tmp_path)
     (tmp_path / "student").symlink_to(tiny_teacher.path)
@@ -209,13 +211,15 @@ def test_student_is_found_in_an_artifact_or_refused(tmp_path: Path, tiny_teacher
     assert resolve_student(tmp_path) == (tmp_path / "student", resolve_student(tiny_teacher.path)[1])
 
 
-def test_student_of_another_vocabulary_is_refused(tmp_path: Path, tiny_teacher: Teacher, own_corpus: Corpus) -> None:
+def test_a_student_with_another_vocabulary_is_refused(
+    tmp_path: Path, tiny_teacher: Teacher, own_corpus: Corpus
+) -> None:
     for file in tiny_teacher.path.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
     del tokenizer["model"]["vocab"]["zhang"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(UsageError, match="another vocabulary than teacher"):
+    with pytest.raises(UsageError, match="vocabulary differs from that of teacher"):
         run_evaluation(tmp_path, tiny_teacher, own_corpus, *resolve_student(tmp_path), EvaluationOptions(**SIZES))
 
 
@@ -229,20 +233,20 @@ def test_student_of_another_vocabulary_is_refused(tmp_path: Path, tiny_teacher: 
         ({"teacher_learning_rates": (2.0,)}, "between 0 and 1"),
     ],
 )
-def test_options_out_of_range(given: dict[str, Any], message: str) -> None:
+def test_options_out_of_range_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         EvaluationOptions(**given)
 
 
 @pytest.mark.parametrize(("hidden", "rates"), [(288, SMALL_RATES), (384, SMALL_RATES), (768, LARGE_RATES)])
-def test_wide_teachers_learn_slowly(tmp_path: Path, hidden: int, rates: tuple[float, ...]) -> None:
+def test_wide_teachers_get_smaller_learning_rates(tmp_path: Path, hidden: int, rates: tuple[float, ...]) -> None:
     shape = {"num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 4 * hidden, "hidden_act": "gelu"}
     shape |= {"vocab_size": 100, "max_position_embeddings": 512, "type_vocab_size": 2}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": hidden, **shape}))
     assert teacher_rates(tmp_path) == rates
 
 
-def test_command_line_reads_the_options() -> None:
+def test_the_command_line_sets_the_options() -> None:
     from kdnas.arguments import parse
     from kdnas.commands import load_command
 

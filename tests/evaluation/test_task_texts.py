@@ -1,4 +1,4 @@
-"""The texts of tasks as a corpus: whose they are, and that nothing of dev and test is among them."""
+"""The texts of tasks as a corpus: each text has its task, and no text is in dev or test."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ def data_root(tmp_path: Path) -> Path:
     return root
 
 
-def test_writes_train_texts_once_with_their_task_and_none_of_dev_and_test(
+def test_train_texts_are_written_once_with_their_task_and_without_dev_and_test(
     data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "texts.jsonl.gz"
@@ -48,14 +48,14 @@ def test_writes_train_texts_once_with_their_task_and_none_of_dev_and_test(
     assert len(set(texts)) == len(texts)
     loaded = [load_task(spec, data_root).task for spec in chosen_specs(tuple(TASKS.split(",")))]
     held = {part for task in loaded for split in (task.dev, task.test) for text in split.texts for part in parts(text)}
-    assert "First 7." in held  # CoLA's test, which MRPC may train on
+    assert "First 7." in held  # a CoLA test text that is also an MRPC train text
     assert not held & set(texts)
     for task in loaded:
         train = {part for text in task.train.texts for part in parts(text)}
         assert {row["text"] for row in rows if row["task"] == task.name} == train - held
 
 
-def test_an_input_in_parts() -> None:
+def test_an_input_is_split_into_its_texts() -> None:
     assert parts("one text") == ["one text"]
     assert parts(("a question", "its context")) == ["a question", "its context"]
     assert parts(["words", "of", "one", "line"]) == ["words of one line"]
@@ -64,7 +64,7 @@ def test_an_input_in_parts() -> None:
 @pytest.mark.parametrize(
     ("output", "message"), [("texts.csv", "must end in .jsonl.gz"), ("absent/texts.jsonl.gz", "there is no folder")]
 )
-def test_refuses_an_output(
+def test_invalid_outputs_are_refused(
     data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str, message: str
 ) -> None:
     given = ["--tasks", TASKS, "--data_root", str(data_root), "--output", str(tmp_path / output)]

@@ -33,7 +33,7 @@ def classifier_folder(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory
 
 
 def random_model(kind: str, teacher: Teacher, folder: Path, **settings: Any) -> Path:
-    """A random BERT with a head, with weights wide enough that its answers differ."""
+    """A random BERT with a head, with weights that are large enough for outputs to differ."""
     import torch
     import transformers
 
@@ -80,7 +80,7 @@ def classifier_export(home: Path, classifier_folder: Path, corpus: Corpus) -> Ar
 
 @pytest.fixture(scope="session")
 def regression_folder(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BERT with one output; `transformers` takes that for regression, and need not be told so."""
+    """A random BERT with one output, which `transformers` interprets as a regression."""
     folder = tmp_path_factory.mktemp("tiny-regression")
     return random_model("BertForSequenceClassification", teacher, folder, num_labels=1)
 
@@ -95,7 +95,7 @@ def regression_export(home: Path, regression_folder: Path, corpus: Corpus) -> Ar
 
 @pytest.fixture(scope="session")
 def roberta_folder(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random XLM-RoBERTa with a tokenizer like its own, trained on the corpus: pad is 1, positions start at 2."""
+    """A random XLM-RoBERTa with a tokenizer of the same type, trained on the corpus: pad is 1, positions start at 2."""
     import torch
     from sentencepiece import SentencePieceTrainer
     from transformers import XLMRobertaConfig, XLMRobertaModel, XLMRobertaTokenizerFast

@@ -1,4 +1,4 @@
-"""An export is a citizen of the ecosystem: other libraries load it and answer as its session does."""
+"""Other libraries load an export, and their outputs equal those of its session."""
 
 from typing import Any
 
@@ -17,7 +17,9 @@ from kdnas.text.corpus import Corpus
 
 @pytest.mark.parametrize("kind", ["encoder_export", "roberta_export"])
 @pytest.mark.parametrize("backend", ["torch", "onnx", "openvino"])
-def test_sentence_transformers(backend: Any, kind: str, request: pytest.FixtureRequest, corpus: Corpus) -> None:
+def test_sentence_transformers_gives_the_same_embeddings(
+    backend: Any, kind: str, request: pytest.FixtureRequest, corpus: Corpus
+) -> None:
     from sentence_transformers import SentenceTransformer
 
     artifact: Artifact = request.getfixturevalue(kind)
@@ -27,11 +29,11 @@ def test_sentence_transformers(backend: Any, kind: str, request: pytest.FixtureR
             texts
         )
     ours = Session(artifact.path, "onnxruntime-f32" if backend == "onnx" else "openvino-f32", threads=1).predict(texts)
-    # OpenVINO computes in bf16 where it can unless it is told not to.
+    # By default OpenVINO computes in bf16 if the CPU supports it.
     np.testing.assert_allclose(theirs, ours, atol=5e-3 if backend == "openvino" else 1e-5)
 
 
-def test_sentence_transformers_takes_the_int8_form(encoder_export: Artifact, corpus: Corpus) -> None:
+def test_sentence_transformers_loads_the_int8_form(encoder_export: Artifact, corpus: Corpus) -> None:
     from sentence_transformers import SentenceTransformer
 
     texts = corpus.validation.texts[:12]
@@ -73,7 +75,7 @@ def test_optimum_and_transformers_load_an_encoder(folder: str, roberta_export: A
     np.testing.assert_allclose(np.asarray(theirs), session.run(ids, np.ones_like(ids)), atol=2e-2)
 
 
-def test_a_pipeline_of_transformers(classifier_export: Artifact) -> None:
+def test_a_pipeline_of_transformers_gives_the_same_label(classifier_export: Artifact) -> None:
     with silence_exporters():
         found = pipeline("text-classification", str(classifier_export.path), device="cpu")("Open a file.")
     expected = Session(classifier_export.path, "openvino-f32", threads=1).predict(["Open a file."])[0]

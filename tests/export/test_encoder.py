@@ -1,4 +1,4 @@
-"""SentencePiece stands for a Unigram tokenizer only where both make the same ids."""
+"""SentencePiece replaces a Unigram tokenizer only if both give the same ids."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def both(roberta_export: Artifact) -> tuple[SentencePieceEncoder, TokenizersEnco
     return SentencePieceEncoder(folder / SENTENCEPIECE), TokenizersEncoder(folder / TOKENIZER)
 
 
-def test_an_export_of_a_unigram_model_answers_through_sentencepiece(roberta_export: Artifact, corpus: Corpus) -> None:
+def test_an_export_of_a_unigram_model_tokenises_with_sentencepiece(roberta_export: Artifact, corpus: Corpus) -> None:
     texts = corpus.validation.texts
     assert read_settings(roberta_export.path)["encoder"] == SENTENCEPIECE
     assert roberta_export.results["sentencepiece"] == {"compared": len(texts), "differ": 0}
@@ -50,30 +50,28 @@ def test_an_export_of_a_unigram_model_answers_through_sentencepiece(roberta_expo
     assert len(session.encode([long])[0]) == session.max_seq_len < len(session.encode([long], "whole")[0])
 
 
-def test_a_word_piece_model_has_none(encoder_export: Artifact) -> None:
+def test_an_export_of_a_wordpiece_model_has_no_sentencepiece_model(encoder_export: Artifact) -> None:
     assert read_settings(encoder_export.path)["encoder"] == TOKENIZER
     assert not (encoder_export.path / SENTENCEPIECE).exists()
     assert isinstance(Session(encoder_export.path, threads=1).encoder, TokenizersEncoder)
 
 
 @given(st.lists(PARTS, max_size=12).map("".join))
-def test_special_tokens_in_texts_stand_for_themselves(
+def test_special_tokens_in_texts_give_the_same_ids(
     both: tuple[SentencePieceEncoder, TokenizersEncoder], text: str
 ) -> None:
     ours, theirs = both
     assert ours.ids([text]) == theirs.ids([text])
 
 
-def test_many_texts_at_once_are_as_each_alone(
-    both: tuple[SentencePieceEncoder, TokenizersEncoder], corpus: Corpus
-) -> None:
+def test_batched_ids_equal_single_ids(both: tuple[SentencePieceEncoder, TokenizersEncoder], corpus: Corpus) -> None:
     texts = [*corpus.validation.texts[:THREADED], "a<mask>b", ""]
     for encoder in both:
         assert encoder.ids(texts) == [encoder.ids([text])[0] for text in texts]
 
 
 def unigram(folder: Path, **changes: object) -> Path:
-    """A tokenizer.json of a few pieces, as a converter would write it but for these changes to the file."""
+    """A tokenizer.json of a few pieces, in the format of a converter, with `changes` to its top-level keys."""
     pieces = [*SPECIAL[:4], "\u2581", "a", "b", "\u2581a", "ab", "A"]
     tokenizer = Tokenizer(models.Unigram([(piece, -float(index)) for index, piece in enumerate(pieces)], unk_id=3))
     tokenizer.normalizer = normalizers.Sequence(
@@ -98,7 +96,7 @@ def unigram(folder: Path, **changes: object) -> Path:
         {"pre_tokenizer": {"type": "Whitespace"}},
     ],
 )
-def test_what_sentencepiece_cannot_say_is_left_to_the_tokenizer(changes: dict[str, object], tmp_path: Path) -> None:
+def test_unsupported_tokenizers_get_no_sentencepiece_model(changes: dict[str, object], tmp_path: Path) -> None:
     assert write_sentencepiece(unigram(tmp_path, **changes), ["a b", "ab a"]) is None
     assert [file.name for file in tmp_path.iterdir()] == [TOKENIZER]
 

@@ -1,4 +1,4 @@
-"""The last layer of a classifier of texts at its first token alone: the same logits from less work."""
+"""The last layer of a text classifier computes only the first token, with the same logits."""
 
 import openvino
 import pytest
@@ -13,7 +13,7 @@ SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta"])
-def test_the_logits_stay(family: str) -> None:
+def test_the_logits_do_not_change(family: str) -> None:
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **SIZES)).eval()
     ids = torch.randint(5, 90, (3, 9))
@@ -34,7 +34,7 @@ def test_other_tasks_keep_all_tokens() -> None:
 
 
 @pytest.mark.parametrize("form", ["openvino-f32", "openvino-int8"])
-def test_an_exported_classifier_computes_it_alone(form: str, classifier_export: Artifact) -> None:
+def test_an_exported_classifier_computes_only_the_first_token(form: str, classifier_export: Artifact) -> None:
     model = openvino.Core().read_model(str(classifier_export.path / FORMS[form]))
     tokens = {
         node.get_friendly_name().split("attention.self.")[1].split("/")[0]: node.get_output_partial_shape(0)[1]

@@ -1,4 +1,4 @@
-"""Uploading an export: to a hub that only pretends, and what is said where there is none."""
+"""Uploading an export to a fake hub, and the errors without one."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +42,9 @@ def test_a_folder_is_uploaded_to_a_private_repository(tmp_path: Path, monkeypatc
     assert calls[1]["folder_path"] == tmp_path
 
 
-def test_what_goes_wrong_is_said_and_the_export_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upload_errors_are_reported_with_the_path_of_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UsageError, match=r"give owner/name.*the export is in"):
         upload(tmp_path, "not/a/name")
     response = requests.Response()

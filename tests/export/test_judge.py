@@ -1,4 +1,4 @@
-"""Points that a form loses, by hand-worked values."""
+"""Loss of a form in points, against hand-computed values."""
 
 from types import SimpleNamespace
 
@@ -10,14 +10,14 @@ from kdnas.export.labelled import Labelled
 
 
 class Words:
-    """A tokenizer that knows the letters a to d as 5 to 8."""
+    """A tokenizer that maps the letters a to d to the ids 5 to 8."""
 
     def encode_batch_fast(self, texts: list[str]) -> list[SimpleNamespace]:
         return [SimpleNamespace(ids=[ord(text) - ord("a") + 5], type_ids=[0]) for text in texts]
 
 
 def judge(languages: list[str]) -> Judge:
-    """Four texts of one token each; PyTorch's logits answer 0, 1, 0, 1, as the labels say."""
+    """Four texts of one token each; PyTorch predicts 0, 1, 0, 1, which are also the labels."""
 
     def trained(ids: np.ndarray, mask: np.ndarray, types: np.ndarray | None) -> np.ndarray:
         return np.eye(2)[(ids[:, 0] + 1) % 2]
@@ -28,12 +28,12 @@ def judge(languages: list[str]) -> Judge:
 
 
 def answering(answers: list[int]):  # type: ignore[no-untyped-def]
-    """A form that answers so, by the first token of each row."""
+    """A form that predicts one of `answers` for each row, by its first token."""
     return lambda ids, mask, types: np.eye(2, dtype=np.float32)[[answers[first - 5] for first in ids[:, 0]]]
 
 
-def test_macro_f1_that_is_lost_in_the_worst_language() -> None:
-    # de: 0, 1 answered 0, 0: F1 of class 0 is 2/3, of class 1 is 0, so macro-F1 falls from 1 to 1/3. fr keeps all.
+def test_the_loss_in_macro_f1_is_that_of_the_worst_language() -> None:
+    # de: 0, 1 predicted as 0, 0: F1 of class 0 is 2/3, of class 1 is 0, so macro-F1 falls from 1 to 1/3. fr loses nothing.
     found = judge(["de", "de", "fr", "fr"]).loss(answering([0, 0, 0, 1]), {})
     assert found["loss_points"] == pytest.approx(100 * 2 / 3)
     assert found["loss_by_language"] == pytest.approx({"de": 100 * 2 / 3, "fr": 0})
@@ -42,7 +42,7 @@ def test_macro_f1_that_is_lost_in_the_worst_language() -> None:
     assert same == {"loss_points": 0, "loss_of": "macro-F1"}
 
 
-def test_without_labels_what_changed() -> None:
+def test_without_labels_the_loss_is_the_change_of_outputs() -> None:
     assert Judge("token-classification").loss(answering([]), {"labels_equal": 0.98, "cosine_mean": 0.5}) == {
         "loss_points": pytest.approx(2),
         "loss_of": "labels changed",
@@ -51,7 +51,7 @@ def test_without_labels_what_changed() -> None:
     assert Judge("feature-extraction").loss(answering([]), {"cosine_mean": float("nan")})["loss_points"] == 100
 
 
-def test_answers_kept_by_hand() -> None:
+def test_agreement_equals_hand_computed_values() -> None:
     states = np.array([[[[1.0], [0.0]], [[0.0], [1.0]]]])
     assert answers_kept("feature-extraction", states, states) == pytest.approx(1)
     assert answers_kept("feature-extraction", states, states[:, ::-1]) == pytest.approx(0)

@@ -1,4 +1,4 @@
-"""Labelled texts for judging an export: what is read, and what is refused."""
+"""Labelled inputs for measuring the loss of an export: accepted and refused files."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ def write(path: Path, rows: list[Any]) -> Path:
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
-def test_reads_names_and_numbers_and_the_first_rows_of_each_language(tmp_path: Path, name: str) -> None:
+def test_names_and_numbers_and_the_first_rows_of_each_language_are_read(tmp_path: Path, name: str) -> None:
     rows: list[Any] = [{"text": f"t{index}", "label": index % 2, "language": "de"} for index in range(150)]
     rows += ["", *({"text": f"u{index}", "label": "rude"} for index in range(60))]
     found = read_labelled(write(tmp_path / name, rows), TEXTS, NAMES, 80)
@@ -31,7 +31,7 @@ def test_reads_names_and_numbers_and_the_first_rows_of_each_language(tmp_path: P
     assert found.languages == ["de"] * 80 + [""] * 60
 
 
-def test_a_name_that_is_a_number_wins_over_the_place(tmp_path: Path) -> None:
+def test_a_label_name_that_is_a_number_takes_precedence_over_the_index(tmp_path: Path) -> None:
     rows = [{"text": f"t{index}", "label": "1"} for index in range(100)]
     assert set(read_labelled(write(tmp_path / "rows.jsonl", rows), TEXTS, ["1", "0"], 200).truths) == {0}
 
@@ -40,30 +40,30 @@ def test_a_name_that_is_a_number_wins_over_the_place(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([{"text": "a", "label": 0}] * 99, "99 rows; at least 100"),
-        ([{"text": "a", "label": "odd"}], "line 1 has label 'odd'; the model's are clean, rude"),
+        ([{"text": "a", "label": "odd"}], "line 1 has label 'odd'; allowed are clean, rude"),
         ([{"text": "a", "label": 2}], "label '2'"),
-        ([{"text": "a"}], r"line 1 is not as wanted \('label'\)"),
-        ([{"text": 3, "label": 0}], "a text is not a text"),
+        ([{"text": "a"}], r"line 1 has the wrong format \('label'\)"),
+        ([{"text": 3, "label": 0}], "a text is not a string"),
         ([{"text": "a", "label": None}], "neither a name nor a number"),
         ([{"text": "a", "label": True}], "neither a name nor a number"),
-        ([{"text": "a", "label": 0, "language": 3}], "a language that is no text"),
+        ([{"text": "a", "label": 0, "language": 3}], "a language that is not a string"),
         (["[1]"], "line 1 is not a JSON object"),
         (["{"], "line 1 is not valid JSON"),
         (["\udcff".encode("utf-8", "surrogateescape").decode("latin-1")], "is not valid JSON"),
     ],
 )
-def test_refuses(tmp_path: Path, rows: list[Any], message: str) -> None:
+def test_invalid_rows_are_refused(tmp_path: Path, rows: list[Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_labelled(write(tmp_path / "rows.jsonl", rows), TEXTS, NAMES, 100)
 
 
-def test_reads_words_and_their_classes(tmp_path: Path) -> None:
+def test_words_and_their_classes_are_read(tmp_path: Path) -> None:
     row = {"tokens": ["Ada", "wrote"], "ner_tags": ["rude", 0], "language": "en"}
     found = read_labelled(write(tmp_path / "rows.jsonl", [row] * 100), TOKENS, NAMES, 100)
     assert (found.inputs[0], found.truths[0], found.languages[0]) == (["Ada", "wrote"], [1, 0], "en")
 
 
-def test_reads_questions_and_leaves_out_those_without_answer(
+def test_questions_are_read_and_those_without_an_answer_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = {"question": "Who?", "context": "Ada did.", "answers": {"text": ["Ada"], "answer_start": [0]}}
@@ -78,23 +78,23 @@ def test_reads_questions_and_leaves_out_those_without_answer(
     ("task", "row", "message"),
     [
         (TOKENS, {"tokens": ["a", "b"], "ner_tags": [0]}, "2 tokens, 1 ner_tags"),
-        (TOKENS, {"tokens": ["a", 1], "ner_tags": [0, 0]}, "a text is not a text"),
-        (TOKENS, {"tokens": ["a"], "ner_tags": [7]}, "label '7'; the model's are clean, rude"),
-        (TOKENS, {"tokens": ["a"], "ner_tags": 7}, "not as wanted"),
+        (TOKENS, {"tokens": ["a", 1], "ner_tags": [0, 0]}, "a text is not a string"),
+        (TOKENS, {"tokens": ["a"], "ner_tags": [7]}, "label '7'; allowed are clean, rude"),
+        (TOKENS, {"tokens": ["a"], "ner_tags": 7}, "wrong format"),
         (TOKENS, {"text": "a", "label": 0}, '"ner_tags"'),
         (QUESTIONS, {"question": "a", "context": "b"}, "'answers'"),
-        (QUESTIONS, {"question": "a", "context": "b", "answers": ["c"]}, "not as wanted"),
-        (QUESTIONS, {"question": "a", "context": None, "answers": {"text": ["c"]}}, "a text is not a text"),
+        (QUESTIONS, {"question": "a", "context": "b", "answers": ["c"]}, "wrong format"),
+        (QUESTIONS, {"question": "a", "context": None, "answers": {"text": ["c"]}}, "a text is not a string"),
     ],
 )
-def test_refuses_rows_of_another_form(tmp_path: Path, task: str, row: dict[str, Any], message: str) -> None:
+def test_rows_in_the_wrong_format_are_refused(tmp_path: Path, task: str, row: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_labelled(write(tmp_path / "rows.jsonl", [row]), task, NAMES, 100)
 
 
-def test_refuses_no_file_another_kind_and_half_a_gz(tmp_path: Path) -> None:
+def test_missing_files_other_file_types_and_truncated_archives_are_refused(tmp_path: Path) -> None:
     half = tmp_path / "half.jsonl.gz"
     half.write_bytes(gzip.compress(b'{"text": "a", "label": 0}' * 100)[:40])
     for path in (tmp_path / "none.jsonl", write(tmp_path / "rows.csv", ["a,b"]), half):
-        with pytest.raises(UsageError, match="wanted are"):
+        with pytest.raises(UsageError, match="expected are"):
             read_labelled(path, TEXTS, NAMES, 100)

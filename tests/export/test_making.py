@@ -1,4 +1,4 @@
-"""Which sentences an export is made with."""
+"""Selection of the calibration sentences."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Some:
 
 
 def of_languages(counts: dict[str, int], sentences: int, seed: int = 0) -> list[str]:
-    """Languages of the sentences that are taken of so many."""
+    """Languages of the calibration sentences from a corpus with `counts` sentences of each language."""
     words = [(f"{name}{number}", name) for name, count in counts.items() for number in range(count)]
     tokenizer = Tokenizer(models.WordLevel({word: number for number, (word, _) in enumerate(words)}, unk_token="en0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -33,15 +33,15 @@ def of_languages(counts: dict[str, int], sentences: int, seed: int = 0) -> list[
     return [words[row[0]][1] for row in rows]
 
 
-def test_calibration_takes_all_languages_alike() -> None:
+def test_calibration_balances_the_languages() -> None:
     assert Counter(of_languages({"en": 900, "de": 90, "sw": 4}, 60)) == {"en": 28, "de": 28, "sw": 4}
 
 
-def test_calibration_leaves_no_language_out() -> None:
+def test_calibration_includes_every_language() -> None:
     counts = {f"l{number}": 3 for number in range(40)} | {"en": 500}
     assert set(of_languages(counts, 20)) == set(counts)
 
 
-def test_calibration_of_a_corpus_that_names_no_language() -> None:
+def test_calibration_of_a_corpus_without_languages() -> None:
     assert of_languages({"": 500}, 50) == [""] * 50
     assert of_languages({"": 30}, 50) == [""] * 30

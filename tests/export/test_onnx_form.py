@@ -1,4 +1,4 @@
-"""The int8 ONNX form: what is quantised and what is not, and that Optimum loads it."""
+"""The int8 ONNX form: which operators are quantised, and loading with Optimum."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,10 +15,10 @@ from kdnas.store.artifact import Artifact
 
 
 @pytest.mark.parametrize(("kind", "heads"), [("encoder_export", 0), ("classifier_export", 2), ("roberta_export", 0)])
-def test_products_with_weights_and_the_word_table_are_int8(
+def test_products_with_weights_and_word_embeddings_are_int8(
     kind: str, heads: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Quantised here: which recipe an export takes depends on what was faster on a busy host."""
+    """Quantises directly, because the recipe that an export chooses depends on timings."""
     artifact: Artifact = request.getfixturevalue(kind)
     source = artifact.path / FORMS["onnxruntime-f32"]
     with silence_exporters():
@@ -34,11 +34,11 @@ def test_products_with_weights_and_the_word_table_are_int8(
     for node in graph.node:
         if node.op_type == "MatMulInteger":
             matrix, zero = weights[node.input[1]], weights[node.input[3]]
-            assert list(zero.dims) == [matrix.dims[1]], "one scale a channel"
+            assert list(zero.dims) == [matrix.dims[1]], "one scale per channel"
             assert not any(onnx.numpy_helper.to_array(zero))
 
 
-def test_optimum_loads_the_folders(encoder_export: Artifact) -> None:
+def test_optimum_loads_the_onnx_folders(encoder_export: Artifact) -> None:
     from optimum.onnxruntime import ORTModelForFeatureExtraction
 
     for form in ("onnxruntime-f32", "onnxruntime-int8"):
@@ -46,7 +46,7 @@ def test_optimum_loads_the_folders(encoder_export: Artifact) -> None:
         assert model.config.hidden_size == 96
 
 
-def test_weights_take_seven_bits_where_products_of_eight_would_overflow(
+def test_weights_take_seven_bits_on_cpus_without_vnni(
     encoder_export: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = (encoder_export.path / FORMS["onnxruntime-f32"]).parent

@@ -1,4 +1,4 @@
-"""What a graph does before its first layer: fewer nodes, the same answers."""
+"""Shortening the nodes before a graph's first layer: fewer nodes, the same outputs."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ FAMILIES = {
 
 
 def plain_graph(family: str, head: bool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tiny model's float32 graph as the exporter leaves it."""
+    """A tiny model's float32 graph before its entry is shortened."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, **SIZES, **FAMILIES[family])
     if head:
@@ -44,14 +44,14 @@ def answers(model: Any, feeds: dict[str, np.ndarray]) -> np.ndarray:
 
 @pytest.mark.parametrize("head", [False, True])
 @pytest.mark.parametrize(("family", "recognised"), [("bert", 2), ("xlm-roberta", 3)])
-def test_the_answers_stay(
+def test_shortening_does_not_change_the_outputs(
     family: str, recognised: int, head: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = plain_graph(family, head, tmp_path / "plain", monkeypatch)
     before, after = (openvino.Core().read_model(str(path)) for _ in range(2))
     assert shorten_entry(after) == recognised
     assert len(after.get_ops()) < len(before.get_ops())
-    assert shorten_entry(after) == 0  # nothing is left to do
+    assert shorten_entry(after) == 0  # a second call changes nothing
     rng = np.random.default_rng(0)
     for length in (2, 7, 40):
         ids = rng.integers(5, 90, (3, length))
@@ -79,12 +79,12 @@ def test_small_tables_are_not_quantised(
     assert list(table.get_shape()) == [rows, 16]
 
 
-def test_what_is_not_recognised_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unrecognised_nodes_are_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = plain_graph("bert", False, tmp_path / "plain", monkeypatch)
     model = openvino.Core().read_model(str(path))
     for node in model.get_ops():
         if node.get_type_name() == "Select":
-            node.output(0).replace(node.input_value(2))  # numbers that are not selected from
+            node.output(0).replace(node.input_value(2))  # removes the selection that marks a mask
         node.set_friendly_name(f"node {node.get_name()}")
     count = len(model.get_ops())
     assert shorten_entry(model) == 0

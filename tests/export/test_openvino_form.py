@@ -1,4 +1,4 @@
-"""The OpenVINO int8 form: tables that stay int8 in memory, with the very numbers that the quantiser's graph computes."""
+"""The OpenVINO int8 form: tables stay int8 in memory, and the outputs equal those of the quantiser's graph."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ ROWS = [list(range(5, 5 + length)) for length in range(6, 30, 2)]
 
 @pytest.fixture
 def graphs(tiny_teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
-    """The graph as the quantiser leaves it, and as it is exported."""
+    """The quantiser's graph and the exported graph."""
     with silence_exporters():
         write_openvino(load_model(open_checkpoint(str(tiny_teacher.path))), "feature-extraction", tmp_path / "f32")
         write_int8(tmp_path / "f32", "feature-extraction", ROWS, tmp_path / "ours")
@@ -34,7 +34,7 @@ def graphs(tiny_teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def tables(model: Any) -> list[tuple[str, int]]:
-    """Type and rows of what each look-up reads."""
+    """Element type and number of rows of the table of each look-up."""
     sources = [node.input_value(0) for node in model.get_ops() if node.get_type_name() == "Gather"]
     return [
         (source.get_element_type().get_type_name(), source.get_partial_shape()[0].get_length())
@@ -48,11 +48,11 @@ def test_tables_stay_int8(graphs: tuple[Any, Any], tiny_teacher: Teacher) -> Non
     rows = tiny_teacher.config["vocab_size"]
     assert ("i8", rows) not in tables(theirs)
     assert ("i8", rows) in tables(ours)
-    assert ("f32", rows) in tables(ours)  # the rows' factors, one number each
-    assert take_rows_before_scaling(ours) == 0  # nothing is left to do
+    assert ("f32", rows) in tables(ours)  # one scale per row
+    assert take_rows_before_scaling(ours) == 0  # a second call changes nothing
 
 
-def test_the_answers_are_the_quantisers(graphs: tuple[Any, Any]) -> None:
+def test_outputs_equal_those_of_the_quantiser(graphs: tuple[Any, Any]) -> None:
     theirs, ours = (
         openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}) for graph in graphs
     )

@@ -1,4 +1,4 @@
-"""Parity: it finds what is wrong, and does not look at padding."""
+"""The parity check detects wrong outputs and ignores padding."""
 
 import numpy as np
 import pytest
@@ -16,11 +16,11 @@ STATES = [np.outer(row, [1.0, -1.0]) for row in ROWS]
 
 
 def answer(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """States (B, T, 2) that are +id and -id, with rubbish at padding."""
+    """States (B, T, 2) that are +id and -id, with garbage at padding."""
     return np.where(mask[:, :, None] == 1, np.stack([ids, -ids], axis=-1), 1e9)
 
 
-def test_equal_answers_differ_by_nothing() -> None:
+def test_equal_outputs_have_no_difference() -> None:
     found = compare(answer, "feature-extraction", ROWS, STATES, 0, 512)
     assert found["max_abs_diff"] == 0
     assert found["max_abs_value"] == 12
@@ -29,7 +29,7 @@ def test_equal_answers_differ_by_nothing() -> None:
     require_bound("form", found, 1e-4)
 
 
-def test_one_wrong_value_is_found_by_hand_worked_figures() -> None:
+def test_one_wrong_value_gives_the_hand_computed_differences() -> None:
     def wrong(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         output = answer(ids, mask).astype(float)
         output[ids == 9, 0] += 0.5
@@ -37,12 +37,14 @@ def test_one_wrong_value_is_found_by_hand_worked_figures() -> None:
 
     found = compare(wrong, "feature-extraction", ROWS, STATES, 0, 512)
     assert found["max_abs_diff"] == 0.5
-    assert found["mean_abs_diff"] == pytest.approx(0.5 / (24 + 10))  # all rows alone, the last and the first in a batch
-    with pytest.raises(BoundError, match=r"form: differs from PyTorch by up to 5.00e-01 .*allowed is 1.20e-03"):
+    assert found["mean_abs_diff"] == pytest.approx(
+        0.5 / (24 + 10)
+    )  # all rows alone, and the last and first row in a batch
+    with pytest.raises(BoundError, match=r"form: differs from PyTorch by up to 5.00e-01 .* 1.20e-03"):
         require_bound("form", found, 1e-4)
 
 
-def test_an_error_only_in_padded_batches_is_found() -> None:
+def test_an_error_only_in_padded_batches_is_detected() -> None:
     def forgets_mask(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return answer(ids, mask) + (mask == 0).any()
 
@@ -50,20 +52,20 @@ def test_an_error_only_in_padded_batches_is_found() -> None:
         require_bound("form", compare(forgets_mask, "feature-extraction", ROWS, STATES, 0, 512), 1e-4)
 
 
-def test_not_a_number_is_refused() -> None:
+def test_nan_is_refused() -> None:
     found = compare(lambda ids, mask: answer(ids, mask) * np.nan, "feature-extraction", ROWS, STATES, 0, 512)
     with pytest.raises(BoundError, match="inf"):
         require_bound("form", found, 1e-4)
 
 
-def test_labels_are_counted() -> None:
+def test_equal_labels_are_counted() -> None:
     logits = [np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]]), np.array([[2.0, 0.0]])]
     found = compare(lambda ids, mask: np.tile([1.0, 0.0], (len(ids), 1)), "text-classification", ROWS, logits, 0, 512)
     assert found["labels_equal"] == pytest.approx((2 + 1) / (3 + 2))  # alone, and two of them in a batch
 
 
-def test_a_broken_graph_is_refused(encoder_export: Artifact, corpus: Corpus) -> None:
-    """The int8 graph stands for a graph that computes something else: it is beyond a float32 form's bound."""
+def test_a_graph_with_other_outputs_is_refused(encoder_export: Artifact, corpus: Corpus) -> None:
+    """The int8 graph serves as the wrong graph: its differences exceed the bound of float32 forms."""
     tokenizer = read_tokenizer(encoder_export.path / "tokenizer.json", 512)
     rows = parity_rows(corpus.validation, tokenizer, 8, 512)
     assert len(rows[-1]) == 512
@@ -76,7 +78,7 @@ def test_a_broken_graph_is_refused(encoder_export: Artifact, corpus: Corpus) -> 
         require_bound("broken", compare(broken, "feature-extraction", rows, reference, 0, 512), 1e-4)
 
 
-def test_sentences_are_spread_over_lengths() -> None:
+def test_chosen_sentences_are_spread_over_lengths() -> None:
     lengths = np.array([9, 3, 7, 5, 1])
     assert spread_over_lengths(lengths, 3) == [4, 3, 0]
     assert sorted(spread_over_lengths(lengths, 99)) == [0, 1, 2, 3, 4]

@@ -1,4 +1,4 @@
-"""Racing engines: what they are given, and who wins."""
+"""Comparing the latencies of engines: their inputs and the result."""
 
 import time
 
@@ -10,7 +10,7 @@ from kdnas.store.artifact import Artifact
 from kdnas.store.host import default_threads
 
 
-def test_each_engine_gets_every_length_padded_as_its_session_pads(encoder_export: Artifact) -> None:
+def test_each_engine_gets_all_lengths_with_its_session_s_padding(encoder_export: Artifact) -> None:
     seen: dict[str, list[tuple[int, int]]] = {"openvino-int8": [], "onnxruntime-int8": []}
 
     def engine(name: str):  # type: ignore[no-untyped-def]
@@ -29,7 +29,7 @@ def test_each_engine_gets_every_length_padded_as_its_session_pads(encoder_export
     assert {width for width, _ in seen["openvino-int8"]} <= {8, 16, 24, 32, 40, 45}
 
 
-def test_the_faster_one_takes_less() -> None:
+def test_the_faster_engine_has_the_lower_latency() -> None:
     def sleeping(seconds: float):  # type: ignore[no-untyped-def]
         return lambda ids, mask: time.sleep(seconds)
 
@@ -37,14 +37,14 @@ def test_the_faster_one_takes_less() -> None:
     assert took["a"] > took[1] >= 1
 
 
-def test_a_session_takes_the_threads_that_were_fastest(classifier_export: Artifact) -> None:
+def test_a_session_uses_the_fastest_number_of_threads(classifier_export: Artifact) -> None:
     for form, found in classifier_export.results["forms"].items():
         assert found["threads"] in (1, default_threads())
         assert Session(classifier_export.path, form).threads == found["threads"]
         assert Session(classifier_export.path, form, threads=1).threads == 1
 
 
-def test_padding_does_not_change_answers(encoder_export: Artifact) -> None:
+def test_padding_does_not_change_the_outputs(encoder_export: Artifact) -> None:
     texts = ["a", "two words", "the sum of all elements of an array along the given axis"]
     for form in ("openvino-f32", "onnxruntime-f32"):
         session = Session(encoder_export.path, form)

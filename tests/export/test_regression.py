@@ -1,4 +1,4 @@
-"""Regression of texts to one number: exported as trained, told apart from classes wherever a label is expected."""
+"""Regression of texts to one number: exported like a classifier, and refused wherever labels are needed."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ NUMBERS = [np.array([[1.0]]), np.array([[2.0]]), np.array([[4.0]])]
 ROWS = [[1], [2], [4]]
 
 
-def test_every_form_gives_pytorch_s_number(regression_folder: Path, regression_export: Artifact) -> None:
+def test_every_form_predicts_the_same_number_as_pytorch(regression_folder: Path, regression_export: Artifact) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(regression_folder).eval()
     for form in FORMS:
         session = Session(regression_export.path, form)
@@ -33,14 +33,14 @@ def test_every_form_gives_pytorch_s_number(regression_folder: Path, regression_e
         assert got.shape == (3, 1)
         assert got.tolist() == text_logits(session, TEXTS).tolist()
         assert got[:, 0] == pytest.approx(expected, abs=1e-4 if form.endswith("f32") else 0.3)
-        assert np.ptp(got) > 0.01  # a softmax would make each of them 1
+        assert np.ptp(got) > 0.01  # a softmax would give 1 for all texts
         assert regression_export.results["forms"][form]["correlation"] > 0.9
     card = (regression_export.path / "README.md").read_text()
     assert "one minus the correlation of the numbers" in card
     assert "kdnas filter" not in card
 
 
-def test_correlation_stands_for_labels_that_there_are_not() -> None:
+def test_correlation_replaces_label_agreement() -> None:
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return 3.0 * ids[:, :1] - 1
 
@@ -58,11 +58,11 @@ def test_correlation_stands_for_labels_that_there_are_not() -> None:
     assert answers_kept("text-classification", number, number - 1) == pytest.approx(0.75)
 
 
-def test_what_needs_labels_refuses_a_number(
+def test_the_filter_and_labelled_evaluation_refuse_a_regression(
     tmp_path: Path, regression_folder: Path, regression_export: Artifact, corpus: Corpus
 ) -> None:
     with pytest.raises(UsageError, match="regression model"):
         Predictor(regression_export.path)
     options = ExportOptions(16, 16, evaluation=tmp_path / "labelled.jsonl")
-    with pytest.raises(UsageError, match="gives a number"):
+    with pytest.raises(UsageError, match="is a regression"):
         run_export(tmp_path, regression_folder, "digest", corpus, options)

@@ -1,4 +1,4 @@
-"""Exporting: files, parity, resume after kill -9, and what is refused."""
+"""Exports: files, parity, resuming after kill -9, and refused models."""
 
 import json
 import os
@@ -30,7 +30,7 @@ SMALL = ExportOptions(calibration_sentences=8, parity_sentences=8)
 @pytest.mark.parametrize(
     "kind", ["encoder_export", "classifier_export", "roberta_export", "token_export", "question_export"]
 )
-def test_every_form_is_there_and_close_to_pytorch(kind: str, request: pytest.FixtureRequest) -> None:
+def test_every_form_exists_and_is_close_to_pytorch(kind: str, request: pytest.FixtureRequest) -> None:
     artifact: Artifact = request.getfixturevalue(kind)
     files = {str(file.relative_to(artifact.path)) for file in artifact.path.rglob("*") if file.is_file()}
     graphs = {
@@ -57,7 +57,7 @@ def test_every_form_is_there_and_close_to_pytorch(kind: str, request: pytest.Fix
             assert found["max_abs_diff"] <= 1e-4 * max(1, found["max_abs_value"])
             assert found["cosine_min"] > 0.99999
         else:
-            assert found["cosine_mean"] > 0.9  # random weights; which recipe wins depends on the race
+            assert found["cosine_mean"] > 0.9  # random weights; the chosen recipe depends on timings
         assert found["p50_abs_diff"] <= found["p90_abs_diff"] <= found["p99_abs_diff"] <= found["max_abs_diff"]
         assert ("labels_equal" in found) == (kind not in ("encoder_export", "roberta_export"))
         assert form in (artifact.path / "README.md").read_text()
@@ -65,18 +65,18 @@ def test_every_form_is_there_and_close_to_pytorch(kind: str, request: pytest.Fix
     assert artifact.results["sentences"] == 26
     for engine in ("openvino", "onnxruntime"):
         int8, float32 = (artifact.results["forms"][f"{engine}-{width}"]["size_mb"] for width in ("int8", "f32"))
-        assert int8 < 0.45 * float32 + 0.3  # 0.3: the graph's text
+        assert int8 < 0.45 * float32 + 0.3  # 0.3: the graph without its weights
     artifact.verify()
 
 
 @pytest.mark.parametrize(
-    ("asked", "made"),
+    ("requested", "made"),
     [("onnxruntime-f32", ["onnxruntime-f32"]), ("openvino-int8", ["openvino-f32", "openvino-int8"])],
 )
-def test_only_what_is_asked_for_is_made_and_what_it_is_made_from(
-    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, asked: str, made: list[str]
+def test_only_requested_forms_and_their_sources_are_made(
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, requested: str, made: list[str]
 ) -> None:
-    options = ExportOptions(8, 8, forms=(asked,), recipes=("static",))
+    options = ExportOptions(8, 8, forms=(requested,), recipes=("static",))
     artifact = run_export(tmp_path, tiny_teacher.path, tiny_teacher.digest, corpus, options)
     assert sorted(artifact.results["forms"]) == made
     assert {form for form, graph in FORMS.items() if (artifact.path / graph).exists()} == set(made)
@@ -84,7 +84,7 @@ def test_only_what_is_asked_for_is_made_and_what_it_is_made_from(
     assert bool(artifact.results["run_time_forms"]) == (has_bf16() and "openvino-f32" in made)
 
 
-def test_a_finished_export_is_returned_as_it_is(
+def test_a_finished_export_is_reused(
     home: Path, tiny_teacher: Teacher, corpus: Corpus, encoder_export: Artifact
 ) -> None:
     again = run_export(
@@ -111,7 +111,7 @@ run.run_export(home, model, "digest", Corpus(Artifact.load(corpus), 0), options)
 """
 
 
-def test_kill_9_keeps_finished_forms(
+def test_an_export_killed_with_kill_9_keeps_its_finished_forms(
     tmp_path: Path, classifier_folder: Path, corpus: Corpus, capfd: pytest.CaptureFixture[str]
 ) -> None:
     command = [sys.executable, "-c", KILLED, tmp_path, classifier_folder, corpus.artifact.path]
@@ -127,10 +127,12 @@ def test_kill_9_keeps_finished_forms(
     artifact = run_export(tmp_path, classifier_folder, "digest", corpus, SMALL)
     printed = capfd.readouterr()
     lines = (noise.read_text() + printed.out + printed.err).splitlines()
-    assert [line for line in lines if not line.startswith("export: ")] == [], "the exporters' noise is on the terminal"
+    assert [line for line in lines if not line.startswith("export: ")] == [], (
+        "output of the exporters reached the terminal"
+    )
     assert artifact.manifest["attempts"] == 2
     assert {name: (artifact.path / name).stat().st_mtime_ns for name in stamps} == stamps, (
-        "finished forms were repeated"
+        "finished forms were made a second time"
     )
     assert set(artifact.results["forms"]) == set(FORMS)
     assert not list(artifact.path.rglob("half.bin"))
@@ -142,7 +144,7 @@ def _wait_for_rows(home: Path, rows: int, process: "subprocess.Popen[bytes]") ->
         logs = list(home.glob("export/*.partial/forms.jsonl"))
         if logs and len(logs[0].read_text().splitlines()) >= rows:
             return logs[0].parent
-        assert process.poll() is None, "it ended by itself"
+        assert process.poll() is None, "the process exited too early"
         time.sleep(0.1)
     raise AssertionError(f"fewer than {rows} forms after two minutes")
 
@@ -167,7 +169,7 @@ def _copy(folder: Path, to: Path, **changes: object) -> Path:
         ({"hidden_act": "sine"}, "cannot be loaded"),
     ],
 )
-def test_refuses_models_that_it_would_export_wrongly(
+def test_unsupported_and_incomplete_models_are_refused(
     changes: dict[str, object], message: str, tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus
 ) -> None:
     folder = _copy(tiny_teacher.path, tmp_path / "model", **changes)
@@ -176,7 +178,7 @@ def test_refuses_models_that_it_would_export_wrongly(
     assert not list(tmp_path.glob("home/export/*/manifest.json"))
 
 
-def test_refuses_classifiers_that_softmax_would_misread(
+def test_classifiers_without_a_softmax_over_labels_are_refused(
     tmp_path: Path, classifier_folder: Path, corpus: Corpus
 ) -> None:
     several = _copy(classifier_folder, tmp_path / "several", problem_type="multi_label_classification")
@@ -187,19 +189,19 @@ def test_refuses_classifiers_that_softmax_would_misread(
             run_export(tmp_path / "home", folder, "digest", corpus, SMALL)
 
 
-def test_options_are_checked() -> None:
+def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(UsageError, match="calibration_sentences is 2"):
         ExportOptions(calibration_sentences=2)
     with pytest.raises(UsageError, match="float_bound is 0"):
         ExportOptions(float_bound=0)
 
 
-def test_quiet_lets_errors_through() -> None:
+def test_silencing_the_exporters_does_not_hide_errors() -> None:
     with pytest.raises(ValueError, match="seen"), silence_exporters():
         raise ValueError("seen")
 
 
-def test_command_prints_the_path_alone(
+def test_the_command_exports_and_prints_nothing_to_stdout(
     home: Path,
     classifier_folder: Path,
     classifier_export: Artifact,

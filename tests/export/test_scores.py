@@ -1,4 +1,4 @@
-"""Points on labelled inputs: by hand-worked values, and against transformers on real models."""
+"""Scores on labelled inputs: against hand-computed values, and against transformers on real models."""
 
 from pathlib import Path
 
@@ -19,33 +19,31 @@ from kdnas.text.corpus import Corpus
 TOKENS, QUESTIONS = "token-classification", "question-answering"
 
 
-def test_entities_count_whole() -> None:
+def test_only_whole_entities_count() -> None:
     names = ["O", "B-PER", "I-PER", "B-LOC"]
     truth = [[1, 2, 0, 3], [0, 0]]
-    # Of the two entities one is found whole; of the other only its first word: precision and recall are one half.
+    # One of two entities is found whole, the other only in part: precision and recall are one half.
     assert _score(TOKENS, truth, [[1, 0, 0, 3], [0, 0]], names) == pytest.approx(0.5)
     assert _score(TOKENS, truth, truth, names) == 1
     assert _score(TOKENS, truth, [[0] * 4, [0] * 2], names) == 0
-    # A word that the tokenizer makes nothing of is no entity; one that is cut off does not count.
+    # A word without tokens is not an entity; a word that is cut off does not count.
     assert _score(TOKENS, truth, [[1, 2, None], [0]], names) == 1
 
 
-def test_classes_without_prefix_are_entities_too() -> None:
+def test_classes_without_a_prefix_are_entities_too() -> None:
     names = ["O", "PER", "LOC"]
     assert _score(TOKENS, [[1, 1, 0, 2]], [[1, 1, 0, 2]], names) == 1
     assert _score(TOKENS, [[1, 1, 0, 2]], [[1, 0, 0, 2]], names) == pytest.approx(0.5)
 
 
-def test_answers_share_words_with_the_best_of_the_right_ones() -> None:
+def test_answers_are_compared_with_the_best_correct_answer() -> None:
     # "the" and full stops do not count, as in SQuAD: 1; then 2 shared words of 2 and 4: precision 1, recall 1/2, F1 2/3.
     right = [["in Rome", "Rome."], ["one two three four"]]
     assert _score(QUESTIONS, right, ["The Rome", "two three"], []) == pytest.approx((1 + 2 / 3) / 2)
     assert _score(QUESTIONS, right, ["", "five"], []) == 0
 
 
-def test_word_labels_are_those_of_their_first_tokens(
-    token_export: Artifact, token_folder: Path, corpus: Corpus
-) -> None:
+def test_a_word_has_the_label_of_its_first_token(token_export: Artifact, token_folder: Path, corpus: Corpus) -> None:
     session = Session(token_export.path, "openvino-f32", threads=1)
     texts = [text.split() for text in corpus.validation.texts[:20]] + [["\x07", "Ada"], [], ["word"] * 300]
     model = AutoModelForTokenClassification.from_pretrained(token_folder)
@@ -67,7 +65,7 @@ def test_word_labels_are_those_of_their_first_tokens(
 
 
 def candidate(folder: Path) -> Candidate:
-    """PyTorch's model, run as an export is."""
+    """The PyTorch model with the interface of a session."""
     checkpoint = open_checkpoint(str(folder))
     tokenizer = read_tokenizer(folder / "tokenizer.json", checkpoint.max_seq_len)
     engine = torch_forward(load_model(checkpoint), checkpoint.task)
@@ -93,7 +91,7 @@ def test_pytorch_scores_100_on_its_own_answers(
     assert max(scores("text-classification", classifier, ["0", "1", "2"], other).values()) == 0
 
 
-def test_answers_in_pytorch_know_the_question_from_the_context(
+def test_pytorch_answers_use_token_types_like_the_export(
     question_export: Artifact, question_folder: Path, corpus: Corpus
 ) -> None:
     ours, theirs = Answerer(Session(question_export.path, "openvino-f32")), Answerer(candidate(question_folder))

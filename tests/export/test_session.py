@@ -1,4 +1,4 @@
-"""The session: equal to PyTorch, whatever the batches, the order and the threads; light to import."""
+"""The session: outputs equal those of PyTorch for all batches, orders and threads; imports without torch."""
 
 import json
 import random
@@ -28,7 +28,7 @@ FLOATS = [form for form in FORMS if form.endswith("f32")]
 
 @pytest.fixture(scope="module")
 def texts(corpus: Corpus) -> list[str]:
-    """Real sentences, an empty text, other scripts and one beyond the positions."""
+    """Real sentences, an empty text, other scripts and a text that is too long."""
     return [*corpus.validation.texts[:30], "", "😀 Ωμέγα 汉字", "word " * 700]
 
 
@@ -76,10 +76,12 @@ def test_probabilities_equal_pytorch(
     got = session.predict(texts)
     np.testing.assert_allclose(got, np.stack(expected), atol=1e-5)
     np.testing.assert_allclose(got.sum(1), 1, atol=1e-6)
-    assert len(set(np.stack(expected).argmax(1))) > 1, "the classifier says the same of everything: it tests nothing"
+    assert len(set(np.stack(expected).argmax(1))) > 1, (
+        "the classifier predicts one label for all texts, so this test shows nothing"
+    )
 
 
-def test_answers_do_not_depend_on_batches_or_order(session: Session, texts: list[str]) -> None:
+def test_outputs_do_not_depend_on_batches_or_order(session: Session, texts: list[str]) -> None:
     alone = np.concatenate([session.predict([text]) for text in texts])
     rng = random.Random(0)
     for budget in (1, 64, 300, 4096):
@@ -89,7 +91,7 @@ def test_answers_do_not_depend_on_batches_or_order(session: Session, texts: list
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_concurrent_callers_get_their_own_answers(form: str, encoder_export: Artifact, texts: list[str]) -> None:
+def test_concurrent_callers_get_the_right_outputs(form: str, encoder_export: Artifact, texts: list[str]) -> None:
     session = Session(encoder_export.path, form, threads=1)
     expected = [session.predict([text]) for text in texts]
     with ThreadPoolExecutor(8) as pool:
@@ -99,7 +101,7 @@ def test_concurrent_callers_get_their_own_answers(form: str, encoder_export: Art
 
 
 @pytest.mark.parametrize("form", FLOATS)
-def test_calls_side_by_side_answer_as_one_after_the_other(
+def test_parallel_streams_give_the_same_outputs(
     form: str, classifier_export: Artifact, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = Session(classifier_export.path, form, threads=2)
@@ -132,14 +134,14 @@ def test_results_survive_later_calls(session: Session) -> None:
     np.testing.assert_array_equal(first, kept)
 
 
-def test_fastest_form_is_the_default_and_no_texts_are_no_rows(encoder_export: Artifact) -> None:
+def test_the_fastest_form_is_the_default_and_an_empty_list_gives_no_rows(encoder_export: Artifact) -> None:
     session = Session(encoder_export.path)
     assert session.form == read_settings(encoder_export.path)["forms"][0]
     assert session.predict([]).shape == (0, 96)
     session.warm((8, 500, 10_000), batch=2)
 
 
-def test_padding_never_exceeds_the_positions(classifier_export: Artifact) -> None:
+def test_padding_never_exceeds_the_maximum_length(classifier_export: Artifact) -> None:
     session = Session(classifier_export.path, "openvino-f32", threads=1)
     assert session.max_seq_len == 100  # not a multiple of 8
     rows = session.encode(["word " * 300, "two"])
@@ -148,7 +150,7 @@ def test_padding_never_exceeds_the_positions(classifier_export: Artifact) -> Non
     assert np.isfinite(session.predict(["word " * 300])).all()
 
 
-def test_a_bare_string_and_other_items_are_refused(session: Session) -> None:
+def test_bare_strings_and_items_of_other_types_are_refused(session: Session) -> None:
     with pytest.raises(UsageError, match=r"one string \('hello'\); give a list"):
         session.predict("hello")
     with pytest.raises(UsageError, match=r"one string"):
@@ -159,16 +161,16 @@ def test_a_bare_string_and_other_items_are_refused(session: Session) -> None:
         session.predict([("one", "two"), ("three", "four"), "five"])  # type: ignore[list-item]
 
 
-def test_one_policy_for_texts_that_are_too_long(encoder_export: Artifact) -> None:
+def test_too_long_texts_are_cut_or_refused_by_the_policy(encoder_export: Artifact) -> None:
     long = "word " * 700
     session = Session(str(encoder_export.path), "openvino-f32", threads=1)
     with pytest.warns(UserWarning, match="2 of 3 texts have more than 512 tokens"):
         session.predict([long, "short", long])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        session.predict([long])  # once a session
+        session.predict([long])  # one warning per session
     strict = Session(encoder_export.path, "openvino-f32", threads=1, too_long="error")
-    with pytest.raises(TooLongError, match="text 1 has 702 tokens, the model reads 512"):
+    with pytest.raises(TooLongError, match=r"text 1 has 702 tokens; .* 512"):
         strict.predict(["short", long])
     with pytest.raises(TooLongError, match="text 0 has more than 512 tokens"):
         strict.predict([(long, "short")])
@@ -181,7 +183,7 @@ def test_one_policy_for_texts_that_are_too_long(encoder_export: Artifact) -> Non
 
 
 @pytest.mark.parametrize("form", FLOATS)
-def test_pairs_are_joined_as_transformers_joins_them(
+def test_pairs_are_joined_as_in_transformers(
     form: str, classifier_export: Artifact, classifier_folder: Path, texts: list[str]
 ) -> None:
     from transformers import AutoModelForSequenceClassification
@@ -202,7 +204,9 @@ def test_pairs_are_joined_as_transformers_joins_them(
     assert np.abs(got - single).max() > 1e-4  # separators and token types matter
 
 
-def test_pairs_of_a_model_without_token_types(roberta_export: Artifact, roberta_folder: Path, texts: list[str]) -> None:
+def test_pairs_work_for_a_model_without_token_types(
+    roberta_export: Artifact, roberta_folder: Path, texts: list[str]
+) -> None:
     pairs = [("Open a file.", "Close it."), (texts[0], texts[1])]
     model, tokenizer = load_encoder(roberta_folder), load_tokenizer(roberta_folder)
     expected = []
@@ -214,7 +218,7 @@ def test_pairs_of_a_model_without_token_types(roberta_export: Artifact, roberta_
     np.testing.assert_allclose(got, np.stack(expected), atol=1e-5)
 
 
-def test_graph_without_token_types_is_fed_without_them(roberta_export: Artifact, texts: list[str]) -> None:
+def test_a_graph_without_token_types_runs_without_them(roberta_export: Artifact, texts: list[str]) -> None:
     for form in FLOATS:
         session = Session(roberta_export.path, form, threads=1)
         assert (session.pad_id, session.max_seq_len) == (1, 90)
@@ -222,7 +226,7 @@ def test_graph_without_token_types_is_fed_without_them(roberta_export: Artifact,
         np.testing.assert_allclose(session.predict(texts), alone, atol=1e-5)
 
 
-def test_imports_neither_torch_nor_transformers(encoder_export: Artifact) -> None:
+def test_a_session_imports_neither_torch_nor_transformers(encoder_export: Artifact) -> None:
     program = (
         "import sys, json; from pathlib import Path; from kdnas.export.session import Session\n"
         "for form in sys.argv[2:]: Session(Path(sys.argv[1]), form, threads=1).predict(['Open a file.'])\n"
@@ -234,12 +238,12 @@ def test_imports_neither_torch_nor_transformers(encoder_export: Artifact) -> Non
     assert json.loads(done.stdout) == []
 
 
-def test_refuses_what_is_not_an_export(tmp_path: Path, encoder_export: Artifact) -> None:
+def test_other_folders_and_unknown_forms_are_refused(tmp_path: Path, encoder_export: Artifact) -> None:
     with pytest.raises(UsageError, match=r"not an exported model.*kdnas export"):
         Session(tmp_path)
     with pytest.raises(
         UsageError,
-        match=r"no form 'tensorrt' here; it has (openvino|onnxruntime)-(int8|f32), ",
+        match=r"no form 'tensorrt'; it has (openvino|onnxruntime)-(int8|f32), ",
     ):
         Session(encoder_export.path, "tensorrt")
     with pytest.raises(UsageError, match="threads is 0"):
@@ -247,14 +251,14 @@ def test_refuses_what_is_not_an_export(tmp_path: Path, encoder_export: Artifact)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"task": "x"}', "null"])
-def test_refuses_damaged_settings(content: str, tmp_path: Path) -> None:
+def test_damaged_settings_are_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "kdnas.json").write_text(content)
     with pytest.raises(UsageError, match=r"kdnas\.json"):
         Session(tmp_path)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_refuses_a_damaged_graph_and_tokenizer(form: str, encoder_export: Artifact, tmp_path: Path) -> None:
+def test_a_damaged_graph_or_tokenizer_is_refused(form: str, encoder_export: Artifact, tmp_path: Path) -> None:
     folder = shutil.copytree(encoder_export.path, tmp_path / "copy")
     (folder / FORMS[form]).write_bytes((folder / FORMS[form]).read_bytes()[:1000])
     with pytest.raises(UsageError, match="cannot be loaded"):
@@ -268,7 +272,7 @@ def test_refuses_a_damaged_graph_and_tokenizer(form: str, encoder_export: Artifa
 
 
 @given(st.lists(st.integers(1, 512), max_size=60), st.integers(1, 4096))
-def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
+def test_batches_contain_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
     batches = list(token_budget_batches(lengths, budget))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:

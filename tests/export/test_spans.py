@@ -17,7 +17,7 @@ FORMS = ("openvino-f32", "onnxruntime-f32")
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_token_scores_are_pytorchs(form: str, token_export: Artifact, token_folder: Path, corpus: Corpus) -> None:
+def test_token_scores_equal_pytorch(form: str, token_export: Artifact, token_folder: Path, corpus: Corpus) -> None:
     session = Session(token_export.path, form, threads=1)
     assert session.labels == ["O", "PER", "LOC"]
     texts = [*corpus.validation.texts[:12], "Ada Lovelace lived in London.", ""]
@@ -37,7 +37,7 @@ def test_token_scores_are_pytorchs(form: str, token_export: Artifact, token_fold
 
 
 def best_span(folder: Path, question: str, context: str, most: int) -> tuple[int, int, float]:
-    """By a naive loop over PyTorch's logits."""
+    """First and last character and score of the best span, from a naive loop over PyTorch's logits."""
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForQuestionAnswering.from_pretrained(folder)
     encoded = tokenizer(question, context, return_tensors="pt", return_offsets_mapping=True)
     offsets = encoded.pop("offset_mapping")[0].tolist()
@@ -54,7 +54,7 @@ def best_span(folder: Path, question: str, context: str, most: int) -> tuple[int
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("most", [30, 2])
-def test_answers_are_pytorchs(
+def test_answers_equal_pytorch(
     form: str, most: int, question_export: Artifact, question_folder: Path, corpus: Corpus
 ) -> None:
     answerer = Answerer(Session(question_export.path, form, threads=1))
@@ -65,7 +65,7 @@ def test_answers_are_pytorchs(
         assert answer.score == pytest.approx(score, abs=1e-3)
 
 
-def test_a_long_context_is_read_to_its_end(question_export: Artifact) -> None:
+def test_the_windows_cover_a_long_context(question_export: Artifact) -> None:
     answerer = Answerer(Session(question_export.path, "openvino-f32", threads=1))
     filler = " ".join(f"Number {number} is a number." for number in range(100))
     scores = [answerer.answer("Who wrote it?", filler[:cut]).score for cut in (100, 900, len(filler))]
@@ -80,7 +80,7 @@ def test_a_long_context_is_read_to_its_end(question_export: Artifact) -> None:
     assert all(len(window.ids) <= 100 for window in windows)
 
 
-def test_answers_in_batches_are_those_alone(question_export: Artifact, corpus: Corpus) -> None:
+def test_batched_answers_equal_single_answers(question_export: Artifact, corpus: Corpus) -> None:
     answerer = Answerer(Session(question_export.path, "openvino-f32", threads=1))
     texts = corpus.validation.texts
     pairs = [("What is it?", text) for text in texts[:20]] + [("Why?", ""), ("Who?", " ".join(texts[:40]))]
@@ -92,7 +92,7 @@ def test_answers_in_batches_are_those_alone(question_export: Artifact, corpus: C
     assert answerer.answers([]) == []
 
 
-def test_empty_and_endless_inputs(question_export: Artifact) -> None:
+def test_empty_contexts_and_very_long_questions_are_answered(question_export: Artifact) -> None:
     answerer = Answerer(Session(question_export.path, "openvino-f32", threads=1))
     assert answerer.answer("Who?", "").text == ""
     found = answerer.answer("why " * 500, "Because it is so.")
@@ -102,7 +102,7 @@ def test_empty_and_endless_inputs(question_export: Artifact) -> None:
 
 def test_sessions_of_other_tasks_are_refused(question_export: Artifact, token_export: Artifact) -> None:
     questions, tokens = Session(question_export.path, threads=1), Session(token_export.path, threads=1)
-    with pytest.raises(UsageError, match="a model for question-answering; token-classification is needed here"):
+    with pytest.raises(UsageError, match="a model for question-answering; token-classification is needed"):
         token_scores(questions, ["a"])
     with pytest.raises(UsageError, match="a model for token-classification; question-answering is needed"):
         Answerer(tokens)

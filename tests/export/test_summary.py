@@ -12,7 +12,7 @@ from kdnas.store.output import copy_output
 
 
 def results(**forms: tuple[float, float]) -> dict[str, Any]:
-    """Of an export, from each form's milliseconds and points."""
+    """Results of an export, from the latency in ms and the loss in points of each form."""
     return {
         "max_loss_points": 1.0,
         "forms": {
@@ -27,7 +27,7 @@ def results(**forms: tuple[float, float]) -> dict[str, Any]:
     }
 
 
-def test_a_line_a_form_and_the_default() -> None:
+def test_the_summary_has_one_line_per_form_and_the_default() -> None:
     found = results(openvino_int8=(1.25, 0.5), openvino_f32=(3.0, 0.0))
     header, int8, float32, default = lines_of(found, ["openvino-int8"])
     assert all(name in header for name in HEADER)
@@ -39,7 +39,7 @@ def test_a_line_a_form_and_the_default() -> None:
 
 
 @pytest.mark.parametrize(("ms", "points", "reason"), [(1.0, 3.0, "3.00 points"), (4.0, 0.5, "4.00 ms")])
-def test_the_last_line_says_why_int8_is_not_the_default(ms: float, points: float, reason: str) -> None:
+def test_the_last_line_explains_why_int8_is_not_the_default(ms: float, points: float, reason: str) -> None:
     found = results(openvino_f32=(3.0, 0.0), openvino_int8=(ms, points))
     last = lines_of(found, ["openvino-int8"])[-1]
     assert "openvino-int8" in last
@@ -47,7 +47,7 @@ def test_the_last_line_says_why_int8_is_not_the_default(ms: float, points: float
     assert lines_of(found, ["openvino-f32"])[-1].startswith("default: openvino-f32")
 
 
-def test_a_model_that_no_command_made_is_foreign(encoder_export: Artifact, tmp_path: Any) -> None:
+def test_a_model_from_outside_kdnas_is_foreign(encoder_export: Artifact, tmp_path: Any) -> None:
     assert is_foreign(str(tmp_path))
     assert not is_foreign(str(encoder_export.path))
     assert not is_foreign("builtin:minilm-l6")
@@ -56,7 +56,7 @@ def test_a_model_that_no_command_made_is_foreign(encoder_export: Artifact, tmp_p
     assert not is_foreign(str(output))
 
 
-def test_a_cut_vocabulary_is_stated_before_and_after() -> None:
+def test_the_vocabulary_is_reported_before_and_after_trimming() -> None:
     report = {
         "tokens_before": 30522, "tokens_after": 1000, "embeddings_mb_before": 46.9, "embeddings_mb_after": 1.5,
         "held_out_texts_covered": 0.5,

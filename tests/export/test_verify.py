@@ -1,4 +1,4 @@
-"""What a session refuses to load: anything that is not, byte for byte, what was exported."""
+"""A session refuses an export if any byte has changed."""
 
 import os
 import random
@@ -19,8 +19,8 @@ def folder(classifier_export: Artifact, tmp_path: Path) -> Path:
     return Path(shutil.copytree(classifier_export.path, tmp_path / "copy"))
 
 
-def test_every_flipped_byte_is_found(classifier_export: Artifact, folder: Path) -> None:
-    """Half of the flips by size, half spread evenly over the files, so that small ones get their share."""
+def test_every_flipped_byte_is_detected(classifier_export: Artifact, folder: Path) -> None:
+    """Half of the flips by size, half spread evenly over the files, so that small files are covered too."""
     rng = random.Random(0)
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     sizes = [file.stat().st_size for file in files]
@@ -42,7 +42,7 @@ def test_every_flipped_byte_is_found(classifier_export: Artifact, folder: Path) 
 
 
 @pytest.mark.parametrize("name", ["onnx/model.onnx", "openvino/int8/openvino_model.bin", "tokenizer.json"])
-def test_a_session_names_the_changed_file(name: str, folder: Path) -> None:
+def test_the_error_names_the_changed_file(name: str, folder: Path) -> None:
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
@@ -56,7 +56,7 @@ def test_a_session_names_the_changed_file(name: str, folder: Path) -> None:
         Session(folder, "openvino-f32", threads=1)
 
 
-def test_swapped_files_are_found(folder: Path) -> None:
+def test_swapped_files_are_detected(folder: Path) -> None:
     first, second = folder / "onnx/model.onnx", folder / "onnx-int8/model_quantized.onnx"
     os.rename(first, folder / "kept")
     os.rename(second, first)
@@ -73,7 +73,7 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> No
         Session(folder, "openvino-f32", threads=1)
 
 
-def test_a_changed_figure_or_white_space_in_the_manifest_is_found(folder: Path) -> None:
+def test_a_changed_value_or_white_space_in_the_manifest_is_detected(folder: Path) -> None:
     file = folder / MANIFEST
     text = file.read_text()
     for changed in (text.replace('"max_seq_len": 1', '"max_seq_len": 2'), text.replace("  ", " ", 1), text + " "):
@@ -82,7 +82,7 @@ def test_a_changed_figure_or_white_space_in_the_manifest_is_found(folder: Path) 
             Session(folder, "openvino-f32", threads=1)
 
 
-def test_verification_can_be_left_out(folder: Path) -> None:
+def test_verification_can_be_turned_off(folder: Path) -> None:
     (folder / "README.md").write_text("changed")
     with pytest.raises(KdnasError, match=r"README\.md"):
         Session(folder, "openvino-f32", threads=1)

@@ -1,4 +1,4 @@
-"""Trimmed vocabularies: the same answers on what they cover, for WordPiece and Unigram, and what is refused."""
+"""Trimmed vocabularies: the same outputs on covered texts, for WordPiece and Unigram, and refused tokenizers."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 from kdnas.text.readers import TextOptions
 
-SENTENCES = 60  # of the corpus, that the vocabulary is for
+SENTENCES = 60  # corpus sentences that define the vocabulary
 
 
 @pytest.fixture(params=["wordpiece", "unigram"])
@@ -32,7 +32,7 @@ def checkpoint(request: pytest.FixtureRequest, classifier_folder: Path, roberta_
 
 
 def states(checkpoint: Checkpoint, texts: list[str]) -> list[np.ndarray]:
-    """What PyTorch answers to each text."""
+    """PyTorch's output for each text."""
     tokenizer, model = (
         read_tokenizer(checkpoint.path / "tokenizer.json", checkpoint.max_seq_len),
         load_model(checkpoint),
@@ -41,7 +41,7 @@ def states(checkpoint: Checkpoint, texts: list[str]) -> list[np.ndarray]:
         return [model(torch.tensor([tokenizer.encode(text).ids]))[0].numpy() for text in texts]
 
 
-def test_it_answers_as_before_on_what_it_covers(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Path) -> None:
+def test_outputs_on_covered_texts_do_not_change(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Path) -> None:
     texts, held_out = corpus.train.texts[:SENTENCES], corpus.validation.texts
     trimmed = trim(checkpoint, texts, held_out, tmp_path)
     report = json.loads((tmp_path / "vocabulary.json").read_text())
@@ -56,7 +56,7 @@ def test_it_answers_as_before_on_what_it_covers(checkpoint: Checkpoint, corpus: 
     )
 
 
-def test_it_loads_with_transformers(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Path) -> None:
+def test_a_trimmed_model_loads_with_transformers(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     trimmed = trim(checkpoint, corpus.train.texts[:SENTENCES], corpus.validation.texts, tmp_path)
@@ -69,7 +69,7 @@ def test_it_loads_with_transformers(checkpoint: Checkpoint, corpus: Corpus, tmp_
     assert theirs.pad_token_id == trimmed.pad_id
 
 
-def test_every_character_that_was_known_still_is(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Path) -> None:
+def test_all_known_characters_stay_known(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Path) -> None:
     whole = read_tokenizer(checkpoint.path / "tokenizer.json", 512)
     trimmed = trim(checkpoint, corpus.train.texts[:3], corpus.validation.texts[:50], tmp_path)
     cut = read_tokenizer(trimmed.path / "tokenizer.json", 512)
@@ -79,7 +79,7 @@ def test_every_character_that_was_known_still_is(checkpoint: Checkpoint, corpus:
         assert not known or not set(cut.encode(text).tokens) & set(names)
 
 
-def test_an_export_with_a_vocabulary_of_its_own(
+def test_an_export_with_a_trimmed_vocabulary(
     classifier_folder: Path, corpus: Corpus, tmp_path: Path, classifier_export: Any
 ) -> None:
     options = ExportOptions(calibration_sentences=24, parity_sentences=24, vocabulary="corpus")
@@ -96,7 +96,7 @@ def test_an_export_with_a_vocabulary_of_its_own(
     np.testing.assert_allclose(cut, whole, atol=1e-5)
 
 
-def test_only_the_most_frequent_are_kept(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Path) -> None:
+def test_only_the_most_frequent_tokens_are_kept(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Path) -> None:
     texts = corpus.train.texts[:SENTENCES]
     for name in ("whole", "small"):
         (tmp_path / name).mkdir()
@@ -109,7 +109,7 @@ def test_only_the_most_frequent_are_kept(checkpoint: Checkpoint, corpus: Corpus,
         sum(len(one.ids) for one in tokenizer.encode_batch(texts[:50])) for tokenizer in tokenizers[::-1]
     )
     assert longer > shorter
-    with pytest.raises(UsageError, match="at least 1 is needed, and --vocabulary corpus"):
+    with pytest.raises(UsageError, match=r"at least 1, .*--vocabulary corpus"):
         ExportOptions(vocabulary_tokens=40)
 
 
@@ -160,26 +160,28 @@ def test_covered_texts_are_tokenised_as_before(kind: str, texts: list[str], othe
     assert covered_fraction(whole, cut, texts, kept)["held_out_texts_covered"] in (0, 1)
 
 
-def test_a_tokenizer_that_changed_is_found() -> None:
+def test_changed_tokenisation_is_detected() -> None:
     whole = WHOLE["unigram"]
     description = json.loads(whole.to_str())
     kept = kept_ids(description, used_ids(whole, TEXTS))
     wrong = renumbered(description, kept)
     wrong["model"]["vocab"][3:] = wrong["model"]["vocab"][:2:-1]
-    with pytest.raises(BoundError, match="tokenised in another way"):
+    with pytest.raises(BoundError, match="tokenised differently"):
         covered_fraction(whole, Tokenizer.from_str(json.dumps(wrong)), TEXTS, kept)
 
 
-def test_what_is_refused(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"a BPE tokenizer is not trimmed; WordPiece and Unigram are"):
+def test_bpe_tokenizers_and_ids_without_embeddings_are_refused(
+    tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"a BPE tokenizer, only WordPiece and Unigram"):
         kept_ids({"model": {"type": "BPE"}, "added_tokens": []}, [1, 2])
     checkpoint = open_checkpoint(str(tiny_teacher.path))
     short = Checkpoint(checkpoint.path, {**checkpoint.config, "vocab_size": 2000}, checkpoint.digest)
-    with pytest.raises(UsageError, match=r"its tokenizer has the id \d+, its embeddings have 2000 rows"):
+    with pytest.raises(UsageError, match=r"its tokenizer has id \d+, .* 2000 rows"):
         trim(short, corpus.train.texts[:50], corpus.validation.texts[:50], tmp_path)
 
 
-def test_languages_are_short_for_a_vocabulary_of_their_texts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_languages_select_a_vocabulary_of_their_texts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[Any] = []
 
     def record(*arguments: Any) -> Artifact:

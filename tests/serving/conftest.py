@@ -1,4 +1,4 @@
-"""Exports to serve and filter with: a tiny classifier and a tiny encoder, both random, both real graphs."""
+"""Exports for the service and the filter: a tiny classifier and a tiny encoder with random weights."""
 
 import os
 import subprocess
@@ -61,19 +61,19 @@ def encoder(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory:
 
 @pytest.fixture(scope="session")
 def sentences(corpus: Corpus) -> list[str]:
-    """Real sentences that the models read whole."""
+    """Real sentences that are short enough for the models."""
     return [text for text in corpus.validation.texts if len(text) <= 150]
 
 
 @pytest.fixture
 def documents(tmp_path: Path, sentences: list[str]) -> Path:
-    """The first 300 of them as documents."""
+    """The first 300 sentences as documents."""
     return write_documents(tmp_path / "docs.jsonl", sentences[:300])
 
 
 @pytest.fixture
 def kdnas(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command line to its end: `kdnas("filter", "--model", ...)`."""
+    """Run the command line until it exits: `kdnas("filter", "--model", ...)`."""
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

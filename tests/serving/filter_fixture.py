@@ -1,4 +1,4 @@
-"""What the tests of the filter share: documents in, files out."""
+"""Helpers for the tests of the filter: write its input, run it, read its output."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every published file with its bytes."""
+    """Name and content of every output file."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("part-*"))}
 
 

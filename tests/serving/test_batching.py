@@ -1,4 +1,4 @@
-"""The batcher against a fake model: who runs with whom, who is refused, who gets which answer."""
+"""The batcher with a fake model: batches, refusals and results."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ from kdnas.serving.batching import Batcher, OverloadedError, StoppedError
 
 
 class Model:
-    """Sums of the rows, held back until `gate` opens; remembers its calls."""
+    """Returns the sums of the rows once `gate` is open, and records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[list[list[int]]] = []
@@ -37,10 +37,10 @@ async def until(condition: Callable[[], bool]) -> None:
         if condition():
             return
         await asyncio.sleep(0.005)
-    pytest.fail("never happened")
+    pytest.fail("the condition was never met")
 
 
-def test_jobs_that_wait_run_together_within_the_budget() -> None:
+def test_waiting_jobs_run_together_within_the_token_budget() -> None:
     async def main() -> None:
         model = Model()
         batcher = batcher_of(model)
@@ -60,12 +60,12 @@ def test_jobs_that_wait_run_together_within_the_budget() -> None:
     asyncio.run(main())
 
 
-def test_after_a_round_of_several_jobs_it_waits_for_others() -> None:
+def test_the_batcher_waits_for_others_after_a_round_of_several_jobs() -> None:
     async def main() -> None:
         model = Model()
         batcher = batcher_of(model, wait_ms=5000)
         model.gate.clear()
-        tasks = [asyncio.create_task(batcher.submit([[1]]))]  # alone: at once, although the wait is long
+        tasks = [asyncio.create_task(batcher.submit([[1]]))]  # a single job runs at once, although the wait is long
         await until(lambda: len(model.calls) == 1)
         tasks += [asyncio.create_task(batcher.submit([[number]])) for number in (2, 3)]
         await until(lambda: batcher.waiting == 2)
@@ -73,7 +73,7 @@ def test_after_a_round_of_several_jobs_it_waits_for_others() -> None:
         await asyncio.gather(*tasks)
         one = asyncio.create_task(batcher.submit([[4]]))
         await asyncio.sleep(0.05)
-        assert len(model.calls) == 2  # still waiting for the second of the pair
+        assert len(model.calls) == 2  # still waits for a second job
         await asyncio.gather(one, batcher.submit([[5]]))
         batcher.stop()
         assert model.calls[1:] == [[[2], [3]], [[4], [5]]]
@@ -81,7 +81,7 @@ def test_after_a_round_of_several_jobs_it_waits_for_others() -> None:
     asyncio.run(main())
 
 
-def test_a_full_queue_refuses_and_recovers() -> None:
+def test_a_full_queue_refuses_jobs_and_recovers() -> None:
     async def main() -> None:
         model = Model()
         batcher = batcher_of(model)
@@ -96,13 +96,13 @@ def test_a_full_queue_refuses_and_recovers() -> None:
         await until(lambda: batcher.waiting == 6)
         model.gate.set()
         await asyncio.gather(running, waiting, last)
-        assert len(await batcher.submit([[1]] * 9)) == 9  # more than the queue, but nothing waits
+        assert len(await batcher.submit([[1]] * 9)) == 9  # more than the queue's limit, but the queue is empty
         batcher.stop()
 
     asyncio.run(main())
 
 
-def test_an_error_reaches_those_who_ran_and_nobody_else() -> None:
+def test_an_error_reaches_only_the_jobs_of_its_batch() -> None:
     async def main() -> None:
         batcher = batcher_of(Model())
         with pytest.raises(ValueError, match="bad luck"):
@@ -113,7 +113,7 @@ def test_an_error_reaches_those_who_ran_and_nobody_else() -> None:
     asyncio.run(main())
 
 
-def test_cancelled_jobs_are_not_run_and_a_stop_finishes_the_rest() -> None:
+def test_cancelled_jobs_do_not_run_and_stop_finishes_the_others() -> None:
     async def main() -> None:
         model = Model()
         batcher = batcher_of(model)
@@ -136,7 +136,7 @@ def test_cancelled_jobs_are_not_run_and_a_stop_finishes_the_rest() -> None:
     asyncio.run(main())
 
 
-def test_warming_comes_first_and_its_failure_is_kept() -> None:
+def test_warm_up_runs_first_and_its_failure_is_recorded() -> None:
     gate = threading.Event()
 
     def warm() -> None:

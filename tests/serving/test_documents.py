@@ -1,4 +1,4 @@
-"""Reading lines in pieces of any size gives the lines of the file."""
+"""Reading documents in chunks of any size gives the lines of the file."""
 
 import gzip
 import json
@@ -23,7 +23,7 @@ from kdnas.serving.documents import find_source, read_documents, read_text
     compression=st.sampled_from(["", "gz", "zst"]),
     skip=st.integers(0, 5),
 )
-def test_lines(
+def test_chunks_of_any_size_give_the_same_lines(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], end: bytes, chunk: int, compression: str, skip: int
 ) -> None:
     pack = {"": bytes, "gz": gzip.compress, "zst": zstandard.compress}[compression]
@@ -39,7 +39,7 @@ def test_lines(
     assert all(0 < position <= path.stat().st_size for position in positions)
 
 
-def test_a_line_over_the_limit_is_named_and_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_over_the_limit_is_reported_without_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "MAX_LINE_BYTES", 50)
     monkeypatch.setattr(documents, "CHUNK_BYTES", {"": 16})
     path = tmp_path / "a.jsonl"
@@ -50,7 +50,7 @@ def test_a_line_over_the_limit_is_named_and_not_held(tmp_path: Path, monkeypatch
 
 
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.integers()), st.text())
-def test_text_of_a_record_or_a_reason(others: dict[str, int], text: str) -> None:
+def test_a_record_gives_its_text_or_a_reason(others: dict[str, int], text: str) -> None:
     line = json.dumps(others | {"text": text}).encode()
     found, problem = read_text(line, "text")
     encodable = not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,4 +1,4 @@
-"""The filter as users run it, against the session's own scores."""
+"""The filter as users run it, against the scores of a session."""
 
 import gzip
 import json
@@ -24,11 +24,13 @@ from .filter_fixture import FORM, contents, opened, rows, run, write_documents
 
 @pytest.fixture(scope="module")
 def scores(classifier: Path, sentences: list[str]) -> np.ndarray:
-    """P(hap) of the first 300 sentences by the session itself."""
+    """P(hap) of the first 300 sentences from a session."""
     return Session(classifier, FORM, 1).predict(sentences[:300])[:, 1]
 
 
-def test_split_is_that_of_the_session(classifier: Path, documents: Path, scores: np.ndarray, tmp_path: Path) -> None:
+def test_decisions_equal_those_of_the_session(
+    classifier: Path, documents: Path, scores: np.ndarray, tmp_path: Path
+) -> None:
     assert run(classifier, documents, tmp_path / "out", threshold=0.7) == 0
     kept, dropped = rows(tmp_path / "out/kept"), rows(tmp_path / "out/dropped")
     clear = np.abs(scores - 0.7) > 1e-4
@@ -42,10 +44,10 @@ def test_split_is_that_of_the_session(classifier: Path, documents: Path, scores:
         assert row["kdnas"]["reason"] == f"P(hap) {row['kdnas']['score']} >= 0.7"
     originals = documents.read_bytes().splitlines()
     part = opened(tmp_path / "out/kept/part-00000.jsonl").splitlines()
-    assert part == [originals[json.loads(line)["id"]] for line in part]  # byte by byte, in order
+    assert part == [originals[json.loads(line)["id"]] for line in part]  # the same bytes, in order
 
 
-def test_a_model_that_was_changed_is_refused(classifier: Path, documents: Path, tmp_path: Path) -> None:
+def test_a_changed_model_is_refused(classifier: Path, documents: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(classifier, tmp_path / "model"))
     (model / "README.md").write_text("changed")
     with pytest.raises(KdnasError, match=r"README\.md: missing or changed since it was written"):
@@ -54,7 +56,9 @@ def test_a_model_that_was_changed_is_refused(classifier: Path, documents: Path, 
     assert found.exit_code in (0, 4)
 
 
-def test_manifest(classifier: Path, documents: Path, scores: np.ndarray, tmp_path: Path) -> None:
+def test_the_manifest_has_counts_scores_and_files(
+    classifier: Path, documents: Path, scores: np.ndarray, tmp_path: Path
+) -> None:
     run(classifier, documents, tmp_path / "out")
     artifact = Artifact.load(tmp_path / "out", "filter")
     artifact.verify()
@@ -62,7 +66,7 @@ def test_manifest(classifier: Path, documents: Path, scores: np.ndarray, tmp_pat
     assert results["documents"] == results["windows"] == 300 == results["kept"] + results["dropped"]
     assert results["tokens"] == sum(map(len, Session(classifier, FORM, 1).encode(_texts(documents))))
     histogram = np.histogram(scores, 20, (0, 1))[0]
-    assert np.abs(np.cumsum(results["scores"]) - np.cumsum(histogram)).max() <= 2  # but for scores at an edge
+    assert np.abs(np.cumsum(results["scores"]) - np.cumsum(histogram)).max() <= 2  # scores at an edge may differ
     assert set(artifact.manifest["files"]) == set(contents(tmp_path / "out"))
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"kept", "dropped", "manifest.json"}
 
@@ -77,7 +81,7 @@ def test_compressed_input_gives_compressed_output(
 ) -> None:
     run(classifier, documents, tmp_path / "plain")
     data = documents.read_bytes()
-    half = data.index(b"\n", len(data) // 2) - 7  # two archives in one file, cut inside a line
+    half = data.index(b"\n", len(data) // 2) - 7  # two archives in one file, split inside a line
     packed = tmp_path / f"docs{suffix}"
     pack = gzip.compress if suffix.endswith("gz") else zstandard.ZstdCompressor().compress
     packed.write_bytes(pack(data[:half]) + pack(data[half:]))
@@ -89,12 +93,12 @@ def test_compressed_input_gives_compressed_output(
         assert [opened(file) for file in files] == [opened(file) for file in plain]
 
 
-def test_text_and_parquet(classifier: Path, documents: Path, tmp_path: Path) -> None:
+def test_text_and_parquet_give_the_same_result(classifier: Path, documents: Path, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     texts = _texts(documents)
-    (tmp_path / "docs.txt").write_text("\n\n".join(texts))  # blank lines are no documents; no line end at the end
+    (tmp_path / "docs.txt").write_text("\n\n".join(texts))  # blank lines are not documents; no line end at the end
     pq.write_table(pa.table({"id": range(300), "text": texts}), tmp_path / "docs.parquet", row_group_size=100)
     for name in ("docs.jsonl", "docs.txt", "docs.parquet"):
         assert run(classifier, tmp_path / name, tmp_path / f"out-{name}") == 0
@@ -115,7 +119,7 @@ def test_unreadable_records_are_quarantined(classifier: Path, sentences: list[st
         8: (b'{"text": 7}', "column 'text' is not text but a number"),
         10: (b'{"text": null}', "column 'text' is not text but null"),
         12: (b'{"text": "\xff\xfe"}', "not UTF-8"),
-        14: (b'{"text": "\\ud83d"}', "half of a surrogate pair"),
+        14: (b'{"text": "\\ud83d"}', "unpaired surrogate"),
         16: (b"[" * 100000, "not JSON"),
     }
     for number, (line, _) in bad.items():
@@ -131,10 +135,10 @@ def test_unreadable_records_are_quarantined(classifier: Path, sentences: list[st
     assert "raw_base64" in found[5]
     results = Artifact.load(tmp_path / "out").results
     assert (results["documents"], results["quarantine"]) == (28, 8)
-    assert run(classifier, source, tmp_path / "out", shard_documents=9) == 4  # finished: left, same code
+    assert run(classifier, source, tmp_path / "out", shard_documents=9) == 4  # finished: unchanged, same exit code
 
 
-def test_long_documents_are_scored_by_their_worst_window(
+def test_long_documents_have_the_maximum_score_of_their_windows(
     classifier: Path, sentences: list[str], scores: np.ndarray, tmp_path: Path
 ) -> None:
     session = Session(classifier, FORM, 1)
@@ -146,7 +150,7 @@ def test_long_documents_are_scored_by_their_worst_window(
     for number, inner in enumerate(encoder.ids(texts)):
         assert len(inner) > 62
         windows, start = [], 0
-        while True:  # 62 tokens beside [CLS] and [SEP], 16 of them again in the next window
+        while True:  # 62 tokens besides [CLS] and [SEP]; the next window shares 16 of them
             windows.append([*encoder.prefix, *inner[start : start + 62], *encoder.suffix])
             if start + 62 >= len(inner):
                 break
@@ -159,7 +163,7 @@ def test_long_documents_are_scored_by_their_worst_window(
     assert Artifact.load(tmp_path / "out").results["windows"] > 3 * len(texts)
 
 
-def test_verdict_is_spliced_in_or_replaced(classifier: Path, tmp_path: Path) -> None:
+def test_the_verdict_is_added_or_replaced(classifier: Path, tmp_path: Path) -> None:
     source = tmp_path / "docs.jsonl"
     source.write_bytes(b'{"n": 1e400, "big": 123456789012345678901234567890, "text": "a"} \r\n{"text":"b","kdnas":1}\n')
     run(classifier, source, tmp_path / "out", threshold=0.0)
@@ -171,7 +175,7 @@ def test_verdict_is_spliced_in_or_replaced(classifier: Path, tmp_path: Path) -> 
     assert json.loads(second)["kdnas"]["label"] == "hap"
 
 
-def test_finished_result_is_left_or_refused(
+def test_a_finished_result_is_reused_or_refused(
     classifier: Path, documents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(classifier, documents, tmp_path / "out")
@@ -188,19 +192,19 @@ def test_finished_result_is_left_or_refused(
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*")} == before
 
 
-def test_foreign_folder_is_refused(classifier: Path, documents: Path, tmp_path: Path) -> None:
+def test_an_output_folder_with_other_content_is_refused(classifier: Path, documents: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/thesis.txt").write_text("dear")
+    (tmp_path / "mine/thesis.txt").write_text("draft")
     with pytest.raises(UsageError, match="not empty, and not from `kdnas filter`"):
         run(classifier, documents, tmp_path / "mine")
     with pytest.raises(UsageError, match="'export' artifact"):
         run(classifier, documents, classifier)
     with pytest.raises(UsageError, match="this is a file"):
         run(classifier, documents, tmp_path / "mine/thesis.txt")
-    assert (tmp_path / "mine/thesis.txt").read_text() == "dear"
+    assert (tmp_path / "mine/thesis.txt").read_text() == "draft"
 
 
-def test_bad_input(classifier: Path, documents: Path, tmp_path: Path) -> None:
+def test_invalid_inputs_are_refused(classifier: Path, documents: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "blank.jsonl").write_text("\n \n")
@@ -212,19 +216,23 @@ def test_bad_input(classifier: Path, documents: Path, tmp_path: Path) -> None:
         "none.jsonl": "no such file",
         "empty.jsonl": "it is empty",
         "blank.jsonl": "no documents",
-        "docs.csv": "unknown kind",
+        "docs.csv": "unknown file type",
         "": "this is a folder",
     }.items():
         with pytest.raises(UsageError, match=message):
             run(classifier, tmp_path / name, out)
     with pytest.raises(UsageError, match=r"no column 'body'; it has id, text"):
         run(classifier, documents, out, column="body")
-    for name, message in {"not.jsonl.gz": "damaged archive", "cut.jsonl.gz": "cut", "cut.jsonl.zst": "cut"}.items():
+    for name, message in {
+        "not.jsonl.gz": "damaged archive",
+        "cut.jsonl.gz": "truncated",
+        "cut.jsonl.zst": "truncated",
+    }.items():
         with pytest.raises(KdnasError, match=message):
             run(classifier, tmp_path / name, tmp_path / f"out-{name}")
-    with pytest.raises(UsageError, match=r"the input .* is there"):
+    with pytest.raises(UsageError, match=r"it is or contains the input"):
         run(classifier, documents, tmp_path)
-    with pytest.raises(UsageError, match=r"the input .* is there"):
+    with pytest.raises(UsageError, match=r"it is or contains the input"):
         run(classifier, documents, documents)
     with pytest.raises(UsageError, match="cannot write there"):
         run(classifier, documents, documents / "out")
@@ -234,12 +242,12 @@ def test_bad_input(classifier: Path, documents: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [{"threshold": 1.5}, {"threshold": float("nan")}, {"overlap": -1}, {"shard_documents": 0}]
 )
-def test_bad_options(options: dict[str, Any]) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         FilterOptions(**options)
 
 
-def test_encoder_and_labels(classifier: Path, encoder: Path, documents: Path, tmp_path: Path) -> None:
+def test_the_label_is_chosen_or_must_be_given(classifier: Path, encoder: Path, documents: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="encoder without a classification head"):
         run(encoder, documents, tmp_path / "out")
     with pytest.raises(UsageError, match="no such label; it has ok, hap"):
@@ -267,7 +275,7 @@ def test_shards_are_cut_by_documents_and_by_bytes() -> None:
     assert [len(shard) for shard in cut_shards(iter(documents), 2)] == [2, 2, 1]
 
 
-def test_no_torch(classifier: Path, documents: Path, tmp_path: Path) -> None:
+def test_the_filter_imports_neither_torch_nor_transformers(classifier: Path, documents: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from kdnas.commands import load_command\n"
         "model, source, out = map(Path, sys.argv[1:])\n"

@@ -1,4 +1,4 @@
-"""The filter stopped: killed at any moment, terminated, or found unfinished, it ends the same or says why not."""
+"""Interrupted filter runs: killed or terminated ones resume to the same result, and those with other settings are refused."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ from kdnas.store.artifact import Artifact
 from .filter_fixture import FORM, contents, run, write_documents
 
 
-def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
+def test_a_killed_run_resumes_to_the_same_bytes(
     classifier: Path, sentences: list[str], tmp_path: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     texts = [*sentences[:250], " ".join(sentences[:40]), *sentences[250:500]]
@@ -45,21 +45,21 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
     finished = [json.loads(line) for line in journal.read_text().splitlines()]
     stamps = {name: (out / name).stat().st_mtime_ns for row in finished for name in row["files"]}
     with journal.open("a") as file:
-        file.write('{"shard": 99, "li')  # torn by a crash
+        file.write('{"shard": 99, "li')  # truncated by a crash
     (out / "kept/part-09999.jsonl.gz").write_bytes(b"stray")
     (out / "kept/part-09998.jsonl.gz.partial").write_bytes(b"stray")
     done = kdnas(*words)
     assert done.returncode == 4, done.stderr
     assert done.stdout.splitlines()[-1] == str(out)
     assert contents(out) == contents(tmp_path / "whole")
-    assert {name: (out / name).stat().st_mtime_ns for name in stamps} == stamps  # not done twice
+    assert {name: (out / name).stat().st_mtime_ns for name in stamps} == stamps  # not written twice
     found, expected = Artifact.load(out), Artifact.load(tmp_path / "whole")
     found.verify()
     keys = ("documents", "kept", "dropped", "quarantine", "windows", "tokens", "scores")
     assert {key: found.results[key] for key in keys} == {key: expected.results[key] for key in keys}
 
 
-def test_unfinished_run_of_other_settings_is_refused(classifier: Path, documents: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_with_other_settings_is_refused(classifier: Path, documents: Path, tmp_path: Path) -> None:
     run(classifier, documents, tmp_path / "out")
     plan = json.loads((tmp_path / "out/manifest.json").read_text())
     (tmp_path / "out/manifest.json").unlink()
@@ -68,7 +68,7 @@ def test_unfinished_run_of_other_settings_is_refused(classifier: Path, documents
         run(classifier, documents, tmp_path / "out", threshold=0.9)
 
 
-def test_sigterm_stops_and_the_same_command_goes_on(
+def test_the_same_command_resumes_after_sigterm(
     classifier: Path, sentences: list[str], tmp_path: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     source, out = write_documents(tmp_path / "docs.jsonl", sentences), tmp_path / "out"

@@ -1,4 +1,4 @@
-"""The service as users run it: a process, a real socket."""
+"""The service as users run it: a process with a real socket."""
 
 import json
 import signal
@@ -36,7 +36,7 @@ class Served:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Return when it holds; fail after 20 seconds."""
+    """Return when the condition holds; fail after 20 seconds."""
     until = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < until
@@ -45,7 +45,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def serving(model: Path, *words: object) -> Iterator[Served]:
-    """Start the service on a free port, wait until it listens, kill it at the end if it still runs."""
+    """Start the service on a free port, wait until it is ready, and kill it at the end if it still runs."""
     command = [sys.executable, "-m", "kdnas.cli", "serve", "--model", model, "--port", 0, "--threads", 1, *words]
     with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -67,7 +67,7 @@ def served(classifier: Path) -> Iterator[Served]:
         yield running
 
 
-def test_predictions_are_those_of_the_session(served: Served, classifier: Path, sentences: list[str]) -> None:
+def test_predictions_equal_those_of_the_session(served: Served, classifier: Path, sentences: list[str]) -> None:
     expected = Session(classifier, "openvino-f32", 1).predict(sentences[:64])
     body = served.post(texts=sentences[:64]).raise_for_status().json()
     assert (body["model"], body["form"]) == (classifier.name, "openvino-f32")
@@ -78,13 +78,13 @@ def test_predictions_are_those_of_the_session(served: Served, classifier: Path, 
         assert row["score"] == max(row["scores"].values())
 
 
-def test_one_text(served: Served) -> None:
+def test_one_text_gives_the_same_answer_as_a_list_of_one(served: Served) -> None:
     one, several = served.post(text="Hello there.").json(), served.post(texts=["Hello there."]).json()
     assert one == several
     assert len(one["predictions"]) == 1
 
 
-def test_concurrent_requests_get_their_own_answers(served: Served, sentences: list[str]) -> None:
+def test_concurrent_requests_get_the_right_answers(served: Served, sentences: list[str]) -> None:
     groups = [sentences[start : start + 1 + start % 5] for start in range(0, 240, 4)]
     alone = [served.post(texts=group).json() for group in groups]
     before = served.metric("kdnas_batch_texts_count")
@@ -104,23 +104,27 @@ def test_concurrent_requests_get_their_own_answers(served: Served, sentences: li
         (b'{"text": "a", "texts": ["b"]}', 422, "give either 'text' or 'texts'"),
         (b'{"texts": [1]}', 422, "texts.0: Input should be a valid string"),
         (b'{"texts": ["a"], "txets": []}', 422, "txets: Extra inputs"),
-        (b'{"texts": ["\\ud800"]}', 422, "text 0 holds half of a surrogate pair"),
+        (b'{"texts": ["\\ud800"]}', 422, "text 0 contains an unpaired surrogate"),
         (b'{"texts": ["a"]', 422, "not valid JSON"),
         (b"[1]", 422, 'such as {"texts"'),
         (b'{"texts": ["\xff"]}', 400, "JSON in UTF-8"),
         (json.dumps({"texts": ["a"] * 65}).encode(), 413, "65 texts in one request"),
-        (json.dumps({"texts": ["a", "word " * 100]}).encode(), 413, "text 1 has 102 tokens, the model reads 64"),
+        (
+            json.dumps({"texts": ["a", "word " * 100]}).encode(),
+            413,
+            "text 1 has 102 tokens; the model reads at most 64",
+        ),
         (json.dumps({"text": "x" * 100000}).encode(), 413, "the body is over 100000 bytes"),
     ],
 )
-def test_bad_requests(served: Served, body: bytes, status: int, message: str) -> None:
+def test_invalid_requests_are_refused(served: Served, body: bytes, status: int, message: str) -> None:
     answer = served.client.post("/predict", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == status
     assert message in answer.json()["error"]
     assert list(answer.json()) == ["error"]
 
 
-def test_chunked_body_over_the_limit(served: Served) -> None:
+def test_a_chunked_body_over_the_limit_is_refused(served: Served) -> None:
     def pieces() -> Iterator[bytes]:
         yield b'{"text": "'
         for _ in range(30):
@@ -131,7 +135,7 @@ def test_chunked_body_over_the_limit(served: Served) -> None:
     assert "the body is over 100000 bytes" in answer.json()["error"]
 
 
-def test_wrong_method_path_and_content_type(served: Served) -> None:
+def test_a_wrong_method_path_or_content_type_is_refused(served: Served) -> None:
     assert served.client.get("/predict").status_code == 405
     assert served.client.get("/nothing").json() == {"error": "Not Found"}
     form = served.client.post("/predict", content=b'{"text": "a"}', headers={"content-type": "text/plain"})
@@ -139,14 +143,14 @@ def test_wrong_method_path_and_content_type(served: Served) -> None:
     assert "content-type: application/json" in form.json()["error"]
 
 
-def test_truncate_reads_the_start(served: Served) -> None:
+def test_truncate_uses_the_start_of_a_text(served: Served) -> None:
     long = "good word " * 100
     cut = served.post(text=long, truncate=True).raise_for_status().json()["predictions"][0]
     start = served.post(text="good word " * 31).json()["predictions"][0]
     assert cut["scores"] == pytest.approx(start["scores"], abs=1e-5)
 
 
-def test_health_metrics_and_docs(served: Served) -> None:
+def test_health_metrics_and_docs_are_served(served: Served) -> None:
     assert served.client.get("/livez").json() == {"status": "alive"}
     assert served.client.get("/readyz").json() == {"status": "ready"}
     texts = served.metric("kdnas_texts_total")
@@ -162,10 +166,10 @@ def test_health_metrics_and_docs(served: Served) -> None:
     assert "/predict" in page
     assert "PredictRequest" in page
     assert "<code>hap</code>" in page
-    assert "//" not in page.replace("http://HOST:PORT", "")  # nothing is fetched from elsewhere
+    assert "//" not in page.replace("http://HOST:PORT", "")  # the page loads no external resources
 
 
-def test_embeddings_of_an_encoder(encoder: Path, sentences: list[str]) -> None:
+def test_an_encoder_returns_embeddings(encoder: Path, sentences: list[str]) -> None:
     with serving(encoder) as served:  # the default form
         body = served.post(texts=sentences[:10]).raise_for_status().json()
     expected = Session(encoder, None, 1)
@@ -179,7 +183,7 @@ def test_sigterm_finishes_requests_in_flight(classifier: Path, sentences: list[s
         texts = (sentences * 30)[:10000]
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(served.post, texts=texts)
-            wait_until(lambda: served.metric("kdnas_texts_total") >= 1)  # the model has begun on it
+            wait_until(lambda: served.metric("kdnas_texts_total") >= 1)  # the model is running it
             served.process.send_signal(signal.SIGTERM)
             assert len(answer.result().raise_for_status().json()["predictions"]) == len(texts)
         assert served.process.wait(20) == 0
@@ -187,7 +191,7 @@ def test_sigterm_finishes_requests_in_flight(classifier: Path, sentences: list[s
             served.client.get("/livez")
 
 
-def test_a_second_signal_cuts_requests_off(classifier: Path, sentences: list[str]) -> None:
+def test_a_second_signal_cuts_off_requests(classifier: Path, sentences: list[str]) -> None:
     with serving(classifier, "--form", "openvino-f32", "--max-texts", 99999, "--max-body-bytes", 10**8) as served:
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(served.post, texts=(sentences * 60)[:20000])
@@ -210,7 +214,7 @@ def test_ctrl_c_ends_an_idle_service(classifier: Path) -> None:
         assert "Traceback" not in served.process.stderr.read()
 
 
-def test_drain_answers_and_says_not_ready(classifier: Path) -> None:
+def test_a_draining_service_answers_but_is_not_ready(classifier: Path) -> None:
     with serving(classifier, "--drain-seconds", 2) as served:
         served.process.send_signal(signal.SIGTERM)
         wait_until(lambda: served.client.get("/readyz").status_code == 503)
@@ -219,7 +223,7 @@ def test_drain_answers_and_says_not_ready(classifier: Path) -> None:
         assert served.process.wait(20) == 0
 
 
-def test_overload_is_refused_with_retry_after(classifier: Path, sentences: list[str]) -> None:
+def test_requests_over_the_queue_limit_get_retry_after(classifier: Path, sentences: list[str]) -> None:
     words = ("--form", "openvino-f32", "--max-queue-texts", 8, "--max-texts", 5000, "--max-wait-ms", 0)
     with serving(classifier, *words) as served:
         with ThreadPoolExecutor(9) as pool:
@@ -232,10 +236,10 @@ def test_overload_is_refused_with_retry_after(classifier: Path, sentences: list[
         assert refused
         assert {answer.status_code for answer in answers} == {200, 503}
         assert all(answer.headers["retry-after"] == "1" for answer in refused)
-        assert served.post(text="calm again").status_code == 200
+        assert served.post(text="no longer busy").status_code == 200
 
 
-def test_port_in_use(classifier: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_a_port_in_use_is_reported(classifier: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -246,13 +250,15 @@ def test_port_in_use(classifier: Path, kdnas: Callable[..., subprocess.Completed
     assert "--port" in done.stderr
 
 
-def test_not_a_model(tmp_path: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_a_folder_without_a_model_is_refused(
+    tmp_path: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     done = kdnas("serve", "--model", tmp_path, "--port", 0)
     assert done.returncode == 2
     assert "not an exported model" in done.stderr
 
 
-def test_bad_addresses() -> None:
+def test_invalid_addresses_are_refused() -> None:
     with pytest.raises(UsageError, match="port is 70000"):
         bind("127.0.0.1", 70000)
     with pytest.raises(UsageError, match="no such address"):
@@ -261,7 +267,7 @@ def test_bad_addresses() -> None:
         bind("192.0.2.1", 0)
 
 
-def test_no_torch(classifier: Path) -> None:
+def test_the_service_imports_neither_torch_nor_transformers(classifier: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from fastapi.testclient import TestClient\n"
         "from kdnas.commands import load_command; load_command('serve')\n"
