@@ -7,7 +7,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from commands import write_pages  # noqa: E402  (needs this folder on the path)
+from commands import write_pages  # noqa: E402  (needs the line above)
 from functions import write_functions  # noqa: E402
 
 from kdnas import __version__  # noqa: E402

@@ -10,8 +10,8 @@ from kdnas.interface import FUNCTIONS, function_of
 
 HEAD = """# Functions
 
-Fields of option groups are keyword arguments. You can pass dictionaries for other dataclasses, and strings for paths and
-architectures. The result has `path`, `results` and `exit_code`.
+Fields of option groups are keyword arguments. You can pass dictionaries for other dataclasses, and strings for paths
+and architectures. The result has `path`, `results` and `exit_code`.
 """
 
 
