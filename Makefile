@@ -1,4 +1,4 @@
-# `make pipeline`, `make test`, `make latency-table`; each takes ARGS="...". Everything is installed from exact pins.
+# `make pipeline`, `make test`, `make latency-table`; each accepts ARGS="...". All packages are installed at pinned versions.
 PYTHON ?= python3.11
 VENV ?= .venv
 ARGS ?=
@@ -18,7 +18,7 @@ latency-table: setup
 
 setup: $(READY)
 
-# A failed or interrupted installation leaves no stamp, so the next call does it again.
+# A failed or interrupted installation leaves no stamp file, so the next call repeats it.
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
@@ -31,19 +31,19 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# The documentation site in build/docs; a warning is an error.
+# Build the documentation site in build/docs; warnings are errors.
 docs: setup
 	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs build/docs
 
-# The built wheel, imported from another folder in an environment without the checkout.
+# Import the built wheel from another folder, in an environment without the checkout.
 wheel-test: setup
 	bash tests/wheel_test.sh $(VENV)/bin/python
 
-# What is timed: never part of the tests. Some need what `make pipeline` left, or say which data they want.
+# Run the benchmark scripts, which are not tests. Some need the results of `make pipeline` or say which data they need.
 bench: setup
 	@for file in tests/bench/*.py; do $(VENV)/bin/python $$file || exit 1; done
 
-# Is HEAD slower than its first parent? Exit code 3 where it is; ARGS="--base main" for another one.
+# Is HEAD slower than its first parent? If so, the exit code is 3. ARGS="--base main" sets another base.
 gate: setup
 	$(KDNAS) gate compare --base HEAD^ --head HEAD $(ARGS)
 

@@ -1,4 +1,4 @@
-"""The reference of the commands, written as Markdown from the parsers that the command line itself uses."""
+"""Generate the command reference as Markdown from the parsers of the command line."""
 
 import dataclasses
 import shutil
@@ -16,7 +16,7 @@ def write_pages(folder: Path) -> None:
     """Write `GROUP.md` for each group of commands.
 
     Args:
-        folder: where the pages go; what lies in it is replaced.
+        folder: output folder; its content is replaced.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -26,7 +26,7 @@ def write_pages(folder: Path) -> None:
 
 
 def section(name: str) -> str:
-    """One command: its heading, its summary and the table of its options."""
+    """Section of a command: heading, summary and table of options."""
     summary = COMMANDS[name].summary
     rows = [row(action) for action in make_parser(name, load_command(name), [])._actions if shown(action)]
     head = "| option | values | default | meaning |\n|---|---|---|---|"
@@ -34,7 +34,7 @@ def section(name: str) -> str:
 
 
 def shown(action: Any) -> bool:
-    """Whether an option belongs in the table: not help, and not a group that merely holds dotted options."""
+    """Whether an option belongs in the table; help and groups of dotted options do not."""
     kind = getattr(action, "_typehint", None) or action.type
     return bool(action.option_strings) and action.dest not in SKIPPED and not action.dest.endswith(".help") and not (
         dataclasses.is_dataclass(kind) or type(action).__name__ == "_ActionConfigLoad"
@@ -42,7 +42,7 @@ def shown(action: Any) -> bool:
 
 
 def row(action: Any) -> str:
-    """One option as a row of a Markdown table."""
+    """Markdown table row of an option."""
     option = action.option_strings[-1].replace("_", "-")
     kind = getattr(action, "_typehint", None) or action.type
     cells = (f"`{option}`", values_of(kind), default_of(action), " ".join(str(action.help or "").split()))
@@ -50,7 +50,7 @@ def row(action: Any) -> str:
 
 
 def values_of(kind: Any) -> str:
-    """What an option takes: the values of a choice, or the name of a type."""
+    """Allowed values of an option: the choices, or the name of the type."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in arguments)
@@ -63,7 +63,7 @@ def values_of(kind: Any) -> str:
 
 
 def default_of(action: Any) -> str:
-    """The default, as it would be written on the command line; `required` where there is none."""
+    """Default as written on the command line; `required` if there is none."""
     if action.required:
         return "required"
     value = action.default

@@ -7,7 +7,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from commands import write_pages  # noqa: E402  (this folder is on the path from here on)
+from commands import write_pages  # noqa: E402  (needs the line above)
 from functions import write_functions  # noqa: E402
 
 from kdnas import __version__  # noqa: E402
@@ -24,10 +24,10 @@ html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 
-myst_enable_extensions = ["colon_fence", "deflist"]  # no math: it would load a script from elsewhere
+myst_enable_extensions = ["colon_fence", "deflist"]  # no math extension: it loads an external script
 myst_heading_anchors = 3
 
-# What the public interface imports, but its documentation does not need: a build imports none of it.
+# Packages that the public interface imports and the documentation does not need.
 autodoc_mock_imports = [
     "accelerate", "datasets", "evaluate", "nncf", "onnx", "onnxruntime", "openvino", "optimum", "optuna", "plotly", "ray",
     "safetensors", "scipy", "sentencepiece", "seqeval", "sklearn", "torch", "transformers",

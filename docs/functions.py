@@ -1,4 +1,4 @@
-"""The reference of the Python functions, written from the signatures and docstrings that `help(kdnas.distill)` shows."""
+"""Generate the reference of the Python functions from their signatures and docstrings."""
 
 from inspect import signature
 from pathlib import Path
@@ -10,8 +10,8 @@ from kdnas.interface import FUNCTIONS, function_of
 
 HEAD = """# Functions
 
-Fields of option groups are keyword arguments. Dictionaries stand for other dataclasses, strings for paths and
-architectures. The result has `path`, `results` and `exit_code`.
+Fields of option groups are keyword arguments. You can pass dictionaries for other dataclasses, and strings for paths
+and architectures. The result has `path`, `results` and `exit_code`.
 """
 
 
@@ -21,7 +21,7 @@ def write_functions(page: Path) -> None:
 
 
 def section(name: str) -> str:
-    """One function: its heading, its parameters with their defaults, and its docstring as reStructuredText."""
+    """Section of a function: heading, parameters with defaults, and docstring as reStructuredText."""
     function = function_of(name)
     body = str(GoogleDocstring(function.__doc__ or "", Config(napoleon_use_param=True)))
     head = f".. py:function:: kdnas.{name}({', '.join(map(parameter, signature(function).parameters.values()))})"
@@ -29,7 +29,7 @@ def section(name: str) -> str:
 
 
 def parameter(one: object) -> str:
-    """A parameter and its default; that of a group is left out, for the command's page lists its fields."""
+    """Parameter with its default; defaults of groups are omitted, because the command's page lists their fields."""
     name, default = one.name, one.default  # type: ignore[attr-defined]
     if default is type(one).empty:
         return str(name)

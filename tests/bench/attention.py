@@ -1,6 +1,6 @@
-"""Attention in training on a CPU, forward and backward: which way is fastest at which length. Prints JSON.
+"""Which implementation of attention is fastest for training on a CPU, forward and backward, at each length? Prints JSON.
 
-Run with `python tests/bench/attention.py [ROUNDS]`; the ways take turns within a round.
+Run with `python tests/bench/attention.py [ROUNDS]`. The implementations alternate within a round.
 """
 
 import json
@@ -29,7 +29,7 @@ WAYS: dict[str, tuple[Way, torch.dtype]] = {
 
 
 def milliseconds(way: Way, dtype: torch.dtype, seq_len: int) -> float:
-    """One forward and backward pass over 4,096 tokens."""
+    """Milliseconds of one forward and backward pass over 4,096 tokens."""
     shape = (TOKENS // seq_len, HEADS, seq_len, HEAD_WIDTH)
     query, key, value = (torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3))
     mask = torch.zeros(shape[0], 1, seq_len, seq_len, dtype=dtype)

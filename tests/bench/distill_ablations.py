@@ -1,10 +1,10 @@
-"""What each choice of distillation teaches with equal tokens: the default, and the default with one thing changed.
+"""Ablations of distillation with equal tokens: the default, and the default with one choice changed.
 
-Run as `python tests/bench/distill_ablations.py CORPUS [STEPS [SEEDS [FOLDER]]]`: one student of the shape `3,12,384,576,gelu` for
-each choice and seed, as `kdnas distill` makes it from the packaged teacher. FOLDER is the home of the artifacts: the same
-command resumes there, and two may run in parallel. Prints a table: explained variance of the teacher's hidden states on
-held-out single sentences, averaged over the pairs of layers and for the last layer, mean and standard deviation over the
-seeds, and in how many seeds it beats the default.
+Run as `python tests/bench/distill_ablations.py CORPUS [STEPS [SEEDS [FOLDER]]]`: it distils one student of the shape
+`3,12,384,576,gelu` from the packaged teacher for each choice and seed, as `kdnas distill` does. FOLDER is the home of the
+artifacts: the same command resumes there, and two may run in parallel. Prints a table: explained variance of the teacher's
+hidden states on held-out single sentences, averaged over the layer pairs and for the last layer, with mean and standard
+deviation over the seeds, and the number of seeds in which the choice beats the default.
 """
 
 import os
@@ -44,19 +44,19 @@ CHOICES: dict[str, dict[str, object]] = {
 
 
 def options_of(choice: str, steps: int, seed: int) -> DistillOptions:
-    """Options of one run; larger batches get as many steps fewer."""
+    """Options of one run; larger batches get proportionally fewer steps."""
     plain = DistillOptions(steps=steps, validations=1, validation_sentences=1000, seed=seed)
     found = replace(plain, **CHOICES[choice])  # type: ignore[arg-type]
     return replace(found, steps=steps * plain.batch_tokens // found.batch_tokens)
 
 
 def main(corpus: str, steps: int, seeds: int, home: Path) -> None:
-    """Train what is missing, in an order that gives each choice a seed before any gets two, and print the table."""
+    """Train missing students, all choices with one seed before the next seed, and print the table."""
     teacher = resolve_teacher(BUILTIN)
     built = build_corpus(home, corpus, TextOptions(), teacher)
     done: dict[tuple[str, int], Artifact] = {}
     wanted = [(choice, seed) for seed in range(seeds) for choice in CHOICES]
-    for later in (False, True):  # what another process trains at the moment is looked up in the end
+    for later in (False, True):  # the second pass collects what another process was training
         for choice, seed in [key for key in wanted if key not in done]:
             try:
                 options = options_of(choice, steps, seed)
@@ -79,7 +79,7 @@ def main(corpus: str, steps: int, seeds: int, home: Path) -> None:
 
 
 def last_layer(artifact: Artifact) -> float:
-    """Share explained of the teacher's states that the last student layer learns from."""
+    """Explained fraction of the teacher's states that are the targets of the last student layer."""
     layers = artifact.results["explained_variance_layers"]
     return float(layers[max(layers, key=int)])
 

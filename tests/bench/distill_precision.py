@@ -1,4 +1,4 @@
-"""Training throughput in bf16 autocast against float32: the same loop, each time in a new process, in turns. Prints JSON.
+"""Training throughput in bf16 autocast against float32: the same loop, alternating, each time in a new process. Prints JSON.
 
 Run with `python tests/bench/distill_precision.py [ROUNDS]`; on a CPU with AVX512-BF16 the ratio should be at least 2.
 """
@@ -20,7 +20,7 @@ SECONDS = 8.0
 
 
 def measure(objective: str, precision: str) -> float:
-    """Tokens a second, in this process."""
+    """Tokens per second, in this process."""
     teacher = load_encoder(resolve_teacher(BUILTIN).path)
     student = student_from_teacher(ARCH, teacher, seed=0)
     return measure_tokens_per_second(
@@ -29,13 +29,13 @@ def measure(objective: str, precision: str) -> float:
 
 
 def measure_elsewhere(objective: str, precision: str) -> float:
-    """Tokens a second, in a process of its own: the memory that one loop leaves behind does not slow the next."""
+    """Tokens per second, in a separate process, so that leftover memory of one loop does not slow down the next."""
     command = [sys.executable, __file__, objective, precision]
     return round(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout), 1)
 
 
 def compare(objective: str, rounds: int) -> dict[str, object]:
-    """Tokens a second in both precisions and their ratio, each round both, in turns of who is first."""
+    """Tokens per second in both precisions and their ratio; each round runs both, in alternating order."""
     speeds: dict[str, list[float]] = {"bf16": [], "f32": []}
     for number in range(rounds):
         for precision in ("bf16", "f32") if number % 2 else ("f32", "bf16"):

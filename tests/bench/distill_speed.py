@@ -1,10 +1,10 @@
-"""Distillation beside a plain loop: real tokens a second, same teacher, student, sentences and threads, in one run.
+"""Speed of distillation against a plain loop: real tokens per second, same teacher, student, sentences and threads.
 
-Run as `python tests/bench/distill_speed.py CORPUS [ROUNDS [ARCH]]`; CORPUS is what `kdnas distill --corpus` takes. The plain
-loop is what one would write first: float32, so many sentences a batch in random order, padded to the longest of the batch, a
-frozen teacher, `torch.optim.AdamW`, clipped gradients. Ours is the loop of `kdnas distill` with its defaults. Each measurement is
-a process of its own, in turns, so that neither has the other's memory; its first steps are not timed. Padding is not counted.
-Prints the ratios with their spread by round, and where our time goes.
+Run as `python tests/bench/distill_speed.py CORPUS [ROUNDS [ARCH]]`; CORPUS is as for `kdnas distill --corpus`. The plain
+loop is a simple baseline: float32, a fixed number of sentences per batch in random order, padded to the longest of the batch, a
+frozen teacher, `torch.optim.AdamW`, clipped gradients. Ours is the loop of `kdnas distill` with its defaults. The loops
+alternate, each in a separate process, so that they do not share memory. The first steps are not timed. Padding is not counted.
+Prints the ratios with their spread over the rounds, and a breakdown of our time.
 """
 
 import json
@@ -43,7 +43,7 @@ Clock = dict[str, float]
 
 
 def timed(clock: Clock, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-    """The call, which adds its seconds to those of this name."""
+    """Wrap a call so that it adds its seconds to those of this name."""
 
     def inner(*values: Any, **options: Any) -> Any:
         start = time.perf_counter()
@@ -55,7 +55,7 @@ def timed(clock: Clock, name: str, call: Callable[..., Any]) -> Callable[..., An
 
 
 def steady(step: Callable[[], int], clock: Clock) -> tuple[float, Clock]:
-    """Real tokens a second after the first steps, and the seconds of each part by a second."""
+    """Real tokens per second after the first steps, and the fraction of the time of each part."""
     for _ in range(WARM_STEPS):
         step()
     clock.clear()
@@ -67,7 +67,7 @@ def steady(step: Callable[[], int], clock: Clock) -> tuple[float, Clock]:
 
 
 def plain(sentences: Sentences, arch: Arch, count: int) -> Callable[[], int]:
-    """A step of the plain loop."""
+    """Make the step of the plain loop, which returns its number of real tokens."""
     teacher = load_encoder(resolve_teacher(BUILTIN).path)
     student = student_from_teacher(arch, teacher, 0)
     pairs = layer_pairs(arch.layers, teacher.config.num_hidden_layers, Mapping.UNIFORM_LAST)
@@ -101,7 +101,7 @@ def plain(sentences: Sentences, arch: Arch, count: int) -> Callable[[], int]:
 
 
 def ours(sentences: Sentences, arch: Arch, settings: dict[str, Any], clock: Clock) -> Callable[[], int]:
-    """A step of `kdnas distill`, its parts timed."""
+    """Make the step of `kdnas distill` with its parts timed, which returns its number of real tokens."""
     options = DistillOptions(**settings)
     accelerator = loop.make_accelerator(options.precision)
     teacher = load_encoder(resolve_teacher(BUILTIN).path)
@@ -128,7 +128,7 @@ def ours(sentences: Sentences, arch: Arch, settings: dict[str, Any], clock: Cloc
 
 
 def measure(name: str, sentences: Sentences, arch: Arch) -> tuple[float, Clock]:
-    """Real tokens a second of one loop, and its parts."""
+    """Real tokens per second of one loop, and the fractions of its parts."""
     torch.manual_seed(0)
     loop.use_all_cores()
     clock: Clock = {}
@@ -137,7 +137,7 @@ def measure(name: str, sentences: Sentences, arch: Arch) -> tuple[float, Clock]:
 
 
 def compare(sentences: Sentences, arch: str, rounds: int) -> None:
-    """Measure all in turn and print."""
+    """Measure all loops alternately and print."""
     names = [*PLAIN, *OURS]
     found: dict[str, list[tuple[float, Clock]]] = {name: [] for name in names}
     for number in range(rounds):
@@ -151,15 +151,15 @@ def compare(sentences: Sentences, arch: str, rounds: int) -> None:
     for name in names:
         ratios = [np.percentile(speeds[name] / speeds[other], [5, 50, 95]) for other in PLAIN]
         text = "; ".join(f"{middle:.2f} [{low:.2f}, {high:.2f}]" for low, middle, high in ratios)
-        print(f"{name:28} {np.median(speeds[name]):7,.0f} real tokens a second; {text} times {', '.join(PLAIN)}")
+        print(f"{name:28} {np.median(speeds[name]):7,.0f} real tokens per second; {text} times {', '.join(PLAIN)}")
     parts = {name: np.median([clock[name] for _, clock in found["kdnas"]]) for name in found["kdnas"][0][1]}
     parts["student and loss"] = parts.pop("teacher, student and loss") - parts["teacher"]
     fractions = ", ".join(f"{name} {100 * fraction:.1f} %" for name, fraction in parts.items())
-    print(f"where the time of kdnas goes: {fractions}")
+    print(f"time of kdnas by part: {fractions}")
 
 
 def main(arguments: list[str]) -> None:
-    """One measurement, or all."""
+    """Run one measurement, or all of them."""
     if arguments[:1] == ["one"]:
         name, path, arch = arguments[1:]
         print(json.dumps(measure(name, Sentences(Path(path), "train"), Arch.parse(arch))))
@@ -174,6 +174,6 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) < 2:
-        print("left out: give a corpus, as text.jsonl.gz or builtin:pydocs")
+        print("skipped: give a corpus, for example text.jsonl.gz or builtin:pydocs")
         sys.exit()
     main(sys.argv[1:])

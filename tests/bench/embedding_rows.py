@@ -1,7 +1,8 @@
-"""Does a model with all rows of XLM-R's word embeddings answer slower than one with those that the latency table keeps?
+"""Is a model with all rows of XLM-R's word embeddings slower than one with the rows that the latency table keeps?
 
-Run as `python tests/bench/embedding_rows.py [ROUNDS]`: both models of the shape 4,12,576,768 in eager PyTorch, the same weights
-in the layers, random ids, in turn; prints the ratio of the sums over all lengths by round: median and range.
+Run as `python tests/bench/embedding_rows.py [ROUNDS]`: both models have the shape 4,12,576,768 and the same
+layer weights, and run random ids alternately in eager PyTorch. Prints the ratio of the sums over all lengths: median, 5th and
+95th percentile of the rounds.
 """
 
 import random
@@ -19,11 +20,11 @@ from kdnas.models.teacher import SHAPE, load_config, resolve_shape
 from kdnas.store.host import default_threads, host_line
 
 LENGTHS = (8, 12, 16, 24, 32, 48)
-SENTENCES = 20  # each with other ids, so that their rows are in no cache
+SENTENCES = 20  # with different ids, so that their rows are not cached
 
 
 def model_of(rows: int) -> tuple[PreTrainedModel, list[dict[str, torch.Tensor]]]:
-    """A model with so many rows, and sentences for it."""
+    """A model with this number of embedding rows, and sentences for it."""
     config = load_config(resolve_shape(SHAPE).path)
     config.vocab_size = rows
     model = ModelMaker(config, 0).student(Arch(4, 12, 576, 768))
@@ -32,7 +33,7 @@ def model_of(rows: int) -> tuple[PreTrainedModel, list[dict[str, torch.Tensor]]]
 
 
 def main(rounds: int) -> None:
-    """Time both and print."""
+    """Time both models and print."""
     torch.set_num_threads(default_threads())
     print(host_line())
     both = [model_of(TIMED_VOCABULARY), model_of(250_002)]

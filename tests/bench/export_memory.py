@@ -1,7 +1,8 @@
-"""What a multilingual student takes on disk and in memory: shape 4,12,576,768 with XLM-R's 250,002 tokens, random weights.
+"""Disk and memory use of a multilingual student: shape 4,12,576,768 with XLM-R's 250,002 tokens, random weights.
 
-Run as `python tests/bench/export_memory.py [SENTENCES]`: exports OpenVINO f32 and int8, then answers so many texts of random
-lengths, one at a time, in a process of its own for each form; prints sizes, and resident memory (tokenizer included) on the way.
+Run as `python tests/bench/export_memory.py [SENTENCES]`: exports OpenVINO f32 and int8, then runs this number of texts of
+random lengths, one at a time, in a separate process for each form. Prints sizes, and resident memory (tokenizer included)
+during the run.
 """
 
 import json
@@ -48,7 +49,7 @@ print(*seen)
 
 
 def synthetic_tokenizer(size: int) -> tuple[Tokenizer, list[str]]:
-    """A Unigram tokenizer of so many pieces, all single letters among them, and words for it; spaces as XLM-R has them."""
+    """A Unigram tokenizer of this size, including all single letters, and words for it; spaces are handled as in XLM-R."""
     rng = random.Random(0)
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "\u2581", *string.ascii_lowercase]
     known = set(pieces)
@@ -70,7 +71,7 @@ def synthetic_tokenizer(size: int) -> tuple[Tokenizer, list[str]]:
 
 
 def export_into(folder: Path) -> None:
-    """Both forms, the tokenizer and the settings."""
+    """Write both forms, the tokenizer and the settings."""
     config = student_config(ARCH, load_config(resolve_shape(SHAPE).path))
     torch.manual_seed(0)
     model = AutoModel.from_config(config, add_pooling_layer=False).eval()
@@ -97,7 +98,7 @@ def export_into(folder: Path) -> None:
 
 
 def main(sentences: int) -> None:
-    """Export, answer and print."""
+    """Export, run the texts and print."""
     print(host_line())
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

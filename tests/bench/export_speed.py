@@ -1,9 +1,9 @@
-"""Speed of the exported shape 4,12,576,768 beside XLM-R base (12,12,768,3072), both with 250,002 tokens and random weights.
+"""Speed of the exported shape 4,12,576,768 against XLM-R base (12,12,768,3072), both with 250,002 tokens and random weights.
 
-Run as `python tests/bench/export_speed.py [ROUNDS [PART,...]]`: all engines in turn on the same ids, in one run. The parts are
-`ids`, the median latency of one text of 16 to 128 tokens, the ratios of the aims with their spread by round, and the fraction
-of the host's matrix-product peak at 128 tokens; `text`, the same from text, with a Unigram tokenizer of 250,002 pieces; and
-`batches`, the throughput at the best batch.
+Run as `python tests/bench/export_speed.py [ROUNDS [PART,...]]`: all engines alternate on the same ids in one run. The parts are
+`ids`, the median latency of one text of 16 to 128 tokens, the ratios that have targets with their spread over the rounds, and the
+fraction of the host's matrix-product peak at 128 tokens; `text`, the same from text, with a Unigram tokenizer of 250,002
+pieces; and `batches`, the throughput at the best batch size.
 """
 
 import gc
@@ -42,7 +42,7 @@ TASK = "feature-extraction"
 LENGTHS = (16, 32, 64, 128)
 PARTS = ("ids", "text", "batches")
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-CALLS = 8  # of one engine in a row, after as many that bring its weights back
+CALLS = 8  # timed calls of one engine in a row, after as many untimed calls that load its weights into the cache
 RATIOS = {
     "student openvino-int8": ("teacher pytorch-f32", "teacher openvino-f32", "teacher openvino-int8"),
     "student openvino-f32": ("teacher openvino-f32",),
@@ -53,7 +53,7 @@ Call = Callable[[np.ndarray, np.ndarray], Any]
 
 
 def forms_of(model: Any, folder: Path, names: tuple[str, ...]) -> dict[str, Call]:
-    """The model eager, and exported in these forms."""
+    """The eager model, and its exports in these forms."""
     rng = np.random.default_rng(0)
     rows = [rng.integers(5, model.config.vocab_size, length).tolist() for length in range(8, 128, 4)]
     paths = {form: (folder / graph).parent for form, graph in FORMS.items()}
@@ -69,7 +69,7 @@ def forms_of(model: Any, folder: Path, names: tuple[str, ...]) -> dict[str, Call
 
 
 def eager(model: Any) -> Call:
-    """The model in PyTorch, from numpy arrays like the others."""
+    """The model in PyTorch, called with numpy arrays like the other engines."""
 
     def call(ids: np.ndarray, mask: np.ndarray) -> Any:
         return model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
@@ -119,7 +119,7 @@ def time_ids(engines: dict[str, Call], ids: np.ndarray, rounds: int) -> dict[str
 
 
 def take_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds a call of each in each round, all in a new random order each time; the first round warms up."""
+    """Milliseconds per call of each function in each round, in a new random order per round; the first round is a warm-up."""
     took: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name in random.sample(list(calls), len(calls)):
@@ -134,7 +134,7 @@ def take_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, li
 
 
 def show_ratios(title: str, took: dict[str, list[float]]) -> None:
-    """Latencies, and the ratios of the aims."""
+    """Print the latencies, and the ratios that have targets."""
     print(f"{title}: " + ", ".join(f"{name} {median(values):.2f} ms" for name, values in took.items()))
     for name, others in RATIOS.items():
         for other in others:
@@ -145,7 +145,7 @@ def show_ratios(title: str, took: dict[str, list[float]]) -> None:
 
 
 def show_fractions(engines: dict[str, Call], length: int, rounds: int) -> None:
-    """Fraction of the host's peak matrix-product rate at this length that the student reaches, timed in turns with it."""
+    """Print the fraction of the host's peak matrix-product rate that the student reaches at this length, timed alternately."""
     ids = ids_of(1, length)
     for engine in ("openvino-int8", "openvino-f32"):
         student = partial(engines[f"student {engine}"], ids, np.ones_like(ids))
@@ -159,13 +159,13 @@ def show_fractions(engines: dict[str, Call], length: int, rounds: int) -> None:
         low, middle, high = np.percentile(100 * reached / rates[best], [5, 50, 95])
         print(
             f"  student {engine} at {length} tokens: {median(reached):.0f} GFLOP/s, {middle:.0f} [{low:.0f}, {high:.0f}] % of "
-            f"the {median(rates[best]):.0f} of products {best} beside it",
+            f"the {median(rates[best]):.0f} GFLOP/s of matrix products {best}",
             flush=True,
         )
 
 
 def time_text(engines: dict[str, Call], rounds: int, scratch: Path) -> None:
-    """From text: the students through the encoder that an export of theirs has, the teacher through `tokenizers`."""
+    """Time calls from text: students with the encoder of their export, the teacher with `tokenizers`."""
     tokenizer, words = synthetic_tokenizer(250_002)
     tokenizer.save(str(scratch / TOKENIZER))
     lean = bool(write_sentencepiece(scratch, words))
@@ -183,18 +183,18 @@ def time_text(engines: dict[str, Call], rounds: int, scratch: Path) -> None:
 
 
 def time_batches(engines: dict[str, Call], rounds: int) -> None:
-    """Sentences of 32 tokens a second at the best batch."""
+    """Print the sentences of 32 tokens per second at the best batch size."""
     wanted = {name: engines[name] for name in (*RATIOS, "teacher pytorch-f32", "teacher openvino-f32")}
     best: dict[str, tuple[float, int]] = {}
     for batch in BATCHES:
         for name, values in time_ids(wanted, ids_of(batch, 32), rounds).items():
             best[name] = max(best.get(name, (0.0, 0)), (1e3 * batch / median(values), batch))
-    shown = (f"{name} {rate:,.0f} a second (batch {batch})" for name, (rate, batch) in best.items())
+    shown = (f"{name} {rate:,.0f} per second (batch {batch})" for name, (rate, batch) in best.items())
     print("sentences of 32 tokens: " + ", ".join(shown), flush=True)
 
 
 if __name__ == "__main__":
     chosen = set(sys.argv[2].split(",")) if len(sys.argv) > 2 else set(PARTS)
     if unknown := chosen - set(PARTS):
-        sys.exit(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+        sys.exit(f"unknown part {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}")
     main(int(sys.argv[1]) if len(sys.argv) > 1 else 30, chosen)

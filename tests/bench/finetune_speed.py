@@ -1,11 +1,11 @@
-"""Fine-tuning and scoring beside transformers': examples a second on SST-2, same model, same rows, in one run.
+"""Fine-tuning and scoring against transformers: examples per second on SST-2, same model, same rows, in one run.
 
 Run as `python tests/bench/finetune_speed.py DATA_ROOT [ROUNDS [MODEL...]]`; DATA_ROOT has `glue/sst2/*.jsonl.gz` and
-`hap/hate_speech_offensive/train.jsonl.gz`, MODEL is what `kdnas suites` takes, by default the packaged teacher. In each round
-both train it on the same 640 rows, 32 a batch: ours as `kdnas suites` does, theirs by `transformers.Trainer` with its defaults
-(float32, random order, padded to the longest of the batch). Then both score the validation split, and tweets, with the model
-fine-tuned on 3,200 rows: ours the exported forms through the session, theirs PyTorch float32 in batches of 32. Prints the ratios
-with their spread by round.
+`hap/hate_speech_offensive/train.jsonl.gz`, MODEL is as for `kdnas suites`, by default the packaged teacher. In each
+round both train it on the same 640 rows, 32 per batch: ours as `kdnas suites` does, theirs with `transformers.Trainer` and its
+defaults (float32, random order, padded to the longest of the batch). Then both score the validation split, and tweets, with the
+model fine-tuned on 3,200 rows: ours with the exported forms in a session, theirs with PyTorch float32 in batches of 32. Prints
+the ratios with their spread over the rounds.
 """
 
 import random
@@ -45,7 +45,7 @@ LABELS = ["negative", "positive"]
 
 
 class Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    """Rows as `transformers.Trainer` takes them."""
+    """Rows in the format of `transformers.Trainer`."""
 
     def __init__(self, tokenizer: Any, split: Split) -> None:
         self.rows = [tokenizer(text, truncation=True, max_length=SEQ_LEN) for text in split.texts]
@@ -59,7 +59,7 @@ class Rows(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 def train_ours(path: Path, split: Split, seed: int) -> float:
-    """Seconds of one pass by our loop, tokenising included."""
+    """Seconds of one epoch with our loop, tokenising included."""
     start = time.perf_counter()
     data = Encoded.of(CLASSES, split, path, SEQ_LEN)
     batches = token_batches(data.lengths, int(BATCH * data.lengths.mean()), seed, 0)
@@ -71,7 +71,7 @@ def train_ours(path: Path, split: Split, seed: int) -> float:
 
 
 def train_theirs(path: Path, split: Split, seed: int) -> float:
-    """Seconds of one pass by `transformers.Trainer`, tokenising included."""
+    """Seconds of one epoch with `transformers.Trainer`, tokenising included."""
     start = time.perf_counter()
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +91,7 @@ def train_theirs(path: Path, split: Split, seed: int) -> float:
 
 
 def score_theirs(model: Any, tokenizer: Any, split: Split) -> float:
-    """Seconds of scoring all rows in PyTorch float32, 32 a batch, in their order."""
+    """Seconds to score all rows in PyTorch float32, 32 per batch, in their order."""
     start = time.perf_counter()
     with torch.inference_mode():
         for first in range(0, len(split), BATCH):
@@ -102,19 +102,19 @@ def score_theirs(model: Any, tokenizer: Any, split: Split) -> float:
 
 
 def many_at_once(path: Path, form: str) -> Session:
-    """A session as `kdnas suites` and `kdnas filter` open it."""
+    """Open a session with the settings of `kdnas suites` and `kdnas filter`."""
     return Session(path, form, default_threads(), streams=default_threads())
 
 
 def score_ours(runs: Any, split: Split) -> float:
-    """Seconds of scoring all rows through a session."""
+    """Seconds to score all rows with a session."""
     start = time.perf_counter()
     CLASSES.predict(runs, split.texts)
     return time.perf_counter() - start
 
 
 def compare(calls: dict[str, Callable[[], float]], rounds: int, against: str, rows: int) -> None:
-    """Run all in turn, and print each one's rows a second and its ratio; the first round warms up."""
+    """Run all in random order each round, and print rows per second and the ratio; the first round is a warm-up."""
     took: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name in random.sample(list(calls), len(calls)):
@@ -125,14 +125,15 @@ def compare(calls: dict[str, Callable[[], float]], rounds: int, against: str, ro
         low, middle, high = np.percentile(np.array(took[against]) / np.array(values), [5, 50, 95])
         rate = rows / np.median(values)
         print(
-            f"  {name:28} {rate:8,.0f} rows a second; {middle:.2f} [{low:.2f}, {high:.2f}] times {against}", flush=True
+            f"  {name:28} {rate:8,.0f} rows per second; {middle:.2f} [{low:.2f}, {high:.2f}] times {against}",
+            flush=True,
         )
 
 
 def measure(path: Path, task: Task, tweets: Split, rounds: int) -> None:
     """Train, score and print."""
     split = task.train.first(ROWS)
-    print(f"{architecture_of(path)}, fine-tuning, {ROWS} rows of SST-2, {BATCH} a batch:")
+    print(f"{architecture_of(path)}, fine-tuning, {ROWS} rows of SST-2, {BATCH} per batch:")
     calls = {
         "kdnas": partial(train_ours, path, split, 0),
         "transformers.Trainer": partial(train_theirs, path, split, 0),
@@ -162,7 +163,7 @@ def measure(path: Path, task: Task, tweets: Split, rounds: int) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or not Path(sys.argv[1]).is_dir():
-        print("left out: give the folder that has glue/sst2/train.jsonl.gz and validation.jsonl.gz below it")
+        print("skipped: give the folder that contains glue/sst2/train.jsonl.gz and glue/sst2/validation.jsonl.gz")
         sys.exit()
     print(host_line(), flush=True)
     torch.set_num_threads(default_threads())

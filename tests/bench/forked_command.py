@@ -1,4 +1,4 @@
-"""The real command in a process forked from one that has its libraries, which saves seconds each time; and texts for it."""
+"""Run the real command in a process forked from one with loaded libraries, which saves seconds per start; and make a corpus."""
 
 import os
 import random
@@ -9,7 +9,7 @@ from kdnas.cli import main as kdnas
 
 
 def start(options: list[str]) -> int:
-    """Process id of `kdnas` with these options, in a group of its own, silent."""
+    """Start `kdnas` with these options in a new process group, without output, and return its process id."""
     child = os.fork()
     if child:
         return child
@@ -29,7 +29,7 @@ def start(options: list[str]) -> int:
 
 
 def write_corpus(file: Path) -> Path:
-    """A few thousand short texts."""
+    """Write a few thousand short texts."""
     words = [f"w{number}" for number in range(500)]
     file.write_text("\n".join(" ".join(random.choices(words, k=random.randint(4, 40))) for _ in range(3000)))
     return file

@@ -1,10 +1,10 @@
-"""How often is the gate right? Comparisons of a hot path with itself, slowed by a known share, on this host.
+"""How often is the gate right on this host? Compares hot paths with themselves, slowed down by a known fraction.
 
-Run as `python tests/bench/gate_power.py [TRIALS [FOLDER [SHARES]]]`: so many comparisons of each of the shares 0, 3, 5, 10 and
-20 %, in turn, each as `kdnas gate compare` makes it, of two benchmarks that start quickly: making batches, and tokenising, each
-on one thread, as all of the project's suite. The head's functions then idle for that fraction of the time of the call.
-Beside it the first process of each side is judged as `pytest-benchmark --benchmark-compare-fail=mean:10%` does.
-FOLDER keeps what was done: the same command goes on. Prints a table.
+Run as `python tests/bench/gate_power.py [TRIALS [FOLDER [FRACTIONS]]]`: TRIALS comparisons for each slowdown, by default 0, 3, 5,
+10 and 20 %. Each runs as `kdnas gate compare` does, on two benchmarks that start quickly: making batches and tokenising, each on
+one thread, as in the project's suite. The functions of the head wait for that fraction of the duration of each call. The first
+process of each side is also judged as `pytest-benchmark --benchmark-compare-fail=mean:10%` does. FOLDER keeps the results: the
+same command resumes there. Prints a table.
 """
 
 import json
@@ -62,7 +62,7 @@ def test_tokenising(benchmark):
 
 
 def side_of_slowdown(folder: Path, name: str, fraction: float) -> Side:
-    """A side whose functions are slowed."""
+    """A side whose functions are slowed down."""
     tree = folder / name
     tree.mkdir()
     (tree / "slowed_by.py").write_text(f"SHARE = {fraction}\n")
@@ -70,7 +70,7 @@ def side_of_slowdown(folder: Path, name: str, fraction: float) -> Side:
 
 
 def trial(fraction: float) -> list[dict[str, Any]]:
-    """One comparison: what is said of each benchmark, and what one process of each side alone would say."""
+    """Run one comparison: the verdict on each benchmark, and the verdict from only one process of each side."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         suite = folder / "suite.py"
@@ -101,7 +101,7 @@ def trial(fraction: float) -> list[dict[str, Any]]:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """The table."""
+    """Print the table."""
     columns = ("REGRESSION", "OK", "INCONCLUSIVE", "UNFIT")
     print(f"| slower by | judged | {' | '.join(columns)} | one process each, mean 10 % | pairs, mean | seconds, mean |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
@@ -115,7 +115,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def main(trials: int, folder: Path, fractions: tuple[float, ...]) -> None:
-    """Run what is missing, in turn over the shares, and print."""
+    """Run missing trials, alternating between the slowdowns, and print."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "trials.jsonl"
     rows = read_jsonl(file)

@@ -1,12 +1,12 @@
 """Does `kdnas distill` survive kill -9, SIGTERM and damaged checkpoints at random moments, bit for bit?
 
-Run as `python tests/bench/kill_distill.py [KILLS] [WITHIN_SECONDS]`: one run goes through; another is stopped with all its data
-workers at a random time within so many seconds, one time in three by SIGTERM, which must end it with 143 in 30 seconds, and
-is started again, with 0, 1 or 2 data workers; one time in six a byte of the newest checkpoint is flipped in between. The seconds
-count from the first step that a run makes, one time in four from its start. The last run goes to the end. Prints what was found;
-exit code 1 where weights or history differ from the first run's.
+Run as `python tests/bench/kill_distill.py [KILLS] [WITHIN_SECONDS]`. One run is not interrupted. Another is repeatedly
+stopped with all its data workers at a random time within WITHIN_SECONDS and started again with 0, 1 or 2 data workers. One stop
+in three is SIGTERM, after which the run must exit with 143 within 30 seconds. One time in six a byte of the newest checkpoint is
+flipped before the restart. The time counts from the first step of a run, one time in four from its start. The last run
+completes. Prints the results; the exit code is 1 if weights or history differ from those of the first run.
 
-The command is the real one, forked from a process that has its libraries, which saves seconds a kill; the models are tiny.
+The command is the real one, forked from a process with loaded libraries, which saves seconds per kill. The models are tiny.
 """
 
 import os
@@ -42,7 +42,7 @@ def tiny_teacher(folder: Path) -> Path:
 
 
 def ended(child: int, seconds: float) -> int | None:
-    """Exit code, negative for a signal; None where it still runs after some seconds."""
+    """Exit code, negative for a signal; None if the process still runs after these seconds."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -53,7 +53,7 @@ def ended(child: int, seconds: float) -> int | None:
 
 
 def trains(home: Path, child: int, began: float) -> int | None:
-    """Wait until a run has made a step; its exit code where it ended before."""
+    """Wait until a run has made a step; returns its exit code if it ends before that."""
     while not any(file.stat().st_mtime > began for file in home.glob("distill/*.partial/history.jsonl")):
         code = ended(child, 0.02)
         if code is not None:
@@ -62,7 +62,7 @@ def trains(home: Path, child: int, began: float) -> int | None:
 
 
 def flip_newest(home: Path) -> bool:
-    """Flip a byte of the newest checkpoint's weights, where there are two."""
+    """Flip a byte of the newest checkpoint's weights, if there are two checkpoints."""
     checkpoints = sorted(home.glob(f"distill/*.partial/{FOLDER}/step-*"))
     if len(checkpoints) < 2:
         return False
@@ -96,7 +96,7 @@ def main(kills: int, within: float) -> int:
         options += ["--batch_tokens", "512", "--accumulate", "2", "--dropout", "true", "--validation_sentences", "100"]
         options += ["--log_every", "1", "--checkpoint_seconds", "0.5", "--home"]
         if ended(start([*options, str(homes[0])]), 3600) != 0:
-            print("the run that was left alone failed")
+            print("the uninterrupted run failed")
             return 1
         while sum(counts[name] for name in ("kill -9", "SIGTERM")) < kills:
             began = time.time()
@@ -116,7 +116,7 @@ def main(kills: int, within: float) -> int:
                     wrong.append(f"exit {code} after SIGTERM")
             else:
                 counts["kill -9"] += 1
-            with suppress(ProcessLookupError):  # its data workers may outlive it by a moment
+            with suppress(ProcessLookupError):  # its data workers may outlive it briefly
                 os.killpg(child, signal.SIGKILL)
             if code is None:
                 ended(child, SECONDS_TO_END)

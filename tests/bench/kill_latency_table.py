@@ -1,12 +1,12 @@
 """Does `kdnas latency-table --validate` survive kill -9 at random moments, with nothing lost and nothing measured twice?
 
 Run as `python tests/bench/kill_latency_table.py [KILLS] [WITHIN_SECONDS]`: starts the command, kills it with all its children
-at a random time, nine in ten within so many seconds of its first new line and one in ten of its start, looks at every log,
-starts it again; the last run goes to the end. Prints what was found; exit code 1 where a finished line was lost or something
-was measured twice.
+at a random time, checks every log, and starts it again. Nine kills in ten come within WITHIN_SECONDS of its first new line, one
+in ten within WITHIN_SECONDS of its start. The last run completes. Prints the results; the exit code is 1 if a finished line was
+lost or something was measured twice.
 
-The command is the real one but for the processes that time models: they answer within `WINDOW_SECONDS`, with times that follow
-from FLOPs, and the command is forked from a process that has its libraries, which saves ten seconds and more a kill.
+The command is the real one except for the processes that time models: they answer within `WINDOW_SECONDS`, with times computed
+from FLOPs. The command is forked from a process with loaded libraries, which saves more than ten seconds per kill.
 """
 
 import math
@@ -39,7 +39,7 @@ TEACHER = Arch(6, 12, 384, 1536, "gelu")
 
 
 class QuickWorker:
-    """Answers as `kdnas.latency.worker` does, from FLOPs and a little noise."""
+    """Worker that answers like `kdnas.latency.worker`, from FLOPs with a little noise."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
         self._lengths = setup["lengths"]
@@ -74,12 +74,12 @@ def _noisy(value: float) -> float:
 
 
 def log_files(home: Path) -> list[Path]:
-    """The logs of measurements."""
+    """Logs of the measurements."""
     return [file for file in home.rglob("*.jsonl") if file.name != ATTEMPTS]
 
 
 def logs(home: Path) -> dict[str, bytes]:
-    """All whole lines of every log, by its path as it will be once finished."""
+    """Complete lines of every log, by the path of the log in the finished artifact."""
     found = {}
     for file in log_files(home):
         content = file.read_bytes()
@@ -88,7 +88,7 @@ def logs(home: Path) -> dict[str, bytes]:
 
 
 def repeats(home: Path) -> list[str]:
-    """What stands twice in a log that has each thing once."""
+    """Entries that occur more than once in a log."""
     keys = {
         "samples.jsonl": lambda row: row["number"],
         "validation.jsonl": lambda row: (row["pass"], row["arch"], row["part"]),
@@ -102,7 +102,7 @@ def repeats(home: Path) -> list[str]:
 
 
 def run(options: list[str], seconds: float, home: Path | None = None) -> int | None:
-    """Exit code of the command, or None where it was killed after some seconds; of a home, after its logs grew, too."""
+    """Exit code of the command, or None if it was killed after these seconds; with a home, they count from its first new line."""
     before = logs(home) if home else {}
     child = start(options)
     end = time.monotonic() + seconds
@@ -119,7 +119,7 @@ def run(options: list[str], seconds: float, home: Path | None = None) -> int | N
 
 
 def main(kills: int, within: float) -> int:
-    """Kill, look, and go on; the exit code."""
+    """Kill, check and restart; returns the exit code."""
     print(host_line())
     kdnas.latency.process.Worker = QuickWorker  # type: ignore[assignment,misc]
     lost: list[str] = []
@@ -146,9 +146,9 @@ def main(kills: int, within: float) -> int:
         tables = [Artifact.load(path.parent) for path in home.glob("latency-table/*/manifest.json")]
         whole = [len(read_rows(table.path / "table.csv")) == 2400 for table in tables]
         lines = {name.rpartition("/")[2]: content.count(b"\n") for name, content in now.items()}
-    print(f"{killed} kills, each within {within:g} s; a run had written to {dict(after)}; lines in the end: {lines}")
+    print(f"{killed} kills, each within {within:g} s; a run had written to {dict(after)}; final lines: {lines}")
     print(
-        f"last run: exit {code}, table whole: {whole}; lost: {lost or 'nothing'}; measured twice: {twice or 'nothing'}"
+        f"last run: exit {code}, table complete: {whole}; lost: {lost or 'nothing'}; measured twice: {twice or 'nothing'}"
     )
     return int(bool(code or lost or twice or whole != [True]))
 

@@ -1,8 +1,8 @@
 """One text at a time through our session, Optimum's model classes and sentence-transformers, with the same graph and threads.
 
-Run as `python tests/bench/peers.py [EXPORT_FOLDER [ROUNDS]]`; the folder is by default what `make pipeline` left. All take
-turns in one run; prints for each the median time of a text of about 20 tokens, from text to vector, of 32 tokens, from ids to
-states, and of 24 texts of 6 to 60 tokens one after the other, from ids to states.
+Run as `python tests/bench/peers.py [EXPORT_FOLDER [ROUNDS]]`; the default is the export of `make pipeline`. All
+alternate in one run. Prints the median times of each for a text of about 20 tokens, from text to vector; for 32 tokens, from ids
+to hidden states; and for 24 texts of 6 to 60 tokens one after the other, from ids to hidden states.
 """
 
 import gc
@@ -27,7 +27,7 @@ FORM_PAIRS = {"openvino": "openvino-f32", "onnx": "onnxruntime-f32"}
 
 
 def text_calls(folder: Path) -> dict[str, Callable[[], Any]]:
-    """From text to a mean-pooled vector, in float32."""
+    """Calls from text to a mean-pooled vector, in float32."""
     from sentence_transformers import SentenceTransformer
 
     calls: dict[str, Callable[[], Any]] = {}
@@ -48,7 +48,7 @@ def text_calls(folder: Path) -> dict[str, Callable[[], Any]]:
 
 
 def id_calls(folder: Path, lengths: Sequence[int]) -> dict[str, Callable[[], Any]]:
-    """From ids to hidden states, in every form: one call runs texts of these lengths one after the other."""
+    """Calls from ids to hidden states, in every form; one call runs texts of these lengths one after the other."""
     from optimum.intel import OVModelForFeatureExtraction
     from optimum.onnxruntime import ORTModelForFeatureExtraction
 
@@ -108,7 +108,7 @@ def onnx_options(threads: int) -> Any:
 
 
 def compare(title: str, calls: dict[str, Callable[[], Any]], rounds: int) -> None:
-    """Time all in turn and print."""
+    """Time all alternately and print."""
     took = take_turns(calls, rounds)
     print(title)
     for name, values in sorted(took.items()):
@@ -120,11 +120,11 @@ def compare(title: str, calls: dict[str, Callable[[], Any]], rounds: int) -> Non
 
 
 def main() -> None:
-    """Load, check that all agree, time and print."""
+    """Load, check that all outputs agree, time and print."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "artifacts/latest/encoder")
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 40
     if not folder.is_dir():
-        sys.exit(f"{folder}: no such export; run `make pipeline` first, or give the folder of one")
+        sys.exit(f"{folder}: no export found; run `make pipeline` first, or give the folder of an export")
     print(host_line(), flush=True)
     torch.set_num_threads(default_threads())
     with silence_exporters():
@@ -132,7 +132,7 @@ def main() -> None:
         one = id_calls(folder, [32])
         mixed = id_calls(folder, np.random.default_rng(1).integers(6, 61, 24).tolist())
     vectors = [np.asarray(call()) for call in texts.values()]
-    assert all(np.abs(vector - vectors[0]).max() < 1e-4 for vector in vectors), "the peers do not compute the same"
+    assert all(np.abs(vector - vectors[0]).max() < 1e-4 for vector in vectors), "outputs of the libraries differ"
     gc.disable()
     with torch.inference_mode():
         compare(f"from text to vector, {len(TEXT.split())} words", texts, rounds)

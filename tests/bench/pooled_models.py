@@ -1,11 +1,11 @@
-"""Do the latency table's models answer as fast as those that users get?
+"""Are the models of the latency table as fast as the models that users run?
 
-The table's models take their weights from one random pool, and its compiled engines run graphs that were rewritten from a small
-export. Here each is timed against a model with weights of its own: eager, or exported by the exporters themselves.
+The models of the table take their weights from one random pool, and its compiled engines run graphs that were rewritten from a
+small export. This script times each against a model with its own weights: eager, or exported in the normal way.
 
-Run as `python tests/bench/pooled_models.py [BUILDS] [ENGINE ...]`. In each build both are made anew and answer the same
-lengths in turn;
-prints for each engine and shape the ratio of the sums over all lengths by build: median and range.
+Run as `python tests/bench/pooled_models.py [BUILDS] [ENGINE ...]`. Each build creates both models again and runs the same
+lengths with them alternately. Prints, for each engine and shape, the ratio of the sums over all lengths: median and range over
+the builds.
 """
 
 import random
@@ -41,7 +41,7 @@ TASK = "feature-extraction"
 
 
 def own_model(arch: Arch, engine: Engine, folder: Path) -> Callable[[], Callable[..., Any]]:
-    """A function that loads a model with weights of its own, as users get it."""
+    """A function that loads a model with its own weights, as users run it."""
     torch.manual_seed(1)
     config = student_config(arch, load_config(resolve_teacher(BUILTIN).path))
     model = as_if_trained(AutoModel.from_config(config, add_pooling_layer=False).eval())
@@ -59,7 +59,7 @@ def own_model(arch: Arch, engine: Engine, folder: Path) -> Callable[[], Callable
 
 
 def ratio(pooled: Callable[..., Any], own: Callable[..., Any], items: list[dict[str, Any]]) -> float:
-    """Time of the pooled model over the other's, sums over all lengths of the medians over all rounds."""
+    """Time of the pooled model over that of the other: sums over all lengths of the medians over all rounds."""
     took: dict[tuple[int, int], list[float]] = {}
     both = (pooled, own)
     with torch.inference_mode():

@@ -1,7 +1,7 @@
-"""A student with random weights, for scale: what fine-tuning alone reaches with a shape.
+"""Make a student with random weights as a baseline: the quality that fine-tuning alone reaches with a shape.
 
-Run as `python tests/bench/random_student.py MODEL FOLDER`; MODEL is what `kdnas suites` takes. Writes a model of the same
-configuration and tokenizer, with random weights, as a stock Hugging Face folder.
+Run as `python tests/bench/random_student.py MODEL FOLDER`; MODEL is as for `kdnas suites`. Writes a model of the same
+configuration and tokenizer, with random weights, as a standard Hugging Face folder.
 """
 
 import sys

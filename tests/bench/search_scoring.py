@@ -1,8 +1,7 @@
-"""How long a strategy thinks: each proposes 15 episodes of 20 among all 2400 architectures, whose losses are made up.
+"""Time of each strategy to propose 15 episodes of 20 among all 2400 architectures, with synthetic losses.
 
-python tests/bench/search_scoring.py [STRATEGY ...]
-
-Prints a row a strategy: median and largest seconds of asking for an episode, which scores all that is left, and of telling it.
+Run as `python tests/bench/search_scoring.py [STRATEGY ...]`. Prints a row per strategy: median and largest seconds of `ask` for
+an episode, which scores all remaining architectures, and of `tell`.
 """
 
 import sys
@@ -22,7 +21,7 @@ TEACHER = Arch(12, 12, 768, 3072)
 
 
 def loss(arch: Arch) -> float:
-    """Falls with the size, as real ones."""
+    """Synthetic loss that falls with the size, as real losses do."""
     return float(0.6 * (arch.layer_parameters / 2e6) ** -0.2)
 
 

@@ -1,6 +1,6 @@
-"""Session.run against OpenVINO's compiled model called by hand, interleaved; prints one JSON object.
+"""`Session.run` against direct calls of OpenVINO's compiled model, interleaved. Prints one JSON object.
 
-Run `python tests/bench/session_overhead.py [EXPORT_FOLDER [ROUNDS]]`; the folder is by default what `make pipeline` left.
+Run as `python tests/bench/session_overhead.py [EXPORT_FOLDER [ROUNDS]]`; the default is the export of `make pipeline`.
 """
 
 import gc
@@ -20,7 +20,7 @@ CALLS = 50
 
 
 def by_hand(folder: Path, form: str, threads: int) -> "tuple[openvino.CompiledModel, list[str]]":
-    """The plainest use of OpenVINO with the same settings."""
+    """Direct use of OpenVINO with the same settings: the compiled model and its input names."""
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
@@ -32,7 +32,7 @@ def by_hand(folder: Path, form: str, threads: int) -> "tuple[openvino.CompiledMo
 
 
 def milliseconds(call: object, *arguments: object) -> float:
-    """Mean of CALLS calls."""
+    """Mean time of CALLS calls."""
     start = time.perf_counter_ns()
     for _ in range(CALLS):
         call(*arguments)  # type: ignore[operator]
@@ -43,7 +43,7 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "artifacts/latest/encoder")
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 30
     if not folder.is_dir():
-        sys.exit(f"{folder}: no such export; run `make pipeline` first, or give the folder of one")
+        sys.exit(f"{folder}: no export found; run `make pipeline` first, or give the folder of an export")
     session = Session(folder, "openvino-int8", threads=1)
     compiled, names = by_hand(folder, session.form, 1)
     rng = np.random.default_rng(0)

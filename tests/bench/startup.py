@@ -1,6 +1,6 @@
-"""Start-up time of commands as whole processes; prints one JSON object. `kdnas --help` should take under 0.5 s.
+"""Start-up time of commands, each in a new process. Prints one JSON object. `kdnas --help` should take less than 0.5 s.
 
-Run with `python tests/bench/startup.py [ROUNDS]`.
+Run as `python tests/bench/startup.py [ROUNDS]`.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""SentencePiece against `tokenizers`: the same ids? how fast? how much memory?
+"""SentencePiece against `tokenizers`: differences in the ids, speed and memory.
 
-Run as `python tests/bench/tokenizing.py DATA_ROOT [PIECES]`; DATA_ROOT has `text/*.jsonl.gz` in the column `text`. Trains an
-XLM-R-like tokenizer of so many pieces on a sample of it, converts it as transformers does, writes it as `kdnas export` does,
-and tokenises all texts with both. Prints how many differ, the time a text, one at a time, and the memory that each takes with
-250,002 random pieces, in a process of its own.
+Run as `python tests/bench/tokenizing.py DATA_ROOT [PIECES]`; DATA_ROOT has `text/*.jsonl.gz` with the column `text`. Trains
+an XLM-R-like tokenizer with PIECES pieces on a sample of it, converts it as transformers does, writes it as `kdnas export` does,
+and tokenises all texts with both. Prints how many texts differ, the time per text, one at a time, and the memory of each with
+250,002 random pieces, in a separate process.
 """
 
 import gzip
@@ -39,7 +39,7 @@ print(round((process.memory_info().rss - before) / 1e6))
 
 
 def read_texts(folder: Path) -> list[str]:
-    """All texts of all files."""
+    """Read all texts of all files."""
     texts = []
     for file in sorted((folder / "text").glob("*.jsonl.gz")):
         with gzip.open(file, "rt", encoding="utf-8") as lines:
@@ -48,7 +48,7 @@ def read_texts(folder: Path) -> list[str]:
 
 
 def train(texts: list[str], pieces: int, folder: Path) -> None:
-    """An XLM-R-like tokenizer.json, and SentencePiece's form of it."""
+    """Train an XLM-R-like tokenizer, and write it as `tokenizer.json` and as a SentencePiece model."""
     sample = random.Random(0).sample(texts, min(SAMPLE, len(texts)))
     with (folder / "trained.model").open("wb") as model:
         SentencePieceTrainer.train(
@@ -60,7 +60,7 @@ def train(texts: list[str], pieces: int, folder: Path) -> None:
 
 
 def compare(texts: list[str], folder: Path) -> None:
-    """Both on all texts, and one at a time."""
+    """Compare both on all texts, and time them one text at a time."""
     lean, whole = read_encoder(folder, sentencepiece=True), read_encoder(folder)
     differ = 0
     for first in range(0, len(texts), CHUNK):
@@ -78,12 +78,13 @@ def compare(texts: list[str], folder: Path) -> None:
     ratios = [other / one for one, other in zip(took["SentencePiece"], took["tokenizers"], strict=True)]
     rates = ", ".join(f"{name} {sorted(values)[2]:.1f}" for name, values in took.items())
     print(
-        f"microseconds a text, one at a time: {rates}; {min(ratios):.2f} to {max(ratios):.2f} times as fast", flush=True
+        f"microseconds per text, one at a time: {rates}; {min(ratios):.2f} to {max(ratios):.2f} times as fast",
+        flush=True,
     )
 
 
 def memory(folder: Path) -> None:
-    """What both take with 250,002 pieces."""
+    """Print the memory of both with 250,002 pieces."""
     tokenizer, words = synthetic_tokenizer(250_002)
     tokenizer.save(str(folder / TOKENIZER))
     write_sentencepiece(folder, words)
@@ -99,7 +100,7 @@ def memory(folder: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or not Path(sys.argv[1], "text").is_dir():
-        print("left out: give the folder that has text/*.jsonl.gz below it")
+        print("skipped: give the folder that contains text/*.jsonl.gz")
         sys.exit()
     print(host_line(), flush=True)
     everything = read_texts(Path(sys.argv[1]))
