@@ -12,7 +12,7 @@ from kdnas.models.family import has_types
 from kdnas.text.padding import pad
 
 BATCHES = (1, 2, 4, 8, 16, 32)
-BATCH_TOKENS = 1536  # with padding; 32 sentences of 48
+BATCH_TOKENS = 1024  # with padding; 32 sentences of 32, or two of 512
 QUANTILES = (0.5, 0.9, 0.99)
 
 
