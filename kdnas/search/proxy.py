@@ -1,4 +1,4 @@
-"""Proxy distillation: every candidate is distilled for real, briefly, on the same batches (the paper's mini-KD)."""
+"""Proxy distillation: every candidate is distilled briefly on the same batches (the paper's mini-KD)."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -161,7 +161,7 @@ class Proxy:
             yield student_states(objective.student, ids, mask), self._states(indices, mask, layers), mask
 
     def _train(self, objective: HiddenStateObjective, layers: list[int], ends: set[int]) -> Iterator[int]:
-        """Real tokens seen after so many steps, each time; of one whose loss is no longer finite, where that was seen."""
+        """Cumulative number of real tokens after each of some steps; a diverged run ends where that was detected."""
         optimizer = make_optimizer(objective, self.options.peak_lr)
         tokens = 0
         for step, indices in enumerate(self.plan):
