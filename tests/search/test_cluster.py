@@ -41,7 +41,7 @@ def loss_of(arch: Arch) -> float:
 
 
 def make(folder: Path, seconds: float, deadly: str = "", deaths: int = 0) -> Evaluate:
-    """What takes so long; the process dies of one kind of architecture, so many times."""
+    """An evaluation of `seconds`; its process dies `deaths` times on architectures with the activation `deadly`."""
 
     def evaluate(arch: Arch) -> ProxyResult:
         with (folder / "started").open("a") as file:

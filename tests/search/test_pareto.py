@@ -30,7 +30,7 @@ def test_front_matches_a_hand_computed_one() -> None:
 
 CELLS = [
     (x, y, z) for x in range(4) for y in range(4) for z in range(4)
-]  # of the cube below (4, 4, 4), by their lower corners
+]  # lower corners of the unit cells of the cube below (4, 4, 4)
 SOLIDS = st.lists(st.tuples(*[st.integers(0, 5).map(float)] * 3), max_size=12)
 
 

@@ -152,9 +152,7 @@ def test_loss_is_eq_1_on_the_held_out_sentences(
     tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With no effective training step, the proxy's loss equals that of a plain loop over sentences."""
-    monkeypatch.setattr(
-        "kdnas.search.proxy.fit_projections", lambda *_: None
-    )  # random projections, as in the loop below
+    monkeypatch.setattr("kdnas.search.proxy.fit_projections", lambda *_: None)  # random, as below
     options = ProxyOptions(tokens=1, peak_lr=1e-30, validation_sentences=12)
     proxy = Proxy(tmp_path / "states", tiny_teacher, corpus, SMALL, options, seed=5)
     found = proxy(ARCH).loss

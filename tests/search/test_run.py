@@ -193,18 +193,18 @@ def test_space_that_exceeds_the_teacher_is_rejected(tiny_teacher: Teacher, corpu
 
 
 @pytest.mark.parametrize(
-    ("options", "space", "told"),
+    ("options", "space", "message"),
     [
         ({}, SearchSpace(layers=(10, 12)), "deeper than its teacher"),
         ({"max_latency_ms": 1e-6}, SPACE, "is within these limits"),
     ],
 )
 def test_invalid_search_is_rejected_before_the_corpus_is_built(
-    options: dict[str, float], space: SearchSpace, told: str, tiny_teacher: Teacher, tmp_path: Path
+    options: dict[str, float], space: SearchSpace, message: str, tiny_teacher: Teacher, tmp_path: Path
 ) -> None:
     folder, text = table(tmp_path).path, tmp_path / "text.txt"
     text.write_text("a sentence\n")
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         search(SearchOptions(**options), folder, str(tiny_teacher.path), str(text), space=space, home=tmp_path / "home")
     assert not (tmp_path / "home").exists()
 

@@ -61,9 +61,9 @@ def test_proposals_never_repeat_and_exhaust_the_space(seed: int, decay: float, c
 def test_replay_proposes_the_same_as_an_uninterrupted_run(seed: int, done: int, episode: int) -> None:
     straight, resumed = strategy(seed, Epsilon(decay=0.4)), strategy(seed, Epsilon(decay=0.4))
     for _ in range(episode):
-        told = observe([proposal.arch for proposal in straight.ask(5)])
-        straight.tell(told)
-        resumed.tell(told)
+        observed = observe([proposal.arch for proposal in straight.ask(5)])
+        straight.tell(observed)
+        resumed.tell(observed)
     whole = straight.ask(5)
     assert resumed.ask(5, [proposal.arch for proposal in whole[:done]]) == whole[done:]
 
@@ -86,25 +86,25 @@ def test_explores_first_and_then_exploits_predictions() -> None:
 
 
 def test_controller_input_includes_global_and_previous_best() -> None:
-    told = strategy(0)
-    states = told.states
-    told.tell([Observation(states[3], 2.0), Observation(states[5], 1.0)])
-    told.tell([Observation(states[7], 1.5), Observation(states[8], None)])
-    context = told._with_context(told._encoded)
-    assert np.array_equal(context[0, 0], told._encoded[0])
-    assert np.array_equal(context[0, 1], told._encoded[3])
-    assert np.array_equal(context[0, 2], told._encoded[7])
+    learner = strategy(0)
+    states = learner.states
+    learner.tell([Observation(states[3], 2.0), Observation(states[5], 1.0)])
+    learner.tell([Observation(states[7], 1.5), Observation(states[8], None)])
+    context = learner._with_context(learner._encoded)
+    assert np.array_equal(context[0, 0], learner._encoded[0])
+    assert np.array_equal(context[0, 1], learner._encoded[3])
+    assert np.array_equal(context[0, 2], learner._encoded[7])
     # Proposals of the first episode have no best architecture as context.
-    assert told._sequences[0][:, 1:].sum() == 0
-    assert np.array_equal(told._sequences[1][0, 1:], told._encoded[[3, 3]])
+    assert learner._sequences[0][:, 1:].sum() == 0
+    assert np.array_equal(learner._sequences[1][0, 1:], learner._encoded[[3, 3]])
 
 
 def test_a_failure_counts_as_the_worst_reward() -> None:
-    told = strategy(0)
-    told.tell([Observation(told.states[0], 0.5), Observation(told.states[1], None)])
-    assert told._rewards().tolist() == [0.5, 0.0]
-    told.tell([Observation(told.states[2], -0.2)])
-    assert told._rewards().tolist() == [0.5, -0.2, -0.2]
+    learner = strategy(0)
+    learner.tell([Observation(learner.states[0], 0.5), Observation(learner.states[1], None)])
+    assert learner._rewards().tolist() == [0.5, 0.0]
+    learner.tell([Observation(learner.states[2], -0.2)])
+    assert learner._rewards().tolist() == [0.5, -0.2, -0.2]
 
 
 def latency_ms(arch: Arch) -> float:
@@ -169,10 +169,10 @@ def test_every_strategy_resumes_within_an_episode(name: str, done: int) -> None:
     straight, resumed = make(name, goal), make(name, goal)
     for _ in range(2):
         archs = [proposal.arch for proposal in straight.ask(5)]
-        told = results(goal, archs)
-        straight.tell(told)
+        observed = results(goal, archs)
+        straight.tell(observed)
         assert resumed.ask(5, archs) == []  # as in a search that reads a whole episode from its journal
-        resumed.tell(told)
+        resumed.tell(observed)
     whole = straight.ask(5)
     assert resumed.ask(5, [proposal.arch for proposal in whole[:done]]) == whole[done:]
 
