@@ -39,8 +39,8 @@ class RewardModel(nn.Module):
 class Controller:
     """Learns to predict rewards. The same results in the same order give the same weights.
 
-    RMSProp with one result per update, on all results so far at the end of each episode; the learning rate decays by `GAMMA` per
-    episode, the weights are kept from one episode to the next. Rewards lie close together (the paper's between 1.01 and
+    RMSProp with one result per update, on all results so far at the end of each episode; the learning rate decays by `GAMMA`
+    per episode, the weights are kept from one episode to the next. Rewards lie close together (the paper's between 1.01 and
     1.07), so the targets are standardised by the mean and the standard deviation of all rewards so far; without this, the
     few updates of an episode would only fit the mean.
 

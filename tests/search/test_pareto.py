@@ -28,9 +28,8 @@ def test_front_matches_a_hand_computed_one() -> None:
     assert pareto_front(points) == [4, 0, 3, 1]
 
 
-CELLS = [
-    (x, y, z) for x in range(4) for y in range(4) for z in range(4)
-]  # lower corners of the unit cells of the cube below (4, 4, 4)
+# Lower corners of the unit cells of the cube below (4, 4, 4).
+CELLS = [(x, y, z) for x in range(4) for y in range(4) for z in range(4)]
 SOLIDS = st.lists(st.tuples(*[st.integers(0, 5).map(float)] * 3), max_size=12)
 
 

@@ -23,9 +23,7 @@ def test_reward_matches_published_rewards(loss: float, latency_ms: float, printe
 def test_reward_matches_hand_computed_values() -> None:
     assert reward(0.25, 30.0, 50.0) == pytest.approx(0.75)  # 30 = 0.6 * 50: the latency factor is 1
     assert reward(0.25, 16.0, 8.0, alpha=-0.5, beta=0.5) == pytest.approx(0.75 / 2)  # (16 / 4) ** -0.5
-    assert reward(1.5, 16.0, 8.0, alpha=-0.5, beta=0.5) == pytest.approx(
-        -1.0
-    )  # slower is worse, also for negative rewards
+    assert reward(1.5, 16.0, 8.0, alpha=-0.5, beta=0.5) == pytest.approx(-1.0)  # slower is worse, also below zero
     assert reward(0.4, 3.0, 50.0, alpha=0.0) == pytest.approx(0.6)
 
 

@@ -182,9 +182,8 @@ def test_sampler_falls_back_to_the_nearest_allowed_architecture(monkeypatch: pyt
     wanted = Arch(3, 12, 288, 768, "relu")  # indices in SMALL's fields: 0, 0, 0, 1
     fixed = {"layers": 0, "heads": 0, "hidden": 0, "ffn": 1, "activation": "relu"}
     random = optuna.samplers.RandomSampler(seed=0)
-    monkeypatch.setattr(
-        optuna.samplers, "TPESampler", lambda **_: optuna.samplers.PartialFixedSampler(fixed, random)
-    )  # always suggests the same architecture
+    # This sampler always suggests the same architecture.
+    monkeypatch.setattr(optuna.samplers, "TPESampler", lambda **_: optuna.samplers.PartialFixedSampler(fixed, random))
     tried = runs(goal, "tpe", 0, 4, 2)
     assert tried[0] == wanted
     near = [Arch(3, 12, 288, ffn, "relu") for ffn in (384, 1536)]  # distance 0.5; all others at least 1
