@@ -49,7 +49,7 @@ class RecordOptions:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise UsageError(f"seeds is {self.seeds}; they must differ and not be negative")
+            raise UsageError(f"seeds is {self.seeds}; give at least one; all must differ and not be negative")
         if not 0 <= self.repeated <= self.architectures:
             raise UsageError(f"repeated is {self.repeated}; allowed are 0 to the {self.architectures} architectures")
 
