@@ -47,15 +47,15 @@ class Rule:
         from kdnas.errors import UsageError
 
         if not 0 < self.least <= self.most:
-            raise UsageError(f"least is {self.least}, most {self.most}; allowed is 0 < least <= most")
+            raise UsageError(f"least is {self.least}, most {self.most}; they must satisfy 0 < least <= most")
         if not 0 < self.alpha < 0.5:
-            raise UsageError(f"alpha is {self.alpha}; allowed is between 0 and 0.5")
+            raise UsageError(f"alpha is {self.alpha}; it must be between 0 and 0.5")
         if (
             not self.looks
             or min(self.looks) < 4
             or any(b <= a for a, b in zip(self.looks, self.looks[1:], strict=False))
         ):
-            raise UsageError(f"looks is {self.looks}; give increasing numbers of pairs, each at least 4")
+            raise UsageError(f"looks is {self.looks}; it must be increasing numbers of pairs, each at least 4")
 
 
 @dataclass(frozen=True)

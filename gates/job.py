@@ -22,9 +22,9 @@ class Found:
     """Result of a comparison.
 
     Args:
-        verdicts: by benchmark, for those that both sides have.
+        verdicts: verdict by benchmark, for those that both sides have.
         failures: reasons for missing verdicts: only the base has the benchmark, a result of zero, a crash.
-        new: benchmarks that only the head has; they are no failure.
+        new: benchmarks that only the head has; they do not count as failures.
         processes: number of processes that ran.
         seconds: total time of the processes.
         machine: host on which they ran.
@@ -48,7 +48,7 @@ class Found:
 
     @property
     def exit_code(self) -> int:
-        """3 if a benchmark is slower, 1 if one could not be judged, else 0: undecided or a noisy host blocks nobody."""
+        """3 if a benchmark is slower, 1 if one could not be judged, else 0: undecided or a noisy host does not block."""
         if any(verdict.outcome is Outcome.REGRESSION for verdict in self.verdicts.values()):
             return 3
         return 1 if self.failures else 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from kdnas.gates.sides import LINES, Side
 
-LOWER = 0.1  # quantile of a process's rounds that is its result
+LOWER = 0.1  # quantile of a process's rounds, reported as its result
 PLUGIN = Path(__file__).resolve().parent / "plugin"
 
 
@@ -96,8 +96,8 @@ def run_process(
                 f"{side.name}: not finished within {options.timeout_seconds:g} s (timeout_seconds)"
             ) from error
         if done.returncode or not report.is_file():
-            said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-LINES:])
-            raise SideError(f"{side.name}: pytest ended with {done.returncode}\n{said}")
+            output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-LINES:])
+            raise SideError(f"{side.name}: pytest ended with {done.returncode}\n{output}")
         return read_report(json.loads(report.read_text()))
 
 

@@ -10,7 +10,7 @@ from kdnas.errors import KdnasError, UsageError
 from kdnas.store.artifact import digest_of, file_sha256
 
 LOCK = "requirements.lock"
-LINES = 12  # of the output of a failed command, shown in the error
+LINES = 12  # maximum lines of a failed command's output in the error
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def make_side(spec: str, model: Path | None, scratch: Path, root: Path) -> Side:
         root: the checkout.
 
     Raises:
-        UsageError: `spec` is none of these.
+        UsageError: `spec` is not one of the above.
         KdnasError: it cannot be built.
     """
     path = Path(spec)
@@ -132,5 +132,5 @@ def _output(command: list[str]) -> str:
 def _run(command: list[str], spec: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-LINES:])
-        raise KdnasError(f"'{spec}' cannot be built: {' '.join(command[:6])} ended with {done.returncode}\n{said}")
+        output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-LINES:])
+        raise KdnasError(f"'{spec}' cannot be built: {' '.join(command[:6])} ended with {done.returncode}\n{output}")

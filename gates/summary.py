@@ -19,7 +19,7 @@ LINES = {
     Outcome.FAILED: "Some benchmarks could not be judged.",
 }
 HEAD = "| benchmark | head / base [interval] | 0.85 to 1.25 | slower than this blocks | noise of this host [95 %] | pairs | |"
-ENDS, CELLS = (0.85, 1.25), 33  # of a sketch of an interval
+ENDS, CELLS = (0.85, 1.25), 33  # range of ratios and number of cells in the sketch of an interval
 WIDTH, ROW, LEFT, RIGHT = 760, 26, 250, 90
 COLOURS = {
     Outcome.REGRESSION: "#d55e00",

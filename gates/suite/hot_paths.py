@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-THREADS = 1  # one of the two cores of a small runner stays free: results are far less noisy
+THREADS = 1  # one of the two cores of a small runner stays free: results are much less noisy
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 

@@ -116,7 +116,7 @@ def plan(
     """Validate a configuration and return its plan, which the command prints. Nothing is written.
 
     Raises:
-        KdnasError: the teacher cannot be found, or the space has no student that it can teach.
+        KdnasError: the teacher cannot be found, or no student of the space fits it.
     """
     transformers_logging.set_verbosity_error()
     config, origin = planned_teacher(teacher)
@@ -163,7 +163,7 @@ def device_lines(training: list[PlanRow], student: PretrainedConfig) -> list[str
     for count in DEVICES:
         hours = ", ".join(f"{row.stage} {row.hours / count:,.2f} h" for row in training if row.hours is not None)
         lines.append(
-            f"{count:>3} devices   {hours}; {exchanged_mb:,.0f} MB of gradients an update, and rows of embeddings"
+            f"{count:>3} devices   {hours}; {exchanged_mb:,.0f} MB of gradients per update, and rows of embeddings"
         )
     return lines
 

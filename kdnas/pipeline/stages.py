@@ -99,7 +99,7 @@ def pipeline(
     if dry_run:
         return plan(teacher, text, space, latency.minutes, search, distill, refine, home)
     if evaluation.hap is not None:
-        read_hap(evaluation.hap, evaluation.seed)  # refuse a wrong file before the long stages
+        read_hap(evaluation.hap, evaluation.seed)  # reject an invalid file before the long stages
     checked = resolve_teacher(teacher)
     cut = space.teachable(checked.layers)
     say(f"host: {host_line()}")
@@ -118,7 +118,7 @@ def pipeline(
 def choose_arch(
     run: PipelineRun, space: SearchSpace, latency: LatencyOptions, search: SearchOptions, distill: DistillOptions
 ) -> Arch:
-    """The winner of a search with this host's latencies, over a space that the teacher can teach."""
+    """The winner of a search with this host's latencies, over a space that fits the teacher."""
     table = run.stage("latency-table", lambda: build_table(run.home, run.teacher, run.corpus, latency))
     given = (run.home, run.teacher, run.corpus, space, LatencyTable.of(table), search)
     found = run.stage("search", lambda: run_search(*given, distill=distill))

@@ -17,7 +17,7 @@ def summarise(artifacts: Mapping[str, Artifact]) -> str:
     Args:
         artifacts: stage name to artifact, in the order of the pipeline.
     """
-    lines = ["| figure | value |", "|---|---|"]
+    lines = ["| measure | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in _rows(artifacts)]
     return "\n".join(lines) + "\n"
 

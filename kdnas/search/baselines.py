@@ -19,7 +19,7 @@ SHAPES = {"6L-384H": Arch(6, 12, 384, 1536), "6L-768H, DistilBERT": Arch(6, 12, 
 
 
 def possible(space: SearchSpace, among: Container[Arch] = SearchSpace()) -> dict[str, Arch]:
-    """The baselines whose depth the space has, and that are among some architectures."""
+    """The baselines whose depth is in the space and that are among the given architectures."""
     return {name: arch for name, arch in SHAPES.items() if arch.layers in space.layers and arch in among}
 
 
@@ -35,9 +35,9 @@ def measure_baselines(
 
     Args:
         path: journal of the baselines.
-        shapes: by name.
+        shapes: baselines by name.
         evaluate_all: distils architectures.
-        candidates: of the search.
+        candidates: candidates of the search.
         table: latencies.
         options: exponents of the reward.
 

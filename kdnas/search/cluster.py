@@ -1,4 +1,4 @@
-"""Candidates in parallel on a Ray cluster, one worker per core; another worker takes over from one that dies."""
+"""Candidates in parallel on a Ray cluster, one worker per core; if a worker dies, another one takes over."""
 
 import logging
 import os
@@ -41,7 +41,7 @@ def all_of(make: Callable[[], Evaluate], here: Evaluate, ray: str | None) -> Ite
 
 
 class _Worker:
-    """Distils one candidate after the other, in its own process with one core."""
+    """Distils candidates sequentially, in its own process with one core."""
 
     def __init__(self, make: Callable[[], Evaluate]) -> None:
         self._evaluate = make()

@@ -36,7 +36,7 @@ BAND = (5, 50, 95)  # percentiles over seeds
 
 @dataclass(frozen=True)
 class ComparisonOptions:
-    """The strategies to compare, and the setting of their runs.
+    """The strategies to compare, and the settings of their runs.
 
     Args:
         strategies: names of strategies of `kdnas search`, the reference first.
@@ -99,9 +99,9 @@ def compare_strategies(
         recording: folder or CSV that `kdnas record` printed.
         table: folder that `kdnas latency-table` printed.
         space: values that each field may take; only its recorded architectures are proposed.
-        teacher: of the recording and the table; the surrogate uses its shape.
+        teacher: teacher of the recording and the table; the surrogate uses its shape.
         home: root of all artifacts.
-        output: folder that gets the result as plain files; null leaves it below `home` alone.
+        output: folder that gets the result as plain files; null writes only below `home`.
     """
     require_output(output, "strategies")
     known, found = LatencyTable.load(table), read_recording(recording)
@@ -124,7 +124,7 @@ def run_comparison(
         table: latencies.
         space: values that each field may take.
         options: the strategies and the setting of their runs.
-        teacher: of the recording; the surrogate uses its shape.
+        teacher: teacher of the recording; the surrogate uses its shape.
 
     Returns:
         Artifact with `runs.jsonl`, `curves.csv` and `strategies.html`.
@@ -217,7 +217,7 @@ class Curves:
     """Regret and hypervolume of the runs of one strategy after each evaluation.
 
     Args:
-        regret: (runs, evaluations) 1 minus the best reward so far over the best of all.
+        regret: (runs, evaluations) 1 minus the best reward so far over the best recorded one.
         hypervolume: (runs, evaluations) hypervolume so far as a fraction of the best front's.
     """
 
@@ -226,7 +226,7 @@ class Curves:
 
     @classmethod
     def of(cls, rows: Sequence[dict[str, Any]], goal: Goal, losses: dict[Arch, float]) -> "Curves":
-        """From the ids that the runs proposed."""
+        """Curves from the ids that the runs proposed."""
         best = best_reward(goal, losses)
         whole = _volumes([goal.point(arch, loss) for arch, loss in losses.items()], goal)[-1]
         regret, volumes = [], []
@@ -238,7 +238,7 @@ class Curves:
         return cls(np.array(regret), np.array(volumes))
 
     def needed(self, target: float) -> np.ndarray:
-        """Evaluations until a fraction of the best reward was reached, (runs,); one more than the run had if it never was."""
+        """Number of evaluations to reach a fraction of the best reward, (runs,); one more than the run's number if never."""
         reached = self.regret <= 1 - target + 1e-12
         return np.where(reached.any(1), reached.argmax(1) + 1, reached.shape[1] + 1)
 

@@ -39,15 +39,15 @@ class RewardModel(nn.Module):
 class Controller:
     """Learns to predict rewards. The same results in the same order give the same weights.
 
-    RMSProp with one result per update, on all results so far at the end of each episode; the learning rate falls by `GAMMA` an
-    episode, the weights are kept from one episode to the next. Rewards lie close together (the paper's between 1.01 and
-    1.07), so the targets are standardised by the mean and the standard deviation of all rewards so far; raw, the few
-    updates of an episode would be spent on the mean.
+    RMSProp with one result per update, on all results so far at the end of each episode; the learning rate decays by `GAMMA`
+    per episode, the weights are kept from one episode to the next. Rewards lie close together (the paper's between 1.01 and
+    1.07), so the targets are standardised by the mean and the standard deviation of all rewards so far; without this, the
+    few updates of an episode would only fit the mean.
 
     Args:
         lr: peak learning rate.
         epochs: passes over all results after each episode.
-        seed: of the first weights and the order of the updates.
+        seed: seed of the initial weights and the order of the updates.
     """
 
     def __init__(self, lr: float, epochs: int, seed: int) -> None:

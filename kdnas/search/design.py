@@ -14,8 +14,8 @@ def features(states: Sequence[Arch], teacher: Arch | None = None) -> np.ndarray:
 
     Args:
         states: N architectures.
-        teacher: if given, adds how much fewer heads and less width each has than the teacher. Students start as the teacher's
-            layers cut to their shape, so more than the teacher's does not help.
+        teacher: if given, adds each architecture's deficit in heads and width. Students start as the teacher's
+            layers cut to their shape, so exceeding the teacher does not help.
     """
     rows = [
         [

@@ -13,7 +13,7 @@ def field_effects(archs: Sequence[Arch], values: Sequence[float]) -> dict[str, d
     """Effects of an additive model fitted by ridge regression; each field's effects have mean 0 over the architectures.
 
     Args:
-        archs: N architectures; none gives no fields.
+        archs: N architectures; without any, the result is empty.
         values: N, finite.
 
     Returns:

@@ -25,7 +25,7 @@ def explore(
         options: episodes and candidates per episode.
 
     Returns:
-        All candidates, in the order in which they were proposed; fewer than asked for if the space has no more.
+        All candidates, in the order in which they were proposed; fewer than requested if the space is exhausted.
     """
     candidates = journal.read(path)
     total = min(options.episodes * options.candidates_per_episode, len(goal.latencies))

@@ -16,7 +16,7 @@ class Full:
         home: root of artifacts.
         teacher: the teacher.
         corpus: the training text.
-        options: of the distillation; with `steps`, because `minutes` would give each shape a different budget.
+        options: options of the distillation; with `steps`, because `minutes` would give each shape a different budget.
     """
 
     def __init__(self, home: Path, teacher: Teacher, corpus: Corpus, options: DistillOptions) -> None:

@@ -23,7 +23,7 @@ class Candidate:
         latency_ms: from the latency table.
         reward: Eq. 4; None if it failed.
         predicted_reward: the reward that the strategy expected; None before it has a model.
-        tokens: training tokens that it was distilled on.
+        tokens: number of training tokens in its distillation.
         seconds: wall time of its evaluation.
         failed: the reason if it has no loss, otherwise None.
     """
@@ -42,7 +42,7 @@ class Candidate:
 
 
 def append(path: Path, candidate: Candidate) -> None:
-    """Write one candidate durably. Call `read` once before the first: it cuts off a torn last line."""
+    """Write one candidate durably. Call `read` once before the first: it removes an incomplete last line."""
     row = asdict(candidate) | {"arch": str(candidate.arch), "id": arch_id(candidate.arch)}
     append_jsonl(path, row)
 

@@ -20,7 +20,7 @@ def make_goal(
         states: architectures of the published space.
         table: their latencies and sizes.
         options: limits and reward.
-        teacher: of the table; the shape of another teacher is no hint.
+        teacher: teacher of the table; the shape of another teacher is ignored.
 
     Raises:
         UsageError: no architecture is within the limits.

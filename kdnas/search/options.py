@@ -13,13 +13,13 @@ class ProxyOptions:
     """The short distillation that scores a candidate (the paper's mini-KD). All candidates see the same batches.
 
     Args:
-        tokens: training tokens per candidate. The default is the smallest budget that ranks as a budget 15 times larger does
-            (Kendall's tau 0.8, `results/search`); null if corpus_fraction sets the budget.
+        tokens: training tokens per candidate. The default is the smallest budget that ranks candidates like one
+            15 times larger (Kendall's tau 0.8, `results/search`); null if corpus_fraction sets the budget.
         corpus_fraction: fraction of the training split that makes the proxy set, instead of `tokens` (the paper: 0.3).
-        epochs: passes over the proxy set; with `tokens`, the set is that much smaller (the paper: 4).
+        epochs: passes over the proxy set; with `tokens`, the set is smaller by this factor (the paper: 4).
         batch_tokens: padded tokens per batch.
         peak_lr: learning rate after the warm-up.
-        validation_sentences: held-out sentences that the loss is measured on.
+        validation_sentences: number of held-out sentences for measuring the loss.
         cache_gb: largest size in GB of the teacher's states of the proxy set that are computed once and kept on disk; if they
             need more, the teacher runs again for every candidate.
     """
@@ -58,21 +58,21 @@ class SearchOptions:
         strategy: STRATEGIES.
         front: search for the front of loss, latency and memory instead of the best reward; not with FRONTLESS.
         max_latency_ms: largest latency of an architecture; with alpha 0, the lowest loss within it wins.
-        max_latency_fraction: largest latency as a fraction of the teacher's, as in 0.5; null allows any. The published reward
-            lets a lower loss buy any latency, even one above the teacher's.
+        max_latency_fraction: largest latency as a fraction of the teacher's (e.g. 0.5); null allows any. The published
+            reward lets a lower loss outweigh any latency, even above the teacher's.
         max_megabytes: largest size of the weights in the precision of the table's engine.
         episodes: rounds of proposing, evaluating and learning.
         candidates_per_episode: architectures distilled per episode.
         alpha: exponent of the latency in the reward, at most 0 (Eq. 4).
         beta: fraction of the teacher's latency at which the latency factor is 1 (Eq. 4).
-        epsilon_start: of `kdnas`: fraction of random candidates in the first episode.
-        epsilon_decay: of `kdnas`: decrease of that fraction per episode.
-        epsilon_min: of `kdnas`: lower bound of that fraction.
-        controller_lr: of `kdnas`: peak learning rate of the controller.
-        controller_epochs: of `kdnas`: passes over all results after each episode.
-        evaluator: `proxy` distils candidates briefly on a proxy set; `full` as `kdnas distill` does, with the options of
-            `distill`.
-        baselines: distil the paper's hand-designed shapes (6L-384H, 6L-768H) as well after the search, if the space has their
+        epsilon_start: for `kdnas`: fraction of random candidates in the first episode.
+        epsilon_decay: for `kdnas`: decrease of that fraction per episode.
+        epsilon_min: for `kdnas`: lower bound of that fraction.
+        controller_lr: for `kdnas`: peak learning rate of the controller.
+        controller_epochs: for `kdnas`: passes over all results after each episode.
+        evaluator: `proxy` distils candidates briefly on a proxy set; `full` distils them like `kdnas distill`, with the
+            options of `distill`.
+        baselines: distil the paper's hand-designed shapes (6L-384H, 6L-768H) too, after the search, if the space has their
             depth.
         seed: seed of all random choices of the search.
         proxy: how a candidate is scored.

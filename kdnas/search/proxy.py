@@ -1,4 +1,4 @@
-"""Proxy distillation: every candidate is distilled for real, briefly, on the same batches (the paper's mini-KD)."""
+"""Proxy distillation: every candidate is distilled briefly on the same batches (the paper's mini-KD)."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -42,17 +42,17 @@ from kdnas.text.sentences import token_batches
 
 VALIDATION_BATCH_TOKENS = 4096
 CHECKED_EVERY = 20  # steps between two checks that the loss is finite
-WARMUP = 0.05  # fraction of the steps in which the learning rate rises
+WARMUP = 0.05  # fraction of the steps with a rising learning rate
 
 
 class LiveStates:
-    """States of a subset straight from the teacher, for sets too large to keep; otherwise as `CachedStates`."""
+    """States of a subset straight from the teacher, for sets too large to cache; otherwise like `CachedStates`."""
 
     def __init__(self, subset: Subset, teacher: PreTrainedModel, pad_id: int) -> None:
         self._subset, self._teacher, self._pad_id = subset, teacher, pad_id
 
     def variance(self, layers: Sequence[int], limit: int = VARIANCE_TOKENS) -> dict[int, float]:
-        """Variance of each layer, of the first `limit` tokens or a little more."""
+        """Variance of each layer over at least the first `limit` tokens."""
         lengths = self._subset.lengths
         count = min(len(lengths), int(np.searchsorted(np.cumsum(lengths), limit)) + 1)
         batches = token_batches(lengths[:count], VALIDATION_BATCH_TOKENS, seed=0, epoch=0)
@@ -66,15 +66,15 @@ class LiveStates:
 
 
 class Proxy:
-    """Distils candidates by hidden states (Eq. 1, Uniform+Last), each from its own start on the same batches.
+    """Distils candidates by hidden states (Eq. 1, Uniform+Last), each with its own initialisation on the same batches.
 
     Args:
-        folder: scratch for the teacher's states; kept over an interruption, deleted by `close`.
+        folder: scratch folder for the teacher's states; kept after an interruption, deleted by `close`.
         teacher: the teacher.
         corpus: its splits give the proxy set and the held-out sentences.
         space: decides which of the teacher's layers are needed.
         options: budget and optimizer.
-        seed: of the proxy set, the batches and the students' random weights.
+        seed: seed of the proxy set, the batches and the students' random weights.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Proxy:
         self._variance = self._states.variance(layers)
 
     def _teacher_states(self, layers: list[int]) -> tuple["CachedStates | LiveStates", "CachedStates | LiveStates"]:
-        """States of the proxy set and of the held-out sentences: kept on disk where they fit."""
+        """States of the proxy set and of the held-out sentences: kept on disk if they fit."""
         subsets = {"train": self.train, "validation": self.validation}
         tokens = sum(int(subset.lengths.sum()) for subset in subsets.values())
         needed = cache_bytes(tokens, layers, int(self._teacher.config.hidden_size))
@@ -123,7 +123,7 @@ class Proxy:
 
     @property
     def teacher_seconds(self) -> float | None:
-        """Of the teacher's passes for all candidates; None where it runs again for each."""
+        """Seconds of the teacher's passes for all candidates; None if the teacher runs again for each."""
         kept = [one.seconds for one in (self._states, self._held_out) if isinstance(one, CachedStates)]
         return round(sum(kept), 3) if kept else None
 
@@ -132,7 +132,7 @@ class Proxy:
         return list(self.curve(arch))[-1]
 
     def curve(self, arch: Arch, marks: Sequence[float] = (1.0,)) -> Iterator[ProxyResult]:
-        """Distil one architecture; its held-out loss after these fractions of the budget, each when it is reached.
+        """Distil one architecture and yield its held-out loss after each of these fractions of the budget.
 
         If the loss diverges, the curve ends there with that loss.
         """
@@ -161,7 +161,7 @@ class Proxy:
             yield student_states(objective.student, ids, mask), self._states(indices, mask, layers), mask
 
     def _train(self, objective: HiddenStateObjective, layers: list[int], ends: set[int]) -> Iterator[int]:
-        """Real tokens seen after so many steps, each time; of one whose loss is no longer finite, where that was seen."""
+        """Cumulative number of real tokens after each of some steps; a diverged run ends where that was detected."""
         optimizer = make_optimizer(objective, self.options.peak_lr)
         tokens = 0
         for step, indices in enumerate(self.plan):
@@ -177,7 +177,7 @@ class Proxy:
                 return
 
     def _validate(self, objective: HiddenStateObjective, layers: list[int]) -> float:
-        """Mean over pairs of the loss over all real tokens of the held-out sentences."""
+        """Held-out loss over all real tokens, averaged over layer pairs."""
         total, tokens = 0.0, 0
         for indices in token_batches(self.validation.lengths, VALIDATION_BATCH_TOKENS, seed=0, epoch=0):
             ids, mask = self.validation.batch(indices, self._pad_id, self.accelerator.device)
@@ -195,13 +195,13 @@ class Proxy:
 
 
 def wanted_layers(space: SearchSpace, teacher_layers: int) -> list[int]:
-    """Teacher layers, 1-based, that any student of the space learns from."""
+    """Teacher layers, 1-based, that some student of the space learns from."""
     pairs = [pair for depth in space.layers for pair in layer_pairs(depth, teacher_layers, Mapping.UNIFORM_LAST)]
     return sorted({layer for _, layer in pairs})
 
 
 def training_subset(corpus: Corpus, options: ProxyOptions, seed: int) -> Subset:
-    """Random training sentences that hold the proxy set's tokens, all of the split where it has fewer."""
+    """Random training sentences with the proxy set's number of tokens; the whole split if it has fewer."""
     lengths = corpus.train.lengths
     fraction = options.corpus_fraction
     wanted = fraction * lengths.sum() if fraction is not None else (options.tokens or 1) / options.epochs
@@ -217,12 +217,12 @@ def validation_subset(corpus: Corpus, options: ProxyOptions, seed: int) -> Subse
 
 
 def batch_plan(lengths: np.ndarray, options: ProxyOptions, seed: int) -> list[np.ndarray]:
-    """Places in the proxy set of each training batch, the same for every candidate.
+    """Indices in the proxy set of each training batch, the same for every candidate.
 
     Args:
         lengths: (N,) tokens of the set's sentences.
         options: `tokens`, or `epochs` passes over the set, decide how many batches.
-        seed: of their order.
+        seed: seed of their order.
     """
     budget = options.tokens if options.tokens is not None else lengths.sum() * options.epochs
     plan: list[np.ndarray] = []

@@ -28,11 +28,11 @@ JOURNAL = "journal.jsonl"
 
 @dataclass(frozen=True)
 class RecordOptions:
-    """The recording.
+    """Options of a recording.
 
     Args:
         architectures: number of architectures; each is the farthest from those before it.
-        seeds: of the sentences, their order and the students' weights; the first seed is used for all architectures.
+        seeds: seeds of the sentences, their order and the students' weights; the first seed is used for all architectures.
         repeated: number of architectures, from the first, that are distilled with all other seeds too.
         checkpoints: number of times that the loss is measured, at equal parts of the budget.
         proxy: how an architecture is distilled.
@@ -49,7 +49,7 @@ class RecordOptions:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise UsageError(f"seeds is {self.seeds}; give different ones, none negative")
+            raise UsageError(f"seeds is {self.seeds}; give at least one; all must differ and not be negative")
         if not 0 <= self.repeated <= self.architectures:
             raise UsageError(f"repeated is {self.repeated}; allowed are 0 to the {self.architectures} architectures")
 
@@ -67,19 +67,19 @@ def record(
     """Record the proxy losses of many architectures.
 
     Args:
-        options: of the recording.
+        options: options of the recording.
         teacher: `builtin:minilm-l6`, a folder, or a hub id.
         corpus: `builtin:pydocs`, a file, or a hub id.
         text: how the corpus is read.
         space: values that each field may take; depths beyond the teacher's are left out.
         ray: `local`, or the address of a Ray cluster, to distil architectures in parallel, each on one core.
         home: root of all artifacts.
-        output: folder that gets the result as plain files; null leaves it below `home` alone.
+        output: folder that gets the result as plain files; null writes only below `home`.
     """
     require_output(output, "recording")
     require_ray(ray)
     found = resolve_teacher(teacher)
-    space = space.teachable(found.layers)  # refused before the corpus is built, which may take minutes
+    space = space.teachable(found.layers)  # reject before the corpus is built, which may take minutes
     built = build_corpus(home.resolve(), corpus, text, found)
     return deliver(run_record(home.resolve(), found, built, space, options, ray), output)
 
@@ -94,7 +94,7 @@ def run_record(
         teacher: the teacher.
         corpus: the training text.
         space: values that each field may take.
-        options: of the recording.
+        options: options of the recording.
         ray: as in `record`.
 
     Returns:

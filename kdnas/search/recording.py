@@ -1,4 +1,4 @@
-"""Recorded losses of proxy distillation: strategies are compared on them without distilling again."""
+"""Recorded losses of proxy distillation, for comparing strategies without distilling again."""
 
 import csv
 from collections.abc import Iterable

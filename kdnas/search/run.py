@@ -67,18 +67,18 @@ def search(
             the teacher, the corpus and the home under the same paths.
         distill: options of `--evaluator full`; `steps` is required.
         home: root of all artifacts.
-        output: folder that gets the result as plain files; null leaves it below `home` alone.
+        output: folder that gets the result as plain files; null writes only below `home`.
     """
     require_output(output, "search")
     require_compatible(replay, ray)
     require_steps(options, distill)
-    home = home.resolve() if ray else home  # workers on other nodes start in another folder
+    home = home.resolve() if ray else home  # workers on other nodes have another working folder
     known = LatencyTable.load(table)
     found = resolve_teacher(teacher)
     warn_of_other_teacher(known, found)
     if replay is not None:
         return deliver(run_replay(home, read_recording(replay), space, known, options, found), output)
-    make_goal(space.teachable(found.layers), known, options, found)  # refuse now: the corpus may take minutes
+    make_goal(space.teachable(found.layers), known, options, found)  # reject now: building the corpus may take minutes
     built = build_corpus(home, corpus, text, found)
     return deliver(run_search(home, found, built, space, known, options, ray, distill), output)
 
@@ -109,14 +109,14 @@ def run_search(
     ray: str | None = None,
     distill: DistillOptions = DistillOptions(),
 ) -> Artifact:
-    """Search the part of a space that the teacher can teach; resumes from the journal after an interruption.
+    """Search the part of a space that fits the teacher; resumes from the journal after an interruption.
 
     Args:
         home: root of artifacts.
         teacher: the teacher.
-        corpus: what candidates are distilled on.
+        corpus: sentences to distil candidates on.
         space: values that each field may take.
-        table: latencies of its architectures and of the teacher.
+        table: latencies of the space's architectures and of the teacher.
         options: the search.
         ray: `local`, or the address of a Ray cluster whose workers distil; None distils here.
         distill: options of the full evaluator.
@@ -178,9 +178,9 @@ def run_replay(
         home: root of artifacts.
         recording: losses of architectures.
         space: values that each field may take.
-        table: latencies of its architectures and of the teacher.
+        table: latencies of the space's architectures and of the teacher.
         options: the search.
-        teacher: of the recording; the surrogate uses its shape.
+        teacher: teacher of the recording; the surrogate uses its shape.
 
     Raises:
         UsageError: no architecture of the space is recorded, or none is within the limits.
@@ -237,7 +237,7 @@ def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
     if winner.latency_ms > goal.teacher_latency_ms:
         say(
             f"search: the winner, {winner.arch}, takes {winner.latency_ms:.3g} ms, its teacher {goal.teacher_latency_ms:.3g}: "
-            "the reward lets a low loss buy any latency; limit it, as with --max_latency_fraction 0.5"
+            "the reward lets a low loss outweigh any latency; to limit it, use for example --max_latency_fraction 0.5"
         )
     finished = [candidate for candidate in candidates if candidate.loss is not None]
     points = [goal.point(candidate.arch, candidate.loss or 0.0) for candidate in finished]

@@ -17,15 +17,15 @@ from kdnas.distill.hidden_state import TeacherStates
 from kdnas.store.artifact import write_json
 from kdnas.text.sentences import Sentences, token_batches
 
-BATCH_TOKENS = 4096  # of the teacher's passes; they need no gradients, so more fit than in training
-SAVED_EVERY = 16  # batches between two marks; an interrupted computation resumes at the last one
+BATCH_TOKENS = 4096  # per teacher pass; without gradients, larger batches fit than in training
+SAVED_EVERY = 16  # batches between two checkpoints; an interrupted computation resumes at the last one
 BYTES = 2  # float16
-VARIANCE_TOKENS = 50_000  # that the variance of a layer is measured on
+VARIANCE_TOKENS = 50_000  # used to measure the variance of a layer
 
 
 @dataclass(frozen=True)
 class Subset:
-    """Some sentences of a split; their numbers in the split, (N,) int64."""
+    """Some sentences of a split, with their indices in the split, (N,) int64."""
 
     sentences: Sentences
     numbers: np.ndarray
@@ -36,22 +36,22 @@ class Subset:
         return self.sentences.lengths[self.numbers]
 
     def batch(self, indices: np.ndarray, pad_id: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Padded ids and mask, (B, T), of the sentences at some indices of the subset."""
+        """Padded ids and mask, (B, T), of the sentences at these indices of the subset."""
         return to_tensors(self.sentences, self.numbers[indices], pad_id, device)
 
 
 def cache_bytes(tokens: int, layers: Iterable[int], hidden: int) -> int:
-    """Disk that the states of some layers need: tokens x layers x width x 2 bytes."""
+    """Disk space for the states of some layers: tokens x layers x width x 2 bytes."""
     return tokens * len(set(layers)) * hidden * BYTES
 
 
 class CachedStates:
-    """States of a subset in one memory-mapped file a layer, (real tokens, D_T), in the order of the teacher's passes.
+    """States of a subset in one memory-mapped file per layer, (real tokens, D_T), in the order of the teacher's passes.
 
     `seconds` is the time to compute them, over all attempts.
 
     Args:
-        folder: of the files; an interrupted computation is resumed.
+        folder: folder of the files; an interrupted computation is resumed.
         subset: the sentences.
         teacher: source of the states.
         layers: wanted layers, 1-based.
@@ -119,7 +119,7 @@ class CachedStates:
                 file.close()
 
     def variance(self, layers: Sequence[int], limit: int = VARIANCE_TOKENS) -> dict[int, float]:
-        """Variance of each layer: mean over dimensions of that around each one's mean, of the first `limit` tokens."""
+        """Variance of each layer over the first `limit` tokens, averaged over dimensions."""
         return {layer: float(self.rows[layer][:limit].float().var(0, unbiased=False).mean()) for layer in layers}
 
     def __call__(self, indices: np.ndarray, mask: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:

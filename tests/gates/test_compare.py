@@ -1,4 +1,4 @@
-"""Real sides: two revisions of a repository, a wheel's folder, what cannot be built, and the commands."""
+"""Real sides: two revisions of a repository, a wheel's folder, sides that cannot be built, and the commands."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ from kdnas.speed import SECONDS
 def test_waiting(benchmark):
     benchmark(time.sleep, SECONDS)
 """
-BENCHMARKS = 9  # of the project's own
+BENCHMARKS = 9  # in the project's own suite
 QUICK = SuiteOptions(benchmark_seconds=0.05, rounds=2, timeout_seconds=120)
 
 
@@ -66,7 +66,7 @@ def suite(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_slow_revision_is_caught(
+def test_a_slow_revision_is_detected(
     repository: Path, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "SOURCE", repository)
@@ -86,11 +86,11 @@ def test_a_slow_revision_is_caught(
     assert gate.gate_compare("quick", "slow", suite=suite, rule=rule, options=QUICK, home=tmp_path).exit_code == 3
 
 
-def test_sides(repository: Path, tmp_path: Path) -> None:
+def test_sides_are_resolved(repository: Path, tmp_path: Path) -> None:
     quick = make_side("quick", None, tmp_path, repository)
     assert quick.tree is not None
     assert (quick.tree / "kdnas" / "speed.py").read_text() == "SECONDS = 0.001"
-    assert quick.python == Path(sys.executable)  # the same pins: none
+    assert quick.python == Path(sys.executable)  # neither revision has pins
     again = make_side("quick", None, tmp_path, repository)
     assert again == quick
     here = make_side(".", None, tmp_path, repository)
@@ -120,7 +120,9 @@ def test_sides(repository: Path, tmp_path: Path) -> None:
         ("def test_nothing():\n    pass\n", 120, "pytest ended with"),
     ],
 )
-def test_processes_that_fail(content: str, seconds: float, message: str, tmp_path: Path, repository: Path) -> None:
+def test_failing_processes_are_reported(
+    content: str, seconds: float, message: str, tmp_path: Path, repository: Path
+) -> None:
     file = tmp_path / "suite.py"
     file.write_text(content)
     side = make_side("quick", None, tmp_path, repository)
@@ -128,7 +130,7 @@ def test_processes_that_fail(content: str, seconds: float, message: str, tmp_pat
         run_process(side, file, tmp_path / "cache", SuiteOptions(timeout_seconds=seconds))
 
 
-def test_only_what_is_named_runs(repository: Path, tmp_path: Path) -> None:
+def test_only_named_benchmarks_run(repository: Path, tmp_path: Path) -> None:
     file = tmp_path / "suite.py"
     file.write_text("".join(f"def test_{name}(benchmark):\n    benchmark(lambda: 1)\n" for name in "abc"))
     side = make_side("quick", None, tmp_path, repository)
@@ -151,7 +153,7 @@ def test_the_projects_own_benchmarks_run(tmp_path: Path) -> None:
 
 
 def export_of(kind: str, home: Path, teacher: Teacher, corpus: Corpus) -> Path:
-    """Export of a tiny random model of one of transformers' classes."""
+    """Export of a tiny random model of a transformers class."""
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=teacher.config["vocab_size"],
@@ -175,7 +177,7 @@ def export_of(kind: str, home: Path, teacher: Teacher, corpus: Corpus) -> Path:
         ("BertForTokenClassification", {"test_filter", "test_serving_round_trip", "test_session_128_texts"}),
     ],
 )
-def test_benchmarks_of_other_tasks_are_left_out(
+def test_benchmarks_of_other_tasks_are_skipped(
     kind: str, left_out: set[str], tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus
 ) -> None:
     model = export_of(kind, tmp_path, tiny_teacher, corpus)
@@ -186,13 +188,13 @@ def test_benchmarks_of_other_tasks_are_left_out(
     assert len(ran | left_out) == BENCHMARKS
 
 
-def test_a_changed_benchmark_is_another_comparison(suite: Path) -> None:
+def test_a_changed_benchmark_starts_a_new_comparison(suite: Path) -> None:
     digests = {gate.suite_digest(suite), gate.suite_digest(suite.parent)}
     suite.write_text(SUITE + "\n")
     assert len(digests | {gate.suite_digest(suite), gate.suite_digest(suite.parent)}) == 4
 
 
-def test_wrong_input_is_explained(tmp_path: Path) -> None:
+def test_invalid_input_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file or folder"):
         gate.gate_run(suite=tmp_path / "absent.py", home=tmp_path)
     with pytest.raises(UsageError, match="minutes is 0"):

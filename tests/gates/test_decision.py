@@ -1,4 +1,4 @@
-"""Decisions by hand, and how often they are wrong on made-up hosts."""
+"""Hand-computed decisions, and their error rates on simulated hosts."""
 
 from collections import Counter
 
@@ -11,28 +11,28 @@ from kdnas.errors import UsageError
 from kdnas.gates.decision import Outcome, Rule, bootstrap_median, decide, pairs_of, side_of
 
 
-def test_sides_take_turns() -> None:
+def test_sides_alternate() -> None:
     assert "".join(side_of(number) for number in range(10)) == "ABBAABBAAB"
 
 
-def test_pairs_by_hand() -> None:
+def test_pairs_match_hand_computed_values() -> None:
     # A 1, B 2 | B 4, A 2 | A 2, B 8: the head is 2, 2 and 4 times as slow; B rose by 2 and A not at all.
     ratios, same = pairs_of([1, 2, 4, 2, 2, 8])
     assert np.exp(ratios) == pytest.approx([2, 2, 4])
     assert np.exp(same) == pytest.approx([2, 1])
-    assert len(pairs_of([1, 2, 4])[0]) == 1  # half a pair is not one
+    assert len(pairs_of([1, 2, 4])[0]) == 1  # half a pair is dropped
     with pytest.raises(ValueError, match="not above 0"):
         pairs_of([1, 0, 1, 1])
 
 
 @given(st.lists(st.floats(0.5, 2), min_size=4, max_size=40))
-def test_a_drift_that_is_shared_cancels(drift: list[float]) -> None:
-    values = np.repeat(drift, 2)  # both processes of a pair meet the same host
+def test_shared_drift_cancels(drift: list[float]) -> None:
+    values = np.repeat(drift, 2)  # both processes of a pair have the same drift
     ratios, _ = pairs_of(values)
     assert ratios == pytest.approx(np.zeros(len(drift)))
 
 
-def test_the_interval_holds_the_median() -> None:
+def test_interval_contains_the_median() -> None:
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(200):
@@ -43,7 +43,7 @@ def test_the_interval_holds_the_median() -> None:
 
 
 def host(slowdown: float, noise: float, drift: float, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Seconds of processes on a host that drifts, with one process in twenty far too slow."""
+    """Seconds of processes on a drifting host; one process in twenty is an outlier."""
     level = np.cumsum(rng.normal(0, drift, count))
     late = np.where(rng.random(count) < 0.05, rng.uniform(0, 0.5, count), 0)
     slow = np.array([1 + slowdown if side_of(number) == "B" else 1.0 for number in range(count)])
@@ -62,7 +62,7 @@ def outcomes(slowdown: float, noise: float, drift: float, trials: int = 100) -> 
     return found
 
 
-def test_a_tenth_slower_is_caught_and_nothing_is_called_slower_that_is_not() -> None:
+def test_a_ten_percent_slowdown_is_detected_without_false_alarms() -> None:
     assert outcomes(0.10, 0.01, 0.005)[Outcome.REGRESSION] >= 95
     assert outcomes(0.0, 0.01, 0.005) == {Outcome.OK: 100}
     for noise in (0.02, 0.04):
@@ -70,19 +70,19 @@ def test_a_tenth_slower_is_caught_and_nothing_is_called_slower_that_is_not() -> 
         assert outcomes(0.03, noise, noise / 2)[Outcome.REGRESSION] == 0
 
 
-def test_noise_does_not_hide_what_is_slower() -> None:
+def test_noise_does_not_hide_a_slowdown() -> None:
     for noise in (0.02, 0.03, 0.04):
         found = outcomes(0.10, noise, noise / 2)
         assert found[Outcome.OK] == 0, found
 
 
-def test_broken_off_early_nothing_is_said() -> None:
+def test_interrupted_early_gives_no_verdict() -> None:
     values = [1.0 if side_of(number) == "A" else 1.5 for number in range(2 * Rule().looks[0])]
     assert decide(values, Rule()).outcome is Outcome.REGRESSION
     assert decide(values[:-2], Rule()).outcome is Outcome.INCONCLUSIVE
 
 
-def test_a_host_that_cannot_repeat_itself_is_unfit() -> None:
+def test_a_host_with_unstable_timings_is_unfit() -> None:
     rng = np.random.default_rng(0)
     verdict = decide(np.exp(rng.normal(0, 0.5, 16)).tolist(), Rule())
     assert verdict.outcome is Outcome.UNFIT
@@ -98,6 +98,6 @@ def test_few_pairs_decide_nothing() -> None:
     "wrong",
     [{"least": 0.0}, {"least": 0.2, "most": 0.1}, {"alpha": 0.5}, {"looks": ()}, {"looks": (8, 8)}, {"looks": (2, 9)}],
 )
-def test_wrong_rules_are_explained(wrong: dict[str, object]) -> None:
+def test_invalid_rules_are_rejected(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Rule(**wrong)  # type: ignore[arg-type]

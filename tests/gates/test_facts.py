@@ -1,4 +1,4 @@
-"""The tier without a clock: this checkout is as committed, and what differs is said."""
+"""Checks without timing: this checkout matches the committed facts, and differences are reported."""
 
 import json
 from pathlib import Path
@@ -11,13 +11,13 @@ from kdnas.gates.run import FACTS, gate_check
 from kdnas.models.arch import Arch
 
 
-def test_this_checkout_is_as_committed() -> None:
+def test_this_checkout_matches_the_committed_facts() -> None:
     found = gate_check()
     assert found.results["differences"] == []
     assert found.exit_code == 0
 
 
-def test_what_differs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_differences_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = json.loads(FACTS.read_text())
     monkeypatch.setattr("kdnas.gates.run.collect", lambda *_: known | {"export/openvino-f32/bytes": 1})
     found = gate_check()
@@ -30,7 +30,7 @@ def test_what_differs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         gate_check(tmp_path / "absent.json")
 
 
-def test_numbers_may_be_rounded_otherwise_and_nothing_else() -> None:
+def test_only_rounding_differences_are_allowed() -> None:
     known = {"outputs": [0.5, 0.25], "bytes": 100, "operators": {"Add": 2}}
     assert differences(known, {**known, "outputs": [0.5002, 0.25]}) == []
     assert differences(known, {**known, "outputs": [0.51, 0.25]}) == ["outputs: [0.5, 0.25] before, [0.51, 0.25] now"]
@@ -38,7 +38,7 @@ def test_numbers_may_be_rounded_otherwise_and_nothing_else() -> None:
     assert len(differences(known, {"bytes": 100, "new": 1})) == 3
 
 
-def test_monotonic_by_hand() -> None:
+def test_not_monotonic_matches_a_hand_count() -> None:
     shape = {"heads": 12, "hidden": 288, "activation": "gelu"}
     latencies = {
         Arch(3, ffn=384, **shape): 1.0,  # type: ignore[arg-type]

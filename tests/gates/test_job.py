@@ -1,4 +1,4 @@
-"""Comparisons: looks, interruptions, and every way in which a side can fail."""
+"""Comparisons: looks, interruptions, and every failure of a side."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def timed(seconds: dict[str, float], cpu: str = "a") -> Timed:
 
 
 class Host:
-    """Times that repeat themselves within a thousandth, of benchmarks that the head makes so many times as slow."""
+    """Times with 0.1 % noise; on the head, each benchmark is slower by its factor."""
 
     def __init__(
         self, slower: dict[str, float], base: tuple[str, ...] | None = None, head: tuple[str, ...] | None = None
@@ -37,7 +37,7 @@ class Host:
         return timed({name: jitter * (self.slower.get(name, 1.0) if head else 1.0) for name in names})
 
 
-def test_what_is_decided_needs_no_further_look(tmp_path: Path) -> None:
+def test_decided_comparison_stops_after_the_first_look(tmp_path: Path) -> None:
     host = Host({"session": 1.2, "tokenising": 1.0})
     found = compare(tmp_path, SIDES, host, RULE, 10)
     assert host.calls == 8
@@ -56,14 +56,14 @@ def test_what_is_decided_needs_no_further_look(tmp_path: Path) -> None:
     assert drawn.count("<circle") == 2
 
 
-def test_a_sketch_by_hand() -> None:
+def test_sketch_matches_a_hand_drawn_one() -> None:
     # 33 cells from 0.85 to 1.25, 0.0125 each: 1 is the 13th, 1.05 the 17th, 1.1 the 21st.
     drawn = sketch({"ratio": (1.075, 1.1, 1.125), "threshold": 0.05})
     assert drawn == "\u00b7" * 12 + ":" + "\u00b7" * 3 + "!" + "\u00b7" + "==O==" + "\u00b7" * 10
     assert sketch({"ratio": (3.0, 4.0, 5.0), "threshold": 0.9})[-1] == "O"
 
 
-def test_in_doubt_it_looks_again_and_blocks_nobody(tmp_path: Path) -> None:
+def test_undecided_comparison_looks_again_and_does_not_block(tmp_path: Path) -> None:
     host = Host({"session": 1.05})
     found = compare(tmp_path, SIDES, host, RULE, 10)
     assert host.calls == 12
@@ -72,7 +72,7 @@ def test_in_doubt_it_looks_again_and_blocks_nobody(tmp_path: Path) -> None:
     assert "does not block" in markdown(save(tmp_path, SIDES, found, RULE))
 
 
-def test_what_is_decided_is_not_timed_again(tmp_path: Path) -> None:
+def test_decided_benchmarks_are_not_timed_again(tmp_path: Path) -> None:
     slower = {"session": 1.2, "in doubt": 1.05, "tokenising": 1.0}
     host = Host(slower)
     found = compare(tmp_path, SIDES, host, RULE, 10)
@@ -84,7 +84,7 @@ def test_what_is_decided_is_not_timed_again(tmp_path: Path) -> None:
     assert host.calls == 12
 
 
-def test_out_of_time_it_says_what_it_knows(tmp_path: Path) -> None:
+def test_out_of_time_reports_partial_results(tmp_path: Path) -> None:
     host = Host({"session": 1.2})
     found = compare(tmp_path, SIDES, host, RULE, 1e-9)
     assert host.calls == 0
@@ -92,7 +92,7 @@ def test_out_of_time_it_says_what_it_knows(tmp_path: Path) -> None:
     assert found.failures == {"suite": "no benchmark ran on both sides"}
 
 
-def test_interrupted_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted_comparison_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     host = Host({"session": 1.2})
 
     def once_killed(side: Side, only: Only) -> Timed:
@@ -103,7 +103,7 @@ def test_interrupted_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(KeyboardInterrupt):
         compare(tmp_path, SIDES, once_killed, RULE, 10)
     with (tmp_path / RESULTS).open("a") as file:
-        file.write('{"side": "B", "sec')  # torn by the kill
+        file.write('{"side": "B", "sec')  # truncated by the kill
     capsys.readouterr()
     compare(tmp_path, SIDES, host, RULE, 10)
     message = capsys.readouterr().err
@@ -134,7 +134,7 @@ def two_hosts(side: Side, only: Only) -> Timed:
         (Host({}, ("old",), ("new",)), "old", "base"),
     ],
 )
-def test_what_cannot_be_judged_is_a_failure(process: Process, where: str, why: str, tmp_path: Path) -> None:
+def test_unjudgeable_benchmark_is_a_failure(process: Process, where: str, why: str, tmp_path: Path) -> None:
     found = compare(tmp_path, SIDES, process, RULE, 10)
     assert found.outcome is Outcome.FAILED
     assert found.exit_code == 1
@@ -144,14 +144,14 @@ def test_what_cannot_be_judged_is_a_failure(process: Process, where: str, why: s
     assert why in text
 
 
-def test_a_benchmark_of_the_head_alone_is_new(tmp_path: Path) -> None:
+def test_a_benchmark_only_in_the_head_is_new(tmp_path: Path) -> None:
     found = compare(tmp_path, SIDES, Host({"session": 1.0}, ("session",), ("session", "fresh")), RULE, 10)
     assert found.new == ("fresh",)
     assert found.exit_code == 0
     assert "fresh" in markdown(save(tmp_path, SIDES, found, RULE))
 
 
-def test_a_regression_blocks_whatever_else_failed() -> None:
+def test_a_regression_blocks_despite_other_failures() -> None:
     slower = decide([1, 2, 2.01, 1, 1, 2, 2.01, 1], RULE)
     assert slower.outcome is Outcome.REGRESSION
     assert Found({"session": slower}, {"tokenising": "only the base has it"}).exit_code == 3

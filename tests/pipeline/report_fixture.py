@@ -1,4 +1,4 @@
-"""Artifacts of a run that never was, for the report's tests: real manifests, plausible figures, made by seed."""
+"""Artifacts of a made-up run for the report's tests: real manifests with plausible, seeded numbers."""
 
 import csv
 import math
@@ -25,7 +25,7 @@ def latency_ms(arch: Arch) -> float:
 
 
 def write_table(folder: Path, draw: random.Random) -> dict[str, Any]:
-    """table.csv of the 2400 and the table's figures."""
+    """table.csv of the 2400 architectures, and the table's results."""
     rows = []
     for arch in SearchSpace():
         took = latency_ms(arch) * draw.gauss(1, 0.04)
@@ -54,7 +54,7 @@ def write_table(folder: Path, draw: random.Random) -> dict[str, Any]:
 
 
 def write_journal(folder: Path, draw: random.Random, episodes: int = 5, each: int = 8) -> dict[str, Any]:
-    """journal.jsonl and the search's figures; WINNER is the best."""
+    """journal.jsonl and the search's results; WINNER is the best."""
     space = [arch for arch in SearchSpace().teachable(6) if arch != WINNER]
     picked = draw.sample(space, episodes * each)
     picked[episodes * each * 3 // 4] = WINNER
@@ -117,7 +117,7 @@ def write_strategies(folder: Path) -> dict[str, Any]:
 
 
 def write_fidelity(folder: Path, draw: random.Random) -> dict[str, Any]:
-    """fidelity.csv of 20 architectures on one task, and its figures."""
+    """fidelity.csv of 20 architectures on one task, and its results."""
     with (folder / "fidelity.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow([*FIELDS, "loss 10000", "loss 60000", "loss", "score glue/stsb", "kept % glue/stsb"])
@@ -136,7 +136,7 @@ def write_fidelity(folder: Path, draw: random.Random) -> dict[str, Any]:
 def write_history(
     folder: Path, draw: random.Random, start: float, end: float, steps: int, relations: bool = False
 ) -> dict[str, Any]:
-    """history.jsonl and a training stage's figures; 1 - loss goes from `start` to `end`."""
+    """history.jsonl and a training stage's results; 1 - loss goes from `start` to `end`."""
     (folder / "student").mkdir()
     (folder / "student" / "config.json").write_text("{}")
     for step in range(10, steps + 1, 10):
@@ -162,7 +162,7 @@ def write_history(
 
 
 def export_results(task: str = "feature-extraction") -> dict[str, Any]:
-    """Figures of an export."""
+    """Results of an export."""
     figures = {
         "onnxruntime-f32": (2.4e-6, 1.1e-7, 0.9999998, 70.8),
         "openvino-f32": (3.1e-6, 1.6e-7, 0.9999997, 70.9),
@@ -179,7 +179,7 @@ def export_results(task: str = "feature-extraction") -> dict[str, Any]:
 
 
 def evaluation_results(hap: bool) -> dict[str, Any]:
-    """Figures of an evaluation, with or without a HAP set."""
+    """Results of an evaluation, with or without a HAP set."""
     topic = {
         "labels": ["numpy", "scipy", "torch", "transformers"], "metric": "macro-F1", "teacher": 0.8123,
         "student": 0.7987, "retention": 0.7987 / 0.8123, "train_examples": 4000, "test_examples": 1000,
@@ -197,7 +197,7 @@ def evaluation_results(hap: bool) -> dict[str, Any]:
 
 
 def speed_results() -> dict[str, Any]:
-    """Figures of the side-by-side run."""
+    """Results of the speed comparison."""
     rows = [
         {
             "name": name, "p50_ms": p50, "p90_ms": 1.42 * p50, "mean_ms": 1.06 * p50, "speedup": 20.1 / p50,

@@ -1,4 +1,4 @@
-"""Figures of the report by hand, and of logs that hold nothing."""
+"""Figures of the report: hand-computed values, and empty logs."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from kdnas.search.effects import field_effects
 from kdnas.search.figures import effect_bars, references, search_rewards, search_scatter
 
 
-def test_search_figures_by_hand() -> None:
+def test_search_figures_match_hand_computed_values() -> None:
     def row(number: int, loss: float | None, took: float, reward: float | None, explored: bool) -> dict[str, Any]:
         values = {"loss": loss, "latency_ms": took, "reward": reward, "explored": explored}
         return {"number": number, "episode": number, "arch": f"a{number}", **values}
@@ -20,7 +20,7 @@ def test_search_figures_by_hand() -> None:
     results = {"winner": "a1", "pareto": [journal[1], journal[0]]}
     scatter = search_scatter(journal, results)
     traces = {trace.name: trace for trace in scatter.data if trace.name}
-    assert list(traces["Pareto front"].x) == [2.0, 3.0]  # fastest first, whatever the artifact's order
+    assert list(traces["Pareto front"].x) == [2.0, 3.0]  # fastest first, independent of the artifact's order
     assert list(traces["winner"].x) == [3.0]
     points = [trace for trace in scatter.data if trace.customdata is not None and trace.name != "winner"]
     assert [(list(trace.x), trace.marker.symbol) for trace in points] == [([2.0], "circle"), ([3.0], "diamond")]
@@ -28,7 +28,7 @@ def test_search_figures_by_hand() -> None:
     assert list(best.y) == [0.3, 0.3]
 
 
-def test_effects_of_an_additive_loss_are_its_parts() -> None:
+def test_effects_of_an_additive_loss_are_its_terms() -> None:
     def loss(arch: Arch) -> float:
         return 0.5 - 0.05 * (arch.layers == 6) + 0.02 * (arch.activation == "relu")
 
@@ -42,7 +42,7 @@ def test_effects_of_an_additive_loss_are_its_parts() -> None:
     assert field_effects(archs[:1], [0.4]) == {}
 
 
-def test_references_are_the_teacher_and_what_was_made_by_hand() -> None:
+def test_references_are_the_teacher_and_hand_designed_shapes() -> None:
     made = [
         {"name": "6L-768H", "arch": "6,12,768,3072,gelu", "loss": 0.2, "latency_ms": 5.0},
         {"name": "b", "loss": None},
@@ -53,7 +53,7 @@ def test_references_are_the_teacher_and_what_was_made_by_hand() -> None:
     assert references({}) == []
 
 
-def test_empty_logs_still_draw() -> None:
+def test_empty_logs_are_drawn() -> None:
     assert effect_bars([], []) is None
     assert search_scatter([], {"winner": None, "pareto": None}).data
     assert search_rewards([], {}).data

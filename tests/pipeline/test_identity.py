@@ -1,4 +1,4 @@
-"""One identity for each model: a command finds what the pipeline made of the same files, and does no work again."""
+"""One identity per model: commands find what the pipeline built from the same files and repeat no work."""
 
 import shutil
 import time
@@ -33,7 +33,7 @@ EVALUATION = EvaluationOptions(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Teacher, corpus_file: Path) -> PipelineRun:
-    """The stages of a pipeline from distillation on, and what they publish."""
+    """The stages of a pipeline from distillation on, and their published outputs."""
     home = tmp_path_factory.mktemp("identity")
     corpus = build_corpus(home, str(corpus_file), TEXT, tiny_teacher)
     run = PipelineRun(home, tiny_teacher, corpus, time.monotonic(), {"corpus": corpus.artifact})
@@ -45,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Teacher, corpus_
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever starts to make a corpus, an export or an evaluation fails."""
+    """Building a corpus, an export or an evaluation fails the test."""
 
     def fail(*_: object) -> None:
         raise AssertionError("finished work was done again")
@@ -54,7 +54,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"kdnas.{target}", fail)
 
 
-def test_commands_find_what_the_pipeline_made(run: PipelineRun, corpus_file: Path, no_work: None) -> None:
+def test_commands_find_the_pipelines_artifacts(run: PipelineRun, corpus_file: Path, no_work: None) -> None:
     student, source = run.home / "latest" / "student", str(corpus_file)
     assert export(str(student), EXPORT, source, TEXT, run.home).path == run.artifacts["export"].path
     judged = evaluate(student, EVALUATION, run.teacher.spec, source, TEXT, run.home)
@@ -75,7 +75,7 @@ def test_a_copy_in_another_folder_is_the_same_model(
     assert model_digest(copy) != run.artifacts["export"].manifest["inputs"]["model"]
 
 
-def test_all_commands_give_a_model_one_digest(run: PipelineRun) -> None:
+def test_all_commands_compute_the_same_digest(run: PipelineRun) -> None:
     student = run.artifacts["refine"].path / "student"
     digest = model_digest(student)
     assert find_student(run.home / "latest" / "student") == (run.home / "latest" / "student", digest)

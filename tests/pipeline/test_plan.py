@@ -19,7 +19,7 @@ def settings(name: str) -> dict:
     return parse("pipeline", pipeline, ["--config", str(ROOT / "configs" / name)])
 
 
-def test_the_paper_configuration_is_the_published_one(shared_data: Path) -> None:
+def test_paper_configuration_matches_the_published_one(shared_data: Path) -> None:
     paper = json.loads((shared_data.parent / "reference" / "kdnas_paper.json").read_text())
     values = settings("paper.yaml")
     search, distill, refine = values["search"], values["distill"], values["refine"]
@@ -37,13 +37,13 @@ def test_the_paper_configuration_is_the_published_one(shared_data: Path) -> None
     assert (refine.steps, refine.relation_heads, refine.teacher_layer) == (200000, 48, 11)
 
 
-def test_the_offline_configuration_fits_forty_minutes() -> None:
+def test_offline_configuration_fits_in_forty_minutes() -> None:
     values = settings("offline.yaml")
     stages = ("latency", "distill", "refine", "evaluation", "speed")
-    assert sum(values[name].minutes for name in stages) <= 30  # what is left is for search, export and corpus
+    assert sum(values[name].minutes for name in stages) <= 30  # the remaining time is for search, export and corpus
 
 
-def test_the_published_teacher_has_its_published_size() -> None:
+def test_published_teacher_has_its_published_size() -> None:
     config, origin = plan.planned_teacher("FacebookAI/xlm-roberta-base")
     assert plan.parameters(config) / 1e6 == pytest.approx(277.5, abs=0.1)  # Table 2 prints 277
     assert origin
@@ -51,7 +51,7 @@ def test_the_published_teacher_has_its_published_size() -> None:
         plan.planned_teacher("owner/unknown-model")
 
 
-def test_tokens_follow_the_steps() -> None:
+def test_tokens_follow_from_the_steps() -> None:
     assert plan.tokens_of(DistillOptions(steps=10, batch_tokens=4096)) == 40960
     assert plan.tokens_of(DistillOptions(steps=10, batch_tokens=4096, batch_sentences=32)) == 10 * 32 * 25
     assert plan.tokens_of(DistillOptions(steps=10, batch_tokens=4096, accumulate=8)) == 8 * 40960

@@ -1,4 +1,4 @@
-"""The report page: what it says, that it is whole, that text cannot break out of it, and that a browser draws it."""
+"""The report page: its content, self-containment, escaping of hostile text, and rendering in a browser."""
 
 import json
 import re
@@ -27,18 +27,18 @@ CHARTS = (
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
-    """All stages, HAP included."""
+    """A run with all stages, including HAP."""
     return fake_run(tmp_path_factory.mktemp("run"), hap=True)
 
 
 def render(artifacts: dict[str, Artifact], folder: Path) -> Page:
-    """The page's reading."""
+    """Render the page and parse it."""
     out = folder / "page.html"
     write_report(artifacts, out)
     return Page(out.read_text(encoding="utf-8"))
 
 
-def test_whole_page(run: dict[str, Artifact], tmp_path: Path) -> None:
+def test_page_has_every_chart_and_section(run: dict[str, Artifact], tmp_path: Path) -> None:
     page = render(run, tmp_path)
     assert [attributes["id"] for tag, attributes in page.tags if tag == "section"] == list(SECTIONS)
     figures = page.figures
@@ -55,7 +55,7 @@ def test_whole_page(run: dict[str, Artifact], tmp_path: Path) -> None:
             assert "(ms)" in titles
 
 
-def test_figures_are_those_of_the_artifacts(run: dict[str, Artifact], tmp_path: Path) -> None:
+def test_numbers_match_the_artifacts(run: dict[str, Artifact], tmp_path: Path) -> None:
     page = render(run, tmp_path)
     header = page.text_of[""]
     for shown in (WINNER.name, "23.0×", "21.4× to 25.1×", "98.3\xa0%", "100.2\xa0%", "77.1\xa0%", "18.3\xa0MB"):
@@ -75,7 +75,7 @@ def test_figures_are_those_of_the_artifacts(run: dict[str, Artifact], tmp_path: 
     )  # distil first, as it was run
 
 
-def test_speed_over_the_teacher_in_the_same_engine(run: dict[str, Artifact], tmp_path: Path) -> None:
+def test_speedup_over_the_teacher_in_the_same_engine(run: dict[str, Artifact], tmp_path: Path) -> None:
     assert "same engine" not in render(run, tmp_path).within("speed")
     alike = {"same_engine_speedup": 4.4, "same_engine_speedup_low": 3.9, "same_engine_speedup_high": 4.6}
     rows = run["speed"].results["rows"]
@@ -86,7 +86,7 @@ def test_speed_over_the_teacher_in_the_same_engine(run: dict[str, Artifact], tmp
     assert "4.40 [3.90, 4.60] times the teacher's in the same engine" in summarise(artifacts)
 
 
-def test_how_it_was_run(run: dict[str, Artifact], tmp_path: Path) -> None:
+def test_run_details_are_shown(run: dict[str, Artifact], tmp_path: Path) -> None:
     page = render(run, tmp_path)
     words = page.within("host")
     assert re.findall(r"(\w+) resumed", words) == ["distill", "A"]  # the fixture interrupts the distillation once
@@ -99,7 +99,7 @@ def test_how_it_was_run(run: dict[str, Artifact], tmp_path: Path) -> None:
     assert '"teacher": "builtin:minilm-l6"' in words
 
 
-def test_stages_of_two_hosts_are_told_apart(run: dict[str, Artifact], tmp_path: Path) -> None:
+def test_stages_of_two_hosts_are_distinguished(run: dict[str, Artifact], tmp_path: Path) -> None:
     elsewhere = run["speed"].manifest | {"host": {**run["speed"].manifest["host"], "cpu": "Another CPU"}}
     page = render({**run, "speed": replace(run["speed"], manifest=elsewhere)}, tmp_path)
     assert "Another CPU" in page.within("host")
@@ -114,7 +114,7 @@ def test_commits_of_one_host_are_listed_once(run: dict[str, Artifact], tmp_path:
     assert "abcdef123456+ with local changes (speed)" in words
 
 
-def test_relations_are_drawn_where_there_is_no_explained_variance(run: dict[str, Artifact], tmp_path: Path) -> None:
+def test_relation_losses_are_drawn_without_explained_variance(run: dict[str, Artifact], tmp_path: Path) -> None:
     page = render(run, tmp_path)
     figures = page.figures
     assert figures["distill"]["layout"]["yaxis2"]["title"]["text"] == "explained variance"
@@ -131,7 +131,7 @@ def test_explained_variance_comes_from_the_last_stage_that_has_it(run: dict[str,
     assert "explained variance77.1\xa0%of the teacher's last hidden states" in page.text_of[""]
 
 
-def test_forms_go_from_the_teacher_to_the_fastest(run: dict[str, Artifact], tmp_path: Path) -> None:
+def test_forms_are_sorted_from_the_teacher_to_the_fastest(run: dict[str, Artifact], tmp_path: Path) -> None:
     rows = run["speed"].results["rows"]
     mixed = [rows[4], rows[1], rows[0], rows[3], rows[2]]
     page = render({**run, "speed": changed(run["speed"], rows=mixed)}, tmp_path)
@@ -140,7 +140,7 @@ def test_forms_go_from_the_teacher_to_the_fastest(run: dict[str, Artifact], tmp_
     assert "openvino-int8 is 20.7× as fast as the teacher (19.8× to 21.9×)" in page.within("speed")
 
 
-def test_nothing_is_fetched(run: dict[str, Artifact], tmp_path: Path) -> None:
+def test_page_loads_nothing_from_the_network(run: dict[str, Artifact], tmp_path: Path) -> None:
     page = render(run, tmp_path)
     assert_fetches_nothing(page, links="https://arxiv.org/abs/")
 
@@ -168,20 +168,20 @@ def test_a_topic_filter_names_its_label(run: dict[str, Artifact], tmp_path: Path
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_missing_stage_says_what_makes_it(run: dict[str, Artifact], tmp_path: Path, stage: str) -> None:
+def test_a_missing_stage_names_its_command(run: dict[str, Artifact], tmp_path: Path, stage: str) -> None:
     page = render({name: artifact for name, artifact in run.items() if name != stage}, tmp_path)
     assert page.words.count("Not in this run.") == 1
     assert f"Not in this run. {STAGES[stage]} makes" in page.words
 
 
-def test_nothing_at_all(tmp_path: Path) -> None:
+def test_page_of_an_empty_run(tmp_path: Path) -> None:
     page = render({}, tmp_path)
     assert page.words.count("Not in this run.") == len(STAGES)
     assert "No student yet" in page.words
     assert "kdnas pipeline" in page.within("next")
 
 
-def test_null_is_not_measured_never_zero(run: dict[str, Artifact], tmp_path: Path) -> None:
+def test_null_is_shown_as_not_measured(run: dict[str, Artifact], tmp_path: Path) -> None:
     rows = [{**row, "speedup_low": None, "p90_ms": None} for row in run["speed"].results["rows"]]
     topic = {**run["evaluation"].results["topic"], "retention": None, "teacher": None}
     blank = {
@@ -201,11 +201,11 @@ def test_null_is_not_measured_never_zero(run: dict[str, Artifact], tmp_path: Pat
     assert "NaN" not in "".join(re.findall(r'class="figure"[^>]*>(.*?)</script>', page.source, re.S))
 
 
-def test_hostile_text_stays_text(run: dict[str, Artifact], tmp_path: Path) -> None:
+def test_hostile_text_is_escaped(run: dict[str, Artifact], tmp_path: Path) -> None:
     page = render(run, tmp_path)
     attacked = render(hostile(run, tmp_path), tmp_path)
     scripts = [[tag for tag, _ in read.tags].count("script") for read in (attacked, page)]
-    assert scripts[0] == scripts[1] - 1  # there are no effects of what is no architecture
+    assert scripts[0] == scripts[1] - 1  # an invalid architecture has no effects
     assert "img" not in [tag for tag, _ in attacked.tags]
     assert HOSTILE not in attacked.source
     assert "document.title='owned'" in attacked.words  # still there, as text
@@ -213,7 +213,7 @@ def test_hostile_text_stays_text(run: dict[str, Artifact], tmp_path: Path) -> No
 
 
 def hostile(run: dict[str, Artifact], folder: Path) -> dict[str, Artifact]:
-    """A run whose every free text tries to run a script."""
+    """A run in which every free text tries to run a script."""
     rows = [{**row, "name": f"{row['name']} {HOSTILE}"} for row in run["speed"].results["rows"]]
     topic = {**run["evaluation"].results["topic"], "metric": HOSTILE, "labels": [HOSTILE], "splits": HOSTILE}
     search = folder / "search"
@@ -232,14 +232,14 @@ def hostile(run: dict[str, Artifact], folder: Path) -> dict[str, Artifact]:
     }
 
 
-def test_architectures_stored_as_fields(run: dict[str, Artifact], tmp_path: Path) -> None:
+def test_architectures_stored_as_fields_are_read(run: dict[str, Artifact], tmp_path: Path) -> None:
     fields = {"layers": 4, "heads": 12, "hidden": 384, "ffn": 1024, "activation": "gelu"}
     page = render({"refine": changed(run["refine"], arch=fields)}, tmp_path)
     assert WINNER.name in page.words
 
 
 @pytest.mark.parametrize("name", ["search/journal.jsonl", "latency-table/table.csv", "refine/history.jsonl"])
-def test_a_lost_file_is_named(tmp_path: Path, name: str, run: dict[str, Artifact]) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path, name: str, run: dict[str, Artifact]) -> None:
     stage, file = name.split("/")
     copy = tmp_path / stage
     shutil.copytree(run[stage].path, copy)
@@ -252,7 +252,7 @@ def test_a_lost_file_is_named(tmp_path: Path, name: str, run: dict[str, Artifact
     assert not (tmp_path / "page.html").exists()
 
 
-def test_command(run: dict[str, Artifact], tmp_path: Path) -> None:
+def test_report_command(run: dict[str, Artifact], tmp_path: Path) -> None:
     write_listing(tmp_path / "run", {**run, "classifier": run["export"]})
     assert report(tmp_path / "run", tmp_path / "new" / "page.html").path == tmp_path / "new" / "page.html"
     assert WINNER.name in (tmp_path / "new" / "page.html").read_text()
@@ -277,25 +277,25 @@ def test_listing_may_be_relative_to_the_run(run: dict[str, Artifact], tmp_path: 
         (b"\xff\xfe", "cannot read it"),
     ],
 )
-def test_bad_listing(tmp_path: Path, listing: str | bytes | None, message: str) -> None:
+def test_invalid_listing_is_rejected(tmp_path: Path, listing: str | bytes | None, message: str) -> None:
     if listing is not None:
         (tmp_path / "artifacts.json").write_bytes(listing.encode() if isinstance(listing, str) else listing)
     with pytest.raises(UsageError, match=message):
         load_run(tmp_path)
 
 
-def test_an_artifact_of_another_kind_is_refused(run: dict[str, Artifact], tmp_path: Path) -> None:
+def test_an_artifact_of_another_kind_is_rejected(run: dict[str, Artifact], tmp_path: Path) -> None:
     write_listing(tmp_path, {"speed": run["export"]})
     with pytest.raises(UsageError, match="'export' artifact, a 'speed' is needed"):
         load_run(tmp_path)
 
 
-def test_out_is_a_folder(run: dict[str, Artifact], tmp_path: Path) -> None:
+def test_out_must_be_a_folder(run: dict[str, Artifact], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a folder; give a file name"):
         write_report(run, tmp_path)
 
 
-def test_the_installed_command_answers_bad_input_without_traceback(tmp_path: Path) -> None:
+def test_installed_command_reports_bad_input_without_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kdnas.cli", "report", "--run", str(tmp_path), "--out", str(tmp_path / "r.html")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""The whole way on a tiny teacher and real sentences, killed in every stage and typed again."""
+"""The whole pipeline on a tiny teacher and real sentences, killed in every stage and run again."""
 
 import json
 import os
@@ -53,12 +53,12 @@ STAGES = ("latency-table", "search", "distill", "refine", "export", "evaluation"
 
 
 def finished_artifacts(home: Path) -> dict[str, str]:
-    """Every finished artifact and when it was finished."""
+    """Every finished artifact and its finish time."""
     return {str(file): json.loads(file.read_text())["finished"] for file in home.glob("*/*/manifest.json")}
 
 
 def kill_in_stage(command: list[str], stage: str, delay: float) -> int:
-    """Run until the stage has begun, wait, kill -9 the whole process group; returns the exit code."""
+    """Run until the stage has started, wait, kill the process group with SIGKILL, and return the exit code."""
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -101,7 +101,7 @@ def test_every_stage_left_a_finished_artifact(home: Path) -> None:
     assert all(manifest["host"]["cpu"] for manifest in manifests.values())
     assert sum(manifest["attempts"] > 1 for manifest in manifests.values()) >= 4  # the kills fell inside stages
     assert not list(home.rglob("*.partial"))
-    assert manifests["classifier"]["results"]["labelled_texts"] == 120  # int8 was judged by the task's test texts
+    assert manifests["classifier"]["results"]["labelled_texts"] == 120  # int8 was evaluated on the task's test texts
 
 
 def test_no_candidate_was_evaluated_twice(home: Path) -> None:
@@ -145,7 +145,7 @@ def test_the_report_names_the_winner(home: Path) -> None:
     assert f"L{layers}-H{heads}-D{hidden}-F{ffn}-{activation}" in page
 
 
-def test_the_report_command_writes_it_again(home: Path, tmp_path: Path) -> None:
+def test_report_command_writes_the_report_again(home: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -174,7 +174,7 @@ def test_the_report_command_writes_it_again(home: Path, tmp_path: Path) -> None:
         (["--space.heads", "[5]"], 2, "choose from [2, 3, 4, 6, 12]"),
     ],
 )
-def test_wrong_input_is_refused_before_any_work(
+def test_invalid_input_is_rejected_before_any_work(
     arguments: list[str], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -6,7 +6,7 @@ from kdnas.pipeline.summary import summarise
 from .report_fixture import WINNER, fake_run
 
 
-def test_the_table_holds_each_stages_figures(tmp_path: Path) -> None:
+def test_table_has_the_results_of_each_stage(tmp_path: Path) -> None:
     artifacts = fake_run(tmp_path, hap=True)
     text = summarise(artifacts)
     rows = dict(line.strip("| ").split(" | ", 1) for line in text.splitlines()[2:])

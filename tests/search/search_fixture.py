@@ -1,4 +1,4 @@
-"""A search without distillation: losses and latencies by formula, as a table and as a recording."""
+"""A search without distillation: formulas give losses and latencies, as a table and as a recording."""
 
 import csv
 from pathlib import Path
@@ -21,12 +21,12 @@ def fake_evaluate(arch: Arch) -> ProxyResult:
 
 
 def rows() -> list[TableRow]:
-    """All 2400, with latencies by formula."""
+    """All 2400 architectures, with latencies from a formula."""
     return [row(arch, latency_ms(arch), parameters_millions=arch.layer_parameters / 1e6 + 11) for arch in SearchSpace()]
 
 
 def table(home: Path, teacher_latency_ms: float | None = 8.0, engine: str = "pytorch-f32") -> Artifact:
-    """A whole latency table on disk."""
+    """A complete latency table on disk."""
 
     def write(path: Path) -> dict[str, float]:
         write_rows(path / FILE, rows())
@@ -42,7 +42,7 @@ def known_table() -> LatencyTable:
 
 
 def recorded(path: Path, archs: list[Arch]) -> Path:
-    """A recording of two seeds, each with its loss at half of the budget and at its end."""
+    """A recording with two seeds; each has losses at half the budget and at the end."""
     with path.open("w", newline="") as file:
         out = csv.writer(file)
         out.writerow(COLUMNS)

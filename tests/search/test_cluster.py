@@ -1,4 +1,4 @@
-"""Candidates on a Ray cluster: the same as one by one, whatever dies meanwhile."""
+"""Candidates on a Ray cluster: results equal those of a sequential run, even if nodes or workers die."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def loss_of(arch: Arch) -> float:
 
 
 def make(folder: Path, seconds: float, deadly: str = "", deaths: int = 0) -> Evaluate:
-    """What takes so long; the process dies of one kind of architecture, so many times."""
+    """An evaluation of `seconds`; its process dies `deaths` times on architectures with the activation `deadly`."""
 
     def evaluate(arch: Arch) -> ProxyResult:
         with (folder / "started").open("a") as file:
@@ -81,7 +81,7 @@ def expected(folder: Path) -> list[Candidate]:
     )
 
 
-def test_a_node_is_lost_in_the_middle(cluster: Cluster, tmp_path: Path) -> None:
+def test_search_survives_a_lost_node(cluster: Cluster, tmp_path: Path) -> None:
     with Workers(cluster.address, partial(make, tmp_path, 0.5)) as workers:
         lost = threading.Timer(1.2, lambda: cluster.remove_node(cluster.extra, allow_graceful=False))
         started = [index for index, _ in workers([next(iter(SPACE))])]
@@ -93,7 +93,7 @@ def test_a_node_is_lost_in_the_middle(cluster: Cluster, tmp_path: Path) -> None:
     assert sorted(journal.read(tmp_path / journal.FILE), key=lambda one: one.number) == found
 
 
-def test_workers_die_and_candidates_fail(cluster: Cluster, tmp_path: Path) -> None:
+def test_search_survives_dead_workers_and_failed_candidates(cluster: Cluster, tmp_path: Path) -> None:
     archs = [Arch(3, 12, 288, 384, "gelu"), Arch(3, 12, 288, 384, "relu"), Arch(3, 12, 288, 576, "gelu")]
     (tmp_path / "once").mkdir()
     with Workers(cluster.address, partial(make, tmp_path / "once", 0.0, "gelu", 1)) as workers:
@@ -101,7 +101,7 @@ def test_workers_die_and_candidates_fail(cluster: Cluster, tmp_path: Path) -> No
     assert sorted(found) == [0, 1, 2]
     assert [found[index].failed for index in range(3)] == [None, None, "RuntimeError: too large"]
     assert found[0].result.loss == pytest.approx(loss_of(archs[0]))
-    assert len(list((tmp_path / "once").glob("death-*"))) == 2  # each was distilled again by another worker
+    assert len(list((tmp_path / "once").glob("death-*"))) == 2  # another worker distilled each again
     (tmp_path / "ever").mkdir()
     with Workers(cluster.address, partial(make, tmp_path / "ever", 0.0, "gelu", 99)) as workers:
         found = dict(workers(archs[:2]))
@@ -113,7 +113,7 @@ def broken() -> Evaluate:
     raise KdnasError("the teacher is not here")
 
 
-def test_a_worker_that_cannot_start_is_explained(cluster: Cluster) -> None:
+def test_a_worker_startup_failure_is_reported(cluster: Cluster) -> None:
     with (
         Workers(cluster.address, broken) as workers,
         pytest.raises(KdnasError, match=r"a worker cannot start .*the teacher is not here"),
@@ -136,7 +136,7 @@ def test_real_candidates_on_a_local_cluster(tiny_teacher: Teacher, corpus: Corpu
     assert local.results["winner"] == alone.results["winner"]
 
 
-def test_losses_are_recorded_side_by_side(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
+def test_losses_are_recorded_in_parallel(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
     space = SearchSpace(layers=(3,), heads=(2, 3), hidden=(288,), ffn=(384,), activation=("gelu",))
     proxy = ProxyOptions(tokens=600, batch_tokens=256, validation_sentences=20)
     options = RecordOptions(architectures=2, seeds=(0, 1), repeated=1, checkpoints=2, proxy=proxy)
@@ -144,13 +144,13 @@ def test_losses_are_recorded_side_by_side(tiny_teacher: Teacher, corpus: Corpus,
         read_recording(run_record(tmp_path / str(ray), tiny_teacher, corpus, space, options, ray).path)
         for ray in ("local", None)
     ]
-    assert list(found[0].losses) == list(found[1].losses)  # in one order, whoever is ready first
+    assert list(found[0].losses) == list(found[1].losses)  # in the order of proposal, not of completion
     for arch, seeds in found[0].losses.items():
         for seed, curve in seeds.items():
             assert curve == pytest.approx(found[1].losses[arch][seed], rel=1e-2)
 
 
-def test_a_cluster_does_not_replay() -> None:
+def test_replay_on_a_cluster_is_rejected() -> None:
     require_compatible(Path("x.csv"), None)
     with pytest.raises(UsageError, match="leave it out"):
         require_compatible(Path("x.csv"), "local")

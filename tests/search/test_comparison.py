@@ -1,4 +1,4 @@
-"""Strategies compared on recorded losses: metrics checked by hand, runs that are kept, and the page."""
+"""Strategy comparison on recorded losses: hand-computed metrics, saved runs, and the page."""
 
 import csv
 import json
@@ -40,22 +40,22 @@ GOAL = make_goal(SPACE, TABLE, SearchOptions())
 OPTIONS = ComparisonOptions(("random", "surrogate"), runs=3, episodes=3, candidates_per_episode=4)
 
 
-def test_regret_and_hypervolume_by_hand() -> None:
+def test_regret_and_hypervolume_match_hand_computed_values() -> None:
     archs = sorted(SPACE, key=lambda arch: GOAL.reward(arch, LOSSES[arch]))  # the best comes last
     ids = [arch_id(arch) for arch in archs]
     rewards = [GOAL.reward(arch, LOSSES[arch]) for arch in archs]
     found = Curves.of([{"ids": ids}, {"ids": ids[::-1]}], GOAL, LOSSES)
     assert found.regret[0] == pytest.approx([1 - reward / rewards[-1] for reward in rewards])
     assert found.regret[1] == pytest.approx(np.zeros(16))
-    assert found.needed(1.0).tolist() == [15, 1]  # the two best are alike but for their activation
+    assert found.needed(1.0).tolist() == [15, 1]  # the two best differ only in activation
     assert found.hypervolume[:, -1] == pytest.approx([1, 1])
     assert (np.diff(found.hypervolume) >= 0).all()
     short = Curves.of([{"ids": ids[:5]}], GOAL, LOSSES)
-    assert short.needed(1.0).tolist() == [6]  # it was not reached
+    assert short.needed(1.0).tolist() == [6]  # the target was not reached
     assert short.metrics(1.0)["reached"] == 0
 
 
-def test_runs_are_kept_and_shown(tmp_path: Path) -> None:
+def test_runs_are_saved_and_shown(tmp_path: Path) -> None:
     whole = run_comparison(tmp_path / "whole", RECORDING, TABLE, SPACE, OPTIONS)
     rows = [json.loads(line) for line in (whole.path / RUNS).read_text().splitlines()]
     assert {(row["strategy"], row["seed"]) for row in rows} == {(n, s) for n in OPTIONS.strategies for s in range(3)}
@@ -80,7 +80,7 @@ def test_runs_are_kept_and_shown(tmp_path: Path) -> None:
     for row in rows[:4]:
         append_jsonl(partial / RUNS, row)
     with (partial / RUNS).open("a") as file:
-        file.write('{"strategy": "ran')  # torn by a kill
+        file.write('{"strategy": "ran')  # truncated by a kill
     resumed = run_comparison(tmp_path / "resumed", RECORDING, TABLE, SPACE, OPTIONS)
     lines = (resumed.path / RUNS).read_text().splitlines()
     assert [json.loads(line) for line in lines[:4]] == rows[:4]
@@ -117,7 +117,7 @@ class InOrder:
         self._coming = self._coming[len(observations) :]
 
 
-def test_one_entry_makes_a_strategy_known_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_registry_entry_adds_a_strategy_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="in-order"):
         SearchOptions(strategy="in-order")
     monkeypatch.setitem(STRATEGIES, "in-order", Registered(lambda goal, _: InOrder(goal), "the order of the ids", True))
@@ -141,7 +141,7 @@ def test_one_entry_makes_a_strategy_known_everywhere(tmp_path: Path, monkeypatch
     }
 
 
-def test_twelve_strategies_are_drawn_apart(tmp_path: Path) -> None:
+def test_twelve_strategies_have_distinct_lines(tmp_path: Path) -> None:
     names = [f"strategy {number}" for number in range(12)]
     curves = Curves.of([{"ids": [arch_id(arch) for arch in SPACE]}], GOAL, LOSSES)
     write_curves(tmp_path / CURVES, dict.fromkeys(names, curves))
@@ -155,6 +155,6 @@ def test_twelve_strategies_are_drawn_apart(tmp_path: Path) -> None:
     "wrong",
     [{"strategies": ("luck",)}, {"strategies": ()}, {"strategies": ("random", "random")}, {"runs": 0}, {"target": 2.0}],
 )
-def test_wrong_options_are_explained(wrong: dict[str, object]) -> None:
+def test_invalid_options_are_rejected(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         ComparisonOptions(**wrong)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ def sequences(archs: list[Arch], best: Arch | None = None, previous: Arch | None
 
 
 def synthetic_reward(arch: Arch) -> float:
-    """Rises with every field but the heads, saturates as losses do, and lies in a narrow band as Eq. 4's does."""
+    """Synthetic reward: rises with every field except heads, saturates, and has a narrow range like Eq. 4."""
     return 1 + 0.02 * np.log(arch.layers * arch.hidden * arch.ffn) + 0.01 * (arch.activation == "gelu")
 
 
@@ -41,7 +41,7 @@ def test_encoding_is_one_hot_of_every_field() -> None:
     assert len({tuple(row) for row in encode(STATES)}) == 2400
 
 
-def test_shape_of_the_published_controller() -> None:
+def test_controller_has_the_published_shape() -> None:
     lstm = Controller(lr=1e-4, epochs=10, seed=0).model.lstm
     assert (lstm.hidden_size, lstm.num_layers, lstm.input_size) == (32, 1, 25)
 
@@ -58,7 +58,7 @@ def test_ranks_unseen_architectures() -> None:
     assert abs(controller.predict(sequences(unseen)).mean() - np.mean([synthetic_reward(a) for a in unseen])) < 0.02
 
 
-def test_same_seed_same_weights_whatever_the_global_random_state() -> None:
+def test_weights_depend_on_the_seed_not_on_global_random_state() -> None:
     torch.manual_seed(1)
     first, _ = fitted(seed=3, episodes=2)
     torch.manual_seed(2)
@@ -71,7 +71,7 @@ def test_same_seed_same_weights_whatever_the_global_random_state() -> None:
     assert not np.allclose(scores, other.predict(sequences(STATES)))
 
 
-def test_learning_rate_falls_by_episode() -> None:
+def test_learning_rate_decays_each_episode() -> None:
     controller = Controller(lr=1e-4, epochs=1, seed=0)
     for episode, expected in enumerate([1e-4, 0.95e-4, 0.95**2 * 1e-4]):
         controller.fit(sequences(STATES[:2]), np.array([1.0, 2.0]), episode)
@@ -84,7 +84,7 @@ def test_equal_rewards_do_not_divide_by_zero() -> None:
     assert np.isfinite(controller.predict(sequences(STATES))).all()
 
 
-def test_all_at_once_equals_one_at_a_time() -> None:
+def test_batched_prediction_equals_single_predictions() -> None:
     controller, picked = fitted(seed=1, episodes=1)
     together = controller.predict(sequences(STATES, picked[0], picked[1]))
     indices = range(0, len(STATES), 37)

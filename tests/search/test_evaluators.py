@@ -26,7 +26,7 @@ FULL = SearchOptions(evaluator="full", episodes=1, candidates_per_episode=2, str
 DISTILL = DistillOptions(steps=3, batch_tokens=256, validations=1, validation_sentences=20, pair_fraction=0)
 
 
-def test_full_distillation_keeps_each_student(
+def test_full_distillation_saves_each_student(
     tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = LatencyTable.of(table(tmp_path))
@@ -50,7 +50,7 @@ def test_full_distillation_needs_one_budget(tiny_teacher: Teacher, corpus: Corpu
         SearchOptions(evaluator="whole")  # type: ignore[arg-type]
 
 
-def test_divergence_is_a_failed_candidate() -> None:
+def test_divergence_marks_the_candidate_failed() -> None:
     def diverges(arch: Arch) -> ProxyResult:
         raise DivergenceError("the loss is nan at step 3")
 
@@ -58,13 +58,13 @@ def test_divergence_is_a_failed_candidate() -> None:
     assert found.failed == "DivergenceError: the loss is nan at step 3"
 
 
-def test_baselines_beside_the_search(tmp_path: Path) -> None:
+def test_baselines_are_reported_with_the_search(tmp_path: Path) -> None:
     six, wide = baselines.SHAPES.values()
     archs = [Arch(3, 12, 288, 384), Arch(3, 12, 384, 384), six]
     file = recorded(tmp_path / "losses.csv", archs)
     options = SearchOptions(episodes=1, strategy="random", baselines=True, max_latency_ms=latency_ms(six) * 0.9)
     found = search(options, table(tmp_path).path, replay=file, home=tmp_path)
-    assert found.results["candidates"] == 2  # the baseline is too slow to be one
+    assert found.results["candidates"] == 2  # the baseline is too slow to be a candidate
     (row,) = found.results["baselines"]  # the other one was not recorded
     loss = fake_evaluate(six).loss
     expected = reward(loss, latency_ms(six), 8.0)

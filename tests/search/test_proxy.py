@@ -1,4 +1,4 @@
-"""Proxy distillation: the kept states are the teacher's, the batches are the same for all, the loss falls."""
+"""Proxy distillation: cached states equal the teacher's, all candidates see the same batches, the loss falls."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def subset(corpus: Corpus) -> Subset:
     return Subset(corpus.train, np.random.default_rng(0).permutation(len(corpus.train))[:60])
 
 
-def test_kept_states_are_the_live_teachers(teacher: Teacher, subset: Subset, tmp_path: Path) -> None:
+def test_cached_states_equal_the_live_teachers(teacher: Teacher, subset: Subset, tmp_path: Path) -> None:
     encoder = load_encoder(teacher.path)
     kept = CachedStates(tmp_path, subset, encoder, [2, 6], pad_id=0)
     live = LiveStates(subset, encoder, pad_id=0)
@@ -52,7 +52,7 @@ def test_kept_states_are_the_live_teachers(teacher: Teacher, subset: Subset, tmp
     )
 
 
-def test_interrupted_states_go_on_and_equal_the_uninterrupted(
+def test_interrupted_caching_resumes_with_equal_states(
     tiny_teacher: Teacher, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(teacher_states, "BATCH_TOKENS", 128)
@@ -73,17 +73,17 @@ def test_interrupted_states_go_on_and_equal_the_uninterrupted(
         file.write(b"torn")
     found: list[float] = []
     resumed = CachedStates(folder, subset, encoder, [1, 4], 0, found.append)
-    assert found[0] == sum(calls[:7]) > 0  # six batches were kept
+    assert found[0] == sum(calls[:7]) > 0  # six batches were saved
     assert sum(found) == subset.lengths.sum()
     for layer in (1, 4):
         assert torch.equal(whole.rows[layer], resumed.rows[layer])
     spent = resumed.seconds
     assert spent > json.loads((folder / "done.json").read_text())["seconds"] * 0.99 > 0
-    assert CachedStates(folder, subset, encoder, [1, 4], 0).seconds == spent  # all was there: nothing is added
+    assert CachedStates(folder, subset, encoder, [1, 4], 0).seconds == spent  # everything was cached: no time is added
 
 
 @NEEDS_GPU
-def test_a_teacher_on_a_gpu_gives_the_same_states_and_the_same_start(
+def test_gpu_teacher_gives_the_same_states_and_initialisation(
     tiny_teacher: Teacher, subset: Subset, tmp_path: Path
 ) -> None:
     kept, started = {}, {}
@@ -100,7 +100,7 @@ def test_a_teacher_on_a_gpu_gives_the_same_states_and_the_same_start(
         torch.testing.assert_close(ours.abs(), theirs.abs(), rtol=1e-2, atol=1e-3)
 
 
-def test_wanted_layers_are_those_that_any_depth_learns_from() -> None:
+def test_wanted_layers_cover_every_depth() -> None:
     assert wanted_layers(SearchSpace(layers=(3,)), 6) == [1, 3, 4, 5, 6]
     assert wanted_layers(SearchSpace(layers=(3,)), 12) == [1, 5, 9, 10, 11, 12]
     assert wanted_layers(SearchSpace(), 12) == list(range(1, 13))
@@ -115,7 +115,7 @@ def test_plan_follows_the_budget(corpus: Corpus) -> None:
     tokens = [int(chosen.lengths[indices].sum()) for indices in plan]
     assert sum(tokens) >= 3000 > sum(tokens[:-1])
     counts = np.bincount(np.concatenate(plan), minlength=len(chosen.numbers))
-    assert set(counts) == {2, 3}  # two whole passes and a half
+    assert set(counts) == {2, 3}  # two and a half passes
     again = batch_plan(chosen.lengths, options, seed=1)
     assert all(np.array_equal(a, b) for a, b in zip(plan, again, strict=True))
     fraction = ProxyOptions(tokens=None, corpus_fraction=0.3, epochs=4, batch_tokens=1024)
@@ -127,7 +127,9 @@ def test_plan_follows_the_budget(corpus: Corpus) -> None:
     assert len(everything.numbers) == len(corpus.train)
 
 
-def test_distils_the_same_way_every_time_kept_or_live(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
+def test_distillation_is_deterministic_with_cached_or_live_states(
+    tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path
+) -> None:
     def proxy(tokens: int, cache_gb: float = 1.0) -> Proxy:
         options = ProxyOptions(tokens=tokens, batch_tokens=512, validation_sentences=40, cache_gb=cache_gb)
         return Proxy(tmp_path / f"{tokens}-{cache_gb}", tiny_teacher, corpus, SMALL, options, seed=0)
@@ -140,7 +142,7 @@ def test_distils_the_same_way_every_time_kept_or_live(tiny_teacher: Teacher, cor
     assert result.loss != other.loss
     short, live = proxy(300)(ARCH), proxy(2000, cache_gb=0)(ARCH)
     assert result.loss < 0.9 * short.loss
-    assert live.loss == pytest.approx(result.loss, rel=0.02)  # apart by the float16 of the kept states
+    assert live.loss == pytest.approx(result.loss, rel=0.02)  # the cached states are float16
     assert not (tmp_path / "2000-0").exists()
     first.close()
     assert not (tmp_path / "2000-1.0").exists()
@@ -149,8 +151,8 @@ def test_distils_the_same_way_every_time_kept_or_live(tiny_teacher: Teacher, cor
 def test_loss_is_eq_1_on_the_held_out_sentences(
     tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a single useful step the proxy's loss is what a plain loop over sentences computes."""
-    monkeypatch.setattr("kdnas.search.proxy.fit_projections", lambda *_: None)  # random ones, as in the loop below
+    """With no effective training step, the proxy's loss equals that of a plain loop over sentences."""
+    monkeypatch.setattr("kdnas.search.proxy.fit_projections", lambda *_: None)  # random, as below
     options = ProxyOptions(tokens=1, peak_lr=1e-30, validation_sentences=12)
     proxy = Proxy(tmp_path / "states", tiny_teacher, corpus, SMALL, options, seed=5)
     found = proxy(ARCH).loss
@@ -183,7 +185,7 @@ def layer_variance(encoder: torch.nn.Module, subset: Subset) -> dict[int, float]
     return {layer: float(torch.cat(values).var(0, unbiased=False).mean()) for layer, values in rows.items()}
 
 
-def test_divergence_is_not_hidden(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
+def test_divergence_is_reported(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
     options = ProxyOptions(tokens=4000, batch_tokens=128, peak_lr=1e30, validation_sentences=8)
     proxy = Proxy(tmp_path / "states", tiny_teacher, corpus, SMALL, options, seed=0)
     result = proxy(ARCH)
@@ -203,7 +205,7 @@ def test_divergence_is_not_hidden(tiny_teacher: Teacher, corpus: Corpus, tmp_pat
         ({"cache_gb": -1.0}, "negative"),
     ],
 )
-def test_proxy_options_say_what_is_allowed(wrong: dict[str, float], message: str) -> None:
+def test_invalid_proxy_options_are_rejected(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ProxyOptions(**wrong)
 
@@ -212,6 +214,6 @@ def test_proxy_options_say_what_is_allowed(wrong: dict[str, float], message: str
     "wrong",
     [{"episodes": 0}, {"alpha": 0.1}, {"beta": 0.0}, {"epsilon_min": -0.1}, {"controller_lr": 0.0}, {"seed": -1}],
 )
-def test_search_options_say_what_is_allowed(wrong: dict[str, float]) -> None:
+def test_invalid_search_options_are_rejected(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=str(next(iter(wrong)))):
         SearchOptions(**wrong)

@@ -1,4 +1,4 @@
-"""Recorded proxy losses: spread over the space, exact after a kill, and those of the proxy itself."""
+"""Recorded proxy losses: spread over the space, identical after a kill, and equal to the proxy's own losses."""
 
 import csv
 from contextlib import suppress
@@ -34,7 +34,7 @@ def losses(artifact: Artifact) -> list[dict[str, str]]:
         return [{**row, "seconds": ""} for row in csv.DictReader(file)]
 
 
-def test_what_is_recorded(whole: Artifact, tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
+def test_recording_has_the_proxy_losses(whole: Artifact, tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
     recording = read_recording(whole.path)
     assert len(recording.losses) == 4
     assert [sorted(seeds) for seeds in recording.losses.values()].count([0, 3]) == 2
@@ -45,13 +45,13 @@ def test_what_is_recorded(whole: Artifact, tiny_teacher: Teacher, corpus: Corpus
     found = proxy(arch)
     by_tokens = recording.losses[arch][0]
     assert max(by_tokens) == found.tokens == recording(arch).tokens
-    # To look at the loss on the way changes nothing.
+    # Intermediate measurements do not change the final loss.
     assert recording(arch).loss == pytest.approx(found.loss, abs=1e-6)
     assert len(by_tokens) == 3
     assert by_tokens[min(by_tokens)] > found.loss
 
 
-def test_killed_after_each_architecture_it_records_the_same(
+def test_recording_killed_after_each_architecture_is_identical(
     whole: Artifact, tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, distilled = Proxy.curve, []
@@ -70,13 +70,13 @@ def test_killed_after_each_architecture_it_records_the_same(
         journal = next(tmp_path.glob("recording/*/journal.jsonl"))
         with journal.open("a") as file:
             if journal.parent.name.endswith(".partial"):
-                file.write('{"seed": 0, "arc')  # torn by the kill
+                file.write('{"seed": 0, "arc')  # truncated by the kill
     again = run_record(tmp_path, tiny_teacher, corpus, SPACE, OPTIONS)
     assert losses(again) == losses(whole)
     assert len(distilled) == 6
 
 
-def test_killed_after_the_last_architecture_it_leaves_no_states(
+def test_recording_killed_after_the_last_architecture_leaves_no_states(
     whole: Artifact, tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(self: Proxy) -> None:
@@ -134,6 +134,6 @@ def test_spread_architectures_are_far_from_each_other() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"architectures": 0}, {"checkpoints": 0}, {"seeds": (1, 1)}, {"seeds": ()}, {"repeated": 301}]
 )
-def test_wrong_options_are_explained(wrong: dict[str, object]) -> None:
+def test_invalid_options_are_rejected(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         RecordOptions(**wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Eq. 4, by hand and as a property."""
+"""Eq. 4: hand-computed values and properties."""
 
 import pytest
 from hypothesis import given
@@ -15,20 +15,20 @@ LATENCIES = st.floats(0.01, 1e4)
     ("loss", "latency_ms", "printed"),
     [(0.050, 5.97, 1.07), (0.049, 6.12, 1.07), (0.057, 14.17, 1.01), (0.051, 13.20, 1.02)],
 )
-def test_published_rewards(loss: float, latency_ms: float, printed: float) -> None:
-    """Table 3 of the paper with the teacher's 64.98 ms of Table 2; all printed ones are about 0.008 higher."""
+def test_reward_matches_published_rewards(loss: float, latency_ms: float, printed: float) -> None:
+    """Table 3 of the paper with the teacher's 64.98 ms of Table 2; all printed rewards are about 0.008 higher."""
     assert reward(loss, latency_ms, 64.98) == pytest.approx(printed, abs=0.011)
 
 
-def test_hand_worked() -> None:
+def test_reward_matches_hand_computed_values() -> None:
     assert reward(0.25, 30.0, 50.0) == pytest.approx(0.75)  # 30 = 0.6 * 50: the latency factor is 1
     assert reward(0.25, 16.0, 8.0, alpha=-0.5, beta=0.5) == pytest.approx(0.75 / 2)  # (16 / 4) ** -0.5
-    assert reward(1.5, 16.0, 8.0, alpha=-0.5, beta=0.5) == pytest.approx(-1.0)  # slower is worse, below zero too
+    assert reward(1.5, 16.0, 8.0, alpha=-0.5, beta=0.5) == pytest.approx(-1.0)  # slower is worse, also below zero
     assert reward(0.4, 3.0, 50.0, alpha=0.0) == pytest.approx(0.6)
 
 
 @given(LOSSES, LOSSES, LATENCIES, LATENCIES)
-def test_falls_with_loss_and_with_latency(loss: float, more: float, latency_ms: float, longer: float) -> None:
+def test_reward_decreases_with_loss_and_latency(loss: float, more: float, latency_ms: float, longer: float) -> None:
     first = reward(loss, latency_ms, 50.0)
     assert reward(loss + more, latency_ms, 50.0) <= first
     slower = reward(loss, latency_ms + longer, 50.0)
@@ -38,6 +38,6 @@ def test_falls_with_loss_and_with_latency(loss: float, more: float, latency_ms: 
 
 
 @pytest.mark.parametrize(("latency_ms", "teacher_ms"), [(0.0, 1.0), (-1.0, 1.0), (1.0, 0.0), (float("nan"), 1.0)])
-def test_refuses_a_latency_that_is_none(latency_ms: float, teacher_ms: float) -> None:
+def test_invalid_latency_is_rejected(latency_ms: float, teacher_ms: float) -> None:
     with pytest.raises(UsageError, match="above 0"):
         reward(0.5, latency_ms, teacher_ms)

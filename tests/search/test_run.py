@@ -1,4 +1,4 @@
-"""The search as a whole: interrupted anywhere it equals the uninterrupted one; failures do not end it."""
+"""The whole search: an interrupted run equals an uninterrupted one, and failures do not end it."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def test_interrupted_after_every_candidate_equals_uninterrupted(tmp_path: Path) 
             explore(path, strategy(), one_by_one(killed_after_one), GOAL, OPTIONS)
         assert len(evaluated) == number + 1
         with path.open("a") as file:
-            file.write('{"number": 99, "episo')  # torn by the kill
+            file.write('{"number": 99, "episo')  # truncated by the kill
     found = explore(path, strategy(), one_by_one(pytest.fail), GOAL, OPTIONS)
     assert without_seconds(found) == without_seconds(expected)
     assert len(set(evaluated)) == len(evaluated) == 12
@@ -76,7 +76,9 @@ def test_interrupted_after_every_candidate_equals_uninterrupted(tmp_path: Path) 
 
 @settings(max_examples=4)
 @given(seed=st.integers(0, 1000))
-def test_seed_decides_and_nothing_is_evaluated_twice(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_search_is_deterministic_and_evaluates_nothing_twice(
+    seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     options = replace(OPTIONS, seed=seed, episodes=5, controller_epochs=2)  # 20 wanted, the space has 16
     folder = tmp_path_factory.mktemp("seeds")
     first = explore(folder / "a.jsonl", strategy(options), one_by_one(fake_evaluate), GOAL, options)
@@ -85,7 +87,7 @@ def test_seed_decides_and_nothing_is_evaluated_twice(seed: int, tmp_path_factory
     assert sorted(candidate.arch for candidate in first) == sorted(SPACE)
 
 
-def test_journal_rows_hold_what_readers_need(tmp_path: Path) -> None:
+def test_journal_rows_have_the_documented_fields(tmp_path: Path) -> None:
     path = tmp_path / journal.FILE
     candidates = explore(path, strategy(), one_by_one(fake_evaluate), GOAL, OPTIONS)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -103,7 +105,7 @@ def test_journal_rows_hold_what_readers_need(tmp_path: Path) -> None:
         assert candidate.arch == arch
 
 
-def test_failures_are_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
+def test_failures_are_recorded_and_the_search_continues(tmp_path: Path) -> None:
     def sometimes(arch: Arch) -> ProxyResult:
         if arch.activation == "relu":
             return ProxyResult(float("nan"), 7)
@@ -142,7 +144,7 @@ def test_all_failed_is_an_error(tmp_path: Path) -> None:
         summary(candidates, GOAL)
 
 
-def test_what_a_goal_allows(tmp_path: Path, tiny_teacher: Teacher) -> None:
+def test_goal_applies_the_limits(tmp_path: Path, tiny_teacher: Teacher) -> None:
     whole = known_table()
     goal = make_goal(SPACE, whole, SearchOptions())
     assert goal.states == list(SPACE)
@@ -153,7 +155,7 @@ def test_what_a_goal_allows(tmp_path: Path, tiny_teacher: Teacher) -> None:
     fraction = limit / whole.teacher_latency_ms
     assert make_goal(SPACE, whole, SearchOptions(max_latency_fraction=fraction)).states == fast.states
     both = make_goal(SPACE, whole, SearchOptions(max_latency_fraction=fraction, max_latency_ms=0.8 * limit))
-    assert max(both.latencies.values()) <= 0.8 * limit  # the tighter one holds
+    assert max(both.latencies.values()) <= 0.8 * limit  # the tighter limit applies
     size = min(map(whole.megabytes, SPACE))
     small = make_goal(SPACE, whole, SearchOptions(max_megabytes=size))
     assert {small.megabytes[arch] for arch in small.states} == {size}
@@ -179,30 +181,30 @@ def test_what_a_goal_allows(tmp_path: Path, tiny_teacher: Teacher) -> None:
         {"strategy": "kdnas", "front": True},
     ],
 )
-def test_wrong_options_are_explained(wrong: dict[str, object]) -> None:
+def test_invalid_options_are_rejected(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=r"allowed are|must be above 0|give one of surrogate"):
         SearchOptions(**wrong)  # type: ignore[arg-type]
 
 
-def test_space_beyond_the_teacher_is_refused(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
+def test_space_that_exceeds_the_teacher_is_rejected(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
     known = LatencyTable.of(table(tmp_path))
     with pytest.raises(UsageError, match="deeper than its teacher"):
         run_search(tmp_path, tiny_teacher, corpus, SearchSpace(layers=(6, 10)), known, SearchOptions())
 
 
 @pytest.mark.parametrize(
-    ("options", "space", "told"),
+    ("options", "space", "message"),
     [
         ({}, SearchSpace(layers=(10, 12)), "deeper than its teacher"),
         ({"max_latency_ms": 1e-6}, SPACE, "is within these limits"),
     ],
 )
-def test_what_cannot_be_searched_is_told_before_the_corpus_is_built(
-    options: dict[str, float], space: SearchSpace, told: str, tiny_teacher: Teacher, tmp_path: Path
+def test_invalid_search_is_rejected_before_the_corpus_is_built(
+    options: dict[str, float], space: SearchSpace, message: str, tiny_teacher: Teacher, tmp_path: Path
 ) -> None:
     folder, text = table(tmp_path).path, tmp_path / "text.txt"
     text.write_text("a sentence\n")
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         search(SearchOptions(**options), folder, str(tiny_teacher.path), str(text), space=space, home=tmp_path / "home")
     assert not (tmp_path / "home").exists()
 
@@ -226,7 +228,7 @@ def test_replays_recorded_losses(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "id,loss\n", "id,layers,seed\n1,x,2\n"])
-def test_what_is_not_a_recording(content: str, tmp_path: Path) -> None:
+def test_invalid_recording_is_rejected(content: str, tmp_path: Path) -> None:
     (tmp_path / "losses.csv").write_text(content)
     with pytest.raises(UsageError, match="give what `kdnas record` printed"):
         read_recording(tmp_path / "losses.csv")
@@ -261,9 +263,9 @@ def command_of(table: Path, home: Path, teacher: Path, corpus_file: Path) -> lis
 
 
 def kill_after_a_candidate(command: list[str | Path], environment: dict[str, str], home: Path) -> list[object]:
-    """Start the command and kill it with -9 once a row is in its journal; the whole rows of that journal."""
+    """Start the command, kill it with SIGKILL after the first journal row, and return the complete rows."""
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 600  # only a process that hangs takes so long
+    deadline = time.monotonic() + 600  # only a process that hangs reaches this
     while not (killed := [path for path in home.glob("search/*.partial/journal.jsonl") if path.stat().st_size]):
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -273,10 +275,10 @@ def kill_after_a_candidate(command: list[str | Path], environment: dict[str, str
     return [json.loads(line) for line in killed[0].read_bytes().split(b"\n")[:-1]]
 
 
-def test_killed_search_resumes_and_equals_the_uninterrupted(
+def test_killed_search_resumes_and_equals_an_uninterrupted_one(
     tiny_teacher: Teacher, corpus: Corpus, corpus_file: Path, home: Path, tmp_path: Path
 ) -> None:
-    """The command, killed with -9 after its first candidate, then typed again."""
+    """Kill the command with SIGKILL after its first candidate, then run it again."""
     artifact = table(home)
     command = command_of(artifact.path, home, tiny_teacher.path, corpus_file)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KDNAS")}
@@ -291,7 +293,7 @@ def test_killed_search_resumes_and_equals_the_uninterrupted(
     lines = (resumed.path / journal.FILE).read_text().splitlines()
     assert [json.loads(line) for line in lines[: len(finished)]] == finished  # not evaluated again
     straight = run_search(tmp_path, tiny_teacher, corpus, KILLED_SPACE, LatencyTable.of(artifact), KILLED_OPTIONS)
-    assert straight.manifest["config"] == resumed.manifest["config"]  # the same by command and by call
+    assert straight.manifest["config"] == resumed.manifest["config"]  # the same from the command line and from Python
     assert rows_of(straight.path / journal.FILE) == rows_of(resumed.path / journal.FILE)
     assert straight.results["winner"] == resumed.results["winner"]
     assert resumed.results["space_size"] == 2 * 5 * 3
@@ -299,7 +301,7 @@ def test_killed_search_resumes_and_equals_the_uninterrupted(
     assert not any(row["explored"] for row in rows_of(resumed.path / journal.FILE)[2:])
 
 
-def test_a_table_of_another_teacher_is_named(tiny_teacher: Teacher, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_another_teacher_is_reported(tiny_teacher: Teacher, capsys: pytest.CaptureFixture[str]) -> None:
     known = known_table()
     warn_of_other_teacher(replace(known, teacher=tiny_teacher.digest), tiny_teacher)
     assert capsys.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""Proposals: never twice, the same after a replay, and better than chance."""
+"""Strategies never repeat a proposal, replay deterministically and beat random search."""
 
 from dataclasses import replace
 
@@ -40,14 +40,14 @@ def test_published_epsilon_explores_195_of_300() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"start": 1.5}, {"decay": -0.1}, {"minimum": 2.0}])
-def test_epsilon_is_a_share(wrong: dict[str, float]) -> None:
+def test_epsilon_outside_0_to_1_is_rejected(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="allowed are 0 to 1"):
         Epsilon(**wrong)
 
 
 @settings(max_examples=10)
 @given(seed=st.integers(0, 2**31), decay=st.sampled_from([0.0, 0.3, 1.0]), count=st.integers(1, 9))
-def test_never_repeats_and_ends_with_the_space(seed: int, decay: float, count: int) -> None:
+def test_proposals_never_repeat_and_exhaust_the_space(seed: int, decay: float, count: int) -> None:
     asked, tried = strategy(seed, Epsilon(decay=decay)), []
     while proposals := asked.ask(count):
         assert len(proposals) == min(count, len(SMALL) - len(tried))
@@ -58,17 +58,17 @@ def test_never_repeats_and_ends_with_the_space(seed: int, decay: float, count: i
 
 @settings(max_examples=10)
 @given(seed=st.integers(0, 2**31), done=st.integers(0, 5), episode=st.integers(0, 2))
-def test_replay_proposes_what_the_uninterrupted_one_does(seed: int, done: int, episode: int) -> None:
+def test_replay_proposes_the_same_as_an_uninterrupted_run(seed: int, done: int, episode: int) -> None:
     straight, resumed = strategy(seed, Epsilon(decay=0.4)), strategy(seed, Epsilon(decay=0.4))
     for _ in range(episode):
-        told = observe([proposal.arch for proposal in straight.ask(5)])
-        straight.tell(told)
-        resumed.tell(told)
+        observed = observe([proposal.arch for proposal in straight.ask(5)])
+        straight.tell(observed)
+        resumed.tell(observed)
     whole = straight.ask(5)
     assert resumed.ask(5, [proposal.arch for proposal in whole[:done]]) == whole[done:]
 
 
-def test_explores_first_and_then_takes_the_best_predicted() -> None:
+def test_explores_first_and_then_exploits_predictions() -> None:
     greedy = strategy(0, Epsilon(start=1.0, decay=1.0, minimum=0.0), SearchSpace(), epochs=10)
     first = greedy.ask(30)
     assert all(proposal.explored and proposal.predicted_reward is None for proposal in first)
@@ -80,31 +80,31 @@ def test_explores_first_and_then_takes_the_best_predicted() -> None:
     unexplored = [(score, arch) for score, arch in zip(scores, greedy.states, strict=True) if arch not in taken]
     best = sorted((score for score, _ in unexplored), reverse=True)[:10]
     assert [proposal.predicted_reward for proposal in second] == pytest.approx(best)
-    # What it learned is worth something: its choices beat the random ones by far.
+    # The controller has learned: its choices clearly beat the random ones.
     mean_first, mean_second = (np.mean([value(p.arch) for p in proposals]) for proposals in (first, second))
     assert mean_second > mean_first + np.std([value(arch) for arch in SearchSpace()])
 
 
-def test_global_and_previous_best_feed_the_controller() -> None:
-    told = strategy(0)
-    states = told.states
-    told.tell([Observation(states[3], 2.0), Observation(states[5], 1.0)])
-    told.tell([Observation(states[7], 1.5), Observation(states[8], None)])
-    context = told._with_context(told._encoded)
-    assert np.array_equal(context[0, 0], told._encoded[0])
-    assert np.array_equal(context[0, 1], told._encoded[3])
-    assert np.array_equal(context[0, 2], told._encoded[7])
-    # What was proposed in the first episode was proposed knowing no best.
-    assert told._sequences[0][:, 1:].sum() == 0
-    assert np.array_equal(told._sequences[1][0, 1:], told._encoded[[3, 3]])
+def test_controller_input_includes_global_and_previous_best() -> None:
+    learner = strategy(0)
+    states = learner.states
+    learner.tell([Observation(states[3], 2.0), Observation(states[5], 1.0)])
+    learner.tell([Observation(states[7], 1.5), Observation(states[8], None)])
+    context = learner._with_context(learner._encoded)
+    assert np.array_equal(context[0, 0], learner._encoded[0])
+    assert np.array_equal(context[0, 1], learner._encoded[3])
+    assert np.array_equal(context[0, 2], learner._encoded[7])
+    # Proposals of the first episode have no best architecture as context.
+    assert learner._sequences[0][:, 1:].sum() == 0
+    assert np.array_equal(learner._sequences[1][0, 1:], learner._encoded[[3, 3]])
 
 
 def test_a_failure_counts_as_the_worst_reward() -> None:
-    told = strategy(0)
-    told.tell([Observation(told.states[0], 0.5), Observation(told.states[1], None)])
-    assert told._rewards().tolist() == [0.5, 0.0]
-    told.tell([Observation(told.states[2], -0.2)])
-    assert told._rewards().tolist() == [0.5, -0.2, -0.2]
+    learner = strategy(0)
+    learner.tell([Observation(learner.states[0], 0.5), Observation(learner.states[1], None)])
+    assert learner._rewards().tolist() == [0.5, 0.0]
+    learner.tell([Observation(learner.states[2], -0.2)])
+    assert learner._rewards().tolist() == [0.5, -0.2, -0.2]
 
 
 def latency_ms(arch: Arch) -> float:
@@ -112,7 +112,7 @@ def latency_ms(arch: Arch) -> float:
 
 
 def loss_of(arch: Arch) -> float:
-    """As real ones: falls with the size, a little with the depth, and has bumps."""
+    """A realistic loss: it falls with size, slightly with depth, and is not smooth."""
     bump = 0.004 * np.sin(arch.hidden * arch.ffn + arch.heads)
     return float(0.6 * (arch.layer_parameters / 2e6) ** -0.2 + 0.02 * (arch.activation == "relu") + bump)
 
@@ -124,7 +124,7 @@ def goal_of(space: SearchSpace = SMALL, front: bool = False) -> Goal:
 
 
 def results(goal: Goal, archs: list[Arch]) -> list[Observation]:
-    """One in seven fails."""
+    """Observations; one in seven is a failure."""
     return [
         Observation(arch, None)
         if arch.ffn == 768
@@ -138,7 +138,7 @@ def make(name: str, goal: Goal, seed: int = 0) -> Strategy:
 
 
 def runs(goal: Goal, name: str, seed: int, count: int, episodes: int) -> list[Arch]:
-    """Everything that a strategy proposes in so many episodes."""
+    """All proposals of a strategy in a number of episodes."""
     strategy, tried = make(name, goal, seed), []
     for _ in range(episodes):
         archs = [proposal.arch for proposal in strategy.ask(count)]
@@ -149,7 +149,7 @@ def runs(goal: Goal, name: str, seed: int, count: int, episodes: int) -> list[Ar
 
 @pytest.mark.parametrize("front", [False, True])
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_proposes_all_and_nothing_twice(name: str, front: bool) -> None:
+def test_every_strategy_proposes_each_architecture_once(name: str, front: bool) -> None:
     if front and STRATEGIES[name].reward_only:
         with pytest.raises(UsageError, match="not a front"):
             SearchOptions(strategy=name, front=True)
@@ -164,30 +164,29 @@ def test_every_strategy_proposes_all_and_nothing_twice(name: str, front: bool) -
 
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("done", [0, 2, 5])
-def test_every_strategy_goes_on_in_an_episode_as_the_uninterrupted_one(name: str, done: int) -> None:
+def test_every_strategy_resumes_within_an_episode(name: str, done: int) -> None:
     goal = goal_of()
     straight, resumed = make(name, goal), make(name, goal)
     for _ in range(2):
         archs = [proposal.arch for proposal in straight.ask(5)]
-        told = results(goal, archs)
-        straight.tell(told)
-        assert resumed.ask(5, archs) == []  # as a search does that reads a whole episode from its journal
-        resumed.tell(told)
+        observed = results(goal, archs)
+        straight.tell(observed)
+        assert resumed.ask(5, archs) == []  # as in a search that reads a whole episode from its journal
+        resumed.tell(observed)
     whole = straight.ask(5)
     assert resumed.ask(5, [proposal.arch for proposal in whole[:done]]) == whole[done:]
 
 
-def test_in_place_of_what_a_sampler_may_not_propose_the_nearest_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampler_falls_back_to_the_nearest_allowed_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
     goal = goal_of()
     wanted = Arch(3, 12, 288, 768, "relu")  # indices in SMALL's fields: 0, 0, 0, 1
     fixed = {"layers": 0, "heads": 0, "hidden": 0, "ffn": 1, "activation": "relu"}
     random = optuna.samplers.RandomSampler(seed=0)
-    monkeypatch.setattr(
-        optuna.samplers, "TPESampler", lambda **_: optuna.samplers.PartialFixedSampler(fixed, random)
-    )  # always asks for the same one
+    # This sampler always suggests the same architecture.
+    monkeypatch.setattr(optuna.samplers, "TPESampler", lambda **_: optuna.samplers.PartialFixedSampler(fixed, random))
     tried = runs(goal, "tpe", 0, 4, 2)
     assert tried[0] == wanted
-    near = [Arch(3, 12, 288, ffn, "relu") for ffn in (384, 1536)]  # half of a field away, all others a whole one
+    near = [Arch(3, 12, 288, ffn, "relu") for ffn in (384, 1536)]  # distance 0.5; all others at least 1
     assert sorted(tried[1:3]) == sorted(near)
 
     def far(arch: Arch) -> float:
@@ -198,7 +197,7 @@ def test_in_place_of_what_a_sampler_may_not_propose_the_nearest_is_taken(monkeyp
     assert distances == sorted(distances)
 
 
-def test_distances_by_hand() -> None:
+def test_distances_match_hand_computed_values() -> None:
     others = [Arch(3, 12, 288, 384), Arch(4, 12, 288, 768, "relu"), Arch(6, 2, 576, 1536, "silu")]
     assert gower(others, Arch(3, 12, 288, 384)).tolist() == [0, 0.5 + 0.5 + 1, 5]  # depths and widths by their indices
     rng = np.random.default_rng(0)
@@ -206,16 +205,16 @@ def test_distances_by_hand() -> None:
     assert found == {2, 3}
 
 
-def test_what_a_student_lacks_of_its_teacher_is_a_feature() -> None:
+def test_gap_to_the_teacher_is_a_feature() -> None:
     archs = [Arch(3, heads, hidden, 384) for heads in (2, 6, 12) for hidden in (288, 384, 768)]
     lacks = features(archs, Arch(6, 6, 384, 1536))[:, -2:]
     assert features(archs).shape[1] == features(archs, archs[0]).shape[1] - 2
     heads, hidden = ({arch: row[index] for arch, row in zip(archs, lacks, strict=True)} for index in (0, 1))
-    assert heads[archs[3]] == heads[archs[6]] < heads[archs[0]]  # more than the teacher has helps none
+    assert heads[archs[3]] == heads[archs[6]] < heads[archs[0]]  # more heads than the teacher's do not help
     assert hidden[archs[1]] == hidden[archs[2]] < hidden[archs[0]]
 
 
-def test_the_surrogate_begins_with_what_is_most_like_the_teacher() -> None:
+def test_surrogate_starts_with_architectures_closest_to_the_teacher() -> None:
     teacher = Arch(6, 12, 384, 1536, "relu")
     goal = replace(goal_of(), teacher=teacher)
     tried = runs(goal, "surrogate", 0, 3, 4)
@@ -228,7 +227,7 @@ def test_the_surrogate_begins_with_what_is_most_like_the_teacher() -> None:
     assert tried[:4] != runs(goal_of(), "surrogate", 0, 3, 4)[:4]
 
 
-def test_the_surrogate_beats_a_random_order() -> None:
+def test_surrogate_beats_a_random_order() -> None:
     goal = goal_of(SearchSpace().teachable(6))
     best = max(goal.reward(arch, loss_of(arch)) for arch in goal.states if arch.ffn != 768)
     needed = {}
@@ -240,7 +239,7 @@ def test_the_surrogate_beats_a_random_order() -> None:
     assert needed["surrogate"] > needed["random"]
 
 
-def test_the_surrogate_follows_the_front() -> None:
+def test_surrogate_follows_the_front() -> None:
     goal = goal_of(SearchSpace().teachable(6), front=True)
     areas = {}
     for name in ("surrogate", "random"):

@@ -1,4 +1,4 @@
-"""Strategies of the search, all behind one ask/tell protocol. `STRATEGIES` is the one index to register another."""
+"""Strategies of the search, all behind one ask/tell protocol. Register new ones in `STRATEGIES`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ class Registered:
     """A strategy by name.
 
     Args:
-        make: makes one that has no results yet, from the goal and the settings; imports its module when it is called.
+        make: makes a strategy without results from the goal and the settings; imports the module when called.
         summary: one line for the help.
-        reward_only: it follows the reward alone, so it cannot search for a front.
+        reward_only: uses only the reward, so it cannot search for a front.
     """
 
     make: Callable[[Goal, Settings], Strategy]
@@ -74,7 +74,7 @@ STRATEGIES = {
 
 
 def make_strategy(goal: Goal, settings: Settings) -> Strategy:
-    """The strategy that the settings name; it has no results yet.
+    """The strategy named in the settings, without results.
 
     Args:
         goal: architectures, their latency and size, and the reward.

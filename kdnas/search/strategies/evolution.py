@@ -1,4 +1,4 @@
-"""Regularised evolution (Real et al., arXiv 1802.01548): the oldest die, tournament winners have children."""
+"""Regularised evolution (Real et al., arXiv 1802.01548): the oldest are removed, tournament winners are mutated."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ class Evolution:
 
     Args:
         states: architectures that may be proposed.
-        seed: of the first candidates, the tournaments and the mutations.
+        seed: seed of the first candidates, the tournaments and the mutations.
     """
 
     def __init__(self, states: Sequence[Arch], seed: int) -> None:
@@ -41,7 +41,7 @@ class Evolution:
         return [proposal for proposal in proposals if proposal.arch not in set(evaluated)]
 
     def tell(self, observations: Sequence[Observation]) -> None:
-        """The oldest leave the population."""
+        """Add the results, and remove the oldest from the population."""
         for observation in observations:
             self._unexplored.pop(observation.arch, None)
         living = [observation for observation in observations if observation.reward is not None]

@@ -16,9 +16,9 @@ class Epsilon:
     """Fraction of random candidates: `start - decay * episode`, at least `minimum`.
 
     Args:
-        start: in the first episode.
-        decay: less an episode.
-        minimum: never less than this.
+        start: fraction in the first episode.
+        decay: decrease per episode.
+        minimum: lower bound.
     """
 
     start: float = 1.0
@@ -89,13 +89,13 @@ class Kdnas:
         return self.controller.predict(self._with_context(self._encoded))
 
     def _with_context(self, encoded: np.ndarray) -> np.ndarray:
-        """Sequences (N, 3, width) of encodings (N, width) with the global and previous best of this moment."""
+        """Sequences (N, 3, width) of encodings (N, width) with the global and previous best so far."""
         bests = encode([found.arch if found else None for found in (self._global_best, self._previous_best)])
         context = np.broadcast_to(bests, (len(encoded), *bests.shape))
         return np.concatenate([encoded[:, None], context], axis=1)
 
     def _rewards(self) -> np.ndarray:
-        """Observed rewards (N,), failures at the worst one."""
+        """Observed rewards (N,); failures get the worst one."""
         worst = min((one.reward for one in self._observations if one.reward is not None), default=0.0)
         return np.array([min(worst, 0.0) if one.reward is None else one.reward for one in self._observations])
 

@@ -15,7 +15,7 @@ class RandomOrder:
         self._coming = [states[index] for index in np.random.default_rng(seed).permutation(len(states))]
 
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
-        """The next ones."""
+        """The next architectures in the order."""
         done = set(evaluated)
         return [Proposal(arch, True, None) for arch in self._coming[:count] if arch not in done]
 

@@ -15,7 +15,7 @@ GENERATION = 20  # of NSGA-II
 
 
 class Sampler:
-    """See `Strategy`. Optuna maximises the reward or, where the front is wanted, minimises loss, latency and memory.
+    """See `Strategy`. Optuna maximises the reward or, in a search for the front, minimises loss, latency and memory.
 
     A number is encoded by the index of its value in the space, so that samplers know which values are close; the activation
     has no order. If a suggestion was evaluated before or is not in the space, the nearest remaining architecture is proposed
@@ -24,7 +24,7 @@ class Sampler:
     Args:
         goal: architectures and their reward.
         name: `tpe`, `gp` or `nsga2`.
-        seed: of the sampler.
+        seed: seed of the sampler.
     """
 
     def __init__(self, goal: Goal, name: str, seed: int) -> None:
@@ -53,7 +53,7 @@ class Sampler:
         self._trials: dict[Arch, Any] = {}
 
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
-        """The suggestions of the sampler, all of an episode before any of its results."""
+        """Suggestions of the sampler: all of an episode, before any of its results are known."""
         if not self._trials:
             for number in range(min(count, len(self._left))):
                 self._suggest(np.random.default_rng([self._seed, self._episode, number]))

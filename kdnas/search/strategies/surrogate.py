@@ -28,7 +28,7 @@ class Surrogate:
 
     Args:
         goal: architectures, their latencies, and their reward.
-        seed: of the first architectures.
+        seed: seed of the first architectures.
     """
 
     def __init__(self, goal: Goal, seed: int) -> None:
@@ -45,7 +45,7 @@ class Surrogate:
         self._failed: list[int] = []
 
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
-        """The nearest to the teacher, then spread ones, then one by one the highest expected improvement.
+        """The nearest to the teacher, then spread ones, then those with the highest expected improvement.
 
         Within an episode, each proposal counts as evaluated with its expected loss when the next is chosen.
         """
@@ -75,7 +75,7 @@ class Surrogate:
         return [proposal for proposal in proposals if proposal.arch not in set(evaluated)]
 
     def tell(self, observations: Sequence[Observation]) -> None:
-        """Failed evaluations are only excluded."""
+        """Failed evaluations are excluded and otherwise ignored."""
         for observation in observations:
             index = self._index[observation.arch]
             self._left[index] = False
