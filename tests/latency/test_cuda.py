@@ -1,4 +1,4 @@
-"""CUDA engines: all but the GPU itself is tested with a pretended device, the rest where there is a GPU."""
+"""CUDA engines: most tests use a mock device; the others need a GPU."""
 
 import statistics
 import subprocess
@@ -27,7 +27,7 @@ NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is 
 
 
 class PretendedGraph:
-    """A replay that runs the function again, into the same output."""
+    """A replay that runs the function again and overwrites the same output."""
 
     def __init__(self, forward: Callable[[], torch.Tensor], log: list[str]) -> None:
         self.output = torch.full_like(forward(), torch.nan)  # a capture computes nothing
@@ -43,14 +43,14 @@ class PretendedGraph:
 
 
 class PretendedDevice:
-    """The CPU with made-up clocks: wall times are 1, 4, 9 and so on, device times 100, 50, 33.3 and so on."""
+    """The CPU with simulated clocks: wall times 1, 4, 9, ...; device times 100, 50, 33.3, ..."""
 
     where = "cpu"
 
     def __init__(self, failing_length: int | None = None) -> None:
         self.log: list[str] = []
         self.walls, self.busies = 0, 0
-        self.kept: list[weakref.ref[torch.Tensor]] = []  # of each capture a buffer and the output
+        self.kept: list[weakref.ref[torch.Tensor]] = []  # a buffer and the output of each capture
         self._failing_length = failing_length
 
     def synchronise(self) -> None:
@@ -65,7 +65,7 @@ class PretendedDevice:
         self.log.append(f"capture {ids.shape[1]}")
         assert not self.alive()
         if ids.shape[1] == self._failing_length:
-            error = RuntimeError("operation failed due to a previous error")  # of the end of the capture
+            error = RuntimeError("operation failed due to a previous error")  # raised at the end of the capture
             error.__context__ = RuntimeError("operation not permitted when stream is capturing\nsearch for the code")
             raise error
         graph = PretendedGraph(forward, self.log)
@@ -89,7 +89,7 @@ class PretendedDevice:
 
 
 @FAMILIES
-def test_student_and_teacher_are_eager_calls_that_wait(config: PretrainedConfig) -> None:
+def test_student_and_teacher_are_synchronised_eager_calls(config: PretrainedConfig) -> None:
     device = PretendedDevice()
     models = CudaModels(ENGINES["cuda-f32"], config, 0, device)
     for call, width in ((models.teacher(), 64), (models.student(ARCH), 48)):
@@ -104,7 +104,7 @@ def test_student_and_teacher_are_eager_calls_that_wait(config: PretrainedConfig)
         assert device.log == ["synchronise"]
 
 
-def test_weights_are_those_of_the_cpu_engine_and_of_the_engine_s_precision() -> None:
+def test_weights_equal_the_cpu_engine_s_in_the_engine_s_precision() -> None:
     models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 3, PretendedDevice())
     maker = ModelMaker(CONFIGS[0], 3)
     sentence = models.sentence(7, 0)
@@ -115,7 +115,7 @@ def test_weights_are_those_of_the_cpu_engine_and_of_the_engine_s_precision() -> 
         assert half(**sentence).last_hidden_state.dtype == torch.bfloat16
 
 
-def test_models_are_made_where_the_device_is() -> None:
+def test_models_are_created_on_the_device() -> None:
     device = PretendedDevice()
     device.where = "meta"
     call: Any = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device).student(ARCH)
@@ -128,12 +128,12 @@ def test_columns_are_medians_by_hand() -> None:
     models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device)
     inputs = [models.sentence(length, 0) for length in (4, 8)]
     columns = models.columns(models.student(ARCH), inputs)
-    assert REPEATS == 11  # the medians below are the 6th and the 17th of all
+    assert REPEATS == 11  # the medians below are the 6th and the 17th value
     assert columns == {"graph_ms": [36.0, 289.0], "device_ms": [100 / 6, 100 / 17]}
     assert (device.walls, device.busies) == (2 * REPEATS, 2 * REPEATS)
 
 
-def test_one_capture_a_length_after_warm_ups_and_freed_before_the_next() -> None:
+def test_each_length_is_captured_after_warm_ups_and_freed_before_the_next() -> None:
     device = PretendedDevice()
     models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device)
     models.columns(models.student(ARCH), [models.sentence(length, 0) for length in (4, 8)])
@@ -141,13 +141,13 @@ def test_one_capture_a_length_after_warm_ups_and_freed_before_the_next() -> None
     measured = [*call, *["wall", *call, "busy", "replay"] * REPEATS, "free"]
     warm = ["warm-up"] * WARM_UPS
     assert device.log == [*warm, "capture 4", *measured, *warm, "capture 8", *measured]
-    # The device itself checks at each capture that nothing of the one before is left.
+    # The device checks at each capture that the previous one was freed.
     assert len(device.kept) == 4
     assert not device.alive()
 
 
 @FAMILIES
-def test_a_replay_runs_the_model_on_any_sentence_padded_to_its_length(config: PretrainedConfig) -> None:
+def test_a_replay_accepts_any_sentence_padded_to_its_length(config: PretrainedConfig) -> None:
     device = PretendedDevice()
     models = CudaModels(ENGINES["cuda-f32"], config, 0, device)
     call: Any = models.student(ARCH)
@@ -166,8 +166,8 @@ def test_a_replay_runs_the_model_on_any_sentence_padded_to_its_length(config: Pr
 
 
 @FAMILIES
-def test_what_is_captured_never_looks_at_values_on_the_host(config: PretrainedConfig) -> None:
-    # Tensors without values raise where a capture would.
+def test_a_captured_function_never_reads_values_on_the_host(config: PretrainedConfig) -> None:
+    # Meta tensors raise at the operations that a capture forbids.
     model = ModelMaker(config, 0).model(config).to("meta")
     sentence = {name: torch.ones(1, 9, dtype=torch.int64, device="meta") for name in ("input_ids", "attention_mask")}
     with no_garbage_collection():
@@ -203,7 +203,7 @@ def test_refused_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         cuda.require(ENGINES["cuda-bf16"])
 
 
-def test_refused_where_bf16_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_emulated_bf16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
@@ -239,7 +239,7 @@ def test_driver_version(monkeypatch: pytest.MonkeyPatch, returncode: int, stdout
     assert cuda.driver_version() is None  # the tool is not installed
 
 
-def test_importing_costs_no_torch() -> None:
+def test_import_does_not_load_torch() -> None:
     check = "import sys, kdnas.latency.engines.cuda; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
 
@@ -280,7 +280,7 @@ def test_columns_on_the_gpu(engine: str) -> None:
 
 @NEEDS_GPU
 def test_a_failed_capture_on_the_gpu_names_the_length_and_leaves_the_stream() -> None:
-    # In a process of its own: PyTorch's allocator may be left capturing.
+    # In a separate process: PyTorch's allocator may be left capturing.
     assert subprocess.run([sys.executable, "-c", FAILS]).returncode == 0
 
 
@@ -302,7 +302,7 @@ else:
 
 
 def padded(sentence: dict[str, torch.Tensor], length: int, pad_id: int) -> dict[str, torch.Tensor]:
-    """A sentence padded on the right, as a tokenizer would."""
+    """A sentence padded on the right, as by a tokenizer."""
     more = (0, length - sentence["input_ids"].shape[1])
     pad = torch.nn.functional.pad
     return {

@@ -1,4 +1,4 @@
-"""The passes of the exhaustive protocol: their order, their parts, and that nothing is lost or asked twice."""
+"""The passes of the exhaustive protocol: order, parts, and resuming without lost or repeated requests."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def test_parts_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Passes(["a"], np.arange(8), 1, 0.1, 0).parts == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
-def test_each_pass_has_an_order_of_its_own_and_a_run_repeats_it() -> None:
+def test_each_pass_has_a_different_reproducible_order() -> None:
     wanted = passes().missing([])
     assert len(wanted) == len(set(wanted)) == 3 * 10 * 3
     assert [number for number, _, _ in wanted] == sorted(number for number, _, _ in wanted)
@@ -45,26 +45,26 @@ def test_each_pass_has_an_order_of_its_own_and_a_run_repeats_it() -> None:
         assert sorted(order) == sorted(NAMES)
         assert order != NAMES
     assert len({tuple(order) for order in orders}) == 3
-    assert [part for _, _, part in wanted] == [0, 1, 2] * 30  # a model stays for all its parts
+    assert [part for _, _, part in wanted] == [0, 1, 2] * 30  # all parts of a model are consecutive
     assert passes().missing([]) == wanted
     assert passes(seed=1).missing([]) != wanted
 
 
-def test_what_is_done_is_skipped_and_the_rest_keeps_its_order() -> None:
+def test_finished_parts_are_skipped_and_the_rest_keeps_its_order() -> None:
     wanted = passes().missing([])
     done = wanted[:7] + wanted[40:42]
     assert passes().missing([as_row(key) for key in done]) == wanted[7:40] + wanted[42:]
 
 
 @given(st.sets(st.sampled_from(passes().missing([]))))
-def test_missing_and_done_are_everything(done: set[tuple[int, str, int]]) -> None:
+def test_missing_and_finished_parts_are_complete(done: set[tuple[int, str, int]]) -> None:
     missing = passes().missing([as_row(key) for key in done])
     assert not done & set(missing)
     assert done | set(missing) == set(passes().missing([]))
     assert len(done) + len(missing) == 90
 
 
-def test_runs_are_put_together_whatever_the_order_of_the_log() -> None:
+def test_runs_do_not_depend_on_the_order_of_the_log() -> None:
     rows = [
         {"pass": number, "arch": name, "part": part, "in_references": [100.0 * number + 10 * part + shift, 0.5 + shift]}
         for shift, name in enumerate(("a", "b"))
@@ -80,7 +80,7 @@ def test_runs_are_put_together_whatever_the_order_of_the_log() -> None:
 
 
 class Pretender(PretendedWorker):
-    """Answers a sentence by its length; dies at the requests (counted over all processes) in `deaths`."""
+    """Answers by the sentence's length; dies at the request numbers in `deaths`, counted over all processes."""
 
     deaths: tuple[int, ...] = ()
     asked = 0
@@ -111,7 +111,7 @@ def keys(rows: list[Any]) -> list[tuple[int, str, int]]:
     return [(row["pass"], row["arch"], row["part"]) for row in rows]
 
 
-def test_no_pass_shares_a_process_with_another(pretender: type[Pretender], tmp_path: Path) -> None:
+def test_each_pass_has_a_separate_process(pretender: type[Pretender], tmp_path: Path) -> None:
     wanted = passes(MANY, sentences=600, count=2)
     rows = measure_passes(tmp_path / "log", "test", {}, wanted)
     assert keys(rows) == wanted.missing([])
@@ -121,7 +121,7 @@ def test_no_pass_shares_a_process_with_another(pretender: type[Pretender], tmp_p
     assert runs_of(rows, MANY[3]).tolist() == [wanted.lengths.tolist()] * 2
 
 
-def test_deaths_lose_nothing_that_was_measured(
+def test_deaths_lose_no_measurement(
     pretender: type[Pretender], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, wanted = tmp_path / "log", passes(sentences=600)
@@ -129,8 +129,8 @@ def test_deaths_lose_nothing_that_was_measured(
     with pytest.raises(KdnasError, match="test: the measuring process died 3 times: death at request 22"):
         measure_passes(log, "test", {}, wanted)
     before = read_jsonl(log)
-    assert keys(before) == wanted.missing([])[:17]  # 22 requests, five of them not answered
-    log.write_bytes(log.read_bytes() + b'{"pass": 0, "ar')  # killed while it wrote
+    assert keys(before) == wanted.missing([])[:17]  # 22 requests, five without an answer
+    log.write_bytes(log.read_bytes() + b'{"pass": 0, "ar')  # killed during a write
     rows = measure_passes(log, "test", {}, wanted)
     assert rows[:17] == before
     assert keys(rows) == wanted.missing([])

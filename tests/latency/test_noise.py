@@ -1,4 +1,4 @@
-"""The A/A check: what it makes of windows, what it says, and that it goes on where it stopped."""
+"""The A/A check: its statistics, its message, and resuming."""
 
 import json
 import math
@@ -65,12 +65,12 @@ def test_spread_by_hand() -> None:
     assert found["largest_pct"] == 21.0
 
 
-def test_a_host_that_slows_as_a_whole_is_no_spread() -> None:
+def test_a_uniform_slowdown_adds_no_spread() -> None:
     found = spread([window(2.0), window(2.0, reference_ms=15.0), window(2.0, reference_ms=7.0)], LENGTHS)
     assert (found["sd_pct"], found["largest_pct"], found["expected_bound_pct"]) == (0, 0, 0)
 
 
-def test_a_quiet_host_is_called_quiet(
+def test_a_quiet_host_is_reported_as_quiet(
     pretender: type[Pretender], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pretender.means = [1.0, 1.01] * 4
@@ -85,7 +85,7 @@ def test_a_quiet_host_is_called_quiet(
     assert "noisy" not in said
 
 
-def test_a_noisy_host_is_told_what_to_do(
+def test_the_message_for_a_noisy_host_gives_a_remedy(
     pretender: type[Pretender], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pretender.means = [1.0, 1.06] * 4
@@ -96,14 +96,14 @@ def test_a_noisy_host_is_told_what_to_do(
     assert describe(found) in capsys.readouterr().err
 
 
-def test_every_process_times_its_share(pretender: type[Pretender], tmp_path: Path) -> None:
+def test_every_process_times_its_windows(pretender: type[Pretender], tmp_path: Path) -> None:
     check_host(tmp_path / "log", {}, LENGTHS)
     assert pretender.asked == [WINDOWS] * PROCESSES
     check_host(tmp_path / "log", {}, LENGTHS)
-    assert pretender.asked == [WINDOWS] * PROCESSES  # all is in the log
+    assert pretender.asked == [WINDOWS] * PROCESSES  # the log is complete
 
 
-def test_it_goes_on_where_it_stopped(pretender: type[Pretender], tmp_path: Path) -> None:
+def test_an_interrupted_check_resumes(pretender: type[Pretender], tmp_path: Path) -> None:
     log = tmp_path / "log"
     first = [window(mean) for mean in (1.0, 1.1, 1.2)]
     log.write_text("".join(f"{json.dumps(row)}\n" for row in first))
@@ -115,7 +115,7 @@ def test_it_goes_on_where_it_stopped(pretender: type[Pretender], tmp_path: Path)
     assert found["largest_pct"] == 20.0
 
 
-def test_a_death_costs_only_its_window(pretender: type[Pretender], tmp_path: Path) -> None:
+def test_a_death_loses_only_its_window(pretender: type[Pretender], tmp_path: Path) -> None:
     pretender.means = [1.0, 1.0, None, *[1.0] * 6]
     assert check_host(tmp_path / "log", {}, LENGTHS)["windows"] == 8
     assert pretender.asked == [3, 2, 4]
