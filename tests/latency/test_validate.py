@@ -1,4 +1,4 @@
-"""Validation with a worker that only pretends: what it computes, that it resumes, and that the bound is the largest error."""
+"""Validation with a mock worker: its computations, resuming, and that the bound is the largest error."""
 
 import csv
 from pathlib import Path
@@ -28,12 +28,12 @@ REFERENCE_MS = 5.0
 
 
 def true_ms(arch: Arch, length: float) -> float:
-    """A host whose latency is a law of the size alone."""
+    """A host whose latency depends only on the size."""
     return 0.2 + arch.layer_parameters * (length + 10) * 2e-8
 
 
 class Pretender(PretendedWorker):
-    """Answers by the law; the odd passes of validation are 2 % slow, and `wrong` is 30 % slower than the law."""
+    """Answers by the formula; odd passes of a validation are 2 % slower, and `wrong` is 30 % slower."""
 
     wrong: Arch | None = None
     deaths = 0
@@ -102,7 +102,7 @@ def test_the_bound_is_the_largest_error(
     assert f"within {found.results['bound_pct']} %" in summary(found)
 
 
-def test_it_goes_on_where_it_stopped(
+def test_an_interrupted_validation_resumes(
     pretender: type[Pretender], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
 ) -> None:
     asked = pretender.asked
@@ -133,7 +133,7 @@ def test_another_artifact_is_refused(tmp_path: Path, teacher: Teacher, corpus: C
         run_validation(tmp_path, corpus.artifact, teacher, corpus, OPTIONS, VALIDATION)
 
 
-def test_options_out_of_range() -> None:
+def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(UsageError, match="sentences is 10; allowed are 50 to 10000"):
         ValidationOptions(sentences=10)
     with pytest.raises(UsageError, match="tolerance is 2"):
@@ -162,7 +162,7 @@ def test_kendall_tau_by_hand() -> None:
 
 
 class Clocked:
-    """A model whose call takes the length in microseconds of a made-up clock."""
+    """A model whose call takes the length in microseconds, on a simulated clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -174,12 +174,12 @@ class Clocked:
         self.now += length * 1000.0
 
 
-def test_exhaustive_times_each_sentence_once_and_repeats_what_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exhaustive_times_each_sentence_once_and_repeats_disturbed_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Clocked(monkeypatch)
     sentences = [{"length": 1 + number % 7} for number in range(CHUNK + 10)]
-    references = iter([0.5, 0.5, 0.9, 0.5, 0.5])  # the second chunk sees a burst, and is measured again
+    references = iter([0.5, 0.5, 0.9, 0.5, 0.5])  # a burst disturbs the second chunk, which is repeated
     values, level, again = exhaustive(model, sentences, lambda: next(references), 0.1)
     assert level == 0.5
-    assert again == 2  # the burst lies before the second try too
+    assert again == 2  # the burst also precedes the second attempt
     assert values == pytest.approx([item["length"] / 1000 / 0.5 for item in sentences])
     assert model.calls == len(sentences) + (CHUNK + WARM_CALLS) + 3 * (10 + WARM_CALLS)
