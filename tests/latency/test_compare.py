@@ -38,7 +38,8 @@ def test_a_common_factor_by_hand() -> None:
     assert (found.fraction_beyond, found.fraction_beyond_levelled, found.kendall_tau) == (1.0, 0.0, 1.0)
     assert found.differ
     assert (
-        found.conclusion == "they differ: the second is 10.0% slower throughout, and otherwise alike within their error"
+        found.conclusion
+        == "they differ: the second is 10.0% slower throughout; otherwise they agree within their error"
     )
     assert len(found.largest) == 4
     assert found.largest[0].z == pytest.approx(math.log(1.1) / s, abs=0.01)
@@ -59,7 +60,7 @@ def test_single_architectures_by_hand() -> None:
     assert found.fraction_limit == pytest.approx(0.05 + 1.96 * math.sqrt(0.0475 / 100), abs=1e-5)
     assert found.median_ratio == 1.0
     assert found.fraction_beyond == found.fraction_beyond_levelled == 0.22
-    assert found.conclusion == "they differ: single architectures do, beyond their error; the level is alike"
+    assert found.conclusion == "they differ: single architectures differ beyond their error; the overall level does not"
     largest = [(one.arch, one.ratio) for one in found.largest]
     assert largest == [
         (str(ARCHS[11]), 0.5),
@@ -169,7 +170,7 @@ def test_the_command_detects_a_slower_host(first: Artifact, tmp_path: Path) -> N
     second = table_artifact(tmp_path, law_rows(seed=2, factor=1.05))
     done = compare_command("--first", first.path, "--second", second.path)
     assert done.returncode == 0, done.stderr
-    assert "slower throughout, and otherwise alike within their error" in done.stderr.splitlines()[-1]
+    assert "slower throughout; otherwise they agree within their error" in done.stderr.splitlines()[-1]
     assert json.loads(done.stdout)["differ"] is True
 
 

@@ -60,7 +60,7 @@ def test_front_and_others_contain_everything_that_fits(points: list[tuple[int, i
 def test_explanation_counts_rows_that_may_be_slower() -> None:
     sure, unsure = row(ARCHS[0], 2.0), row(ARCHS[1], 2.95)  # intervals end at 2.08 and 3.07
     text = explanation([sure, unsure], front=1, fit=7, budget_ms=3.0)
-    assert text.startswith("2 of 7 architectures within 3 ms, most layer parameters (M, millions) first: the 1 that")
+    assert text.startswith("2 of 7 architectures within 3 ms, most layer parameters (M, millions) first: the 1 on the")
     assert "capacity is a proxy for quality" in text
     assert text.endswith("\n1 of the 2 shown may be slower than 3 ms: their interval ends above it")
     assert "\n" not in explanation([sure], front=1, fit=1, budget_ms=3.0)
@@ -184,12 +184,12 @@ def test_the_newest_table_of_several_engines_is_used(tmp_path: Path, capsys: pyt
     other = table_artifact(tmp_path, rows, engine="pytorch-f32", finished="2026-11-21T11:59:59+00:00")
     assert newest_table(tmp_path).path == newest.path
     said = capsys.readouterr().err
-    assert "has tables of openvino-f32, pytorch-f32: took the newest, of openvino-f32; --table" in said
+    assert "has tables of openvino-f32, pytorch-f32: using the newest, of openvino-f32; " in said
     # A damaged table is reported and skipped; an unfinished one is ignored.
     (newest.path / MANIFEST).write_text("{")
     (tmp_path / "latency-table" / "tiny-x.partial").mkdir()
     assert newest_table(tmp_path).path == other.path
-    assert f"passed over: {newest.path}: no finished artifact here" in capsys.readouterr().err
+    assert f"skipped: {newest.path}: no finished artifact here" in capsys.readouterr().err
 
 
 def test_a_truncated_table_is_reported(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_missing_part_states_the_command_that_makes_it(table: Artifact, tmp_pa
     assert "not measured" in page.within("")
     assert "No other table. kdnas latency-table --engine ENGINE makes one" in page.within("engines")
     limit = page.within("limit")
-    assert "it states no peaks of its host. python -m kdnas.latency.roofline pytorch-f32 2 measures" in limit
+    assert "it has no peaks of its host. python -m kdnas.latency.roofline pytorch-f32 2 measures" in limit
 
 
 def test_fractions_above_the_limit_are_reported(table: Artifact, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_unreadable_tables_are_left_out_and_reported(table: Artifact, other: Art
 def test_a_validation_of_another_table_is_refused(
     table: Artifact, other: Artifact, validation: Artifact, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="is no validation of"):
+    with pytest.raises(UsageError, match="not a validation of"):
         write_latency_report(other, tmp_path / "page.html", [validation])
     with pytest.raises(UsageError, match="a latency table is needed"):
         write_latency_report(validation, tmp_path / "page.html")
