@@ -40,7 +40,7 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill the process; the parent has its measurements already."""
+        """Kill the process; the parent already has its measurements."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):

@@ -33,7 +33,7 @@ class LatencyOptions:
         engine: engine to time: eager PyTorch, an exported graph in the session that users run, or PyTorch on a GPU.
         minutes: time budget of the fast protocol for tokenising, A/A check, measuring and fitting together. A later table with
             more minutes reuses the measurements of this one.
-        sentences: number of corpus sentences that the mean latency is taken over.
+        sentences: number of corpus sentences over which latency is averaged.
         threads: threads per call; null takes min(4, physical cores).
         pin: pin the measuring processes to a fixed set of physical cores, one per thread (Linux).
         seed: seed of the sentences, the selection, the order and the random weights.

@@ -129,7 +129,7 @@ def print_table(rows: Sequence[TableRow], front: int) -> None:
 
 
 def explanation(shown: Sequence[TableRow], front: int, fit: int, budget_ms: float) -> str:
-    """The meaning of the order, and the number of shown rows whose interval ends above the budget, as text."""
+    """Explain the order, and count the shown rows whose interval ends above the budget, as text."""
     close = sum(row.high_ms > budget_ms for row in shown)
     unsure = f"\n{close} of the {len(shown)} shown may be slower than {budget_ms:g} ms: their interval ends above it"
     return (

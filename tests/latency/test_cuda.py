@@ -26,7 +26,7 @@ FAMILIES = pytest.mark.parametrize("config", CONFIGS, ids=["bert", "roberta"])
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible to PyTorch")
 
 
-class PretendedGraph:
+class FakeGraph:
     """A replay that runs the function again and overwrites the same output."""
 
     def __init__(self, forward: Callable[[], torch.Tensor], log: list[str]) -> None:
@@ -42,7 +42,7 @@ class PretendedGraph:
         del self.output
 
 
-class PretendedDevice:
+class FakeDevice:
     """The CPU with simulated clocks: wall times 1, 4, 9, ...; device times 100, 50, 33.3, ..."""
 
     where = "cpu"
@@ -60,7 +60,7 @@ class PretendedDevice:
         self.log.append("warm-up")
         forward()
 
-    def capture(self, forward: Any) -> PretendedGraph:
+    def capture(self, forward: Any) -> FakeGraph:
         ids = forward.keywords["input_ids"]
         self.log.append(f"capture {ids.shape[1]}")
         assert not self.alive()
@@ -68,7 +68,7 @@ class PretendedDevice:
             error = RuntimeError("operation failed due to a previous error")  # raised at the end of the capture
             error.__context__ = RuntimeError("operation not permitted when stream is capturing\nsearch for the code")
             raise error
-        graph = PretendedGraph(forward, self.log)
+        graph = FakeGraph(forward, self.log)
         self.kept += [weakref.ref(ids), weakref.ref(graph.output)]
         return graph
 
@@ -90,7 +90,7 @@ class PretendedDevice:
 
 @FAMILIES
 def test_student_and_teacher_are_synchronised_eager_calls(config: PretrainedConfig) -> None:
-    device = PretendedDevice()
+    device = FakeDevice()
     models = CudaModels(ENGINES["cuda-f32"], config, 0, device)
     for call, width in ((models.teacher(), 64), (models.student(ARCH), 48)):
         device.log.clear()
@@ -105,18 +105,18 @@ def test_student_and_teacher_are_synchronised_eager_calls(config: PretrainedConf
 
 
 def test_weights_equal_the_cpu_engine_s_in_the_engine_s_precision() -> None:
-    models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 3, PretendedDevice())
+    models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 3, FakeDevice())
     maker = ModelMaker(CONFIGS[0], 3)
     sentence = models.sentence(7, 0)
     with no_garbage_collection():
         states = models.student(ARCH)(**sentence).last_hidden_state
         assert torch.equal(states, maker.student(ARCH)(**sentence).last_hidden_state)
-        half = CudaModels(ENGINES["cuda-bf16"], CONFIGS[0], 3, PretendedDevice()).student(ARCH)
+        half = CudaModels(ENGINES["cuda-bf16"], CONFIGS[0], 3, FakeDevice()).student(ARCH)
         assert half(**sentence).last_hidden_state.dtype == torch.bfloat16
 
 
 def test_models_are_created_on_the_device() -> None:
-    device = PretendedDevice()
+    device = FakeDevice()
     device.where = "meta"
     call: Any = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device).student(ARCH)
     tensors = [*call.model.parameters(), *call.model.buffers()]
@@ -124,7 +124,7 @@ def test_models_are_created_on_the_device() -> None:
 
 
 def test_columns_are_medians_by_hand() -> None:
-    device = PretendedDevice()
+    device = FakeDevice()
     models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device)
     inputs = [models.sentence(length, 0) for length in (4, 8)]
     columns = models.columns(models.student(ARCH), inputs)
@@ -134,7 +134,7 @@ def test_columns_are_medians_by_hand() -> None:
 
 
 def test_each_length_is_captured_after_warm_ups_and_freed_before_the_next() -> None:
-    device = PretendedDevice()
+    device = FakeDevice()
     models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device)
     models.columns(models.student(ARCH), [models.sentence(length, 0) for length in (4, 8)])
     call = ["replay", "synchronise"]
@@ -148,7 +148,7 @@ def test_each_length_is_captured_after_warm_ups_and_freed_before_the_next() -> N
 
 @FAMILIES
 def test_a_replay_accepts_any_sentence_padded_to_its_length(config: PretrainedConfig) -> None:
-    device = PretendedDevice()
+    device = FakeDevice()
     models = CudaModels(ENGINES["cuda-f32"], config, 0, device)
     call: Any = models.student(ARCH)
     with no_garbage_collection():
@@ -177,7 +177,7 @@ def test_a_captured_function_never_reads_values_on_the_host(config: PretrainedCo
 
 
 def test_a_failed_capture_names_the_length() -> None:
-    device = PretendedDevice(failing_length=8)
+    device = FakeDevice(failing_length=8)
     models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device)
     inputs = [models.sentence(length, 0) for length in (4, 8, 16)]
     with pytest.raises(
@@ -189,7 +189,7 @@ def test_a_failed_capture_names_the_length() -> None:
 
 
 def test_a_graph_is_freed_when_its_measurement_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = PretendedDevice()
+    device = FakeDevice()
     models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device)
     monkeypatch.setattr(device, "busy_ms", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):

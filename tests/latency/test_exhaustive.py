@@ -15,7 +15,7 @@ from kdnas.latency.process import WorkerError
 from kdnas.latency.protocol import design
 from kdnas.store.artifact import read_jsonl
 
-from .worker_fixture import PretendedWorker
+from .worker_fixture import MockWorker
 
 NAMES = ["teacher", *map(str, design(0)[:9])]
 MANY = [str(arch) for arch in design(0)[: PROCESS_ARCHITECTURES + 5]]
@@ -79,7 +79,7 @@ def test_runs_do_not_depend_on_the_order_of_the_log() -> None:
         assert runs_of(shuffled, "b")[:, 0].tolist() == [1, 101, 201]
 
 
-class Pretender(PretendedWorker):
+class FakeWorker(MockWorker):
     """Answers by the sentence's length; dies at the request numbers in `deaths`, counted over all processes."""
 
     deaths: tuple[int, ...] = ()
@@ -101,8 +101,8 @@ class Pretender(PretendedWorker):
 
 
 @pytest.fixture
-def pretender(monkeypatch: pytest.MonkeyPatch) -> type[Pretender]:
-    fresh = type("Fresh", (Pretender,), {"processes": []})
+def fake_worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
+    fresh = type("Fresh", (FakeWorker,), {"processes": []})
     monkeypatch.setattr(process, "Worker", fresh)
     return fresh
 
@@ -111,21 +111,21 @@ def keys(rows: list[Any]) -> list[tuple[int, str, int]]:
     return [(row["pass"], row["arch"], row["part"]) for row in rows]
 
 
-def test_each_pass_has_a_separate_process(pretender: type[Pretender], tmp_path: Path) -> None:
+def test_each_pass_has_a_separate_process(fake_worker: type[FakeWorker], tmp_path: Path) -> None:
     wanted = passes(MANY, sentences=600, count=2)
     rows = measure_passes(tmp_path / "log", "test", {}, wanted)
     assert keys(rows) == wanted.missing([])
     assert read_jsonl(tmp_path / "log") == rows
-    assert [len(set(names)) for names in pretender.processes] == [PROCESS_ARCHITECTURES, 5] * 2
-    assert set(pretender.processes[0]) | set(pretender.processes[1]) == set(MANY)
+    assert [len(set(names)) for names in fake_worker.processes] == [PROCESS_ARCHITECTURES, 5] * 2
+    assert set(fake_worker.processes[0]) | set(fake_worker.processes[1]) == set(MANY)
     assert runs_of(rows, MANY[3]).tolist() == [wanted.lengths.tolist()] * 2
 
 
 def test_deaths_lose_no_measurement(
-    pretender: type[Pretender], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fake_worker: type[FakeWorker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, wanted = tmp_path / "log", passes(sentences=600)
-    pretender.deaths = (4, 9, 20, 21, 22)
+    fake_worker.deaths = (4, 9, 20, 21, 22)
     with pytest.raises(KdnasError, match="test: the measuring process died 3 times: death at request 22"):
         measure_passes(log, "test", {}, wanted)
     before = read_jsonl(log)
@@ -134,8 +134,8 @@ def test_deaths_lose_no_measurement(
     rows = measure_passes(log, "test", {}, wanted)
     assert rows[:17] == before
     assert keys(rows) == wanted.missing([])
-    assert pretender.asked == 5 + len(rows)
+    assert fake_worker.asked == 5 + len(rows)
     assert "test: started at 28 %" in capsys.readouterr().err
     assert read_jsonl(log) == rows
     assert measure_passes(log, "test", {}, wanted) == rows
-    assert pretender.asked == 5 + len(rows)
+    assert fake_worker.asked == 5 + len(rows)

@@ -20,13 +20,13 @@ from kdnas.latency.samples import TEACHER
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import read_jsonl
 
-from .worker_fixture import PretendedWorker
+from .worker_fixture import MockWorker
 
 LENGTHS = stratify(np.array([10, 10, 20, 20]), 2)
 ORDER = [str(arch) for arch in design(0)]
 
 
-class Pretender(PretendedWorker):
+class FakeWorker(MockWorker):
     """Answers immediately. At the request numbers in `bursts` some references are slower; at those in `deaths` it dies."""
 
     numbers: Iterator[int] = itertools.count(1)
@@ -47,8 +47,8 @@ class Pretender(PretendedWorker):
 
 
 @pytest.fixture
-def pretender(monkeypatch: pytest.MonkeyPatch) -> type[Pretender]:
-    fresh = type("Fresh", (Pretender,), {"numbers": itertools.count(1), "setups": []})
+def fake_worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
+    fresh = type("Fresh", (FakeWorker,), {"numbers": itertools.count(1), "setups": []})
     monkeypatch.setattr(process, "Worker", fresh)
     return fresh
 
@@ -71,12 +71,12 @@ def kept(samples: list[Any]) -> list[str]:
 
 
 def test_each_architecture_is_measured_once_in_fresh_processes(
-    pretender: type[Pretender], tmp_path: Path, teacher: Teacher
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher
 ) -> None:
     samples = run(tmp_path / "log", teacher)
     assert read_jsonl(tmp_path / "log") == samples
     assert sorted(kept(samples)) == sorted(ORDER[:70])
-    assert len(pretender.setups) == 2  # 60 architectures per process
+    assert len(fake_worker.setups) == 2  # 60 architectures per process
     assert [sample["number"] for sample in samples if sample["arch"] == TEACHER] == [1, 17, 33, 49, 65]
     assert [sample["process"] for sample in samples] == [1] * 64 + [2] * 11
     assert kept(samples)[:60] != ORDER[:60]
@@ -84,8 +84,8 @@ def test_each_architecture_is_measured_once_in_fresh_processes(
     assert [sample["number"] for sample in samples] == list(range(1, 76))
 
 
-def test_a_burst_is_discarded_and_queued_again(pretender: type[Pretender], tmp_path: Path, teacher: Teacher) -> None:
-    pretender.bursts = (10, 11)
+def test_a_burst_is_discarded_and_queued_again(fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher) -> None:
+    fake_worker.bursts = (10, 11)
     samples = run(tmp_path / "log", teacher)
     discarded = [sample["number"] for sample in samples if not sample["kept"]]
     assert discarded == [10, 11]
@@ -94,19 +94,19 @@ def test_a_burst_is_discarded_and_queued_again(pretender: type[Pretender], tmp_p
 
 
 def test_a_dead_worker_is_replaced(
-    pretender: type[Pretender], tmp_path: Path, teacher: Teacher, capsys: pytest.CaptureFixture[str]
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pretender.deaths = (5, 6, 20)
+    fake_worker.deaths = (5, 6, 20)
     samples = run(tmp_path / "log", teacher)
     assert sorted(kept(samples)) == sorted(ORDER[:70])
     assert "death at request 5" in capsys.readouterr().err
-    assert len(pretender.setups) == 4
+    assert len(fake_worker.setups) == 4
 
 
 def test_a_worker_that_always_dies_ends_the_measurement(
-    pretender: type[Pretender], tmp_path: Path, teacher: Teacher
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher
 ) -> None:
-    pretender.deaths = (4, 5, 6)
+    fake_worker.deaths = (4, 5, 6)
     with pytest.raises(KdnasError, match="died 3 times: death at request 6"):
         run(tmp_path / "log", teacher)
     assert len(read_jsonl(tmp_path / "log")) == 3
@@ -114,13 +114,13 @@ def test_a_worker_that_always_dies_ends_the_measurement(
     assert sorted(kept(samples)) == sorted(ORDER[:70])
 
 
-def test_the_budget_counts_earlier_attempts(pretender: type[Pretender], tmp_path: Path, teacher: Teacher) -> None:
+def test_the_budget_counts_earlier_attempts(fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher) -> None:
     """An interrupted run left a few seconds of its budget: the next run measures only within them."""
     log = tmp_path / "log"
     samples = run(log, teacher)
     rows = [{**sample, "seconds": 0.8} for sample in samples[:55]]  # 44 of 60 s, and two windows and the fit follow
     log.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    pretender.numbers = slow(0.5)
+    fake_worker.numbers = slow(0.5)
     again = run(log, teacher)
     assert again[:55] == rows
     assert 55 < len(again) < 72
@@ -128,7 +128,7 @@ def test_the_budget_counts_earlier_attempts(pretender: type[Pretender], tmp_path
 
 
 def test_time_before_the_first_window_does_not_count_as_its_speed(
-    pretender: type[Pretender], tmp_path: Path, teacher: Teacher, capsys: pytest.CaptureFixture[str]
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The A/A check: counted as work of this stage, it made the estimated end too early."""
     run(tmp_path / "log", teacher, seconds_before=120.0, minutes=10)
@@ -136,9 +136,9 @@ def test_time_before_the_first_window_does_not_count_as_its_speed(
 
 
 def test_the_error_for_a_small_budget_gives_a_sufficient_one(
-    pretender: type[Pretender], tmp_path: Path, teacher: Teacher
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher
 ) -> None:
-    pretender.numbers = slow(0.8)
+    fake_worker.numbers = slow(0.8)
     with pytest.raises(
         UsageError, match=r"minutes is 0\.2: .* architectures were measured .* give at least .* minutes on this"
     ):

@@ -22,7 +22,7 @@ from kdnas.models.teacher import SHAPE, Teacher, resolve_shape
 from kdnas.store.artifact import read_jsonl
 from kdnas.text.corpus import Corpus
 
-from .worker_fixture import PretendedWorker
+from .worker_fixture import MockWorker
 
 ARCHITECTURES, SENTENCES = 12, 60
 OPTIONS = LatencyOptions(
@@ -38,7 +38,7 @@ def true_ms(name: str, length: float) -> float:
     return 0.2 + arch.layer_parameters * (length + 0.1 * length**1.5 + 10) * 2e-8
 
 
-class Pretender(PretendedWorker):
+class FakeWorker(MockWorker):
     """Answers by the formula, with a number of sweeps that differs between windows.
 
     During the passes it dies at the request numbers in `deaths`, counted over all processes.
@@ -67,12 +67,12 @@ class Pretender(PretendedWorker):
 
 
 @pytest.fixture
-def pretender(monkeypatch: pytest.MonkeyPatch) -> type[Pretender]:
+def fake_worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
     monkeypatch.setattr(
         predictor, "fit_hat", partial(predictor.fit_linear, lambda archs: np.ones((len(archs), 1)))
     )  # quick
     monkeypatch.setattr(exhaustive, "PART", 25)  # three parts: 25, 25 and 10 sentences
-    fresh = type("Fresh", (Pretender,), {"answered": Counter()})
+    fresh = type("Fresh", (FakeWorker,), {"answered": Counter()})
     monkeypatch.setattr(process, "Worker", fresh)
     return fresh
 
@@ -86,7 +86,7 @@ def mean_ms(name: str, sample: np.ndarray) -> float:
 
 
 def test_the_table_follows_the_formula(
-    pretender: type[Pretender], tmp_path: Path, teacher: Teacher, corpus: Corpus
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher, corpus: Corpus
 ) -> None:
     table = build_table(tmp_path, teacher, corpus, OPTIONS)
     sample = drawn(corpus)
@@ -101,7 +101,7 @@ def test_the_table_follows_the_formula(
     for row in rows:
         name = ",".join(row[field] for field in ("layers", "heads", "hidden", "ffn", "activation"))
         assert Arch.parse(name) in design(0)[:ARCHITECTURES]
-        # Combining with the held-out prediction shifts a row, by more the worse the prediction and the more its runs differ.
+        # Combining with the held-out prediction shifts a row. A worse prediction or more variable runs shift it more.
         assert float(row["latency_ms"]) == pytest.approx(mean_ms(name, sample), rel=0.15)
         assert row["samples"] == str(RUNS)
 
@@ -113,7 +113,7 @@ def measured(folder: Path, teacher: Teacher, sample: np.ndarray) -> Any:
 
 
 def test_the_median_of_the_runs_follows_the_formula_at_every_length(
-    pretender: type[Pretender], tmp_path: Path, teacher: Teacher, corpus: Corpus
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher, corpus: Corpus
 ) -> None:
     sample = drawn(corpus)
     found, seconds = measured(tmp_path, teacher, sample)
@@ -153,31 +153,31 @@ def test_gathering_by_hand() -> None:
 
 
 def test_a_killed_run_resumes_without_repeated_requests(
-    pretender: type[Pretender], tmp_path: Path, teacher: Teacher, corpus: Corpus
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher, corpus: Corpus
 ) -> None:
     whole = RUNS * (ARCHITECTURES + 1) * 3
-    pretender.deaths = (5, 30, 31, 50, 51, 52)
+    fake_worker.deaths = (5, 30, 31, 50, 51, 52)
     with pytest.raises(KdnasError, match="died 3 times: death at request 52"):
         build_table(tmp_path, teacher, corpus, OPTIONS)
     (log,) = tmp_path.rglob("samples.jsonl")
     before = read_jsonl(log)
-    assert len(before) == 52 - len(pretender.deaths)
-    windows = pretender.windows
+    assert len(before) == 52 - len(fake_worker.deaths)
+    windows = fake_worker.windows
     table = build_table(tmp_path, teacher, corpus, OPTIONS)
     rows = read_jsonl(table.path / "samples.jsonl")
     assert rows[: len(before)] == before
     assert len({(row["pass"], row["arch"], row["part"]) for row in rows}) == len(rows) == whole
-    assert pretender.asked == whole + len(pretender.deaths)
-    assert set(pretender.answered.values()) == {RUNS}
-    assert len(pretender.answered) == 3 * (ARCHITECTURES + 1)
-    assert pretender.windows == windows  # neither the A/A check nor the estimate is repeated
-    pretender.answered.clear()
+    assert fake_worker.asked == whole + len(fake_worker.deaths)
+    assert set(fake_worker.answered.values()) == {RUNS}
+    assert len(fake_worker.answered) == 3 * (ARCHITECTURES + 1)
+    assert fake_worker.windows == windows  # neither the A/A check nor the estimate is repeated
+    fake_worker.answered.clear()
     untouched = build_table(tmp_path / "other", teacher, corpus, OPTIONS)
     assert (untouched.path / "table.csv").read_text() == (table.path / "table.csv").read_text()
 
 
 def test_estimated_hours_are_reported_before_the_passes(
-    pretender: type[Pretender],
+    fake_worker: type[FakeWorker],
     tmp_path: Path,
     teacher: Teacher,
     corpus: Corpus,
@@ -192,7 +192,7 @@ def test_estimated_hours_are_reported_before_the_passes(
     hours = (
         (ARCHITECTURES + 1) * SENTENCES * RUNS * (1 + warm_ups) * (mean + (8 * mean + 9 * REFERENCE_MS) / 20) / 3.6e6
     )
-    pretender.deaths = (40, 41, 42)  # by then a third of the parts is finished
+    fake_worker.deaths = (40, 41, 42)  # by then a third of the parts is finished
     with pytest.raises(KdnasError):
         measured(tmp_path, teacher, sample)
     before, started = capsys.readouterr().err.split("latency-table: started")
@@ -203,14 +203,14 @@ def test_estimated_hours_are_reported_before_the_passes(
     assert f"about {hours:.2g} hours on this host, {hours * 78 / 117:.2g} of them left" in capsys.readouterr().err
 
 
-def test_an_interrupted_estimate_resumes(pretender: type[Pretender], tmp_path: Path) -> None:
+def test_an_interrupted_estimate_resumes(fake_worker: type[FakeWorker], tmp_path: Path) -> None:
     setup = {"seed": 0, "lengths": [10, 20]}
     names = [str(arch) for arch in design(0)[:PILOT]]
     half = [{"arch": name, "times_ms": [[10.0, 30.0]], "references_ms": [3.0, 5.0]} for name in names[:4]]
     log = tmp_path / "pilot.jsonl"
     log.write_text("".join(f"{json.dumps(row)}\n" for row in half))
     hours = estimated_hours(log, setup, 3_600_000)
-    assert pretender.windows == PILOT - 4
+    assert fake_worker.windows == PILOT - 4
     assert [row["arch"] for row in read_jsonl(log)] == names
     mean = (4 * 20.0 + sum(true_ms(name, length) / 2 for name in names[4:] for length in (10, 20))) / PILOT
     assert hours == pytest.approx(mean + (8 * mean + 9 * 5.0) / 20)

@@ -20,7 +20,7 @@ from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact, read_jsonl
 from kdnas.text.corpus import Corpus
 
-from .worker_fixture import PretendedWorker
+from .worker_fixture import MockWorker
 
 OPTIONS = LatencyOptions(minutes=2, max_architectures=60, peak_seconds=0)
 VALIDATION = ValidationOptions(sentences=50)
@@ -32,7 +32,7 @@ def true_ms(arch: Arch, length: float) -> float:
     return 0.2 + arch.layer_parameters * (length + 10) * 2e-8
 
 
-class Pretender(PretendedWorker):
+class FakeWorker(MockWorker):
     """Answers by the formula; odd passes of a validation are 2 % slower, and `wrong` is 30 % slower."""
 
     wrong: Arch | None = None
@@ -59,14 +59,14 @@ class Pretender(PretendedWorker):
 
 
 @pytest.fixture
-def pretender(monkeypatch: pytest.MonkeyPatch) -> type[Pretender]:
-    fresh = type("Fresh", (Pretender,), {})
+def fake_worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
+    fresh = type("Fresh", (FakeWorker,), {})
     monkeypatch.setattr(process, "Worker", fresh)
     return fresh
 
 
 @pytest.fixture
-def table(pretender: type[Pretender], tmp_path: Path, teacher: Teacher, corpus: Corpus) -> Artifact:
+def table(fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher, corpus: Corpus) -> Artifact:
     return build_table(tmp_path, teacher, corpus, OPTIONS)
 
 
@@ -84,9 +84,9 @@ def test_the_held_out_are_never_fitted() -> None:
 
 
 def test_the_bound_is_the_largest_error(
-    pretender: type[Pretender], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
+    fake_worker: type[FakeWorker], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
 ) -> None:
-    pretender.wrong = held_out()[7]
+    fake_worker.wrong = held_out()[7]
     found = validation(table, tmp_path, teacher, corpus)
     rows = list(csv.DictReader((found.path / "validation.csv").open()))
     assert [row["arch"] for row in rows] == [str(arch) for arch in held_out()]
@@ -103,24 +103,24 @@ def test_the_bound_is_the_largest_error(
 
 
 def test_an_interrupted_validation_resumes(
-    pretender: type[Pretender], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
+    fake_worker: type[FakeWorker], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
 ) -> None:
-    asked = pretender.asked
+    asked = fake_worker.asked
     whole = validation(table, tmp_path / "other", teacher, corpus)
-    assert pretender.asked - asked == VALIDATION.passes * HELD_OUT
-    pretender.asked, pretender.deaths = 0, 3
+    assert fake_worker.asked - asked == VALIDATION.passes * HELD_OUT
+    fake_worker.asked, fake_worker.deaths = 0, 3
     with pytest.raises(KdnasError, match="died 3 times: death"):
         validation(table, tmp_path, teacher, corpus)
-    pretender.deaths = 2
+    fake_worker.deaths = 2
     found = validation(table, tmp_path, teacher, corpus)
-    assert pretender.asked == 3 + 2 + VALIDATION.passes * HELD_OUT
+    assert fake_worker.asked == 3 + 2 + VALIDATION.passes * HELD_OUT
     rows = read_jsonl(found.path / "validation.jsonl")
     assert len({(row["pass"], row["arch"]) for row in rows}) == len(rows) == VALIDATION.passes * HELD_OUT
     assert (found.path / "validation.csv").read_text() == (whole.path / "validation.csv").read_text()
 
 
 def test_more_runs(
-    pretender: type[Pretender], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
+    fake_worker: type[FakeWorker], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
 ) -> None:
     found = run_validation(tmp_path, table, teacher, corpus, OPTIONS, ValidationOptions(sentences=50, runs=5))
     rows = read_jsonl(found.path / "validation.jsonl")

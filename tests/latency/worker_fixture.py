@@ -3,7 +3,7 @@
 from typing import Any, Self
 
 
-class PretendedWorker:
+class MockWorker:
     """The operations of a worker process except answering, which each test implements in `ask`."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
