@@ -86,8 +86,8 @@ def compare_latency(first: Path, second: Path, any_host: bool = False) -> Outcom
     different = differences(tables[0], tables[1])
     if different and not any_host:
         raise UsageError(
-            f"{first} and {second} were measured under different conditions: {'; '.join(different)}. Build both under the "
-            "same, or compare them nevertheless with --any_host true"
+            f"{first} and {second} were measured under different conditions: {'; '.join(different)}. Build both under "
+            "equal conditions, or compare them anyway with --any_host true"
         )
     for line in different:
         say(f"conditions differ: {line}")
@@ -196,10 +196,10 @@ def conclusion(moved: bool, scattered: bool, median_ratio: float) -> str:
     if not moved and not scattered:
         return "no difference beyond their error"
     if not moved:
-        return "they differ: single architectures do, beyond their error; the level is alike"
+        return "they differ: single architectures differ beyond their error; the overall level does not"
     pace = f"{abs(median_ratio - 1):.1%} {'slower' if median_ratio > 1 else 'faster'}"
     if not scattered:
-        return f"they differ: the second is {pace} throughout, and otherwise alike within their error"
+        return f"they differ: the second is {pace} throughout; otherwise they agree within their error"
     return f"they differ: the second is {pace} at the median, and single architectures differ beyond that"
 
 

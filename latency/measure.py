@@ -76,8 +76,8 @@ def require_minutes(options: LatencyOptions, needed_s: float) -> None:
     if options.protocol == "fast" and needed_s > 60 * options.minutes:
         least = math.ceil(10 * needed_s / 60) / 10
         raise UsageError(
-            f"minutes is {options.minutes:g}: {least:g} minutes are the least here, for the A/A check, {options.minimum} "
-            f"architectures and the fit; give --minutes {least:g} or more (what was measured is kept)"
+            f"minutes is {options.minutes:g}: at least {least:g} minutes are needed for the A/A check, {options.minimum} "
+            f"architectures and the fit; give --minutes {least:g} or more (measurements are kept)"
         )
 
 
@@ -206,7 +206,7 @@ def require_minimum(samples: Sequence[Sample], options: LatencyOptions, spent: f
     done = len({sample["arch"] for sample in samples} - {TEACHER})
     if done < options.minimum or all(sample["arch"] != TEACHER for sample in samples):
         raise UsageError(
-            f"minutes is {options.minutes:g}: only {done} architectures were measured in {spent:.0f} s, {options.minimum} "
-            f"are the least to predict the others from; give at least "
+            f"minutes is {options.minutes:g}: only {done} architectures were measured in {spent:.0f} s; at least "
+            f"{options.minimum} are needed to predict the others; give at least "
             f"{1.2 * fewest_minutes(samples, options, spent):.1f} minutes on this host"
         )

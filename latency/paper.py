@@ -73,7 +73,7 @@ def measure_all(
     hours = estimated_hours(folder / "pilot.jsonl", setup, calls)
     say(
         f"latency-table: paper protocol: {len(names)} models x {len(sample)} sentences x {RUNS} runs: about {hours:.2g} hours "
-        f"on this host, {left * hours:.2g} of them left; stop it at any time, the same command goes on"
+        f"on this host, {left * hours:.2g} of them left; to resume after an interruption, repeat the command"
     )
     rows = measure_passes(log, "latency-table", setup, passes)
     seconds = sum(float(row["seconds"]) for row in rows)

@@ -275,7 +275,7 @@ def fit_linear(
 def fit_hat(archs: Sequence[Arch], latencies: np.ndarray, relative_sd: np.ndarray) -> Predict:
     """The latency predictor of HAT (arXiv 2005.14187): a perceptron of three layers, 400 wide, on the sizes.
 
-    Each size is divided by its largest, the latencies (N, 1) by their mean; all rows weigh the same.
+    Each size is divided by its largest, the latencies (N, 1) by their mean; all rows have the same weight.
     """
     import warnings
 

@@ -40,7 +40,7 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill the process; the parent has its measurements already."""
+        """Kill the process; the parent already has its measurements."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
@@ -85,10 +85,8 @@ class Worker:
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        how = (
-            f"killed by signal {-code} (9 is what a system short of memory sends)" if code < 0 else f"exit code {code}"
-        )
-        return f"{how}; its last words: {lines[-1] if lines else 'none'}"
+        how = f"killed by signal {-code} (the system sends 9 if memory runs out)" if code < 0 else f"exit code {code}"
+        return f"{how}; last line of its stderr: {lines[-1] if lines else 'none'}"
 
 
 class Processes:
@@ -124,6 +122,6 @@ class Processes:
             if self._deaths == ATTEMPTS:
                 raise KdnasError(
                     f"{self._what}: the measuring process died {ATTEMPTS} times: {error}. "
-                    "What was measured is kept; the same command goes on from there"
+                    "Measurements are kept; run the same command again to resume"
                 ) from error
-            say(f"{self._what}: the measuring process died ({error}); a new one goes on")
+            say(f"{self._what}: the measuring process died ({error}); starting a new one")

@@ -33,7 +33,7 @@ class LatencyOptions:
         engine: engine to time: eager PyTorch, an exported graph in the session that users run, or PyTorch on a GPU.
         minutes: time budget of the fast protocol for tokenising, A/A check, measuring and fitting together. A later table with
             more minutes reuses the measurements of this one.
-        sentences: number of corpus sentences that the mean latency is taken over.
+        sentences: number of corpus sentences over which latency is averaged.
         threads: threads per call; null takes min(4, physical cores).
         pin: pin the measuring processes to a fixed set of physical cores, one per thread (Linux).
         seed: seed of the sentences, the selection, the order and the random weights.
@@ -59,7 +59,7 @@ class LatencyOptions:
         object.__setattr__(self, "minutes", float(self.minutes))
         if not 0.2 <= self.minutes <= 60 * 24 * 7:
             raise UsageError(
-                f"minutes is {self.minutes:g}; allowed are 0.2 to {60 * 24 * 7} (a week), 10 is a good budget"
+                f"minutes is {self.minutes:g}; allowed are 0.2 to {60 * 24 * 7} (a week); 10 is a good choice"
             )
         if not 50 <= self.sentences <= SENTENCES:
             raise UsageError(f"sentences is {self.sentences}; allowed are 50 to {SENTENCES}")
@@ -67,11 +67,11 @@ class LatencyOptions:
         if self.threads is not None and not 1 <= self.threads <= cores:
             raise UsageError(f"threads is {self.threads}; this host has {cores} cores: allowed are 1 to {cores}")
         if self.seed < 0:
-            raise UsageError(f"seed is {self.seed}; a whole number of at least 0 is needed")
+            raise UsageError(f"seed is {self.seed}; it must be a whole number of at least 0")
         if not 0 < self.tolerance < 1:
-            raise UsageError(f"tolerance is {self.tolerance}; allowed is between 0 and 1, 0.5 discards moves over 50 %")
+            raise UsageError(f"tolerance is {self.tolerance}; it must be between 0 and 1; 0.5 discards moves over 50 %")
         if not 0 <= self.peak_seconds <= 600:
-            raise UsageError(f"peak_seconds is {self.peak_seconds}; allowed are 0 (leave it out) to 600")
+            raise UsageError(f"peak_seconds is {self.peak_seconds}; allowed are 0 (skip it) to 600")
         if self.max_architectures is not None and self.max_architectures < 10:
             raise UsageError(f"max_architectures is {self.max_architectures}; at least 10 are needed to fit the others")
 

@@ -30,7 +30,9 @@ def recommend(budget_ms: float, table: Path | None = None, top: int = 10, home: 
         UsageError: `budget_ms` or `top` is out of range, no architecture fits the budget, or no table exists.
     """
     if not (math.isfinite(budget_ms) and budget_ms > 0):
-        raise UsageError(f"budget_ms is {budget_ms:g}; a number of milliseconds above 0 is needed, as in --budget_ms 3")
+        raise UsageError(
+            f"budget_ms is {budget_ms:g}; a number of milliseconds above 0 is needed, for example --budget_ms 3"
+        )
     if top < 1:
         raise UsageError(f"top is {top}; at least 1 is needed")
     artifact = newest_table(home) if table is None else Artifact.load(table, KIND)
@@ -61,7 +63,7 @@ def newest_table(home: Path) -> Artifact:
         try:
             found.append(Artifact.load(manifest.parent, KIND))
         except UsageError as error:
-            say(f"passed over: {error}")
+            say(f"skipped: {error}")
     if not found:
         raise UsageError(
             f"{home / KIND}: no finished latency table here; run `kdnas latency-table`, or give its folder with --table"
@@ -70,8 +72,8 @@ def newest_table(home: Path) -> Artifact:
     engines = sorted({str(artifact.results.get("engine")) for artifact in found})
     if len(engines) > 1:
         say(
-            f"{home / KIND} has tables of {', '.join(engines)}: took the newest, of {newest.results.get('engine')}; "
-            "--table FOLDER takes another"
+            f"{home / KIND} has tables of {', '.join(engines)}: using the newest, of {newest.results.get('engine')}; "
+            "select another with --table FOLDER"
         )
     return newest
 
@@ -127,11 +129,11 @@ def print_table(rows: Sequence[TableRow], front: int) -> None:
 
 
 def explanation(shown: Sequence[TableRow], front: int, fit: int, budget_ms: float) -> str:
-    """The meaning of the order, and the number of shown rows whose interval ends above the budget, as text."""
+    """Explain the order, and count the shown rows whose interval ends above the budget, as text."""
     close = sum(row.high_ms > budget_ms for row in shown)
     unsure = f"\n{close} of the {len(shown)} shown may be slower than {budget_ms:g} ms: their interval ends above it"
     return (
-        f"{len(shown)} of {fit} architectures within {budget_ms:g} ms, most layer parameters (M, millions) first: the {front} "
-        "that no other beats in both latency and layer parameters, then the rest; capacity is a proxy for quality, which "
-        "only distilling shows" + (unsure if close else "")
+        f"{len(shown)} of {fit} architectures within {budget_ms:g} ms, most layer parameters (M, millions) first: the {front} on "
+        "the Pareto front of latency and layer parameters, then the rest; capacity is a proxy for quality, which "
+        "only distillation shows" + (unsure if close else "")
     )

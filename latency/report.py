@@ -94,7 +94,9 @@ def write_latency_report(
         raise UsageError(f"{table.path}: a '{table.manifest['kind']}' artifact; a latency table is needed")
     for validation in validations:
         if not validates(validation, table):
-            raise UsageError(f"{validation.path}: is no validation of {table.path}; give those that name it as input")
+            raise UsageError(
+                f"{validation.path}: not a validation of {table.path}; give validations that have it as input"
+            )
     write_page(page, "kdnas.latency", context(table, validations, others))
     return page
 
@@ -216,7 +218,7 @@ def limit(table: Artifact, rows: Sequence[TableRow]) -> tuple[Peaks | None, np.n
     """The table's peaks and the fraction (N,) of the physical limit that each row reaches; or the reason for their absence."""
     record = table.results.get("roofline")
     if not record:
-        return None, None, "it states no peaks of its host"
+        return None, None, "it has no peaks of its host"
     try:
         peaks = Peaks.from_record(record)
         bounds = bounds_ms([row.arch for row in rows], read_lengths(table.path / "lengths.json"), peaks)

@@ -36,7 +36,7 @@ def label(row: TableRow) -> str:
 
 
 def rounded(values: Sequence[float]) -> list[float]:
-    """Values with five significant digits: more than a figure shows, and half the page's size."""
+    """Values with five significant digits: more precise than a figure can show, and it halves the page's size."""
     return [float(f"{value:.5g}") for value in values]
 
 

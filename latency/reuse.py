@@ -38,7 +38,7 @@ def take_samples(folder: Path, config: Mapping[str, Any], inputs: Mapping[str, s
     for name in KEPT:
         if (other / name).is_file():
             shutil.copyfile(other / name, folder / name)
-    say(f"latency-table: starts from {count} windows that were measured with --minutes {theirs:g}")
+    say(f"latency-table: reuses {count} windows measured with --minutes {theirs:g}")
 
 
 def without_minutes(settings: Mapping[str, Any]) -> dict[str, Any]:

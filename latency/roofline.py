@@ -73,10 +73,10 @@ class Peaks:
                 **{key: float(record[key]) for key in ("gflops", "bandwidth_gbs", "cache_gbs", "bytes_per_weight")},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UsageError(f"peaks {dict(record)}: not those of kdnas.latency.roofline ({error!r})") from error
+            raise UsageError(f"peaks {dict(record)}: not a record of kdnas.latency.roofline ({error!r})") from error
         figures = (peaks.gflops, peaks.bandwidth_gbs, peaks.cache_gbs, peaks.bytes_per_weight)
         if not all(np.isfinite(value) and value > 0 for value in figures):
-            raise UsageError(f"peaks {dict(record)}: every figure must be above 0")
+            raise UsageError(f"peaks {dict(record)}: every value must be above 0")
         return peaks
 
 

@@ -1,4 +1,4 @@
-"""Makes the rows of the table from measurements and a fit."""
+"""Builds the rows of the table from measurements and a fit."""
 
 import csv
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def table_rows(
     sweeps = np.zeros(len(archs), dtype=np.int64)
     measured = [arch_id(arch) for arch in measurements.archs]
     latencies[measured], relative_sd[measured] = measurements.latencies, measurements.relative_sd
-    if len(measured) < len(archs):  # with all measured, the measurements stay unchanged
+    if len(measured) < len(archs):  # if all are measured, the measurements stay unchanged
         joined = shrink(measurements.latencies, measurements.relative_sd, fit.errors_pct)
         latencies[measured], relative_sd[measured] = joined
     sweeps[measured] = measurements.sweeps

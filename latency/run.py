@@ -214,7 +214,7 @@ def _measure_design(
     if measurements.readmitted:
         say(
             f"latency-table: this host is noisy: {measurements.discarded} windows were discarded, and "
-            f"{measurements.readmitted} had to be taken back; quieten the host or give more minutes"
+            f"{measurements.readmitted} were readmitted; stop other work on the host or give more minutes"
         )
     return measurements, sum(float(sample["seconds"]) for sample in samples)
 
@@ -239,7 +239,7 @@ def _roofline(path: Path, options: LatencyOptions) -> dict[str, Any] | None:
     if not options.peak_seconds or options.resolved_engine.device != "cpu":
         return None
     if not path.exists():
-        say(f"latency-table: measures what this host can do at most, {options.peak_seconds:g} s")
+        say(f"latency-table: measuring the peak throughput of this host, {options.peak_seconds:g} s")
         write_json(path, asdict(peaks_of(options.engine, options.resolved_threads, options.peak_seconds)))
     record: dict[str, Any] = json.loads(path.read_text())
     return record
@@ -269,11 +269,11 @@ def summary(artifact: Artifact) -> str:
         *_lines("fastest", rows[:1]),
         *_lines("slowest", rows[-1:]),
         f"held-out error: median {held_out['median_abs_pct']} %, p90 {held_out['p90_abs_pct']} %, "
-        f"largest {held_out['max_abs_pct']} %; medians of others: "
+        f"largest {held_out['max_abs_pct']} %; medians of baselines: "
         + ", ".join(f"{name} {error['median_abs_pct']} %" for name, error in held_out["baselines"].items()),
         describe(results["check"]),
         f"all 2400 by the exhaustive protocol: {results['exhaustive_hours']:,.0f} hours; this took "
-        f"{results['times_cheaper']:,.0f} times less",
+        f"{results['times_cheaper']:,.0f} times less time",
         *table2_lines(results["table2"]),
     ]
     return "\n".join(lines)

@@ -39,11 +39,11 @@ class Measurements:
         archs: measured architectures (N).
         latencies: (N, K) ms.
         relative_sd: (N,).
-        sweeps: (N,) timed sweeps over the lengths that each is made of.
+        sweeps: (N,) number of timed sweeps over the lengths behind each measurement.
         teacher: median over the processes.
-        level_ms: median reference window of the run, that all latencies are brought to.
+        level_ms: median reference window of the run, to which all latencies are normalised.
         discarded: windows that were discarded.
-        readmitted: discarded windows that were taken back, because too few were left without them.
+        readmitted: discarded windows that were used after all, because too few others were left.
     """
 
     archs: list[Arch]
@@ -131,7 +131,7 @@ def _reference(sample: Sample) -> float:
 def normalise(sample: Sample, level_ms: float, lengths: Lengths) -> Measurement:
     """One window at the reference level `level_ms`: each sweep over the reference on both sides of it, median of the sweeps.
 
-    The standard error is that of the median over the sweeps (1.2533 sd / sqrt n); it holds the reference's noise too.
+    The standard error is that of the median over the sweeps (1.2533 sd / sqrt n); it includes the reference's noise.
     """
     references = np.array(sample["references_ms"], dtype=np.float64)  # (R + 1,)
     beside = (references[:-1] + references[1:]) / 2
@@ -142,7 +142,7 @@ def normalise(sample: Sample, level_ms: float, lengths: Lengths) -> Measurement:
 
 
 def combine(windows: Sequence[Measurement], lengths: Lengths) -> Measurement:
-    """Median over several windows of one model; with one, that one."""
+    """Median over the windows of one model."""
     if len(windows) == 1:
         return windows[0]
     latencies = np.stack([window.latencies for window in windows])

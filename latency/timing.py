@@ -133,7 +133,7 @@ def window(
 
     A disturbance longer than a round slows model and reference equally, and a short one affects several lengths. The first sweep
     does the work that is needed once per length and is not timed. Then rounds follow until the window ends, within `ROUNDS`, each
-    in a random order of the inputs, as in real use: engines keep what they prepare for a length, and the previous length decides
+    in a random order of the inputs, as in real use: engines cache what they prepare for a length, and the previous length decides
     how much of it is still in the caches.
 
     Args:

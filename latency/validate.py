@@ -59,7 +59,7 @@ class ValidationOptions:
         if not 50 <= self.sentences <= SENTENCES:
             raise UsageError(f"sentences is {self.sentences}; allowed are 50 to {SENTENCES}")
         if not 0 < self.tolerance < 1:
-            raise UsageError(f"tolerance is {self.tolerance}; allowed is between 0 and 1")
+            raise UsageError(f"tolerance is {self.tolerance}; it must be between 0 and 1")
 
 
 def run_validation(
@@ -193,9 +193,9 @@ def summary(artifact: Artifact) -> str:
         f"{found['engine']}: the table is within {found['bound_pct']} % for at least 95 % of architectures, at 95 % "
         f"confidence (largest of {len(held_out())} errors; median {found['median_abs_pct']} %, Kendall tau "
         f"{found['kendall_tau']})\n"
-        f"the exhaustive protocol repeats itself within {found['repeatability_pct']} % (median "
+        f"two measurements by the exhaustive protocol agree within {found['repeatability_pct']} % (median "
         f"{found['repeatability_median_pct']} %, tau {found['repeatability_tau']}), over {found['sentences']} sentences and "
-        f"{found['runs']} runs; that few sentences cost at most {found['sampling_error_pct']} %\n"
+        f"{found['runs']} runs; sampling the sentences adds an error of at most {found['sampling_error_pct']} %\n"
         f"all 2400 by the exhaustive protocol: {found['exhaustive_hours']:,.0f} hours; the table took "
-        f"{found['table_minutes']:g} minutes, {found['times_cheaper']:,.0f} times cheaper"
+        f"{found['table_minutes']:g} minutes, {found['times_cheaper']:,.0f} times less"
     )

@@ -77,7 +77,7 @@ def require(engine: Engine) -> None:
     if not torch.cuda.is_available():
         raise UsageError(
             f"engine '{engine}': no GPU is visible to PyTorch {torch.__version__}; install a build for CUDA and NVIDIA's "
-            f"driver, see that CUDA_VISIBLE_DEVICES hides no GPU, or take {engine_name('pytorch', engine.precision)}"
+            f"driver, check that CUDA_VISIBLE_DEVICES hides no GPU, or take {engine_name('pytorch', engine.precision)}"
         )
     if engine.precision is Precision.BF16 and not torch.cuda.is_bf16_supported(including_emulation=False):
         major, minor = torch.cuda.get_device_capability()

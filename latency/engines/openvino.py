@@ -63,7 +63,9 @@ def product_chain(engine: Engine, threads: int, inner: int, outer: int) -> Chain
     compiled = compile_chain(engine, threads, inner, outer)
     found = executed_precisions(compiled)
     if not found or not found <= EXECUTED[engine.precision]:
-        raise KdnasError(f"engine '{engine}': it computed products in {', '.join(sorted(found)) or 'no known way'}")
+        raise KdnasError(
+            f"engine '{engine}': it computed products in {', '.join(sorted(found)) or 'an unknown precision'}"
+        )
 
     def make(tokens: int) -> Callable[[], object]:
         import openvino

@@ -1,4 +1,4 @@
-"""One engine more is three files: it is added to a copy of the package, and then every command and the session have it."""
+"""A new engine needs three files: the test adds one to a copy of the package, and every command and the session can use it."""
 
 import json
 import os
@@ -19,7 +19,7 @@ USE = Path(__file__).with_name("use_mirror.py")
 
 
 def before(mark: str, text: str) -> Callable[[str], str]:
-    """An edit that puts a text before a mark, which stands once in a file."""
+    """An edit that inserts a text before a marker that occurs once in a file."""
 
     def edit(content: str) -> str:
         assert content.count(mark) == 1
@@ -28,7 +28,7 @@ def before(mark: str, text: str) -> Callable[[str], str]:
     return edit
 
 
-# ONNX Runtime's float32 graph again, in a folder and under a name of its own.
+# ONNX Runtime's float32 graph, under a new name and in a separate folder.
 EDITS: dict[str, Callable[[str], str]] = {
     "kdnas/models/engine.py": before(
         'Engine("cuda", Precision.F32', 'Engine("mirror", Precision.F32, graph="mirror/model.onnx"),\n        '
@@ -42,7 +42,7 @@ EDITS: dict[str, Callable[[str], str]] = {
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package with one engine more."""
+    """The package with an additional engine."""
     root = tmp_path_factory.mktemp("copy")
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, root / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -52,7 +52,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_an_engine_is_three_files(copy: Path, tiny_teacher: Teacher, corpus_file: Path, tmp_path: Path) -> None:
+def test_a_new_engine_needs_three_files(copy: Path, tiny_teacher: Teacher, corpus_file: Path, tmp_path: Path) -> None:
     assert len(EDITS) == 3
     few = tmp_path / "few.jsonl"
     few.write_text("\n".join(corpus_file.read_text().splitlines()[:600]) + "\n")

@@ -1,4 +1,4 @@
-"""Uses the engine that `test_adding.py` added to a copy of the package; prints what it saw as JSON.
+"""Uses the engine that `test_adding.py` added to a copy of the package; prints the results as JSON.
 
 Run as `python use_mirror.py TEACHER CORPUS SCRATCH`.
 """

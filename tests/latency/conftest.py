@@ -11,7 +11,7 @@ from .graph_fixture import POSITIONS, VOCABULARY
 
 @pytest.fixture(scope="module")
 def family(request: pytest.FixtureRequest, tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher's folder of the wanted family, with sizes of its own."""
+    """Folder of a teacher of the requested family, with sizes that differ from the default."""
     from transformers import RobertaConfig
 
     folder = tmp_path_factory.mktemp(request.param)

@@ -1,4 +1,4 @@
-"""What the tests of rewritten graphs share: sizes unlike any template's, templates kept once, and a check of models."""
+"""Shared by the tests of rewritten graphs: sizes that differ from every template's, cached templates, and a check of models."""
 
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,17 @@ VOCABULARY, POSITIONS = 211, 80
 
 
 def pool_part(arch: Arch, vocabulary: int = VOCABULARY, positions: int = POSITIONS) -> PoolPart:
-    """A pool as large as one architecture needs."""
+    """A pool that is just large enough for one architecture."""
     return WeightPool([part_bytes(arch)], table_bytes(arch.hidden, vocabulary, positions), 0).parts[0]
 
 
 def templates(family: Path, form: str) -> Path:
-    """Exported once a family and form: `write_templates` keeps what is there."""
+    """Exported once per family and form: `write_templates` keeps existing templates."""
     return write_templates(family, form, family / "graphs")
 
 
 def assert_students_run(models: Any) -> None:
-    """Students of several sizes answer sentences of several lengths with finite states that vary."""
+    """Students of several sizes return finite, varying states for sentences of several lengths."""
     for arch in (Arch(3, 2, 288, 384, "relu"), Arch(12, 12, 384, 768, "silu"), Arch(4, 12, 576, 768)):
         run = models.student(arch)
         for length in (2, 30):

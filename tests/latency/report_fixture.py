@@ -1,4 +1,4 @@
-"""A latency table and its validation that never were, for the tests of their page."""
+"""A synthetic latency table and its validation, for the tests of the report."""
 
 import csv
 import random
@@ -21,7 +21,7 @@ ROOFLINE = {
 
 
 def fake_rows(draw: random.Random, noise: float) -> list[TableRow]:
-    """Latencies that rise with depth and width."""
+    """Latencies that increase with depth and width."""
     rows = []
     for arch in SearchSpace():
         took = 0.35 + arch.layers * (0.22 + 1.25e-6 * arch.hidden * (2 * arch.hidden + arch.ffn)) * draw.gauss(1, noise)
@@ -41,7 +41,7 @@ def fake_rows(draw: random.Random, noise: float) -> list[TableRow]:
 
 
 def fake_table(home: Path, engine: str = "pytorch-f32", noise: float = 0.03, **results: Any) -> Artifact:
-    """A latency table that never was."""
+    """A synthetic latency table."""
     rows = fake_rows(random.Random(engine), noise)
     measured = sum(one.source == "measured" for one in rows)
     baselines = {name: {"median_abs_pct": 9.0, "p90_abs_pct": 27.0} for name in ("flops", "layer-sum")}
@@ -65,7 +65,7 @@ def fake_table(home: Path, engine: str = "pytorch-f32", noise: float = 0.03, **r
 
 
 def fake_validation(home: Path, table: Artifact, sentences: int = 200) -> Artifact:
-    """A validation of it."""
+    """A synthetic validation of this table."""
     draw = random.Random(sentences)
     rows = {one.id: one for one in read_rows(table.path / "table.csv")}
 

@@ -1,4 +1,4 @@
-"""Latency tables of a made-up host, for the tests of what reads them: real artifacts, latencies by a law."""
+"""Latency tables of a simulated host, for the tests of their readers: real artifacts with latencies from a formula."""
 
 import json
 import math
@@ -14,18 +14,18 @@ from kdnas.models.table import KIND, TableRow, interval, write_rows
 from kdnas.store.artifact import MANIFEST, Artifact, build
 
 TEACHER_MS = 8.0
-MEASURED_EVERY = 10  # every tenth row is a measured one
+MEASURED_EVERY = 10  # every tenth row is measured
 ACTIVATION_COST = {"gelu": 1.1, "relu": 1.0, "silu": 1.05}
 
 
 def law_ms(arch: Arch) -> float:
-    """Milliseconds: it rises with depth, heads, size and the activation's cost; no two architectures are alike."""
+    """Milliseconds: increases with depth, heads, size and the activation's cost; no two architectures are equal."""
     work = 2.1e-7 * arch.layer_parameters * ACTIVATION_COST[arch.activation]
     return 0.15 + arch.layers * (0.04 + 0.003 * arch.heads) + work
 
 
 def row(arch: Arch, latency_ms: float, relative_sd: float = 0.02, **more: Any) -> TableRow:
-    """One row; `more` replaces any of its figures."""
+    """One row; `more` overrides its values."""
     index = arch_id(arch)
     low_ms, high_ms = interval(latency_ms, relative_sd)
     measured = index % MEASURED_EVERY == 0
@@ -57,7 +57,7 @@ def row(arch: Arch, latency_ms: float, relative_sd: float = 0.02, **more: Any) -
 
 
 def law_rows(seed: int | None = None, relative_sd: float = 0.02, factor: float = 1.0) -> list[TableRow]:
-    """All 2400 rows by the law times `factor`; with a seed, times normal errors of `relative_sd`."""
+    """All 2400 rows: the formula times `factor`; with a seed, also times normal errors of `relative_sd`."""
     archs = list(SearchSpace())
     errors = np.zeros(len(archs)) if seed is None else np.random.default_rng(seed).normal(0, relative_sd, len(archs))
     return [
@@ -75,7 +75,7 @@ def table_artifact(
     mean_length: float = 24.0,
     finished: str = "2026-11-21T10:00:00+00:00",
 ) -> Artifact:
-    """A finished latency table; the digest of the latencies is among its inputs, so each is an artifact of its own."""
+    """A finished latency table; its inputs include the digest of the latencies, so each table is a separate artifact."""
 
     def work(folder: Path) -> dict[str, Any]:
         (folder / "lengths.json").write_text(json.dumps({"mean": mean_length}))

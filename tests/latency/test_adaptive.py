@@ -1,4 +1,4 @@
-"""What is measured next: the design until enough is known, then half of each round where it promises most."""
+"""Choice of the next measurements: the design first, then half of each round by expected information."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ SIZE = 20
 
 
 def measured(archs: list[Arch]) -> Measurements:
-    """A host that is up to a quarter slower than any sum of costs says, by width."""
+    """A host that is up to 25 % slower than an additive cost model predicts, depending on width."""
     slower = np.array([1 + 0.25 * np.sin(arch.hidden / 60) for arch in archs])
     base = np.array([0.2 + arch.layers * 0.05 + arch.layer_parameters * 2e-7 for arch in archs])
     return Measurements(
@@ -36,7 +36,7 @@ def measured(archs: list[Arch]) -> Measurements:
 
 @pytest.fixture
 def early(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The design decides alone only for the first 40, which are quickly fitted."""
+    """Only the design chooses the first 40 architectures, which are fitted quickly."""
     monkeypatch.setattr(adaptive, "DESIGN_FIRST", 40)
 
 
@@ -50,8 +50,8 @@ def test_the_design_comes_first() -> None:
 
 
 @pytest.mark.usefixtures("early")
-def test_half_of_a_round_is_the_designs() -> None:
-    gap = [*DESIGN[:30], *DESIGN[31:51]]  # one of the design was discarded
+def test_the_design_chooses_half_of_a_round() -> None:
+    gap = [*DESIGN[:30], *DESIGN[31:51]]  # one architecture of the design was discarded
     found = reordered(gap)
     assert len(found) == len(ORDER)
     assert set(found) == set(ORDER)
@@ -65,27 +65,27 @@ def test_half_of_a_round_is_the_designs() -> None:
 
 
 @pytest.mark.usefixtures("early")
-def test_chance_decides_and_can_be_repeated() -> None:
+def test_the_draw_is_random_and_reproducible() -> None:
     known = DESIGN[:40]
     assert reordered(known) == reordered(known)
     assert reordered(known, seed=1)[SIZE // 2 : SIZE] != reordered(known)[SIZE // 2 : SIZE]
 
 
-def test_a_last_round_takes_what_is_left() -> None:
+def test_the_last_round_takes_the_remaining_architectures() -> None:
     assert reordered(DESIGN[:-SIZE]) == ORDER
 
 
 @pytest.mark.parametrize(
     "unknown", [lambda arch: arch.hidden == 768, lambda arch: arch.layers == 3], ids=["widest", "shallowest"]
 )
-def test_a_region_that_was_not_measured_promises_more(unknown: Callable[[Arch], bool]) -> None:
+def test_an_unmeasured_region_has_a_higher_weight(unknown: Callable[[Arch], bool]) -> None:
     known = [arch for arch in DESIGN if not unknown(arch)][:80]
     rest = [arch for arch in SearchSpace() if arch not in known]
     inside = np.array([unknown(arch) for arch in rest])
     weights = promise(rest, measured(known), LENGTHS)
     assert (weights > 0).all()
     assert weights[inside].mean() > 1.5 * weights[~inside].mean()
-    even = promise(rest, measured(DESIGN[:80]), LENGTHS)  # the same architectures, with a design that knows the region
+    even = promise(rest, measured(DESIGN[:80]), LENGTHS)  # the same architectures, with measurements in the region
     assert weights[inside].mean() / weights[~inside].mean() > 1.3 * even[inside].mean() / even[~inside].mean()
 
 
@@ -100,18 +100,18 @@ def test_near_a_cache_by_hand() -> None:
 
 def test_near_the_front_by_hand() -> None:
     sizes = [Arch(layers, 2, 288, 384) for layers in (3, 4, 6, 10, 12)]
-    # 4 layers are fastest of those with at least as many weights; 3 are 4 % slower than that, 6 are 31 % slower than 10.
+    # 4 layers are the fastest with at least as many weights; 3 layers are 4 % slower than 4, 6 are 31 % slower than 10.
     latency_ms = np.array([1.04, 1.0, 2.1, 1.6, 9.0])
     assert near_front(sizes, latency_ms).tolist() == [True, True, False, True, True]
     assert near_front(sizes[::-1], latency_ms[::-1]).tolist() == [True, True, False, True, True]
     latency_ms[0] = 1.06
     assert near_front(sizes, latency_ms).tolist() == [False, True, False, True, True]
-    latency_ms[4] = 0.5  # the largest is the fastest: it alone is on the front
+    latency_ms[4] = 0.5  # the largest is the fastest, so only it is on the front
     assert near_front(sizes, latency_ms).tolist() == [False, False, False, False, True]
 
 
 @pytest.mark.parametrize("mark", ["near_cache", "near_front"])
-def test_what_is_near_a_cache_or_the_front_weighs_twice(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weight_doubles_near_a_cache_or_the_front(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
     known = measured(DESIGN[:60])
     rest = DESIGN[60:400]
     whole = promise(rest, known, LENGTHS)
@@ -128,7 +128,7 @@ def test_what_is_near_a_cache_or_the_front_weighs_twice(mark: str, monkeypatch: 
     assert whole / without == pytest.approx(np.where(marks[0], 2, 1))
 
 
-def test_what_the_others_contradict_is_measured_again_up_to_three_times() -> None:
+def test_outliers_are_measured_up_to_three_times() -> None:
     found = measured(DESIGN[:DESIGN_FIRST])
     odd = str(found.archs[17])
     found.latencies[17] *= 2

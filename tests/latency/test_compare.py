@@ -1,4 +1,4 @@
-"""Whether two tables differ beyond their error: by hand, by simulation, and the real command."""
+"""Test of the difference between two tables: hand-computed, simulated, and with the real command."""
 
 import json
 import math
@@ -38,13 +38,14 @@ def test_a_common_factor_by_hand() -> None:
     assert (found.fraction_beyond, found.fraction_beyond_levelled, found.kendall_tau) == (1.0, 0.0, 1.0)
     assert found.differ
     assert (
-        found.conclusion == "they differ: the second is 10.0% slower throughout, and otherwise alike within their error"
+        found.conclusion
+        == "they differ: the second is 10.0% slower throughout; otherwise they agree within their error"
     )
     assert len(found.largest) == 4
     assert found.largest[0].z == pytest.approx(math.log(1.1) / s, abs=0.01)
 
 
-def test_an_error_that_all_rows_share_explains_a_common_factor() -> None:
+def test_a_shared_error_explains_a_common_factor() -> None:
     found = compare(rows_of([1, 2, 4, 8]), rows_of([1.1, 2.2, 4.4, 8.8]), shared_sd=0.05)
     assert found.level_limit == pytest.approx(2.2414 * math.hypot(1.2533 * 0.01 * math.sqrt(2) / 2, 0.05), abs=1e-5)
     assert not found.differ
@@ -52,14 +53,14 @@ def test_an_error_that_all_rows_share_explains_a_common_factor() -> None:
 
 
 def test_single_architectures_by_hand() -> None:
-    """20 of 100 are a fifth slower: more than the 5 % and 4.3 % to spare that errors explain; the median is 1."""
+    """20 of 100 are 20 % slower, above the limit of 5 % + 4.3 % that errors explain; the median ratio is 1."""
     second = [1.2 if index % 5 == 0 else 1.0 for index in range(100)]
     second[37], second[11] = 1.5, 0.5
     found = compare(rows_of([1.0] * 100), rows_of(second))
     assert found.fraction_limit == pytest.approx(0.05 + 1.96 * math.sqrt(0.0475 / 100), abs=1e-5)
     assert found.median_ratio == 1.0
     assert found.fraction_beyond == found.fraction_beyond_levelled == 0.22
-    assert found.conclusion == "they differ: single architectures do, beyond their error; the level is alike"
+    assert found.conclusion == "they differ: single architectures differ beyond their error; the overall level does not"
     largest = [(one.arch, one.ratio) for one in found.largest]
     assert largest == [
         (str(ARCHS[11]), 0.5),
@@ -74,7 +75,7 @@ def test_single_architectures_by_hand() -> None:
 
 def test_predicted_rows_add_no_evidence() -> None:
     first, second = rows_of([1.0] * 100), rows_of([1.004] * 100)
-    assert compare(first, second).differ  # 0.4 %, where 100 measured rows know the level to 0.4 % and a little less
+    assert compare(first, second).differ  # 0.4 %, slightly above the uncertainty of the level with 100 measured rows
     few = [*rows_of([1.004] * 4), *rows_of([1.004] * 100, source="predicted")[4:]]
     assert compare(first, few).level_limit == pytest.approx(5 * compare(first, second).level_limit, abs=1e-4)
     assert not compare(first, few).differ
@@ -88,7 +89,7 @@ def test_rows_without_error_are_compared_to_the_last_digit() -> None:
 
 
 @given(LATENCIES, st.floats(0.001, 0.3), st.floats(0, 0.1))
-def test_swapping_the_tables_inverts_the_ratio_alone(
+def test_swapping_the_tables_inverts_only_the_ratio(
     pairs: list[tuple[float, float]], relative_sd: float, shared_sd: float
 ) -> None:
     ours, theirs = (rows_of(list(column), relative_sd) for column in zip(*pairs, strict=True))
@@ -103,13 +104,13 @@ def test_swapping_the_tables_inverts_the_ratio_alone(
     assert compare(ours, ours).median_ratio == 1.0
 
 
-def test_false_alarms_are_as_rare_as_stated() -> None:
-    """300 pairs of tables of 200 measured rows that differ by nothing but their errors: about 5 % are called different."""
+def test_false_alarm_rate_is_as_stated() -> None:
+    """300 pairs of tables with 200 measured rows that differ only by their errors: about 5 % are reported as different."""
     alarms = sum(noisy_pair(seed, factor=1.0).differ for seed in range(300))
-    assert 3 <= alarms <= 30  # 15 expected, and four standard deviations to either side
+    assert 3 <= alarms <= 30  # 15 expected, plus or minus four standard deviations
 
 
-def test_a_slower_host_is_seen() -> None:
+def test_a_slower_host_is_detected() -> None:
     found = [noisy_pair(seed, factor=1.02) for seed in range(50)]
     assert sum(one.differ for one in found) >= 48
     assert sum("slower throughout" in one.conclusion for one in found) >= 40
@@ -125,7 +126,7 @@ def noisy_pair(seed: int, factor: float) -> Comparison:
     return compare(first, second)
 
 
-def test_text_has_every_figure() -> None:
+def test_text_has_every_value() -> None:
     found = compare(rows_of([1, 2, 4, 8]), rows_of([1.1, 2.2, 4.4, 8.8]))
     lines = text(found).splitlines()
     assert lines[0] == (
@@ -165,15 +166,15 @@ def test_the_command_on_two_tables_of_one_host(first: Artifact, tmp_path: Path) 
     assert ratios[0] > 0.08
 
 
-def test_the_command_sees_a_slower_host(first: Artifact, tmp_path: Path) -> None:
+def test_the_command_detects_a_slower_host(first: Artifact, tmp_path: Path) -> None:
     second = table_artifact(tmp_path, law_rows(seed=2, factor=1.05))
     done = compare_command("--first", first.path, "--second", second.path)
     assert done.returncode == 0, done.stderr
-    assert "slower throughout, and otherwise alike within their error" in done.stderr.splitlines()[-1]
+    assert "slower throughout; otherwise they agree within their error" in done.stderr.splitlines()[-1]
     assert json.loads(done.stdout)["differ"] is True
 
 
-def test_other_conditions_are_refused_unless_told(first: Artifact, tmp_path: Path) -> None:
+def test_different_conditions_are_refused_without_any_host(first: Artifact, tmp_path: Path) -> None:
     second = table_artifact(
         tmp_path, law_rows(seed=2), engine="pytorch-f32", threads=1, versions="2.13.0", mean_length=30
     )
@@ -193,7 +194,7 @@ def test_other_conditions_are_refused_unless_told(first: Artifact, tmp_path: Pat
     assert json.loads(done.stdout)["differ"] is False
 
 
-def test_each_condition_is_seen(first: Artifact, tmp_path: Path) -> None:
+def test_each_condition_is_compared(first: Artifact, tmp_path: Path) -> None:
     def with_config(**config: object) -> Artifact:
         manifest = json.loads((first.path / MANIFEST).read_text())
         return Artifact(first.path, {**manifest, "config": {**manifest["config"], **config}})
@@ -210,7 +211,7 @@ def test_each_condition_is_seen(first: Artifact, tmp_path: Path) -> None:
     assert differences(first, same) == []
 
 
-def test_what_is_no_table_is_named(first: Artifact, tmp_path: Path) -> None:
+def test_a_folder_without_a_table_is_reported(first: Artifact, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no finished artifact here"):
         compare_latency(first.path, tmp_path)
     damaged = table_artifact(tmp_path, law_rows(seed=2))

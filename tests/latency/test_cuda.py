@@ -1,4 +1,4 @@
-"""CUDA engines: all but the GPU itself is tested with a pretended device, the rest where there is a GPU."""
+"""CUDA engines: most tests use a mock device; the others need a GPU."""
 
 import statistics
 import subprocess
@@ -26,8 +26,8 @@ FAMILIES = pytest.mark.parametrize("config", CONFIGS, ids=["bert", "roberta"])
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible to PyTorch")
 
 
-class PretendedGraph:
-    """A replay that runs the function again, into the same output."""
+class FakeGraph:
+    """A replay that runs the function again and overwrites the same output."""
 
     def __init__(self, forward: Callable[[], torch.Tensor], log: list[str]) -> None:
         self.output = torch.full_like(forward(), torch.nan)  # a capture computes nothing
@@ -42,15 +42,15 @@ class PretendedGraph:
         del self.output
 
 
-class PretendedDevice:
-    """The CPU with made-up clocks: wall times are 1, 4, 9 and so on, device times 100, 50, 33.3 and so on."""
+class FakeDevice:
+    """The CPU with simulated clocks: wall times 1, 4, 9, ...; device times 100, 50, 33.3, ..."""
 
     where = "cpu"
 
     def __init__(self, failing_length: int | None = None) -> None:
         self.log: list[str] = []
         self.walls, self.busies = 0, 0
-        self.kept: list[weakref.ref[torch.Tensor]] = []  # of each capture a buffer and the output
+        self.kept: list[weakref.ref[torch.Tensor]] = []  # a buffer and the output of each capture
         self._failing_length = failing_length
 
     def synchronise(self) -> None:
@@ -60,15 +60,15 @@ class PretendedDevice:
         self.log.append("warm-up")
         forward()
 
-    def capture(self, forward: Any) -> PretendedGraph:
+    def capture(self, forward: Any) -> FakeGraph:
         ids = forward.keywords["input_ids"]
         self.log.append(f"capture {ids.shape[1]}")
         assert not self.alive()
         if ids.shape[1] == self._failing_length:
-            error = RuntimeError("operation failed due to a previous error")  # of the end of the capture
+            error = RuntimeError("operation failed due to a previous error")  # raised at the end of the capture
             error.__context__ = RuntimeError("operation not permitted when stream is capturing\nsearch for the code")
             raise error
-        graph = PretendedGraph(forward, self.log)
+        graph = FakeGraph(forward, self.log)
         self.kept += [weakref.ref(ids), weakref.ref(graph.output)]
         return graph
 
@@ -89,8 +89,8 @@ class PretendedDevice:
 
 
 @FAMILIES
-def test_student_and_teacher_are_eager_calls_that_wait(config: PretrainedConfig) -> None:
-    device = PretendedDevice()
+def test_student_and_teacher_are_synchronised_eager_calls(config: PretrainedConfig) -> None:
+    device = FakeDevice()
     models = CudaModels(ENGINES["cuda-f32"], config, 0, device)
     for call, width in ((models.teacher(), 64), (models.student(ARCH), 48)):
         device.log.clear()
@@ -104,19 +104,19 @@ def test_student_and_teacher_are_eager_calls_that_wait(config: PretrainedConfig)
         assert device.log == ["synchronise"]
 
 
-def test_weights_are_those_of_the_cpu_engine_and_of_the_engine_s_precision() -> None:
-    models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 3, PretendedDevice())
+def test_weights_equal_the_cpu_engine_s_in_the_engine_s_precision() -> None:
+    models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 3, FakeDevice())
     maker = ModelMaker(CONFIGS[0], 3)
     sentence = models.sentence(7, 0)
     with no_garbage_collection():
         states = models.student(ARCH)(**sentence).last_hidden_state
         assert torch.equal(states, maker.student(ARCH)(**sentence).last_hidden_state)
-        half = CudaModels(ENGINES["cuda-bf16"], CONFIGS[0], 3, PretendedDevice()).student(ARCH)
+        half = CudaModels(ENGINES["cuda-bf16"], CONFIGS[0], 3, FakeDevice()).student(ARCH)
         assert half(**sentence).last_hidden_state.dtype == torch.bfloat16
 
 
-def test_models_are_made_where_the_device_is() -> None:
-    device = PretendedDevice()
+def test_models_are_created_on_the_device() -> None:
+    device = FakeDevice()
     device.where = "meta"
     call: Any = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device).student(ARCH)
     tensors = [*call.model.parameters(), *call.model.buffers()]
@@ -124,31 +124,31 @@ def test_models_are_made_where_the_device_is() -> None:
 
 
 def test_columns_are_medians_by_hand() -> None:
-    device = PretendedDevice()
+    device = FakeDevice()
     models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device)
     inputs = [models.sentence(length, 0) for length in (4, 8)]
     columns = models.columns(models.student(ARCH), inputs)
-    assert REPEATS == 11  # the medians below are the 6th and the 17th of all
+    assert REPEATS == 11  # the medians below are the 6th and the 17th value
     assert columns == {"graph_ms": [36.0, 289.0], "device_ms": [100 / 6, 100 / 17]}
     assert (device.walls, device.busies) == (2 * REPEATS, 2 * REPEATS)
 
 
-def test_one_capture_a_length_after_warm_ups_and_freed_before_the_next() -> None:
-    device = PretendedDevice()
+def test_each_length_is_captured_after_warm_ups_and_freed_before_the_next() -> None:
+    device = FakeDevice()
     models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device)
     models.columns(models.student(ARCH), [models.sentence(length, 0) for length in (4, 8)])
     call = ["replay", "synchronise"]
     measured = [*call, *["wall", *call, "busy", "replay"] * REPEATS, "free"]
     warm = ["warm-up"] * WARM_UPS
     assert device.log == [*warm, "capture 4", *measured, *warm, "capture 8", *measured]
-    # The device itself checks at each capture that nothing of the one before is left.
+    # The device checks at each capture that the previous one was freed.
     assert len(device.kept) == 4
     assert not device.alive()
 
 
 @FAMILIES
-def test_a_replay_runs_the_model_on_any_sentence_padded_to_its_length(config: PretrainedConfig) -> None:
-    device = PretendedDevice()
+def test_a_replay_accepts_any_sentence_padded_to_its_length(config: PretrainedConfig) -> None:
+    device = FakeDevice()
     models = CudaModels(ENGINES["cuda-f32"], config, 0, device)
     call: Any = models.student(ARCH)
     with no_garbage_collection():
@@ -166,8 +166,8 @@ def test_a_replay_runs_the_model_on_any_sentence_padded_to_its_length(config: Pr
 
 
 @FAMILIES
-def test_what_is_captured_never_looks_at_values_on_the_host(config: PretrainedConfig) -> None:
-    # Tensors without values raise where a capture would.
+def test_a_captured_function_never_reads_values_on_the_host(config: PretrainedConfig) -> None:
+    # Meta tensors raise at the operations that a capture forbids.
     model = ModelMaker(config, 0).model(config).to("meta")
     sentence = {name: torch.ones(1, 9, dtype=torch.int64, device="meta") for name in ("input_ids", "attention_mask")}
     with no_garbage_collection():
@@ -177,7 +177,7 @@ def test_what_is_captured_never_looks_at_values_on_the_host(config: PretrainedCo
 
 
 def test_a_failed_capture_names_the_length() -> None:
-    device = PretendedDevice(failing_length=8)
+    device = FakeDevice(failing_length=8)
     models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device)
     inputs = [models.sentence(length, 0) for length in (4, 8, 16)]
     with pytest.raises(
@@ -189,7 +189,7 @@ def test_a_failed_capture_names_the_length() -> None:
 
 
 def test_a_graph_is_freed_when_its_measurement_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = PretendedDevice()
+    device = FakeDevice()
     models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 0, device)
     monkeypatch.setattr(device, "busy_ms", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -203,7 +203,7 @@ def test_refused_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         cuda.require(ENGINES["cuda-bf16"])
 
 
-def test_refused_where_bf16_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_emulated_bf16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
@@ -239,7 +239,7 @@ def test_driver_version(monkeypatch: pytest.MonkeyPatch, returncode: int, stdout
     assert cuda.driver_version() is None  # the tool is not installed
 
 
-def test_importing_costs_no_torch() -> None:
+def test_import_does_not_load_torch() -> None:
     check = "import sys, kdnas.latency.engines.cuda; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
 
@@ -280,7 +280,7 @@ def test_columns_on_the_gpu(engine: str) -> None:
 
 @NEEDS_GPU
 def test_a_failed_capture_on_the_gpu_names_the_length_and_leaves_the_stream() -> None:
-    # In a process of its own: PyTorch's allocator may be left capturing.
+    # In a separate process: PyTorch's allocator may be left capturing.
     assert subprocess.run([sys.executable, "-c", FAILS]).returncode == 0
 
 
@@ -302,7 +302,7 @@ else:
 
 
 def padded(sentence: dict[str, torch.Tensor], length: int, pad_id: int) -> dict[str, torch.Tensor]:
-    """A sentence padded on the right, as a tokenizer would."""
+    """A sentence padded on the right, as by a tokenizer."""
     more = (0, length - sentence["input_ids"].shape[1])
     pad = torch.nn.functional.pad
     return {

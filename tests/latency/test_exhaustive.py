@@ -1,4 +1,4 @@
-"""The passes of the exhaustive protocol: their order, their parts, and that nothing is lost or asked twice."""
+"""The passes of the exhaustive protocol: order, parts, and resuming without lost or repeated requests."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from kdnas.latency.process import WorkerError
 from kdnas.latency.protocol import design
 from kdnas.store.artifact import read_jsonl
 
-from .worker_fixture import PretendedWorker
+from .worker_fixture import MockWorker
 
 NAMES = ["teacher", *map(str, design(0)[:9])]
 MANY = [str(arch) for arch in design(0)[: PROCESS_ARCHITECTURES + 5]]
@@ -36,7 +36,7 @@ def test_parts_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Passes(["a"], np.arange(8), 1, 0.1, 0).parts == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
-def test_each_pass_has_an_order_of_its_own_and_a_run_repeats_it() -> None:
+def test_each_pass_has_a_different_reproducible_order() -> None:
     wanted = passes().missing([])
     assert len(wanted) == len(set(wanted)) == 3 * 10 * 3
     assert [number for number, _, _ in wanted] == sorted(number for number, _, _ in wanted)
@@ -45,26 +45,26 @@ def test_each_pass_has_an_order_of_its_own_and_a_run_repeats_it() -> None:
         assert sorted(order) == sorted(NAMES)
         assert order != NAMES
     assert len({tuple(order) for order in orders}) == 3
-    assert [part for _, _, part in wanted] == [0, 1, 2] * 30  # a model stays for all its parts
+    assert [part for _, _, part in wanted] == [0, 1, 2] * 30  # all parts of a model are consecutive
     assert passes().missing([]) == wanted
     assert passes(seed=1).missing([]) != wanted
 
 
-def test_what_is_done_is_skipped_and_the_rest_keeps_its_order() -> None:
+def test_finished_parts_are_skipped_and_the_rest_keeps_its_order() -> None:
     wanted = passes().missing([])
     done = wanted[:7] + wanted[40:42]
     assert passes().missing([as_row(key) for key in done]) == wanted[7:40] + wanted[42:]
 
 
 @given(st.sets(st.sampled_from(passes().missing([]))))
-def test_missing_and_done_are_everything(done: set[tuple[int, str, int]]) -> None:
+def test_missing_and_finished_parts_are_complete(done: set[tuple[int, str, int]]) -> None:
     missing = passes().missing([as_row(key) for key in done])
     assert not done & set(missing)
     assert done | set(missing) == set(passes().missing([]))
     assert len(done) + len(missing) == 90
 
 
-def test_runs_are_put_together_whatever_the_order_of_the_log() -> None:
+def test_runs_do_not_depend_on_the_order_of_the_log() -> None:
     rows = [
         {"pass": number, "arch": name, "part": part, "in_references": [100.0 * number + 10 * part + shift, 0.5 + shift]}
         for shift, name in enumerate(("a", "b"))
@@ -79,8 +79,8 @@ def test_runs_are_put_together_whatever_the_order_of_the_log() -> None:
         assert runs_of(shuffled, "b")[:, 0].tolist() == [1, 101, 201]
 
 
-class Pretender(PretendedWorker):
-    """Answers a sentence by its length; dies at the requests (counted over all processes) in `deaths`."""
+class FakeWorker(MockWorker):
+    """Answers by the sentence's length; dies at the request numbers in `deaths`, counted over all processes."""
 
     deaths: tuple[int, ...] = ()
     asked = 0
@@ -101,8 +101,8 @@ class Pretender(PretendedWorker):
 
 
 @pytest.fixture
-def pretender(monkeypatch: pytest.MonkeyPatch) -> type[Pretender]:
-    fresh = type("Fresh", (Pretender,), {"processes": []})
+def fake_worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
+    fresh = type("Fresh", (FakeWorker,), {"processes": []})
     monkeypatch.setattr(process, "Worker", fresh)
     return fresh
 
@@ -111,31 +111,31 @@ def keys(rows: list[Any]) -> list[tuple[int, str, int]]:
     return [(row["pass"], row["arch"], row["part"]) for row in rows]
 
 
-def test_no_pass_shares_a_process_with_another(pretender: type[Pretender], tmp_path: Path) -> None:
+def test_each_pass_has_a_separate_process(fake_worker: type[FakeWorker], tmp_path: Path) -> None:
     wanted = passes(MANY, sentences=600, count=2)
     rows = measure_passes(tmp_path / "log", "test", {}, wanted)
     assert keys(rows) == wanted.missing([])
     assert read_jsonl(tmp_path / "log") == rows
-    assert [len(set(names)) for names in pretender.processes] == [PROCESS_ARCHITECTURES, 5] * 2
-    assert set(pretender.processes[0]) | set(pretender.processes[1]) == set(MANY)
+    assert [len(set(names)) for names in fake_worker.processes] == [PROCESS_ARCHITECTURES, 5] * 2
+    assert set(fake_worker.processes[0]) | set(fake_worker.processes[1]) == set(MANY)
     assert runs_of(rows, MANY[3]).tolist() == [wanted.lengths.tolist()] * 2
 
 
-def test_deaths_lose_nothing_that_was_measured(
-    pretender: type[Pretender], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_deaths_lose_no_measurement(
+    fake_worker: type[FakeWorker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, wanted = tmp_path / "log", passes(sentences=600)
-    pretender.deaths = (4, 9, 20, 21, 22)
+    fake_worker.deaths = (4, 9, 20, 21, 22)
     with pytest.raises(KdnasError, match="test: the measuring process died 3 times: death at request 22"):
         measure_passes(log, "test", {}, wanted)
     before = read_jsonl(log)
-    assert keys(before) == wanted.missing([])[:17]  # 22 requests, five of them not answered
-    log.write_bytes(log.read_bytes() + b'{"pass": 0, "ar')  # killed while it wrote
+    assert keys(before) == wanted.missing([])[:17]  # 22 requests, five without an answer
+    log.write_bytes(log.read_bytes() + b'{"pass": 0, "ar')  # killed during a write
     rows = measure_passes(log, "test", {}, wanted)
     assert rows[:17] == before
     assert keys(rows) == wanted.missing([])
-    assert pretender.asked == 5 + len(rows)
+    assert fake_worker.asked == 5 + len(rows)
     assert "test: started at 28 %" in capsys.readouterr().err
     assert read_jsonl(log) == rows
     assert measure_passes(log, "test", {}, wanted) == rows
-    assert pretender.asked == 5 + len(rows)
+    assert fake_worker.asked == 5 + len(rows)

@@ -41,13 +41,13 @@ def exported(family: Path, arch: Arch, form: str, folder: Path) -> Path:
 
 
 def canonical(rows: list[tuple[Any, ...]]) -> list[str]:
-    """Without the order of nodes, which the exporter chooses anew, nor the type of tables' ranges."""
+    """Ignores the order of nodes, which differs between exports, and the type of the tables' ranges."""
     return sorted(map(str, rows))
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
 @pytest.mark.parametrize("form", ["openvino-f32", "openvino-int8"])
-def test_a_rewritten_graph_is_the_exporters(family: Path, form: str, tmp_path: Path) -> None:
+def test_a_rewritten_graph_equals_the_exported_one(family: Path, form: str, tmp_path: Path) -> None:
     for arch in ARCHS[1:2] if form == "openvino-int8" else ARCHS[:2]:
         pool = pool_part(arch)
         xml = GraphTemplate(templates(family, form) / arch.activation).write(Sizes(arch, VOCABULARY, POSITIONS), pool)
@@ -60,8 +60,8 @@ def test_a_rewritten_graph_is_the_exporters(family: Path, form: str, tmp_path: P
 
 
 @pytest.mark.parametrize("family", ["bert"], indirect=True)
-def test_with_the_exported_weights_it_computes_the_same(family: Path) -> None:
-    """The rewritten graph of the template's own sizes is the template: same constants, same outputs."""
+def test_outputs_are_equal_with_the_exported_weights(family: Path) -> None:
+    """With the template's sizes, the rewritten graph equals the template: same constants, same outputs."""
     folder = templates(family, "openvino-f32") / "gelu"
     pool = pool_part(TEMPLATE_SIZES.arch, 101, 59)
     xml = GraphTemplate(folder).write(TEMPLATE_SIZES, pool)
@@ -75,7 +75,7 @@ def test_with_the_exported_weights_it_computes_the_same(family: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
-def test_models_run_and_are_finite(family: Path) -> None:
+def test_outputs_are_finite(family: Path) -> None:
     for engine in ("openvino-f32", "openvino-int8"):
         models = OpenvinoModels(ENGINES[engine], load_config(family), 0, 1, templates(family, engine))
         assert_students_run(models)
@@ -97,7 +97,7 @@ def test_large_constants_do_not_overlap(family: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["bert"], indirect=True)
-def test_too_shallow_a_graph(family: Path) -> None:
+def test_too_few_layers_are_refused(family: Path) -> None:
     with pytest.raises(ValueError, match="layers is 2"):
         GraphTemplate(templates(family, "openvino-f32") / "gelu").write(
             Sizes(Arch(2, 4, 48, 96), 9, 9), pool_part(Arch(3, 4, 48, 96))
@@ -108,7 +108,7 @@ def test_too_shallow_a_graph(family: Path) -> None:
         teacher_shape(config)
 
 
-def test_engines_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_engines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdnas.models.engine.has_bf16", lambda: False)
     with pytest.raises(UsageError, match=r"neither AVX512-BF16 nor AMX.*openvino-f32"):
         require_engine("openvino-bf16")

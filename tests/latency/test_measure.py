@@ -1,4 +1,4 @@
-"""The measuring loop with a worker that only pretends: its clock and the host's bursts are made up."""
+"""The measuring loop with a mock worker: its clock and the bursts of load on the host are simulated."""
 
 import itertools
 import json
@@ -20,14 +20,14 @@ from kdnas.latency.samples import TEACHER
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import read_jsonl
 
-from .worker_fixture import PretendedWorker
+from .worker_fixture import MockWorker
 
 LENGTHS = stratify(np.array([10, 10, 20, 20]), 2)
 ORDER = [str(arch) for arch in design(0)]
 
 
-class Pretender(PretendedWorker):
-    """Answers at once. In `bursts` (request numbers) the reference is now and then slower; at `deaths` it dies."""
+class FakeWorker(MockWorker):
+    """Answers immediately. At the request numbers in `bursts` some references are slower; at those in `deaths` it dies."""
 
     numbers: Iterator[int] = itertools.count(1)
     bursts: tuple[int, ...] = ()
@@ -47,8 +47,8 @@ class Pretender(PretendedWorker):
 
 
 @pytest.fixture
-def pretender(monkeypatch: pytest.MonkeyPatch) -> type[Pretender]:
-    fresh = type("Fresh", (Pretender,), {"numbers": itertools.count(1), "setups": []})
+def fake_worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
+    fresh = type("Fresh", (FakeWorker,), {"numbers": itertools.count(1), "setups": []})
     monkeypatch.setattr(process, "Worker", fresh)
     return fresh
 
@@ -60,7 +60,7 @@ def run(log: Path, teacher: Teacher, seconds_before: float = 0.0, **options: Any
 
 
 def slow(seconds: float) -> Iterator[int]:
-    """Request numbers, each after a while."""
+    """Request numbers, each after a delay."""
     for number in itertools.count(1):
         time.sleep(seconds)
         yield number
@@ -70,11 +70,13 @@ def kept(samples: list[Any]) -> list[str]:
     return [sample["arch"] for sample in samples if sample["kept"] and sample["arch"] != TEACHER]
 
 
-def test_measures_each_once_in_fresh_processes(pretender: type[Pretender], tmp_path: Path, teacher: Teacher) -> None:
+def test_each_architecture_is_measured_once_in_fresh_processes(
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher
+) -> None:
     samples = run(tmp_path / "log", teacher)
     assert read_jsonl(tmp_path / "log") == samples
     assert sorted(kept(samples)) == sorted(ORDER[:70])
-    assert len(pretender.setups) == 2  # 60 architectures a process
+    assert len(fake_worker.setups) == 2  # 60 architectures per process
     assert [sample["number"] for sample in samples if sample["arch"] == TEACHER] == [1, 17, 33, 49, 65]
     assert [sample["process"] for sample in samples] == [1] * 64 + [2] * 11
     assert kept(samples)[:60] != ORDER[:60]
@@ -82,8 +84,8 @@ def test_measures_each_once_in_fresh_processes(pretender: type[Pretender], tmp_p
     assert [sample["number"] for sample in samples] == list(range(1, 76))
 
 
-def test_a_burst_is_discarded_and_queued_again(pretender: type[Pretender], tmp_path: Path, teacher: Teacher) -> None:
-    pretender.bursts = (10, 11)
+def test_a_burst_is_discarded_and_queued_again(fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher) -> None:
+    fake_worker.bursts = (10, 11)
     samples = run(tmp_path / "log", teacher)
     discarded = [sample["number"] for sample in samples if not sample["kept"]]
     assert discarded == [10, 11]
@@ -92,55 +94,59 @@ def test_a_burst_is_discarded_and_queued_again(pretender: type[Pretender], tmp_p
 
 
 def test_a_dead_worker_is_replaced(
-    pretender: type[Pretender], tmp_path: Path, teacher: Teacher, capsys: pytest.CaptureFixture[str]
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pretender.deaths = (5, 6, 20)
+    fake_worker.deaths = (5, 6, 20)
     samples = run(tmp_path / "log", teacher)
     assert sorted(kept(samples)) == sorted(ORDER[:70])
     assert "death at request 5" in capsys.readouterr().err
-    assert len(pretender.setups) == 4
+    assert len(fake_worker.setups) == 4
 
 
-def test_a_worker_that_always_dies_ends_it(pretender: type[Pretender], tmp_path: Path, teacher: Teacher) -> None:
-    pretender.deaths = (4, 5, 6)
+def test_a_worker_that_always_dies_ends_the_measurement(
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher
+) -> None:
+    fake_worker.deaths = (4, 5, 6)
     with pytest.raises(KdnasError, match="died 3 times: death at request 6"):
         run(tmp_path / "log", teacher)
     assert len(read_jsonl(tmp_path / "log")) == 3
-    samples = run(tmp_path / "log", teacher)  # later it is well again
+    samples = run(tmp_path / "log", teacher)  # the worker works again later
     assert sorted(kept(samples)) == sorted(ORDER[:70])
 
 
-def test_the_budget_counts_earlier_attempts(pretender: type[Pretender], tmp_path: Path, teacher: Teacher) -> None:
-    """An interrupted run that spent all but some seconds: the next one measures no more than they allow."""
+def test_the_budget_counts_earlier_attempts(fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher) -> None:
+    """An interrupted run left a few seconds of its budget: the next run measures only within them."""
     log = tmp_path / "log"
     samples = run(log, teacher)
     rows = [{**sample, "seconds": 0.8} for sample in samples[:55]]  # 44 of 60 s, and two windows and the fit follow
     log.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    pretender.numbers = slow(0.5)
+    fake_worker.numbers = slow(0.5)
     again = run(log, teacher)
     assert again[:55] == rows
     assert 55 < len(again) < 72
     assert sum(sample["seconds"] for sample in again) < 60
 
 
-def test_what_was_spent_before_the_first_window_is_no_speed_of_it(
-    pretender: type[Pretender], tmp_path: Path, teacher: Teacher, capsys: pytest.CaptureFixture[str]
+def test_time_before_the_first_window_does_not_count_as_its_speed(
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The A/A check: counted as work of this stage, it promised too early an end."""
+    """The A/A check: counted as work of this stage, it made the estimated end too early."""
     run(tmp_path / "log", teacher, seconds_before=120.0, minutes=10)
     assert "latency-table: started at 20 %" in capsys.readouterr().err
 
 
-def test_too_small_a_budget_names_a_larger_one(pretender: type[Pretender], tmp_path: Path, teacher: Teacher) -> None:
-    pretender.numbers = slow(0.8)
+def test_the_error_for_a_small_budget_gives_a_sufficient_one(
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher
+) -> None:
+    fake_worker.numbers = slow(0.8)
     with pytest.raises(
         UsageError, match=r"minutes is 0\.2: .* architectures were measured .* give at least .* minutes on this"
     ):
         run(tmp_path / "log", teacher, minutes=0.2)
-    assert len(read_jsonl(tmp_path / "log")) <= 8  # it is told early, not after the whole budget
+    assert len(read_jsonl(tmp_path / "log")) <= 8  # reported early, not after the whole budget
 
 
-def test_a_pinned_worker_stays_on_its_cores(tmp_path: Path, teacher: Teacher) -> None:
+def test_a_pinned_worker_runs_only_on_its_cores(tmp_path: Path, teacher: Teacher) -> None:
     usable = os.sched_getaffinity(0)
     for pin, expected in ((True, 1), (False, len(usable))):
         setup = worker_setup(tmp_path, teacher, LENGTHS, LatencyOptions(threads=1, pin=pin))
@@ -151,9 +157,9 @@ def test_a_pinned_worker_stays_on_its_cores(tmp_path: Path, teacher: Teacher) ->
         assert cpus <= usable
 
 
-def test_a_real_worker_says_why_it_died() -> None:
+def test_a_real_worker_reports_why_it_died() -> None:
     with (
         Worker({"threads": 1, "cpus": []}) as worker,
-        pytest.raises(WorkerError, match="exit code 1; its last words: KeyError: 'teach"),
+        pytest.raises(WorkerError, match=r"exit code 1; .*: KeyError: 'teach"),
     ):
         worker.start()

@@ -1,4 +1,4 @@
-"""The A/A check: what it makes of windows, what it says, and that it goes on where it stopped."""
+"""The A/A check: its statistics, its message, and resuming."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from kdnas.latency.process import WorkerError
 from kdnas.latency.protocol import stratify
 from kdnas.store.artifact import read_jsonl
 
-from .worker_fixture import PretendedWorker
+from .worker_fixture import MockWorker
 
 LENGTHS = stratify(np.array([10, 10, 20, 20]), 2)
 
@@ -26,7 +26,7 @@ def window(mean: float, reference_ms: float = 5.0) -> dict[str, Any]:
     return {"arch": str(MODEL), "times_ms": times, "references_ms": [reference_ms] * 5}
 
 
-class Pretender(PretendedWorker):
+class FakeWorker(MockWorker):
     """The n-th answer of all processes is `means[n]`; None is a death."""
 
     means: list[float | None] = []  # noqa: RUF012
@@ -45,8 +45,8 @@ class Pretender(PretendedWorker):
 
 
 @pytest.fixture
-def pretender(monkeypatch: pytest.MonkeyPatch) -> type[Pretender]:
-    fresh = type("Fresh", (Pretender,), {"means": [1.0] * 20, "asked": []})
+def fake_worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
+    fresh = type("Fresh", (FakeWorker,), {"means": [1.0] * 20, "asked": []})
     monkeypatch.setattr(process, "Worker", fresh)
     return fresh
 
@@ -65,15 +65,15 @@ def test_spread_by_hand() -> None:
     assert found["largest_pct"] == 21.0
 
 
-def test_a_host_that_slows_as_a_whole_is_no_spread() -> None:
+def test_a_uniform_slowdown_adds_no_spread() -> None:
     found = spread([window(2.0), window(2.0, reference_ms=15.0), window(2.0, reference_ms=7.0)], LENGTHS)
     assert (found["sd_pct"], found["largest_pct"], found["expected_bound_pct"]) == (0, 0, 0)
 
 
-def test_a_quiet_host_is_called_quiet(
-    pretender: type[Pretender], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_quiet_host_is_reported_as_quiet(
+    fake_worker: type[FakeWorker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pretender.means = [1.0, 1.01] * 4
+    fake_worker.means = [1.0, 1.01] * 4
     found = check_host(tmp_path / "log", {}, LENGTHS)
     sd = 100 * math.log(1.01) * math.sqrt(2 / 7)  # eight values, each half of log(1.01) from their mean
     assert found["sd_pct"] == pytest.approx(sd, abs=0.005)
@@ -85,10 +85,10 @@ def test_a_quiet_host_is_called_quiet(
     assert "noisy" not in said
 
 
-def test_a_noisy_host_is_told_what_to_do(
-    pretender: type[Pretender], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_message_for_a_noisy_host_gives_a_remedy(
+    fake_worker: type[FakeWorker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pretender.means = [1.0, 1.06] * 4
+    fake_worker.means = [1.0, 1.06] * 4
     found = check_host(tmp_path / "log", {}, LENGTHS)
     assert found["sd_pct"] > 2
     assert found["quiet"] is False
@@ -96,29 +96,29 @@ def test_a_noisy_host_is_told_what_to_do(
     assert describe(found) in capsys.readouterr().err
 
 
-def test_every_process_times_its_share(pretender: type[Pretender], tmp_path: Path) -> None:
+def test_every_process_times_its_windows(fake_worker: type[FakeWorker], tmp_path: Path) -> None:
     check_host(tmp_path / "log", {}, LENGTHS)
-    assert pretender.asked == [WINDOWS] * PROCESSES
+    assert fake_worker.asked == [WINDOWS] * PROCESSES
     check_host(tmp_path / "log", {}, LENGTHS)
-    assert pretender.asked == [WINDOWS] * PROCESSES  # all is in the log
+    assert fake_worker.asked == [WINDOWS] * PROCESSES  # the log is complete
 
 
-def test_it_goes_on_where_it_stopped(pretender: type[Pretender], tmp_path: Path) -> None:
+def test_an_interrupted_check_resumes(fake_worker: type[FakeWorker], tmp_path: Path) -> None:
     log = tmp_path / "log"
     first = [window(mean) for mean in (1.0, 1.1, 1.2)]
     log.write_text("".join(f"{json.dumps(row)}\n" for row in first))
     found = check_host(log, {}, LENGTHS)
-    assert pretender.asked == [1, 4]
+    assert fake_worker.asked == [1, 4]
     rows = [{key: value for key, value in row.items() if key != "seconds"} for row in read_jsonl(log)]
     assert rows == first + [window(1.0)] * 5
     assert found["windows"] == 8
     assert found["largest_pct"] == 20.0
 
 
-def test_a_death_costs_only_its_window(pretender: type[Pretender], tmp_path: Path) -> None:
-    pretender.means = [1.0, 1.0, None, *[1.0] * 6]
+def test_a_death_loses_only_its_window(fake_worker: type[FakeWorker], tmp_path: Path) -> None:
+    fake_worker.means = [1.0, 1.0, None, *[1.0] * 6]
     assert check_host(tmp_path / "log", {}, LENGTHS)["windows"] == 8
-    assert pretender.asked == [3, 2, 4]
-    pretender.means = [None] * 3
+    assert fake_worker.asked == [3, 2, 4]
+    fake_worker.means = [None] * 3
     with pytest.raises(KdnasError, match="A/A check: the measuring process died 3 times"):
         check_host(tmp_path / "other", {}, LENGTHS)

@@ -30,7 +30,7 @@ OUTPUTS = ("last_hidden_state",)
 
 
 def trained(family: Path, arch: Arch) -> Any:
-    """A model all of whose weights are random and wide, so that each matters."""
+    """A model whose weights are all random with a large spread, so that each affects the output."""
     torch.manual_seed(1)
     model = AutoModel.from_config(student_config(arch, load_config(family)), add_pooling_layer=False).eval()
     with torch.no_grad():
@@ -55,7 +55,7 @@ def rewritten(family: Path, form: str, arch: Arch) -> tuple[bytes, dict[str, np.
 
 
 def with_weights_of(graph: bytes, other: bytes) -> bytes:
-    """The graph with another's weights, found by the names of the nodes that read them."""
+    """The graph with another graph's weights, matched by the names of the nodes that read them."""
     ours, theirs = onnx.load_model_from_string(graph), onnx.load_model_from_string(other)
     indices = {weight.name: weight for weight in ours.graph.initializer}
     values = {weight.name: weight for weight in theirs.graph.initializer}
@@ -81,8 +81,8 @@ def sentences(count: int = 3) -> list[np.ndarray]:
 @pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("arch", ARCHS, ids=str)
-def test_a_rewritten_graph_is_the_exporters(family: Path, form: str, arch: Arch, tmp_path: Path) -> None:
-    """Node by node, and with the exported weights it computes what PyTorch does, or the exporter's int8 graph."""
+def test_a_rewritten_graph_equals_the_exported_one(family: Path, form: str, arch: Arch, tmp_path: Path) -> None:
+    """Every node is equal; with the exported weights, so are the outputs to PyTorch's or to the exported int8 graph's."""
     model = trained(family, arch)
     theirs = exported(model, form, tmp_path)
     ours, _ = rewritten(family, form, arch)
@@ -101,7 +101,7 @@ def test_a_rewritten_graph_is_the_exporters(family: Path, form: str, arch: Arch,
 
 
 @pytest.mark.parametrize("family", ["bert"], indirect=True)
-def test_of_the_templates_sizes_it_is_the_template(family: Path) -> None:
+def test_the_graph_with_the_template_s_sizes_equals_the_template(family: Path) -> None:
     for form in FORMS:
         folder = templates(family, form) / "gelu"
         pool = pool_part(TEMPLATE_SIZES.arch, 101, 59)
@@ -114,7 +114,7 @@ def test_of_the_templates_sizes_it_is_the_template(family: Path) -> None:
 
 @pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
 @pytest.mark.parametrize("form", FORMS)
-def test_models_run_and_are_finite(family: Path, form: str) -> None:
+def test_outputs_are_finite(family: Path, form: str) -> None:
     assert ENGINES[form].form == form
     models = make_models(ENGINES[form], load_config(family), 0, 1, templates(family, form))
     assert isinstance(models, OnnxruntimeModels)
@@ -126,7 +126,7 @@ def test_models_run_and_are_finite(family: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["bert"], indirect=True)
-def test_matrices_and_tables_lie_apart_outside_of_the_graph(family: Path) -> None:
+def test_matrices_and_tables_are_external_and_do_not_overlap(family: Path) -> None:
     for form in FORMS:
         serialised, large = rewritten(family, form, Arch(4, 12, 288, 384))
         assert len(serialised) < 300_000
@@ -151,7 +151,7 @@ def test_matrices_and_tables_lie_apart_outside_of_the_graph(family: Path) -> Non
 
 
 @pytest.mark.parametrize("family", ["bert"], indirect=True)
-def test_too_shallow_a_graph(family: Path) -> None:
+def test_too_few_layers_are_refused(family: Path) -> None:
     with pytest.raises(ValueError, match="layers is 2"):
         OnnxTemplate(templates(family, FORMS[0]) / "gelu").write(
             Sizes(Arch(2, 4, 48, 96), 9, 9), pool_part(Arch(3, 4, 48, 96))

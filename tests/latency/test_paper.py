@@ -1,4 +1,4 @@
-"""The published protocol with a worker that only pretends, and the published table beside ours."""
+"""The published protocol with a mock worker, and the published table compared with ours."""
 
 import csv
 import json
@@ -22,26 +22,26 @@ from kdnas.models.teacher import SHAPE, Teacher, resolve_shape
 from kdnas.store.artifact import read_jsonl
 from kdnas.text.corpus import Corpus
 
-from .worker_fixture import PretendedWorker
+from .worker_fixture import MockWorker
 
 ARCHITECTURES, SENTENCES = 12, 60
 OPTIONS = LatencyOptions(
     protocol="paper", sentences=SENTENCES, max_architectures=ARCHITECTURES, peak_seconds=0, threads=1
 )
 REFERENCE_MS = 5.0
-SPEEDS = (1.0, 0.9, 1.3)  # of the runs of a sentence: their median is the law
+SPEEDS = (1.0, 0.9, 1.3)  # factors of a sentence's runs, with median 1
 
 
 def true_ms(name: str, length: float) -> float:
-    """A host whose latency is not linear in the length, so that interpolating it would show."""
+    """A host whose latency is not linear in the length, so that interpolation would be detected."""
     arch = Arch(6, 12, 384, 1536) if name == TEACHER else Arch.parse(name)
     return 0.2 + arch.layer_parameters * (length + 0.1 * length**1.5 + 10) * 2e-8
 
 
-class Pretender(PretendedWorker):
-    """Answers by the law, with more sweeps in some windows than in others.
+class FakeWorker(MockWorker):
+    """Answers by the formula, with a number of sweeps that differs between windows.
 
-    Of the passes only, the requests (counted over all processes) in `deaths` kill it.
+    During the passes it dies at the request numbers in `deaths`, counted over all processes.
     """
 
     deaths: tuple[int, ...] = ()
@@ -67,12 +67,12 @@ class Pretender(PretendedWorker):
 
 
 @pytest.fixture
-def pretender(monkeypatch: pytest.MonkeyPatch) -> type[Pretender]:
+def fake_worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
     monkeypatch.setattr(
         predictor, "fit_hat", partial(predictor.fit_linear, lambda archs: np.ones((len(archs), 1)))
     )  # quick
     monkeypatch.setattr(exhaustive, "PART", 25)  # three parts: 25, 25 and 10 sentences
-    fresh = type("Fresh", (Pretender,), {"answered": Counter()})
+    fresh = type("Fresh", (FakeWorker,), {"answered": Counter()})
     monkeypatch.setattr(process, "Worker", fresh)
     return fresh
 
@@ -85,7 +85,9 @@ def mean_ms(name: str, sample: np.ndarray) -> float:
     return float(np.mean([true_ms(name, length) for length in sample]))
 
 
-def test_the_table_is_the_law(pretender: type[Pretender], tmp_path: Path, teacher: Teacher, corpus: Corpus) -> None:
+def test_the_table_follows_the_formula(
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher, corpus: Corpus
+) -> None:
     table = build_table(tmp_path, teacher, corpus, OPTIONS)
     sample = drawn(corpus)
     results = table.results
@@ -99,7 +101,7 @@ def test_the_table_is_the_law(pretender: type[Pretender], tmp_path: Path, teache
     for row in rows:
         name = ",".join(row[field] for field in ("layers", "heads", "hidden", "ffn", "activation"))
         assert Arch.parse(name) in design(0)[:ARCHITECTURES]
-        # What the others say of it moves it, by more the less they know and the more its three runs differ.
+        # Combining with the held-out prediction shifts a row. A worse prediction or more variable runs shift it more.
         assert float(row["latency_ms"]) == pytest.approx(mean_ms(name, sample), rel=0.15)
         assert row["samples"] == str(RUNS)
 
@@ -110,8 +112,8 @@ def measured(folder: Path, teacher: Teacher, sample: np.ndarray) -> Any:
     return measure_all(folder, setup, sample, stratify(sample, len(sample)), OPTIONS)
 
 
-def test_the_median_of_the_runs_at_every_length_is_the_law(
-    pretender: type[Pretender], tmp_path: Path, teacher: Teacher, corpus: Corpus
+def test_the_median_of_the_runs_follows_the_formula_at_every_length(
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher, corpus: Corpus
 ) -> None:
     sample = drawn(corpus)
     found, seconds = measured(tmp_path, teacher, sample)
@@ -126,7 +128,7 @@ def test_the_median_of_the_runs_at_every_length_is_the_law(
     assert seconds == pytest.approx(sum(row["seconds"] for row in read_jsonl(tmp_path / "samples.jsonl")))
 
 
-def test_gathered_by_hand() -> None:
+def test_gathering_by_hand() -> None:
     """Sentences of 7, 5 and 7 tokens, two parts, three runs of one model and the teacher."""
     arch = Arch(3, 2, 288, 384)
     runs = {str(arch): [[1.0, 2.0, 3.0], [1.2, 8.0, 2.0], [1.1, 1.0, 9.0]], TEACHER: [[4.0, 5.0, 6.0]] * 3}
@@ -145,37 +147,37 @@ def test_gathered_by_hand() -> None:
     assert found.latencies[0] == pytest.approx([2 * 2.5, 2.05 * 2.5])
     assert found.teacher.latencies == pytest.approx([5 * 2.5, 5 * 2.5])
     assert found.teacher.relative_sd == 0
-    means = np.array([6.0, 11.2, 11.1])  # of the runs, times three
+    means = np.array([6.0, 11.2, 11.1])  # sums of each run's three sentences
     assert found.relative_sd == pytest.approx(means.std(ddof=1) / np.sqrt(3) / means.mean())
     assert found.discarded == 6
 
 
-def test_a_killed_run_goes_on_and_asks_nothing_twice(
-    pretender: type[Pretender], tmp_path: Path, teacher: Teacher, corpus: Corpus
+def test_a_killed_run_resumes_without_repeated_requests(
+    fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher, corpus: Corpus
 ) -> None:
     whole = RUNS * (ARCHITECTURES + 1) * 3
-    pretender.deaths = (5, 30, 31, 50, 51, 52)
+    fake_worker.deaths = (5, 30, 31, 50, 51, 52)
     with pytest.raises(KdnasError, match="died 3 times: death at request 52"):
         build_table(tmp_path, teacher, corpus, OPTIONS)
     (log,) = tmp_path.rglob("samples.jsonl")
     before = read_jsonl(log)
-    assert len(before) == 52 - len(pretender.deaths)
-    windows = pretender.windows
+    assert len(before) == 52 - len(fake_worker.deaths)
+    windows = fake_worker.windows
     table = build_table(tmp_path, teacher, corpus, OPTIONS)
     rows = read_jsonl(table.path / "samples.jsonl")
     assert rows[: len(before)] == before
     assert len({(row["pass"], row["arch"], row["part"]) for row in rows}) == len(rows) == whole
-    assert pretender.asked == whole + len(pretender.deaths)
-    assert set(pretender.answered.values()) == {RUNS}
-    assert len(pretender.answered) == 3 * (ARCHITECTURES + 1)
-    assert pretender.windows == windows  # neither the A/A check nor the estimate is made again
-    pretender.answered.clear()
+    assert fake_worker.asked == whole + len(fake_worker.deaths)
+    assert set(fake_worker.answered.values()) == {RUNS}
+    assert len(fake_worker.answered) == 3 * (ARCHITECTURES + 1)
+    assert fake_worker.windows == windows  # neither the A/A check nor the estimate is repeated
+    fake_worker.answered.clear()
     untouched = build_table(tmp_path / "other", teacher, corpus, OPTIONS)
     assert (untouched.path / "table.csv").read_text() == (table.path / "table.csv").read_text()
 
 
-def test_the_hours_are_told_before_the_passes(
-    pretender: type[Pretender],
+def test_estimated_hours_are_reported_before_the_passes(
+    fake_worker: type[FakeWorker],
     tmp_path: Path,
     teacher: Teacher,
     corpus: Corpus,
@@ -183,32 +185,32 @@ def test_the_hours_are_told_before_the_passes(
 ) -> None:
     sample = drawn(corpus)
     strata = stratify(sample).strata
-    # Each call, and a twentieth of what is around a chunk: eight calls that do not count, and nine of the reference.
+    # Each call, and 1/20 of the overhead of a chunk: eight untimed calls, and nine of the reference.
     mean = np.mean([[true_ms(str(arch), length) for length in strata] for arch in design(0)[:PILOT]])
     part = np.random.default_rng([0, 6]).permutation(sample)[: exhaustive.PART]
-    warm_ups = len(set(part.tolist())) / len(part)  # every length of a part once before it counts
+    warm_ups = len(set(part.tolist())) / len(part)  # one untimed call for every length of a part
     hours = (
         (ARCHITECTURES + 1) * SENTENCES * RUNS * (1 + warm_ups) * (mean + (8 * mean + 9 * REFERENCE_MS) / 20) / 3.6e6
     )
-    pretender.deaths = (40, 41, 42)  # a third of the parts is done then
+    fake_worker.deaths = (40, 41, 42)  # by then a third of the parts is finished
     with pytest.raises(KdnasError):
         measured(tmp_path, teacher, sample)
-    told, started = capsys.readouterr().err.split("latency-table: started")
-    assert "13 models x 60 sentences x 3 runs" in told
-    assert f"about {hours:.2g} hours on this host, {hours:.2g} of them left" in told
+    before, started = capsys.readouterr().err.split("latency-table: started")
+    assert "13 models x 60 sentences x 3 runs" in before
+    assert f"about {hours:.2g} hours on this host, {hours:.2g} of them left" in before
     assert "the measuring process died" in started
     measured(tmp_path, teacher, sample)
     assert f"about {hours:.2g} hours on this host, {hours * 78 / 117:.2g} of them left" in capsys.readouterr().err
 
 
-def test_an_estimate_goes_on_where_it_stopped(pretender: type[Pretender], tmp_path: Path) -> None:
+def test_an_interrupted_estimate_resumes(fake_worker: type[FakeWorker], tmp_path: Path) -> None:
     setup = {"seed": 0, "lengths": [10, 20]}
     names = [str(arch) for arch in design(0)[:PILOT]]
     half = [{"arch": name, "times_ms": [[10.0, 30.0]], "references_ms": [3.0, 5.0]} for name in names[:4]]
     log = tmp_path / "pilot.jsonl"
     log.write_text("".join(f"{json.dumps(row)}\n" for row in half))
     hours = estimated_hours(log, setup, 3_600_000)
-    assert pretender.windows == PILOT - 4
+    assert fake_worker.windows == PILOT - 4
     assert [row["arch"] for row in read_jsonl(log)] == names
     mean = (4 * 20.0 + sum(true_ms(name, length) / 2 for name in names[4:] for length in (10, 20))) / PILOT
     assert hours == pytest.approx(mean + (8 * mean + 9 * 5.0) / 20)
@@ -223,7 +225,7 @@ def test_table_2_by_hand() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_table_2_comes_first_with_the_published_teacher_alone(seed: int, teacher: Teacher) -> None:
+def test_table_2_comes_first_only_with_the_published_teacher(seed: int, teacher: Teacher) -> None:
     options = LatencyOptions(seed=seed)
     plain = [str(arch) for arch in design(seed)]
     order = design_for(resolve_shape(SHAPE), options)
@@ -237,7 +239,7 @@ def test_table_2_comes_first_with_the_published_teacher_alone(seed: int, teacher
     assert design_for(resolve_shape(SHAPE), LatencyOptions(seed=seed, max_architectures=11)) == order[:11]
 
 
-def test_a_held_out_architecture_of_table_2_is_not_put_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_held_out_architecture_of_table_2_does_not_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     apart = held_out()[0]
     monkeypatch.setattr("kdnas.latency.run.table2_archs", lambda: [apart, Arch(4, 12, 576, 768)])
     order = design_for(resolve_shape(SHAPE), LatencyOptions())

@@ -1,4 +1,4 @@
-"""The predictor on a known law, and against what others predict latency from."""
+"""The predictor on a known formula, and compared with published baselines."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ ACTIVATION_COST = {"gelu": 3.0, "relu": 1.0, "silu": 2.0}
 
 
 def law(arch: Arch, length: float) -> float:
-    """Milliseconds of a made-up host: kernel calls, heads, matrix products, activations, and a cache that overflows."""
+    """Milliseconds of a simulated host: kernel calls, heads, matrix products, activations, and a cache that overflows."""
     layer = 0.25 + 0.002 * arch.heads + 4e-8 * length * arch.hidden**2 + 1e-8 * length * arch.hidden * arch.ffn
     layer += 2e-6 * length * arch.ffn * ACTIVATION_COST[arch.activation]
     return (0.2 + arch.layers * layer) * (1 + 0.1 * max(0.0, np.log(arch.layer_parameters / 8e6)))
@@ -46,7 +46,7 @@ def fit(lengths: Lengths) -> Fit:
     return fit_predictor(archs, latencies(archs, lengths) * noise, np.full(MEASURED, 0.01), lengths)
 
 
-def test_recovers_the_law(fit: Fit, lengths: Lengths) -> None:
+def test_recovers_the_formula(fit: Fit, lengths: Lengths) -> None:
     space = list(SearchSpace())
     truth = lengths.mean(latencies(space, lengths))
     errors = error_summary(100 * (lengths.mean(fit.predict(space)) / truth - 1))
@@ -73,15 +73,15 @@ def test_beats_the_baselines_on_held_out(fit: Fit) -> None:
     assert report["median_abs_pct"] <= report["p90_abs_pct"] <= report["max_abs_pct"]
 
 
-def test_stated_error_is_honest(fit: Fit, lengths: Lengths) -> None:
-    """Held-out error, noise included, is about what predictions of unmeasured architectures err by, noise included."""
+def test_reported_error_matches_the_true_error(fit: Fit, lengths: Lengths) -> None:
+    """The held-out error is close to the error on unmeasured architectures, both including noise."""
     rest = design(0)[MEASURED:]
     noise = np.exp(np.random.default_rng(2).normal(0, 0.01, len(rest)))
     errors = lengths.mean(fit.predict(rest)) / (lengths.mean(latencies(rest, lengths)) * noise) - 1
     assert fit.relative_sd == pytest.approx(float(np.sqrt(np.mean(errors**2))), rel=0.5)
 
 
-def test_noisy_measurements_count_less(lengths: Lengths) -> None:
+def test_noisy_measurements_have_less_weight(lengths: Lengths) -> None:
     archs = design(0)[:60]
     times, noise = latencies(archs, lengths), np.full(60, 0.01)
     times[::4] *= 2
@@ -93,7 +93,7 @@ def test_noisy_measurements_count_less(lengths: Lengths) -> None:
     assert np.abs(doubting / truth - 1)[good].mean() < 0.5 * np.abs(trusting / truth - 1)[good].mean()
 
 
-def test_cross_validation_never_shows_the_held_out() -> None:
+def test_cross_validation_never_fits_the_held_out() -> None:
     archs = design(0)[:12]
     times = np.arange(12.0)[:, None]
 
@@ -105,14 +105,14 @@ def test_cross_validation_never_shows_the_held_out() -> None:
 
 
 def test_shrinking_by_hand() -> None:
-    """Noise 0.1, prediction errors of which 0.01 variance is left to the model: half way, in logarithms."""
+    """Noise 0.1, and a variance of 0.01 that remains for the model: the midpoint of the logarithms."""
     errors = 100 * np.expm1(np.full(4, np.sqrt(0.02)))
     found, sd = shrink(np.full((4, 2), 10.0), np.full(4, 0.1), errors)
     assert found == pytest.approx(10 * np.exp(np.sqrt(0.02) / 2))
     assert sd == pytest.approx(0.1 / np.sqrt(2))
 
 
-def test_shrinking_brings_noisy_measurements_nearer_to_the_truth(lengths: Lengths) -> None:
+def test_shrinking_reduces_the_error_of_noisy_measurements(lengths: Lengths) -> None:
     archs = design(0)[:MEASURED]
     truth = latencies(archs, lengths)
     noisy = truth * np.exp(np.random.default_rng(3).normal(0, 0.08, (MEASURED, 1)))
@@ -127,7 +127,7 @@ def test_the_perceptron_of_hat_beats_a_constant(lengths: Lengths) -> None:
     known, unseen = design(0)[:60], design(0)[-200:]
     times = lengths.mean(latencies(known, lengths))[:, None]
     truth = lengths.mean(latencies(unseen, lengths))
-    with threadpool_limits(1):  # on a busy host, two threads for such small products wait for each other
+    with threadpool_limits(1):  # on a busy host, two threads on small products wait for each other
         predicted = fit_hat(known, times, np.full(60, 0.01))(unseen)
     assert predicted.shape == (200, 1)
     assert (predicted > 0).all()

@@ -32,13 +32,13 @@ def test_strata_by_hand() -> None:
     lengths = stratify(np.array([10, 10, 20, 20, 30, 30]), 3)
     assert lengths.strata.tolist() == [10, 20, 30]
     assert lengths.weights == pytest.approx([1 / 3, 1 / 3, 1 / 3])
-    # Latencies 1, 2, 4 ms: the mean is 7/3; half of the sentences take at most 2 ms, nine tenths at most 4.
+    # Latencies 1, 2, 4 ms: the mean is 7/3; 50 % of the sentences take at most 2 ms, 90 % at most 4.
     assert float(lengths.mean(np.array([1.0, 2.0, 4.0]))) == pytest.approx(7 / 3)
     assert lengths.quantile(np.array([1.0, 2.0, 4.0]), 0.5) == 2.0
     assert lengths.quantile(np.array([1.0, 2.0, 4.0]), 0.9) == 4.0
 
 
-def test_padded_lengths_are_timed_where_sessions_run_them() -> None:
+def test_timed_lengths_are_those_that_sessions_pad_to() -> None:
     assert (length_step("openvino-int8"), length_step("onnxruntime-f32"), length_step("pytorch-f32")) == (8, 1, 1)
     sample = padded(np.clip(np.random.default_rng(0).lognormal(3, 0.5, 10_000).astype(int), 4, 128), 8)
     assert sample.min() == 8
@@ -46,12 +46,12 @@ def test_padded_lengths_are_timed_where_sessions_run_them() -> None:
     assert len(lengths.strata) >= 7
     assert not (lengths.strata % 8).any()
     assert float(lengths.mean(lengths.strata)) == pytest.approx(sample.mean())
-    # A latency that rises by steps, as a padded one does, comes out exactly where it is linear in the padded length.
+    # A latency that is linear in the padded length is reproduced exactly.
     assert float(lengths.mean(0.3 + 0.01 * lengths.strata)) == pytest.approx(float((0.3 + 0.01 * sample).mean()))
     assert stratify(padded(np.array([3, 5]), 8), step=8).strata.tolist() == [8]
 
 
-def test_shares_by_hand() -> None:
+def test_fractions_by_hand() -> None:
     """8 tokens: 3 of 8 sentences; 16: 4; 32: 1."""
     lengths = stratify(padded(np.array([2, 3, 8, 9, 10, 11, 16, 25]), 8), step=8)
     assert lengths.strata.tolist() == [8, 16, 32]
@@ -83,7 +83,7 @@ def test_mean_of_a_curved_latency_is_close() -> None:
     assert float(lengths.mean(curve(lengths.strata))) == pytest.approx(curve(sample).mean(), rel=0.02)
 
 
-def test_lengths_are_seeded_and_drawn_once_each() -> None:
+def test_lengths_are_seeded_and_drawn_without_replacement() -> None:
     population = np.arange(1, 20_001)
     drawn = sample_lengths(population, seed=3, sentences=10_000)
     assert len(drawn) == 10_000
@@ -92,7 +92,7 @@ def test_lengths_are_seeded_and_drawn_once_each() -> None:
     assert not np.array_equal(drawn, sample_lengths(population, seed=4, sentences=10_000))
     assert (
         len(sample_lengths(np.array([5, 9]), seed=0, sentences=10_000)) == 10_000
-    )  # with replacement where there are fewer
+    )  # with replacement if there are fewer
 
 
 def test_quantile_by_hand() -> None:
@@ -108,7 +108,7 @@ def test_quantile_by_hand() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 6)), min_size=1, max_size=30), st.integers(0, 100))
-def test_quantile_is_that_of_the_repeated_values(pairs: list[tuple[int, int]], percent: int) -> None:
+def test_weighted_quantile_equals_that_of_repeated_values(pairs: list[tuple[int, int]], percent: int) -> None:
     values, weights = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
     repeated = np.repeat(values, weights.astype(int))
     expected = np.quantile(repeated, percent / 100, method="inverted_cdf")
@@ -120,7 +120,7 @@ def order() -> list[Arch]:
     return design(0)
 
 
-def test_design_and_held_out_are_all_of_the_space_once(order: list[Arch]) -> None:
+def test_design_and_held_out_partition_the_space(order: list[Arch]) -> None:
     apart = held_out()
     assert len(apart) == len(set(apart)) == HELD_OUT == 59
     assert len(order) == 2400 - 59
@@ -129,7 +129,7 @@ def test_design_and_held_out_are_all_of_the_space_once(order: list[Arch]) -> Non
 
 
 def test_held_out_never_changes(order: list[Arch]) -> None:
-    """Bounds of different tables are comparable, and what one table was fitted to is not what another is judged by."""
+    """So bounds of different tables are comparable, and no table is fitted to the test set of another."""
     apart = held_out()
     assert [str(arch) for arch in (*apart[:3], apart[-1])] == [
         "3,2,576,512,gelu",
@@ -153,11 +153,11 @@ def test_every_prefix_is_balanced(order: list[Arch], count: int) -> None:
             assert min(spread) >= count / cells - slack - 0.1 * count / cells, names
 
 
-def test_each_cell_is_used_once_before_any_is_used_twice(order: list[Arch]) -> None:
+def test_every_cell_is_used_before_one_is_repeated(order: list[Arch]) -> None:
     assert len({(arch.heads, arch.hidden, arch.ffn, arch.activation) for arch in order[:480]}) == 480
 
 
-def test_design_depends_on_the_seed_alone(order: list[Arch]) -> None:
+def test_design_depends_only_on_the_seed(order: list[Arch]) -> None:
     assert design(0) == order
     assert design(1)[:20] != order[:20]
 
@@ -174,6 +174,6 @@ def test_design_depends_on_the_seed_alone(order: list[Arch]) -> None:
         ("max_architectures", 3),
     ],
 )
-def test_options_out_of_range(name: str, value: float) -> None:
+def test_options_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(UsageError, match=name):
         LatencyOptions(**{name: value})

@@ -1,4 +1,4 @@
-"""What fits a budget and in which order; the real command on a table of all 2400."""
+"""Which architectures fit a budget, and their order; the real command on a table of all 2400."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def rows_of(points: list[tuple[int, int]]) -> list[TableRow]:
 def test_order_by_hand() -> None:
     rows = rows_of([(4, 1), (8, 4), (10, 5), (6, 3), (12, 9), (8, 3), (4, 1)])
     front, others = fitting(rows, 5.0)
-    # 10 M at 5 ms, 8 M at 3 ms and both of 4 M at 1 ms are beaten by none; 12 M takes 9 ms.
+    # 10 M at 5 ms, 8 M at 3 ms and both rows of 4 M at 1 ms are not dominated; 12 M takes 9 ms.
     assert [row.id for row in front] == [2, 5, 0, 6]
     assert [row.id for row in others] == [1, 3]
     assert fitting(rows, 0.9) == ([], [])
@@ -42,7 +42,7 @@ def test_order_by_hand() -> None:
 
 
 @given(POINTS, st.integers(0, 7))
-def test_front_and_others_are_all_that_fit(points: list[tuple[int, int]], budget: int) -> None:
+def test_front_and_others_contain_everything_that_fits(points: list[tuple[int, int]], budget: int) -> None:
     front, others = fitting(rows_of(points), float(budget))
     fit = {index for index, (_, latency) in enumerate(points) if latency <= budget}
     assert sorted(row.id for row in [*front, *others]) == sorted(fit)
@@ -57,10 +57,10 @@ def test_front_and_others_are_all_that_fit(points: list[tuple[int, int]], budget
         assert part == sorted(part, key=lambda row: (-row.layer_parameters_millions, row.latency_ms, row.id))
 
 
-def test_explanation_counts_what_may_be_slower() -> None:
+def test_explanation_counts_rows_that_may_be_slower() -> None:
     sure, unsure = row(ARCHS[0], 2.0), row(ARCHS[1], 2.95)  # intervals end at 2.08 and 3.07
     text = explanation([sure, unsure], front=1, fit=7, budget_ms=3.0)
-    assert text.startswith("2 of 7 architectures within 3 ms, most layer parameters (M, millions) first: the 1 that")
+    assert text.startswith("2 of 7 architectures within 3 ms, most layer parameters (M, millions) first: the 1 on the")
     assert "capacity is a proxy for quality" in text
     assert text.endswith("\n1 of the 2 shown may be slower than 3 ms: their interval ends above it")
     assert "\n" not in explanation([sure], front=1, fit=1, budget_ms=3.0)
@@ -138,7 +138,7 @@ def test_no_torch_is_imported(table: Artifact) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_wrong_use_of_the_command(table: Artifact, tmp_path: Path) -> None:
+def test_invalid_use_of_the_command_is_refused(table: Artifact, tmp_path: Path) -> None:
     fastest = min(ARCHS, key=law_ms)
     for argv, words in (
         (["--budget_ms", "0.1", "--table", table.path], f"the fastest is {fastest} with {law_ms(fastest):.4f} ms"),
@@ -158,24 +158,24 @@ def test_wrong_use_of_the_command(table: Artifact, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("budget_ms", [0.0, -1.0, float("nan"), float("inf")])
-def test_budgets_that_make_no_sense(budget_ms: float) -> None:
+def test_invalid_budgets_are_refused(budget_ms: float) -> None:
     with pytest.raises(UsageError, match="above 0 is needed"):
         recommend(budget_ms)
 
 
-def test_top_must_be_one_at_least() -> None:
+def test_top_must_be_at_least_1() -> None:
     with pytest.raises(UsageError, match="top is 0; at least 1"):
         recommend(3.0, top=0)
 
 
-def test_the_least_budget_it_names_is_enough(table: Artifact) -> None:
+def test_the_reported_minimum_budget_is_sufficient(table: Artifact) -> None:
     with pytest.raises(UsageError) as caught:
         recommend(0.01, table=table.path)
     found = recommend(float(str(caught.value).rpartition(" ")[2]), table=table.path)
     assert str(min(ARCHS, key=law_ms)) in found.results["architectures"]
 
 
-def test_newest_of_several_engines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_newest_table_of_several_engines_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = law_rows()
     newest = table_artifact(tmp_path, rows, finished="2026-11-21T12:00:00+00:00")
     table_artifact(tmp_path, rows, finished="2026-11-21T11:00:00+00:00")
@@ -184,15 +184,15 @@ def test_newest_of_several_engines(tmp_path: Path, capsys: pytest.CaptureFixture
     other = table_artifact(tmp_path, rows, engine="pytorch-f32", finished="2026-11-21T11:59:59+00:00")
     assert newest_table(tmp_path).path == newest.path
     said = capsys.readouterr().err
-    assert "has tables of openvino-f32, pytorch-f32: took the newest, of openvino-f32; --table" in said
-    # A damaged one is named and passed over, an unfinished one is none.
+    assert "has tables of openvino-f32, pytorch-f32: using the newest, of openvino-f32; " in said
+    # A damaged table is reported and skipped; an unfinished one is ignored.
     (newest.path / MANIFEST).write_text("{")
     (tmp_path / "latency-table" / "tiny-x.partial").mkdir()
     assert newest_table(tmp_path).path == other.path
-    assert f"passed over: {newest.path}: no finished artifact here" in capsys.readouterr().err
+    assert f"skipped: {newest.path}: no finished artifact here" in capsys.readouterr().err
 
 
-def test_a_truncated_table_is_named(tmp_path: Path) -> None:
+def test_a_truncated_table_is_reported(tmp_path: Path) -> None:
     artifact = table_artifact(tmp_path, law_rows())
     file = artifact.path / "table.csv"
     file.write_bytes(file.read_bytes()[:100_000])

@@ -1,4 +1,4 @@
-"""The latency table's page: what it says, that it is whole, that text cannot break out of it."""
+"""The report of a latency table: its content, its completeness, and escaping of text."""
 
 import json
 import re
@@ -25,7 +25,7 @@ CHARTS = ("errors", "size", "heat", "engines", "front", "limit")
 
 
 def render(folder: Path, table: Artifact, *, validations: Any = (), others: Any = ()) -> Page:
-    """The page's reading."""
+    """Parses the page."""
     return Page(write_latency_report(table, folder / "page.html", validations, others).read_text(encoding="utf-8"))
 
 
@@ -49,7 +49,7 @@ def other(root: Path) -> Artifact:
     return fake_table(root, "openvino-int8", noise=0.2)
 
 
-def test_whole_page(table: Artifact, validation: Artifact, other: Artifact, tmp_path: Path) -> None:
+def test_complete_page(table: Artifact, validation: Artifact, other: Artifact, tmp_path: Path) -> None:
     page = render(tmp_path, table, validations=[validation], others=[other])
     assert [attributes["id"] for tag, attributes in page.tags if tag == "section"] == list(SECTIONS)
     assert sorted(page.figures) == sorted(CHARTS)
@@ -66,9 +66,7 @@ def test_whole_page(table: Artifact, validation: Artifact, other: Artifact, tmp_
         assert wrong not in everything
 
 
-def test_figures_are_those_of_the_artifacts(
-    table: Artifact, validation: Artifact, other: Artifact, tmp_path: Path
-) -> None:
+def test_values_match_the_artifacts(table: Artifact, validation: Artifact, other: Artifact, tmp_path: Path) -> None:
     figures = render(tmp_path, table, validations=[validation], others=[other]).figures
     rows = read_rows(table.path / "table.csv")
     for name in ("size", "limit"):
@@ -110,7 +108,7 @@ def test_nothing_is_fetched(table: Artifact, tmp_path: Path) -> None:
     assert_fetches_nothing(render(tmp_path, table))
 
 
-def test_what_is_missing_says_how_to_get_it(table: Artifact, tmp_path: Path) -> None:
+def test_a_missing_part_states_the_command_that_makes_it(table: Artifact, tmp_path: Path) -> None:
     page = render(tmp_path, changed(table, roofline=None))
     assert sorted(page.figures) == ["front", "heat", "size"]
     accuracy = page.within("accuracy")
@@ -122,17 +120,17 @@ def test_what_is_missing_says_how_to_get_it(table: Artifact, tmp_path: Path) -> 
     assert "not measured" in page.within("")
     assert "No other table. kdnas latency-table --engine ENGINE makes one" in page.within("engines")
     limit = page.within("limit")
-    assert "it states no peaks of its host. python -m kdnas.latency.roofline pytorch-f32 2 measures" in limit
+    assert "it has no peaks of its host. python -m kdnas.latency.roofline pytorch-f32 2 measures" in limit
 
 
-def test_shares_above_the_limit_are_said(table: Artifact, tmp_path: Path) -> None:
+def test_fractions_above_the_limit_are_reported(table: Artifact, tmp_path: Path) -> None:
     assert "above the limit" not in render(tmp_path, table).within("limit")
     slow = {**ROOFLINE, "gflops": 40.0}
     words = render(tmp_path, changed(table, roofline=slow)).within("limit")
     assert "are above the limit: a peak was measured too low" in words
 
 
-def test_tables_of_another_form_are_left_out_and_named(table: Artifact, other: Artifact, tmp_path: Path) -> None:
+def test_unreadable_tables_are_left_out_and_reported(table: Artifact, other: Artifact, tmp_path: Path) -> None:
     folder = tmp_path / "old"
     folder.mkdir()
     (folder / "table.csv").write_text("id,latency_ms\n0,1.0\n")
@@ -141,10 +139,10 @@ def test_tables_of_another_form_are_left_out_and_named(table: Artifact, other: A
     assert page.within("engines").count("openvino-int8, 2 threads") == 1
 
 
-def test_a_foreign_validation_is_refused(
+def test_a_validation_of_another_table_is_refused(
     table: Artifact, other: Artifact, validation: Artifact, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="is no validation of"):
+    with pytest.raises(UsageError, match="not a validation of"):
         write_latency_report(other, tmp_path / "page.html", [validation])
     with pytest.raises(UsageError, match="a latency table is needed"):
         write_latency_report(validation, tmp_path / "page.html")
@@ -154,7 +152,7 @@ def test_a_foreign_validation_is_refused(
 
 
 @pytest.mark.parametrize("kind", ["latency-table", "latency-validation"])
-def test_a_damaged_table_is_named(table: Artifact, validation: Artifact, tmp_path: Path, kind: str) -> None:
+def test_a_damaged_table_is_reported(table: Artifact, validation: Artifact, tmp_path: Path, kind: str) -> None:
     artifacts = {"latency-table": table, "latency-validation": validation}
     name = {"latency-table": "table.csv", "latency-validation": "validation.csv"}[kind]
     (tmp_path / name).write_text("arch\nx\n")
@@ -164,7 +162,7 @@ def test_a_damaged_table_is_named(table: Artifact, validation: Artifact, tmp_pat
     assert not (tmp_path / "page.html").exists()
 
 
-def test_a_limit_that_cannot_be_worked_out_says_why(table: Artifact, tmp_path: Path) -> None:
+def test_a_limit_that_cannot_be_computed_states_the_reason(table: Artifact, tmp_path: Path) -> None:
     page = render(tmp_path, changed(table, roofline={"gflops": 118.0, "bandwidth_gbs": 14.0}))
     assert "Not in this table: peaks {'gflops': 118.0" in page.within("limit")
     assert "limit" not in page.figures
@@ -173,7 +171,7 @@ def test_a_limit_that_cannot_be_worked_out_says_why(table: Artifact, tmp_path: P
     assert f"{tmp_path / 'lengths.json'}: cannot read it" in page.within("limit")
 
 
-def test_hostile_text_stays_text(table: Artifact, other: Artifact, tmp_path: Path) -> None:
+def test_hostile_text_is_escaped(table: Artifact, other: Artifact, tmp_path: Path) -> None:
     clean = render(tmp_path, table, others=[other])
     manifest: Mapping[str, Any] = {
         **table.manifest,
@@ -186,7 +184,7 @@ def test_hostile_text_stays_text(table: Artifact, other: Artifact, tmp_path: Pat
     assert HOSTILE not in source
     assert "img" not in [tag for tag, _ in page.tags]
     assert [tag for tag, _ in page.tags].count("script") == [tag for tag, _ in clean.tags].count("script")
-    assert "document.title='owned'" in page.within("")  # still there, as text
+    assert "document.title='owned'" in page.within("")  # still present, as text
     names = json.dumps(page.figures["engines"])
     assert "<img" not in names
     assert "&lt;img" in names
@@ -214,7 +212,7 @@ def test_command(
         latency_report(validation.path, home=root)
 
 
-def test_pareto_set_is_what_no_other_beats(table: Artifact) -> None:
+def test_pareto_set_is_not_dominated(table: Artifact) -> None:
     rows = read_rows(table.path / "table.csv")
     front = pareto(rows)
     chosen = {row.id for row in front}
@@ -236,7 +234,7 @@ def test_band_has_the_width_of_the_bound() -> None:
     assert [y / x for x, y in zip(lower.x, lower.y, strict=True)] == [pytest.approx(0.95)] * 2
 
 
-def test_a_table_that_measured_nothing_draws(table: Artifact) -> None:
+def test_a_table_without_measurements_can_be_drawn(table: Artifact) -> None:
     rows = [replace(row, source="predicted") for row in read_rows(table.path / "table.csv")]
     figure = depth_scatter(rows, [row.gflops for row in rows], [row.latency_ms for row in rows], "")
     assert sum(len(trace.text or ()) for trace in figure.data) == 2400
@@ -248,7 +246,7 @@ def test_a_browser_draws_every_chart_and_follows_the_menus(
     page = write_latency_report(table, tmp_path / "page.html", [validation], [other])
     probe = """<script>
       [3, 1, 2].forEach((choice, index) => { menus[index].value = choice; menus[index].dispatchEvent(new Event("change")); });
-      document.getElementById("theme").click();  // painting anew keeps the choice
+      document.getElementById("theme").click();  // repainting keeps the choice
       document.title = JSON.stringify(document.getElementById("chart-heat").data[0].z);
     </script></body>"""
     page.write_text(page.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""More minutes start from what fewer have measured; too few are refused before any work."""
+"""A larger time budget reuses the measurements of a smaller one; one that is too small is refused before any work."""
 
 import json
 import time
@@ -23,7 +23,7 @@ def config(**options: Any) -> dict[str, Any]:
 
 
 def left(folder: Path, windows: int, finished: bool, inputs: dict[str, str] = INPUTS, **options: Any) -> None:
-    """A table that has measured some windows."""
+    """A table with some measured windows."""
     folder.mkdir(parents=True)
     settings = {"config": to_json(config(**options)), "inputs": inputs}
     name, content = (MANIFEST, settings) if finished else (ATTEMPTS, {"settings": settings})
@@ -33,7 +33,7 @@ def left(folder: Path, windows: int, finished: bool, inputs: dict[str, str] = IN
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_samples_of_fewer_minutes_are_taken(finished: bool, tmp_path: Path) -> None:
+def test_samples_of_a_smaller_budget_are_reused(finished: bool, tmp_path: Path) -> None:
     left(tmp_path / "a", 30, finished, minutes=2)
     left(tmp_path / "b", 20, finished, minutes=3)
     left(tmp_path / "c", 90, finished, minutes=30)  # would be beyond the budget
@@ -49,7 +49,7 @@ def test_samples_of_fewer_minutes_are_taken(finished: bool, tmp_path: Path) -> N
     assert (folder / "samples.jsonl").read_text() == "own\n"
 
 
-def test_nothing_is_taken_where_there_is_nothing(tmp_path: Path) -> None:
+def test_nothing_is_reused_without_an_earlier_table(tmp_path: Path) -> None:
     left(tmp_path / "damaged", 5, True, minutes=2)
     (tmp_path / "damaged" / MANIFEST).write_text("{")
     folder = tmp_path / "new.partial"
@@ -62,12 +62,14 @@ def test_too_few_minutes_are_refused_before_any_work(
     tmp_path: Path, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "sample_corpus", lambda *_: pytest.fail("it tokenised"))
-    with pytest.raises(UsageError, match=r"minutes is 0\.2: [0-9.]+ minutes are the least here.* give --minutes"):
+    with pytest.raises(UsageError, match=r"minutes is 0\.2: at least [0-9.]+ minutes .* give --minutes"):
         run.latency_table(LatencyOptions(minutes=0.2), teacher=teacher.spec, home=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_speed_of_the_check_decides_what_is_refused(tmp_path: Path, teacher: Teacher, monkeypatch: Any) -> None:
+def test_the_speed_of_the_check_decides_whether_a_budget_is_refused(
+    tmp_path: Path, teacher: Teacher, monkeypatch: Any
+) -> None:
     options = LatencyOptions(minutes=2)
     (tmp_path / "check.jsonl").write_text('{"seconds": 6}\n{"seconds": 7}\n{"seconds": 8}\n')
     monkeypatch.setattr(run, "measure", lambda *_: pytest.fail("it measured"))
@@ -86,10 +88,10 @@ def test_the_speed_of_the_check_decides_what_is_refused(tmp_path: Path, teacher:
         )
 
 
-def test_what_is_measured_is_not_needed_again() -> None:
+def test_earlier_measurements_lower_the_minimum_budget() -> None:
     options = LatencyOptions(minutes=1)
     assert least_seconds(options, 40) < least_seconds(options, 20) < least_seconds(options)
     require_minutes(options, 59)
-    with pytest.raises(UsageError, match=r"1\.1 minutes are the least here"):
+    with pytest.raises(UsageError, match=r"at least 1\.1 minutes"):
         require_minutes(options, 61)
     require_minutes(LatencyOptions(minutes=1, protocol="paper"), 61)

@@ -1,4 +1,4 @@
-"""The pool of weights that rewritten graphs share, and the sizes that are put into them."""
+"""The pool of weights that rewritten graphs share, and the substitution of sizes."""
 
 from itertools import pairwise
 
@@ -21,9 +21,11 @@ def test_parts_do_not_overlap(pool: WeightPool) -> None:
     spans = []
     for part, size in zip(pool.parts, PARTS, strict=True):
         part.reset()
-        offset, length = part.put(np.ones(16_000_000, dtype=np.int16))  # 32 MB: nearly all the room for small constants
+        offset, length = part.put(
+            np.ones(16_000_000, dtype=np.int16)
+        )  # 32 MB: nearly all the space for small constants
         spans.append((offset, offset + length))
-        offset, length = part.take(size)  # all that the part was asked to hold
+        offset, length = part.take(size)  # the whole capacity of the part
         assert length == size
         spans.append((offset, offset + length))
     table = pool.table(0, TABLE)
@@ -36,7 +38,7 @@ def test_parts_do_not_overlap(pool: WeightPool) -> None:
     assert len(pool.bytes) < sum(PARTS) + TABLE + len(PARTS) * SMALL_BYTES + 64 * (len(PARTS) + 1)
 
 
-def test_a_part_holds_no_more_than_it_was_made_for(pool: WeightPool) -> None:
+def test_a_part_enforces_its_capacity(pool: WeightPool) -> None:
     part = pool.parts[2]
     part.reset()
     part.take(64)
@@ -46,7 +48,7 @@ def test_a_part_holds_no_more_than_it_was_made_for(pool: WeightPool) -> None:
     assert part.take(64)[1] == 64
 
 
-def test_constants_of_a_graph_have_memory_of_their_own(pool: WeightPool) -> None:
+def test_constants_of_a_graph_do_not_overlap(pool: WeightPool) -> None:
     part = pool.parts[0]
     part.reset()
     first, second = part.put(np.array([1, 2, 3], dtype=np.int64)), part.put(np.array([4.0], dtype=np.float32))
@@ -81,11 +83,11 @@ def test_all_parts_share_one_table(pool: WeightPool) -> None:
     assert pool.parts[0].take_table(10) == (first[0], 10)
 
 
-def test_the_table_is_filled_only_as_far_as_it_is_taken() -> None:
+def test_the_table_is_filled_only_as_far_as_it_is_used() -> None:
     fresh = WeightPool([64], TABLE, 0)
     start = len(fresh.bytes) - TABLE
     table = fresh.bytes[start:]
-    table[:] = 255  # what memory held before: no number
+    table[:] = 255  # old content of the memory: NaN
     assert fresh.table(0, 1000) == start
     assert np.isfinite(table[:1024].view(np.float32)).all()
     assert (table[1024:] == 255).all()
@@ -93,14 +95,14 @@ def test_the_table_is_filled_only_as_far_as_it_is_taken() -> None:
     assert fresh.table(960, 128) == start + 960
     assert np.isfinite(table[:1088].view(np.float32)).all()
     assert (table[1088:] == 255).all()
-    assert (table[:1024] == kept).all()  # graphs that are in use read on
+    assert (table[:1024] == kept).all()  # graphs in use still read it
     fresh.table(0, TABLE)
     values = table.view(np.float32)
     assert np.isfinite(values).all()
     assert values[1000:].std() == pytest.approx(0.02, rel=0.02)
 
 
-def test_the_table_ends(pool: WeightPool) -> None:
+def test_embeddings_larger_than_the_table_are_refused(pool: WeightPool) -> None:
     assert pool.table(TABLE - 100, 100) + 100 <= len(pool.bytes)
     with pytest.raises(ValueError, match=rf"{TABLE + 65} bytes of embeddings; the pool's table has less"):
         pool.table(0, TABLE + 65)
@@ -108,7 +110,7 @@ def test_the_table_ends(pool: WeightPool) -> None:
         pool.table(TABLE, 65)
 
 
-def test_a_seed_makes_a_pool() -> None:
+def test_a_pool_depends_only_on_its_seed() -> None:
     first, same, other = (WeightPool([1000], 64, seed) for seed in (0, 0, 1))
     indices = [slice(part.take(1000)[0], None) for pool in (first, same, other) for part in pool.parts]
     values = [pool.bytes[index][:1000] for pool, index in zip((first, same, other), indices, strict=True)]

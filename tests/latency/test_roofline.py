@@ -1,4 +1,4 @@
-"""The physical limit: bounds worked by hand on invented peaks, and peaks that are measured in the engine's precision."""
+"""The physical limit: hand-computed bounds for synthetic peaks, and peaks measured in the engine's precision."""
 
 import json
 import math
@@ -35,22 +35,22 @@ OPERATIONS, WEIGHTS = 575_668_224, 8_871_168
 ROOMY = Peaks(100.0, {32: 100.0}, bandwidth_gbs=10.0, cache_gbs=40.0, bytes_per_weight=4.0, cache_bytes=2**30)
 
 
-def test_the_longer_of_computing_and_reading() -> None:
+def test_bound_is_the_maximum_of_computing_and_reading() -> None:
     assert bound_ms(ARCH, 32, ROOMY) == pytest.approx(OPERATIONS / 100e9 * 1000)
     assert bound_ms(ARCH, 32, replace(ROOMY, gflops=1e6)) == pytest.approx(4 * WEIGHTS / 40e9 * 1000)
 
 
-def test_what_does_not_fit_the_cache_comes_from_memory() -> None:
+def test_weights_beyond_the_cache_are_read_from_memory() -> None:
     fast = replace(ROOMY, gflops=1e6, cache_bytes=10_000_000)
     rest = 4 * WEIGHTS - 10_000_000
     assert bound_ms(ARCH, 32, fast) == pytest.approx((10_000_000 / 40e9 + rest / 10e9) * 1000)
-    # A quarter of the bytes fits whole.
+    # A quarter of the bytes fits entirely.
     assert bound_ms(ARCH, 32, replace(fast, bytes_per_weight=1.0)) == pytest.approx(WEIGHTS / 40e9 * 1000)
 
 
 def test_mean_over_the_sentences() -> None:
     lengths = stratify(np.array([8] * 3 + [64]), strata=2)
-    reading = replace(ROOMY, gflops=1300.0)  # 8 tokens wait for the weights, 64 for the products
+    reading = replace(ROOMY, gflops=1300.0)  # 8 tokens are bound by reading weights, 64 by the products
     one = [bound_ms(ARCH, tokens, reading) for tokens in (8, 64)]
     assert one[0] == pytest.approx(4 * WEIGHTS / 40e9 * 1000)
     assert one[1] == pytest.approx(ARCH.flops(64) / 1300e9 * 1000)
@@ -66,12 +66,12 @@ def test_whole_space_at_once() -> None:
     space = list(SearchSpace())
     bounds = bounds_ms(space, stratify(np.arange(5, 129), strata=7), ROOMY)
     assert bounds.shape == (2400,)
-    # The activation costs nothing here, nor do heads: the first of equals.
+    # Activation and heads cost nothing here: the first of equal rows.
     assert space[bounds.argmin()] == Arch(3, 2, 288, 384, "gelu")
     assert space[bounds.argmax()] == Arch(12, 2, 768, 3072, "gelu")
 
 
-def test_shares_are_not_clipped() -> None:
+def test_fractions_are_not_clipped() -> None:
     assert reached_fractions(np.array([1.0, 3.0]), np.array([4.0, 2.0])).tolist() == [0.25, 1.5]
 
 
@@ -83,14 +83,14 @@ def test_record_round_trip() -> None:
 @pytest.mark.parametrize(
     "change", [{"gflops": None}, {"cache_gbs": 0}, {"bandwidth_gbs": "fast"}, {"gflops_by_tokens": 1}]
 )
-def test_damaged_records(change: dict[str, object]) -> None:
+def test_damaged_records_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="peaks"):
         Peaks.from_record(asdict(ROOMY) | change)
     with pytest.raises(UsageError, match="gflops_by_tokens"):
         Peaks.from_record({"gflops": 1.0})
 
 
-def test_cache_size_is_the_last_level_that_the_system_tells(tmp_path: Path) -> None:
+def test_cache_size_is_that_of_the_last_level(tmp_path: Path) -> None:
     assert last_cache_bytes(tmp_path) == DEFAULT_CACHE_BYTES
     for number, (level, size) in enumerate([(1, "32K"), (1, "32K"), (3, "24M"), (2, "2048K")]):
         folder = tmp_path / "cpu0" / "cache" / f"index{number}"
@@ -108,7 +108,7 @@ def test_the_best_window_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run() -> None:
         calls[0] += 1
-        first = calls[0] <= 2 + WINDOW  # two that are not counted and a window while the host is busy
+        first = calls[0] <= 2 + WINDOW  # two untimed calls and a window while the host is busy
         clock[0] += 1.0 if first else 0.25 if calls[0] % 3 else 5.0
 
     assert best_seconds(run, 10.0) == 0.25
@@ -129,7 +129,7 @@ def test_products_run_in_the_engines_precision(engine: str) -> None:
         for node in compiled.get_runtime_model().get_ops()
         if node.get_rt_info()["layerType"].astype(str) in ("FullyConnected", "MatMul")
     ]
-    assert len(products) == CHAIN  # none was folded away
+    assert len(products) == CHAIN  # no product was folded
 
 
 def test_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("engine", ["openvino-f32", "openvino-int8", "onnxruntime-int8", "pytorch-f32"])
-def test_measured_peaks_are_figures(engine: str) -> None:
+def test_measured_peaks_are_positive_numbers(engine: str) -> None:
     peaks = peaks_of(engine, 1, seconds=1.0)
     assert tuple(peaks.gflops_by_tokens) == TOKENS
     assert peaks.gflops == max(peaks.gflops_by_tokens.values())
@@ -150,7 +150,7 @@ def test_measured_peaks_are_figures(engine: str) -> None:
     assert peaks.cache_bytes == last_cache_bytes()
 
 
-def test_unknown_engines_and_failures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unknown_engines_and_failures_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="allowed are"):
         peaks_of("abacus", 1)
     with pytest.raises(UsageError, match="peaks are measured for"):

@@ -1,4 +1,4 @@
-"""The columns of a GPU's table: measured as measured, the others by the table's kind of model."""
+"""The columns of a GPU's table: measured values unchanged, the others predicted by the table's kind of model."""
 
 import csv
 from pathlib import Path
@@ -18,12 +18,12 @@ MEASURED = design(0)[:60]
 
 
 def graph_ms(arch: Arch) -> float:
-    """A replay, by costs that the cost law can hold: of a call, a layer, a head and a projection."""
+    """Time of a replay, from costs that the cost law can represent: per call, layer, head and projection."""
     return 0.05 + arch.layers * (0.01 + 0.001 * arch.heads + 2e-8 * arch.hidden**2)
 
 
 def device_ms(arch: Arch) -> float:
-    """The device's work."""
+    """Time that the device is busy."""
     return 0.02 + arch.layers * (0.005 + 3e-8 * arch.hidden * arch.ffn)
 
 
@@ -58,7 +58,7 @@ def written(path: Path, samples: list[dict[str, Any]]) -> list[dict[str, str]]:
     return list(csv.DictReader(path.open()))
 
 
-def test_all_rows_by_the_law(tmp_path: Path) -> None:
+def test_all_rows_follow_the_formula(tmp_path: Path) -> None:
     samples = [sample(TEACHER, 9.0, 8.0)]
     samples += [sample(str(arch), graph_ms(arch), device_ms(arch)) for arch in reversed(MEASURED)]
     rows = written(tmp_path / "gpu.csv", samples)
@@ -72,8 +72,8 @@ def test_all_rows_by_the_law(tmp_path: Path) -> None:
         assert float(row["device_ms"]) == pytest.approx(device_ms(arch), rel=0.02, abs=1e-4)
 
 
-def test_what_was_measured_stays_as_measured(tmp_path: Path) -> None:
-    """One architecture is far from the law in three windows: its row is their median, that of the others is not moved."""
+def test_measured_rows_are_unchanged(tmp_path: Path) -> None:
+    """One architecture deviates in three windows: its row is their median, and the other rows are not affected."""
     samples = [sample(str(arch), graph_ms(arch), device_ms(arch)) for arch in MEASURED]
     odd = str(MEASURED[7])
     samples = [one for one in samples if one["arch"] != odd]

@@ -1,4 +1,4 @@
-"""The real command, killed with -9 in the middle and typed again: real workers, real models, all 2400 rows."""
+"""The real command, killed with SIGKILL and run again: real workers, real models, all 2400 rows."""
 
 import json
 import math
@@ -28,7 +28,7 @@ from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
 
 ARCHITECTURES = 10
-# The tests' host is busy, so nearly every window is accepted; discarding is tested on made-up logs.
+# The tests' host is busy, so nearly every window is accepted; discarding is tested on synthetic logs.
 OPTIONS = LatencyOptions(minutes=8, threads=1, tolerance=0.95, max_architectures=ARCHITECTURES, peak_seconds=0.3)
 TEXT = TextOptions(topic="topic", group="group", seq_len=64, validation_fraction=0.2)
 
@@ -47,7 +47,7 @@ def test_rows_by_hand(tiny_teacher: Teacher) -> None:
         discarded=0,
         readmitted=0,
     )
-    # The others say 3 % more. That is less than the measurement's own 5 %, so they are trusted to the floor, 1 %.
+    # The held-out prediction is 3 % higher, less than the measurement's error of 5 %, so its error has the minimum, 1 %.
     fit = Fit(lambda archs: np.full((len(archs), 2), 2.0), "none", np.array([3.0]), {})
     joined = 1.03 ** (25 / 26)
     sd = 0.01 * math.sqrt(25 / 26)
@@ -72,7 +72,7 @@ def test_rows_by_hand(tiny_teacher: Teacher) -> None:
 
 @dataclass
 class Interrupted:
-    """What the killed command left, and what the same command then made of it."""
+    """The state that the killed command left, and the result of the resumed command."""
 
     home: Path
     artifact: Artifact
@@ -116,7 +116,7 @@ def test_no_worker_outlives_a_killed_parent(run: Interrupted) -> None:
     assert run.workers_left == []
 
 
-def test_finished_samples_are_kept_and_none_is_repeated(run: Interrupted) -> None:
+def test_finished_samples_are_kept_and_not_repeated(run: Interrupted) -> None:
     whole = run.log_at_kill[: run.log_at_kill.rfind(b"\n") + 1]
     assert whole.count(b"\n") >= 4
     assert (run.artifact.path / "samples.jsonl").read_bytes().startswith(whole)
@@ -124,7 +124,7 @@ def test_finished_samples_are_kept_and_none_is_repeated(run: Interrupted) -> Non
     measured = Counter(sample["arch"] for sample in samples if sample["kept"])
     measured.pop("teacher")
     assert measured == Counter([str(arch) for arch in design(0)[:ARCHITECTURES]])
-    # Once a process; a busy host may have some of these windows discarded.
+    # Once per process; on a busy host some of these windows may be discarded.
     teachers = [sample["process"] for sample in samples if sample["arch"] == "teacher"]
     assert teachers == sorted({sample["process"] for sample in samples})
     assert len(teachers) >= 2
@@ -163,7 +163,7 @@ def test_table_has_every_architecture(run: Interrupted) -> None:
     assert {row.arch for row in rows if row.source == "measured"} == set(design(0)[:ARCHITECTURES])
     teacher_ms = run.artifact.results["teacher_latency_ms"]
     predicted_sd = {row.relative_sd for row in rows if row.source == "predicted"}
-    assert len(predicted_sd) == 1  # the held-out error, one for all
+    assert len(predicted_sd) == 1  # the held-out error, the same for all
     seq_len = round(run.artifact.results["mean_length"])
     for row in rows:
         assert row.source in ("measured", "predicted")
@@ -179,11 +179,11 @@ def test_table_has_every_architecture(run: Interrupted) -> None:
         assert row.teacher_ratio == pytest.approx(row.latency_ms / teacher_ms, rel=1e-3)
     table = LatencyTable.load(run.artifact.path)
     assert table.teacher_latency_ms == teacher_ms
-    # Fifty times the work cannot come out cheaper, however busy the host.
+    # Fifty times the work is slower even on a busy host.
     assert table.latency_ms(Arch(12, 12, 768, 3072, "gelu")) > table.latency_ms(Arch(3, 12, 288, 384, "gelu"))
 
 
-def test_lengths_are_those_of_the_corpus(run: Interrupted) -> None:
+def test_lengths_come_from_the_corpus(run: Interrupted) -> None:
     lengths = json.loads((run.artifact.path / "lengths.json").read_text())
     assert lengths["sentences"] == sum(lengths["counts"]) == 10_000
     assert set(lengths["values"]) <= set(run.corpus.train.lengths.tolist())
@@ -207,7 +207,7 @@ def test_the_same_command_again_measures_nothing(
     assert (run.artifact.path / "samples.jsonl").stat().st_mtime_ns == before
 
 
-def test_summary_names_teacher_fastest_and_error(run: Interrupted) -> None:
+def test_summary_has_teacher_fastest_and_error(run: Interrupted) -> None:
     text = summary(run.artifact)
     fastest = min(read_rows(run.artifact.path / "table.csv"), key=lambda row: row.latency_ms)
     assert f"{ARCHITECTURES} architectures measured, {2400 - ARCHITECTURES} predicted" in text

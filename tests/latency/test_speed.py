@@ -1,4 +1,4 @@
-"""Side by side: plausible rows, figures worked out by hand, resume, and what is refused."""
+"""The speed comparison: plausible rows, hand-computed values, resuming, and refused input."""
 
 import shutil
 from pathlib import Path
@@ -23,7 +23,7 @@ ENGINES += ["student onnxruntime-int8", "student onnxruntime-f32"]
 
 @pytest.fixture(scope="module")
 def exported(home: Path, tiny_teacher: Teacher, corpus: Corpus) -> Artifact:
-    """The same export as the export tests make of this model, in the same home: made once a run."""
+    """The export that the export tests make of this model, in the same home: made once per test run."""
     options = ExportOptions(calibration_sentences=24, parity_sentences=24)
     return run_export(home, tiny_teacher.path, open_checkpoint(str(tiny_teacher.path)).digest, corpus, options)
 
@@ -61,7 +61,7 @@ def test_an_interrupted_run_keeps_its_rounds(tmp_path: Path) -> None:
     assert again == rounds
 
 
-def test_minutes_bound_the_rounds_but_two_are_always_run(tmp_path: Path) -> None:
+def test_minutes_limit_the_rounds_but_two_always_run(tmp_path: Path) -> None:
     import time
 
     engines = {TEACHER: lambda _: time.sleep(0.002)}
@@ -70,7 +70,7 @@ def test_minutes_bound_the_rounds_but_two_are_always_run(tmp_path: Path) -> None
     assert len(module._measure(tmp_path / "log", engines, rows, options)) == 2
 
 
-def test_every_engine_answers_every_sentence_in_blocks_of_changing_order() -> None:
+def test_every_engine_runs_every_sentence_in_blocks_of_random_order() -> None:
     calls: list[tuple[str, int]] = []
 
     def engine(name: str) -> module.Call:
@@ -81,13 +81,13 @@ def test_every_engine_answers_every_sentence_in_blocks_of_changing_order() -> No
     assert all(value > 0 for values in times.values() for value in values)
     for name in "abc":
         own = [index for who, index in calls if who == name]
-        # Untimed calls lead each block: those of the sentences before it.
+        # Each block starts with untimed calls on the preceding sentences.
         assert own == [*range(17, 25), *range(10), *range(2, 10), *range(10, 20), *range(12, 20), *range(20, 25)]
     turns = [name for index, (name, _) in enumerate(calls) if index == 0 or calls[index - 1][0] != name]
     assert len({tuple(turns[start : start + 3]) for start in range(0, len(turns), 3)}) > 1
 
 
-def test_figures_by_hand() -> None:
+def test_statistics_by_hand() -> None:
     rounds = [
         {TEACHER: [8.0, 12.0], "student x": [1.0, 3.0], TOKENIZER: [1.0, 1.0]},
         {TEACHER: [20.0, 20.0], "student x": [2.0, 2.0], TOKENIZER: [0.5, 0.5]},
@@ -96,18 +96,18 @@ def test_figures_by_hand() -> None:
     assert teacher["mean_ms"] == 15
     assert teacher["speedup"] == teacher["speedup_low"] == teacher["speedup_high"] == 1
     assert (student["mean_ms"], student["p50_ms"], student["p90_ms"]) == (2, 2, 2.7)
-    assert (student["speedup_low"], student["speedup"], student["speedup_high"]) == (5.25, 7.5, 9.75)  # of 5 and 10
+    assert (student["speedup_low"], student["speedup"], student["speedup_high"]) == (5.25, 7.5, 9.75)  # from 5 and 10
     assert "same_engine_speedup" not in student
-    alike = summarise([times | {"teacher x": [3.0, 5.0]} for times in rounds])
-    assert [row["name"] for row in alike] == [TEACHER, "student x", "teacher x"]
-    assert alike[1]["same_engine_speedup"] == 2
-    assert "same_engine_speedup" not in alike[2]
+    with_teacher = summarise([times | {"teacher x": [3.0, 5.0]} for times in rounds])
+    assert [row["name"] for row in with_teacher] == [TEACHER, "student x", "teacher x"]
+    assert with_teacher[1]["same_engine_speedup"] == 2
+    assert "same_engine_speedup" not in with_teacher[2]
     text = from_text(rounds, "student x")
     assert text["tokenise_mean_ms"] == 0.75
     assert text["speedup"] == pytest.approx((11 / 3 + 20.5 / 2.5) / 2, abs=1e-3)
 
 
-def test_the_table_has_a_line_an_engine() -> None:
+def test_the_table_has_one_line_per_engine() -> None:
     row = {"p50_ms": 1.0, "p90_ms": 2.0, "mean_ms": 1.5, "speedup": 3.25, "speedup_low": 3.0, "speedup_high": 3.5}
     text = {"name": "student x", "tokenise_mean_ms": 0.05, "speedup": 2.75}
     found = {"rows": [{"name": "teacher x", **row}, {"name": "student x", **row}], "from_text": text}
@@ -117,7 +117,7 @@ def test_the_table_has_a_line_an_engine() -> None:
     assert "2.75" in last
 
 
-def test_an_export_of_a_cut_vocabulary_reads_the_texts_itself(
+def test_an_export_with_a_cut_vocabulary_uses_its_own_tokenizer(
     tmp_path: Path, home: Path, tiny_teacher: Teacher, corpus: Corpus
 ) -> None:
     options = ExportOptions(24, 24, forms=("onnxruntime-f32",), vocabulary="corpus", vocabulary_tokens=100)
@@ -127,7 +127,7 @@ def test_an_export_of_a_cut_vocabulary_reads_the_texts_itself(
     assert [row["name"] for row in found["rows"]] == [TEACHER, STUDENT, "student onnxruntime-f32"]
 
 
-def test_the_teacher_beside_in_the_same_engine(
+def test_the_teacher_is_timed_in_the_same_engine(
     home: Path, tiny_teacher: Teacher, corpus: Corpus, exported: Artifact
 ) -> None:
     given = (tiny_teacher, corpus, tiny_teacher.path, exported.path, OPTIONS)
@@ -141,7 +141,7 @@ def test_the_teacher_beside_in_the_same_engine(
             assert row["same_engine_speedup_low"] <= row["same_engine_speedup"] <= row["same_engine_speedup_high"]
 
 
-def test_refusals(
+def test_invalid_folders_are_refused(
     tmp_path: Path, home: Path, tiny_teacher: Teacher, teacher: Teacher, corpus: Corpus, exported: Artifact
 ) -> None:
     with pytest.raises(UsageError, match="no finished artifact"):

@@ -1,4 +1,4 @@
-"""Models from the shared pool are stock models with finite outputs, and the clock counts what it says."""
+"""Models from the shared pool are stock models with finite outputs, and timings count the stated calls."""
 
 import gc
 import random
@@ -38,7 +38,7 @@ def test_same_model_as_a_fresh_one(maker: ModelMaker) -> None:
     assert {name: (tuple(p.shape), p.dtype) for name, p in made.named_parameters()} == shapes
     for (name, buffer), (_, expected) in zip(made.named_buffers(), fresh.named_buffers(), strict=True):
         assert torch.equal(buffer, expected), name
-    # The same weights give the same output: nothing of the model but its weights was replaced.
+    # The same weights give the same output: only the weights were replaced.
     fresh.load_state_dict(made.state_dict())
     item = sentence(17, maker.teacher, seed=1)
     with torch.inference_mode():
@@ -56,7 +56,7 @@ def test_outputs_are_finite_and_no_weight_is_denormal(maker: ModelMaker, arch: A
         states = model(**sentence(64, maker.teacher, seed=0)).last_hidden_state
     assert states.shape == (1, 64, arch.hidden)
     assert torch.isfinite(states).all()
-    assert states.std() > 0.1  # a model whose states collapsed would multiply zeros
+    assert states.std() > 0.1  # a model with collapsed states would multiply zeros
 
 
 def test_layer_weights_are_not_shared_but_the_embedding_table_is(maker: ModelMaker) -> None:
@@ -85,7 +85,7 @@ def test_roberta_family() -> None:
 
 
 class Sleeper(nn.Module):
-    """Sleeps one millisecond per token, and notes whether garbage could be collected meanwhile."""
+    """Sleeps one millisecond per token, and records whether garbage collection was enabled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def test_window_has_a_reference_on_both_sides_of_every_sweep(maker: ModelMaker) 
     rounds, references = window(model, items, reference, random.Random(0), window_ms=60)
     assert ROUNDS[0] <= len(rounds) <= ROUNDS[1]
     assert references == [5.0] * (len(rounds) + 1)
-    # The first sweep does not count, and before each counted one some calls bring the weights back.
+    # The first sweep is untimed; before each timed one, some calls load the weights into the caches.
     assert seen == [2 + (WARM_CALLS + 2) * number for number in range(len(rounds) + 1)]
     for short_ms, long_ms in rounds:
         assert short_ms >= 2
@@ -120,7 +120,7 @@ def test_window_has_a_reference_on_both_sides_of_every_sweep(maker: ModelMaker) 
 
 
 class Remembering:
-    """Says that a call took 4 ms when the shape changed and 1 ms when it stayed."""
+    """Returns 4 ms for a call with a new shape and 1 ms for one with the same shape."""
 
     def __init__(self) -> None:
         self.shapes: list[torch.Size] = []
@@ -131,12 +131,10 @@ class Remembering:
         return 1.0 if same else 4.0
 
 
-def test_a_change_of_shape_counts_as_often_as_sentences_bring_one(
-    maker: ModelMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Half of the sentences have the first length: as often the shape stays, (4 + 1) / 2 ms; a tenth the second: 3.7 ms.
+def test_changes_of_shape_are_weighted_by_their_frequency(maker: ModelMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the sentences have the first length: the shape is unchanged as often, (4 + 1) / 2 ms; 10 % the second: 3.7 ms.
 
-    Swept once per length, as before, all lengths would take 4 ms.
+    With one sweep per length, all lengths would take 4 ms.
     """
     monkeypatch.setattr("kdnas.latency.timing.call_ms", lambda model, item: model(**item))
     items = [sentence(length, maker.teacher, 0) for length in (8, 16, 24)]
@@ -145,14 +143,14 @@ def test_a_change_of_shape_counts_as_often_as_sentences_bring_one(
     assert rounds == [pytest.approx([2.5, 3.7, 1.0])] * ROUNDS[0]
     once, _ = window(Remembering(), items, lambda: 5.0, random.Random(0), window_ms=60)
     assert once == [[4.0, 4.0, 4.0]] * ROUNDS[0]
-    # In each round every length comes as a change first and then as the same, the first after the warm calls too.
+    # In each round every length runs twice: after another shape, also after the untimed calls, and then after the same shape.
     counted = model.shapes[3:]
     for first in range(0, len(counted), WARM_CALLS + 6):
         shapes = counted[first + WARM_CALLS - 1 : first + WARM_CALLS + 6]
         assert [after == before for before, after in pairwise(shapes)] == [False, True] * 3
 
 
-def test_reference_window_is_a_median_after_calls_that_do_not_count(maker: ModelMaker) -> None:
+def test_reference_window_is_a_median_after_untimed_calls(maker: ModelMaker) -> None:
     item = sentence(8, maker.teacher, 0)
     model = Sleeper()
     assert reference_window(model, item) >= 8

@@ -1,4 +1,4 @@
-"""Validation with a worker that only pretends: what it computes, that it resumes, and that the bound is the largest error."""
+"""Validation with a mock worker: its computations, resuming, and that the bound is the largest error."""
 
 import csv
 from pathlib import Path
@@ -20,7 +20,7 @@ from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact, read_jsonl
 from kdnas.text.corpus import Corpus
 
-from .worker_fixture import PretendedWorker
+from .worker_fixture import MockWorker
 
 OPTIONS = LatencyOptions(minutes=2, max_architectures=60, peak_seconds=0)
 VALIDATION = ValidationOptions(sentences=50)
@@ -28,12 +28,12 @@ REFERENCE_MS = 5.0
 
 
 def true_ms(arch: Arch, length: float) -> float:
-    """A host whose latency is a law of the size alone."""
+    """A host whose latency depends only on the size."""
     return 0.2 + arch.layer_parameters * (length + 10) * 2e-8
 
 
-class Pretender(PretendedWorker):
-    """Answers by the law; the odd passes of validation are 2 % slow, and `wrong` is 30 % slower than the law."""
+class FakeWorker(MockWorker):
+    """Answers by the formula; odd passes of a validation are 2 % slower, and `wrong` is 30 % slower."""
 
     wrong: Arch | None = None
     deaths = 0
@@ -59,14 +59,14 @@ class Pretender(PretendedWorker):
 
 
 @pytest.fixture
-def pretender(monkeypatch: pytest.MonkeyPatch) -> type[Pretender]:
-    fresh = type("Fresh", (Pretender,), {})
+def fake_worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
+    fresh = type("Fresh", (FakeWorker,), {})
     monkeypatch.setattr(process, "Worker", fresh)
     return fresh
 
 
 @pytest.fixture
-def table(pretender: type[Pretender], tmp_path: Path, teacher: Teacher, corpus: Corpus) -> Artifact:
+def table(fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher, corpus: Corpus) -> Artifact:
     return build_table(tmp_path, teacher, corpus, OPTIONS)
 
 
@@ -84,9 +84,9 @@ def test_the_held_out_are_never_fitted() -> None:
 
 
 def test_the_bound_is_the_largest_error(
-    pretender: type[Pretender], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
+    fake_worker: type[FakeWorker], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
 ) -> None:
-    pretender.wrong = held_out()[7]
+    fake_worker.wrong = held_out()[7]
     found = validation(table, tmp_path, teacher, corpus)
     rows = list(csv.DictReader((found.path / "validation.csv").open()))
     assert [row["arch"] for row in rows] == [str(arch) for arch in held_out()]
@@ -102,25 +102,25 @@ def test_the_bound_is_the_largest_error(
     assert f"within {found.results['bound_pct']} %" in summary(found)
 
 
-def test_it_goes_on_where_it_stopped(
-    pretender: type[Pretender], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
+def test_an_interrupted_validation_resumes(
+    fake_worker: type[FakeWorker], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
 ) -> None:
-    asked = pretender.asked
+    asked = fake_worker.asked
     whole = validation(table, tmp_path / "other", teacher, corpus)
-    assert pretender.asked - asked == VALIDATION.passes * HELD_OUT
-    pretender.asked, pretender.deaths = 0, 3
+    assert fake_worker.asked - asked == VALIDATION.passes * HELD_OUT
+    fake_worker.asked, fake_worker.deaths = 0, 3
     with pytest.raises(KdnasError, match="died 3 times: death"):
         validation(table, tmp_path, teacher, corpus)
-    pretender.deaths = 2
+    fake_worker.deaths = 2
     found = validation(table, tmp_path, teacher, corpus)
-    assert pretender.asked == 3 + 2 + VALIDATION.passes * HELD_OUT
+    assert fake_worker.asked == 3 + 2 + VALIDATION.passes * HELD_OUT
     rows = read_jsonl(found.path / "validation.jsonl")
     assert len({(row["pass"], row["arch"]) for row in rows}) == len(rows) == VALIDATION.passes * HELD_OUT
     assert (found.path / "validation.csv").read_text() == (whole.path / "validation.csv").read_text()
 
 
 def test_more_runs(
-    pretender: type[Pretender], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
+    fake_worker: type[FakeWorker], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
 ) -> None:
     found = run_validation(tmp_path, table, teacher, corpus, OPTIONS, ValidationOptions(sentences=50, runs=5))
     rows = read_jsonl(found.path / "validation.jsonl")
@@ -133,7 +133,7 @@ def test_another_artifact_is_refused(tmp_path: Path, teacher: Teacher, corpus: C
         run_validation(tmp_path, corpus.artifact, teacher, corpus, OPTIONS, VALIDATION)
 
 
-def test_options_out_of_range() -> None:
+def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(UsageError, match="sentences is 10; allowed are 50 to 10000"):
         ValidationOptions(sentences=10)
     with pytest.raises(UsageError, match="tolerance is 2"):
@@ -162,7 +162,7 @@ def test_kendall_tau_by_hand() -> None:
 
 
 class Clocked:
-    """A model whose call takes the length in microseconds of a made-up clock."""
+    """A model whose call takes the length in microseconds, on a simulated clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -174,12 +174,12 @@ class Clocked:
         self.now += length * 1000.0
 
 
-def test_exhaustive_times_each_sentence_once_and_repeats_what_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exhaustive_times_each_sentence_once_and_repeats_disturbed_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Clocked(monkeypatch)
     sentences = [{"length": 1 + number % 7} for number in range(CHUNK + 10)]
-    references = iter([0.5, 0.5, 0.9, 0.5, 0.5])  # the second chunk sees a burst, and is measured again
+    references = iter([0.5, 0.5, 0.9, 0.5, 0.5])  # a burst disturbs the second chunk, which is repeated
     values, level, again = exhaustive(model, sentences, lambda: next(references), 0.1)
     assert level == 0.5
-    assert again == 2  # the burst lies before the second try too
+    assert again == 2  # the burst also precedes the second attempt
     assert values == pytest.approx([item["length"] / 1000 / 0.5 for item in sentences])
     assert model.calls == len(sentences) + (CHUNK + WARM_CALLS) + 3 * (10 + WARM_CALLS)

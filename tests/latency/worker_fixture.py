@@ -1,10 +1,10 @@
-"""A worker without a process, for the tests of what asks one."""
+"""A worker without a process, for the tests of its callers."""
 
 from typing import Any, Self
 
 
-class PretendedWorker:
-    """What a worker's process does apart from answering, which each test's own kind does in `ask`."""
+class MockWorker:
+    """The operations of a worker process except answering, which each test implements in `ask`."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
         self.setup = setup
