@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from kdnas.evaluation.kinds import TaskKind
 from kdnas.evaluation.rows import Split
-from kdnas.export.session import read_tokenizer
+from kdnas.export.folder import read_tokenizer
 from kdnas.models.family import shape_of
 
 

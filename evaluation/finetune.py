@@ -19,9 +19,9 @@ from kdnas.evaluation.kinds import TaskKind
 from kdnas.evaluation.metric_modules import scores_of
 from kdnas.evaluation.rows import Split
 from kdnas.evaluation.tasks import SPLITS, Task
+from kdnas.export.folder import read_tokenizer
 from kdnas.export.judge import Candidate
 from kdnas.export.parity import torch_forward
-from kdnas.export.session import read_tokenizer
 from kdnas.models.folder import copy_tokenizer
 from kdnas.store.progress import Stage
 from kdnas.text.sentences import token_batches

@@ -16,6 +16,7 @@ from kdnas.export.checkpoint import Checkpoint, copy_checkpoint, load_model
 from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER
 from kdnas.export.engines import RUNTIMES, Forward, open_graph
 from kdnas.export.first_token import last_layer_of_first_token
+from kdnas.export.folder import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, graph_of, read_tokenizer, token_ids
 from kdnas.export.judge import Candidate, Judge
 from kdnas.export.labelled import Labelled
 from kdnas.export.options import ExportOptions
@@ -23,7 +24,6 @@ from kdnas.export.parity import compare, require_bound, spread_over_lengths, tor
 from kdnas.export.race import race
 from kdnas.export.recipes import RECIPES, Int8Search, require_inside, without_tokenizer
 from kdnas.export.sentencepiece_form import write_sentencepiece
-from kdnas.export.session import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, graph_of, read_tokenizer, token_ids
 from kdnas.export.silence import silence_exporters
 from kdnas.export.vocabulary import REPORT, cut_of, trim
 from kdnas.models.engine import ENGINES, Precision, engine_of

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from kdnas.errors import UsageError
+from kdnas.export.folder import FORMS
 from kdnas.export.recipes import FLOAT, NAMES, RECIPES
-from kdnas.export.session import FORMS
 
 
 @dataclass(frozen=True)

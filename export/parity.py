@@ -7,7 +7,8 @@ import numpy as np
 
 from kdnas.errors import BoundError
 from kdnas.export.engines import Forward
-from kdnas.export.session import TASKS, mean_pool
+from kdnas.export.folder import TASKS
+from kdnas.export.outputs import mean_pool
 from kdnas.models.family import has_types
 from kdnas.text.padding import pad
 

@@ -12,11 +12,11 @@ import numpy as np
 from kdnas.errors import BoundError
 from kdnas.export.checkpoint import TOKENIZER_FILES
 from kdnas.export.engines import Forward, open_graph
+from kdnas.export.folder import FORMS, TASKS
 from kdnas.export.judge import answers_kept
 from kdnas.export.onnx_form import write_onnx_int8, write_onnx_int8_attention, write_onnx_int8_blocks
 from kdnas.export.openvino_form import write_int8, write_int8_controlled, write_int8_weights
 from kdnas.export.race import race
-from kdnas.export.session import FORMS, TASKS
 from kdnas.models.engine import engine_of
 from kdnas.store.host import default_threads
 

@@ -4,7 +4,6 @@ An export folder holds `kdnas.json` (the settings of a session), `tokenizer.json
 """
 
 import ctypes
-import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,14 @@ import numpy as np
 from kdnas.errors import UsageError
 from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER, read_encoder
 from kdnas.export.engines import RUNTIMES, open_graph
+from kdnas.export.folder import (
+    TASKS,
+    choose_form,
+    graph_of,
+    read_settings,
+    read_tokenizer,
+)
+from kdnas.export.outputs import answers_of_texts, pool
 from kdnas.export.texts import (
     SESSION_POLICIES,
     TooLong,
@@ -26,25 +33,13 @@ from kdnas.export.texts import (
     require_policy,
     require_strings,
 )
-from kdnas.models.engine import ENGINES, require_native
+from kdnas.models.engine import ENGINES
 from kdnas.store.artifact import Artifact
 from kdnas.store.host import default_threads
 from kdnas.text.padding import pad, padded_length
 
-SETTINGS = "kdnas.json"
 # Padded tokens per engine call: the activations between two matrix products still fit a core's cache (results/export).
 BATCH_TOKENS = 1024
-# The graph of each form inside an export folder.
-FORMS = {name: engine.graph for name, engine in ENGINES.items() if engine.graph and not engine.at_run_time}
-# Forms that run another form's graph in another precision, on hosts that compute in it; only on request.
-RUN_TIME_FORMS = {name: engine.float_name for name, engine in ENGINES.items() if engine.at_run_time}
-# The outputs of each task's graph.
-TASKS = {
-    "feature-extraction": ("last_hidden_state",),
-    "text-classification": ("logits",),
-    "token-classification": ("logits",),
-    "question-answering": ("start_logits", "end_logits"),
-}
 
 
 class Session:
@@ -235,7 +230,7 @@ class Session:
             output = self.run(ids, mask, None if types is None else pad_types([types[index] for index in batch], ids))
             result[batch] = answers_of_texts(output) if classifies else pool(output, mask, self.pooling)
 
-        side_by_side(self.streams, work, token_budget_batches([len(row) for row in rows], batch_tokens))
+        run_batches(self.streams, work, token_budget_batches([len(row) for row in rows], batch_tokens))
         return result
 
     def require_task(self, *tasks: str) -> None:
@@ -258,69 +253,6 @@ def pad_types(rows: Sequence[Sequence[int]], ids: np.ndarray) -> np.ndarray:
     return types
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in `kdnas.json` of an export folder.
-
-    Raises:
-        UsageError: the file is missing, or this version cannot read it.
-    """
-    file = Path(path) / SETTINGS
-    try:
-        settings: dict[str, Any] = json.loads(file.read_text())
-        missing = {"task", "labels", "hidden", "max_seq_len", "pad_id", "forms"} - set(settings)
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(
-            f"{path}: not an exported model ({SETTINGS}: {error}); make one with `kdnas export --model DIR`"
-        ) from error
-    if missing or settings["task"] not in TASKS:
-        what = f"lacks {', '.join(sorted(missing))}" if missing else f"has the unknown task '{settings['task']}'"
-        raise UsageError(f"{file} {what}; export the model again with this version")
-    return settings
-
-
-def choose_form(path: Path, present: Iterable[str], form: str | None) -> str:
-    """The requested form, or the first of those present.
-
-    Raises:
-        UsageError: the form is not present, or this CPU does not support its precision natively.
-    """
-    usable = [name for name in present if name in FORMS]
-    if form is None and usable:
-        return usable[0]
-    usable += [name for name, graph in RUN_TIME_FORMS.items() if graph in usable]
-    if form not in usable:
-        raise UsageError(f"{path}: this export has no form '{form}'; it has {', '.join(usable) or 'none'}")
-    require_native(ENGINES[form])
-    return form
-
-
-def graph_of(form: str) -> str:
-    """The graph file of a form, relative to the export folder."""
-    return FORMS[RUN_TIME_FORMS.get(form, form)]
-
-
-def read_tokenizer(file: Path, max_seq_len: int) -> Any:
-    """A `tokenizers.Tokenizer` that cuts at `max_seq_len` and never pads.
-
-    Raises:
-        UsageError: the file is missing or damaged.
-    """
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises plain Exception for a missing or damaged file
-        raise UsageError(f"{file}: cannot be read ({error}); export the model again") from error
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_seq_len)
-    return tokenizer
-
-
-def token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text, with special tokens."""
-    return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
-
-
 def token_budget_batches(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
     """Indices of rows, longest first, cut so that each padded batch stays within the budget."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
@@ -331,7 +263,7 @@ def token_budget_batches(lengths: list[int], batch_tokens: int) -> Iterator[list
         first += rows
 
 
-def side_by_side(streams: int, work: Callable[[list[int]], None], batches: Iterable[list[int]]) -> None:
+def run_batches(streams: int, work: Callable[[list[int]], None], batches: Iterable[list[int]]) -> None:
     """Run `work` on all batches, `streams` of them in parallel; the first error is raised."""
     if streams == 1:
         for batch in batches:
@@ -350,26 +282,3 @@ def give_back_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def answers_of_texts(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (B, C) of logits (B, C); the logits themselves (B, 1) for a regression."""
-    return logits if logits.shape[-1] == 1 else softmax(logits)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis, (B, C)."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def pool(states: np.ndarray, mask: np.ndarray, pooling: str) -> np.ndarray:
-    """L2-normalised vectors (B, D) of the states (B, T, D): the mean over real tokens, or the first token's."""
-    return mean_pool(states[:, :1], mask[:, :1]) if pooling == "first" else mean_pool(states, mask)
-
-
-def mean_pool(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """L2-normalised mean of the states (B, T, D) over real tokens, (B, D)."""
-    weights = mask[:, :, None].astype(states.dtype)
-    mean = (states * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
-    return mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)

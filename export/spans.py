@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from tokenizers import Tokenizer
 
-from kdnas.export.session import BATCH_TOKENS, pad_types, side_by_side, softmax, token_budget_batches
+from kdnas.export.outputs import softmax
+from kdnas.export.session import BATCH_TOKENS, pad_types, run_batches, token_budget_batches
 from kdnas.export.texts import are_pairs, require_list, require_strings
 
 OVERLAP = 64  # tokens shared by neighbouring windows of a long context
@@ -145,7 +146,7 @@ def _in_batches(session: Runs, encodings: Sequence[Any], batch_tokens: int, type
         for index, output in zip(batch, session.run(ids, mask, types), strict=True):
             result[index] = output
 
-    side_by_side(session.streams, work, token_budget_batches([len(one.ids) for one in encodings], batch_tokens))
+    run_batches(session.streams, work, token_budget_batches([len(one.ids) for one in encodings], batch_tokens))
     return result
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from kdnas.errors import BoundError, UsageError
 from kdnas.export.checkpoint import Checkpoint, copy_description, load_model, open_checkpoint
-from kdnas.export.session import read_tokenizer
+from kdnas.export.folder import read_tokenizer
 from kdnas.store.artifact import write_json
 
 KINDS = ("WordPiece", "Unigram")

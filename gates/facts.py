@@ -53,7 +53,7 @@ def shape_facts() -> Facts:
 
 def export_facts(scratch: Path) -> Facts:
     """Operators, bytes, token ids and outputs of a model with fixed random weights, in each form."""
-    from kdnas.export.session import FORMS as GRAPHS
+    from kdnas.export.folder import FORMS as GRAPHS
     from kdnas.export.session import Session
 
     folder, facts = _exported(scratch), Facts()

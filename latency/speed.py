@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from kdnas.errors import UsageError
-from kdnas.export.session import FORMS, Session, read_settings
+from kdnas.export.folder import FORMS, read_settings
+from kdnas.export.session import Session
 from kdnas.export.vocabulary import REPORT
 from kdnas.latency.protocol import WARM_CALLS
 from kdnas.models.engine import PYTORCH

@@ -20,7 +20,7 @@ class TaskKind(ABC):
     Attributes:
         name: name in messages and metric modules.
         head: model class of transformers.
-        export_task: task of the exporter, a key of `kdnas.export.session.TASKS`.
+        export_task: task of the exporter, a key of `kdnas.export.folder.TASKS`.
         score_names: scores that a model card shows, in this order.
         labels_are_classes: a label is the class number of a whole input, so absent classes can be reported, and a binary task
             has a threshold.

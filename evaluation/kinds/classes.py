@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from kdnas.evaluation.kinds.base import TaskKind, class_names
-from kdnas.export.session import BATCH_TOKENS, softmax
+from kdnas.export.outputs import softmax
+from kdnas.export.session import BATCH_TOKENS
 from kdnas.export.spans import Runs, text_logits
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kdnas.distill.mapping import Mapping, layer_pairs
-from kdnas.models.family import Layer, family_of, shape_of
+from kdnas.models.family import family_of, shape_of
+from kdnas.models.parts import Layer
 from kdnas.models.student import principal_basis, put_norm
 
 SAMPLE_TOKENS = 8192

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from kdnas.errors import KdnasError, UsageError
 from kdnas.extras import install_line
 from kdnas.models.arch import Arch
-from kdnas.models.family import Shape, family_of, require_family, shape_of, student_shape_of
+from kdnas.models.family import family_of, require_family, shape_of, student_shape_of
 from kdnas.models.folder import model_digest, model_in
+from kdnas.models.parts import Shape
 from kdnas.store.artifact import file_sha256
 
 if TYPE_CHECKING:

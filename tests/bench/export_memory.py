@@ -19,9 +19,9 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from transformers import AutoModel
 
 from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER
+from kdnas.export.folder import FORMS, SETTINGS
 from kdnas.export.openvino_form import write_int8, write_openvino
 from kdnas.export.sentencepiece_form import write_sentencepiece
-from kdnas.export.session import FORMS, SETTINGS
 from kdnas.export.silence import silence_exporters
 from kdnas.models.arch import Arch
 from kdnas.models.student import student_config

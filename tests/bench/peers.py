@@ -18,7 +18,8 @@ import openvino
 import torch
 from export_speed import take_turns
 
-from kdnas.export.session import FORMS, Session
+from kdnas.export.folder import FORMS
+from kdnas.export.session import Session
 from kdnas.export.silence import silence_exporters
 from kdnas.store.host import default_threads, host_line
 

@@ -21,8 +21,8 @@ import torch
 from transformers import AutoModel
 
 from kdnas.export.engines import RUNTIMES, open_graph
+from kdnas.export.folder import FORMS
 from kdnas.export.recipes import Quantising, first_recipe
-from kdnas.export.session import FORMS
 from kdnas.export.silence import silence_exporters
 from kdnas.latency.engines import OUTPUTS, make_models
 from kdnas.latency.template import as_if_trained, write_templates

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-from kdnas.export.session import FORMS, Session
+from kdnas.export.folder import FORMS
+from kdnas.export.session import Session
 from kdnas.store.host import host_line
 
 LENGTHS = (8, 16, 32, 64)

@@ -14,9 +14,10 @@ from kdnas.arguments import command_help
 from kdnas.commands import load_command
 from kdnas.evaluation.harness import ENGINES as SCORED_BY
 from kdnas.export.checkpoint import open_checkpoint
+from kdnas.export.folder import read_settings
 from kdnas.export.options import ExportOptions
 from kdnas.export.run import run_export
-from kdnas.export.session import Session, read_settings
+from kdnas.export.session import Session
 from kdnas.latency.measure import worker_setup
 from kdnas.latency.process import Worker
 from kdnas.latency.protocol import LatencyOptions, stratify

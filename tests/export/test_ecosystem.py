@@ -9,7 +9,8 @@ from optimum.intel import OVModelForFeatureExtraction, OVModelForSequenceClassif
 from optimum.onnxruntime import ORTModelForFeatureExtraction, ORTModelForSequenceClassification
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from kdnas.export.session import Session, softmax
+from kdnas.export.outputs import softmax
+from kdnas.export.session import Session
 from kdnas.export.silence import silence_exporters
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus

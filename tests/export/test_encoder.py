@@ -19,8 +19,9 @@ from kdnas.export.encoder import (
     TokenizersEncoder,
     read_encoder,
 )
+from kdnas.export.folder import read_settings
 from kdnas.export.sentencepiece_form import write_sentencepiece
-from kdnas.export.session import Session, read_settings
+from kdnas.export.session import Session
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 

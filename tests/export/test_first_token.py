@@ -6,7 +6,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from kdnas.export.first_token import last_layer_of_first_token
-from kdnas.export.session import FORMS
+from kdnas.export.folder import FORMS
 from kdnas.store.artifact import Artifact
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 90}

@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from kdnas.export.folder import FORMS
 from kdnas.export.onnx_form import QUANTIZED, write_onnx_int8
-from kdnas.export.session import FORMS
 from kdnas.export.silence import silence_exporters
 from kdnas.store.artifact import Artifact
 

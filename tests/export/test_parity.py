@@ -5,9 +5,9 @@ import pytest
 
 from kdnas.errors import BoundError
 from kdnas.export.engines import open_graph
+from kdnas.export.folder import FORMS, read_tokenizer
 from kdnas.export.making import parity_rows
 from kdnas.export.parity import compare, require_bound, spread_over_lengths
-from kdnas.export.session import FORMS, read_tokenizer
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 

@@ -16,6 +16,7 @@ from kdnas.errors import BoundError, UsageError
 from kdnas.export import recipes
 from kdnas.export.checkpoint import load_model, open_checkpoint
 from kdnas.export.engines import open_graph
+from kdnas.export.folder import FORMS, read_settings
 from kdnas.export.judge import answers_kept
 from kdnas.export.onnx_form import (
     QUANTIZED,
@@ -28,7 +29,7 @@ from kdnas.export.openvino_form import GRAPH, write_int8, write_int8_controlled,
 from kdnas.export.options import ExportOptions
 from kdnas.export.recipes import CONTROLLED, FALLBACKS, RECIPES, Int8Search, choose
 from kdnas.export.run import run_export
-from kdnas.export.session import FORMS, Session, read_settings
+from kdnas.export.session import Session
 from kdnas.export.silence import silence_exporters
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact

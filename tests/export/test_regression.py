@@ -8,11 +8,12 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from kdnas.errors import UsageError
+from kdnas.export.folder import FORMS
 from kdnas.export.judge import Judge, answers_kept
 from kdnas.export.options import ExportOptions
 from kdnas.export.parity import compare
 from kdnas.export.run import run_export
-from kdnas.export.session import FORMS, Session
+from kdnas.export.session import Session
 from kdnas.export.spans import text_logits
 from kdnas.serving.predictor import Predictor
 from kdnas.store.artifact import Artifact

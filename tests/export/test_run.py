@@ -14,9 +14,10 @@ import pytest
 import kdnas.export.run as module
 from kdnas.errors import UsageError
 from kdnas.export.checkpoint import open_checkpoint
+from kdnas.export.folder import FORMS
 from kdnas.export.options import ExportOptions
 from kdnas.export.run import run_export
-from kdnas.export.session import FORMS, Session
+from kdnas.export.session import Session
 from kdnas.export.silence import silence_exporters
 from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.store.artifact import Artifact

@@ -7,11 +7,12 @@ import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from kdnas.export.checkpoint import load_model, open_checkpoint
+from kdnas.export.folder import read_tokenizer
 from kdnas.export.judge import Candidate
 from kdnas.export.labelled import Labelled
 from kdnas.export.parity import torch_forward
 from kdnas.export.scores import _score, scores
-from kdnas.export.session import Session, read_tokenizer
+from kdnas.export.session import Session
 from kdnas.export.spans import Answerer, text_logits, word_labels
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus

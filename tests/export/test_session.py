@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdnas.errors import UsageError
-from kdnas.export.session import FORMS, Session, read_settings, token_budget_batches
+from kdnas.export.folder import FORMS, read_settings
+from kdnas.export.session import Session, token_budget_batches
 from kdnas.export.texts import TooLongError
 from kdnas.models.teacher import Teacher, load_encoder, load_tokenizer
 from kdnas.store.artifact import Artifact

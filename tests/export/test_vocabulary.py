@@ -14,9 +14,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from kdnas.errors import BoundError, UsageError
 from kdnas.export import run
 from kdnas.export.checkpoint import Checkpoint, load_model, open_checkpoint
+from kdnas.export.folder import read_tokenizer
 from kdnas.export.options import ExportOptions
 from kdnas.export.run import run_export
-from kdnas.export.session import Session, read_tokenizer
+from kdnas.export.session import Session
 from kdnas.export.vocabulary import covered_fraction, kept_ids, renumbered, trim, used_ids
 from kdnas.models.teacher import BUILTIN, Teacher
 from kdnas.store.artifact import Artifact

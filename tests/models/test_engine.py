@@ -9,8 +9,8 @@ import pytest
 
 from kdnas.errors import UsageError
 from kdnas.export.engines import RUNTIMES
+from kdnas.export.folder import FORMS, RUN_TIME_FORMS, graph_of
 from kdnas.export.recipes import FLOAT, RECIPES
-from kdnas.export.session import FORMS, RUN_TIME_FORMS, graph_of
 from kdnas.latency.engines import timer_of
 from kdnas.models.engine import ENGINES, Engine, Precision, engine_of, require_native, session_engines
 from kdnas.models.table import weight_bytes

@@ -1,0 +1,85 @@
+"""The layout of an export folder: its settings, its forms and their graphs, and its tokenizer."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from kdnas.errors import UsageError
+from kdnas.models.engine import ENGINES, require_native
+
+SETTINGS = "kdnas.json"
+# The graph of each form inside an export folder.
+FORMS = {name: engine.graph for name, engine in ENGINES.items() if engine.graph and not engine.at_run_time}
+# Forms that run another form's graph in another precision, on hosts that compute in it; only on request.
+RUN_TIME_FORMS = {name: engine.float_name for name, engine in ENGINES.items() if engine.at_run_time}
+# The outputs of each task's graph.
+TASKS = {
+    "feature-extraction": ("last_hidden_state",),
+    "text-classification": ("logits",),
+    "token-classification": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+}
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in `kdnas.json` of an export folder.
+
+    Raises:
+        UsageError: the file is missing, or this version cannot read it.
+    """
+    file = Path(path) / SETTINGS
+    try:
+        settings: dict[str, Any] = json.loads(file.read_text())
+        missing = {"task", "labels", "hidden", "max_seq_len", "pad_id", "forms"} - set(settings)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"{path}: not an exported model ({SETTINGS}: {error}); make one with `kdnas export --model DIR`"
+        ) from error
+    if missing or settings["task"] not in TASKS:
+        what = f"lacks {', '.join(sorted(missing))}" if missing else f"has the unknown task '{settings['task']}'"
+        raise UsageError(f"{file} {what}; export the model again with this version")
+    return settings
+
+
+def choose_form(path: Path, present: Iterable[str], form: str | None) -> str:
+    """The requested form, or the first of those present.
+
+    Raises:
+        UsageError: the form is not present, or this CPU does not support its precision natively.
+    """
+    usable = [name for name in present if name in FORMS]
+    if form is None and usable:
+        return usable[0]
+    usable += [name for name, graph in RUN_TIME_FORMS.items() if graph in usable]
+    if form not in usable:
+        raise UsageError(f"{path}: this export has no form '{form}'; it has {', '.join(usable) or 'none'}")
+    require_native(ENGINES[form])
+    return form
+
+
+def graph_of(form: str) -> str:
+    """The graph file of a form, relative to the export folder."""
+    return FORMS[RUN_TIME_FORMS.get(form, form)]
+
+
+def read_tokenizer(file: Path, max_seq_len: int) -> Any:
+    """A `tokenizers.Tokenizer` that cuts at `max_seq_len` and never pads.
+
+    Raises:
+        UsageError: the file is missing or damaged.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises plain Exception for a missing or damaged file
+        raise UsageError(f"{file}: cannot be read ({error}); export the model again") from error
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_seq_len)
+    return tokenizer
+
+
+def token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text, with special tokens."""
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]

@@ -1,0 +1,26 @@
+"""From a graph's outputs to answers: probabilities and pooled embeddings."""
+
+import numpy as np
+
+
+def answers_of_texts(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (B, C) of logits (B, C); the logits themselves (B, 1) for a regression."""
+    return logits if logits.shape[-1] == 1 else softmax(logits)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis, (B, C)."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def pool(states: np.ndarray, mask: np.ndarray, pooling: str) -> np.ndarray:
+    """L2-normalised vectors (B, D) of the states (B, T, D): the mean over real tokens, or the first token's."""
+    return mean_pool(states[:, :1], mask[:, :1]) if pooling == "first" else mean_pool(states, mask)
+
+
+def mean_pool(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """L2-normalised mean of the states (B, T, D) over real tokens, (B, D)."""
+    weights = mask[:, :, None].astype(states.dtype)
+    mean = (states * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
+    return mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)
