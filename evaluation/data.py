@@ -51,8 +51,8 @@ class _Reading:
         spec, name, role = self.spec, self.spec.splits[index], SPLITS[index]
         assert name is not None
         codes: Mapping[str, str] = spec.languages or {"": ""}
-        if role != "test" and spec.taught:
-            codes = {code: codes[code] for code in spec.taught}
+        if role != "test" and spec.train_languages:
+            codes = {code: codes[code] for code in spec.train_languages}
         found, absent = self._all(spec.source, name, codes)
         if len(found):
             if absent:

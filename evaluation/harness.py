@@ -222,8 +222,8 @@ class _Runs:
                 around = (task, record["seq_len"], self.home, folder, options.precision)
                 write_json(part, score(tuned.path / MODEL, engine, options.engines, *around))
             scored[engine] = json.loads(part.read_text())
-        taught, rows = record["train_examples"], record["train_rows"]
-        cut = [f"trained on {taught} of {rows} rows"] if taught < rows else []
+        used, rows = record["train_examples"], record["train_rows"]
+        cut = [f"trained on {used} of {rows} rows"] if used < rows else []
         result = {
             "schema": SCHEMA,
             "task": task.name,

@@ -51,4 +51,4 @@ def show(results: dict[str, Any]) -> None:
     say_table(table)
     for name in ("topic", "hap"):
         if results[name] is None:
-            say(results[f"{name}_note"])
+            say(f"{name}: {results[f'{name}_note']}")

@@ -69,7 +69,7 @@ class Spec:
         seq_len: maximum number of tokens in an input.
         splits: names of the train, dev and test splits; if the second is None, dev is a tenth of train.
         languages: language codes, each with the language's name in the set; empty for a set with one language.
-        taught: codes of the languages for training; empty for all.
+        train_languages: codes of the languages for training; empty for all.
         classes: class number of each label in the data; empty if the labels are class numbers.
         otherwise: class of labels that are not in `classes`; None refuses them.
         positive: positive class of the binary metrics; None for other tasks.
@@ -89,7 +89,7 @@ class Spec:
     seq_len: int = 128
     splits: tuple[str, str | None, str] = ("train", None, "validation")
     languages: Mapping[str, str] = field(default_factory=dict)
-    taught: tuple[str, ...] = ()
+    train_languages: tuple[str, ...] = ()
     classes: Mapping[str, int] = field(default_factory=dict)
     otherwise: int | None = None
     positive: int | None = None
@@ -180,7 +180,7 @@ SPECS = (
     Spec(
         "xnli/xnli", Source("facebook/xnli", "xnli", "{language}", "{language}.{split}"), ("premise", "hypothesis"), "label",
         CLASSES, NLI, "accuracy", 2e-5, 5, splits=("train", None, "test"), languages=dict(zip(XNLI, XNLI, strict=True)),
-        taught=("en",), stand_ins={"train": MNLI_SUBSET, "test": XNLI_DEV},
+        train_languages=("en",), stand_ins={"train": MNLI_SUBSET, "test": XNLI_DEV},
     ),
     Spec(
         "tydiqa/goldp", Source("google-research-datasets/tydiqa", "tydiqa_goldp", "secondary_task", "{code}.{split}", by_id=True),

@@ -66,7 +66,7 @@ def _table(results: dict[str, Any]) -> Iterator[Cell]:
     yield "latency table", f"{results['measured']} measured, {results['predicted']} predicted ({results['engine']})"
     yield (
         "its held-out error",
-        f"median {error['median_abs_pct']:.1f} %, p90 {error['p90_abs_pct']:.1f} % (medians of others: {others})",
+        f"median {error['median_abs_pct']:.1f} %, p90 {error['p90_abs_pct']:.1f} % (baselines' medians: {others})",
     )
 
 
