@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -37,6 +37,7 @@ from kdnas.latency.validate import ValidationOptions, run_validation
 from kdnas.latency.validate import summary as validation_summary
 from kdnas.models.arch import arch_id
 from kdnas.models.engine import Engine
+from kdnas.models.family import family_of
 from kdnas.models.table import COLUMNS, FILE, KIND, LatencyTable, TableRow, write_rows
 from kdnas.models.teacher import Teacher, resolve_shape, resolve_tokenizer
 from kdnas.store.artifact import Artifact, build, read_jsonl, write_json
@@ -79,6 +80,8 @@ def latency_table(
     require_engine(options.engine)
     require_minutes(options, least_of_all(options))
     resolved = resolve_shape(teacher)
+    if (stands_in := stand_in(resolved.config, options)) is not None:
+        say(f"latency-table: {options.engine} times the teacher as a {stands_in} of its sizes, not as {resolved.label}")
     wanted = sentences_needed(options.sentences, 0, text.validation_fraction)
     built = sample_corpus(home, corpus, text, resolve_tokenizer(tokenizer, resolved), wanted)
     artifact = build_table(home, resolved, built, options, started)
@@ -96,6 +99,17 @@ def least_of_all(options: LatencyOptions) -> float:
     peaks = options.peak_seconds if options.resolved_engine.device == "cpu" else 0.0
     check = PROCESSES * (START_S + WINDOWS * FASTEST_WINDOW_S)
     return peaks + check + least_seconds(options)
+
+
+def stand_in(config: Mapping[str, Any], options: LatencyOptions) -> str | None:
+    """The family in whose graph a compiled engine times the teacher, if it is not the teacher's own.
+
+    Args:
+        config: the teacher's config.json.
+        options: names the engine.
+    """
+    family = family_of(config)
+    return family.student if options.resolved_engine.graph is not None else None
 
 
 def build_table(

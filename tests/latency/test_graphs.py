@@ -16,7 +16,9 @@ from kdnas.export.silence import silence_exporters
 from kdnas.latency.engines import require_engine
 from kdnas.latency.engines.openvino import OpenvinoModels
 from kdnas.latency.openvino_graphs import GraphTemplate, describe
+from kdnas.latency.protocol import LatencyOptions
 from kdnas.latency.rewriting import TEMPLATE_SIZES, Sizes, teacher_shape
+from kdnas.latency.run import stand_in
 from kdnas.latency.template import as_if_trained
 from kdnas.models.arch import Arch
 from kdnas.models.engine import ENGINES
@@ -114,3 +116,14 @@ def test_unavailable_engines_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         require_engine("openvino-bf16")
     with pytest.raises(UsageError, match="engine 'tensorrt': allowed are pytorch-f32"):
         require_engine("tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "engine", "expected"),
+    [("mpnet", "openvino-f32", "bert"), ("mpnet", "pytorch-f32", None), ("bert", "openvino-f32", None)],
+)
+def test_a_teacher_of_another_family_than_its_students_is_reported(
+    model_type: str, engine: str, expected: str | None
+) -> None:
+    """Compiled engines have no graph of such a teacher: they time a BERT of its sizes."""
+    assert stand_in({"model_type": model_type}, LatencyOptions(engine=engine)) == expected
