@@ -5,13 +5,17 @@ ARGS ?=
 KDNAS = $(VENV)/bin/kdnas
 READY = $(VENV)/.installed
 
-.PHONY: pipeline test latency-table setup lint docs bench wheel-test gate hooks clean
+.PHONY: pipeline test test-fast latency-table setup lint docs bench wheel-test gate hooks clean
 
 pipeline: setup
 	$(KDNAS) pipeline --config configs/offline.yaml $(ARGS)
 
 test: setup lint wheel-test docs
 	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+# The tests that take at most two seconds each, without lint, documentation and wheel.
+test-fast: setup
+	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile -m "not slow" $(ARGS)
 
 latency-table: setup
 	$(KDNAS) latency-table --minutes 10 $(ARGS)

@@ -24,6 +24,17 @@ hypothesis.settings.register_profile("kdnas", deadline=None)
 hypothesis.settings.load_profile("kdnas")
 show_messages()  # tests read messages on stderr, where commands write them
 
+# Fixtures that export a model: tests with them are slow. `encoder_export` is left, so that the quick tests run a session.
+SLOW_FIXTURES = {"classifier_export", "encoder", "question_export", "regression_export", "roberta_export", "token_export"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests with slow fixtures as slow."""
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

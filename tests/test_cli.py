@@ -128,6 +128,7 @@ def test_unwritable_error_log_is_ignored(tmp_path: Path) -> None:
     assert "error.log" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("presses", [1, 10])
 def test_ctrl_c_ends_a_command_after_its_clean_up(presses: int) -> None:
     """Repeated Ctrl-C interrupts neither the clean-up nor the message."""
@@ -178,6 +179,7 @@ def interrupted(body: str, presses: int, seconds: float) -> tuple[int, str]:
     return process.returncode, errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.3, 1.5, 3.0])
 def test_two_ctrl_c_while_workers_read_docstrings(seconds: float) -> None:
     """A terminal sends Ctrl-C to the whole group; a worker that died with a queue's lock would block the command forever."""
@@ -199,6 +201,7 @@ from kdnas.text import pydocs; import time
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_workers_start() -> None:
     """A worker that was just forked must not run the command's signal handler."""
     assert interrupted(STARTING.strip(), 1, 0) == (130, "kdnas: interrupted; the same command resumes from here\n")

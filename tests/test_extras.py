@@ -50,6 +50,7 @@ def test_every_command_reports_its_missing_extras(name: str) -> None:
     assert not re.search("make|requirements|Traceback|internal error", result.stderr, re.IGNORECASE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.extras])
 def test_commands_without_extras_load_without_any(name: str) -> None:
     modules = {module.split(".")[0] for packages in extras.EXTRAS.values() for module in packages.values()} - {"google"}
@@ -65,6 +66,7 @@ def test_only_extras_with_missing_packages_are_reported() -> None:
     assert "pip install 'kdnas[export]'" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modules", "argv", "line"),
     [

@@ -134,6 +134,7 @@ def test_no_module_has_a_standard_library_name() -> None:
     assert not wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", TOP_FOLDERS)
 def test_top_folders_are_imported_only_below_kdnas(folder: str) -> None:
     assert (ROOT / "kdnas" / folder).resolve() == ROOT / folder

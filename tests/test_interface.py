@@ -171,6 +171,7 @@ def test_import_loads_no_other_package() -> None:
     assert done.stdout == "['kdnas']\n", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PACKAGES)
 @pytest.mark.parametrize("first", ["import kdnas.{0}.run", "import kdnas; kdnas.{0}", "from kdnas import {0}", "pass"])
 def test_packages_with_the_name_of_a_function_are_callable(name: str, first: str) -> None:
@@ -191,6 +192,7 @@ def test_packages_with_the_name_of_a_function_are_callable(name: str, first: str
     assert [line.partition(":")[0] for line in lines] == [f"UsageError {name}", name, f"UsageError {name}"], done.stderr
 
 
+@pytest.mark.slow
 def test_distill_and_refine_return_results_and_print_nothing(
     tiny_teacher: Teacher, corpus_file: Path, tmp_path: Path
 ) -> None:

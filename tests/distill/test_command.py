@@ -25,6 +25,7 @@ from .distill_fixture import ARCH, COMMON
 DISTILL = DistillOptions(**COMMON)
 
 
+@pytest.mark.slow
 def test_minutes_become_steps_once(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
     options = DistillOptions(**{**COMMON, "steps": None, "minutes": 0.05, "validations": 1, "checkpoint_seconds": 60.0})
     artifact = run_distill(tmp_path, tiny_teacher, corpus, ARCH, options)
@@ -33,6 +34,7 @@ def test_minutes_become_steps_once(tmp_path: Path, tiny_teacher: Teacher, corpus
     assert plan["seconds_per_step"] > 0
 
 
+@pytest.mark.slow
 def test_resumed_run_uses_the_recorded_plan(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,6 +59,7 @@ def test_student_deeper_than_its_teacher_is_rejected_before_any_work(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_command_prints_the_path(
     tmp_path: Path, tiny_teacher: Teacher, corpus_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +72,7 @@ def test_command_prints_the_path(
     assert artifact.results["arch"] == "2,4,48,64,relu"
 
 
+@pytest.mark.slow
 def test_distillation_continues_with_an_existing_student(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus) -> None:
     first = run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
     student = find_student(first.path)

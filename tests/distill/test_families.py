@@ -92,6 +92,7 @@ def test_geometry_uses_the_pooling_of_the_teacher(made: Made, corpus: Corpus) ->
     assert 0 <= found["recall_at_10"] <= 1
 
 
+@pytest.mark.slow
 def test_exported_student_agrees_with_pytorch(made: Made, corpus: Corpus, tmp_path: Path) -> None:
     options = ExportOptions(forms=("onnxruntime-f32",), calibration_sentences=24, parity_sentences=24)
     done = run_export(tmp_path, made.student, open_checkpoint(str(made.student)).digest, corpus, options)

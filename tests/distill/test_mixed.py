@@ -69,6 +69,7 @@ def test_output_of_the_last_layer_is_trained_and_the_teacher_is_not(tiny_teacher
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
 
 
+@pytest.mark.slow
 def test_hidden_state_loss_prevents_drift_of_the_output(tiny_teacher: Teacher) -> None:
     """The hidden-state loss of the last layer rises with relations alone, and falls with both losses."""
     ids, mask = batch()

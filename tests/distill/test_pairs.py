@@ -117,6 +117,7 @@ def test_batches_are_the_same_from_any_position(corpus: Corpus, pairs: Pairs) ->
     assert 0.25 < changed < 0.75
 
 
+@pytest.mark.slow
 def test_data_workers_make_the_same_batches(corpus: Corpus, teacher: Teacher, pairs: Pairs) -> None:
     # In a separate process like `kdnas distill`, because torch's workers crash a process that has run OpenVINO.
     script = """

@@ -47,6 +47,7 @@ def losses(artifact: Artifact) -> list[float]:
     return [row["loss"] for row in rows]
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one_also_after_a_kill(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, corpus_file: Path
 ) -> None:
@@ -70,6 +71,7 @@ def test_two_processes_have_the_losses_of_one_also_after_a_kill(
     assert two.results["validation_loss"] == pytest.approx(one.results["validation_loss"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulate_must_be_a_multiple_of_processes(tmp_path: Path, tiny_teacher: Teacher, corpus_file: Path) -> None:
     process = start(tmp_path, tiny_teacher, corpus_file, LAUNCH, "--accumulate", "3")
     _, errors = process.communicate(timeout=200)

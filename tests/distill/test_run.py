@@ -26,6 +26,9 @@ from kdnas.text.corpus import Corpus
 
 from .distill_fixture import ARCH, COMMON, STEPS
 
+pytestmark = pytest.mark.slow
+
+
 DISTILL = DistillOptions(**COMMON)
 REFINE = RefineOptions(**COMMON)
 

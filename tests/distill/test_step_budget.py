@@ -36,6 +36,7 @@ def test_good_plan_and_given_steps_are_not_extended(tmp_path: Path) -> None:
     assert extended_steps(tmp_path, DistillOptions(minutes=6, steps=10), Position(step=10, seconds=1.0), 2.0) is None
 
 
+@pytest.mark.slow
 def test_stage_uses_its_minutes_after_a_disturbed_measurement(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,12 +42,14 @@ def test_student_with_the_shape_of_the_teacher_equals_the_teacher(encoder: PreTr
     torch.testing.assert_close(last_states(student, batches[0]), last_states(encoder, batches[0]), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_wider_heads_and_feed_forwards_compute_the_same(encoder: PreTrainedModel, batches: Batches) -> None:
     # Additional neurons and queries add nothing. The hidden size is the same, because wider states change a layer norm.
     student = started(encoder, Arch(6, 12, 384, 2048), batches)
     torch.testing.assert_close(last_states(student, batches[0]), last_states(encoder, batches[0]), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_fewer_neurons_approximate_the_output(encoder: PreTrainedModel, batches: Batches) -> None:
     held_out = batches[-1]
     goal = last_states(encoder, held_out)
@@ -59,6 +61,7 @@ def test_fewer_neurons_approximate_the_output(encoder: PreTrainedModel, batches:
     assert error(started(encoder, small, batches)) < 0.5 < error(student_from_teacher(small, encoder, seed=0).eval())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["3,12,288,384,gelu", "4,2,384,576,relu", "3,6,576,2048,silu", "4,3,768,512,gelu"])
 def test_students_of_any_shape_get_layers_of_the_teacher(encoder: PreTrainedModel, batches: Batches, arch: str) -> None:
     student = started(encoder, Arch.parse(arch), batches)
@@ -69,6 +72,7 @@ def test_students_of_any_shape_get_layers_of_the_teacher(encoder: PreTrainedMode
         assert not torch.equal(ours.output.dense.weight, other.output.dense.weight)
 
 
+@pytest.mark.slow
 def test_attention_stays_random_if_the_head_counts_do_not_divide(encoder: PreTrainedModel, batches: Batches) -> None:
     student, plain = (student_from_teacher(Arch(3, 8, 384, 384), encoder, seed=0) for _ in range(2))
     TeacherLayers(encoder, batches).start(student)
@@ -90,6 +94,7 @@ def test_joined_heads_give_the_mean_of_their_scores(encoder: PreTrainedModel, ba
     torch.testing.assert_close(scores(ours), scores(theirs).view(6, 2, 5, 5).mean(1), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_teacher_is_unchanged(teacher: Teacher, encoder: PreTrainedModel, batches: Batches) -> None:
     started(encoder, Arch(3, 12, 288, 384), batches)
     before = load_encoder(teacher.path).state_dict()

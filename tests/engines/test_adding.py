@@ -13,6 +13,9 @@ import pytest
 
 from kdnas.models.teacher import Teacher
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("kdnas", "latency", "export", "evaluation", "serving", "gates")
 USE = Path(__file__).with_name("use_mirror.py")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from kdnas.evaluation.data import load_task
@@ -56,6 +57,7 @@ class ManyClasses(TaskKind):
         return {"micro_f1": float(2 * (right * said).sum() / (right.sum() + said.sum()))}
 
 
+@pytest.mark.slow
 def test_a_new_kind_is_read_learnt_and_scored(tiny_teacher: Teacher, tmp_path: Path) -> None:
     words = ("red", "green", "the", "of")
     labels = ("RED", "GREEN")

@@ -29,6 +29,7 @@ DISTILL = DistillOptions(steps=3, batch_tokens=256, validations=1, validation_se
 OPTIONS = FidelityOptions(architectures=5, tasks=("glue/sst2",))
 
 
+@pytest.mark.slow
 def test_tau_equals_the_hand_computed_value() -> None:
     one, other = np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 4])  # 5 of 6 pairs agree
     tau, low, high = tau_with_interval(one, other, seed=0)
@@ -38,6 +39,7 @@ def test_tau_equals_the_hand_computed_value() -> None:
     assert tau_with_interval(one, np.ones(4), seed=0) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_good_ranking_has_a_positive_tau_against_losses_and_scores() -> None:
     losses = {arch: 0.5 - 0.05 * index for index, arch in enumerate(ARCHS)}
     scores = {arch: {"glue/sst2": 0.7 + 0.01 * index} for index, arch in enumerate(ARCHS)}
@@ -68,6 +70,7 @@ def data_root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_each_student_is_trained_once_and_the_rankings_are_compared(
     tiny_teacher: Teacher, corpus: Corpus, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +110,7 @@ def test_each_student_is_trained_once_and_the_rankings_are_compared(
     assert run_fidelity(*given[:-1], replace(suites, data_root=elsewhere)).path == found.path
 
 
+@pytest.mark.slow
 def test_invalid_options_and_failed_trainings_are_refused(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus
 ) -> None:

@@ -18,6 +18,9 @@ from kdnas.evaluation.tasks import Task
 from kdnas.models.teacher import Teacher
 from kdnas.store.progress import Stage, stage
 
+pytestmark = pytest.mark.slow
+
+
 RECIPE = Recipe([2e-3, 1e-6], seed=0, seq_len=32, batch_tokens=512)
 WORDS = (("terrible", "awful", "broken"), ("wonderful", "lovely", "excellent"))
 THINGS = ("food", "film", "hotel", "book", "road", "garden", "song", "phone")

@@ -14,6 +14,9 @@ from kdnas.evaluation.harness import RESULT, SuiteOptions, run_suites, suites
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact
 
+pytestmark = pytest.mark.slow
+
+
 COLOURS, OTHERS = ("red", "green", "blue"), ("house", "walk", "late", "of")
 
 

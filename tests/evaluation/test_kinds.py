@@ -115,6 +115,7 @@ def rows(kind: TaskKind, count: int, seed: int) -> Split:
     return Split(texts, labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "labels", "metric", "least"),
     [

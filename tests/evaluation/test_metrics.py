@@ -69,6 +69,7 @@ def test_the_threshold_reaches_the_precision() -> None:
     assert at_threshold(truth, scores, 2.0) == {"precision": 0, "recall": 0, "false_positive_rate": 0}
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=30), st.floats(0.01, 1))
 def test_the_threshold_is_the_lowest_score_that_reaches_the_precision(
     rows: list[tuple[bool, float]], wanted: float

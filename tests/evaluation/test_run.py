@@ -121,6 +121,7 @@ def test_the_table_shows_scores_and_notes(evaluation: Artifact, capsys: pytest.C
     assert "give it with --hap" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_run_repeats_only_unfinished_parts(
     evaluation: Artifact, tmp_path: Path, tiny_teacher: Teacher, own_corpus: Corpus, hap_file: Path
 ) -> None:

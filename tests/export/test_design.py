@@ -19,6 +19,9 @@ from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.student import student_config
 from kdnas.models.teacher import BUILTIN, load_config, resolve_teacher
 
+pytestmark = pytest.mark.slow
+
+
 TASK, OUTPUT = "feature-extraction", ("last_hidden_state",)
 VOCABULARY, POSITIONS = 500, 64
 DESIGN = [  # deep architectures are narrow, because export time grows with the weights

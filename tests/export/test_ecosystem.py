@@ -34,6 +34,7 @@ def test_sentence_transformers_gives_the_same_embeddings(
     np.testing.assert_allclose(theirs, ours, atol=5e-3 if backend == "openvino" else 1e-5)
 
 
+@pytest.mark.slow
 def test_sentence_transformers_loads_the_int8_form(encoder_export: Artifact, corpus: Corpus) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -46,6 +47,7 @@ def test_sentence_transformers_loads_the_int8_form(encoder_export: Artifact, cor
     assert (theirs * ours).sum(axis=1).min() > 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["", "onnx", "onnx-int8", "openvino", "openvino/int8"])
 def test_optimum_and_transformers_load_a_classifier(folder: str, classifier_export: Artifact, corpus: Corpus) -> None:
     kinds = {"": AutoModelForSequenceClassification, "on": ORTModelForSequenceClassification}

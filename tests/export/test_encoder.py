@@ -25,6 +25,9 @@ from kdnas.export.session import Session
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 
+pytestmark = pytest.mark.slow
+
+
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 PARTS = st.sampled_from([*SPECIAL, "a", " a", "the", "file", "é", "ﬁ", "漢", "x" * 40, "🙂", "</", "s>", "."])
 

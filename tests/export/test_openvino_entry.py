@@ -42,6 +42,7 @@ def answers(model: Any, feeds: dict[str, np.ndarray]) -> np.ndarray:
     return np.array(compiled({name: value for name, value in feeds.items() if name in names})[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [False, True])
 @pytest.mark.parametrize(("family", "recognised"), [("bert", 2), ("xlm-roberta", 3)])
 def test_shortening_does_not_change_the_outputs(
@@ -63,6 +64,7 @@ def test_shortening_does_not_change_the_outputs(
         np.testing.assert_allclose(answers(after, feeds)[real_ones], answers(before, feeds)[real_ones], atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "rows"), [("bert", 2), ("xlm-roberta", 42)])
 def test_small_tables_are_not_quantised(
     family: str, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -13,6 +13,9 @@ from kdnas.export.openvino_form import take_rows_before_scaling, write_int8, wri
 from kdnas.export.silence import silence_exporters
 from kdnas.models.teacher import Teacher
 
+pytestmark = pytest.mark.slow
+
+
 ROWS = [list(range(5, 5 + length)) for length in range(6, 30, 2)]
 
 

@@ -21,7 +21,8 @@ def test_each_engine_gets_all_lengths_with_its_session_s_padding(encoder_export:
     assert set(took) == set(seen)
     chosen = sorted(rows[index * 44 // SENTENCES] for index in range(SENTENCES))
     for name, calls in seen.items():
-        assert len(calls) == MOST_ROUNDS * 2 * SENTENCES
+        # All sentences once, then in each round a quarter to warm the caches and all of them.
+        assert len(calls) == SENTENCES + MOST_ROUNDS * (SENTENCES // 4 + SENTENCES)
         session = Session(encoder_export.path, name)
         session.max_seq_len = 45
         expected = {(session.pad([row])[0].shape[1], len(row)) for row in chosen}

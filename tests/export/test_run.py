@@ -28,6 +28,7 @@ from kdnas.text.readers import TextOptions
 SMALL = ExportOptions(calibration_sentences=8, parity_sentences=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["encoder_export", "classifier_export", "roberta_export", "token_export", "question_export"]
 )
@@ -70,6 +71,7 @@ def test_every_form_exists_and_is_close_to_pytorch(kind: str, request: pytest.Fi
     artifact.verify()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("requested", "made"),
     [("onnxruntime-f32", ["onnxruntime-f32"]), ("openvino-int8", ["openvino-f32", "openvino-int8"])],
@@ -112,6 +114,7 @@ run.run_export(home, model, "digest", Corpus(Artifact.load(corpus), 0), options)
 """
 
 
+@pytest.mark.slow
 def test_an_export_killed_with_kill_9_keeps_its_finished_forms(
     tmp_path: Path, classifier_folder: Path, corpus: Corpus, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,6 +73,7 @@ def candidate(folder: Path) -> Candidate:
     return Candidate(engine, checkpoint.task, tokenizer, checkpoint.pad_id, checkpoint.max_seq_len)
 
 
+@pytest.mark.slow
 def test_pytorch_scores_100_on_its_own_answers(
     token_folder: Path, question_folder: Path, classifier_folder: Path, corpus: Corpus
 ) -> None:

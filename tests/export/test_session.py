@@ -49,6 +49,7 @@ def torch_embeddings(folder: Path, texts: list[str]) -> np.ndarray:
     return np.stack(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FLOATS)
 def test_embeddings_equal_pytorch(form: str, encoder_export: Artifact, tiny_teacher: Teacher, texts: list[str]) -> None:
     got = Session(encoder_export.path, form, threads=1).predict(texts)
@@ -91,6 +92,7 @@ def test_outputs_do_not_depend_on_batches_or_order(session: Session, texts: list
         np.testing.assert_allclose(together, alone[order], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_concurrent_callers_get_the_right_outputs(form: str, encoder_export: Artifact, texts: list[str]) -> None:
     session = Session(encoder_export.path, form, threads=1)
@@ -101,6 +103,7 @@ def test_concurrent_callers_get_the_right_outputs(form: str, encoder_export: Art
         np.testing.assert_allclose(answer, expected[number % len(texts)], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FLOATS)
 def test_parallel_streams_give_the_same_outputs(
     form: str, classifier_export: Artifact, texts: list[str], monkeypatch: pytest.MonkeyPatch
@@ -227,6 +230,7 @@ def test_a_graph_without_token_types_runs_without_them(roberta_export: Artifact,
         np.testing.assert_allclose(session.predict(texts), alone, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_session_imports_neither_torch_nor_transformers(encoder_export: Artifact) -> None:
     program = (
         "import sys, json; from pathlib import Path; from kdnas.export.session import Session\n"

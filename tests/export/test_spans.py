@@ -52,6 +52,7 @@ def best_span(folder: Path, question: str, context: str, most: int) -> tuple[int
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("most", [30, 2])
 def test_answers_equal_pytorch(

@@ -19,6 +19,7 @@ def folder(classifier_export: Artifact, tmp_path: Path) -> Path:
     return Path(shutil.copytree(classifier_export.path, tmp_path / "copy"))
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_detected(classifier_export: Artifact, folder: Path) -> None:
     """Half of the flips by size, half spread evenly over the files, so that small files are covered too."""
     rng = random.Random(0)

@@ -80,6 +80,7 @@ def test_all_known_characters_stay_known(checkpoint: Checkpoint, corpus: Corpus,
         assert not known or not set(cut.encode(text).tokens) & set(names)
 
 
+@pytest.mark.slow
 def test_an_export_with_a_trimmed_vocabulary(
     classifier_folder: Path, corpus: Corpus, tmp_path: Path, classifier_export: Any
 ) -> None:
@@ -97,6 +98,7 @@ def test_an_export_with_a_trimmed_vocabulary(
     np.testing.assert_allclose(cut, whole, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_only_the_most_frequent_tokens_are_kept(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Path) -> None:
     texts = corpus.train.texts[:SENTENCES]
     for name in ("whole", "small"):

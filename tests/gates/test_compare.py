@@ -66,6 +66,7 @@ def suite(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_slow_revision_is_detected(
     repository: Path, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +112,7 @@ def test_sides_are_resolved(repository: Path, tmp_path: Path) -> None:
         make_side(".", tmp_path, tmp_path, repository)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "seconds", "message"),
     [
@@ -130,6 +132,7 @@ def test_failing_processes_are_reported(
         run_process(side, file, tmp_path / "cache", SuiteOptions(timeout_seconds=seconds))
 
 
+@pytest.mark.slow
 def test_only_named_benchmarks_run(repository: Path, tmp_path: Path) -> None:
     file = tmp_path / "suite.py"
     file.write_text("".join(f"def test_{name}(benchmark):\n    benchmark(lambda: 1)\n" for name in "abc"))
@@ -143,6 +146,7 @@ def test_only_named_benchmarks_run(repository: Path, tmp_path: Path) -> None:
         run_process(side, tmp_path / "twice", tmp_path / "cache", QUICK)
 
 
+@pytest.mark.slow
 def test_the_projects_own_benchmarks_run(tmp_path: Path) -> None:
     output = tmp_path / "found.json"
     result = gate.gate_run(output=output, options=QUICK, home=tmp_path)
@@ -170,6 +174,7 @@ def export_of(kind: str, home: Path, teacher: Teacher, corpus: Corpus) -> Path:
     return run_export(home, folder, open_checkpoint(str(folder)).digest, corpus, options).path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "left_out"),
     [

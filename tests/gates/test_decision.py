@@ -62,6 +62,7 @@ def outcomes(slowdown: float, noise: float, drift: float, trials: int = 100) -> 
     return found
 
 
+@pytest.mark.slow
 def test_a_ten_percent_slowdown_is_detected_without_false_alarms() -> None:
     assert outcomes(0.10, 0.01, 0.005)[Outcome.REGRESSION] >= 95
     assert outcomes(0.0, 0.01, 0.005) == {Outcome.OK: 100}
@@ -70,6 +71,7 @@ def test_a_ten_percent_slowdown_is_detected_without_false_alarms() -> None:
         assert outcomes(0.03, noise, noise / 2)[Outcome.REGRESSION] == 0
 
 
+@pytest.mark.slow
 def test_noise_does_not_hide_a_slowdown() -> None:
     for noise in (0.02, 0.03, 0.04):
         found = outcomes(0.10, noise, noise / 2)

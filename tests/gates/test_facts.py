@@ -11,6 +11,7 @@ from kdnas.gates.run import FACTS, gate_check
 from kdnas.models.arch import Arch
 
 
+@pytest.mark.slow
 def test_this_checkout_matches_the_committed_facts() -> None:
     found = gate_check()
     assert found.results["differences"] == []

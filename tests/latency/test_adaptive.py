@@ -64,6 +64,7 @@ def test_the_design_chooses_half_of_a_round() -> None:
     assert found[SIZE:] == [name for name in ORDER if name not in found[:SIZE]]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("early")
 def test_the_draw_is_random_and_reproducible() -> None:
     known = DESIGN[:40]
@@ -75,6 +76,7 @@ def test_the_last_round_takes_the_remaining_architectures() -> None:
     assert reordered(DESIGN[:-SIZE]) == ORDER
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unknown", [lambda arch: arch.hidden == 768, lambda arch: arch.layers == 3], ids=["widest", "shallowest"]
 )
@@ -128,6 +130,7 @@ def test_weight_doubles_near_a_cache_or_the_front(mark: str, monkeypatch: pytest
     assert whole / without == pytest.approx(np.where(marks[0], 2, 1))
 
 
+@pytest.mark.slow
 def test_outliers_are_measured_up_to_three_times() -> None:
     found = measured(DESIGN[:DESIGN_FIRST])
     odd = str(found.archs[17])

@@ -104,6 +104,7 @@ def test_swapping_the_tables_inverts_only_the_ratio(
     assert compare(ours, ours).median_ratio == 1.0
 
 
+@pytest.mark.slow
 def test_false_alarm_rate_is_as_stated() -> None:
     """300 pairs of tables with 200 measured rows that differ only by their errors: about 5 % are reported as different."""
     alarms = sum(noisy_pair(seed, factor=1.0).differ for seed in range(300))
@@ -149,6 +150,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return table_artifact(tmp_path_factory.mktemp("first"), law_rows(seed=1))
 
 
+@pytest.mark.slow
 def test_the_command_on_two_tables_of_one_host(first: Artifact, tmp_path: Path) -> None:
     second = table_artifact(tmp_path, law_rows(seed=2))
     done = compare_command("--first", first.path, "--second", second.path)
@@ -166,6 +168,7 @@ def test_the_command_on_two_tables_of_one_host(first: Artifact, tmp_path: Path) 
     assert ratios[0] > 0.08
 
 
+@pytest.mark.slow
 def test_the_command_detects_a_slower_host(first: Artifact, tmp_path: Path) -> None:
     second = table_artifact(tmp_path, law_rows(seed=2, factor=1.05))
     done = compare_command("--first", first.path, "--second", second.path)
@@ -174,6 +177,7 @@ def test_the_command_detects_a_slower_host(first: Artifact, tmp_path: Path) -> N
     assert json.loads(done.stdout)["differ"] is True
 
 
+@pytest.mark.slow
 def test_different_conditions_are_refused_without_any_host(first: Artifact, tmp_path: Path) -> None:
     second = table_artifact(
         tmp_path, law_rows(seed=2), engine="pytorch-f32", threads=1, versions="2.13.0", mean_length=30

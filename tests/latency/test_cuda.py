@@ -88,6 +88,7 @@ class FakeDevice:
         return 100 / self.busies
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_student_and_teacher_are_synchronised_eager_calls(config: PretrainedConfig) -> None:
     device = FakeDevice()

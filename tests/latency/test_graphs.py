@@ -47,6 +47,7 @@ def canonical(rows: list[tuple[Any, ...]]) -> list[str]:
     return sorted(map(str, rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
 @pytest.mark.parametrize("form", ["openvino-f32", "openvino-int8"])
 def test_a_rewritten_graph_equals_the_exported_one(family: Path, form: str, tmp_path: Path) -> None:
@@ -76,6 +77,7 @@ def test_outputs_are_equal_with_the_exported_weights(family: Path) -> None:
         np.testing.assert_allclose(ours(feeds)[0], theirs(feeds)[0], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
 def test_outputs_are_finite(family: Path) -> None:
     for engine in ("openvino-f32", "openvino-int8"):

@@ -114,6 +114,7 @@ def test_a_worker_that_always_dies_ends_the_measurement(
     assert sorted(kept(samples)) == sorted(ORDER[:70])
 
 
+@pytest.mark.slow
 def test_the_budget_counts_earlier_attempts(fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher) -> None:
     """An interrupted run left a few seconds of its budget: the next run measures only within them."""
     log = tmp_path / "log"
@@ -146,6 +147,7 @@ def test_the_error_for_a_small_budget_gives_a_sufficient_one(
     assert len(read_jsonl(tmp_path / "log")) <= 8  # reported early, not after the whole budget
 
 
+@pytest.mark.slow
 def test_a_pinned_worker_runs_only_on_its_cores(tmp_path: Path, teacher: Teacher) -> None:
     usable = os.sched_getaffinity(0)
     for pin, expected in ((True, 1), (False, len(usable))):
@@ -157,6 +159,7 @@ def test_a_pinned_worker_runs_only_on_its_cores(tmp_path: Path, teacher: Teacher
         assert cpus <= usable
 
 
+@pytest.mark.slow
 def test_a_real_worker_reports_why_it_died() -> None:
     with (
         Worker({"threads": 1, "cpus": []}) as worker,

@@ -78,6 +78,7 @@ def sentences(count: int = 3) -> list[np.ndarray]:
     return [rng.integers(5, VOCABULARY, (2, length)) for length in (2, 9, 40)[:count]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("arch", ARCHS, ids=str)
@@ -112,6 +113,7 @@ def test_the_graph_with_the_template_s_sizes_equals_the_template(family: Path) -
             np.testing.assert_allclose(ours(ids, np.ones_like(ids)), theirs(ids, np.ones_like(ids)), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "roberta"], indirect=True)
 @pytest.mark.parametrize("form", FORMS)
 def test_outputs_are_finite(family: Path, form: str) -> None:

@@ -85,6 +85,7 @@ def mean_ms(name: str, sample: np.ndarray) -> float:
     return float(np.mean([true_ms(name, length) for length in sample]))
 
 
+@pytest.mark.slow
 def test_the_table_follows_the_formula(
     fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher, corpus: Corpus
 ) -> None:
@@ -152,6 +153,7 @@ def test_gathering_by_hand() -> None:
     assert found.discarded == 6
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_without_repeated_requests(
     fake_worker: type[FakeWorker], tmp_path: Path, teacher: Teacher, corpus: Corpus
 ) -> None:
@@ -224,6 +226,7 @@ def test_table_2_by_hand() -> None:
     assert [arch for arch, _ in ratios.values()] == table2_archs()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_table_2_comes_first_only_with_the_published_teacher(seed: int, teacher: Teacher) -> None:
     options = LatencyOptions(seed=seed)

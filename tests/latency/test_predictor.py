@@ -112,6 +112,7 @@ def test_shrinking_by_hand() -> None:
     assert sd == pytest.approx(0.1 / np.sqrt(2))
 
 
+@pytest.mark.slow
 def test_shrinking_reduces_the_error_of_noisy_measurements(lengths: Lengths) -> None:
     archs = design(0)[:MEASURED]
     truth = latencies(archs, lengths)

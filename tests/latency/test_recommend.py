@@ -138,6 +138,7 @@ def test_no_torch_is_imported(table: Artifact) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_invalid_use_of_the_command_is_refused(table: Artifact, tmp_path: Path) -> None:
     fastest = min(ARCHS, key=law_ms)
     for argv, words in (

@@ -240,6 +240,7 @@ def test_a_table_without_measurements_can_be_drawn(table: Artifact) -> None:
     assert sum(len(trace.text or ()) for trace in figure.data) == 2400
 
 
+@pytest.mark.slow
 def test_a_browser_draws_every_chart_and_follows_the_menus(
     table: Artifact, validation: Artifact, other: Artifact, tmp_path: Path
 ) -> None:

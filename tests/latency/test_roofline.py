@@ -138,6 +138,7 @@ def test_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         product_chain(ENGINES["openvino-f32"], 1, 288, 384)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["openvino-f32", "openvino-int8", "onnxruntime-int8", "pytorch-f32"])
 def test_measured_peaks_are_positive_numbers(engine: str) -> None:
     peaks = peaks_of(engine, 1, seconds=1.0)

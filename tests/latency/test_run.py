@@ -27,6 +27,9 @@ from kdnas.store.artifact import Artifact, read_jsonl
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
 
+pytestmark = pytest.mark.slow
+
+
 ARCHITECTURES = 10
 # The tests' host is busy, so nearly every window is accepted; discarding is tested on synthetic logs.
 OPTIONS = LatencyOptions(minutes=8, threads=1, tolerance=0.95, max_architectures=ARCHITECTURES, peak_seconds=0.3)

@@ -16,6 +16,9 @@ from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact, append_jsonl
 from kdnas.text.corpus import Corpus
 
+pytestmark = pytest.mark.slow
+
+
 OPTIONS = SpeedOptions(minutes=0.2, sentences=12, rounds=2, threads=1)
 ENGINES = [TEACHER, STUDENT, "student openvino-int8", "student openvino-f32"]
 ENGINES += ["student onnxruntime-int8", "student onnxruntime-f32"]

@@ -22,6 +22,9 @@ from kdnas.text.corpus import Corpus
 
 from .worker_fixture import MockWorker
 
+pytestmark = pytest.mark.slow
+
+
 OPTIONS = LatencyOptions(minutes=2, max_architectures=60, peak_seconds=0)
 VALIDATION = ValidationOptions(sentences=50)
 REFERENCE_MS = 5.0

@@ -9,6 +9,7 @@ from kdnas.models.student import arch_of, new_student, student_from_teacher
 from kdnas.models.teacher import Teacher, load_config, load_encoder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["3,12,288,384,relu", "4,2,576,768,silu", "6,12,768,3072,gelu"])
 def test_students_are_stock_models_with_the_requested_shape(text: str, tiny_teacher: Teacher, tmp_path: Path) -> None:
     arch = Arch.parse(text)

@@ -23,6 +23,9 @@ from kdnas.pipeline.stages import PipelineRun, pipeline, publish, ship_student, 
 from kdnas.text.corpus import build_corpus
 from kdnas.text.readers import TextOptions
 
+pytestmark = pytest.mark.slow
+
+
 TEXT = TextOptions(topic="topic", group="group", seq_len=64, validation_fraction=0.2, max_sentences=1500)
 TRAINING = {"steps": 2, "batch_tokens": 256, "validations": 1, "validation_sentences": 32}
 EXPORT = ExportOptions(calibration_sentences=16, parity_sentences=16, forms=("onnxruntime-f32",))

@@ -58,6 +58,7 @@ def test_tokens_follow_from_the_steps() -> None:
     assert plan.tokens_of(DistillOptions(minutes=1)) is None
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny_teacher: Teacher, tmp_path: Path) -> None:
     home = tmp_path / "home"
     command = [sys.executable, "-m", "kdnas.cli", "pipeline", "--dry-run", "--home", str(home)]

@@ -18,6 +18,9 @@ from kdnas.store.artifact import Artifact
 from ..page_fixture import HOSTILE, Page, assert_fetches_nothing, browse, changed, drawn_chart
 from .report_fixture import WINNER, fake_run, write_listing
 
+pytestmark = pytest.mark.slow
+
+
 SECTIONS = ("next", "search", "latency", "training", "evaluation", "speed", "export", "host")
 CHARTS = (
     "search_scatter", "search_rewards", "effects", "regret", "hypervolume", "fidelity",

@@ -14,6 +14,9 @@ import yaml
 from kdnas.cli import main
 from kdnas.models.teacher import Teacher
 
+pytestmark = pytest.mark.slow
+
+
 CONFIG = {
     "text": {"topic": "topic", "group": "group", "seq_len": 64, "validation_fraction": 0.2},
     "space": {"layers": [3], "hidden": [288], "ffn": [384, 512]},

@@ -150,6 +150,7 @@ def command(home: Path, corpus: Path) -> list[str]:
     return [*start, *options, "--home", str(home)]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_run_gives_the_same_model(tmp_path: Path) -> None:
     corpus = write_texts(tmp_path / "texts.jsonl", 2000)
     first = subprocess.Popen(command(tmp_path / "killed", corpus), stderr=subprocess.DEVNULL)
@@ -214,6 +215,7 @@ def test_stacked_model_repeats_the_layers_of_a_shallow_one(tmp_path: Path, confi
     )  # none is shared
 
 
+@pytest.mark.slow
 def test_deep_model_starts_from_a_shallow_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     corpus = str(write_texts(tmp_path / "texts.jsonl", 2000))
     options = PretrainOptions(**{**OPTIONS, "steps": 60, "dropout": False, "peak_lr": 3e-3})
@@ -236,6 +238,7 @@ def test_deep_model_starts_from_a_shallow_one(tmp_path: Path, capfd: pytest.Capt
         pretrain(options, "4,2,32,64,gelu", corpus, tokenizer=BUILTIN, start=str(shallow), home=tmp_path)
 
 
+@pytest.mark.slow
 def test_text_in_many_scripts_has_few_unknown_tokens(tmp_path: Path, shared_data: Path) -> None:
     text = TextOptions(languages=("am", "ar", "bn", "el", "hi", "ka", "ko", "ru", "th", "zh"))
     options = PretrainOptions(vocabulary=6000, tokenizer_sentences=3000, language_power=0.3)

@@ -31,6 +31,9 @@ from kdnas.text.corpus import Corpus
 
 from .search_fixture import known_table
 
+pytestmark = pytest.mark.slow
+
+
 SPACE = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 576), activation=("gelu", "relu"))
 GOAL = Goal({arch: 0.2 + arch.flops(24) / 1e8 for arch in SPACE}, 8.0, -0.06, 0.6)
 OPTIONS = SearchOptions(strategy="evolution", episodes=2, candidates_per_episode=6)

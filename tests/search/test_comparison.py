@@ -55,6 +55,7 @@ def test_regret_and_hypervolume_match_hand_computed_values() -> None:
     assert short.metrics(1.0)["reached"] == 0
 
 
+@pytest.mark.slow
 def test_runs_are_saved_and_shown(tmp_path: Path) -> None:
     whole = run_comparison(tmp_path / "whole", RECORDING, TABLE, SPACE, OPTIONS)
     rows = [json.loads(line) for line in (whole.path / RUNS).read_text().splitlines()]

@@ -46,6 +46,7 @@ def test_controller_has_the_published_shape() -> None:
     assert (lstm.hidden_size, lstm.num_layers, lstm.input_size) == (32, 1, 25)
 
 
+@pytest.mark.slow
 def test_ranks_unseen_architectures() -> None:
     controller, picked = fitted(seed=0)
     unseen = [arch for arch in STATES if arch not in set(picked)]
@@ -58,6 +59,7 @@ def test_ranks_unseen_architectures() -> None:
     assert abs(controller.predict(sequences(unseen)).mean() - np.mean([synthetic_reward(a) for a in unseen])) < 0.02
 
 
+@pytest.mark.slow
 def test_weights_depend_on_the_seed_not_on_global_random_state() -> None:
     torch.manual_seed(1)
     first, _ = fitted(seed=3, episodes=2)

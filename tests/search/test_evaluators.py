@@ -26,6 +26,7 @@ FULL = SearchOptions(evaluator="full", episodes=1, candidates_per_episode=2, str
 DISTILL = DistillOptions(steps=3, batch_tokens=256, validations=1, validation_sentences=20, pair_fraction=0)
 
 
+@pytest.mark.slow
 def test_full_distillation_saves_each_student(
     tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

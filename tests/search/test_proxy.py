@@ -30,6 +30,7 @@ def subset(corpus: Corpus) -> Subset:
     return Subset(corpus.train, np.random.default_rng(0).permutation(len(corpus.train))[:60])
 
 
+@pytest.mark.slow
 def test_cached_states_equal_the_live_teachers(teacher: Teacher, subset: Subset, tmp_path: Path) -> None:
     encoder = load_encoder(teacher.path)
     kept = CachedStates(tmp_path, subset, encoder, [2, 6], pad_id=0)
@@ -127,6 +128,7 @@ def test_plan_follows_the_budget(corpus: Corpus) -> None:
     assert len(everything.numbers) == len(corpus.train)
 
 
+@pytest.mark.slow
 def test_distillation_is_deterministic_with_cached_or_live_states(
     tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -185,6 +187,7 @@ def layer_variance(encoder: torch.nn.Module, subset: Subset) -> dict[int, float]
     return {layer: float(torch.cat(values).var(0, unbiased=False).mean()) for layer, values in rows.items()}
 
 
+@pytest.mark.slow
 def test_divergence_is_reported(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
     options = ProxyOptions(tokens=4000, batch_tokens=128, peak_lr=1e30, validation_sentences=8)
     proxy = Proxy(tmp_path / "states", tiny_teacher, corpus, SMALL, options, seed=0)

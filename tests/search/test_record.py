@@ -19,6 +19,9 @@ from kdnas.search.recording import read_recording
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 
+pytestmark = pytest.mark.slow
+
+
 SPACE = SearchSpace(layers=(3, 4), hidden=(288,), ffn=(384, 512), activation=("gelu",))
 PROXY = ProxyOptions(tokens=900, batch_tokens=256, validation_sentences=20)
 OPTIONS = RecordOptions(architectures=4, seeds=(0, 3), repeated=2, checkpoints=3, proxy=PROXY)

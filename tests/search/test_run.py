@@ -49,6 +49,7 @@ def without_seconds(candidates: list[Candidate]) -> list[Candidate]:
     return [replace(candidate, seconds=0.0) for candidate in candidates]
 
 
+@pytest.mark.slow
 def test_interrupted_after_every_candidate_equals_uninterrupted(tmp_path: Path) -> None:
     expected = explore(tmp_path / "straight.jsonl", strategy(), one_by_one(fake_evaluate), GOAL, OPTIONS)
     assert len(expected) == 12
@@ -275,6 +276,7 @@ def kill_after_a_candidate(command: list[str | Path], environment: dict[str, str
     return [json.loads(line) for line in killed[0].read_bytes().split(b"\n")[:-1]]
 
 
+@pytest.mark.slow
 def test_killed_search_resumes_and_equals_an_uninterrupted_one(
     tiny_teacher: Teacher, corpus: Corpus, corpus_file: Path, home: Path, tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ def test_epsilon_outside_0_to_1_is_rejected(wrong: dict[str, float]) -> None:
         Epsilon(**wrong)
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(seed=st.integers(0, 2**31), decay=st.sampled_from([0.0, 0.3, 1.0]), count=st.integers(1, 9))
 def test_proposals_never_repeat_and_exhaust_the_space(seed: int, decay: float, count: int) -> None:
@@ -147,6 +148,7 @@ def runs(goal: Goal, name: str, seed: int, count: int, episodes: int) -> list[Ar
     return tried
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("front", [False, True])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_proposes_each_architecture_once(name: str, front: bool) -> None:
@@ -162,6 +164,7 @@ def test_every_strategy_proposes_each_architecture_once(name: str, front: bool) 
     assert make(name, goal).ask(0) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("done", [0, 2, 5])
 def test_every_strategy_resumes_within_an_episode(name: str, done: int) -> None:
@@ -227,6 +230,7 @@ def test_surrogate_starts_with_architectures_closest_to_the_teacher() -> None:
     assert tried[:4] != runs(goal_of(), "surrogate", 0, 3, 4)[:4]
 
 
+@pytest.mark.slow
 def test_surrogate_beats_a_random_order() -> None:
     goal = goal_of(SearchSpace().teachable(6))
     best = max(goal.reward(arch, loss_of(arch)) for arch in goal.states if arch.ffn != 768)
@@ -239,6 +243,7 @@ def test_surrogate_beats_a_random_order() -> None:
     assert needed["surrogate"] > needed["random"]
 
 
+@pytest.mark.slow
 def test_surrogate_follows_the_front() -> None:
     goal = goal_of(SearchSpace().teachable(6), front=True)
     areas = {}

@@ -18,6 +18,7 @@ from kdnas.store.artifact import Artifact
 from .filter_fixture import FORM, contents, run, write_documents
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bytes(
     classifier: Path, sentences: list[str], tmp_path: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

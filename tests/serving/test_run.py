@@ -178,6 +178,7 @@ def test_an_encoder_returns_embeddings(encoder: Path, sentences: list[str]) -> N
     np.testing.assert_allclose(np.linalg.norm(body["embeddings"], axis=1), 1, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_requests_in_flight(classifier: Path, sentences: list[str]) -> None:
     with serving(classifier, "--form", "openvino-f32", "--max-texts", 20000, "--max-queue-texts", 20000) as served:
         texts = (sentences * 30)[:10000]
@@ -191,6 +192,7 @@ def test_sigterm_finishes_requests_in_flight(classifier: Path, sentences: list[s
             served.client.get("/livez")
 
 
+@pytest.mark.slow
 def test_a_second_signal_cuts_off_requests(classifier: Path, sentences: list[str]) -> None:
     with serving(classifier, "--form", "openvino-f32", "--max-texts", 99999, "--max-body-bytes", 10**8) as served:
         with ThreadPoolExecutor(1) as pool:
@@ -214,6 +216,7 @@ def test_ctrl_c_ends_an_idle_service(classifier: Path) -> None:
         assert "Traceback" not in served.process.stderr.read()
 
 
+@pytest.mark.slow
 def test_a_draining_service_answers_but_is_not_ready(classifier: Path) -> None:
     with serving(classifier, "--drain-seconds", 2) as served:
         served.process.send_signal(signal.SIGTERM)
@@ -223,6 +226,7 @@ def test_a_draining_service_answers_but_is_not_ready(classifier: Path) -> None:
         assert served.process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_requests_over_the_queue_limit_get_retry_after(classifier: Path, sentences: list[str]) -> None:
     words = ("--form", "openvino-f32", "--max-queue-texts", 8, "--max-texts", 5000, "--max-wait-ms", 0)
     with serving(classifier, *words) as served:

@@ -174,6 +174,7 @@ def test_epochs_sample_languages_by_language_power(tmp_path: Path, tiny_teacher:
     assert sorted(chosen) != sorted(np.concatenate(epochs[2]))
 
 
+@pytest.mark.slow
 def test_memory_use_does_not_grow_with_the_text(tmp_path: Path, tiny_teacher: Teacher) -> None:
     """100,000 more sentences need only the documented 8 bytes per sentence, and memory for the set of hashes."""
     script = """

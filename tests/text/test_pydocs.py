@@ -64,6 +64,7 @@ def test_file_is_read_without_being_executed(tmp_path: Path) -> None:
     assert sentences_of_file(file, "pkg", "pkg.module") == []
 
 
+@pytest.mark.slow
 def test_packages_and_their_files_are_found_in_a_stable_order() -> None:
     packages = installed_packages()
     assert {"python", "numpy", "torch", "transformers"} <= set(packages)

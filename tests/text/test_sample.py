@@ -63,6 +63,7 @@ def test_sampled_rows_keep_their_order() -> None:
     assert list(spread_rows(rows[:5], 100)) == rows[:5]
 
 
+@pytest.mark.slow
 def test_sampled_docstrings_come_from_several_packages() -> None:
     rows = list(islice(spread_sentences(), 400))
     assert len({row.topic for row in rows}) > 3
