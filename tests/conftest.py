@@ -25,7 +25,14 @@ hypothesis.settings.load_profile("kdnas")
 show_messages()  # tests read messages on stderr, where commands write them
 
 # Fixtures that export a model: tests with them are slow. `encoder_export` is left, so that the quick tests run a session.
-SLOW_FIXTURES = {"classifier_export", "encoder", "question_export", "regression_export", "roberta_export", "token_export"}
+SLOW_FIXTURES = {
+    "classifier_export",
+    "encoder",
+    "question_export",
+    "regression_export",
+    "roberta_export",
+    "token_export",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -38,6 +38,7 @@ def test_gate_lists_its_commands(argv: list[str]) -> None:
     assert "distill" not in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [["recommend", "-h"], ["help", "recommend"], ["recommend", "--top", "3", "--help"]])
 def test_help_of_one_command(argv: list[str]) -> None:
     result = kdnas(*argv)

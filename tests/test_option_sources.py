@@ -67,6 +67,7 @@ def test_serve_starts_in_a_pod_next_to_a_service_named_kdnas(tmp_path: Path) -> 
     assert "not an exported model" in result.stderr.splitlines()[-1]  # the options were accepted
 
 
+@pytest.mark.slow
 def test_port_that_is_not_a_number_is_a_usage_error(tmp_path: Path) -> None:
     result = serve(tmp_path, KDNAS_PORT="http")
     assert result.returncode == 2

@@ -137,6 +137,7 @@ def test_float32_training_is_unchanged() -> None:
         assert layer(values).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_student_agrees_with_plain_autocast(teacher: Teacher) -> None:
     """The error against float32 is at most 1.5 times that of plain autocast, for states and gradients."""
     torch.manual_seed(0)
@@ -234,6 +235,7 @@ def test_mallopt_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set_to == {mmap_max: 0, trim_threshold: 2**31 - 1}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
 def test_free_pages_are_returned_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     keep_freed_memory()

@@ -113,6 +113,7 @@ def test_view_with_fewer_layers_does_not_change_the_model(tiny_teacher: Teacher)
     assert view.encoder.layer[1] is model.encoder.layer[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_training_lowers_the_loss_and_does_not_change_the_teacher(tiny_teacher: Teacher, precision: str) -> None:
     model = load_encoder(tiny_teacher.path)

@@ -151,6 +151,7 @@ def test_queries_keys_and_values_equal_those_of_the_layer(config: type, model: t
         torch.testing.assert_close(found[name[0].upper()], value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_training_lowers_the_loss_and_does_not_change_the_teacher(tiny_teacher: Teacher, precision: str) -> None:
     teacher = load_encoder(tiny_teacher.path)

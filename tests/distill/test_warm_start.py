@@ -37,6 +37,7 @@ def last_states(model: PreTrainedModel, batch: tuple[Tensor, Tensor]) -> Tensor:
     return states[batch[1].bool()]
 
 
+@pytest.mark.slow
 def test_student_with_the_shape_of_the_teacher_equals_the_teacher(encoder: PreTrainedModel, batches: Batches) -> None:
     student = started(encoder, Arch(6, 12, 384, 1536), batches)
     torch.testing.assert_close(last_states(student, batches[0]), last_states(encoder, batches[0]), rtol=1e-3, atol=1e-4)

@@ -123,6 +123,7 @@ def test_languages_without_rows_are_noted(tmp_path: Path) -> None:
         load_task(spec("ner/panx"), tmp_path)
 
 
+@pytest.mark.slow
 def test_real_data_sets_have_their_official_sizes(shared_data: Path) -> None:
     conll = load_task(spec("conll/2003"), shared_data)
     assert [len(getattr(conll.task, name)) for name in ("train", "dev", "test")] == [14041, 3250, 3453]
@@ -138,6 +139,7 @@ def test_real_data_sets_have_their_official_sizes(shared_data: Path) -> None:
     assert "no test split" in davidson.notes[0]
 
 
+@pytest.mark.slow
 def test_incomplete_real_data_sets_are_noted(shared_data: Path) -> None:
     xnli = load_task(spec("xnli/xnli"), shared_data)
     assert len(xnli.task.test) == 15 * 2490

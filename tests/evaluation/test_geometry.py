@@ -37,6 +37,7 @@ def test_explained_variance_equals_the_definition() -> None:
     assert meter.explained(2) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_a_model_explains_itself(tiny_teacher: Teacher, corpus: Corpus) -> None:
     found = geometry(tiny_teacher.path, tiny_teacher.path, corpus, 300, 200, seed=0)
     assert found["explained_variance"] == pytest.approx(1, abs=1e-6)
@@ -56,6 +57,7 @@ def test_a_different_model_explains_less(tiny_teacher: Teacher, corpus: Corpus, 
     assert found["recall_at_10"] < 0.9
 
 
+@pytest.mark.slow
 def test_shuffled_tokens_explain_nothing(tiny_teacher: Teacher, corpus: Corpus) -> None:
     model = load_encoder(tiny_teacher.path)
     rng = np.random.default_rng(0)

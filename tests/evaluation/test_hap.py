@@ -25,6 +25,7 @@ def forms(task: Task) -> dict[str, set[str]]:
     return {name: {normal_form(text) for text in getattr(task, name).texts} for name in SPLITS}
 
 
+@pytest.mark.slow
 def test_the_davidson_set_has_its_published_sizes(shared_data: Path) -> None:
     path = shared_data / "hap" / "hate_speech_offensive"
     task = read_hap(path, seed=0)

@@ -81,6 +81,7 @@ def test_small_tables_are_not_quantised(
     assert list(table.get_shape()) == [rows, 16]
 
 
+@pytest.mark.slow
 def test_unrecognised_nodes_are_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = plain_graph("bert", False, tmp_path / "plain", monkeypatch)
     model = openvino.Core().read_model(str(path))

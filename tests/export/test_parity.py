@@ -64,6 +64,7 @@ def test_equal_labels_are_counted() -> None:
     assert found["labels_equal"] == pytest.approx((2 + 1) / (3 + 2))  # alone, and two of them in a batch
 
 
+@pytest.mark.slow
 def test_a_graph_with_other_outputs_is_refused(encoder_export: Artifact, corpus: Corpus) -> None:
     """The int8 graph serves as the wrong graph: its differences exceed the bound of float32 forms."""
     tokenizer = read_tokenizer(encoder_export.path / "tokenizer.json", 512)

@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import pytest
 
 from kdnas.export.race import MOST_ROUNDS, SENTENCES, race
 from kdnas.export.session import Session
@@ -38,6 +39,7 @@ def test_the_faster_engine_has_the_lower_latency() -> None:
     assert took["a"] > took[1] >= 1
 
 
+@pytest.mark.slow
 def test_a_session_uses_the_fastest_number_of_threads(classifier_export: Artifact) -> None:
     for form, found in classifier_export.results["forms"].items():
         assert found["threads"] in (1, default_threads())

@@ -173,6 +173,7 @@ def test_accuracy_control_is_tried_only_on_request(
     assert set(search.run("openvino-int8")["tried"]) == {*names, *([CONTROLLED] if wanted else [])}
 
 
+@pytest.mark.slow
 def test_block_wise_outputs_do_not_depend_on_the_batch(tiny_teacher: Teacher, tmp_path: Path) -> None:
     with silence_exporters():
         write_onnx(load_model(open_checkpoint(str(tiny_teacher.path))), TASK, tmp_path / "f32")
@@ -189,6 +190,7 @@ def test_block_wise_outputs_do_not_depend_on_the_batch(tiny_teacher: Teacher, tm
     assert moved["blocks"] < 1e-5 < moved["dynamic"]
 
 
+@pytest.mark.slow
 def test_fused_attention_gives_nearly_the_same_outputs(tiny_teacher: Teacher, tmp_path: Path) -> None:
     model = load_model(open_checkpoint(str(tiny_teacher.path)))
     with silence_exporters():

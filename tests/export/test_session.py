@@ -57,6 +57,7 @@ def test_embeddings_equal_pytorch(form: str, encoder_export: Artifact, tiny_teac
     np.testing.assert_allclose(got, torch_embeddings(tiny_teacher.path, texts), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FLOATS)
 def test_probabilities_equal_pytorch(
     form: str, classifier_export: Artifact, classifier_folder: Path, texts: list[str]
@@ -83,6 +84,7 @@ def test_probabilities_equal_pytorch(
     )
 
 
+@pytest.mark.slow
 def test_outputs_do_not_depend_on_batches_or_order(session: Session, texts: list[str]) -> None:
     alone = np.concatenate([session.predict([text]) for text in texts])
     rng = random.Random(0)
@@ -186,6 +188,7 @@ def test_too_long_texts_are_cut_or_refused_by_the_policy(encoder_export: Artifac
             Session(encoder_export.path, too_long=policy)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FLOATS)
 def test_pairs_are_joined_as_in_transformers(
     form: str, classifier_export: Artifact, classifier_folder: Path, texts: list[str]

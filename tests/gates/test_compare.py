@@ -87,6 +87,7 @@ def test_a_slow_revision_is_detected(
     assert gate.gate_compare("quick", "slow", suite=suite, rule=rule, options=QUICK, home=tmp_path).exit_code == 3
 
 
+@pytest.mark.slow
 def test_sides_are_resolved(repository: Path, tmp_path: Path) -> None:
     quick = make_side("quick", None, tmp_path, repository)
     assert quick.tree is not None

@@ -105,6 +105,7 @@ def test_student_and_teacher_are_synchronised_eager_calls(config: PretrainedConf
         assert device.log == ["synchronise"]
 
 
+@pytest.mark.slow
 def test_weights_equal_the_cpu_engine_s_in_the_engine_s_precision() -> None:
     models = CudaModels(ENGINES["cuda-f32"], CONFIGS[0], 3, FakeDevice())
     maker = ModelMaker(CONFIGS[0], 3)
@@ -166,6 +167,7 @@ def test_a_replay_accepts_any_sentence_padded_to_its_length(config: PretrainedCo
         assert addresses == [value.data_ptr() for value in static]
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_a_captured_function_never_reads_values_on_the_host(config: PretrainedConfig) -> None:
     # Meta tensors raise at the operations that a capture forbids.

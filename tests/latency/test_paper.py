@@ -178,6 +178,7 @@ def test_a_killed_run_resumes_without_repeated_requests(
     assert (untouched.path / "table.csv").read_text() == (table.path / "table.csv").read_text()
 
 
+@pytest.mark.slow
 def test_estimated_hours_are_reported_before_the_passes(
     fake_worker: type[FakeWorker],
     tmp_path: Path,

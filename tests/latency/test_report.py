@@ -171,6 +171,7 @@ def test_a_limit_that_cannot_be_computed_states_the_reason(table: Artifact, tmp_
     assert f"{tmp_path / 'lengths.json'}: cannot read it" in page.within("limit")
 
 
+@pytest.mark.slow
 def test_hostile_text_is_escaped(table: Artifact, other: Artifact, tmp_path: Path) -> None:
     clean = render(tmp_path, table, others=[other])
     manifest: Mapping[str, Any] = {
@@ -190,6 +191,7 @@ def test_hostile_text_is_escaped(table: Artifact, other: Artifact, tmp_path: Pat
     assert "&lt;img" in names
 
 
+@pytest.mark.slow
 def test_command(
     root: Path, table: Artifact, validation: Artifact, other: Artifact, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],

@@ -186,6 +186,7 @@ def test_killed_and_resumed_run_gives_the_same_model(tmp_path: Path) -> None:
     assert len(filled) == 5
 
 
+@pytest.mark.slow
 def test_model_has_the_family_of_the_given_tokenizer(tmp_path: Path, teacher: Teacher) -> None:
     corpus = write_texts(tmp_path / "texts.jsonl", 600)
     options = PretrainOptions(**{**OPTIONS, "steps": 2})

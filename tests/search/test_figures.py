@@ -26,6 +26,7 @@ def render(artifacts: dict[str, Artifact], folder: Path) -> Page:
     return Page((folder / "page.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_slider_offers_candidates_with_less_loss_than_all_faster_ones(run: dict[str, Artifact], tmp_path: Path) -> None:
     page = render(run, tmp_path)
     (source,) = re.findall(r'<script type="application/json" id="budget-rows">(.*?)</script>', page.source, re.S)
@@ -37,6 +38,7 @@ def test_slider_offers_candidates_with_less_loss_than_all_faster_ones(run: dict[
     assert {row["arch"] for row in rows} <= {row["arch"] for row in run["search"].results["pareto"]}
 
 
+@pytest.mark.slow
 def test_search_section_shows_the_studies(run: dict[str, Artifact], tmp_path: Path) -> None:
     words = render(run, tmp_path).within("search")
     assert re.search("6L-768H, DistilBERT *L6-H12-D768-F3072-gelu", words)
@@ -47,6 +49,7 @@ def test_search_section_shows_the_studies(run: dict[str, Artifact], tmp_path: Pa
     assert "losses of 40 candidates" in words
 
 
+@pytest.mark.slow
 def test_fidelity_plot_groups_by_heads(run: dict[str, Artifact], tmp_path: Path) -> None:
     with (run["fidelity"].path / "fidelity.csv").open(newline="") as lines:
         heads = [int(row["heads"]) for row in csv.DictReader(lines)]

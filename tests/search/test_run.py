@@ -75,6 +75,7 @@ def test_interrupted_after_every_candidate_equals_uninterrupted(tmp_path: Path) 
     assert without_seconds(journal.read(path)) == without_seconds(expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=4)
 @given(seed=st.integers(0, 1000))
 def test_search_is_deterministic_and_evaluates_nothing_twice(
@@ -106,6 +107,7 @@ def test_journal_rows_have_the_documented_fields(tmp_path: Path) -> None:
         assert candidate.arch == arch
 
 
+@pytest.mark.slow
 def test_failures_are_recorded_and_the_search_continues(tmp_path: Path) -> None:
     def sometimes(arch: Arch) -> ProxyResult:
         if arch.activation == "relu":
@@ -210,6 +212,7 @@ def test_invalid_search_is_rejected_before_the_corpus_is_built(
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kdnas", "surrogate"])
 def test_replays_recorded_losses(name: str, tmp_path: Path) -> None:
     archs = list(SPACE)[:9]

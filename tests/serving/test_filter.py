@@ -138,6 +138,7 @@ def test_unreadable_records_are_quarantined(classifier: Path, sentences: list[st
     assert run(classifier, source, tmp_path / "out", shard_documents=9) == 4  # finished: unchanged, same exit code
 
 
+@pytest.mark.slow
 def test_long_documents_have_the_maximum_score_of_their_windows(
     classifier: Path, sentences: list[str], scores: np.ndarray, tmp_path: Path
 ) -> None:
@@ -175,6 +176,7 @@ def test_the_verdict_is_added_or_replaced(classifier: Path, tmp_path: Path) -> N
     assert json.loads(second)["kdnas"]["label"] == "hap"
 
 
+@pytest.mark.slow
 def test_a_finished_result_is_reused_or_refused(
     classifier: Path, documents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +194,7 @@ def test_a_finished_result_is_reused_or_refused(
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_an_output_folder_with_other_content_is_refused(classifier: Path, documents: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("draft")

@@ -69,6 +69,7 @@ def test_an_unfinished_run_with_other_settings_is_refused(classifier: Path, docu
         run(classifier, documents, tmp_path / "out", threshold=0.9)
 
 
+@pytest.mark.slow
 def test_the_same_command_resumes_after_sigterm(
     classifier: Path, sentences: list[str], tmp_path: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

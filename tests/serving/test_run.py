@@ -169,6 +169,7 @@ def test_health_metrics_and_docs_are_served(served: Served) -> None:
     assert "//" not in page.replace("http://HOST:PORT", "")  # the page loads no external resources
 
 
+@pytest.mark.slow
 def test_an_encoder_returns_embeddings(encoder: Path, sentences: list[str]) -> None:
     with serving(encoder) as served:  # the default form
         body = served.post(texts=sentences[:10]).raise_for_status().json()
@@ -208,6 +209,7 @@ def test_a_second_signal_cuts_off_requests(classifier: Path, sentences: list[str
         assert "Traceback" not in served.process.stderr.read()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_an_idle_service(classifier: Path) -> None:
     with serving(classifier) as served:
         served.process.send_signal(signal.SIGINT)
@@ -243,6 +245,7 @@ def test_requests_over_the_queue_limit_get_retry_after(classifier: Path, sentenc
         assert served.post(text="no longer busy").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_reported(classifier: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -254,6 +257,7 @@ def test_a_port_in_use_is_reported(classifier: Path, kdnas: Callable[..., subpro
     assert "--port" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_model_is_refused(
     tmp_path: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -271,6 +275,7 @@ def test_invalid_addresses_are_refused() -> None:
         bind("192.0.2.1", 0)
 
 
+@pytest.mark.slow
 def test_the_service_imports_neither_torch_nor_transformers(classifier: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from fastapi.testclient import TestClient\n"
