@@ -36,7 +36,7 @@ from kdnas.text.sentences import Sentences
 
 LOG = "forms.jsonl"
 # Sentences and seconds; few are enough, because one thread and all threads differ by more than recipes and forms.
-THREADS_RACE = (12, 1.0)
+THREADS_RACE = (8, 0.7)
 
 
 @dataclass

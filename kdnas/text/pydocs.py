@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import platform
 import re
 import signal
@@ -70,14 +71,25 @@ def leave_signals_to_the_parent() -> None:
 
 
 def source_files() -> Iterator[tuple[Path, str, str]]:
-    """(file, package, module) of every source file, sorted within each package."""
-    site, standard = Path(sysconfig.get_paths()["purelib"]), Path(sysconfig.get_paths()["stdlib"])
+    """(file, package, module) of every source file, sorted within each package; of the standard library without its tests."""
+    site, standard = sysconfig.get_paths()["purelib"], sysconfig.get_paths()["stdlib"]
     for package in installed_packages():
-        root = standard if package == STANDARD_LIBRARY else site
-        for file in sorted(root.rglob("*.py") if package == STANDARD_LIBRARY else (root / package).rglob("*.py")):
-            parts = file.relative_to(root).with_suffix("").parts
-            if package != STANDARD_LIBRARY or not {"site-packages", "test", "tests"} & set(parts):
-                yield file, package, ".".join(parts).removesuffix(".__init__")
+        if package == STANDARD_LIBRARY:
+            root, found = standard, _modules_below(standard, skip=("site-packages", "test", "tests"))
+        else:
+            root, found = site, [(package, *parts) for parts in _modules_below(os.path.join(site, package))]
+        for parts in found:
+            yield Path(root, *parts), package, ".".join(parts)[: -len(".py")].removesuffix(".__init__")
+
+
+def _modules_below(root: str, skip: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    """Path parts below a folder of its .py files, sorted; `os.walk` takes a third of the time of `Path.rglob`."""
+    found = []
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name not in skip]
+        parts = () if folder == root else tuple(os.path.relpath(folder, root).split(os.sep))
+        found += [(*parts, name) for name in names if name.endswith(".py") and name[:-3] not in skip]
+    return sorted(found)
 
 
 def sentences_of_file(file: Path, package: str, module: str) -> list[tuple[str, str, str]]:
