@@ -80,8 +80,8 @@ def latency_table(
     require_engine(options.engine)
     require_minutes(options, least_of_all(options))
     resolved = resolve_shape(teacher)
-    if (stands_in := stand_in(resolved.config, options)) is not None:
-        say(f"latency-table: {options.engine} times the teacher as a {stands_in} of its sizes, not as {resolved.label}")
+    if (family := family_in_graph(resolved.config, options)) is not None:
+        say(f"latency-table: {options.engine} times the teacher as a {family} of its sizes, not as {resolved.label}")
     wanted = sentences_needed(options.sentences, 0, text.validation_fraction)
     built = sample_corpus(home, corpus, text, resolve_tokenizer(tokenizer, resolved), wanted)
     artifact = build_table(home, resolved, built, options, started)
@@ -101,7 +101,7 @@ def least_of_all(options: LatencyOptions) -> float:
     return peaks + check + least_seconds(options)
 
 
-def stand_in(config: Mapping[str, Any], options: LatencyOptions) -> str | None:
+def family_in_graph(config: Mapping[str, Any], options: LatencyOptions) -> str | None:
     """The family in whose graph a compiled engine times the teacher, if it is not the teacher's own.
 
     Args:

@@ -18,7 +18,7 @@ from kdnas.latency.engines.openvino import OpenvinoModels
 from kdnas.latency.openvino_graphs import GraphTemplate, describe
 from kdnas.latency.protocol import LatencyOptions
 from kdnas.latency.rewriting import TEMPLATE_SIZES, Sizes, teacher_shape
-from kdnas.latency.run import stand_in
+from kdnas.latency.run import family_in_graph
 from kdnas.latency.template import as_if_trained
 from kdnas.models.arch import Arch
 from kdnas.models.engine import ENGINES
@@ -128,4 +128,4 @@ def test_a_teacher_of_another_family_than_its_students_is_reported(
     model_type: str, engine: str, expected: str | None
 ) -> None:
     """Compiled engines have no graph of such a teacher: they time a BERT of its sizes."""
-    assert stand_in({"model_type": model_type}, LatencyOptions(engine=engine)) == expected
+    assert family_in_graph({"model_type": model_type}, LatencyOptions(engine=engine)) == expected
