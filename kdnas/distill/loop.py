@@ -1,5 +1,6 @@
 """The training loop: fused AdamW, linear warm-up and decay, bf16 autocast through `accelerate`, exact resume."""
 
+import atexit
 import math
 import os
 import time
@@ -20,7 +21,7 @@ from kdnas.distill.batches import Made, TrainBatches
 from kdnas.distill.checkpoint import Position, rewind_history, save_checkpoint
 from kdnas.distill.fast_training import FreedMemory, keep_freed_memory
 from kdnas.distill.options import LoopOptions
-from kdnas.distill.processes import add_up_gradients, processes, total
+from kdnas.distill.processes import add_up_gradients, leave_process_group, processes, total
 from kdnas.distill.tracking import Track, tracked
 from kdnas.distill.updates import LR_FACTOR, follow_rows, update
 from kdnas.errors import DivergenceError, Terminated
@@ -51,6 +52,8 @@ def make_accelerator(precision: str) -> Accelerator:
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != "bf16":
         AcceleratorState._reset_state()  # set by other code in this process
     autocast = AutocastKwargs(enabled=resolve_precision(precision) == "bf16")
+    atexit.unregister(leave_process_group)
+    atexit.register(leave_process_group)
     return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="bf16", kwargs_handlers=[autocast])
 
 

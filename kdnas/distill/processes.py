@@ -100,3 +100,13 @@ def _gathered(values: Tensor) -> list[Tensor]:
     found = [torch.empty_like(values) for _ in range(processes().num_processes)]
     dist.all_gather(found, values)
     return found
+
+
+def leave_process_group() -> None:
+    """Destroy the process group, if there is one.
+
+    Gloo's threads hold tensors; those that they free while the interpreter shuts down abort the process (PyTorch pull request
+    179291).
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()

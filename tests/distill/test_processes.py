@@ -71,6 +71,20 @@ def test_two_processes_have_the_losses_of_one_also_after_a_kill(
     assert two.results["validation_loss"] == pytest.approx(one.results["validation_loss"], abs=1e-5)
 
 
+def test_the_process_group_is_destroyed_before_the_interpreter_shuts_down() -> None:
+    code = """if True:
+        import atexit
+        import torch.distributed as group
+        atexit.register(lambda: print(group.is_initialized()))  # runs last
+        group.init_process_group("gloo", store=group.HashStore(), rank=0, world_size=1)
+        from kdnas.distill.loop import make_accelerator
+        make_accelerator("f32")
+        assert group.is_initialized()
+    """
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["False"]
+
+
 @pytest.mark.slow
 def test_accumulate_must_be_a_multiple_of_processes(tmp_path: Path, tiny_teacher: Teacher, corpus_file: Path) -> None:
     process = start(tmp_path, tiny_teacher, corpus_file, LAUNCH, "--accumulate", "3")
