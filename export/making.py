@@ -1,5 +1,6 @@
 """Builds one export: writes every form, compares it with PyTorch, measures its loss and times it."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,19 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
+from kdnas.export.ahead import Ahead
 from kdnas.export.card import write_card
-from kdnas.export.checkpoint import Checkpoint, copy_checkpoint, load_model
+from kdnas.export.checkpoint import WEIGHTS, Checkpoint, copy_checkpoint, load_model
 from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER
 from kdnas.export.engines import RUNTIMES, Forward, open_graph
 from kdnas.export.first_token import last_layer_of_first_token
 from kdnas.export.folder import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, graph_of, read_tokenizer, token_ids
+from kdnas.export.int8_search import Int8Search, require_inside
 from kdnas.export.judge import Candidate, Judge
 from kdnas.export.labelled import Labelled
 from kdnas.export.options import ExportOptions
 from kdnas.export.parity import compare, require_bound, spread_over_lengths, torch_forward, torch_outputs
 from kdnas.export.race import race
-from kdnas.export.recipes import RECIPES, Int8Search, require_inside, without_tokenizer
+from kdnas.export.recipes import FLOAT, RECIPES, without_tokenizer
 from kdnas.export.sentencepiece_form import write_sentencepiece
 from kdnas.export.silence import silence_exporters
 from kdnas.export.vocabulary import REPORT, cut_of, trim
@@ -37,6 +41,9 @@ from kdnas.text.sentences import Sentences
 LOG = "forms.jsonl"
 # Sentences and seconds; few are enough, because one thread and all threads differ by more than recipes and forms.
 THREADS_RACE = (8, 0.7)
+# A second process quantises for one of two runtimes if the weights have at least this size (below it, it takes longer to start
+# than it saves), and this many times the size is free.
+AHEAD_BYTES, AHEAD_MEMORY = 20e6, 12
 
 
 @dataclass
@@ -72,17 +79,14 @@ class Making:
             say(
                 "export: this CPU reports neither VNNI nor AMX: int8 may be slower than float32, the fastest form is the default"
             )
-        with stage("export", len(order) + 1, len(finished)) as progress, silence_exporters():
-            model = load_model(checkpoint)
-            self.rows = parity_rows(corpus.validation, tokenizer, options.parity_sentences, checkpoint.max_seq_len)
-            self.reference = torch_outputs(model, checkpoint.task, self.rows)
-            judge = Judge(checkpoint.task)
-            if self.labelled is not None:
-                forward, around = torch_forward(model, checkpoint.task), (checkpoint.pad_id, checkpoint.max_seq_len)
-                trained = Candidate(forward, checkpoint.task, tokenizer, *around)
-                judge = Judge.by_labels(self.labelled, checkpoint.settings["labels"], trained)
-            progress.advance(note="PyTorch's outputs")
-            calibration = calibration_rows(corpus.train, tokenizer, options)
+        self.rows = parity_rows(corpus.validation, tokenizer, options.parity_sentences, checkpoint.max_seq_len)
+        calibration = calibration_rows(corpus.train, tokenizer, options)
+        quantised = [form for form in order if form not in finished and form in RECIPES]
+        with (
+            stage("export", len(order) + 1, len(finished)) as progress,
+            second_process(quantised, checkpoint) as ahead,
+            silence_exporters(),
+        ):
             int8 = Int8Search(
                 folder,
                 checkpoint.task,
@@ -93,12 +97,24 @@ class Making:
                 checkpoint.max_seq_len,
                 options.recipes,
                 options.accuracy_control,
+                ahead,
             )
+            model = load_model(checkpoint)
+            self.reference = torch_outputs(model, checkpoint.task, self.rows)
+            judge = Judge(checkpoint.task)
+            if self.labelled is not None:
+                forward, around = torch_forward(model, checkpoint.task), (checkpoint.pad_id, checkpoint.max_seq_len)
+                trained = Candidate(forward, checkpoint.task, tokenizer, *around)
+                judge = Judge.by_labels(self.labelled, checkpoint.settings["labels"], trained)
+            progress.advance(note="PyTorch's outputs")
             for form in order:
                 if form not in finished:
                     finished[form] = self._make(form, model, int8)
                     append_jsonl(folder / LOG, finished[form])
                     progress.advance(note=form)
+                for other in quantised:
+                    if form == FLOAT[other]:
+                        int8.write_ahead(other, begun_here=other == quantised[0])
         for form, found in self._race(folder, order).items():
             finished[form] |= found
         return self._describe(folder, finished, source)
@@ -167,6 +183,13 @@ class Making:
             write_modules(folder, settings["hidden"], settings["max_seq_len"], settings["pooling"])
         write_json(folder / SETTINGS, settings)
         return results
+
+
+def second_process(quantised: list[str], checkpoint: Checkpoint) -> contextlib.AbstractContextManager[Ahead | None]:
+    """A second process for the last of the int8 forms to make, if that is faster and the memory suffices."""
+    size = (checkpoint.path / WEIGHTS).stat().st_size
+    enough = psutil.virtual_memory().available >= AHEAD_MEMORY * size
+    return Ahead() if len(quantised) > 1 and enough and size >= AHEAD_BYTES else contextlib.nullcontext()
 
 
 def write_float(form: str, model: Any, task: str, final: Path) -> None:

@@ -72,6 +72,10 @@ class ExportOptions:
                 raise UsageError(f"recipes has none for {form}; at least one of {', '.join(names)} is needed")
 
     def to_make(self) -> list[str]:
-        """The requested forms and the float32 forms that they are made from, each after its source."""
-        sources = {FLOAT[form] for form in self.forms if form in FLOAT}
-        return sorted({*self.forms, *sources}, key=lambda form: (form in FLOAT, form))
+        """The requested forms and the float32 forms that they are made from, float32 first.
+
+        The int8 forms come in the opposite order of their sources: a second process writes the last one, and can start early.
+        """
+        wanted = {*self.forms, *(FLOAT[form] for form in self.forms if form in FLOAT)}
+        quantised = sorted(wanted & set(FLOAT), reverse=True)
+        return [*sorted(wanted - set(FLOAT)), *quantised]

@@ -6,10 +6,11 @@ from pathlib import Path
 from kdnas.errors import UsageError
 from kdnas.export.checkpoint import Checkpoint, open_checkpoint
 from kdnas.export.hub import upload
+from kdnas.export.int8_search import require_inside
 from kdnas.export.labelled import read_labelled
 from kdnas.export.making import Making
 from kdnas.export.options import ExportOptions
-from kdnas.export.recipes import RECIPES, require_inside
+from kdnas.export.recipes import RECIPES
 from kdnas.export.summary import lines_of
 from kdnas.models.folder import model_in, model_label
 from kdnas.models.teacher import resolve_teacher

@@ -10,6 +10,7 @@ import sysconfig
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -31,8 +32,9 @@ BOUNDARY = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
 MARKUP = re.compile(r":\w+:`~?([^`<]*)(?:<[^>]*>)?`|`{1,2}([^`]*)`{1,2}_?|\*{1,2}([^*\s][^*]*)\*{1,2}")
 
 
+@cache
 def installed_packages() -> dict[str, str]:
-    """Versions of Python and the packages of site-packages by name; they identify this corpus on a machine."""
+    """Versions of Python and the packages of site-packages by name, as of the first call; they identify this corpus on a host."""
     root = Path(sysconfig.get_paths()["purelib"])
     found = {STANDARD_LIBRARY: platform.python_version()}
     for name, distributions in metadata.packages_distributions().items():

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from kdnas.cli import main
 from kdnas.errors import BoundError, UsageError
-from kdnas.export import recipes
+from kdnas.export import int8_search
 from kdnas.export.checkpoint import load_model, open_checkpoint
 from kdnas.export.engines import open_graph
 from kdnas.export.folder import FORMS, read_settings
+from kdnas.export.int8_search import CONTROLLED, Int8Search, choose
 from kdnas.export.judge import answers_kept
 from kdnas.export.onnx_form import (
     QUANTIZED,
@@ -27,7 +28,7 @@ from kdnas.export.onnx_form import (
 )
 from kdnas.export.openvino_form import GRAPH, write_int8, write_int8_controlled, write_openvino
 from kdnas.export.options import ExportOptions
-from kdnas.export.recipes import CONTROLLED, FALLBACKS, RECIPES, Int8Search, choose
+from kdnas.export.recipes import FALLBACKS, RECIPES
 from kdnas.export.run import run_export
 from kdnas.export.session import Session
 from kdnas.export.silence import silence_exporters
@@ -167,7 +168,7 @@ def test_accuracy_control_is_tried_only_on_request(
         return {"loss_points": 5.0, "size_mb": 1.0}, lambda *_: np.zeros(1)
 
     monkeypatch.setattr(Int8Search, "_try", pretend)
-    monkeypatch.setattr(recipes, "race", lambda runs, *_: dict.fromkeys(runs, 1.0))
+    monkeypatch.setattr(int8_search, "race", lambda runs, *_: dict.fromkeys(runs, 1.0))
     names = RECIPES["openvino-int8"]
     search = Int8Search(tmp_path, TASK, [], lambda _: {}, 1.0, ROWS, 64, names, accuracy_control=wanted)
     assert set(search.run("openvino-int8")["tried"]) == {*names, *([CONTROLLED] if wanted else [])}

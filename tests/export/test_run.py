@@ -108,7 +108,7 @@ import kdnas.export.run as run
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 home, model, corpus = (Path(word) for word in sys.argv[1:])
-recipes.write_int8 = lambda *_: time.sleep(600)
+recipes.write_onnx_int8 = lambda *_: time.sleep(600)
 options = run.ExportOptions(calibration_sentences=8, parity_sentences=8)
 run.run_export(home, model, "digest", Corpus(Artifact.load(corpus), 0), options)
 """
@@ -123,10 +123,10 @@ def test_an_export_killed_with_kill_9_keeps_its_finished_forms(
     with noise.open("w") as stderr, subprocess.Popen(command, stdout=stderr, stderr=stderr) as process:
         partial = _wait_for_rows(tmp_path, 3, process)
         os.kill(process.pid, signal.SIGKILL)
-    made = [graph for form, graph in FORMS.items() if form != "openvino-int8"]
+    made = [graph for form, graph in FORMS.items() if form != "onnxruntime-int8"]
     stamps = {name: (partial / name).stat().st_mtime_ns for name in made}
-    (partial / "openvino-int8.scratch").mkdir(exist_ok=True)
-    (partial / "openvino-int8.scratch" / "half.bin").write_bytes(b"half")
+    (partial / "onnxruntime-int8.scratch").mkdir(exist_ok=True)
+    (partial / "onnxruntime-int8.scratch" / "half.bin").write_bytes(b"half")
     capfd.readouterr()
     artifact = run_export(tmp_path, classifier_folder, "digest", corpus, SMALL)
     printed = capfd.readouterr()
