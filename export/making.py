@@ -138,7 +138,8 @@ class Making:
 
     def _measure(self, run: Forward, judge: Judge) -> dict[str, Any]:
         checkpoint = self.checkpoint
-        found = compare(run, checkpoint.task, self.rows, self.reference, checkpoint.pad_id, checkpoint.max_seq_len)
+        around = (checkpoint.pad_id, checkpoint.max_seq_len, checkpoint.pooling)
+        found = compare(run, checkpoint.task, self.rows, self.reference, *around)
         return {**found, **judge.loss(run, found)}
 
     def _race(self, folder: Path, forms: list[str]) -> dict[str, dict[str, Any]]:
