@@ -49,7 +49,7 @@ def run_distill(
     def work(folder: Path) -> dict[str, Any]:
         from kdnas.distill.stages import distill_into
 
-        return distill_into(folder, teacher, corpus, arch, options, student[0] if student else None)
+        return distill_into(folder, home, teacher, corpus, arch, options, student[0] if student else None)
 
     config = {"arch": str(arch), **deciding(options)}
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest} | ({"student": student[1]} if student else {})

@@ -23,6 +23,7 @@ from kdnas.distill.hidden_state import (
 from kdnas.distill.loop import make_accelerator, use_all_cores
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.mixed import MixedObjective
+from kdnas.distill.neurons import cut_layers, kept_moments
 from kdnas.distill.objective import Objective
 from kdnas.distill.options import DistillOptions, RefineOptions, StudentOptions
 from kdnas.distill.processes import processes
@@ -42,7 +43,13 @@ SAMPLE_SENTENCES = 1000  # for the teacher's variance and the initial projection
 
 
 def distill_into(
-    folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, options: DistillOptions, start: Path | None = None
+    folder: Path,
+    home: Path,
+    teacher: Teacher,
+    corpus: Corpus,
+    arch: Arch,
+    options: DistillOptions,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Distil hidden states into a new student or the one in `start`; writes `student/` and `projections.safetensors`."""
     done = finished(folder)
@@ -54,7 +61,14 @@ def distill_into(
     pairs = layer_pairs(arch.layers, teacher.layers, Mapping(options.mapping))
     samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
     variance = _variance(encoder, pairs, samples, accelerator)
-    student = _given(start, options.seed) if start else _new(arch, encoder, samples, options)
+    if start:
+        student = _given(start, options.seed)
+    else:
+        student = student_from_teacher(arch, encoder, options.seed)
+        if options.start == "layers":
+            layers = cut_layers([arch.layers], arch.ffn, encoder)
+            moments = kept_moments(home, teacher, corpus, encoder, samples, layers)
+            TeacherLayers(encoder, samples, moments).start(student)
     loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, variance if options.normalise else None)
     objective: HiddenStateObjective | MixedObjective
     if options.relation_weight:
@@ -108,13 +122,6 @@ def refine_into(
     )
     results |= {"teacher_layers_used": [relations.teacher_layer], "relation_heads": relations.heads}
     return _finish(folder, objective, teacher, corpus, results)
-
-
-def _new(arch: Arch, teacher: PreTrainedModel, samples: list[Batch], options: DistillOptions) -> PreTrainedModel:
-    student = student_from_teacher(arch, teacher, options.seed)
-    if options.start == "layers":
-        TeacherLayers(teacher, samples).start(student)
-    return student
 
 
 def _given(student: Path, seed: int) -> PreTrainedModel:

@@ -27,6 +27,7 @@ from kdnas.distill.loop import (
     use_all_cores,
 )
 from kdnas.distill.mapping import Mapping, layer_pairs
+from kdnas.distill.neurons import cut_layers, kept_moments, sample_of
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.warm_start import TeacherLayers
 from kdnas.models.arch import Arch, SearchSpace
@@ -75,10 +76,18 @@ class Proxy:
         space: decides which of the teacher's layers are needed.
         options: budget and optimizer.
         seed: seed of the proxy set, the batches and the students' random weights.
+        home: root of artifacts, where the start of the students is kept for other searches; None keeps it in memory.
     """
 
     def __init__(
-        self, folder: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: ProxyOptions, seed: int
+        self,
+        folder: Path,
+        teacher: Teacher,
+        corpus: Corpus,
+        space: SearchSpace,
+        options: ProxyOptions,
+        seed: int,
+        home: Path | None = None,
     ) -> None:
         use_all_cores()
         self.options, self.seed, self._folder = options, seed, folder
@@ -90,7 +99,11 @@ class Proxy:
         self.validation = validation_subset(corpus, options, seed)
         self.plan = batch_plan(self.train.lengths, options, seed)
         self.tokens = int(sum(int(self.train.lengths[indices].sum()) for indices in self.plan))
-        self._layers = TeacherLayers(self._teacher, (self._batch(indices) for indices in self.plan))
+        sample, moments = sample_of(self._batch(indices) for indices in self.plan), None
+        if home is not None:  # computed now, before any worker needs it
+            cut = cut_layers(space.layers, min(space.ffn), self._teacher)
+            moments = kept_moments(home, teacher, corpus, self._teacher, sample, cut)
+        self._layers = TeacherLayers(self._teacher, sample, moments)
         layers = wanted_layers(space, teacher.layers)
         self._states, self._held_out = self._teacher_states(layers)
         self._variance = self._states.variance(layers)

@@ -109,13 +109,19 @@ def run_record(
     absolute = replace(teacher, path=teacher.path.resolve())
 
     def work(path: Path) -> dict[str, Any]:
-        return _work(path, absolute, corpus, space, options, ray)
+        return _work(path, home, absolute, corpus, space, options, ray)
 
     return build(home, "recording", teacher.label, config, inputs, work)
 
 
 def _work(
-    path: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: RecordOptions, ray: str | None
+    path: Path,
+    home: Path,
+    teacher: Teacher,
+    corpus: Corpus,
+    space: SearchSpace,
+    options: RecordOptions,
+    ray: str | None,
 ) -> dict[str, Any]:
     chosen = spread(list(space), options.architectures, options.seeds[0])
     wanted = {seed: chosen if seed == options.seeds[0] else chosen[: options.repeated] for seed in options.seeds}
@@ -128,7 +134,7 @@ def _work(
             if not missing:
                 shutil.rmtree(states, ignore_errors=True)  # left by a run that was killed after its last architecture
                 continue
-            make = partial(_Curves, states, teacher, corpus, space, options, seed)
+            make = partial(_Curves, states, home, teacher, corpus, space, options, seed)
             curves = make()  # computes the teacher's states before any worker needs them
             with all_of(make, curves, ray) as evaluate_all:
                 for index, found in evaluate_all(missing):
@@ -155,11 +161,18 @@ class _Curves:
     """Distils architectures with one seed, and measures the loss at each checkpoint until it diverges."""
 
     def __init__(
-        self, states: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: RecordOptions, seed: int
+        self,
+        states: Path,
+        home: Path,
+        teacher: Teacher,
+        corpus: Corpus,
+        space: SearchSpace,
+        options: RecordOptions,
+        seed: int,
     ) -> None:
         from kdnas.search.proxy import Proxy
 
-        self._proxy = Proxy(states, teacher, corpus, space, options.proxy, seed)
+        self._proxy = Proxy(states, teacher, corpus, space, options.proxy, seed, home)
         self._marks = [number / options.checkpoints for number in range(1, options.checkpoints + 1)]
         self.close = self._proxy.close
 

@@ -141,7 +141,7 @@ def run_search(
     def proxy_work(path: Path) -> dict[str, Any]:
         from kdnas.search.proxy import Proxy
 
-        make = partial(Proxy, path / STATES, absolute, corpus, space, options.proxy, options.seed)
+        make = partial(Proxy, path / STATES, absolute, corpus, space, options.proxy, options.seed, home)
         proxy = make()  # computes the teacher's states before any worker needs them
         results = distilled(path, make, proxy)
         proxy.close()

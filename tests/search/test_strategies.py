@@ -15,7 +15,7 @@ from kdnas.search.design import features, gower, nearest
 from kdnas.search.goal import Goal
 from kdnas.search.options import SearchOptions
 from kdnas.search.pareto import hypervolume
-from kdnas.search.strategies import STRATEGIES, Observation, Strategy, make_strategy
+from kdnas.search.strategies import STRATEGIES, Observation, Strategy, make_strategy, with_hint
 from kdnas.search.strategies.lstm import Epsilon, Kdnas
 
 SMALL = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 768, 1536), activation=("gelu", "relu"))
@@ -252,3 +252,35 @@ def test_surrogate_follows_the_front() -> None:
         points = [goal.point(one.arch, one.loss) for one in results(goal, tried) if one.loss is not None]
         areas[name] = hypervolume(points, goal.worst)
     assert areas["surrogate"] > areas["random"]
+
+
+def test_nearest_follows_the_distance_to_the_teacher() -> None:
+    teacher = Arch(6, 12, 384, 1536, "relu")
+    goal = replace(goal_of(), teacher=teacher)
+    tried = runs(goal, "nearest", 0, 5, 6)
+    far = dict(zip(goal.states, gower(goal.states, teacher), strict=True))
+    assert [far[arch] for arch in tried] == pytest.approx(sorted(far.values()))
+    assert len(set(tried)) == len(goal.states)
+
+
+def test_hint_random_starts_as_the_surrogate_and_goes_on_at_random() -> None:
+    goal = replace(goal_of(), teacher=Arch(6, 12, 384, 1536, "relu"))
+    for seed in range(5):
+        hinted, random = (runs(goal, name, seed, 8, 3) for name in ("hint-random", "random"))
+        assert hinted[:4] == runs(goal, "surrogate", seed, 8, 1)[:4] == runs(goal, "nearest", seed, 8, 1)[:4]
+        assert hinted[4:] == [arch for arch in random if arch not in hinted[:4]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_hint_gives_every_strategy_the_same_first_candidates(name: str) -> None:
+    goal = replace(goal_of(), teacher=Arch(6, 12, 384, 1536, "relu"))
+    given, tried = with_hint(make(name, goal), goal, 0), []
+    for _ in range(6):
+        archs = [proposal.arch for proposal in given.ask(5)]
+        assert given.ask(5, archs[:2]) == given.ask(5)[2:]  # resumed within the episode
+        given.tell(results(goal, archs))
+        tried += archs
+    assert tried[:4] == runs(goal, "nearest", 0, 4, 1)
+    assert sorted(tried) == sorted(SMALL)
+    assert name not in ("surrogate", "nearest", "hint-random") or tried == runs(goal, name, 0, 5, 6)  # its own
