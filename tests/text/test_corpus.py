@@ -272,7 +272,7 @@ def test_folder_source_reads_all_its_files(tmp_path: Path, tiny_teacher: Teacher
     (folder / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
     built = build_corpus(tmp_path / "home", str(folder), TextOptions(), tiny_teacher)
     assert len(built.train) + len(built.validation) == 300
-    assert Counter(built.train.languages + built.validation.languages) == {"": 150, "de": 150}
+    assert Counter([*built.train.languages, *built.validation.languages]) == {"": 150, "de": 150}
     assert built.name == "texts"
     with pytest.raises(UsageError, match=r"a.txt': row 1 has no column 'lang'"):
         build_corpus(tmp_path / "home", str(folder), TextOptions(languages=("de",)), tiny_teacher)
