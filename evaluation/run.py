@@ -26,6 +26,7 @@ from kdnas.text.readers import TextOptions
 
 # Test texts of a task in an evaluation's folder; the export of its classifier is evaluated on them.
 LABELLED = "labelled/{}.jsonl"
+UNFINISHED = "tuning"  # folder of a fine-tuning that has not finished
 SMALL_HIDDEN = 384  # all-MiniLM-L6-v2 and narrower
 SMALL_RATES, LARGE_RATES = (2e-4, 4e-4), (5e-5, 1e-4)
 
@@ -234,12 +235,13 @@ class _Evaluation:
 
     def _task(self, folder: Path, task: Task, seconds: float) -> dict[str, Any]:
         """Fine-tune teacher and student with the same plan and compare their scores."""
-        from kdnas.evaluation.metrics import majority_macro_f1, retention
+        from kdnas.evaluation.metrics import corrected_retention, majority_macro_f1, retention
 
         plan = _part(folder, f"{task.name}-plan", lambda: self._plan(task, seconds))
         runs = {
             role: _part(folder, f"{task.name}-{role}", partial(self._run, folder, task, role, plan)) for role in ROLES
         }
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
         teacher, student = (runs[role]["macro_f1"] for role in ROLES)
         majority = majority_macro_f1(task.test.labels)
         if teacher <= majority:
@@ -258,6 +260,7 @@ class _Evaluation:
             "student": student,
             "retention": retention(teacher, student),
             "majority": majority,
+            "corrected_retention": corrected_retention(teacher, student, majority),
             **sides,
             "train_examples": runs["student"]["train_examples"],
             "dev_examples": runs["student"]["dev_examples"],
@@ -275,20 +278,21 @@ class _Evaluation:
         return list(self.options.teacher_learning_rates or teacher_rates(self.teacher))
 
     def _plan(self, task: Task, seconds: float) -> dict[str, Any]:
-        from kdnas.evaluation.budget import make_plan, throughput
+        from kdnas.evaluation.budget import Speed, make_plan, measured_speed
 
         options = self.options
         rates = min(len(self._rates(role)) for role in ROLES)
-        speeds: dict[str, float] = {}
+        speeds: dict[str, Speed] = {}
         if options.epochs is None:
             for role, path in zip(ROLES, (self.teacher, self.student), strict=True):
-                speeds[role] = throughput(path, task, options.seed, self.seq_len, options.batch_tokens)
+                speeds[role] = measured_speed(path, task, options.seed, self.seq_len, options.batch_tokens)
         plan = make_plan(task, list(speeds.values()), seconds, rates, options.epochs)
         return asdict(plan) | {
             "available_train_examples": len(task.train),
             "cut_by_minutes": plan.train_examples < len(task.train),
             "budget_seconds": round(seconds, 1) if options.epochs is None else None,
-            "examples_per_second": {role: round(speed, 1) for role, speed in speeds.items()},
+            "examples_per_second": {role: round(speed.train, 1) for role, speed in speeds.items()},
+            "scored_per_second": {role: round(speed.score, 1) for role, speed in speeds.items()},
         }
 
     def _run(self, folder: Path, task: Task, role: str, plan: dict[str, Any]) -> dict[str, Any]:
@@ -300,7 +304,7 @@ class _Evaluation:
         given = Plan(**{name: plan[name] for name in Plan.__dataclass_fields__})
         total = given.train_examples * given.epochs * given.learning_rates
         with stage(f"evaluate: {task.name}, {role}", total) as progress:
-            model, record = finetune(path, task, given, recipe, progress)
+            model, record = finetune(path, task, given, recipe, progress, folder / UNFINISHED / f"{task.name}-{role}")
         if role == "student":
             # The folder is renamed before the part is written, so an existing part always has its classifier.
             final = folder / "classifiers" / task.name
