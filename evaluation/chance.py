@@ -46,6 +46,11 @@ def _commonest(values: list[Any]) -> Any:
     return min(value for value, count in counts.items() if count == most)
 
 
+def corrected_retention(teacher: float, student: float, chance: float) -> float | None:
+    """Retention of what lies above chance: (student - chance) / (teacher - chance); None if the teacher is not above chance."""
+    return (student - chance) / (teacher - chance) if teacher > chance else None
+
+
 def standard_error(task: Task, found: Mapping[str, Any]) -> float | None:
     """Binomial standard error of the headline score over test rows; None for metrics that are no fractions of rows.
 

@@ -106,7 +106,7 @@ def suites(
     found = run_suites(home, model, tasks, options)
     from kdnas.evaluation.suite_report import show_runs
 
-    show_runs(found)
+    show_runs([json.loads((artifact.path / RESULT).read_text()) for artifact in found])
     return deliver_all(found, output)
 
 

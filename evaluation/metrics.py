@@ -105,11 +105,6 @@ def retention(teacher: float, student: float) -> float | None:
     return student / teacher if teacher > 0 else None
 
 
-def corrected_retention(teacher: float, student: float, chance: float) -> float | None:
-    """Retention of what lies above chance: (student - chance) / (teacher - chance); None if the teacher is not above chance."""
-    return (student - chance) / (teacher - chance) if teacher > chance else None
-
-
 def neighbours(embeddings: np.ndarray, k: int, block: int = 512) -> np.ndarray:
     """The k nearest rows of each row by inner product, without the row itself: (N, D) -> (N, k), unordered."""
     count = len(embeddings)

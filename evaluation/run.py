@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import UsageError
+from kdnas.evaluation.chance import corrected_retention
 from kdnas.evaluation.hap import NOTE, class_counts, hap_digest, read_hap
 from kdnas.evaluation.report import card, show
 from kdnas.evaluation.tasks import ROLES, Task, write_labelled
@@ -235,7 +236,7 @@ class _Evaluation:
 
     def _task(self, folder: Path, task: Task, seconds: float) -> dict[str, Any]:
         """Fine-tune teacher and student with the same plan and compare their scores."""
-        from kdnas.evaluation.metrics import corrected_retention, majority_macro_f1, retention
+        from kdnas.evaluation.metrics import majority_macro_f1, retention
 
         plan = _part(folder, f"{task.name}-plan", lambda: self._plan(task, seconds))
         runs = {
