@@ -10,8 +10,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from kdnas.evaluation.compare import PAPER
+from kdnas.evaluation.compare_models import Cell, Model
 from kdnas.evaluation.compare_page import speed_scatter
-from kdnas.evaluation.compare_tables import Cell, Model
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "results" / "distillation"
@@ -42,7 +42,7 @@ def models() -> list[Model]:
             names[row["model"]] = row["architecture"]
     found = []
     for model, tasks in scores.items():
-        cells = {task: Cell(tuple(values), metrics[task], {}, 0.0, (), "") for task, values in tasks.items()}
+        cells = {task: Cell(tuple(values), metrics[task], {}, 0.0, ()) for task, values in tasks.items()}
         of_teacher = model.startswith("builtin:")
         if of_teacher or model in speeds:
             label = TEACHER if of_teacher else ",".join(re.findall(r"\d+", names[model]))

@@ -1,69 +1,148 @@
 """Turn a time budget into examples and epochs, based on measured throughput. The plan is recorded in the results."""
 
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kdnas.evaluation.encoded import Encoded, load_head
-from kdnas.evaluation.finetune import Plan, Trainer
+from kdnas.evaluation.finetune import Plan, Trainer, as_run
+from kdnas.evaluation.rows import Split
 from kdnas.evaluation.tasks import Task
 from kdnas.text.sentences import token_batches
 
 MOST_EPOCHS, WANTED_EPOCHS, LEAST_EXAMPLES, MOST_DEV = 5, 3, 200, 1000
-# Cost of a forward pass in f32 relative to a training step in bf16: about one third, rounded up.
-FORWARD_COST = 0.4
 # Fraction of the time that is planned; the rest is a reserve for loading, saving and varying speed.
 PLANNED_SHARE = 0.85
 MEASURE_SECONDS = 2.0
+SCORED_AT_ONCE = 128  # rows in one measured call; a call sorts its rows by length
+
+Clock = Callable[[], float]
 
 
-def make_plan(task: Task, examples_per_second: list[float], seconds: float, rates: int, epochs: int | None) -> Plan:
+@dataclass(frozen=True)
+class Speed:
+    """Throughput of one model on one task, in examples per second.
+
+    Args:
+        train: training.
+        score: prediction in PyTorch, in float32.
+    """
+
+    train: float
+    score: float
+
+
+def make_plan(
+    task: Task,
+    speeds: Sequence[Speed],
+    seconds: float,
+    rates: int,
+    epochs: int | None,
+    most_epochs: int = MOST_EPOCHS,
+    scored_rows: int | None = None,
+) -> Plan:
     """Examples, epochs and learning rates that fit into the time, the same for all models.
 
-    More learning rates are tried only while each gets at least 3 epochs. There are at most 5 epochs. If one epoch does not fit,
-    the number of train rows is reduced, to at least 200.
+    The time for scoring is set aside first; training and its passes over dev get the rest. More learning rates are tried only
+    while each gets at least 3 epochs. If one epoch does not fit, the number of train rows is reduced, to at least 200.
 
     Args:
         task: the task, for the sizes of its splits.
-        examples_per_second: training throughput of each model to be trained.
+        speeds: throughput of each model to be trained.
         seconds: time for all models together, in seconds.
         rates: number of learning rates that could be tried.
         epochs: fixed number of epochs, with all rows and all rates; None plans the number.
+        most_epochs: maximum number of epochs that are planned.
+        scored_rows: rows that each model scores after training; None is all of test, once.
     """
     dev = min(len(task.dev), MOST_DEV)
     if epochs is not None:
         return Plan(len(task.train), epochs, rates, dev)
-    cost = sum(1 / speed for speed in examples_per_second)  # seconds per example, for all models
-    left = seconds * PLANNED_SHARE - cost * FORWARD_COST * len(task.test)
-    passes = left / (cost * (len(task.train) + FORWARD_COST * dev))
-    tries = max(1, min(rates, int(passes / WANTED_EPOCHS)))
+    train_cost = sum(1 / speed.train for speed in speeds)  # seconds per example, for all models
+    dev_seconds = dev * sum(1 / speed.score for speed in speeds)
+    left = seconds * PLANNED_SHARE - scoring_seconds(task, speeds, scored_rows)
+    passes = left / (train_cost * len(task.train) + dev_seconds)
+    tries = max(1, min(rates, int(passes / min(WANTED_EPOCHS, most_epochs))))
     if passes >= 1:
-        return Plan(len(task.train), max(1, min(MOST_EPOCHS, int(passes / tries))), tries, dev)
-    rows = int(left / cost - FORWARD_COST * dev)
+        return Plan(len(task.train), max(1, min(most_epochs, int(passes / tries))), tries, dev)
+    rows = int((left - dev_seconds) / train_cost)
     return Plan(min(len(task.train), max(LEAST_EXAMPLES, rows)), 1, 1, dev)
 
 
-def throughput(path: Path, task: Task, seed: int, seq_len: int, batch_tokens: int) -> float:
-    """Training examples per second of one model on one task, measured for about two seconds after two warm-up batches."""
-    train = task.train.first(2000)
-    data = Encoded.of(task.kind, train, path, seq_len)
-    rows_each = len(train) / len(data.ids)  # a question may be several rows
-    batches = token_batches(data.lengths, batch_tokens, seed, 0)
+def scoring_seconds(task: Task, speeds: Sequence[Speed], scored_rows: int | None = None) -> float:
+    """Seconds in which all models score their rows after training.
+
+    Args:
+        task: the task, for the size of its test split.
+        speeds: throughput of each model.
+        scored_rows: rows that each model scores; None is all of test, once.
+    """
+    rows = len(task.test) if scored_rows is None else scored_rows
+    return rows * sum(1 / speed.score for speed in speeds)
+
+
+def measured_speed(
+    path: Path, task: Task, seed: int, seq_len: int, batch_tokens: int, clock: Clock = time.monotonic
+) -> Speed:
+    """Throughput of one model on one task, each measured for about two seconds after a warm-up."""
     # Use a separate random state, so that measuring does not change the training that follows.
     with torch.random.fork_rng(devices=[]):
-        trainer = Trainer(load_head(path, task.kind, task.labels, seed), task.kind, 1e-5, 10_000)
-        trainer.model.train()
-        for indices in batches[:2]:
-            _step(trainer, data, indices)
-        start, seen, index = time.monotonic(), 0, 0
-        while time.monotonic() - start < MEASURE_SECONDS:
-            seen += _step(trainer, data, batches[index % len(batches)])
-            index += 1
-    return seen * rows_each / (time.monotonic() - start)
+        model = load_head(path, task.kind, task.labels, seed)
+        trainer = Trainer(model, task.kind, 1e-5, 10_000)
+        train = _train_speed(trainer, task.train.first(2000), path, seed, seq_len, batch_tokens, clock)
+        runs = as_run(trainer.model, task.kind, path, seq_len)
+        return Speed(train, score_speed(lambda texts: task.kind.predict(runs, texts), task.test, clock))
+
+
+def _train_speed(
+    trainer: Trainer, train: Split, path: Path, seed: int, seq_len: int, batch_tokens: int, clock: Clock
+) -> float:
+    data = Encoded.of(trainer.kind, train, path, seq_len)
+    rows_each = len(train) / len(data.ids)  # a question may be several rows
+    batches = token_batches(data.lengths, batch_tokens, seed, 0)
+    trainer.model.train()
+    for indices in batches[:2]:
+        _step(trainer, data, indices)
+    return rows_each * per_second(lambda turn: _step(trainer, data, batches[turn % len(batches)]), clock)
 
 
 def _step(trainer: Trainer, data: Encoded, indices: Any) -> int:
     trainer.step(*data.batch(indices, trainer.model.config.pad_token_id))
     return len(indices)
+
+
+def score_speed(predict: Callable[[list[Any]], Any], test: Split, clock: Clock = time.monotonic) -> float:
+    """Examples per second of prediction, on test rows from all parts of the split: it may be ordered by language.
+
+    Args:
+        predict: predicts a list of inputs.
+        test: rows to be scored.
+        clock: time in seconds.
+    """
+    parts = max(1, -(-len(test) // SCORED_AT_ONCE))
+    predict(test.texts[::parts][:16])
+
+    def score(turn: int) -> int:
+        texts = test.texts[turn % parts :: parts]
+        predict(texts)
+        return len(texts)
+
+    return per_second(score, clock)
+
+
+def per_second(work: Callable[[int], int], clock: Clock = time.monotonic) -> float:
+    """Rows per second of repeated work.
+
+    Args:
+        work: called with 0, 1, and so on until two seconds have passed; returns its number of rows.
+        clock: time in seconds.
+    """
+    start, rows, turn = clock(), 0, 0
+    while clock() - start < MEASURE_SECONDS:
+        rows += work(turn)
+        turn += 1
+    return rows / (clock() - start)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from kdnas.evaluation.compare_tables import PAPER_LEAVES_OUT, Model, Table, retention
+from kdnas.evaluation.compare_models import Model, retention
+from kdnas.evaluation.compare_tables import PAPER_LEAVES_OUT, Table
 from kdnas.page.style import HALO, mark, style, text
 from kdnas.page.write import require_file_name, write_page
 from kdnas.store.host import host_line
@@ -16,8 +17,17 @@ from kdnas.store.host import host_line
 LABEL_WIDTH = 0.1  # of the plot
 
 
-def write_suites_page(models: Sequence[Model], tables: Sequence[Table], paper: Mapping[str, Any], page: Path) -> Path:
+def write_suites_page(
+    models: Sequence[Model], tables: Sequence[Table], paper: Mapping[str, Any], page: Path, different: bool = False
+) -> Path:
     """Write one HTML file that needs no network, and return its path.
+
+    Args:
+        models: the compared models.
+        tables: tables of the page.
+        paper: the paper's results.
+        page: the file.
+        different: whether the models have different settings, which the first table lists.
 
     Raises:
         UsageError: `page` is a folder.
@@ -28,7 +38,13 @@ def write_suites_page(models: Sequence[Model], tables: Sequence[Table], paper: M
     write_page(
         page,
         "kdnas.evaluation",
-        {"tables": tables, "figures": {"speed": figure}, "names": names, "host": host_line()},
+        {
+            "tables": tables,
+            "figures": {"speed": figure},
+            "names": names,
+            "host": host_line(),
+            "different": different,
+        },
     )
     return page
 

@@ -1,79 +1,22 @@
 """Tables that compare models: all tasks, and the paper's Tables 4, 7 and 8 with our models above the paper's."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
+from kdnas.evaluation.compare_details import Table, chance_tables, language_tables, settings_table
+from kdnas.evaluation.compare_models import (
+    Model,
+    above_chance,
+    mean_above_chance,
+    retention,
+    tasks_near_chance,
+    tuning_speed_up,
+)
+from kdnas.evaluation.compare_settings import Difference
 from kdnas.evaluation.suites import SPECS, SUITES
 
 PAPER_LEAVES_OUT = ("glue/cola",)  # tasks that the paper's means of GLUE leave out (Table 4)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Scores of one model on one task, in points (0 to 100).
-
-    Args:
-        scores: one score per seed.
-        metric: metric of the task.
-        by_language: mean over the seeds for each language; empty for a task with one language.
-        seconds: mean seconds of fine-tuning.
-        notes: notes on missing or left-out data.
-        data: digest of the rows, and the numbers of train and test rows.
-    """
-
-    scores: tuple[float, ...]
-    metric: str
-    by_language: Mapping[str, float]
-    seconds: float
-    notes: tuple[str, ...]
-    data: str
-
-    @property
-    def mean(self) -> float:
-        return mean(self.scores)
-
-    def __str__(self) -> str:
-        spread = f" ± {stdev(self.scores):.1f}" if len(self.scores) > 1 else ""
-        return f"{self.mean:.1f}{spread}"
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model with its scores and speed-ups.
-
-    Args:
-        name: name in the tables.
-        architecture: architecture as `L4-H12-D576-F768-gelu`.
-        cells: scores by task name.
-        digest: digest of the model's files, as in the manifests.
-        speed_ups: speed-up over the first model in PyTorch, by engine: median, 5th and 95th percentile; all three are equal if no
-            rounds of both models were timed.
-    """
-
-    name: str
-    architecture: str
-    cells: Mapping[str, Cell]
-    digest: str = ""
-    speed_ups: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a report.
-
-    Args:
-        title: title of its section.
-        head: head of each column.
-        rows: cells of each row, its name first.
-        note: text below the table.
-    """
-
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-    note: str = ""
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -85,14 +28,22 @@ def markdown(tables: Sequence[Table]) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def tables_of(models: Sequence[Model], paper: Mapping[str, Any]) -> list[Table]:
-    """A table of all tasks, and tables of suites, GLUE and XNLI by language if our models have results for them."""
+def tables_of(models: Sequence[Model], paper: Mapping[str, Any], different: Sequence[Difference] = ()) -> list[Table]:
+    """Tables of different settings, all tasks, chance and languages, then the paper's, each if our models have rows for it.
+
+    Args:
+        models: the compared models, the teacher first.
+        paper: the paper's results.
+        different: settings in which the models differ.
+    """
     columns = {
         "Suites, as the paper's Table 4": ("suites", [_suite_means(model) for model in models]),
         "GLUE, as the paper's Table 7": ("glue", [_means(model) for model in models]),
         "XNLI by language, as the paper's Table 8": ("xnli", [_languages(model) for model in models]),
     }
-    tables = [_tasks(models)]
+    tables = [_tasks(models), *chance_tables(models[0]), *language_tables(models)]
+    if different:
+        tables.insert(0, settings_table(models, different))
     for title, (part, values) in columns.items():
         ours = {model.name: found for model, found in zip(models, values, strict=True) if found}
         names = [name for name in paper[part]["Teacher"] if name != "average"]
@@ -119,19 +70,8 @@ def _tasks(models: Sequence[Model]) -> Table:
     teacher = models[0]
     rows = []
     for task in dict.fromkeys(task for model in models for task in model.cells):
-        metric = next(model.cells[task].metric for model in models if task in model.cells)
-        shown = []
-        for model in models:
-            cell, whole = model.cells.get(task), teacher.cells.get(task)
-            kept = cell and whole and model is not teacher and whole.mean > 0
-            shown.append(
-                f"{cell or ''}" + (f" ({100 * cell.mean / whole.mean:.1f} %)" if kept and cell and whole else "")
-            )
-        rows.append([f"{task}, {metric.replace('_', ' ')}", *shown])
-    rows.append(["mean retention", *(_percent(retention(teacher, model)) for model in models)])
-    if any(task in model.cells for model in models for task in PAPER_LEAVES_OUT):
-        kept_of_paper = [_percent(retention(teacher, model, PAPER_LEAVES_OUT)) for model in models]
-        rows.append([f"mean retention without {', '.join(PAPER_LEAVES_OUT)}, as in the paper", *kept_of_paper])
+        rows.append([_label(models, task), *(_points(teacher, model, task) for model in models)])
+    rows += _mean_rows(models)
     rows.append(["fine-tuning, times as fast", *(_times(tuning_speed_up(teacher, model)) for model in models)])
     for engine in dict.fromkeys(engine for model in models for engine in model.speed_ups):
         rows.append([f"{engine}, times as fast", *(_spread(model.speed_ups.get(engine)) for model in models)])
@@ -139,24 +79,53 @@ def _tasks(models: Sequence[Model]) -> Table:
     notes = {task: "; ".join(cell.notes) for model in models for task, cell in model.cells.items() if cell.notes}
     note = (
         f"Points, mean ± standard deviation over {' or '.join(map(str, seeds))} seeds; in brackets the retention relative to "
-        f"{teacher.name}. Fine-tuning: total seconds over the tasks that both models have."
+        f"{teacher.name}, and above chance what is kept of the points above chance. A task with several languages has the "
+        "unweighted mean over them. Fine-tuning: total seconds over the tasks that both models have."
     )
     note += "".join(f" {task}: {lines}." for task, lines in notes.items())
     return Table("All tasks", ["task, metric", *(model.name for model in models)], rows, note)
 
 
-def retention(teacher: Model, model: Model, without: Sequence[str] = ()) -> float | None:
-    """Mean ratio of the model's points to the teacher's over their shared tasks, except `without`; None if no task is shared."""
-    both = [task for task in teacher.cells if task in model.cells and task not in without]
-    shared = [task for task in both if teacher.cells[task].mean > 0]
-    return mean(model.cells[task].mean / teacher.cells[task].mean for task in shared) if shared else None
+def _label(models: Sequence[Model], task: str) -> str:
+    """Task, metric, and over how many languages the score is a mean."""
+    cells = [model.cells[task] for model in models if task in model.cells]
+    languages = sorted({len(cell.by_language) for cell in cells})
+    mean_over = f", mean over {' or '.join(map(str, languages))} languages" if languages[-1] > 1 else ""
+    return f"{task}, {cells[0].metric.replace('_', ' ')}{mean_over}"
 
 
-def tuning_speed_up(teacher: Model, model: Model) -> float | None:
-    """Ratio of the teacher's fine-tuning time to the model's, over their shared tasks; None without shared tasks."""
-    shared = [task for task in teacher.cells if task in model.cells]
-    ours = sum(model.cells[task].seconds for task in shared)
-    return sum(teacher.cells[task].seconds for task in shared) / ours if ours else None
+def _points(teacher: Model, model: Model, task: str) -> str:
+    """Points, and in brackets the retention, plain and above chance."""
+    cell, whole = model.cells.get(task), teacher.cells.get(task)
+    if cell is None:
+        return ""
+    kept = []
+    if whole is not None and model is not teacher:
+        corrected = above_chance(teacher, model, task)
+        kept = [_percent(cell.mean / whole.mean)] if whole.mean > 0 else []
+        kept += [] if corrected is None else [f"{_percent(corrected)} above chance"]
+    return str(cell) + (f" ({', '.join(kept)})" if kept else "")
+
+
+def _mean_rows(models: Sequence[Model]) -> list[list[str]]:
+    """Rows of mean retention: over all tasks, as the paper's, and without tasks on which the teacher is near chance."""
+    teacher = models[0]
+    rows = [["mean retention", *(_percent(retention(teacher, model)) for model in models)]]
+    if any(task in model.cells for model in models for task in PAPER_LEAVES_OUT):
+        kept_of_paper = [_percent(retention(teacher, model, PAPER_LEAVES_OUT)) for model in models]
+        rows.append([f"mean retention without {', '.join(PAPER_LEAVES_OUT)}, as in the paper", *kept_of_paper])
+    near = tasks_near_chance(teacher)
+    if near:
+        rows.append(
+            [
+                "mean retention without tasks near chance",
+                *(_percent(retention(teacher, model, near)) for model in models),
+            ]
+        )
+    if any(cell.chance is not None for cell in teacher.cells.values()):
+        corrected = [_percent(mean_above_chance(teacher, model, near)) for model in models]
+        rows.append(["mean retention above chance, without tasks near chance", *corrected])
+    return rows
 
 
 def _suite_means(model: Model) -> dict[str, float]:
@@ -174,7 +143,10 @@ def _means(model: Model) -> dict[str, float]:
 
 
 def _languages(model: Model) -> dict[str, float]:
-    return dict(model.cells["xnli/xnli"].by_language) if "xnli/xnli" in model.cells else {}
+    if "xnli/xnli" not in model.cells:
+        return {}
+    cell = model.cells["xnli/xnli"]
+    return {language: scores[cell.metric] for language, scores in cell.by_language.items()}
 
 
 def _percent(value: float | None) -> str:

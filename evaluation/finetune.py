@@ -1,24 +1,25 @@
-"""Fine-tune an encoder on a task: batches by length, bf16 if the CPU has it, best checkpoint on dev."""
+"""Fine-tune an encoder on a task: batches by length, bf16 if the CPU has it, best checkpoint on dev, exact resume."""
 
 import math
 import os
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.loop import lr_factor, make_accelerator, make_optimizer, resolve_precision
 from kdnas.distill.updates import update
-from kdnas.errors import KdnasError
+from kdnas.errors import KdnasError, Terminated
 from kdnas.evaluation.encoded import Encoded, load_head
 from kdnas.evaluation.kinds import TaskKind
 from kdnas.evaluation.metric_modules import scores_of
 from kdnas.evaluation.rows import Split
 from kdnas.evaluation.tasks import SPLITS, Task
+from kdnas.evaluation.tuning_state import Attempt, TuningState
 from kdnas.export.folder import read_tokenizer
 from kdnas.export.judge import Candidate
 from kdnas.export.parity import torch_forward
@@ -65,16 +66,6 @@ class Recipe:
     batch_tokens: int
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """Weights after an epoch, with their dev score."""
-
-    dev_score: float
-    learning_rate: float
-    best_epoch: int
-    weights: dict[str, torch.Tensor]
-
-
 class Trainer:
     """One training run: model, optimiser and schedule, with the same device and precision as distillation."""
 
@@ -105,15 +96,19 @@ def as_run(model: Any, kind: TaskKind, path: Path, seq_len: int) -> Candidate:
     return Candidate(torch_forward(model, task), task, tokenizer, model.config.pad_token_id, seq_len)
 
 
-def finetune(path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage) -> tuple[Any, dict[str, Any]]:
+def finetune(
+    path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage, folder: Path | None = None
+) -> tuple[Any, dict[str, Any]]:
     """Train (`tune`), and score the best model once on test; the scores are added to the record."""
-    model, record = tune(path, task, plan, recipe, progress)
+    model, record = tune(path, task, plan, recipe, progress, folder)
     runs = as_run(model, task.kind, path, recipe.seq_len)
     predicted = task.kind.predict(runs, task.test.texts)
     return model, scores_of(task, task.test, predicted) | record
 
 
-def tune(path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage) -> tuple[Any, dict[str, Any]]:
+def tune(
+    path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage, folder: Path | None = None
+) -> tuple[Any, dict[str, Any]]:
     """Train with each learning rate and keep the checkpoint with the best dev score (`task.metric`).
 
     Args:
@@ -122,6 +117,7 @@ def tune(path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage) ->
         plan: examples, epochs and number of learning rates.
         recipe: learning rates, seed and lengths.
         progress: advanced by one for each training example.
+        folder: folder of checkpoints, from which a stopped run resumes exactly; the caller deletes it. None saves nothing.
 
     Returns:
         The best model on the CPU in f32 and evaluation mode, and its record: the tried and the chosen settings.
@@ -129,17 +125,16 @@ def tune(path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage) ->
     Raises:
         KdnasError: the loss was not finite with any learning rate.
     """
-    start = time.monotonic()
     train, dev = task.train.first(plan.train_examples), task.dev.first(plan.dev_examples)
+    state = TuningState(folder, {"task": task.name, "plan": asdict(plan), "recipe": asdict(recipe)})
     tried: list[dict[str, Any]] = []
-    best: Checkpoint | None = None
-    for rate in recipe.learning_rates[: plan.learning_rates]:
-        scores = []
-        for epoch, score, state in _run(path, task, (train, dev), plan.epochs, rate, recipe, progress):
-            scores.append(round(score, 4))
-            if best is None or score > best.dev_score:
-                best = Checkpoint(score, rate, epoch, {name: value.cpu().clone() for name, value in state.items()})
-        tried.append({"learning_rate": rate, "dev_scores": scores})
+    for number, rate in enumerate(recipe.learning_rates[: plan.learning_rates]):
+        if _is_finished(state, number, plan.epochs):
+            progress.advance(plan.epochs * len(train))
+        else:
+            _run(path, task, (train, dev), plan.epochs, number, recipe, progress, state)
+        tried.append({"learning_rate": rate, "dev_scores": [round(score, 4) for score in state.scores(number)]})
+    best = state.best
     if best is None:
         raise KdnasError(f"{path}: the loss of task {task.name} is not finite with any of {recipe.learning_rates}")
     model = load_head(path, task.kind, task.labels, recipe.seed)
@@ -154,9 +149,19 @@ def tune(path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage) ->
         "weight_decay": WEIGHT_DECAY,
         "warmup_fraction": WARMUP_SHARE,
         "precision": resolve_precision("auto"),
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(state.seconds, 1),
     }
     return model.eval(), record
+
+
+def _is_finished(state: TuningState, number: int, epochs: int) -> bool:
+    """Whether a learning rate's training has ended: all epochs done, no better score for a while, or diverged."""
+    scores = state.scores(number)
+    return len(scores) >= epochs or _is_out_of_patience(scores) or state.diverged(number)
+
+
+def _is_out_of_patience(scores: Sequence[float]) -> bool:
+    return len(scores) - 1 - scores.index(max(scores)) >= PATIENCE if scores else False
 
 
 def _run(
@@ -164,30 +169,64 @@ def _run(
     task: Task,
     data: tuple[Split, Split],
     epochs: int,
-    rate: float,
+    number: int,
     recipe: Recipe,
     progress: Stage,
-) -> Iterator[tuple[int, float, dict[str, torch.Tensor]]]:
-    """Train with one learning rate; yields the number, the dev score and the current weights (not a copy) after each epoch."""
+    state: TuningState,
+) -> None:
+    """Train with the learning rate of index `number`, from its checkpoint if it has one; `state` records each dev score."""
     train, dev = Encoded.of(task.kind, data[0], path, recipe.seq_len), data[1]
     batches = [token_batches(train.lengths, recipe.batch_tokens, recipe.seed, epoch) for epoch in range(epochs)]
-    model = load_head(path, task.kind, task.labels, recipe.seed)
-    trainer = Trainer(model, task.kind, rate, sum(map(len, batches)))
-    pad_id, best, since = trainer.model.config.pad_token_id, -1.0, 0
-    for epoch, order in enumerate(batches, 1):
-        trainer.model.train()
-        for indices in order:
-            loss = trainer.step(*train.batch(indices, pad_id))
+    rate = recipe.learning_rates[number]
+    trainer = Trainer(load_head(path, task.kind, task.labels, recipe.seed), task.kind, rate, sum(map(len, batches)))
+    attempt = state.attempt(number, trainer.model, trainer.optimizer)
+    trainer.done = attempt.position.step
+    for epoch, order in enumerate(batches):
+        done = _done_batches(attempt, epoch, len(order))
+        progress.advance(sum(map(len, order[:done])))
+        if not _train_epoch(trainer, train, order, (epoch, done), attempt, progress):
+            state.add_divergence(number)  # earlier epochs of this rate still count
+            break
+        if len(state.scores(number)) <= epoch:
+            runs = as_run(trainer.model, task.kind, path, recipe.seq_len)
+            score = scores_of(task, dev, task.kind.predict(runs, dev.texts))[task.metric]
+            state.add_score(number, rate, score, trainer.model.state_dict())
+        if _is_out_of_patience(state.scores(number)[: epoch + 1]):
+            progress.advance((epochs - epoch - 1) * len(train.ids))
+            break
+    attempt.finish()
+
+
+def _done_batches(attempt: Attempt, epoch: int, batches: int) -> int:
+    """Number of batches of an epoch that came before the attempt's checkpoint."""
+    at = attempt.position
+    return batches if epoch < at.epoch else at.index if epoch == at.epoch else 0
+
+
+def _train_epoch(
+    trainer: Trainer,
+    train: Encoded,
+    order: Sequence[np.ndarray],
+    start: tuple[int, int],
+    attempt: Attempt,
+    progress: Stage,
+) -> bool:
+    """Train on the batches of one epoch from `start` (epoch, batch) on; returns False if the loss is not finite."""
+    epoch, first = start
+    pad_id = trainer.model.config.pad_token_id
+    trainer.model.train()
+    try:
+        for index in range(first, len(order)):
+            attempt.begin_update()
+            loss = trainer.step(*train.batch(order[index], pad_id))
             if not math.isfinite(loss):
-                return  # the loss diverged; earlier epochs of this rate still count
-            progress.advance(len(indices), f"lr {rate:g}, loss {loss:.3f}")
-        runs = as_run(trainer.model, task.kind, path, recipe.seq_len)
-        score = scores_of(task, dev, task.kind.predict(runs, dev.texts))[task.metric]
-        yield epoch, score, trainer.model.state_dict()
-        best, since = (score, 0) if score > best else (best, since + 1)
-        if since >= PATIENCE:
-            progress.advance((epochs - epoch) * len(train.ids))
-            return
+                return False
+            attempt.end_update(epoch, index + 1)
+            progress.advance(len(order[index]), f"lr {trainer.learning_rate:g}, loss {loss:.3f}")
+    except (KeyboardInterrupt, Terminated):
+        attempt.save()
+        raise
+    return True
 
 
 def save_classifier(model: Any, source: Path, folder: Path, card: str) -> None:

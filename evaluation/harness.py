@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import UsageError
+from kdnas.evaluation.averages import averaging, headline
+from kdnas.evaluation.chance import chance, standard_error
 from kdnas.evaluation.data import Loaded, NoDataError, load_task
 from kdnas.evaluation.suite_scores import ENGINES, score
 from kdnas.evaluation.suites import Spec, chosen_specs
@@ -21,7 +23,12 @@ from kdnas.store.progress import say, stage
 
 RESULT = "result.json"
 MODEL = "model"
-SCHEMA = 1
+SCHEMA = 1  # of fine-tuned models
+SCORES = 2  # of scores; since 2 the headline is the mean over languages
+PLAN, UNFINISHED = "plan.json", "tuning"  # of a fine-tuning that has not finished
+SUMMARY = (
+    "task", "metric", "score", "averaging", "pooled_score", "chance", "seed", "learning_rate", "notes", "seconds",
+)  # fmt: skip
 # Factor on the paper's learning rate for the other candidate: students need larger rates than published models.
 LARGER = 5
 
@@ -41,8 +48,9 @@ class SuiteOptions:
         max_examples: maximum number of train rows; null uses all.
         max_test: maximum number of scored test rows for each language; null uses all.
         precision: precision on dev that the reported decision threshold of a binary task reaches.
-        max_minutes: maximum training minutes for each task and seed; epochs, then rows, are reduced to fit, based on measured
-            throughput; null sets no limit.
+        max_minutes: maximum minutes of training and scoring for each task and seed; the time for scoring the test rows is set
+            aside, then epochs and rows are reduced to fit, based on the measured throughput of both; the export for other
+            engines comes on top; null sets no limit.
     """
 
     data_root: Path | None = None
@@ -98,7 +106,7 @@ def suites(
     found = run_suites(home, model, tasks, options)
     from kdnas.evaluation.suite_report import show_runs
 
-    show_runs(found)
+    show_runs([json.loads((artifact.path / RESULT).read_text()) for artifact in found])
     return deliver_all(found, output)
 
 
@@ -192,14 +200,25 @@ class _Runs:
         """The scores of one seed's model; the model is trained if it does not exist. All engines score the same model."""
         tuned = self._tuned(seed, rates)
         scoring = {name: getattr(self.options, name) for name in ("engines", "max_test", "precision")}
-        config = {**tuned.manifest["config"], **scoring}
+        config = {**tuned.manifest["config"], **scoring, "scores": SCORES}
         return self._build("suite", seed, config, {"tuned": tuned.digest}, lambda path: self._score(path, tuned))
 
     def _tuned(self, seed: int, rates: Sequence[float]) -> Artifact:
         names = ("epochs", "batch_size", "max_examples", "max_minutes")
         config = {name: getattr(self.options, name) for name in names}
         config |= {"task": self.spec.name, "seed": seed, "rates": list(rates), "schema": SCHEMA}
+        if self.options.max_minutes is not None:
+            config["scored_rows"] = self._scored_rows()  # scoring leaves less time for training
         return self._build("tuned", seed, config, {}, lambda path: self._train(path, seed, rates))
+
+    def _scored_rows(self) -> int:
+        """Rows that are scored after training, over all engines: test, and dev for a threshold."""
+        from kdnas.evaluation.budget import MOST_DEV
+        from kdnas.evaluation.suite_scores import has_threshold
+
+        task = self.loaded.task
+        dev = min(len(task.dev), MOST_DEV) if has_threshold(task) else 0
+        return len(self.options.engines) * (len(task.test) + dev)
 
     def _build(
         self,
@@ -214,7 +233,9 @@ class _Runs:
 
     def _score(self, folder: Path, tuned: Artifact) -> dict[str, Any]:
         """Score the model in each engine that has no score yet."""
-        task, options, record = self.loaded.task, self.options, tuned.results
+        options, record = self.options, tuned.results
+        # The limit on dev rows in training also holds for the choice of the threshold.
+        task = replace(self.loaded.task, dev=self.loaded.task.dev.first(record["dev_examples"]))
         scored: dict[str, Any] = {}
         for engine in options.engines:
             part = folder / f"{engine}.json"
@@ -224,11 +245,16 @@ class _Runs:
             scored[engine] = json.loads(part.read_text())
         used, rows = record["train_examples"], record["train_rows"]
         cut = [f"trained on {used} of {rows} rows"] if used < rows else []
+        first = scored[options.engines[0]]
         result = {
-            "schema": SCHEMA,
+            "schema": SCORES,
             "task": task.name,
             "metric": task.metric,
-            "score": scored[options.engines[0]]["scores"][task.metric],
+            "score": headline(first, task.metric),
+            "averaging": averaging(first),
+            "pooled_score": first["scores"][task.metric],
+            "chance": chance(task),
+            "standard_error": standard_error(task, first),
             "engines": scored,
             "model": {"name": self.name, "digest": self.digest, "architecture": architecture_of(self.model)},
             "tuned": tuned.path.name,
@@ -239,7 +265,7 @@ class _Runs:
             "host": host_line(),
         }
         write_json(folder / RESULT, result)
-        return {name: result[name] for name in ("task", "metric", "score", "seed", "learning_rate", "notes", "seconds")}
+        return {name: result[name] for name in SUMMARY}
 
     def _train(self, folder: Path, seed: int, rates: Sequence[float]) -> dict[str, Any]:
         """Fine-tune and save the model, and return the record of the training."""
@@ -249,14 +275,27 @@ class _Runs:
 
         use_all_cores()
         task, batch_tokens = self.loaded.task, self._batch_tokens()
-        plan = self._plan(seed, len(rates), batch_tokens)
+        plan, speed = self._kept_plan(folder, seed, len(rates), batch_tokens)
         total = plan.train_examples * plan.epochs * plan.learning_rates
         with stage(f"suites: {task.name}, seed {seed}", total) as progress:
             recipe = Recipe(list(rates), seed, self._seq_len(), batch_tokens)
-            model, record = tune(self.model, task, plan, recipe, progress)
+            model, record = tune(self.model, task, plan, recipe, progress, folder / UNFINISHED)
         shutil.rmtree(folder / MODEL, ignore_errors=True)
         save_classifier(model, self.model, folder / MODEL, card(task, record, self.model))
-        return {**record, "plan": asdict(plan), "train_rows": len(task.train)}
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+        (folder / PLAN).unlink()
+        return {**record, "plan": asdict(plan), "speed": speed, "train_rows": len(task.train)}
+
+    def _kept_plan(self, folder: Path, seed: int, rates: int, batch_tokens: int) -> tuple[Any, dict[str, float] | None]:
+        """The plan and the measured throughput; a resumed run keeps its first plan, because measurements vary."""
+        from kdnas.evaluation.finetune import Plan
+
+        file = folder / PLAN
+        if not file.is_file():
+            plan, speed = self._plan(seed, rates, batch_tokens)
+            write_json(file, {"plan": asdict(plan), "speed": speed})
+        kept = json.loads(file.read_text())
+        return Plan(**kept["plan"]), kept["speed"]
 
     def _seq_len(self) -> int:
         from kdnas.export.checkpoint import open_checkpoint
@@ -270,20 +309,22 @@ class _Runs:
         sample = Encoded.of(self.loaded.task.kind, self.loaded.task.train.first(500), self.model, self._seq_len())
         return max(int(self.options.batch_size * sample.lengths.mean()), self.spec.seq_len)
 
-    def _plan(self, seed: int, rates: int, batch_tokens: int) -> Any:
-        """Rows, epochs and learning rates as requested, reduced to fit if `max_minutes` is given."""
-        from kdnas.evaluation.budget import MOST_DEV, make_plan, throughput
+    def _plan(self, seed: int, rates: int, batch_tokens: int) -> tuple[Any, dict[str, float] | None]:
+        """Rows, epochs and learning rates as requested; if `max_minutes` is given, reduced to fit the measured throughput."""
+        from kdnas.evaluation.budget import MOST_DEV, make_plan, measured_speed, scoring_seconds
         from kdnas.evaluation.finetune import Plan
 
         task, options = self.loaded.task, self.options
         rows = min(len(task.train), options.max_examples or len(task.train))
         epochs = options.epochs or self.spec.epochs
-        asked = Plan(rows, epochs, rates, min(len(task.dev), MOST_DEV))
         if options.max_minutes is None:
-            return asked
-        speed = throughput(self.model, task, seed, self._seq_len(), batch_tokens)
+            return Plan(rows, epochs, rates, min(len(task.dev), MOST_DEV)), None
+        speed = measured_speed(self.model, task, seed, self._seq_len(), batch_tokens)
+        seconds, scored = 60 * options.max_minutes, self._scored_rows()
+        if (scoring := scoring_seconds(task, [speed], scored)) > seconds / 2:
+            say(
+                f"suites: {task.name}: scoring {scored} rows takes about {scoring / 60:.1f} of the {options.max_minutes:g} "
+                "minutes; give a smaller --max-test to leave more for training"
+            )
         cut = replace(task, train=task.train.first(rows))
-        fits = make_plan(cut, [speed], 60 * options.max_minutes, rates, None)
-        if fits.epochs * fits.learning_rates * fits.train_examples >= epochs * rates * rows:
-            return asked
-        return replace(fits, epochs=min(fits.epochs, epochs))
+        return make_plan(cut, [speed], seconds, rates, None, epochs, scored), asdict(speed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import UsageError
+from kdnas.evaluation.chance import corrected_retention
 from kdnas.evaluation.hap import NOTE, class_counts, hap_digest, read_hap
 from kdnas.evaluation.report import card, show
 from kdnas.evaluation.tasks import ROLES, Task, write_labelled
@@ -26,6 +27,7 @@ from kdnas.text.readers import TextOptions
 
 # Test texts of a task in an evaluation's folder; the export of its classifier is evaluated on them.
 LABELLED = "labelled/{}.jsonl"
+UNFINISHED = "tuning"  # folder of a fine-tuning that has not finished
 SMALL_HIDDEN = 384  # all-MiniLM-L6-v2 and narrower
 SMALL_RATES, LARGE_RATES = (2e-4, 4e-4), (5e-5, 1e-4)
 
@@ -240,6 +242,7 @@ class _Evaluation:
         runs = {
             role: _part(folder, f"{task.name}-{role}", partial(self._run, folder, task, role, plan)) for role in ROLES
         }
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
         teacher, student = (runs[role]["macro_f1"] for role in ROLES)
         majority = majority_macro_f1(task.test.labels)
         if teacher <= majority:
@@ -258,6 +261,7 @@ class _Evaluation:
             "student": student,
             "retention": retention(teacher, student),
             "majority": majority,
+            "corrected_retention": corrected_retention(teacher, student, majority),
             **sides,
             "train_examples": runs["student"]["train_examples"],
             "dev_examples": runs["student"]["dev_examples"],
@@ -275,20 +279,21 @@ class _Evaluation:
         return list(self.options.teacher_learning_rates or teacher_rates(self.teacher))
 
     def _plan(self, task: Task, seconds: float) -> dict[str, Any]:
-        from kdnas.evaluation.budget import make_plan, throughput
+        from kdnas.evaluation.budget import Speed, make_plan, measured_speed
 
         options = self.options
         rates = min(len(self._rates(role)) for role in ROLES)
-        speeds: dict[str, float] = {}
+        speeds: dict[str, Speed] = {}
         if options.epochs is None:
             for role, path in zip(ROLES, (self.teacher, self.student), strict=True):
-                speeds[role] = throughput(path, task, options.seed, self.seq_len, options.batch_tokens)
+                speeds[role] = measured_speed(path, task, options.seed, self.seq_len, options.batch_tokens)
         plan = make_plan(task, list(speeds.values()), seconds, rates, options.epochs)
         return asdict(plan) | {
             "available_train_examples": len(task.train),
             "cut_by_minutes": plan.train_examples < len(task.train),
             "budget_seconds": round(seconds, 1) if options.epochs is None else None,
-            "examples_per_second": {role: round(speed, 1) for role, speed in speeds.items()},
+            "examples_per_second": {role: round(speed.train, 1) for role, speed in speeds.items()},
+            "scored_per_second": {role: round(speed.score, 1) for role, speed in speeds.items()},
         }
 
     def _run(self, folder: Path, task: Task, role: str, plan: dict[str, Any]) -> dict[str, Any]:
@@ -300,7 +305,7 @@ class _Evaluation:
         given = Plan(**{name: plan[name] for name in Plan.__dataclass_fields__})
         total = given.train_examples * given.epochs * given.learning_rates
         with stage(f"evaluate: {task.name}, {role}", total) as progress:
-            model, record = finetune(path, task, given, recipe, progress)
+            model, record = finetune(path, task, given, recipe, progress, folder / UNFINISHED / f"{task.name}-{role}")
         if role == "student":
             # The folder is renamed before the part is written, so an existing part always has its classifier.
             final = folder / "classifiers" / task.name

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kdnas.evaluation.averages import scored
 from kdnas.evaluation.tasks import Task
 from kdnas.models.engine import engine_of, session_engines
 
@@ -25,7 +26,7 @@ def score(
     scratch: Path,
     precision: float,
 ) -> dict[str, Any]:
-    """Scores of a fine-tuned model on the test rows of its task: overall, by language and by group, with its throughput.
+    """Scores of a fine-tuned model on the test rows of its task (`kdnas.evaluation.averages.scored`), with its throughput.
 
     Args:
         folder: Hugging Face folder of the model with its head.
@@ -37,29 +38,24 @@ def score(
         scratch: folder for the texts on which the export is calibrated.
         precision: precision on dev that the threshold must reach.
     """
-    from kdnas.evaluation.metric_modules import scores_of
-
     runs = runner(folder, engine, engines, task, seq_len, home, scratch)
     start = time.monotonic()
     predicted = task.kind.predict(runs, task.test.texts)
     seconds = time.monotonic() - start
-    parts = {}
-    for name, values in (("by_language", task.test.languages), ("by_group", task.test.groups)):
-        parts[name] = {
-            value: scores_of(task, task.test.rows(rows), _rows_of(predicted, rows))[task.metric]
-            for value in sorted(set(values) - {""})
-            if (rows := [index for index, other in enumerate(values) if other == value])
-        }
     result = {
-        "scores": scores_of(task, task.test, predicted),
-        **parts,
+        **scored(task, task.test, predicted),
         "test_examples": len(task.test),
         "examples_per_second": round(len(task.test) / seconds, 1),
     }
-    if task.kind.labels_are_classes and task.positive is not None:
+    if has_threshold(task):
         dev = task.kind.predict(runs, task.dev.texts)
         result["threshold"] = threshold_of(task, dev, predicted, precision)
     return result
+
+
+def has_threshold(task: Task) -> bool:
+    """Whether a decision threshold is chosen, on the task's dev rows: only for binary tasks."""
+    return task.kind.labels_are_classes and task.positive is not None
 
 
 def threshold_of(task: Task, dev: np.ndarray, test: np.ndarray, wanted: float) -> dict[str, Any]:
@@ -78,10 +74,6 @@ def threshold_of(task: Task, dev: np.ndarray, test: np.ndarray, wanted: float) -
     if threshold is None:
         return found
     return found | at_threshold(np.asarray(task.test.labels) == task.positive, test[:, task.positive], threshold)
-
-
-def _rows_of(predicted: Any, rows: Sequence[int]) -> Any:
-    return [predicted[index] for index in rows] if isinstance(predicted, list) else predicted[list(rows)]
 
 
 def runner(

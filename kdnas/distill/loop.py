@@ -198,7 +198,7 @@ def train(
     """
     accelerator = make_accelerator(options.precision)
     coming = batches.after(position.epoch, position.index)
-    saver = _Saver(folder, objective, optimizer, options.checkpoint_seconds)
+    saver = Saver(folder, objective, optimizer, options.checkpoint_seconds)
     freed = FreedMemory()
     with stage(title, steps, position.step) as progress, tracked(options, folder, title) as track:
         log = _log_of(folder / "history.jsonl", position, steps, options, track)
@@ -302,7 +302,7 @@ def _log_of(file: Path, position: Position, steps: int, options: LoopOptions, tr
     return (_Log if processes().is_main_process else _NoLog)(file, position, steps, options, track)
 
 
-class _Saver:
+class Saver:
     """Saves checkpoints at intervals, using at most a twentieth of the time; with interval 0, after each update."""
 
     def __init__(self, folder: Path, objective: nn.Module, optimizer: torch.optim.AdamW, every_seconds: float) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from kdnas.errors import UsageError
-from kdnas.evaluation.compare import PAPER, check_same_data, compare_suites, of_rounds, of_table
+from kdnas.evaluation.compare import PAPER, compare_suites, of_rounds, of_table
+from kdnas.evaluation.compare_models import Cell, Model, mean_above_chance, retention, tuning_speed_up
 from kdnas.evaluation.compare_page import label_sides, speed_scatter
-from kdnas.evaluation.compare_tables import Cell, Model, markdown, retention, tables_of, tuning_speed_up
+from kdnas.evaluation.compare_results import read_model
+from kdnas.evaluation.compare_settings import check_settings
+from kdnas.evaluation.compare_tables import markdown, tables_of
 from kdnas.evaluation.harness import RESULT
 from kdnas.models.arch import Arch
 from kdnas.models.teacher import Teacher
@@ -22,8 +25,8 @@ GLUE = ("glue/sst2", "glue/cola", "glue/rte")
 WHOLE = (*GLUE, "glue/mnli", "glue/qqp", "glue/qnli", "glue/stsb", "glue/mrpc")
 
 
-def cell(*scores: float, seconds: float = 10.0, data: str = "d", languages: dict[str, float] | None = None) -> Cell:
-    return Cell(scores, "accuracy", languages or {}, seconds, (), data)
+def cell(*scores: float, seconds: float = 10.0, **settings: str) -> Cell:
+    return Cell(scores, "accuracy", {}, seconds, (), {name: (value,) for name, value in settings.items()})
 
 
 def test_retention_is_the_mean_ratio_over_shared_tasks() -> None:
@@ -80,25 +83,122 @@ def test_the_paper_s_averages_agree_with_its_scores() -> None:
         assert sum(values) / 6 == pytest.approx(row["average"], abs=0.11), name
 
 
-def test_results_on_different_rows_are_refused() -> None:
-    with pytest.raises(UsageError, match="glue/sst2: a and b were trained or scored on different rows"):
-        check_same_data([Model("a", "", {"glue/sst2": cell(1.0)}), Model("b", "", {"glue/sst2": cell(1.0, data="e")})])
+def test_different_settings_are_refused_or_named_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    equal = {"epochs": "3", "seeds": "0, 1"}
+    models = [
+        Model("A", "", {task: cell(2.0, **equal) for task in GLUE}),
+        Model(
+            "B",
+            "",
+            {task: cell(1.0, **(equal | {"epochs": "1"})) for task in GLUE[:2]} | {"x/x": cell(1.0, epochs="7")},
+        ),
+    ]
+    with pytest.raises(
+        UsageError, match=r"epochs: A 3, B 1 \(glue/sst2, glue/cola\)\n.*--allow-different-settings true"
+    ) as told:
+        check_settings(models, allow=False)
+    assert "seeds" not in str(told.value)
+    different = check_settings(models, allow=True)
+    assert "warning: the models were trained or scored with different settings" in capsys.readouterr().err
+    first = tables_of(models, json.loads(PAPER.read_text()), different)[0]
+    assert (first.title, first.rows) == ("Different settings", [["epochs (glue/sst2, glue/cola)", "3", "1"]])
+    assert check_settings([models[0], Model("C", "", {"glue/rte": cell(1.0)})], allow=False) == []  # an older result
 
 
-def results(home: Path, digest: str, scores: dict[tuple[str, int], float]) -> None:
+def test_seeds_of_one_model_with_different_settings_are_refused() -> None:
+    mixed = Cell((1.0, 2.0), "accuracy", {}, 1.0, (), {"epochs": ("1", "3")})
+    with pytest.raises(UsageError, match="epochs: a 1 or 3, b 1 or 3"):
+        check_settings([Model("a", "", {"glue/sst2": mixed}), Model("b", "", {"glue/sst2": mixed})], allow=False)
+
+
+def chance_cell(*scores: float, chance: float, error: float | None = None) -> Cell:
+    return Cell(scores, "accuracy", {}, 1.0, (), chance=chance, error=error)
+
+
+def test_retention_above_chance_leaves_out_tasks_near_chance() -> None:
+    teacher = Model(
+        "t",
+        "",
+        {
+            "glue/sst2": chance_cell(89.0, 91.0, chance=50.0),
+            "glue/rte": chance_cell(54.0, chance=50.0, error=3.0),  # 1.3 standard errors above chance
+            "glue/mrpc": chance_cell(84.0, chance=81.0),  # one seed of F1: unknown
+            "glue/qnli": cell(80.0),  # an older result
+        },
+    )
+    student = Model("s", "", {task: cell(one.mean - 2.0) for task, one in teacher.cells.items()})
+    assert mean_above_chance(teacher, student, ("glue/rte",)) == pytest.approx((38 / 40 + 1 / 3) / 2)
+    tables = {table.title: table for table in tables_of([teacher, student], json.loads(PAPER.read_text()))}
+    rows = {row[0]: row[1:] for row in tables["All tasks"].rows}
+    assert rows["glue/sst2, accuracy"] == ["90.0 ± 1.4", "88.0 (97.8 %, 95.0 % above chance)"]
+    assert rows["glue/qnli, accuracy"] == ["80.0", "78.0 (97.5 %)"]
+    assert rows["mean retention"][1] == "97.3 %"
+    assert rows["mean retention without tasks near chance"][1] == "97.6 %"
+    assert rows["mean retention above chance, without tasks near chance"] == ["100.0 %", "64.2 %"]
+    near = {row[0]: row[-1] for row in tables["Teacher against chance"].rows}
+    assert near == {"glue/sst2": "no", "glue/rte": "yes", "glue/mrpc": "unknown"}
+    assert "Results without the score of chance: glue/qnli." in tables["Teacher against chance"].note
+
+
+def test_every_task_with_several_languages_has_a_table_of_all_metrics() -> None:
+    languages = {"de": {"macro_f1": 70.0, "accuracy": 80.0}, "en": {"macro_f1": 90.0, "accuracy": 92.0}}
+    many = Cell((80.0,), "macro_f1", languages, 1.0, (), pooled={"macro_f1": 88.0, "accuracy": 90.0})
+    models = [Model("t", "", {"sentiment/tweets": many, "glue/sst2": cell(1.0)})]
+    tables = {table.title: table for table in tables_of(models, json.loads(PAPER.read_text()))}
+    assert tables["All tasks"].rows[0][0] == "sentiment/tweets, macro f1, mean over 2 languages"
+    found = tables["sentiment/tweets by language"]
+    assert found.head == ["model, metric", "de", "en", "mean over languages", "all rows"]
+    assert found.rows == [
+        ["t, macro f1", "70.0", "90.0", "80.0", "88.0"],
+        ["t, accuracy", "80.0", "92.0", "86.0", "90.0"],
+    ]
+    assert "glue/sst2 by language" not in tables
+
+
+def results(home: Path, digest: str, scores: dict[tuple[str, int], float], **more: Any) -> None:
     for (task, seed), score in scores.items():
         engines = {"pytorch": {"by_language": {}, "scores": {}}}
         result: dict[str, Any] = {
             "score": score, "metric": "accuracy", "engines": engines, "seconds": 5.0, "notes": ["half of it"],
             "model": {"name": "kept", "architecture": "L1-H1-D8-F8-gelu"},
-            "data": {"digest": "d"}, "train_examples": 100, "test_examples": 50,
+            "data": {"digest": "d"}, "train_examples": 100, "test_examples": 50, **more,
         }  # fmt: skip
 
         def work(folder: Path, result: dict[str, Any] = result, task: str = task, seed: int = seed) -> dict[str, Any]:
             write_json(folder / RESULT, result)
             return {"task": task, "seed": seed}
 
-        build(home, "suite", "x", {"task": task, "seed": seed}, {"model": digest, "data": "d"}, work)
+        build(home, "suite", "x", {"task": task, "seed": seed, "more": more}, {"model": digest, "data": "d"}, work)
+
+
+def test_the_headline_of_an_older_result_becomes_the_mean_over_languages(tmp_path: Path) -> None:
+    old = {"pytorch": {"by_language": {"de": 0.5, "en": 0.9}, "scores": {"accuracy": 0.86}}}
+    results(tmp_path, "a" * 64, {("xnli/xnli", 0): 0.86}, engines=old)
+    found = read_model(tmp_path, "a" * 64).cells["xnli/xnli"]
+    assert found.scores == (pytest.approx(70.0),)
+    assert (found.chance, found.pooled["accuracy"]) == (None, pytest.approx(86.0))
+    assert found.settings["languages"] == ("de, en",)
+
+
+@pytest.mark.parametrize(
+    ("setting", "values", "message"),
+    [
+        ("epochs", (3, 1), "epochs: kept 3, kept 1"),
+        ("train_examples", (100, 90), "train rows: kept 100, kept 90"),
+        ("data", ({"digest": "d"}, {"digest": "e"}), "data: kept d, kept e"),
+        ("tried", ([{"learning_rate": 1e-4}, {"learning_rate": 2e-5}], [{"learning_rate": 1e-4}]), "learning rates: "),
+    ],
+)
+def test_stored_results_of_different_settings_are_refused(
+    setting: str, values: tuple[Any, Any], message: str, tmp_path: Path
+) -> None:
+    for digest, value in zip(("a" * 64, "b" * 64), values, strict=True):
+        results(tmp_path, digest, {("glue/sst2", 0): 0.9}, **{setting: value})
+    with pytest.raises(UsageError, match=message):
+        compare_suites(("a" * 64, "b" * 64), home=tmp_path)
+    compare_suites(("a" * 64, "b" * 64), allow_different_settings=True, home=tmp_path)
+    assert "different settings, which the first table lists" in (tmp_path / "suites.html").read_text()
+    assert "## Different settings" in (tmp_path / "suites.md").read_text()
 
 
 def test_the_command_reads_results_and_writes_markdown_and_a_page(
@@ -116,7 +216,9 @@ def test_the_command_reads_results_and_writes_markdown_and_a_page(
         compare_suites((str(tiny_teacher.path), str(other)), home=home)
     results(home, resolve_student(tiny_teacher.path)[1], {("glue/sst2", 0): 0.9, ("glue/sst2", 1): 0.8})
     results(home, resolve_student(other)[1], {("glue/sst2", 0): 0.68})
-    written = compare_suites((str(tiny_teacher.path), str(other)), home=home).path
+    with pytest.raises(UsageError, match=r"seeds: .* 0, 1, small-a1b2 0"):
+        compare_suites((str(tiny_teacher.path), str(other)), home=home)
+    written = compare_suites((str(tiny_teacher.path), str(other)), allow_different_settings=True, home=home).path
     assert written is not None
     text = written.read_text()
     assert "85.0 ± 7.1 | 68.0 (80.0 %)" in text
@@ -127,7 +229,9 @@ def test_the_command_reads_results_and_writes_markdown_and_a_page(
     assert "85.0 ± 7.1" in page
     assert "http://" not in page.split("<body>")[1]
     digests = [resolve_student(path)[1] for path in (tiny_teacher.path, other)]
-    compare_suites((digests[0][:8], digests[1]), home=home)  # models whose folders no longer exist
+    compare_suites(
+        (digests[0][:8], digests[1]), allow_different_settings=True, home=home
+    )  # models whose folders no longer exist
     assert "| task, metric | kept | kept |" in (home / "suites.md").read_text()
     with pytest.raises(UsageError, match="at least two are needed"):
         compare_suites((str(other),), home=home)

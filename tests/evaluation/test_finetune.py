@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdnas.errors import KdnasError
-from kdnas.evaluation.budget import throughput
+from kdnas.evaluation.budget import measured_speed
 from kdnas.evaluation.encoded import load_head
 from kdnas.evaluation.finetune import Plan, Recipe, Trainer, as_run, finetune, save_classifier
 from kdnas.evaluation.kinds import CLASSES
@@ -126,5 +126,6 @@ def test_measuring_throughput_does_not_change_the_random_state(
     monkeypatch.setattr("kdnas.evaluation.budget.MEASURE_SECONDS", 0.1)
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    assert throughput(tiny_teacher.path, task, 0, 32, 512) > 1
+    speed = measured_speed(tiny_teacher.path, task, 0, 32, 512)
+    assert min(speed.train, speed.score) > 1
     assert torch.equal(before, torch.random.get_rng_state())

@@ -96,6 +96,34 @@ def test_a_hap_task_has_scores_by_group_and_a_threshold(tmp_path: Path, tiny_tea
     assert {"average_precision", "false_positive_rate", "calibration_error"} <= set(found["scores"])
 
 
+def test_a_task_in_several_languages_has_their_mean_as_its_headline(
+    tmp_path: Path, tiny_teacher: Teacher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sentiment/afrisenti").mkdir(parents=True)
+    for language, counts in {"amh": (120, 30, 60), "hau": (120, 30, 20)}.items():
+        for seed, (split, count) in enumerate(zip(("train", "validation", "test"), counts, strict=True)):
+            lines = [
+                json.dumps({"tweet": " ".join(row["words"]), "label": ("positive", "neutral")[row["label"]]})
+                for row in rows(count, seed + len(language) * 10)
+            ]
+            (tmp_path / f"sentiment/afrisenti/{language}.{split}.jsonl").write_text("\n".join(lines))
+    options = SuiteOptions(tmp_path, seeds=(0,), learning_rates=(2e-3,), epochs=1)
+    (found,) = suites(str(tiny_teacher.path), ("sentiment/afrisenti",), options, tmp_path)
+    assert found.path is not None
+    result = json.loads((found.path / RESULT).read_text())
+    engine = result["engines"]["pytorch"]
+    by_language = engine["by_language"]
+    assert result["averaging"] == "mean over languages"
+    assert result["score"] == pytest.approx((by_language["amh"]["macro_f1"] + by_language["hau"]["macro_f1"]) / 2)
+    assert result["pooled_score"] == engine["scores"]["macro_f1"]
+    assert by_language["hau"].keys() == engine["scores"].keys()
+    assert result["chance"] == pytest.approx(1 / 3)
+    assert result["standard_error"] is None
+    printed = capsys.readouterr().err
+    assert "sentiment/afrisenti by language:" in printed
+    assert "mean over languages" in printed
+
+
 def test_an_export_has_the_same_scores_as_pytorch(home: Path, tiny_teacher: Teacher, data_root: Path) -> None:
     options = SuiteOptions(data_root, seeds=(0,), engines=("pytorch", "openvino-f32"), learning_rates=(2e-3,), epochs=1)
     with pytest.MonkeyPatch.context() as patch:
