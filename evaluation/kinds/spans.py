@@ -23,8 +23,14 @@ class Spans(TaskKind):
     def read_label(
         self, value: Any, labels: Sequence[str], numbers: Mapping[str, int], otherwise: int | None
     ) -> Answers:
-        texts, starts = value["text"], value["answer_start"]
-        return Answers(tuple(texts), int(starts[0]) if len(starts) else 0)
+        """The answers that are not empty; `Answers.texts` is empty if the question has none."""
+        # A set without answers may list one empty text, as TyDi does.
+        found = [
+            (text, int(start))
+            for text, start in zip(value["text"], value["answer_start"], strict=False)
+            if text.strip()
+        ]
+        return Answers(tuple(text for text, _ in found), found[0][1] if found else 0)
 
     def encode(self, split: Split, tokenizer: Any, seq_len: int) -> list[tuple[Any, np.ndarray]]:
         """One row for each window of a context."""
