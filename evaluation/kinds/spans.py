@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.evaluation.kinds.base import TaskKind
+from kdnas.evaluation.kinds.base import TaskKind, part_of
 from kdnas.evaluation.rows import Answers, Split
 from kdnas.export.scores import answer_scores
 from kdnas.export.session import BATCH_TOKENS
@@ -40,6 +40,14 @@ class Spans(TaskKind):
             for (question, context), answer in zip(split.texts, split.labels, strict=True)
             for window in windows.of(question, context)
         ]
+
+    def cut_note(self, texts: Sequence[Any], languages: Sequence[str], tokenizer: Any, seq_len: int) -> str:
+        """Questions that are cut; contexts are read in windows and lose nothing."""
+        windows = Windows(tokenizer, seq_len)
+        cut = sum(windows.cuts(question) for question, _ in texts)
+        return (
+            f"the questions of {part_of(cut, len(texts))} test rows are cut at {windows.longest} tokens" if cut else ""
+        )
 
     def target(self, encoding: Any, label: Any) -> np.ndarray:
         """First and last token of the answer, (2,); 0 and 0, the first special token, if the window lacks a part of it."""
