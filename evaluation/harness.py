@@ -9,8 +9,10 @@ from typing import Any
 
 from kdnas.errors import UsageError
 from kdnas.evaluation.data import Loaded, NoDataError, load_task
+from kdnas.evaluation.sampling import sample
 from kdnas.evaluation.suite_scores import ENGINES, score
 from kdnas.evaluation.suites import Spec, chosen_specs
+from kdnas.evaluation.tasks import Task
 from kdnas.models.family import shape_of
 from kdnas.models.folder import model_label
 from kdnas.store.artifact import Artifact, build, write_json
@@ -21,7 +23,7 @@ from kdnas.store.progress import say, stage
 
 RESULT = "result.json"
 MODEL = "model"
-SCHEMA = 1
+SCHEMA = 2  # 1 had other dev and train rows, and did not count entities that are cut off
 # Factor on the paper's learning rate for the other candidate: students need larger rates than published models.
 LARGER = 5
 
@@ -38,8 +40,9 @@ class SuiteOptions:
             the paper's rate and five times that rate.
         epochs: passes over the train rows; null uses the number in the paper's Table 5.
         batch_size: approximate number of train rows in a batch, for rows of mean length.
-        max_examples: maximum number of train rows; null uses all.
-        max_test: maximum number of scored test rows for each language; null uses all.
+        max_examples: maximum number of train rows, a random sample spread evenly over languages; null uses all.
+        max_test: maximum number of scored test rows for each language, and of the dev rows that choose the threshold of a binary
+            task; they are a random sample; null uses all.
         precision: precision on dev that the reported decision threshold of a binary task reaches.
         max_minutes: maximum training minutes for each task and seed; epochs, then rows, are reduced to fit, based on measured
             throughput; null sets no limit.
@@ -153,17 +156,11 @@ def architecture_of(folder: Path) -> str:
 
 
 def _cut_test(loaded: Loaded, options: SuiteOptions) -> Loaded:
-    """The data with at most `max_test` test rows of each language, and a note if rows were left out."""
-    most, test = options.max_test, loaded.task.test
-    if most is None:
+    """The data with at most `max_test` random test rows of each language, and a note if rows were left out."""
+    if options.max_test is None:
         return loaded
-    seen: dict[str, int] = {}
-    kept = []
-    for index, language in enumerate(test.languages):
-        seen[language] = seen.get(language, 0) + 1
-        if seen[language] <= most:
-            kept.append(index)
-    cut = test.rows(kept)
+    test = loaded.task.test
+    cut = sample(test, options.max_test, seed=0)
     notes = [*loaded.notes, f"scored {len(cut)} of {len(test)} test rows"] if len(cut) < len(test) else loaded.notes
     return replace(loaded, task=replace(loaded.task, test=cut), notes=notes)
 
@@ -214,7 +211,11 @@ class _Runs:
 
     def _score(self, folder: Path, tuned: Artifact) -> dict[str, Any]:
         """Score the model in each engine that has no score yet."""
-        task, options, record = self.loaded.task, self.options, tuned.results
+        from kdnas.evaluation.encoded import Encoded
+
+        options, record = self.options, tuned.results
+        task, threshold_notes = self._cut_dev()
+        cut_notes = Encoded.cut_notes(task.kind, task.test, self.model, record["seq_len"])
         scored: dict[str, Any] = {}
         for engine in options.engines:
             part = folder / f"{engine}.json"
@@ -233,13 +234,25 @@ class _Runs:
             "model": {"name": self.name, "digest": self.digest, "architecture": architecture_of(self.model)},
             "tuned": tuned.path.name,
             "data": {"digest": self.loaded.digest, "hub": self.spec.source.hub, "revision": self.spec.source.revision},
-            "notes": [*self.loaded.notes, *cut],
+            "notes": [*self.loaded.notes, *threshold_notes, *cut_notes, *cut],
             **record,
             "test_examples": len(task.test),
             "host": host_line(),
         }
         write_json(folder / RESULT, result)
         return {name: result[name] for name in ("task", "metric", "score", "seed", "learning_rate", "notes", "seconds")}
+
+    def _cut_dev(self) -> tuple[Task, list[str]]:
+        """The task with at most `max_test` dev rows of each language for its threshold, and a note if rows were left out.
+
+        Training uses all dev rows: the same model is scored whatever `max_test` is.
+        """
+        task, most = self.loaded.task, self.options.max_test
+        if most is None or not task.has_threshold:
+            return task, []
+        dev = sample(task.dev, most, seed=0)
+        notes = [f"threshold chosen on {len(dev)} of {len(task.dev)} dev rows"] if len(dev) < len(task.dev) else []
+        return replace(task, dev=dev), notes
 
     def _train(self, folder: Path, seed: int, rates: Sequence[float]) -> dict[str, Any]:
         """Fine-tune and save the model, and return the record of the training."""

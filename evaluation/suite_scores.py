@@ -56,7 +56,7 @@ def score(
         "test_examples": len(task.test),
         "examples_per_second": round(len(task.test) / seconds, 1),
     }
-    if task.kind.labels_are_classes and task.positive is not None:
+    if task.has_threshold:
         dev = task.kind.predict(runs, task.dev.texts)
         result["threshold"] = threshold_of(task, dev, predicted, precision)
     return result
