@@ -17,6 +17,7 @@ from kdnas.distill.hidden_state import (
     HiddenStateLoss,
     HiddenStateObjective,
     TeacherStates,
+    loss_divisors,
     paired_states,
     teacher_layer_variance,
 )
@@ -28,13 +29,13 @@ from kdnas.distill.options import DistillOptions, RefineOptions, StudentOptions
 from kdnas.distill.processes import processes
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
+from kdnas.distill.starting import start_student
 from kdnas.distill.student_folder import student_card
 from kdnas.distill.validation import sample_batches
 from kdnas.distill.warm_start import TeacherLayers
 from kdnas.models.arch import Arch
 from kdnas.models.family import shape_of
 from kdnas.models.folder import save_model
-from kdnas.models.student import student_from_teacher
 from kdnas.models.teacher import Teacher, load_encoder
 from kdnas.text.corpus import Corpus
 
@@ -55,7 +56,7 @@ def distill_into(
     samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
     variance = _variance(encoder, pairs, samples, accelerator)
     student = _given(start, options.seed) if start else _new(arch, encoder, samples, options)
-    loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, variance if options.normalise else None)
+    loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, loss_divisors(options.loss_scale, variance))
     objective: HiddenStateObjective | MixedObjective
     if options.relation_weight:
         relations = _relations(options, student, encoder)
@@ -65,8 +66,9 @@ def distill_into(
         objective = HiddenStateObjective(student, states, loss, variance)
     objective = objective.to(accelerator.device)
     assert objective.teacher is not None
-    with accelerator.autocast():
-        fit_projections(loss, paired_states(objective.student, objective.teacher, samples))
+    if options.projections == "fitted":
+        with accelerator.autocast():
+            fit_projections(loss, paired_states(objective.student, objective.teacher, samples))
     results = fit(
         folder,
         objective,
@@ -110,11 +112,8 @@ def refine_into(
     return _finish(folder, objective, teacher, corpus, results)
 
 
-def _new(arch: Arch, teacher: PreTrainedModel, samples: list[Batch], options: DistillOptions) -> PreTrainedModel:
-    student = student_from_teacher(arch, teacher, options.seed)
-    if options.start == "layers":
-        TeacherLayers(teacher, samples).start(student)
-    return student
+def _new(arch: Arch, teacher: PreTrainedModel, samples: list[Batch], options: StudentOptions) -> PreTrainedModel:
+    return start_student(arch, teacher, options.start, options.seed, TeacherLayers(teacher, samples))
 
 
 def _given(student: Path, seed: int) -> PreTrainedModel:
