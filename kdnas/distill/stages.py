@@ -87,16 +87,20 @@ def distill_into(
 
 
 def refine_into(
-    folder: Path, teacher: Teacher, corpus: Corpus, student: Path, options: RefineOptions
+    folder: Path, teacher: Teacher, corpus: Corpus, student: Path | Arch, options: RefineOptions
 ) -> dict[str, Any]:
-    """Refine a student by MiniLM-v2; writes `student/` to `folder`."""
+    """Refine a student, or train a new one of this architecture, by MiniLM-v2; writes `student/` to `folder`."""
     done = finished(folder)
     if done is not None:
         return done
     use_all_cores()
     accelerator = make_accelerator(options.precision)
     encoder = load_encoder(teacher.path).to(accelerator.device)
-    model = _given(student, options.seed).to(accelerator.device)
+    if isinstance(student, Arch):
+        samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
+        model = _new(student, encoder, samples, options).to(accelerator.device)
+    else:
+        model = _given(student, options.seed).to(accelerator.device)
     relations = _relations(options, model, encoder)
     objective = _refined(encoder, model, relations, corpus, options, accelerator)
     results = fit(

@@ -18,6 +18,7 @@ class ProxyOptions:
         corpus_fraction: fraction of the training split that makes the proxy set, instead of `tokens` (the paper: 0.3).
         epochs: passes over the proxy set; with `tokens`, the set is smaller by this factor (the paper: 4).
         batch_tokens: padded tokens per batch.
+        batch_sentences: maximum sentences per batch; null limits a batch only by `batch_tokens`.
         peak_lr: learning rate after the warm-up.
         validation_sentences: number of held-out sentences for measuring the loss.
         cache_gb: largest size in GB of the teacher's states of the proxy set that are computed once and kept on disk; if they
@@ -28,6 +29,7 @@ class ProxyOptions:
     corpus_fraction: float | None = None
     epochs: float = 1.0
     batch_tokens: int = 1024
+    batch_sentences: int | None = None
     peak_lr: float = 8e-4
     validation_sentences: int = 512
     cache_gb: float = 2.0
@@ -46,6 +48,8 @@ class ProxyOptions:
             raise UsageError(f"proxy.epochs is {self.epochs}, .peak_lr {self.peak_lr}; both must be above 0")
         if self.batch_tokens < 16 or self.validation_sentences < 1:
             raise UsageError("proxy.batch_tokens must be at least 16 and proxy.validation_sentences at least 1")
+        if self.batch_sentences is not None and self.batch_sentences < 1:
+            raise UsageError(f"proxy.batch_sentences is {self.batch_sentences}; it must be at least 1")
         if self.cache_gb < 0:
             raise UsageError(f"proxy.cache_gb is {self.cache_gb}; it must not be negative (0 never caches)")
 

@@ -240,7 +240,7 @@ def batch_plan(lengths: np.ndarray, options: ProxyOptions, seed: int) -> list[np
     plan: list[np.ndarray] = []
     seen, epoch = 0, 0
     while seen < budget:
-        for indices in token_batches(lengths, options.batch_tokens, seed, epoch):
+        for indices in token_batches(lengths, options.batch_tokens, seed, epoch, most=options.batch_sentences):
             if seen < budget:
                 plan.append(indices)
                 seen += int(lengths[indices].sum())
