@@ -7,6 +7,16 @@ from kdnas.errors import UsageError
 from kdnas.search.reward import ALPHA, BETA
 from kdnas.search.strategies import STRATEGIES
 
+CHOICES = {
+    "evaluator": ("proxy", "full"),
+    "above_one": ("divide", "printed"),
+    "epsilon_draw": ("each", "share"),
+    "controller_memory": ("all", "episode"),
+    "controller_update": ("result", "episode"),
+    "controller_targets": ("standardised", "raw"),
+    "controller_decay_each": ("episode", "epoch"),
+}
+
 
 @dataclass(frozen=True)
 class ProxyOptions:
@@ -69,11 +79,21 @@ class SearchOptions:
         candidates_per_episode: architectures distilled per episode.
         alpha: exponent of the latency in the reward, at most 0 (Eq. 4).
         beta: fraction of the teacher's latency at which the latency factor is 1 (Eq. 4).
+        above_one: reward of a loss above 1: Eq. 4 as `printed` prefers slow students there; `divide` divides by the latency
+            factor instead.
         epsilon_start: for `kdnas`: fraction of random candidates in the first episode.
         epsilon_decay: for `kdnas`: decrease of that fraction per episode.
         epsilon_min: for `kdnas`: lower bound of that fraction.
+        epsilon_draw: for `kdnas`: `each` makes each candidate random with that probability; `share` makes exactly that share
+            of an episode random (the paper).
         controller_lr: for `kdnas`: peak learning rate of the controller.
-        controller_epochs: for `kdnas`: passes over all results after each episode.
+        controller_epochs: for `kdnas`: passes over the results after each episode.
+        controller_memory: for `kdnas`: train on `all` results so far, or on those of the last `episode` (the paper, Eq. 3).
+        controller_update: for `kdnas`: one update per `result`, or one per pass over the whole `episode` (the paper, Eq. 3).
+        controller_targets: for `kdnas`: rewards `standardised` by their mean and deviation, or `raw` ones (the paper).
+        controller_square_decay: for `kdnas`: RMSProp's decay of the mean square of gradients (the paper: 0.95).
+        controller_lr_decay: for `kdnas`: factor of the exponential schedule of the learning rate; 1 keeps the rate.
+        controller_decay_each: for `kdnas`: apply that factor once per `episode` or per `epoch`; the paper does not say.
         evaluator: `proxy` distils candidates briefly on a proxy set; `full` distils them like `kdnas distill`, with the
             options of `distill`.
         baselines: distil the paper's hand-designed shapes (6L-384H, 6L-768H) too, after the search, if the space has their
@@ -91,11 +111,19 @@ class SearchOptions:
     candidates_per_episode: int = 4
     alpha: float = ALPHA
     beta: float = BETA
+    above_one: Literal["divide", "printed"] = "divide"
     epsilon_start: float = 1.0
     epsilon_decay: float = 0.05
     epsilon_min: float = 0.05
+    epsilon_draw: Literal["each", "share"] = "each"
     controller_lr: float = 1e-4
     controller_epochs: int = 10
+    controller_memory: Literal["all", "episode"] = "all"
+    controller_update: Literal["result", "episode"] = "result"
+    controller_targets: Literal["standardised", "raw"] = "standardised"
+    controller_square_decay: float = 0.99
+    controller_lr_decay: float = 0.95
+    controller_decay_each: Literal["episode", "epoch"] = "episode"
     evaluator: Literal["proxy", "full"] = "proxy"
     baselines: bool = False
     seed: int = 0
@@ -117,8 +145,12 @@ class SearchOptions:
         for name in ("epsilon_start", "epsilon_decay", "epsilon_min"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed are 0 to 1")
-        if self.evaluator not in ("proxy", "full"):
-            raise UsageError(f"evaluator is '{self.evaluator}'; allowed are proxy and full")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name} is '{getattr(self, name)}'; allowed are {' and '.join(allowed)}")
+        for name in ("controller_square_decay", "controller_lr_decay"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; allowed is above 0, at most 1")
         if self.alpha > 0 or not self.beta > 0:
             raise UsageError(f"alpha is {self.alpha}, beta {self.beta}; alpha must be at most 0, beta above 0")
         if not self.controller_lr > 0:
