@@ -17,6 +17,7 @@ from kdnas.distill.hidden_state import (
     HiddenStateLoss,
     HiddenStateObjective,
     TeacherStates,
+    loss_divisors,
     paired_states,
     teacher_layer_variance,
 )
@@ -29,13 +30,13 @@ from kdnas.distill.options import DistillOptions, RefineOptions, StudentOptions
 from kdnas.distill.processes import processes
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
+from kdnas.distill.starting import start_student
 from kdnas.distill.student_folder import student_card
 from kdnas.distill.validation import sample_batches
 from kdnas.distill.warm_start import TeacherLayers
 from kdnas.models.arch import Arch
 from kdnas.models.family import shape_of
 from kdnas.models.folder import save_model
-from kdnas.models.student import student_from_teacher
 from kdnas.models.teacher import Teacher, load_encoder
 from kdnas.text.corpus import Corpus
 
@@ -61,15 +62,8 @@ def distill_into(
     pairs = layer_pairs(arch.layers, teacher.layers, Mapping(options.mapping))
     samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
     variance = _variance(encoder, pairs, samples, accelerator)
-    if start:
-        student = _given(start, options.seed)
-    else:
-        student = student_from_teacher(arch, encoder, options.seed)
-        if options.start == "layers":
-            layers = cut_layers([arch.layers], arch.ffn, encoder)
-            moments = kept_moments(home, teacher, corpus, encoder, samples, layers)
-            TeacherLayers(encoder, samples, moments).start(student)
-    loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, variance if options.normalise else None)
+    student = _given(start, options.seed) if start else _new(arch, home, teacher, corpus, encoder, samples, options)
+    loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, loss_divisors(options.loss_scale, variance))
     objective: HiddenStateObjective | MixedObjective
     if options.relation_weight:
         relations = _relations(options, student, encoder)
@@ -79,8 +73,9 @@ def distill_into(
         objective = HiddenStateObjective(student, states, loss, variance)
     objective = objective.to(accelerator.device)
     assert objective.teacher is not None
-    with accelerator.autocast():
-        fit_projections(loss, paired_states(objective.student, objective.teacher, samples))
+    if options.projections == "fitted":
+        with accelerator.autocast():
+            fit_projections(loss, paired_states(objective.student, objective.teacher, samples))
     results = fit(
         folder,
         objective,
@@ -99,16 +94,20 @@ def distill_into(
 
 
 def refine_into(
-    folder: Path, teacher: Teacher, corpus: Corpus, student: Path, options: RefineOptions
+    folder: Path, home: Path, teacher: Teacher, corpus: Corpus, student: Path | Arch, options: RefineOptions
 ) -> dict[str, Any]:
-    """Refine a student by MiniLM-v2; writes `student/` to `folder`."""
+    """Refine a student, or train a new one of this architecture, by MiniLM-v2; writes `student/` to `folder`."""
     done = finished(folder)
     if done is not None:
         return done
     use_all_cores()
     accelerator = make_accelerator(options.precision)
     encoder = load_encoder(teacher.path).to(accelerator.device)
-    model = _given(student, options.seed).to(accelerator.device)
+    if isinstance(student, Arch):
+        samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
+        model = _new(student, home, teacher, corpus, encoder, samples, options).to(accelerator.device)
+    else:
+        model = _given(student, options.seed).to(accelerator.device)
     relations = _relations(options, model, encoder)
     objective = _refined(encoder, model, relations, corpus, options, accelerator)
     results = fit(
@@ -122,6 +121,22 @@ def refine_into(
     )
     results |= {"teacher_layers_used": [relations.teacher_layer], "relation_heads": relations.heads}
     return _finish(folder, objective, teacher, corpus, results)
+
+
+def _new(
+    arch: Arch,
+    home: Path,
+    teacher: Teacher,
+    corpus: Corpus,
+    encoder: PreTrainedModel,
+    samples: list[Batch],
+    options: StudentOptions,
+) -> PreTrainedModel:
+    moments = None
+    if options.start == "layers":
+        layers = cut_layers([arch.layers], arch.ffn, encoder)
+        moments = kept_moments(home, teacher, corpus, encoder, samples, layers)
+    return start_student(arch, encoder, options.start, options.seed, TeacherLayers(encoder, samples, moments))
 
 
 def _given(student: Path, seed: int) -> PreTrainedModel:

@@ -107,7 +107,9 @@ def balanced(groups: np.ndarray, power: float, rng: np.random.Generator) -> np.n
     return np.concatenate(chosen)
 
 
-def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int, pool: int = 64) -> list[np.ndarray]:
+def token_batches(
+    lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int, pool: int = 64, most: int | None = None
+) -> list[np.ndarray]:
     """Batches of one epoch, each with at most `batch_tokens` padded tokens and sentences of similar lengths.
 
     The order depends only on `seed` and `epoch`: shuffle, sort by length within pools of about `pool` batches, cut into batches
@@ -115,13 +117,20 @@ def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int,
 
     Args:
         lengths: (N,) number of tokens in each sentence.
+        batch_tokens: largest number of padded tokens.
+        seed: decides the order, together with `epoch`.
+        epoch: number of the pass over the sentences.
+        pool: number of batches whose sentences are sorted together.
+        most: largest number of sentences. If the tokens never limit a batch, all but the last have exactly this number.
 
     Returns:
         Index arrays into the split, each (B,) int64.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
+    limit = most or len(lengths) or 1
     pool_size = max(1, int(pool * batch_tokens / max(1.0, float(lengths.mean())))) if len(lengths) else 1
+    pool_size = pool_size if most is None else min(pool_size, pool * most)
     batches: list[np.ndarray] = []
     for start in range(0, len(order), pool_size):
         chunk = order[start : start + pool_size]
@@ -129,7 +138,8 @@ def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int,
         first = 0
         for index in range(1, len(chunk) + 1):
             # The chunk is sorted, so the newest sentence is the longest.
-            if index == len(chunk) or (index + 1 - first) * padded_length(int(lengths[chunk[index]])) > batch_tokens:
+            full = index == len(chunk) or index - first == limit
+            if full or (index + 1 - first) * padded_length(int(lengths[chunk[index]])) > batch_tokens:
                 batches.append(chunk[first:index])
                 first = index
     return [batches[index] for index in rng.permutation(len(batches))]

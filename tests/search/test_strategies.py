@@ -22,7 +22,9 @@ SMALL = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 768
 
 
 def strategy(seed: int, epsilon: Epsilon = Epsilon(), space: SearchSpace = SMALL, epochs: int = 1) -> Kdnas:
-    return Kdnas(space, epsilon, Controller(lr=1e-2, epochs=epochs, seed=seed), seed)
+    return Kdnas(
+        space, epsilon, Controller(SearchOptions(controller_lr=1e-2, controller_epochs=epochs), seed=seed), seed
+    )
 
 
 def value(arch: Arch) -> float:
@@ -37,6 +39,18 @@ def test_published_epsilon_explores_195_of_300() -> None:
     epsilon = Epsilon()
     assert [epsilon.at(episode) for episode in (0, 1, 14, 19, 30)] == pytest.approx([1.0, 0.95, 0.30, 0.05, 0.05])
     assert 20 * sum(epsilon.at(episode) for episode in range(15)) == pytest.approx(195)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_exactly_the_share_epsilon_of_an_episode_is_random(seed: int) -> None:
+    goal = goal_of(SearchSpace())
+    options = SearchOptions(strategy="kdnas", epsilon_draw="share", controller_epochs=1, seed=seed)
+    asked, explored = make_strategy(goal, options), []
+    for _ in range(4):
+        proposals = asked.ask(20)
+        explored.append(sum(proposal.explored for proposal in proposals))
+        asked.tell(observe([proposal.arch for proposal in proposals]))
+    assert explored == [20, 19, 18, 17]
 
 
 @pytest.mark.parametrize("wrong", [{"start": 1.5}, {"decay": -0.1}, {"minimum": 2.0}])

@@ -28,8 +28,8 @@ def _kdnas(goal: Goal, settings: Settings) -> Strategy:
     from kdnas.search.controller import Controller
     from kdnas.search.strategies.lstm import Epsilon, Kdnas
 
-    epsilon = Epsilon(settings.epsilon_start, settings.epsilon_decay, settings.epsilon_min)
-    controller = Controller(settings.controller_lr, settings.controller_epochs, settings.seed)
+    epsilon = Epsilon(settings.epsilon_start, settings.epsilon_decay, settings.epsilon_min, settings.epsilon_draw)
+    controller = Controller(settings, settings.seed)
     return Kdnas(goal.states, epsilon, controller, settings.seed)
 
 
