@@ -16,7 +16,7 @@ from kdnas.text.corpus import Corpus
 
 from .distill_fixture import ARCH, COMMON
 
-REFINE = RefineOptions(**COMMON)
+REFINE = RefineOptions(**COMMON, hidden_state_weight=0)
 
 
 @pytest.mark.slow
