@@ -72,8 +72,8 @@ class SearchOptions:
         strategy: STRATEGIES.
         front: search for the front of loss, latency and memory instead of the best reward; not with FRONTLESS.
         max_latency_ms: largest latency of an architecture; with alpha 0, the lowest loss within it wins.
-        max_latency_fraction: largest latency as a fraction of the teacher's (e.g. 0.5); null allows any. The published
-            reward lets a lower loss outweigh any latency, even above the teacher's.
+        max_latency_fraction: largest latency as a fraction of the teacher's (e.g. 0.5); null allows any. With the
+            normalised loss, the best reward may be that of an architecture slower than the teacher (results/search/reward.md).
         max_megabytes: largest size of the weights in the precision of the table's engine.
         episodes: rounds of proposing, evaluating and learning.
         candidates_per_episode: architectures distilled per episode.

@@ -241,7 +241,7 @@ def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
     if winner.latency_ms > goal.teacher_latency_ms:
         say(
             f"search: the winner, {winner.arch}, takes {winner.latency_ms:.3g} ms, its teacher {goal.teacher_latency_ms:.3g}: "
-            "the reward lets a low loss outweigh any latency; to limit it, use for example --max_latency_fraction 0.5"
+            "how much latency counts depends on the scale of the loss; to limit it, use for example --max_latency_fraction 0.5"
         )
     finished = [candidate for candidate in candidates if candidate.loss is not None]
     points = [goal.point(candidate.arch, candidate.loss or 0.0) for candidate in finished]
