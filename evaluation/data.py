@@ -10,7 +10,7 @@ from typing import Any
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.evaluation.rows import Answers, Split
-from kdnas.evaluation.suites import Source, Spec, StandIn
+from kdnas.evaluation.suites import PARQUET, Source, Spec, StandIn
 from kdnas.evaluation.tasks import SPLITS, Task, position_of
 from kdnas.text.lines import json_rows
 
@@ -217,13 +217,21 @@ def _hub_rows(source: Source, config: str | None, split: str) -> Iterator[tuple[
     Raises:
         NoDataError: the split cannot be downloaded.
     """
+    instead = f"give local files with the same columns: --data_root FOLDER reads FOLDER/{source.folder}"
     if not source.hub:
-        raise NoDataError(f"{source.folder}: this set is not on the hub with these columns; give --data_root")
+        raise NoDataError(f"{source.folder}: this set is not on the hub with these columns; {instead}")
     import datasets
 
+    # The Parquet branch has no list of configurations, only a folder for each.
+    chosen = {"data_dir": config or "default"} if source.revision == PARQUET else {"name": config}
+    split = source.hub_splits.get(split, split)
     try:
-        rows = datasets.load_dataset(source.hub, config, split=split, revision=source.revision, trust_remote_code=False)
+        rows = datasets.load_dataset(
+            source.hub, split=split, revision=source.revision, trust_remote_code=False, **chosen
+        )
     except Exception as error:  # network errors, missing sets, missing splits: the library has many classes
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise NoDataError(f"{source.hub}: cannot be downloaded ({first}); give local files with --data_root") from error
+        raise NoDataError(
+            f"{source.hub}: split {split} of revision {source.revision or 'main'} cannot be downloaded ({first}); {instead}"
+        ) from error
     return ((f"{source.hub}: row {number}", dict(row)) for number, row in enumerate(rows))

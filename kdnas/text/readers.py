@@ -176,6 +176,13 @@ def _hub_rows(source: str, text: TextOptions) -> Iterator[dict[str, Any]]:
         raise UsageError(f"corpus '{source}': no such local file and no such data set on the hub") from error
     except ValueError as error:  # unknown configuration or split; the message lists the valid ones
         raise UsageError(f"corpus '{source}': {error}") from error
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        raise UsageError(
+            f"corpus '{source}': this data set is a loading script, which `datasets` no longer runs ({error}); download its "
+            "Parquet files (branch refs/convert/parquet on the hub) and give their folder as --corpus"
+        ) from error
     except OSError as error:
         raise KdnasError(
             f"corpus '{source}': no such local file, and the hub cannot be reached; check the network, "

@@ -11,7 +11,7 @@ from kdnas.errors import UsageError
 from kdnas.evaluation.data import NoDataError, load_task
 from kdnas.evaluation.kinds import SCORE
 from kdnas.evaluation.rows import Answers
-from kdnas.evaluation.suites import SPECS, SUITES, Spec, chosen_specs
+from kdnas.evaluation.suites import PARQUET, SPECS, SUITES, Spec, chosen_specs
 
 
 def spec(name: str) -> Spec:
@@ -88,22 +88,89 @@ def test_a_failed_download_is_reported_as_missing_data(monkeypatch: pytest.Monke
         raise ConnectionError("no route to the hub")
 
     monkeypatch.setattr("datasets.load_dataset", fetch)
-    with pytest.raises(NoDataError, match=r"nyu-mll/glue: cannot be downloaded .no route to the hub"):
+    with pytest.raises(
+        NoDataError, match=r"nyu-mll/glue: split train of revision main .*no route to the hub.*--data_root"
+    ):
         load_task(spec("glue/sst2"), None)
+    told = r"JAugusto97/told-br: split train of revision refs/convert/parquet .*same columns.*--data_root .*hap/told_br"
+    with pytest.raises(NoDataError, match=told):
+        load_task(spec("hap/told_br"), None)
+    with pytest.raises(NoDataError, match=r"hap/hatebr: this set is not on the hub .*--data_root"):
+        load_task(spec("hap/hatebr"), None)
 
 
 def test_the_hub_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     requested = []
 
-    def fetch(hub: str, config: str, split: str, revision: str, trust_remote_code: bool) -> list[dict[str, Any]]:
-        requested.append((hub, config, split, revision, trust_remote_code))
+    def fetch(hub: str, name: str, split: str, revision: str, trust_remote_code: bool) -> list[dict[str, Any]]:
+        requested.append((hub, name, split, revision, trust_remote_code))
         return sentences(split, 200)
 
     monkeypatch.setattr("datasets.load_dataset", fetch)
     for split in ("train", "validation"):
         write(tmp_path, f"glue/sst2/{split}.jsonl.gz", sentences(split, 200))
     assert load_task(spec("glue/sst2"), None).task == load_task(spec("glue/sst2"), tmp_path).task
-    assert requested == [("nyu-mll/glue", "sst2", split, "main", False) for split in ("train", "validation")]
+    assert requested == [("nyu-mll/glue", "sst2", split, None, False) for split in ("train", "validation")]
+
+
+# Sets that are loading scripts on the hub.
+SCRIPTS = {
+    "eriktks/conll2003",
+    "masakhane/masakhaner",
+    "JAugusto97/told-br",
+    "inmoonlight/kor_hate",
+    "cardiffnlp/tweet_sentiment_multilingual",
+    "shmuhammad/AfriSenti-twitter-sentiment",
+}
+
+
+def test_loading_scripts_are_read_from_the_parquet_branch_and_the_guide_lists_every_set() -> None:
+    hubs = {one.source.hub: one.source.revision for one in SPECS if one.source.hub}
+    assert set(hubs) >= SCRIPTS
+    assert {hub for hub, revision in hubs.items() if revision == PARQUET} == SCRIPTS
+    guide = (Path(__file__).parents[2] / "docs/guides/suites.md").read_text()
+    pinned, unpinned = (" ".join(part.split()) for part in guide.split("## Data sets on the hub")[1].split("- ")[1:3])
+    for hub, revision in hubs.items():
+        assert (f"`{hub}`" in pinned, f"`{hub}`" in unpinned) == (revision is not None, revision is None), hub
+
+
+def test_the_parquet_branch_is_read_by_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    requested = []
+
+    def fetch(hub: str, split: str, revision: str, **chosen: Any) -> list[dict[str, Any]]:
+        requested.append((hub, split, revision, chosen))
+        return [
+            {"TEXT": f"{split} {number}", "comments": f"{split} {number}", "label": number % 2, "hate": 0}
+            for number in range(50)
+        ]
+
+    monkeypatch.setattr("datasets.load_dataset", fetch)
+    load_task(spec("hap/kor_hate"), None)
+    load_task(spec("hap/cold"), None)
+    named = {"trust_remote_code": False, "name": None}
+    assert requested == [
+        *(
+            ("inmoonlight/kor_hate", split, PARQUET, {"trust_remote_code": False, "data_dir": "default"})
+            for split in ("train", "test")
+        ),
+        *(("thu-coai/cold", split, None, named) for split in ("train", "test", "validation")),
+    ]
+
+
+def test_a_folder_of_the_parquet_branch_has_the_splits_as_folders(tmp_path: Path) -> None:
+    import datasets
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for config in ("binary", "multilabel"):
+        for split in ("train", "validation", "test"):
+            folder = tmp_path / "set" / config / split
+            folder.mkdir(parents=True)
+            pq.write_table(pa.table({"text": [f"{config} {split}"]}), folder / "0000.parquet")
+    found = datasets.load_dataset(
+        str(tmp_path / "set"), split="validation", data_dir="binary", cache_dir=str(tmp_path / "cache")
+    )
+    assert found["text"][:] == ["binary validation"]
 
 
 def test_languages_without_rows_are_noted(tmp_path: Path) -> None:
