@@ -24,7 +24,7 @@ from kdnas.export.int8_search import Int8Search, require_inside
 from kdnas.export.judge import Candidate, Judge
 from kdnas.export.labelled import Labelled
 from kdnas.export.options import ExportOptions
-from kdnas.export.parity import compare, require_bound, spread_over_lengths, torch_forward, torch_outputs
+from kdnas.export.parity import compare, in_test_half, require_bound, spread_over_lengths, torch_forward, torch_outputs
 from kdnas.export.race import race
 from kdnas.export.recipes import FLOAT, RECIPES, without_tokenizer
 from kdnas.export.sentencepiece_form import write_sentencepiece
@@ -141,6 +141,14 @@ class Making:
         found = compare(run, checkpoint.task, self.rows, self.reference, checkpoint.pad_id, checkpoint.max_seq_len)
         return {**found, **judge.loss(run, found)}
 
+    def _loss_rows(self) -> dict[str, Any]:
+        """What the losses are measured on, and how many rows choose a recipe (dev) and measure its loss (test)."""
+        if self.labelled is not None:
+            dev, test = (len(half) for half in self.labelled.halves())
+            return {"of": "labelled inputs", "dev": dev, "test": test}
+        test = sum(in_test_half(row) for row in range(len(self.rows)))
+        return {"of": "held-out sentences", "dev": len(self.rows) - test, "test": test}
+
     def _race(self, folder: Path, forms: list[str]) -> dict[str, dict[str, Any]]:
         """The fastest number of threads of each form (one or all) and its latency with them, with all forms interleaved."""
         outputs, most = TASKS[self.checkpoint.task], default_threads()
@@ -173,6 +181,7 @@ class Making:
             "max_abs_value": max(row["max_abs_value"] for row in finished.values()),
             "max_loss_points": self.options.max_loss_points,
             "labelled_texts": len(self.labelled.inputs) if self.labelled is not None else 0,
+            "loss_rows": self._loss_rows(),
         }
         if self.lean:
             results["sentencepiece"] = self.lean

@@ -15,6 +15,8 @@ from kdnas.text.padding import pad
 BATCHES = (1, 2, 4, 8, 16, 32)
 BATCH_TOKENS = 1024  # with padding; 32 sentences of 32, or two of 512
 QUANTILES = (0.5, 0.9, 0.99)
+# Figures of agreement; the first present one counts as what a form keeps.
+KEPT = ("labels_equal", "correlation", "cosine_mean")
 
 
 def spread_over_lengths(lengths: np.ndarray, count: int) -> list[int]:
@@ -65,34 +67,55 @@ def compare(
         and cosine_mean between means over the tokens (text classifiers: between logits); batch_max_abs_diff, the largest
         difference between a row alone and in a batch; and labels_equal, the fraction of texts or tokens with the same best
         label or of texts with the same answer, or for numbers their correlation. In a float32 form within its bound a label
-        differs only if PyTorch's two best logits differ by at most twice the bound.
+        differs only if PyTorch's two best logits differ by at most twice the bound. agreement_dev and agreement_test are the
+        labels_equal, correlation or cosine_mean of one half of the rows each (`in_test_half`).
     """
     alone = [_split(run(*pad_exactly(row)), task, [row])[0] for row in rows]
     half = slice(None, None, -2)  # batches cost more than single rows; the last row is the longest
     batched = padded_outputs(run, task, rows[half], pad_id, max_seq_len)
     pairs = list(zip(alone + batched, reference + reference[half], strict=True))
     flat = np.concatenate([np.abs(got - expected).ravel() for got, expected in pairs])
-    cosines = np.array([_cosine(got, expected) for got, expected in pairs])
     moved = np.concatenate([np.abs(one - other).ravel() for one, other in zip(alone[half], batched, strict=True)])
     result = {
         "max_abs_diff": float(flat.max()) if np.isfinite(flat).all() else float("inf"),
         "mean_abs_diff": float(flat.mean(dtype=np.float64)),
         **{f"p{100 * fraction:.0f}_abs_diff": float(np.quantile(flat, fraction)) for fraction in QUANTILES},
         "max_abs_value": float(max(np.abs(expected).max() for expected in reference)),
-        "cosine_min": float(cosines.min()),
-        "cosine_mean": float(cosines.mean()),
+        **_agreement(task, pairs),
         "batch_max_abs_diff": float(moved.max()) if np.isfinite(moved).all() else float("inf"),
     }
-    if is_number(task, reference[0]):
-        result["correlation"] = _correlation(*(np.ravel(side) for side in zip(*pairs, strict=True)))
+    numbers = list(range(len(rows)))
+    for name, wanted in (("dev", False), ("test", True)):
+        part = [
+            pair for row, pair in zip(numbers + numbers[half], pairs, strict=True) if in_test_half(row) == wanted
+        ] or pairs
+        found = _agreement(task, part)
+        result[f"agreement_{name}"] = next(found[figure] for figure in KEPT if figure in found)
+    return result
+
+
+def in_test_half(row: int) -> bool:
+    """Whether a row of the comparison measures the loss of int8; the others choose the recipe.
+
+    The rows are sorted by length. Pairs alternate, because every second row also runs in a batch.
+    """
+    return row // 2 % 2 == 0
+
+
+def _agreement(task: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Cosines of pairs of an output and its reference, and the equal labels or the correlation if the task has these."""
+    cosines = np.array([_cosine(got, expected) for got, expected in pairs])
+    found = {"cosine_min": float(cosines.min()), "cosine_mean": float(cosines.mean())}
+    if is_number(task, pairs[0][1]):
+        found["correlation"] = _correlation(*(np.ravel(side) for side in zip(*pairs, strict=True)))
     elif task != "feature-extraction":
         # The label of a text or token; or the first and last token of an answer.
         axis = 0 if task == "question-answering" else -1
         equal = [got.argmax(axis) == want.argmax(axis) for got, want in pairs]
         if task == "question-answering":
             equal = [np.atleast_1d(same.all()) for same in equal]
-        result["labels_equal"] = float(np.concatenate(equal).mean())
-    return result
+        found["labels_equal"] = float(np.concatenate(equal).mean())
+    return found
 
 
 def is_number(task: str, answer: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ from kdnas.errors import BoundError
 from kdnas.export.engines import open_graph
 from kdnas.export.folder import FORMS, read_tokenizer
 from kdnas.export.making import parity_rows
-from kdnas.export.parity import compare, require_bound, spread_over_lengths
+from kdnas.export.parity import compare, in_test_half, require_bound, spread_over_lengths
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 
@@ -83,3 +83,18 @@ def test_chosen_sentences_are_spread_over_lengths() -> None:
     lengths = np.array([9, 3, 7, 5, 1])
     assert spread_over_lengths(lengths, 3) == [4, 3, 0]
     assert sorted(spread_over_lengths(lengths, 99)) == [0, 1, 2, 3, 4]
+
+
+def test_outputs_that_differ_in_one_half_change_its_agreement_only() -> None:
+    rows = [[number, number + 50] for number in range(12)]
+    logits = [np.array([[1.0, 0.0]])] * len(rows)
+    for half, other in ((True, "agreement_dev"), (False, "agreement_test")):
+        moved = [row[0] for index, row in enumerate(rows) if in_test_half(index) == half]
+
+        def wrong(ids: np.ndarray, mask: np.ndarray, moved: list[int] = moved) -> np.ndarray:
+            return np.where(np.isin(ids[:, :1], moved), [[0.0, 1.0]], [[1.0, 0.0]])
+
+        found = compare(wrong, "text-classification", rows, logits, 0, 512)
+        assert found["labels_equal"] == pytest.approx(0.5)
+        assert {found["agreement_dev"], found["agreement_test"]} == {0, 1}
+        assert found[other] == 1
