@@ -1,7 +1,8 @@
 """Labelled inputs that measure the loss of an export: JSON lines with the columns of the task's usual data sets."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,30 @@ class Labelled:
     inputs: list[Any] = field(default_factory=list)
     truths: list[Any] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
+
+    def rows(self, indices: Sequence[int]) -> "Labelled":
+        """The inputs at these indices."""
+        columns = (self.inputs, self.truths, self.languages)
+        return Labelled(*([column[index] for index in indices] for column in columns))
+
+    def halves(self) -> tuple[list[int], list[int]]:
+        """Indices of the dev rows, which choose a recipe, and of the test rows, which measure its loss.
+
+        In each language the rows are sorted by their labels (tokens: the set of classes; answers: none) and a hash, and dealt in
+        turn, so each label is split evenly and the order of the file has no influence. A language's single row is a test row.
+        """
+        keys = []
+        for index, (inputs, truth, language) in enumerate(zip(self.inputs, self.truths, self.languages, strict=True)):
+            labels = truth if isinstance(truth, list) else [truth]
+            label = sorted({number for number in labels if isinstance(number, int)})
+            digest = hashlib.sha256(repr((inputs, truth)).encode("utf-8", "surrogatepass")).hexdigest()
+            keys.append((language, label, digest, index))
+        halves: tuple[list[int], list[int]] = ([], [])
+        dealt: Counter[str] = Counter()
+        for language, _, _, index in sorted(keys):
+            halves[dealt[language] % 2 == 0].append(index)
+            dealt[language] += 1
+        return sorted(halves[0]), sorted(halves[1])
 
 
 def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelled:

@@ -142,6 +142,13 @@ class Making:
         found = compare(run, checkpoint.task, self.rows, self.reference, *around)
         return {**found, **judge.loss(run, found)}
 
+    def _loss_rows(self) -> dict[str, int]:
+        """How many rows choose a recipe (dev) and measure its loss (test); the same sentences without labelled inputs."""
+        if self.labelled is None:
+            return {"dev": len(self.rows), "test": len(self.rows)}
+        dev, test = (len(half) for half in self.labelled.halves())
+        return {"dev": dev, "test": test}
+
     def _race(self, folder: Path, forms: list[str]) -> dict[str, dict[str, Any]]:
         """The fastest number of threads of each form (one or all) and its latency with them, with all forms interleaved."""
         outputs, most = TASKS[self.checkpoint.task], default_threads()
@@ -174,6 +181,7 @@ class Making:
             "max_abs_value": max(row["max_abs_value"] for row in finished.values()),
             "max_loss_points": self.options.max_loss_points,
             "labelled_texts": len(self.labelled.inputs) if self.labelled is not None else 0,
+            "loss_rows": self._loss_rows(),
         }
         if self.lean:
             results["sentencepiece"] = self.lean

@@ -28,12 +28,20 @@ def scores(task: str, runs: Runs, names: Sequence[str], labelled: Labelled) -> d
         names: its class names.
         labelled: N inputs of the task.
     """
+    return points(task, answers_of(task, runs, labelled.inputs), names, labelled)
+
+
+def answers_of(task: str, runs: Runs, inputs: list[Any]) -> list[Any]:
+    """A model's answer to each input: a class number, the class numbers of words, or a text."""
     if task == "text-classification":
-        answers: list[Any] = text_logits(runs, labelled.inputs).argmax(-1).tolist()
-    elif task == "token-classification":
-        answers = word_labels(runs, labelled.inputs)
-    else:
-        answers = [answer.text for answer in Answerer(runs).answers(labelled.inputs)]
+        return list(text_logits(runs, inputs).argmax(-1).tolist())
+    if task == "token-classification":
+        return list(word_labels(runs, inputs))
+    return [answer.text for answer in Answerer(runs).answers(inputs)]
+
+
+def points(task: str, answers: Sequence[Any], names: Sequence[str], labelled: Labelled) -> dict[str, float]:
+    """Points in each language of answers to labelled inputs, as in `scores`."""
     found = {}
     for language in sorted(set(labelled.languages)):
         rows = [index for index, other in enumerate(labelled.languages) if other == language]

@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kdnas.errors import UsageError
-from kdnas.export.labelled import read_labelled
+from kdnas.export.labelled import Labelled, read_labelled
 
 NAMES = ["clean", "rude"]
 TEXTS, TOKENS, QUESTIONS = "text-classification", "token-classification", "question-answering"
@@ -99,3 +100,26 @@ def test_missing_files_other_file_types_and_truncated_archives_are_refused(tmp_p
     for path in (tmp_path / "none.jsonl", write(tmp_path / "rows.csv", ["a,b"]), half):
         with pytest.raises(UsageError, match="expected are"):
             read_labelled(path, TEXTS, NAMES, 100)
+
+
+def test_halves_are_disjoint_and_even_in_every_language_and_label() -> None:
+    rows = [(f"text {number}", number % 3, "de" if number % 5 else "sw") for number in range(301)] + [("one", 0, "fr")]
+    labelled = Labelled(*map(list, zip(*rows, strict=True)))
+    dev, test = labelled.halves()
+    assert sorted(dev + test) == list(range(len(rows)))
+    for language in ("de", "sw"):
+        for label in range(3):
+            counts = [sum(rows[row][1:] == (label, language) for row in half) for half in (dev, test)]
+            assert abs(counts[0] - counts[1]) <= 1
+    assert len(rows) - 1 in test  # the only row of its language
+    order = np.random.default_rng(0).permutation(len(rows)).tolist()
+    again = labelled.rows(order).halves()[0]
+    assert {order[row] for row in again} == set(dev)  # the order of the file has no influence
+
+
+def test_halves_of_words_and_of_questions() -> None:
+    words = Labelled([["a", str(n)] for n in range(40)], [[0, n % 2] for n in range(40)], [""] * 40)
+    for half in words.halves():
+        assert sum(words.truths[row][1] for row in half) == 10
+    asked = Labelled([("Who?", str(n)) for n in range(41)], [["Ada"]] * 41, [""] * 41)
+    assert list(map(len, asked.halves())) == [20, 21]

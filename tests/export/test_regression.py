@@ -51,6 +51,7 @@ def test_correlation_replaces_label_agreement() -> None:
     backwards = compare(lambda ids, mask: -run(ids, mask), "text-classification", ROWS, NUMBERS, 0, 512)
     assert Judge("text-classification").loss(run, backwards) == {
         "loss_points": pytest.approx(200),
+        "dev_loss_points": pytest.approx(200),
         "loss_of": "correlation",
     }
     still = compare(lambda ids, mask: np.ones((len(ids), 1)), "text-classification", ROWS, NUMBERS, 0, 512)

@@ -313,6 +313,18 @@ def test_unreachable_hub_is_reported(tmp_path: Path, tiny_teacher: Teacher, monk
         build_corpus(tmp_path, "owner/no-such-set", TextOptions(), tiny_teacher)
 
 
+def test_loading_script_of_the_hub_is_refused(
+    tmp_path: Path, tiny_teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Dataset scripts are no longer supported, but found set.py")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr("datasets.load_dataset", refuse)
+    with pytest.raises(UsageError, match=r"'owner/set': .* loading script.*set\.py.*refs/convert/parquet"):
+        build_corpus(tmp_path, "owner/set", TextOptions(), tiny_teacher)
+
+
 @pytest.mark.parametrize(
     "wrong", [{"seq_len": 4}, {"validation_fraction": 0.0}, {"max_sentences": 3}, {"languages": ()}]
 )
