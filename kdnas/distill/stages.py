@@ -24,7 +24,7 @@ from kdnas.distill.hidden_state import (
 from kdnas.distill.loop import make_accelerator, use_all_cores
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.mixed import MixedObjective
-from kdnas.distill.neurons import cut_layers, kept_moments
+from kdnas.distill.moments import cut_layers, kept_moments
 from kdnas.distill.objective import Objective
 from kdnas.distill.options import DistillOptions, RefineOptions, StudentOptions
 from kdnas.distill.processes import processes
@@ -133,8 +133,8 @@ def _new(
     options: StudentOptions,
 ) -> PreTrainedModel:
     moments = None
-    if options.start == "layers":
-        layers = cut_layers([arch.layers], arch.ffn, encoder)
+    layers = cut_layers([arch.layers], arch.ffn, encoder) if options.start == "layers" else []
+    if layers or (options.start != "random" and arch.hidden < teacher.hidden):
         moments = kept_moments(home, teacher, corpus, encoder, samples, layers)
     return start_student(arch, encoder, options.start, options.seed, TeacherLayers(encoder, samples, moments))
 

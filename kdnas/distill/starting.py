@@ -18,12 +18,12 @@ def start_student(
         teacher: encoder without pooler.
         start: as `StudentOptions.start`. `random` takes only the vocabulary's size and the number of positions from the teacher.
         seed: seed of the random weights.
-        layers: the teacher's layers, for the start `layers`.
+        layers: the teacher's layers, for the starts `layers` and `embeddings`.
     """
     if start == "random":
         torch.manual_seed(seed)
         return new_student(arch, teacher.config)
-    student = student_from_teacher(arch, teacher, seed)
+    student = student_from_teacher(arch, teacher, seed, layers.basis(arch.hidden))
     if start == "layers":
         layers.start(student)
     return student

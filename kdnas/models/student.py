@@ -22,13 +22,21 @@ def new_student(arch: Arch, teacher: PretrainedConfig) -> PreTrainedModel:
     return new_encoder(student_config(arch, teacher))
 
 
-def student_from_teacher(arch: Arch, teacher: PreTrainedModel, seed: int) -> PreTrainedModel:
+def student_from_teacher(
+    arch: Arch, teacher: PreTrainedModel, seed: int, basis: torch.Tensor | None = None
+) -> PreTrainedModel:
     """A student with embeddings from the teacher and random layers.
 
-    The best linear map between the two widths for a table E (V, D_T) is its truncated SVD, E = U S W'. The student's rows are
-    E W[:, :D_S], shape (V, D_S). A wider student gets all of E, padded with zeros, so nothing is lost. Position embeddings, type
-    embeddings and the layer norm after them use the same map. Types that the teacher does not have start at zero. Position rows
-    that the teacher's family does not use are dropped if the student's family does not have them.
+    A row e of a table (V, D_T) becomes P' e for a basis P (D_T, D_S), so that the student's states are those of the teacher in
+    this basis. A wider student gets all of e, padded with zeros. Position embeddings, type embeddings and the layer norm after
+    them use the same basis. Types that the teacher does not have start at zero. Position rows that the teacher's family does not
+    use are dropped if the student's family does not have them.
+
+    Args:
+        arch: the student's architecture.
+        teacher: encoder without pooler.
+        seed: seed of the random weights.
+        basis: P; by default the principal directions of the word embeddings.
     """
     torch.manual_seed(seed)
     student = new_student(arch, teacher.config)
@@ -42,7 +50,9 @@ def student_from_teacher(arch: Arch, teacher: PreTrainedModel, seed: int) -> Pre
         (None if source.types is None else source.types.weight, target.types.weight),
     ]
     with torch.no_grad():
-        basis = principal_basis(source.words.weight.float(), arch.hidden)
+        if basis is None:
+            words = source.words.weight.float()
+            basis = principal_basis(words.T @ words, arch.hidden)
         for table, weight in tables:
             weight.zero_()
             if table is not None:
@@ -52,12 +62,16 @@ def student_from_teacher(arch: Arch, teacher: PreTrainedModel, seed: int) -> Pre
     return student
 
 
-def principal_basis(table: torch.Tensor, width: int) -> torch.Tensor:
-    """Leading right singular vectors of `table` (V, D), shape (D, width); the identity (D, D) if `width` is at least D."""
-    if width >= table.shape[1]:
-        return torch.eye(table.shape[1], dtype=table.dtype, device=table.device)
-    _, vectors = torch.linalg.eigh(table.T @ table)  # ascending eigenvalues
-    return vectors.flip(1)[:, :width]
+def principal_basis(moments: torch.Tensor, width: int) -> torch.Tensor:
+    """Leading eigenvectors (D, width) of second moments (D, D); the identity (D, D) if `width` is at least D.
+
+    Each has a positive entry of largest magnitude: an eigenvector is defined up to its sign.
+    """
+    if width >= len(moments):
+        return torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
+    _, vectors = torch.linalg.eigh(moments)  # ascending eigenvalues
+    leading = vectors.flip(1)[:, :width]
+    return leading * leading.gather(0, leading.abs().argmax(0, keepdim=True)).sign()
 
 
 def arch_of(config: PretrainedConfig) -> Arch:

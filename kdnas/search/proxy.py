@@ -28,7 +28,7 @@ from kdnas.distill.loop import (
     use_all_cores,
 )
 from kdnas.distill.mapping import Mapping, layer_pairs
-from kdnas.distill.neurons import cut_layers, kept_moments, sample_of
+from kdnas.distill.moments import cut_layers, kept_moments, sample_of
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.starting import start_student
@@ -105,7 +105,7 @@ class Proxy:
         self.plan = batch_plan(self.train.lengths, options, seed)
         self.tokens = int(sum(int(self.train.lengths[indices].sum()) for indices in self.plan))
         sample, moments = sample_of(self._batch(indices) for indices in self.plan), None
-        if home is not None and distill.start == "layers":  # computed now, before any worker needs it
+        if home is not None and distill.start != "random":  # computed now, before any worker needs it
             cut = cut_layers(space.layers, min(space.ffn), self._teacher)
             moments = kept_moments(home, teacher, corpus, self._teacher, sample, cut)
         self._layers = TeacherLayers(self._teacher, sample, moments)

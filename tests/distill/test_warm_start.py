@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kdnas.distill.neurons import cut_layers, kept_moments, sample_of
+from kdnas.distill.moments import cut_layers, kept_moments, sample_of
 from kdnas.distill.validation import sample_batches
 from kdnas.distill.warm_start import TeacherLayers, thin
 from kdnas.models.arch import Arch

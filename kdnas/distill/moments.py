@@ -1,12 +1,14 @@
-"""Second moments of a teacher's neurons on sample sentences: one pass for all layers, kept below the home.
+"""Second moments of a teacher's states and neurons on sample sentences: one pass for all layers, kept below the home.
 
-A student with fewer neurons than its teacher keeps the best of them (`kdnas.distill.warm_start`). Which ones these are depends
-on the teacher and the sample alone, so all candidates of a search, and later searches, share one pass.
+A student that is narrower than its teacher keeps the principal directions of the states, and one with fewer neurons the best of
+them (`kdnas.distill.warm_start`). Which ones these are depends on the teacher and the sample alone, so all candidates of a
+search, and later searches, share one pass.
 """
 
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,22 @@ from kdnas.text.corpus import Corpus
 
 KIND, FILE = "warm-start", "moments.safetensors"
 SAMPLE_TOKENS = 8192
+STATES = "states"
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Second moments on the sample.
+
+    Args:
+        states: (D, D), sum over the embedding output and all layers of the mean of x x' over real tokens, each divided by its
+            trace. About zero, so the principal directions also keep the mean.
+        neurons: layer, 1-based, to the mean of a a' over real tokens, (F + 1, F + 1), for the outputs a of its neurons with a 1
+            appended.
+    """
+
+    states: Tensor
+    neurons: dict[int, Tensor] = field(default_factory=dict)
 
 
 def sample_of(batches: Iterable[Batch]) -> list[Batch]:
@@ -53,25 +71,26 @@ def cut_layers(depths: Iterable[int], narrowest: int, teacher: PreTrainedModel) 
 
 
 @torch.no_grad()
-def second_moments(teacher: PreTrainedModel, batches: Sequence[Batch], layers: Sequence[int]) -> dict[int, Tensor]:
-    """Mean of a a' over real tokens for the neurons' outputs a with a 1 appended, (F + 1, F + 1) for each layer.
-
-    The teacher runs once over the batches, whatever the number of layers.
+def second_moments(teacher: PreTrainedModel, batches: Sequence[Batch], layers: Sequence[int]) -> Moments:
+    """Moments of all states, and of the neurons of some layers. The teacher runs once over the batches.
 
     Args:
         teacher: frozen encoder.
         batches: ids and mask, each (B, T).
-        layers: wanted layers, 1-based.
+        layers: layers whose neurons are wanted, 1-based.
     """
-    family, totals, counts = family_of(teacher.config), dict[int, Tensor](), [int(mask.sum()) for _, mask in batches]
+    family, counts = family_of(teacher.config), [int(mask.sum()) for _, mask in batches]
+    neurons, states = dict[int, Tensor](), dict[int, Tensor]()
     real = torch.zeros(())
+
+    def add(totals: dict[int, Tensor], number: int, values: Tensor) -> None:
+        product = values.T @ values
+        totals[number] = totals[number].add_(product) if number in totals else product
 
     def collect(number: int) -> Any:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             values = inputs[0][real].float()
-            values = torch.cat([values, values.new_ones(len(values), 1)], dim=1)
-            product = values.T @ values
-            totals[number] = totals[number].add_(product) if number in totals else product
+            add(neurons, number, torch.cat([values, values.new_ones(len(values), 1)], dim=1))
 
         return hook
 
@@ -83,12 +102,15 @@ def second_moments(teacher: PreTrainedModel, batches: Sequence[Batch], layers: S
         with stage("start: teacher", sum(counts)) as progress:
             for (ids, mask), count in zip(batches, counts, strict=True):
                 real = mask.bool()
-                teacher(input_ids=ids, attention_mask=mask)
+                found = teacher(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+                for number, values in enumerate(found):
+                    add(states, number, values[real].float())
                 progress.advance(count)
     finally:
         for hook in hooks:
             hook.remove()
-    return {number: total.div_(sum(counts)) for number, total in totals.items()}
+    summed = torch.stack([total / total.trace() for total in states.values()]).sum(0)
+    return Moments(summed, {number: total.div_(sum(counts)) for number, total in neurons.items()})
 
 
 def kept_moments(
@@ -98,7 +120,7 @@ def kept_moments(
     encoder: PreTrainedModel,
     batches: Iterable[Batch],
     layers: Sequence[int],
-) -> dict[int, Tensor]:
+) -> Moments:
     """`second_moments` from the artifact of this teacher, corpus and sample; the teacher runs only if there is none.
 
     Processes that need the same one wait for the first, and share its file in memory.
@@ -109,24 +131,24 @@ def kept_moments(
         corpus: corpus of the sentences.
         encoder: the same teacher, loaded.
         batches: as for `sample_of`.
-        layers: wanted layers, 1-based; without any the result is empty.
+        layers: layers whose neurons are wanted, 1-based.
     """
-    if not layers:
-        return {}
     sample = sample_of(batches)
 
     def work(folder: Path) -> dict[str, Any]:
         found = second_moments(encoder, sample, layers)
+        tensors = {STATES: found.states, **{str(number): value for number, value in found.neurons.items()}}
         temporary = folder / (FILE + ".tmp")
-        save_file({str(number): value.contiguous().cpu() for number, value in found.items()}, temporary)
+        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, temporary)
         os.replace(temporary, folder / FILE)
         return {"tokens": sum(int(mask.sum()) for _, mask in sample)}
 
-    config = {"layers": list(layers), "sample": _digest(sample)}
+    config = {"layers": list(layers), "sample": _digest(sample), "states": True}
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest}
     needed = 2 * 4 * len(layers) * (shape_of(encoder.config).ffn + 1) ** 2
     artifact = build(home, KIND, teacher.label, config, inputs, work, max(needed, 50_000_000), wait=True)
-    return {int(name): value for name, value in load_file(artifact.path / FILE).items()}
+    tensors = load_file(artifact.path / FILE)
+    return Moments(tensors.pop(STATES), {int(name): value for name, value in tensors.items()})
 
 
 def _digest(batches: Sequence[Batch]) -> str:
