@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import KdnasError, UsageError
+from kdnas.evaluation.overlap import without
 from kdnas.evaluation.rows import Answers, Split
-from kdnas.evaluation.suites import Source, Spec, StandIn
+from kdnas.evaluation.sampling import spread
+from kdnas.evaluation.suites import PARQUET, Source, Spec, StandIn
 from kdnas.evaluation.tasks import SPLITS, Task, position_of
 from kdnas.text.lines import json_rows
 
@@ -28,7 +30,7 @@ class Loaded:
 
     Args:
         task: the task with train, dev and test.
-        notes: notes on replaced splits and left-out rows.
+        notes: notes on replaced splits, and on rows that are left out because they are unlabelled or also stand in test.
         digest: SHA-256 over all rows that were read.
     """
 
@@ -45,6 +47,7 @@ class _Reading:
     root: Path | None
     notes: list[str] = field(default_factory=list)
     digest: Any = field(default_factory=hashlib.sha256)
+    unlabelled: Counter[str] = field(default_factory=Counter)  # rows without a label, by the name of the split
 
     def split(self, index: int) -> tuple[Split, StandIn | None]:
         """Rows of split 0 (train), 1 (dev) or 2 (test) in all languages, and the replacement if the split is missing."""
@@ -58,14 +61,45 @@ class _Reading:
             if absent:
                 self.notes.append(f"no {name} rows in {', '.join(absent)}")
             return found, None
-        instead = spec.stand_ins.get(role)
-        if instead is not None and self.root is not None:
-            found, _ = self._all(instead.source, instead.split, codes)
+        stand_in = spec.stand_ins.get(role)
+        if stand_in is not None and self.root is not None:
+            found, _ = self._all(stand_in.source, stand_in.split, codes)
             if len(found):
-                self.notes.append(instead.note)
-                return found, instead
+                self.notes.append(stand_in.note)
+                return found, stand_in
         where = f"hub set {spec.source.hub}" if self.root is None else self.root / spec.source.folder
-        raise NoDataError(f"{spec.name}: {where} has no {name} rows; give another --data_root, or leave the task out")
+        what, instead = f"has no {name} rows", "give another --data_root"
+        if hidden := self.unlabelled[name]:
+            what, instead = (
+                f"has {hidden} {name} rows, but none of them has a label",
+                "give labelled rows with --data_root",
+            )
+        raise NoDataError(f"{spec.name}: {where} {what}; {instead}, or leave the task out")
+
+    def distinct(self, split: Split, name: str, other: Split, role: str) -> Split:
+        """The rows of `split` whose input is not in `other`, with a note on the rows that are left out.
+
+        Args:
+            split: rows of train or dev.
+            name: name of `split` in messages.
+            other: rows that `split` must not share.
+            role: name of `other` in messages.
+
+        Raises:
+            NoDataError: no row remains.
+        """
+        kept, seen = without(split, other)
+        if split and not kept:
+            raise NoDataError(
+                f"{self.spec.name}: all {len(split)} {name} rows also stand in {role}; "
+                "give other files with --data_root, or leave the task out"
+            )
+        if seen:
+            self.notes.append(
+                f"{len(split) - len(kept)} of {len(split)} {name} rows are left out, because they also stand in {role} "
+                f"({seen} of {len(other)} {role} rows)"
+            )
+        return kept
 
     def _all(self, source: Source, split: str, codes: Mapping[str, str]) -> tuple[Split, list[str]]:
         """Rows in these languages, and the languages without rows."""
@@ -75,7 +109,7 @@ class _Reading:
             if rows is None:
                 absent.append(code)
             else:
-                self._read(rows, code, found)
+                self._read(rows, split, code, found)
         return found, absent
 
     def _rows(
@@ -92,7 +126,7 @@ class _Reading:
                 return _file_rows(file)
         return None
 
-    def _read(self, rows: Iterator[tuple[str, dict[str, Any]]], language: str, into: Split) -> None:
+    def _read(self, rows: Iterator[tuple[str, dict[str, Any]]], split: str, language: str, into: Split) -> None:
         hidden = unanswered = 0
         for where, row in rows:
             self.digest.update(json.dumps(row, sort_keys=True).encode())
@@ -108,23 +142,27 @@ class _Reading:
             into.languages.append(language)
             if self.spec.group:
                 into.groups.append(str(row.get(self.spec.group, "")))
+        self.unlabelled[split] += hidden + unanswered
         what = f" in {language}" if language else ""
         if hidden:
             self.notes.append(f"{hidden} rows{what} whose labels are hidden (-1) are left out")
         if unanswered:
-            self.notes.append(f"{unanswered} questions{what} without an answer are left out")
+            self.notes.append(f"{unanswered} {split} questions{what} without an answer are left out")
 
 
 def load_task(spec: Spec, data_root: Path | None, seed: int = 0) -> Loaded:
     """Read the rows of a task. A missing dev or test split is cut from train by the hash of the text.
 
+    Train and dev share no input with test, and train none with dev. Both are in the order of `spread`, so the first rows are an
+    even random sample; test keeps the order of the files.
+
     Args:
         spec: the task's row in the table of suites.
         data_root: folder with the files; None reads from the hub.
-        seed: seed of the hash and of the order of the train rows.
+        seed: seed of the hash and of the order of the train and dev rows.
 
     Raises:
-        NoDataError: the rows are not available.
+        NoDataError: the rows are not available, have no labels, or are all in test.
         UsageError: a column is missing, a label is unknown, or a file cannot be read.
     """
     reading = _Reading(spec, data_root)
@@ -134,11 +172,13 @@ def load_task(spec: Spec, data_root: Path | None, seed: int = 0) -> Loaded:
         reading.notes.append(f"no test split: test is {len(test)} rows of train, chosen by the hash of the text")
     else:
         test, _ = reading.split(2)
+    train = reading.distinct(train, "train", test, "test")
     if spec.splits[1] is None:
         train, dev = _cut(train, DEV_SHARE, seed + 1)
     else:
-        dev, _ = reading.split(1)
-    train = _shuffled(train, seed)
+        dev = reading.distinct(reading.split(1)[0], "dev", test, "test")
+        train = reading.distinct(train, "train", dev, "dev")
+    train, dev = spread(train, seed), spread(dev, seed)
     notes = [*dict.fromkeys(reading.notes), *_absent_classes(spec, {"train": train, "dev": dev, "test": test})]
     task = Task(spec.name, list(spec.labels), train, dev, test, spec.positive, "; ".join(notes), spec.kind, spec.metric)
     return Loaded(task, notes, reading.digest.hexdigest())
@@ -155,12 +195,6 @@ def _cut(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     for index, text in enumerate(split.texts):
         indices[position_of(_key(text), seed) < fraction].append(index)
     return split.rows(indices[0]), split.rows(indices[1])
-
-
-def _shuffled(split: Split, seed: int) -> Split:
-    """Rows in the order of their hash, so that any prefix is a random sample."""
-    keys = [str(text) for text in split.texts]
-    return split.rows(sorted(range(len(split)), key=lambda row: (position_of(keys[row], seed), keys[row])))
 
 
 def _absent_classes(spec: Spec, splits: Mapping[str, Split]) -> list[str]:
@@ -217,13 +251,21 @@ def _hub_rows(source: Source, config: str | None, split: str) -> Iterator[tuple[
     Raises:
         NoDataError: the split cannot be downloaded.
     """
+    instead = f"give local files with the same columns: --data_root FOLDER reads FOLDER/{source.folder}"
     if not source.hub:
-        raise NoDataError(f"{source.folder}: this set is not on the hub with these columns; give --data_root")
+        raise NoDataError(f"{source.folder}: this set is not on the hub with these columns; {instead}")
     import datasets
 
+    # The Parquet branch has no list of configurations, only a folder for each.
+    chosen = {"data_dir": config or "default"} if source.revision == PARQUET else {"name": config}
+    split = source.hub_splits.get(split, split)
     try:
-        rows = datasets.load_dataset(source.hub, config, split=split, revision=source.revision, trust_remote_code=False)
+        rows = datasets.load_dataset(
+            source.hub, split=split, revision=source.revision, trust_remote_code=False, **chosen
+        )
     except Exception as error:  # network errors, missing sets, missing splits: the library has many classes
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise NoDataError(f"{source.hub}: cannot be downloaded ({first}); give local files with --data_root") from error
+        raise NoDataError(
+            f"{source.hub}: split {split} of revision {source.revision or 'main'} cannot be downloaded ({first}); {instead}"
+        ) from error
     return ((f"{source.hub}: row {number}", dict(row)) for number, row in enumerate(rows))

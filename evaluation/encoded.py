@@ -46,6 +46,13 @@ class Encoded:
             [target for _, target in pairs],
         )
 
+    @staticmethod
+    def cut_notes(kind: TaskKind, split: Split, model: Path, seq_len: int) -> list[str]:
+        """A note for the report if a model's tokenizer cuts rows of a split at `seq_len`, else none."""
+        tokenizer = read_tokenizer(model / "tokenizer.json", seq_len)
+        note = kind.cut_note(split.texts, split.languages, tokenizer, seq_len)
+        return [note] if note else []
+
     @property
     def lengths(self) -> np.ndarray:
         """Number of tokens in each row, (N,)."""

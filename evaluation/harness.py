@@ -11,8 +11,10 @@ from kdnas.errors import UsageError
 from kdnas.evaluation.averages import averaging, headline
 from kdnas.evaluation.chance import chance, standard_error
 from kdnas.evaluation.data import Loaded, NoDataError, load_task
+from kdnas.evaluation.sampling import sample
 from kdnas.evaluation.suite_scores import ENGINES, score
 from kdnas.evaluation.suites import Spec, chosen_specs
+from kdnas.evaluation.tasks import Task
 from kdnas.models.family import shape_of
 from kdnas.models.folder import model_label
 from kdnas.store.artifact import Artifact, build, write_json
@@ -23,8 +25,8 @@ from kdnas.store.progress import say, stage
 
 RESULT = "result.json"
 MODEL = "model"
-SCHEMA = 1  # of fine-tuned models
-SCORES = 2  # of scores; since 2 the headline is the mean over languages
+SCHEMA = 2  # of fine-tuned models; 1 had other dev and train rows
+SCORES = 2  # of scores; since 2 the headline is the mean over languages, and entities that are cut off count as missed
 PLAN, UNFINISHED = "plan.json", "tuning"  # of a fine-tuning that has not finished
 SUMMARY = (
     "task", "metric", "score", "averaging", "pooled_score", "chance", "seed", "learning_rate", "notes", "seconds",
@@ -45,8 +47,9 @@ class SuiteOptions:
             the paper's rate and five times that rate.
         epochs: passes over the train rows; null uses the number in the paper's Table 5.
         batch_size: approximate number of train rows in a batch, for rows of mean length.
-        max_examples: maximum number of train rows; null uses all.
-        max_test: maximum number of scored test rows for each language; null uses all.
+        max_examples: maximum number of train rows, a random sample spread evenly over languages; null uses all.
+        max_test: maximum number of scored test rows for each language, and of the dev rows that choose the threshold of a binary
+            task; they are a random sample; null uses all.
         precision: precision on dev that the reported decision threshold of a binary task reaches.
         max_minutes: maximum minutes of training and scoring for each task and seed; the time for scoring the test rows is set
             aside, then epochs and rows are reduced to fit, based on the measured throughput of both; the export for other
@@ -161,17 +164,11 @@ def architecture_of(folder: Path) -> str:
 
 
 def _cut_test(loaded: Loaded, options: SuiteOptions) -> Loaded:
-    """The data with at most `max_test` test rows of each language, and a note if rows were left out."""
-    most, test = options.max_test, loaded.task.test
-    if most is None:
+    """The data with at most `max_test` random test rows of each language, and a note if rows were left out."""
+    if options.max_test is None:
         return loaded
-    seen: dict[str, int] = {}
-    kept = []
-    for index, language in enumerate(test.languages):
-        seen[language] = seen.get(language, 0) + 1
-        if seen[language] <= most:
-            kept.append(index)
-    cut = test.rows(kept)
+    test = loaded.task.test
+    cut = sample(test, options.max_test, seed=0)
     notes = [*loaded.notes, f"scored {len(cut)} of {len(test)} test rows"] if len(cut) < len(test) else loaded.notes
     return replace(loaded, task=replace(loaded.task, test=cut), notes=notes)
 
@@ -214,10 +211,9 @@ class _Runs:
     def _scored_rows(self) -> int:
         """Rows that are scored after training, over all engines: test, and dev for a threshold."""
         from kdnas.evaluation.budget import MOST_DEV
-        from kdnas.evaluation.suite_scores import has_threshold
 
-        task = self.loaded.task
-        dev = min(len(task.dev), MOST_DEV) if has_threshold(task) else 0
+        task, _ = self._cut_dev(MOST_DEV)
+        dev = len(task.dev) if task.has_threshold else 0
         return len(self.options.engines) * (len(task.test) + dev)
 
     def _build(
@@ -233,9 +229,11 @@ class _Runs:
 
     def _score(self, folder: Path, tuned: Artifact) -> dict[str, Any]:
         """Score the model in each engine that has no score yet."""
+        from kdnas.evaluation.encoded import Encoded
+
         options, record = self.options, tuned.results
-        # The limit on dev rows in training also holds for the choice of the threshold.
-        task = replace(self.loaded.task, dev=self.loaded.task.dev.first(record["dev_examples"]))
+        task, threshold_notes = self._cut_dev(record["dev_examples"])
+        cut_notes = Encoded.cut_notes(task.kind, task.test, self.model, record["seq_len"])
         scored: dict[str, Any] = {}
         for engine in options.engines:
             part = folder / f"{engine}.json"
@@ -259,13 +257,27 @@ class _Runs:
             "model": {"name": self.name, "digest": self.digest, "architecture": architecture_of(self.model)},
             "tuned": tuned.path.name,
             "data": {"digest": self.loaded.digest, "hub": self.spec.source.hub, "revision": self.spec.source.revision},
-            "notes": [*self.loaded.notes, *cut],
+            "notes": [*self.loaded.notes, *threshold_notes, *cut_notes, *cut],
             **record,
             "test_examples": len(task.test),
             "host": host_line(),
         }
         write_json(folder / RESULT, result)
         return {name: result[name] for name in SUMMARY}
+
+    def _cut_dev(self, limit: int) -> tuple[Task, list[str]]:
+        """The task with the dev rows that choose its threshold, and a note if rows were left out.
+
+        Args:
+            limit: the limit on dev rows in training; `max_test` limits them for each language.
+        """
+        task, most = self.loaded.task, self.options.max_test
+        if not task.has_threshold:
+            return task, []
+        dev = task.dev.first(limit)
+        dev = dev if most is None else sample(dev, most, seed=0)
+        notes = [f"threshold chosen on {len(dev)} of {len(task.dev)} dev rows"] if len(dev) < len(task.dev) else []
+        return replace(task, dev=dev), notes
 
     def _train(self, folder: Path, seed: int, rates: Sequence[float]) -> dict[str, Any]:
         """Fine-tune and save the model, and return the record of the training."""

@@ -47,15 +47,10 @@ def score(
         "test_examples": len(task.test),
         "examples_per_second": round(len(task.test) / seconds, 1),
     }
-    if has_threshold(task):
+    if task.has_threshold:
         dev = task.kind.predict(runs, task.dev.texts)
         result["threshold"] = threshold_of(task, dev, predicted, precision)
     return result
-
-
-def has_threshold(task: Task) -> bool:
-    """Whether a decision threshold is chosen, on the task's dev rows: only for binary tasks."""
-    return task.kind.labels_are_classes and task.positive is not None
 
 
 def threshold_of(task: Task, dev: np.ndarray, test: np.ndarray, wanted: float) -> dict[str, Any]:

@@ -19,6 +19,9 @@ TYDIQA = {
 PANX = ("ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "tr", "ur", "vi", "zh")
 MASAKHANER = ("amh", "hau", "ibo", "kin", "lug", "luo", "pcm", "swa", "wol", "yor")
 TWEETS = ("arabic", "english", "french", "german", "hindi", "italian", "portuguese", "spanish")
+# The hub's branch of a set with its rows as Parquet files, one folder per configuration. For sets that are loading scripts, which
+# `datasets` no longer runs.
+PARQUET = "refs/convert/parquet"
 AFRISENTI = ("amh", "arq", "ary", "hau", "ibo", "kin", "pcm", "por", "swa", "tso", "twi", "yor")
 
 
@@ -31,16 +34,18 @@ class Source:
         folder: folder below the data root.
         config: configuration of the hub's set; `{language}` is replaced by the language's name in the set.
         file: file name of a split in the folder, without .jsonl.gz; `{split}`, `{code}` and `{language}` are replaced.
-        revision: branch, tag or commit of the hub's set.
+        revision: branch, tag or commit of the hub's set; `PARQUET` for a loading script; None reads the newest rows.
         by_id: whether the hub's set mixes all languages, and `id` begins with the language's name.
+        hub_splits: name on the hub of each split that has another name there.
     """
 
     hub: str
     folder: str
     config: str | None = None
     file: str = "{split}"
-    revision: str = "main"
+    revision: str | None = None
     by_id: bool = False
+    hub_splits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,9 +138,13 @@ def _hap(
     group: str = "",
     labels: tuple[str, ...] = HAP,
     folder: str | None = None,
+    revision: str | None = None,
+    hub_splits: Mapping[str, str] | None = None,
+    file: str | None = None,
 ) -> Spec:
     """A HAP task: binary by default."""
-    source = Source(hub, f"hap/{folder or task}", config, "{split}" if config is None else f"{config}.{{split}}")
+    file = file or ("{split}" if config is None else f"{config}.{{split}}")
+    source = Source(hub, f"hap/{folder or task}", config, file, revision, hub_splits=hub_splits or {})
     return Spec(
         f"hap/{task}", source, (text,), target, CLASSES, labels, "macro_f1", 2e-5, 3, splits=splits,
         languages=languages or {}, classes=BINARY_HAP if classes is None else classes, otherwise=otherwise,
@@ -174,8 +183,8 @@ SPECS = (
         3e-5, 6, 384, stand_ins={"train": SQUAD_HALF, "test": SQUAD_HALF},
     ),
     Spec(
-        "conll/2003", Source("eriktks/conll2003", "ner/conll2003"), ("tokens",), "ner_tags", WORDS, NER + MISC,
-        "entity_f1", 5e-5, 3, splits=("train", "validation", "test"),
+        "conll/2003", Source("eriktks/conll2003", "ner/conll2003", "conll2003", revision=PARQUET), ("tokens",), "ner_tags",
+        WORDS, NER + MISC, "entity_f1", 5e-5, 3, splits=("train", "validation", "test"),
     ),
     Spec(
         "xnli/xnli", Source("facebook/xnli", "xnli", "{language}", "{language}.{split}"), ("premise", "hypothesis"), "label",
@@ -192,8 +201,8 @@ SPECS = (
         WORDS, NER, "entity_f1", 5e-5, 5, languages=dict(zip(PANX, PANX, strict=True)),
     ),
     Spec(
-        "ner/masakhaner", Source("masakhane/masakhaner", "ner/masakhaner", "{language}", "{language}.{split}"), ("tokens",),
-        "ner_tags", WORDS, NER + DATE, "entity_f1", 5e-5, 5, splits=("train", "validation", "test"),
+        "ner/masakhaner", Source("masakhane/masakhaner", "ner/masakhaner", "{language}", "{language}.{split}", PARQUET),
+        ("tokens",), "ner_tags", WORDS, NER + DATE, "entity_f1", 5e-5, 5, splits=("train", "validation", "test"),
         languages=dict(zip(MASAKHANER, MASAKHANER, strict=True)),
     ),
     _hap(
@@ -204,7 +213,10 @@ SPECS = (
         "davidson-fine", "tdavidson/hate_speech_offensive", "tweet", "class", classes={"0": 0, "1": 1, "2": 2},
         splits=("train", None, "train"), labels=("hate", "offensive", "neither"), folder="hate_speech_offensive",
     ),
-    _hap("tweet_eval_hate", "cardiffnlp/tweet_eval", "text", "label", splits=("train", "validation", "test")),
+    _hap(
+        "tweet_eval_hate", "cardiffnlp/tweet_eval", "text", "label", splits=("train", "validation", "test"), config="hate",
+        file="{split}",
+    ),
     _hap("germeval18", "philschmid/germeval18", "text", "binary", classes={"OTHER": 0, "OFFENSE": 1}),
     _hap(
         "germeval18-fine", "philschmid/germeval18", "text", "multi",
@@ -213,12 +225,18 @@ SPECS = (
     ),
     _hap(
         "told_br", "JAugusto97/told-br", "text", "label", config="binary", splits=("train", "validation", "test"),
+        revision=PARQUET,
     ),
     _hap("hatebr", "", "comentario", "label_final", splits=("train", None, "train")),
-    _hap("cold", "thu-coai/cold", "TEXT", "label", splits=("train", "dev", "test"), group="topic"),
-    _hap("kor_hate", "inmoonlight/kor_hate", "comments", "hate", classes={"0": 1, "1": 1, "2": 0}),
     _hap(
-        "mlma", "nedjmaou/MLMA_hate_speech", "tweet", "sentiment", languages={code: code for code in ("ar", "en", "fr")},
+        "cold", "thu-coai/cold", "TEXT", "label", splits=("train", "dev", "test"), group="topic",
+        hub_splits={"dev": "validation"},  # the hub's dev.csv is read as the split `validation`
+    ),
+    _hap(
+        "kor_hate", "inmoonlight/kor_hate", "comments", "hate", classes={"0": 1, "1": 1, "2": 0}, revision=PARQUET,
+    ),
+    _hap(
+        "mlma", "", "tweet", "sentiment", languages={code: code for code in ("ar", "en", "fr")},
         classes={"normal": 0}, otherwise=1, config="{language}", splits=("train", None, "train"),
     ),
     _hap(
@@ -229,14 +247,16 @@ SPECS = (
         "sentiment/tweets",
         Source(
             "cardiffnlp/tweet_sentiment_multilingual", "sentiment/tweet_sentiment_multilingual", "{language}",
-            "{language}.{split}",
+            "{language}.{split}", PARQUET,
         ),
         ("text",), "label", CLASSES, ("negative", "neutral", "positive"), "macro_f1", 2e-5, 3,
         splits=("train", "validation", "test"), languages=dict(zip(TWEETS, TWEETS, strict=True)),
     ),
     Spec(
         "sentiment/afrisenti",
-        Source("shmuhammad/AfriSenti-twitter-sentiment", "sentiment/afrisenti", "{language}", "{language}.{split}"),
+        Source(
+            "shmuhammad/AfriSenti-twitter-sentiment", "sentiment/afrisenti", "{language}", "{language}.{split}", PARQUET,
+        ),
         ("tweet",), "label", CLASSES, ("positive", "neutral", "negative"), "macro_f1", 2e-5, 3,
         splits=("train", "validation", "test"), languages=dict(zip(AFRISENTI, AFRISENTI, strict=True)),
     ),

@@ -40,6 +40,11 @@ class Task:
     kind: TaskKind = CLASSES
     metric: str = "macro_f1"
 
+    @property
+    def has_threshold(self) -> bool:
+        """Whether the task is binary, so that dev chooses a decision threshold."""
+        return self.kind.labels_are_classes and self.positive is not None
+
     def check(self, source: str) -> None:
         """Check that the splits are large enough for training and scoring.
 

@@ -3,9 +3,9 @@
 from collections import Counter, defaultdict
 
 from kdnas.errors import UsageError
-from kdnas.evaluation.rows import Split
 from kdnas.evaluation.tasks import Task, ordered, position_of
 from kdnas.text.corpus import Corpus
+from kdnas.text.sentences import Sentences
 
 LEAST_TRAIN, LEAST_TEST = 20, 5
 DEV_SHARE, MOST_DEV_SHARE = 0.15, 0.3
@@ -26,23 +26,23 @@ def topic_task(corpus: Corpus, topics: int, train_cap: int, test_cap: int, seed:
         test_cap: maximum number of test sentences per topic.
         seed: seed for the choice of sentences and of dev groups.
     """
-    train_rows, test_rows = _by_topic(corpus, "train"), _by_topic(corpus, "validation")
-    sizes = Counter({topic: len(rows) for topic, rows in train_rows.items() if len(rows) >= LEAST_TRAIN})
-    usable = [topic for topic in sizes if topic and len(test_rows.get(topic, [])) >= LEAST_TEST]
+    sizes, test_sizes = Counter(corpus.train.topics), Counter(corpus.validation.topics)
+    usable = [topic for topic in sizes if topic and sizes[topic] >= LEAST_TRAIN and test_sizes[topic] >= LEAST_TEST]
     labels = sorted(sorted(usable, key=lambda topic: (-sizes[topic], topic))[:topics])
     if len(labels) < 2:
         return None, (
             f"no topic task: {len(labels)} topics have at least {LEAST_TRAIN} train and {LEAST_TEST} validation "
             "sentences in this corpus, two are needed; name a column of class labels with --text.topic"
         )
+    train_rows = _by_topic(corpus.train, labels, train_cap, seed)
+    test_rows = _by_topic(corpus.validation, labels, test_cap, seed)
     splits: dict[str, list[tuple[str, int]]] = {"train": [], "dev": [], "test": []}
     for index, topic in enumerate(labels):
-        kept = sorted(train_rows[topic], key=lambda row: (position_of(row[0], seed), row[0]))[:train_cap]
+        kept = train_rows[topic]
         dev_texts = _dev_texts(kept, seed)
         for text, _ in kept:
             splits["dev" if text in dev_texts else "train"].append((text, index))
-        tests: Split = ordered([(text, index) for text, _ in test_rows[topic]], seed).first(test_cap)
-        splits["test"] += zip(tests.texts, tests.labels, strict=True)
+        splits["test"] += ((text, index) for text, _ in test_rows[topic])
     notes = (
         f"{len(labels)} most frequent topics of the corpus; at most {train_cap} train and dev and {test_cap} test "
         "sentences each; test: the corpus's validation groups; dev: groups taken from train"
@@ -56,14 +56,15 @@ def topic_task(corpus: Corpus, topics: int, train_cap: int, test_cap: int, seed:
     return task, notes
 
 
-def _by_topic(corpus: Corpus, split: str) -> dict[str, list[GroupedText]]:
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(corpus.artifact.path / f"{split}.parquet", columns=["text", "topic", "group"])
-    rows: dict[str, list[GroupedText]] = defaultdict(list)
-    for text, topic, group in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
-        rows[topic].append((text, group))
-    return rows
+def _by_topic(sentences: Sentences, topics: list[str], cap: int, seed: int) -> dict[str, list[GroupedText]]:
+    """The first `cap` rows of each topic in the order of their hash; about twice as many are in memory."""
+    rows: dict[str, list[tuple[float, str, str]]] = {topic: [] for topic in topics}
+    for text, topic, group in zip(sentences.texts, sentences.topics, sentences.groups, strict=True):
+        if (found := rows.get(topic)) is not None:
+            found.append((position_of(text, seed), text, group))
+            if len(found) > 2 * cap + 1000:
+                found[:] = sorted(found)[:cap]
+    return {topic: [(text, group) for _, text, group in sorted(found)[:cap]] for topic, found in rows.items()}
 
 
 def _dev_texts(rows: list[GroupedText], seed: int) -> set[str]:

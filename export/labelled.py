@@ -67,9 +67,11 @@ def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelle
                 raise UsageError(f"{path}: line {number} has label '{unknown[0]}'; allowed are {', '.join(names)}")
             classes = [numbers[str(label)] for label in labels]
             truth = classes if isinstance(truth, list) else classes[0]
-        elif not truth:
-            unanswered += 1
-            continue
+        else:
+            truth = [answer for answer in truth if answer.strip()]  # some sets mark a hidden answer by an empty text
+            if not truth:
+                unanswered += 1
+                continue
         seen[language] += 1
         if seen[language] <= most:
             found.inputs.append(inputs)

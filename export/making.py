@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 import time
-from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class Making:
             say(f"export: {cut_of(json.loads((folder / REPORT).read_text()))}")
         else:
             copy_checkpoint(checkpoint, folder)
-        compared = corpus.validation.texts + (corpus.train.texts if corpus.sampled else [])
+        compared = chain(corpus.validation.texts, corpus.train.texts if corpus.sampled else [])
         self.lean = write_sentencepiece(folder, compared)
         tokenizer = read_tokenizer(folder / TOKENIZER, checkpoint.max_seq_len)
         finished = {row["form"]: row for row in read_jsonl(folder / LOG)}
@@ -138,7 +138,8 @@ class Making:
 
     def _measure(self, run: Forward, judge: Judge) -> dict[str, Any]:
         checkpoint = self.checkpoint
-        found = compare(run, checkpoint.task, self.rows, self.reference, checkpoint.pad_id, checkpoint.max_seq_len)
+        around = (checkpoint.pad_id, checkpoint.max_seq_len, checkpoint.pooling)
+        found = compare(run, checkpoint.task, self.rows, self.reference, *around)
         return {**found, **judge.loss(run, found)}
 
     def _race(self, folder: Path, forms: list[str]) -> dict[str, dict[str, Any]]:
@@ -205,21 +206,35 @@ def write_float(form: str, model: Any, task: str, final: Path) -> None:
 
 def calibration_rows(sentences: Sentences, tokenizer: Any, options: ExportOptions) -> list[list[int]]:
     """Token ids of random sentences, equally many and at least one of each language, sorted by length."""
-    taken: Counter[str] = Counter()
-    turns: list[tuple[int, int, int]] = []  # rank within its language, rank overall, index
-    for index in np.random.default_rng(options.seed).permutation(len(sentences)):
-        language = sentences.languages[int(index)]
-        turns.append((taken[language], len(turns), int(index)))
-        taken[language] += 1
-    count = max(options.calibration_sentences, len(taken))
-    texts = [sentences.texts[index] for _, _, index in sorted(turns)[:count]]
-    return sorted(token_ids(tokenizer, texts), key=len)
+    chosen = balanced_choice(sentences.language_numbers, options.calibration_sentences, options.seed)
+    return sorted(token_ids(tokenizer, sentences.texts.at(chosen)), key=len)
+
+
+def balanced_choice(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Indices of random rows, (M,), equally many and at least one of each group; takes about 40 bytes per row.
+
+    In a random order of all rows, the first rows of every group come first, then the second ones, and so on.
+
+    Args:
+        groups: (N,) number of each row's group, for example its language.
+        count: number of rows; if there are more groups, it is their number.
+        seed: seed of the order.
+    """
+    order = np.random.default_rng(seed).permutation(len(groups))
+    shuffled = groups[order]
+    places = np.argsort(shuffled, kind="stable")  # group by group, each in the random order
+    sizes = np.bincount(groups)
+    count = max(count, int(np.count_nonzero(sizes)))
+    starts = np.cumsum(sizes) - sizes
+    taken = [places[start : start + min(count, size)] for start, size in zip(starts, sizes, strict=True)]
+    ranks = np.concatenate([np.arange(len(part)) for part in taken])
+    found = np.concatenate(taken)
+    return order[found[np.lexsort((found, ranks))[:count]]]
 
 
 def parity_rows(sentences: Sentences, tokenizer: Any, count: int, max_seq_len: int) -> list[list[int]]:
     """Token ids of held-out sentences of all lengths, and of two joined texts that fill half and all of the positions."""
-    texts = sentences.texts
-    chosen = spread_over_lengths(sentences.lengths, count)
-    rows = token_ids(tokenizer, [texts[index] for index in chosen] + [" ".join(texts[:max_seq_len])])
+    chosen = sentences.texts.at(np.array(spread_over_lengths(sentences.lengths, count)))
+    rows = token_ids(tokenizer, [*chosen, " ".join(sentences.texts[:max_seq_len])])
     joined = rows.pop()
     return [*rows, [*joined[: max_seq_len // 2 - 1], joined[-1]], joined]

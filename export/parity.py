@@ -8,8 +8,9 @@ import numpy as np
 from kdnas.errors import BoundError
 from kdnas.export.engines import Forward
 from kdnas.export.folder import TASKS
-from kdnas.export.outputs import mean_pool
+from kdnas.export.outputs import pool
 from kdnas.models.family import has_types
+from kdnas.models.pooling import Pooling
 from kdnas.text.padding import pad
 
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -48,7 +49,13 @@ def torch_outputs(model: Any, task: str, rows: list[list[int]]) -> list[np.ndarr
 
 
 def compare(
-    run: Forward, task: str, rows: list[list[int]], reference: list[np.ndarray], pad_id: int, max_seq_len: int
+    run: Forward,
+    task: str,
+    rows: list[list[int]],
+    reference: list[np.ndarray],
+    pad_id: int,
+    max_seq_len: int,
+    pooling: Pooling = "mean",
 ) -> dict[str, float]:
     """Differences of a form from PyTorch over real tokens, with every row alone and every second row in batches.
 
@@ -59,10 +66,11 @@ def compare(
         reference: `torch_outputs` of the rows.
         pad_id: id of the padding token.
         max_seq_len: maximum length of the model in tokens.
+        pooling: how an encoder's states become one vector.
 
     Returns:
         max_abs_diff, mean_abs_diff and quantiles over all values; max_abs_value of PyTorch's values, for scale; cosine_min
-        and cosine_mean between means over the tokens (text classifiers: between logits); batch_max_abs_diff, the largest
+        and cosine_mean between the pooled vectors (text classifiers: between logits); batch_max_abs_diff, the largest
         difference between a row alone and in a batch; and labels_equal, the fraction of texts or tokens with the same best
         label or of texts with the same answer, or for numbers their correlation. In a float32 form within its bound a label
         differs only if PyTorch's two best logits differ by at most twice the bound.
@@ -72,7 +80,7 @@ def compare(
     batched = padded_outputs(run, task, rows[half], pad_id, max_seq_len)
     pairs = list(zip(alone + batched, reference + reference[half], strict=True))
     flat = np.concatenate([np.abs(got - expected).ravel() for got, expected in pairs])
-    cosines = np.array([_cosine(got, expected) for got, expected in pairs])
+    cosines = np.array([_cosine(got, expected, pooling) for got, expected in pairs])
     moved = np.concatenate([np.abs(one - other).ravel() for one, other in zip(alone[half], batched, strict=True)])
     result = {
         "max_abs_diff": float(flat.max()) if np.isfinite(flat).all() else float("inf"),
@@ -156,7 +164,7 @@ def _split(output: np.ndarray, task: str, rows: list[list[int]]) -> list[np.ndar
     return [output[index, : len(row)] for index, row in enumerate(rows)]
 
 
-def _cosine(got: np.ndarray, want: np.ndarray) -> float:
-    """Cosine between the means over the first axis."""
-    left, right = (mean_pool(array[None], np.ones((1, len(array)), dtype=np.int64))[0] for array in (got, want))
+def _cosine(got: np.ndarray, want: np.ndarray, pooling: Pooling) -> float:
+    """Cosine between two outputs of one row (T, D) or (1, C), pooled over the first axis."""
+    left, right = (pool(array[None], np.ones((1, len(array)), dtype=np.int64), pooling)[0] for array in (got, want))
     return float(left @ right)

@@ -19,8 +19,8 @@ METRICS = {
 def scores(task: str, runs: Runs, names: Sequence[str], labelled: Labelled) -> dict[str, float]:
     """Points in each language.
 
-    Texts: macro-F1. Tokens: F1 of whole entities (seqeval); each word has the label of its first token, and words that are cut
-    off are left out. Answers: F1 of the words shared with the best of the correct answers (SQuAD).
+    Texts: macro-F1. Tokens: F1 of whole entities (seqeval); each word has the label of its first token, and entities in words
+    that are cut off are missed. Answers: F1 of the words shared with the best of the correct answers (SQuAD).
 
     Args:
         task: task of the model.
@@ -59,14 +59,16 @@ def entity_scores(
 
     Args:
         truth: the class of each word of N texts.
-        answers: the predicted classes, None for words without one; words at the end may be missing.
+        answers: the predicted classes, None for words without one; words at the end may be missing. Both count as `O`, so that a
+            model misses the entities that its maximum length cuts off.
         names: class names, for example `O`, `B-PER`, `I-PER`; consecutive words of a class without a prefix are one entity.
     """
     from seqeval.metrics import f1_score, precision_score, recall_score
 
     tags = [_tag(name) for name in names]
-    right = [[tags[label] for label in row[: len(given)]] for row, given in zip(truth, answers, strict=True)]
-    said = [["O" if label is None else tags[label] for label in row] for row in answers]
+    right = [[tags[label] for label in row] for row in truth]
+    given = [[*row, *[None] * (len(labels) - len(row))] for labels, row in zip(truth, answers, strict=True)]
+    said = [["O" if label is None else tags[label] for label in row] for row in given]
     metrics = {"entity_f1": f1_score, "entity_precision": precision_score, "entity_recall": recall_score}
     return {name: float(metric(right, said, zero_division=0)) for name, metric in metrics.items()}
 

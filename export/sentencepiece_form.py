@@ -2,7 +2,8 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ PROBES = (
 )
 
 
-def write_sentencepiece(folder: Path, texts: Sequence[str]) -> dict[str, int] | None:
+def write_sentencepiece(folder: Path, texts: Iterable[str]) -> dict[str, int] | None:
     """Write `sentencepiece.model` next to `tokenizer.json` if both give the same ids.
 
     They must agree on all edge cases and may differ on one in ten thousand of `texts`: if two ways to split a word have the same
@@ -51,7 +52,7 @@ def write_sentencepiece(folder: Path, texts: Sequence[str]) -> dict[str, int] | 
         *PROBES,
         *(text for name in special for text in (name, f"a{name}b", f"a {name} b", f"{name}{name} a {name}")),
     ]
-    compared = list(texts[:COMPARED])
+    compared = list(islice(texts, COMPARED))
     differ = sum(one != other for one, other in zip(ours.ids(compared), theirs.ids(compared), strict=True))
     around = (ours.prefix, ours.suffix) == (theirs.prefix, theirs.suffix)
     if not around or ours.ids(odd) != theirs.ids(odd) or differ > len(compared) * TOLERATED:

@@ -8,6 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from kdnas.export.outputs import softmax
+from kdnas.export.presplit import for_words
 from kdnas.export.session import BATCH_TOKENS, pad_types, run_batches, token_budget_batches
 from kdnas.export.texts import are_pairs, require_list, require_strings
 
@@ -123,7 +124,7 @@ def word_labels(
     require_list(texts)
     for words in texts:
         require_strings(words)
-    encodings = session.tokenizer.encode_batch([list(words) for words in texts], is_pretokenized=True)
+    encodings = for_words(session.tokenizer).encode_batch([list(words) for words in texts], is_pretokenized=True)
     outputs = _in_batches(session, encodings, batch_tokens)
     result = []
     for words, encoding, logits in zip(texts, encodings, outputs, strict=True):
@@ -164,13 +165,17 @@ class Windows:
         self._whole.no_truncation()
         overlap = min(OVERLAP, max_seq_len // 4)
         self._pair.enable_truncation(max_seq_len, stride=overlap, strategy="only_second")
-        self._longest = max_seq_len // 2
+        self.longest = max_seq_len // 2  # tokens of a question
+
+    def cuts(self, question: str) -> bool:
+        """Whether a question is longer than `longest` tokens."""
+        return len(self._whole.encode(question, add_special_tokens=False).ids) > self.longest
 
     def of(self, question: str, context: str) -> list[Any]:
         """Encodings of the question, cut at half of `max_seq_len`, each with one part of the context."""
         asked = self._whole.encode(question, add_special_tokens=False)
-        if len(asked.ids) > self._longest:
-            question = question[: asked.offsets[self._longest - 1][1]]
+        if len(asked.ids) > self.longest:
+            question = question[: asked.offsets[self.longest - 1][1]]
         encoding = self._pair.encode(question, context)
         return [encoding, *encoding.overflowing]
 

@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def tokenizer_mb(file: Path) -> float:
 def used_ids(tokenizer: Any, texts: Iterable[str], most: int | None = None) -> set[int]:
     """Ids of all pieces of the texts, or of the `most` most frequent ones; ties go to the smaller id."""
     found: Counter[int] = Counter()
-    for chunk in _chunks(list(texts)):
+    for chunk in _chunks(texts):
         for encoding in tokenizer.encode_batch_fast(chunk):
             found.update(encoding.ids)
     return set(sorted(found, key=lambda number: (-found[number], number))[:most])
@@ -250,5 +251,6 @@ def is_byte(token: str) -> bool:
     return len(token) == 6 and token.startswith("<0x") and token.endswith(">")
 
 
-def _chunks(texts: Sequence[str]) -> Iterable[list[str]]:
-    return (list(texts[first : first + CHUNK]) for first in range(0, len(texts), CHUNK))
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    rest = iter(texts)
+    return iter(lambda: list(islice(rest, CHUNK)), [])

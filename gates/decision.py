@@ -1,9 +1,10 @@
 """Three-way decisions on pairs of processes: slower, not slower, or more pairs are needed.
 
 Fresh processes time the two sides in the order A B B A A B B A. Each neighbouring A and B form a pair. The median of the log
-ratios, with a bootstrap interval over the pairs, estimates how much slower B is. Neighbours from one side (B B and A A) form
-pairs too. Their true ratio is 1, so they measure the noise of the host, which sets the threshold for "slower". Noise raises only
-that threshold: "not slower" always needs an interval below the smallest slowdown that matters.
+ratios estimates how much slower B is. Its interval comes from order statistics (`intervals.py`). It holds for independent pairs
+with any noise, and for few pairs as for many. Neighbours from one side (B B and A A) form pairs too. Their true ratio is 1, so
+they measure the noise of the host, which sets the threshold for "slower". Noise raises only that threshold: "not slower" always
+needs an interval below the smallest slowdown that matters.
 """
 
 from collections.abc import Sequence
@@ -12,8 +13,11 @@ from enum import StrEnum
 
 import numpy as np
 
+from kdnas.gates.intervals import Interval, median_interval, ranks
+
 ORDER = "ABBA"
-RESAMPLES = 4000
+NOISE_ALPHA = 0.025  # on each side of the interval of the noise, at one look
+LEAST_PAIRS = 7  # so that 6 neighbours from one side bound the interval of the noise: 0.5 ** 6 <= NOISE_ALPHA
 WIDENING = 3.0  # half-widths of the job's own A/A interval that a slowdown must exceed
 
 
@@ -35,13 +39,14 @@ class Rule:
         least: smallest slowdown that matters, as a fraction.
         most: largest threshold, as a fraction; a host whose noise needs a larger one is unfit.
         alpha: probability of an error on one side of the threshold, over all looks and benchmarks.
-        looks: increasing numbers of pairs after which the comparison tries to decide.
+        looks: increasing numbers of pairs after which the comparison tries to decide. A look at too few pairs for alpha and the
+            number of benchmarks decides nothing. With the defaults 10 pairs are enough for 12 benchmarks.
     """
 
     least: float = 0.05
     most: float = 0.15
     alpha: float = 0.05
-    looks: tuple[int, ...] = (8, 14, 24, 40)
+    looks: tuple[int, ...] = (10, 16, 24, 40)
 
     def __post_init__(self) -> None:
         from kdnas.errors import UsageError
@@ -52,23 +57,12 @@ class Rule:
             raise UsageError(f"alpha is {self.alpha}; it must be between 0 and 0.5")
         if (
             not self.looks
-            or min(self.looks) < 4
+            or min(self.looks) < LEAST_PAIRS
             or any(b <= a for a, b in zip(self.looks, self.looks[1:], strict=False))
         ):
-            raise UsageError(f"looks is {self.looks}; it must be increasing numbers of pairs, each at least 4")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Median of log ratios with its bootstrap interval."""
-
-    low: float
-    middle: float
-    high: float
-
-    @property
-    def half_width(self) -> float:
-        return (self.high - self.low) / 2
+            raise UsageError(
+                f"looks is {self.looks}; it must be increasing numbers of pairs, each at least {LEAST_PAIRS}"
+            )
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ class Verdict:
     Args:
         outcome: outcome of the look that decided, else of the last look.
         pairs: number of pairs used for the outcome.
-        ratio: head over base: low end, median, high end.
+        ratio: head over base: low end, median, high end. Without a bounded interval the ends are 0 and infinity.
         threshold: minimum slowdown, as a fraction, at which the head counts as slower.
         noise: like `ratio`, for pairs from one side.
     """
@@ -115,13 +109,6 @@ def pairs_of(values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     return signs * (logs[1::2] - logs[::2]), logs[2::2] - logs[1:-1:2]
 
 
-def bootstrap_median(values: np.ndarray, level: float, rng: np.random.Generator) -> Interval:
-    """Median of `values` with its bootstrap interval at confidence `level`."""
-    medians = np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)
-    low, high = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(np.median(values)), float(high))
-
-
 def decide(values: Sequence[float], rule: Rule, benchmarks: int = 1) -> Verdict:
     """Verdict on a benchmark at this look.
 
@@ -136,13 +123,11 @@ def decide(values: Sequence[float], rule: Rule, benchmarks: int = 1) -> Verdict:
     ratios, same = pairs_of(values)
     if len(ratios) < 2:
         raise ValueError("fewer than two pairs")
-    rng = np.random.default_rng(len(ratios))
-    level = 1 - 2 * rule.alpha / (len(rule.looks) * benchmarks)
-    noise = bootstrap_median(same, 0.95, rng)
-    found = bootstrap_median(ratios, level, rng)
-    threshold = max(rule.least, WIDENING * noise.half_width)
+    noise = median_interval(same, ranks((len(same),), NOISE_ALPHA, 1)[-1])
+    found = median_interval(ratios, _rank(len(ratios), rule, benchmarks))
+    threshold = max(rule.least, WIDENING * noise.half_width) if noise.bounded else rule.least
     limit = float(np.log1p(threshold))
-    if len(ratios) < rule.looks[0]:  # interrupted before the first look: too few pairs for an interval
+    if len(ratios) < rule.looks[0]:  # interrupted before the first look
         outcome = Outcome.INCONCLUSIVE
     elif threshold > rule.most or abs(noise.middle) > limit:
         outcome = Outcome.UNFIT
@@ -153,6 +138,15 @@ def decide(values: Sequence[float], rule: Rule, benchmarks: int = 1) -> Verdict:
     else:
         outcome = Outcome.INCONCLUSIVE
     return Verdict(outcome, len(ratios), _ratio(found), threshold, _ratio(noise))
+
+
+def _rank(pairs: int, rule: Rule, benchmarks: int) -> int:
+    """Rank of the interval after so many pairs. A job that runs out of time between two looks takes the later one early.
+
+    If such a job is resumed, it still takes all planned looks: the early one is then an extra look, beyond the allotted error.
+    """
+    looks = (*(look for look in rule.looks if look < pairs), pairs)
+    return ranks(looks, rule.alpha / benchmarks, len(rule.looks))[-1]
 
 
 def judge(values: Sequence[float], rule: Rule, benchmarks: int = 1) -> Verdict:

@@ -1,5 +1,6 @@
 """A comparison: processes of both sides alternate until all benchmarks are decided, the looks are used up or time is out."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -169,7 +170,7 @@ def save(folder: Path, sides: dict[str, Side], found: Found, rule: Rule) -> dict
         "base": sides["A"].name,
         "head": sides["B"].name,
         "rule": vars(rule),
-        "benchmarks": {name: vars(verdict) for name, verdict in found.verdicts.items()},
+        "benchmarks": {name: _row(verdict) for name, verdict in found.verdicts.items()},
         "failures": found.failures,
         "new": list(found.new),
         "processes": found.processes,
@@ -178,3 +179,12 @@ def save(folder: Path, sides: dict[str, Side], found: Found, rule: Rule) -> dict
     }
     write_json(folder / SUMMARY, summary)
     return summary
+
+
+def _row(verdict: Verdict) -> dict[str, Any]:
+    """A verdict for JSON, which has no infinity: the ends of an unbounded interval are None."""
+    ends = {
+        name: tuple(value if 0 < value < math.inf else None for value in getattr(verdict, name))
+        for name in ("ratio", "noise")
+    }
+    return {**vars(verdict), **ends}

@@ -41,10 +41,9 @@ def markdown(summary: dict[str, Any]) -> str:
     if summary["benchmarks"]:
         lines += ["", HEAD, "|---|---:|---|---:|---:|---:|---|"]
         for name, row in summary["benchmarks"].items():
-            low, middle, high = row["ratio"]
             lines.append(
-                f"| {name} | {middle:.3f} [{low:.3f}, {high:.3f}] | `{sketch(row)}` | {1 + row['threshold']:.3f} | "
-                f"[{row['noise'][0]:.3f}, {row['noise'][2]:.3f}] | {row['pairs']} | {MARKS[row['outcome']]} |"
+                f"| {name} | {row['ratio'][1]:.3f} {_span(row['ratio'])} | `{sketch(row)}` | {1 + row['threshold']:.3f} | "
+                f"{_span(row['noise'])} | {row['pairs']} | {MARKS[row['outcome']]} |"
             )
     if summary["new"]:
         lines += ["", f"New (only the head has them): {', '.join(summary['new'])}."]
@@ -57,6 +56,12 @@ def markdown(summary: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _span(ratio: tuple[float | None, float, float | None]) -> str:
+    """Ends of an interval."""
+    low, _, high = ratio
+    return "[too few pairs]" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+
+
 def sketch(row: dict[str, Any]) -> str:
     """A ratio with its interval as one line of text. `:` is equal speed, `!` the threshold; values beyond an end lie on it."""
     cells = ["\u00b7"] * CELLS
@@ -66,17 +71,23 @@ def sketch(row: dict[str, Any]) -> str:
         return round(min(max(fraction, 0.0), 1.0) * (CELLS - 1))
 
     cells[at(1.0)] = ":"
-    low, middle, high = map(at, row["ratio"])
+    low, middle, high = map(at, _bounded(row["ratio"], *ENDS))
     cells[low : high + 1] = "=" * (high + 1 - low)
     cells[at(1 + row["threshold"])] = "!"
     cells[middle] = "O"
     return "".join(cells)
 
 
+def _bounded(ratio: tuple[float | None, float, float | None], least: float, most: float) -> tuple[float, float, float]:
+    """Low end, median and high end to draw: an unbounded end reaches the edge of the drawing."""
+    low, middle, high = ratio
+    return least if low is None else low, middle, most if high is None else high
+
+
 def picture(summary: dict[str, Any]) -> str:
     """SVG: each benchmark's ratio with its interval, the threshold as a tick, 1 as a line."""
     rows = list(summary["benchmarks"].items())
-    ends = [value for _, row in rows for value in (*row["ratio"], 1 + row["threshold"])] or [1.0]
+    ends = [value for _, row in rows for value in (*row["ratio"], 1 + row["threshold"]) if value is not None] or [1.0]
     low, high = min(0.9, *ends) - 0.02, max(1.1, *ends) + 0.02
 
     def across(value: float) -> float:
@@ -91,7 +102,7 @@ def picture(summary: dict[str, Any]) -> str:
     ]
     for index, (name, row) in enumerate(rows):
         y, colour = ROW * (index + 1) + 12, COLOURS[row["outcome"]]
-        first, middle, last = (across(value) for value in row["ratio"])
+        first, middle, last = map(across, _bounded(row["ratio"], low, high))
         limit = across(1 + row["threshold"])
         parts += [
             f'<text x="8" y="{y + 4}" fill="#222">{escape(name.removeprefix("test_"))}</text>',

@@ -105,7 +105,7 @@ GROUPS: dict[str, dict[str, Command]] = {
             "kdnas.distill.run:refine",
             "refine a distilled student by MiniLM-v2 relations (Eq. 5, 6)",
             ("train",),
-            ("hidden_state_weight", "peak_lr"),
+            ("start", "hidden_state_weight", "peak_lr"),
         ),
         "task-texts": Command(
             "kdnas.evaluation.task_texts:task_texts",

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,7 +20,7 @@ from kdnas.latency.template import write_templates
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import append_jsonl, read_jsonl
 from kdnas.store.host import cpus_of_cores
-from kdnas.store.progress import Stage, stage
+from kdnas.store.progress import Stage, say, stage
 
 ROUND_ARCHITECTURES = 60
 # Seconds on the fastest host: a window, and the start of a measuring process with its reference.
@@ -64,7 +65,7 @@ def least_seconds(options: LatencyOptions, measured: int = 0, window_s: float = 
 
 
 def require_minutes(options: LatencyOptions, needed_s: float) -> None:
-    """Refuse a time budget that is too small for a table, before it is spent.
+    """Refuse a time budget that is too small on any host, before it is spent.
 
     Args:
         options: give the budget.
@@ -74,11 +75,32 @@ def require_minutes(options: LatencyOptions, needed_s: float) -> None:
         UsageError: the budget is smaller.
     """
     if options.protocol == "fast" and needed_s > 60 * options.minutes:
-        least = math.ceil(10 * needed_s / 60) / 10
+        least = minutes_of(needed_s)
         raise UsageError(
             f"minutes is {options.minutes:g}: at least {least:g} minutes are needed for the A/A check, {options.minimum} "
             f"architectures and the fit; give --minutes {least:g} or more (measurements are kept)"
         )
+
+
+def with_enough_minutes(options: LatencyOptions, needed_s: float) -> LatencyOptions:
+    """The options, with a longer time budget if the A/A check found this host too slow for the smallest table.
+
+    Args:
+        options: give the budget.
+        needed_s: seconds of the smallest table on this host, with the time spent before it.
+    """
+    if needed_s <= 60 * options.minutes:
+        return options
+    say(
+        f"latency-table: this host is slow or busy: {options.minimum} architectures take {minutes_of(needed_s):g} minutes in "
+        f"place of {options.minutes:g}; interrupt it to stop (measurements are kept)"
+    )
+    return replace(options, minutes=minutes_of(needed_s))
+
+
+def minutes_of(seconds: float) -> float:
+    """Minutes, rounded up to a tenth."""
+    return math.ceil(10 * seconds / 60) / 10
 
 
 def fit_seconds(windows: int) -> float:

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from kdnas.latency.engines import require_engine
-from kdnas.latency.measure import FASTEST_WINDOW_S, START_S, least_seconds, measure, require_minutes, worker_setup
+from kdnas.latency.measure import (
+    FASTEST_WINDOW_S,
+    START_S,
+    least_seconds,
+    measure,
+    require_minutes,
+    with_enough_minutes,
+    worker_setup,
+)
 from kdnas.latency.noise import PROCESSES, WINDOWS, check_host, describe
 from kdnas.latency.paper import measure_all, table2_archs, table2_ratios
 from kdnas.latency.predictor import fit_predictor
@@ -222,7 +230,8 @@ def _measure_design(
     windows = [float(row["seconds"]) for row in read_jsonl(log.with_name("check.jsonl")) if "seconds" in row]
     measured = len({sample["arch"] for sample in earlier} - {TEACHER})
     spent = sum(float(sample["seconds"]) for sample in earlier) + time.monotonic() - started
-    require_minutes(options, spent + least_seconds(options, measured, median(windows) if windows else FASTEST_WINDOW_S))
+    needed = spent + least_seconds(options, measured, median(windows) if windows else FASTEST_WINDOW_S)
+    options = with_enough_minutes(options, needed)
     samples = measure(log, setup, lengths, order, options, started)
     measurements = gather(samples, order, lengths, options.minimum)
     if measurements.readmitted:

@@ -178,7 +178,7 @@ def _work(
     sentences = corpus.validation
     chosen = rng.choice(len(sentences), min(options.sentences, len(sentences)), replace=False)
     rows = [sentences[int(index)].astype(np.int64)[None] for index in chosen]
-    texts = [sentences.texts[int(index)] for index in chosen]
+    texts = sentences.texts.at(chosen)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

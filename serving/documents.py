@@ -3,21 +3,15 @@
 import base64
 import codecs
 import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import zstandard
+from typing import Any
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.extras import require_extras
-
-# A longer line is quarantined without being held in memory.
-MAX_LINE_BYTES = 16 * 2**20
-# Compressed bytes read at once; few, since they can expand to many.
-CHUNK_BYTES = {"": 2**20, "gz": 2**14, "zst": 2**13}
+from kdnas.text.lines import ArchiveError, bounded_lines, too_long
+from kdnas.text.parquet import open_parquet, parquet_batches
 
 
 @dataclass(frozen=True)
@@ -100,16 +94,19 @@ def read_documents(source: Source, column: str, skip: int = 0) -> Iterator[Docum
     if source.kind == "parquet":
         yield from _parquet_documents(source.path, column, skip)
         return
-    for number, line, position in _lines(source):
-        if number == 1 and line is not None:
-            line = line.removeprefix(codecs.BOM_UTF8)
-        if number <= skip or (line is not None and not line.strip()):
-            continue
-        if line is None:
-            yield Document(number, b"", None, f"longer than {MAX_LINE_BYTES} bytes", position)
-            continue
-        text, problem = read_text(line, column if source.kind == "jsonl" else None)
-        yield Document(number, line, text, problem, position)
+    try:
+        for number, line, position in bounded_lines(source.path, source.compression):
+            if number == 1 and line is not None:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            if number <= skip or (line is not None and not line.strip()):
+                continue
+            if line is None:
+                yield Document(number, b"", None, too_long(), position)
+                continue
+            text, problem = read_text(line, column if source.kind == "jsonl" else None)
+            yield Document(number, line, text, problem, position)
+    except ArchiveError as error:
+        raise KdnasError(f"input '{source.path}': {error}") from error
 
 
 def read_text(line: bytes, column: str | None) -> tuple[str | None, str]:
@@ -158,87 +155,23 @@ def _json_type(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _lines(source: Source) -> Iterator[tuple[int, bytes | None, int]]:
-    """(number, line without its end, input bytes read); None for a line over MAX_LINE_BYTES."""
-    number, position = 0, 0
-    held: list[bytes] = []  # pieces of the line that is not complete yet
-    size = 0
-    with source.path.open("rb") as file:
-        for chunk, position in _chunks(file, source):
-            first = 0
-            while (end := chunk.find(b"\n", first)) >= 0:
-                number += 1
-                size += end - first
-                held.append(chunk[first:end])
-                yield number, _joined(held, size), position
-                held, size, first = [], 0, end + 1
-            size += len(chunk) - first
-            if size <= MAX_LINE_BYTES:
-                held.append(chunk[first:])
-            else:
-                held = []
-    if size:
-        yield number + 1, _joined(held, size), position
-
-
-def _joined(pieces: list[bytes], size: int) -> bytes | None:
-    return b"".join(pieces).removesuffix(b"\r") if size <= MAX_LINE_BYTES else None
-
-
-def _chunks(file: BinaryIO, source: Source) -> Iterator[tuple[bytes, int]]:
-    """Decompressed pieces, each with the number of file bytes read so far.
-
-    Raises:
-        KdnasError: the archive is damaged or truncated.
-    """
-    inflater: Any = None
-    position = 0
-    try:
-        while data := file.read(CHUNK_BYTES[source.compression]):
-            position += len(data)
-            while data:
-                if not source.compression:
-                    yield data, position
-                    break
-                if inflater is None:
-                    inflater = zlib.decompressobj(31) if source.compression == "gz" else _zstd_inflater()
-                yield inflater.decompress(data), position
-                data = b""
-                if inflater.eof:  # a file may contain several archives, one after the other
-                    data, inflater = inflater.unused_data, None
-                    if source.compression == "gz":
-                        data = data.lstrip(b"\0")
-    except (zlib.error, zstandard.ZstdError) as error:
-        raise KdnasError(f"input '{source.path}': damaged archive near byte {position} ({error})") from error
-    if inflater is not None:
-        raise KdnasError(f"input '{source.path}': the archive is truncated after byte {position}; get the whole file")
-
-
-def _zstd_inflater() -> Any:
-    return zstandard.ZstdDecompressor().decompressobj()
-
-
 def _parquet_documents(path: Path, column: str, skip: int) -> Iterator[Document]:
     require_extras(f"input '{path}'", ("parquet",))
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise UsageError(f"input '{path}': not a Parquet file ({error})") from error
+    file = open_parquet(path, f"input '{path}'")
     names = file.schema_arrow.names
     if column not in names:
         raise UsageError(f"input '{path}': no column '{column}'; it has {', '.join(names)} (set --column)")
     rows, size = file.metadata.num_rows, path.stat().st_size
     number = 0
-    for batch in file.iter_batches(batch_size=256):
-        if number + batch.num_rows <= skip:
-            number += batch.num_rows
-            continue
-        for record in batch.to_pylist():
+    for batch in parquet_batches(file):
+        for record in batch:
             number += 1
-            if number > skip:
-                raw = json.dumps(record, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
-                text, problem = read_text(raw, column)
-                yield Document(number, raw, text, problem, size * number // rows)
+            if number <= skip:
+                continue
+            position = size * number // rows
+            if record is None:
+                yield Document(number, b"", None, too_long(), position)
+                continue
+            raw = json.dumps(record, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
+            text, problem = read_text(raw, column)
+            yield Document(number, raw, text, problem, position)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdnas.evaluation.rows import Split
+from kdnas.export.presplit import for_words
 from kdnas.export.session import BATCH_TOKENS
 from kdnas.export.spans import Runs
 
@@ -73,8 +74,27 @@ class TaskKind(ABC):
             tokenizer: cuts at `seq_len` tokens.
             seq_len: maximum number of tokens.
         """
-        encodings = tokenizer.encode_batch(split.texts, is_pretokenized=self.splits_words)
+        encodings = self.encodings(split.texts, tokenizer)
         return [(one, self.target(one, label)) for one, label in zip(encodings, split.labels, strict=True)]
+
+    def encodings(self, texts: Sequence[Any], tokenizer: Any) -> list[Any]:
+        """Encodings of `tokenizers`, one for each input."""
+        if self.splits_words:
+            tokenizer = for_words(tokenizer)
+        found: list[Any] = tokenizer.encode_batch(list(texts), is_pretokenized=self.splits_words)
+        return found
+
+    def cut_note(self, texts: Sequence[Any], languages: Sequence[str], tokenizer: Any, seq_len: int) -> str:
+        """How many inputs are cut at the maximum length, for the report; empty if none is.
+
+        Args:
+            texts: N test inputs.
+            languages: language of each input; may be empty.
+            tokenizer: cuts at `seq_len` tokens.
+            seq_len: maximum number of tokens.
+        """
+        cut = sum(bool(one.overflowing) for one in self.encodings(texts, tokenizer))
+        return f"{part_of(cut, len(texts))} test rows are cut at {seq_len} tokens" if cut else ""
 
     @abstractmethod
     def target(self, encoding: Any, label: Any) -> np.ndarray:
@@ -127,6 +147,11 @@ class TaskKind(ABC):
             labels: class names.
             positive: number of the positive class of binary metrics; None if there is none.
         """
+
+
+def part_of(count: int, whole: int) -> str:
+    """A count with its whole and its fraction, as `3 of 200 (1.5 %)`."""
+    return f"{count} of {whole} ({100 * count / whole:.1f} %)"
 
 
 def class_names(labels: Sequence[str]) -> dict[str, Any]:

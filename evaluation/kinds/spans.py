@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kdnas.evaluation.kinds.base import TaskKind
+from kdnas.evaluation.kinds.base import TaskKind, part_of
 from kdnas.evaluation.rows import Answers, Split
 from kdnas.export.scores import answer_scores
 from kdnas.export.session import BATCH_TOKENS
@@ -23,8 +23,14 @@ class Spans(TaskKind):
     def read_label(
         self, value: Any, labels: Sequence[str], numbers: Mapping[str, int], otherwise: int | None
     ) -> Answers:
-        texts, starts = value["text"], value["answer_start"]
-        return Answers(tuple(texts), int(starts[0]) if len(starts) else 0)
+        """The answers that are not empty; `Answers.texts` is empty if the question has none."""
+        # A set without answers may list one empty text, as TyDi does.
+        found = [
+            (text, int(start))
+            for text, start in zip(value["text"], value["answer_start"], strict=False)
+            if text.strip()
+        ]
+        return Answers(tuple(text for text, _ in found), found[0][1] if found else 0)
 
     def encode(self, split: Split, tokenizer: Any, seq_len: int) -> list[tuple[Any, np.ndarray]]:
         """One row for each window of a context."""
@@ -34,6 +40,14 @@ class Spans(TaskKind):
             for (question, context), answer in zip(split.texts, split.labels, strict=True)
             for window in windows.of(question, context)
         ]
+
+    def cut_note(self, texts: Sequence[Any], languages: Sequence[str], tokenizer: Any, seq_len: int) -> str:
+        """Questions that are cut; contexts are read in windows and lose nothing."""
+        windows = Windows(tokenizer, seq_len)
+        cut = sum(windows.cuts(question) for question, _ in texts)
+        return (
+            f"the questions of {part_of(cut, len(texts))} test rows are cut at {windows.longest} tokens" if cut else ""
+        )
 
     def target(self, encoding: Any, label: Any) -> np.ndarray:
         """First and last token of the answer, (2,); 0 and 0, the first special token, if the window lacks a part of it."""

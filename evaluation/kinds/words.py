@@ -1,11 +1,12 @@
 """The class of each word of a text."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from kdnas.evaluation.kinds.base import TaskKind, class_names
+from kdnas.evaluation.kinds.base import TaskKind, class_names, part_of
 from kdnas.export.scores import entity_scores
 from kdnas.export.session import BATCH_TOKENS
 from kdnas.export.spans import Runs, word_labels
@@ -14,7 +15,10 @@ IGNORED = -100  # target of a token that the loss ignores
 
 
 class Words(TaskKind):
-    """Labels are lists of class numbers; predictions have a class for each word, or None for words that are cut off."""
+    """Labels are lists of class numbers; predictions have a class for each word, or None for words without tokens.
+
+    Words at the end that are cut off have no prediction; their entities count as missed.
+    """
 
     name = "words"
     head = "AutoModelForTokenClassification"
@@ -31,6 +35,24 @@ class Words(TaskKind):
         if unknown := [tag for tag in value if not 0 <= int(tag) < len(labels)]:
             raise ValueError(f"has tag {unknown[0]}; allowed are 0 to {len(labels) - 1}")
         return [int(tag) for tag in value]
+
+    def cut_note(self, texts: Sequence[Any], languages: Sequence[str], tokenizer: Any, seq_len: int) -> str:
+        """Rows and words that are cut off, and the language that loses the largest fraction of its words."""
+        rows, lost, words = 0, Counter[str](), Counter[str]()
+        for index, (text, one) in enumerate(zip(texts, self.encodings(texts, tokenizer), strict=True)):
+            language = languages[index] if languages else ""
+            gone = len({word for part in one.overflowing for word in part.word_ids} - {None, *one.word_ids})
+            rows += gone > 0
+            lost[language] += gone
+            words[language] += len(text)
+        if not rows:
+            return ""
+        most = max(lost, key=lambda language: lost[language] / max(words[language], 1))
+        worst = f", most in {most} ({part_of(lost[most], words[most])})" if len(words) > 1 else ""
+        return (
+            f"{part_of(rows, len(texts))} test rows are cut at {seq_len} tokens and lose {part_of(lost.total(), words.total())} "
+            f"words{worst}; entities in these words count as missed"
+        )
 
     def target(self, encoding: Any, label: Any) -> np.ndarray:
         """The class of each word at its first token, (T,); `IGNORED` at all other tokens."""

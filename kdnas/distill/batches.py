@@ -69,13 +69,8 @@ class TrainBatches(Dataset[Made]):
             rng = np.random.default_rng([options.seed, number, 2])
             chosen = balanced(sentences.language_numbers, options.language_power, rng)
             lengths = lengths[chosen]
-        batches = token_batches(lengths, options.batch_tokens, options.seed, number)
-        if chosen is not None:
-            batches = [chosen[batch] for batch in batches]
-        cap = options.batch_sentences
-        if cap is None:
-            return batches
-        return [batch[start : start + cap] for batch in batches for start in range(0, len(batch), cap)]
+        batches = token_batches(lengths, options.batch_tokens, options.seed, number, most=options.batch_sentences)
+        return batches if chosen is None else [chosen[batch] for batch in batches]
 
     def __getitem__(self, key: Key) -> Made:
         here, last, indices = key

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdnas.distill.options import LoopOptions
+from kdnas.distill.options import DistillOptions, LoopOptions
 from kdnas.models.arch import Arch
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact, build
@@ -48,6 +48,11 @@ def deciding(options: LoopOptions) -> dict[str, Any]:
     """The options that affect the result: all except those for checkpoints, data workers and trackers."""
     others = ("checkpoint_seconds", "data_workers", "trackers")
     return {key: value for key, value in asdict(options).items() if key not in others}
+
+
+def shared_with_candidates(options: DistillOptions) -> dict[str, str]:
+    """The options of a distillation that the short distillations of the search's candidates use, too."""
+    return {name: getattr(options, name) for name in ("start", "mapping", "projections", "loss_scale")}
 
 
 def needed_bytes(arch: Arch, rows: int) -> int:

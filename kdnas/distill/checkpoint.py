@@ -21,6 +21,21 @@ FOLDER = "checkpoints"
 KEPT = 2
 
 
+def random_states() -> dict[str, Tensor]:
+    """torch's random states: of the CPU, and of the current GPU if CUDA is in use, for example by dropout."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_random_states(states: dict[str, Tensor]) -> None:
+    """Restore `random_states`; the state of a GPU is skipped on a host without one."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
 @dataclass
 class Position:
     """The state of training after `step` updates.
@@ -31,7 +46,7 @@ class Position:
         index: index of the next batch in the epoch.
         tokens: real tokens seen.
         seconds: time spent in steps, over all attempts.
-        rng: torch's random state after the last update.
+        rng: torch's random states after the last update, by device type.
     """
 
     step: int = 0
@@ -39,7 +54,7 @@ class Position:
     index: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    rng: Tensor = field(default_factory=torch.get_rng_state, repr=False, compare=False)
+    rng: dict[str, Tensor] = field(default_factory=random_states, repr=False, compare=False)
 
     def advance(self, epoch: int, index: int, tokens: int, seconds: float) -> None:
         """Count one update."""
@@ -47,7 +62,7 @@ class Position:
         self.epoch, self.index = epoch, index
         self.tokens += tokens
         self.seconds += seconds
-        self.rng = torch.get_rng_state()
+        self.rng = random_states()
 
     def row(self) -> dict[str, Any]:
         """The columns of a training row."""
@@ -75,7 +90,7 @@ def save_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Opti
     for name, parameter in module.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{key}"] = value
-    tensors["rng"] = position.rng
+    tensors |= {f"rng/{device}": state for device, state in position.rng.items()}
     file = writing / "state.safetensors"
     save_file(tensors, file)
     with file.open("rb") as written:
@@ -98,20 +113,29 @@ def load_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Opti
             shutil.rmtree(path)
             continue
         tensors = load_file(path / "state.safetensors")
-        state = {name.removeprefix("module/"): value for name, value in tensors.items() if name.startswith("module/")}
+        state = _below(tensors, "module/")
         with torch.no_grad():
             for name, value in _state_of(module).items():
                 value.copy_(state[name])
+        fused = {id(parameter): group.get("fused") for group in optimizer.param_groups for parameter in group["params"]}
         for name, parameter in module.named_parameters():
-            prefix = f"optimizer/{name}/"
-            state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            state = _below(tensors, f"optimizer/{name}/")
             if state:
-                optimizer.state[parameter] = {
-                    key: value.to(parameter.device) if key != "step" else value for key, value in state.items()
-                }
-        torch.set_rng_state(tensors["rng"])
-        return Position(**record["position"], rng=tensors["rng"])
+                optimizer.state[parameter] = moments_for(parameter, state, bool(fused.get(id(parameter))))
+        rng = _below(tensors, "rng/")
+        set_random_states(rng)
+        return Position(**record["position"], rng=rng)
     return None
+
+
+def moments_for(parameter: Tensor, state: dict[str, Tensor], fused: bool) -> dict[str, Tensor]:
+    """Moments and step count of a parameter on its device; only fused optimizers keep the step count there too."""
+    return {key: value.to(parameter.device) if fused or key != "step" else value for key, value in state.items()}
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _state_of(module: nn.Module) -> dict[str, Tensor]:

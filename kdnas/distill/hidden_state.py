@@ -22,23 +22,23 @@ class HiddenStateLoss(nn.Module):
         pairs: (student layer, teacher layer), 1-based.
         student_hidden: hidden size D_S of the student.
         teacher_hidden: hidden size D_T of the teacher.
-        teacher_variance: (n_pairs,) variance of each pair's teacher layer; None gives the raw MSE of the paper.
+        divisors: (n_pairs,) from `loss_divisors`; the loss of each pair is divided by its own. None gives the raw MSE.
     """
 
-    variance: Tensor
+    divisors: Tensor
 
     def __init__(
         self,
         pairs: Sequence[tuple[int, int]],
         student_hidden: int,
         teacher_hidden: int,
-        teacher_variance: Tensor | None,
+        divisors: Tensor | None,
     ) -> None:
         super().__init__()
         self.pairs = list(pairs)
         self.projections = nn.ModuleList(nn.Linear(student_hidden, teacher_hidden) for _ in self.pairs)
-        scale = torch.ones(len(self.pairs)) if teacher_variance is None else teacher_variance.detach().float()
-        self.register_buffer("variance", scale.clone())
+        scale = torch.ones(len(self.pairs)) if divisors is None else divisors.detach().float()
+        self.register_buffer("divisors", scale.clone())
 
     def forward(self, student_states: Sequence[Tensor], teacher_states: Mapping[int, Tensor], mask: Tensor) -> Tensor:
         """Loss of each pair, (n_pairs,); the objective is their mean.
@@ -54,16 +54,16 @@ class HiddenStateLoss(nn.Module):
             # Autograd saves the difference, not the teacher's tensor, which may be from inference mode.
             error = projection(student_states[student_layer]).float() - teacher_states[teacher_layer].float()
             losses.append((error.square().mean(-1) * weights).sum())
-        return torch.stack(losses) / self.variance
+        return torch.stack(losses) / self.divisors
 
     def metrics(self, losses: Tensor, variance: Tensor | None = None) -> dict[str, Any]:
         """Mean loss, and explained variance overall and by student layer (the mean over its pairs).
 
         Args:
             losses: (n_pairs,) on the CPU.
-            variance: (n_pairs,) variance of the teacher's layers, needed for a raw MSE; by default the loss's `variance`.
+            variance: (n_pairs,) variance of the teacher's layers, needed unless the loss's `divisors` are the variance.
         """
-        scale = self.variance.cpu()
+        scale = self.divisors.cpu()
         explained = 1 - losses * (scale / (scale if variance is None else variance))
         layers: dict[int, list[float]] = {}
         for (layer, _), value in zip(self.pairs, explained.tolist(), strict=True):
@@ -73,6 +73,18 @@ class HiddenStateLoss(nn.Module):
             "explained_variance": float(explained.mean()),
             "layers": {str(layer): sum(values) / len(values) for layer, values in layers.items()},
         }
+
+
+def loss_divisors(scale: str, variance: Tensor) -> Tensor:
+    """Divisors (n_pairs,) of the pairs' raw errors, so that the mean over the pairs is the loss of a scale.
+
+    Args:
+        scale: as `DistillOptions.loss_scale`. `sum` divides by 1 / n_pairs: the mean over the pairs is then their sum.
+        variance: (n_pairs,) variance of each pair's teacher layer.
+    """
+    if scale == "normalised":
+        return variance
+    return torch.full_like(variance, 1 / len(variance) if scale == "sum" else 1.0)
 
 
 class TeacherStates:
@@ -113,7 +125,7 @@ class HiddenStateObjective(Objective):
         student: encoder without pooler.
         teacher: computes the targets; not a submodule, so it is neither trained nor saved. None if every call passes targets.
         loss: the pairs and their projections.
-        variance: (n_pairs,) variance of the teacher's layers, for the explained variance of a raw MSE; by default the loss's.
+        variance: (n_pairs,) variance of the teacher's layers, for the explained variance; by default the loss's `divisors`.
     """
 
     name = "hidden-state"

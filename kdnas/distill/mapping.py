@@ -18,8 +18,9 @@ def layer_pairs(student_layers: int, teacher_layers: int, mapping: Mapping) -> l
     """Pairs (student layer, teacher layer), both 1-based, by student layer, without repeats.
 
     `uniform` is floor((i - 1) * L_T / L_S) + 1. The paper's formula with `ceil` exceeds the teacher's layers at 10 student
-    layers; both agree at 3, 4, 6 and 12 of 12 layers. `last` is i + L_T - L_S. `last-1` is one below that, but at least 1.
-    `uniform+last` combines `uniform` and `last`, so a student layer learns from up to two teacher layers.
+    layers; both agree at 3, 4, 6 and 12 of 12 layers. `last` is i + L_T - L_S. `last-1` is one pair, the last layers
+    (arXiv 2303.09639, Appendix A). `uniform+last` combines `uniform` and `last`, so a student layer learns from up to two
+    teacher layers.
 
     Args:
         student_layers: number of student layers, L_S.
@@ -30,16 +31,13 @@ def layer_pairs(student_layers: int, teacher_layers: int, mapping: Mapping) -> l
         UsageError: the student is deeper than its teacher.
     """
     require_no_deeper(student_layers, teacher_layers)
+    if mapping is Mapping.LAST_1:
+        return [(student_layers, teacher_layers)]
     pairs: list[tuple[int, int]] = []
     for layer in range(1, student_layers + 1):
         uniform = (layer - 1) * teacher_layers // student_layers + 1
         last = layer + teacher_layers - student_layers
-        targets = {
-            Mapping.LAST_1: (max(1, last - 1),),
-            Mapping.LAST: (last,),
-            Mapping.UNIFORM: (uniform,),
-            Mapping.UNIFORM_LAST: (uniform, last),
-        }[mapping]
+        targets = {Mapping.LAST: (last,), Mapping.UNIFORM: (uniform,), Mapping.UNIFORM_LAST: (uniform, last)}[mapping]
         pairs += [(layer, target) for target in dict.fromkeys(targets)]
     return pairs
 

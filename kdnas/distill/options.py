@@ -92,18 +92,22 @@ class StudentOptions(LoopOptions):
     """Options that distillation and refinement share.
 
     Args:
+        start: initial weights of a new student: `layers` uses the teacher's embeddings and layers, cut to the student's shape;
+            `embeddings` uses only the embeddings; `random` uses nothing of the teacher, as the paper does.
         relations: MiniLM-v2 relations, each two of the letters Q, K and V, for example `QQ`.
         relation_heads: number of relation heads that queries, keys and values are split into; must divide both widths. Null
             uses the published 48, or the largest common divisor below it.
         teacher_layer: teacher layer whose relations the student imitates, 1-based; null uses the second to last, as published.
     """
 
+    start: Literal["layers", "embeddings", "random"] = "layers"
     relations: tuple[str, ...] = PUBLISHED_RELATIONS
     relation_heads: int | None = None
     teacher_layer: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require_one_of("start", self.start, ("layers", "embeddings", "random"))
         if (
             not self.relations
             or len(set(self.relations)) < len(self.relations)
@@ -120,20 +124,22 @@ class DistillOptions(StudentOptions):
     """Options of the distillation of hidden states.
 
     Args:
-        start: the student's initial weights: `layers` uses the teacher's embeddings and layers, reduced to the student's shape;
-            `embeddings` uses only the embeddings.
         mapping: which teacher layers each student layer learns from (Eq. 2).
-        normalise: divide each layer's loss by the teacher's variance; false uses the raw MSE of the paper.
+        projections: initial weights of Eq. 1's linear maps: `fitted` by ridge regression of the teacher's states, or `random`.
+        loss_scale: loss of hidden states: `normalised` is the mean over the pairs of layers, each divided by the variance of its
+            teacher layer; `mean` is the mean of the raw errors; `sum` is their sum, Eq. 1 as printed.
         relation_weight: weight of MiniLM-v2's relation loss, added to the hidden-state loss from the first step; 0 omits it.
     """
 
-    start: Literal["layers", "embeddings"] = "layers"
     mapping: Literal["last-1", "last", "uniform", "uniform+last"] = "uniform+last"
-    normalise: bool = True
+    projections: Literal["fitted", "random"] = "fitted"
+    loss_scale: Literal["normalised", "mean", "sum"] = "normalised"
     relation_weight: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require_one_of("projections", self.projections, ("fitted", "random"))
+        _require_one_of("loss_scale", self.loss_scale, ("normalised", "mean", "sum"))
         _require_weight("relation_weight", self.relation_weight)
 
 
@@ -143,16 +149,22 @@ class RefineOptions(StudentOptions):
 
     Args:
         hidden_state_weight: weight of the last layer's hidden-state loss (Eq. 1, divided by the teacher's variance) relative
-            to each relation: it keeps the last layer's output stable; 0 is MiniLM-v2 as published.
+            to each relation. With relations alone the last layer's output drifts, and tasks lose what was learnt; 0 is MiniLM-v2
+            as published.
     """
 
     minutes: float = 3
     peak_lr: float = 3e-4
-    hidden_state_weight: float = 0.0
+    hidden_state_weight: float = 8.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_weight("hidden_state_weight", self.hidden_state_weight)
+
+
+def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name} is '{value}'; allowed are {', '.join(allowed)}")
 
 
 def _require_weight(name: str, value: float) -> None:

@@ -49,7 +49,7 @@ def run_distill(
     def work(folder: Path) -> dict[str, Any]:
         from kdnas.distill.stages import distill_into
 
-        return distill_into(folder, teacher, corpus, arch, options, student[0] if student else None)
+        return distill_into(folder, home, teacher, corpus, arch, options, student[0] if student else None)
 
     config = {"arch": str(arch), **deciding(options)}
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest} | ({"student": student[1]} if student else {})
@@ -84,7 +84,41 @@ def run_refine(
         UsageError: the folder has no student, its vocabulary differs from the teacher's, or the relation heads do not divide
             the widths.
     """
-    arch = shape_of(student, teacher)
+    inputs = {"student": student_digest}
+    return _refined(home, teacher, corpus, shape_of(student, teacher), options, deciding(options), inputs, student)
+
+
+def run_refine_new(home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, options: RefineOptions) -> Artifact:
+    """Train a new student by MiniLM-v2 alone, without the distillation of hidden states before it (Table 9).
+
+    Args:
+        home: root folder of all artifacts.
+        teacher: the frozen teacher.
+        corpus: sentences, tokenised for this teacher.
+        arch: the student's architecture.
+        options: training options; `start` gives the initial weights.
+
+    Returns:
+        Artifact with `student/` and `history.jsonl`.
+
+    Raises:
+        UsageError: the student is deeper than its teacher, or the relation heads do not divide the widths.
+    """
+    require_no_deeper(arch.layers, teacher.layers)
+    config = {"arch": str(arch), **deciding(options)}
+    return _refined(home, teacher, corpus, arch, options, config, {}, arch)
+
+
+def _refined(
+    home: Path,
+    teacher: Teacher,
+    corpus: Corpus,
+    arch: Arch,
+    options: RefineOptions,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    student: Path | Arch,
+) -> Artifact:
     _require_relations(options, arch, teacher)
     require_possible(options)
     pooling_of(teacher.path)  # as in `run_distill`
@@ -92,11 +126,11 @@ def run_refine(
     def work(folder: Path) -> dict[str, Any]:
         from kdnas.distill.stages import refine_into
 
-        return refine_into(folder, teacher, corpus, student, options)
+        return refine_into(folder, home, teacher, corpus, student, options)
 
-    inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "student": student_digest}
+    inputs = {"teacher": teacher.digest, "corpus": corpus.digest} | inputs
     label, needed = f"{teacher.label}-{arch.name}", needed_bytes(arch, teacher.student_sizes.rows)
-    return build_stage(home, "refine", label, deciding(options), inputs, work, needed)
+    return build_stage(home, "refine", label, config, inputs, work, needed)
 
 
 def shape_of(student: Path, teacher: Teacher) -> Arch:
@@ -162,18 +196,21 @@ def distill(
 
 def refine(
     options: RefineOptions,
-    student: Path,
+    student: Path | None = None,
+    arch: str | None = None,
     teacher: str = "builtin:minilm-l6",
     corpus: str = "builtin:pydocs",
     text: TextOptions = TextOptions(),
     home: Path = Path("artifacts"),
     output: Path | None = None,
 ) -> Result:
-    """Refine a distilled student by the relations of MiniLM-v2.
+    """Refine a distilled student by the relations of MiniLM-v2, or train a new one by them alone.
 
     Args:
         options: training options.
-        student: folder that `kdnas distill` printed, or a Hugging Face folder of a student.
+        student: folder that `kdnas distill` printed, or a Hugging Face folder of a student. Give either this or `arch`.
+        arch: layers,heads,hidden,ffn,activation of a new student, which is trained by MiniLM-v2 alone; `start` gives its initial
+            weights.
         teacher: the student's teacher: `builtin:minilm-l6`, a folder, or a hub id.
         corpus: `builtin:pydocs`, a local file, or a hub id.
         text: how to read the corpus.
@@ -181,7 +218,15 @@ def refine(
         output: folder for a copy of the model as plain files that `transformers` reads; null keeps it only below `home`.
     """
     require_output(output, "refine")
-    folder, digest = find_student(student)
+    if (arch is None) == (student is None):
+        raise UsageError("give --student to refine a distilled student, or --arch for a new one, and not both")
+    found = find_student(student) if student else None
+    shape = Arch.parse(str(arch)) if found is None else None
     resolved = resolve_teacher(teacher)
+    if shape is not None:
+        require_no_deeper(shape.layers, resolved.layers)  # before the corpus is built
     built = common_corpus(home, corpus, text, resolved)
-    return deliver(run_refine(home, resolved, built, folder, digest, options), output)
+    if shape is not None:
+        return deliver(run_refine_new(home, resolved, built, shape, options), output)
+    assert found is not None
+    return deliver(run_refine(home, resolved, built, *found, options), output)

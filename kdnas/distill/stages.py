@@ -17,24 +17,26 @@ from kdnas.distill.hidden_state import (
     HiddenStateLoss,
     HiddenStateObjective,
     TeacherStates,
+    loss_divisors,
     paired_states,
     teacher_layer_variance,
 )
 from kdnas.distill.loop import make_accelerator, use_all_cores
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.mixed import MixedObjective
+from kdnas.distill.neurons import cut_layers, kept_moments
 from kdnas.distill.objective import Objective
 from kdnas.distill.options import DistillOptions, RefineOptions, StudentOptions
 from kdnas.distill.processes import processes
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
+from kdnas.distill.starting import start_student
 from kdnas.distill.student_folder import student_card
 from kdnas.distill.validation import sample_batches
 from kdnas.distill.warm_start import TeacherLayers
 from kdnas.models.arch import Arch
 from kdnas.models.family import shape_of
 from kdnas.models.folder import save_model
-from kdnas.models.student import student_from_teacher
 from kdnas.models.teacher import Teacher, load_encoder
 from kdnas.text.corpus import Corpus
 
@@ -42,7 +44,13 @@ SAMPLE_SENTENCES = 1000  # for the teacher's variance and the initial projection
 
 
 def distill_into(
-    folder: Path, teacher: Teacher, corpus: Corpus, arch: Arch, options: DistillOptions, start: Path | None = None
+    folder: Path,
+    home: Path,
+    teacher: Teacher,
+    corpus: Corpus,
+    arch: Arch,
+    options: DistillOptions,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Distil hidden states into a new student or the one in `start`; writes `student/` and `projections.safetensors`."""
     done = finished(folder)
@@ -54,8 +62,8 @@ def distill_into(
     pairs = layer_pairs(arch.layers, teacher.layers, Mapping(options.mapping))
     samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
     variance = _variance(encoder, pairs, samples, accelerator)
-    student = _given(start, options.seed) if start else _new(arch, encoder, samples, options)
-    loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, variance if options.normalise else None)
+    student = _given(start, options.seed) if start else _new(arch, home, teacher, corpus, encoder, samples, options)
+    loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, loss_divisors(options.loss_scale, variance))
     objective: HiddenStateObjective | MixedObjective
     if options.relation_weight:
         relations = _relations(options, student, encoder)
@@ -65,8 +73,9 @@ def distill_into(
         objective = HiddenStateObjective(student, states, loss, variance)
     objective = objective.to(accelerator.device)
     assert objective.teacher is not None
-    with accelerator.autocast():
-        fit_projections(loss, paired_states(objective.student, objective.teacher, samples))
+    if options.projections == "fitted":
+        with accelerator.autocast():
+            fit_projections(loss, paired_states(objective.student, objective.teacher, samples))
     results = fit(
         folder,
         objective,
@@ -85,16 +94,20 @@ def distill_into(
 
 
 def refine_into(
-    folder: Path, teacher: Teacher, corpus: Corpus, student: Path, options: RefineOptions
+    folder: Path, home: Path, teacher: Teacher, corpus: Corpus, student: Path | Arch, options: RefineOptions
 ) -> dict[str, Any]:
-    """Refine a student by MiniLM-v2; writes `student/` to `folder`."""
+    """Refine a student, or train a new one of this architecture, by MiniLM-v2; writes `student/` to `folder`."""
     done = finished(folder)
     if done is not None:
         return done
     use_all_cores()
     accelerator = make_accelerator(options.precision)
     encoder = load_encoder(teacher.path).to(accelerator.device)
-    model = _given(student, options.seed).to(accelerator.device)
+    if isinstance(student, Arch):
+        samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
+        model = _new(student, home, teacher, corpus, encoder, samples, options).to(accelerator.device)
+    else:
+        model = _given(student, options.seed).to(accelerator.device)
     relations = _relations(options, model, encoder)
     objective = _refined(encoder, model, relations, corpus, options, accelerator)
     results = fit(
@@ -110,11 +123,20 @@ def refine_into(
     return _finish(folder, objective, teacher, corpus, results)
 
 
-def _new(arch: Arch, teacher: PreTrainedModel, samples: list[Batch], options: DistillOptions) -> PreTrainedModel:
-    student = student_from_teacher(arch, teacher, options.seed)
+def _new(
+    arch: Arch,
+    home: Path,
+    teacher: Teacher,
+    corpus: Corpus,
+    encoder: PreTrainedModel,
+    samples: list[Batch],
+    options: StudentOptions,
+) -> PreTrainedModel:
+    moments = None
     if options.start == "layers":
-        TeacherLayers(teacher, samples).start(student)
-    return student
+        layers = cut_layers([arch.layers], arch.ffn, encoder)
+        moments = kept_moments(home, teacher, corpus, encoder, samples, layers)
+    return start_student(arch, encoder, options.start, options.seed, TeacherLayers(encoder, samples, moments))
 
 
 def _given(student: Path, seed: int) -> PreTrainedModel:

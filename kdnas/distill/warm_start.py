@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kdnas.distill.mapping import Mapping, layer_pairs
+from kdnas.distill.neurons import cut_layers, sample_of, second_moments
 from kdnas.models.family import family_of, shape_of
 from kdnas.models.parts import Layer
 from kdnas.models.student import principal_basis, put_norm
 
-SAMPLE_TOKENS = 8192
 RIDGE = 1e-3  # relative to the mean square of a neuron
 
 
@@ -32,23 +32,26 @@ class TeacherLayers:
     Args:
         teacher: encoder without pooler.
         batches: ids and mask, each (B, T); read until `SAMPLE_TOKENS` real tokens are reached.
+        moments: second moments of the neurons of layers, as from `kept_moments`; the teacher runs for missing ones only.
     """
 
-    def __init__(self, teacher: PreTrainedModel, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def __init__(
+        self,
+        teacher: PreTrainedModel,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        moments: dict[int, Tensor] | None = None,
+    ) -> None:
         self._teacher, self._family = teacher, family_of(teacher.config)
-        self._batches, tokens = [], 0
-        for ids, mask in batches:
-            self._batches.append((ids, mask))
-            tokens += int(mask.sum())
-            if tokens >= SAMPLE_TOKENS:
-                break
-        self._moments: dict[int, Tensor] = {}
+        self._batches, self._moments = sample_of(batches), dict(moments or {})
 
     @torch.no_grad()
     def start(self, student: PreTrainedModel) -> None:
         """Overwrite the layers of a student that has its teacher's embeddings; parts without counterpart are unchanged."""
         ours, theirs = shape_of(student.config), shape_of(self._teacher.config)
         basis = principal_basis(self._family.embeddings(self._teacher).words.weight.float(), ours.hidden)
+        needed = cut_layers([ours.layers], ours.ffn, self._teacher)
+        if missing := [number for number in needed if number not in self._moments]:
+            self._moments |= second_moments(self._teacher, self._batches, missing)
         for index, number in layer_pairs(ours.layers, theirs.layers, Mapping.UNIFORM):
             layer = family_of(student.config).layer(student, index)
             if theirs.heads % ours.heads == 0:
@@ -61,7 +64,7 @@ class TeacherLayers:
         kept = min(layer.expand.out_features, source.expand.out_features)
         indices = torch.arange(kept, device=write.device)
         if kept < source.expand.out_features:
-            moments = self._second_moments(number)
+            moments = self._moments[number].to(write.device)
             indices = (moments.diagonal()[:-1].sqrt() * write.norm(dim=0)).topk(kept).indices.sort().values
             write, bias = _fitted(moments, indices, write, bias)
         read = source.expand.weight @ basis
@@ -69,25 +72,6 @@ class TeacherLayers:
         layer.contract.weight.zero_()
         _put(layer.contract, write, bias)
         put_norm(layer.output_norm, source.output_norm, basis)
-
-    def _second_moments(self, number: int) -> Tensor:
-        """Mean of a a' over real tokens, (F + 1, F + 1), for the neurons' outputs a with a 1 appended."""
-        if number not in self._moments:
-            seen: list[Tensor] = []
-            hook = self._family.layer(self._teacher, number).contract.register_forward_pre_hook(
-                lambda module, inputs: seen.append(inputs[0])
-            )
-            total, tokens = torch.zeros(()), 0
-            try:
-                for ids, mask in self._batches:
-                    self._teacher(input_ids=ids, attention_mask=mask)
-                    values = seen.pop()[mask.bool()].float()
-                    values = torch.cat([values, values.new_ones(len(values), 1)], dim=1)
-                    total, tokens = total.to(values.device) + values.T @ values, tokens + len(values)
-            finally:
-                hook.remove()
-            self._moments[number] = total / tokens
-        return self._moments[number]
 
 
 def thin(left: Tensor, right: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -97,7 +97,7 @@ def pipeline(
         evaluation = replace(evaluation, hap=hap)
     require_steps(search, distill)
     if dry_run:
-        return plan(teacher, text, space, latency.minutes, search, distill, refine, home)
+        return plan(teacher, text, space, latency, search, distill, refine, home)
     if evaluation.hap is not None:
         read_hap(evaluation.hap, evaluation.seed)  # reject an invalid file before the long stages
     checked = resolve_teacher(teacher)

@@ -22,7 +22,7 @@ from kdnas.search.options import SearchOptions
 from kdnas.search.pareto import improvements
 from kdnas.search.random_table import random_and_recommended
 from kdnas.search.recording import Recording, read_recording
-from kdnas.search.strategies import STRATEGIES, Observation, make_strategy
+from kdnas.search.strategies import STRATEGIES, Observation, make_strategy, with_hint
 from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
 from kdnas.store.host import physical_cores
 from kdnas.store.outcome import Result
@@ -47,6 +47,8 @@ class ComparisonOptions:
         alpha: exponent of the latency in Eq. 4.
         beta: fraction of the teacher's latency in Eq. 4.
         max_latency_fraction: largest latency as a fraction of the teacher's; null allows any.
+        hint: give every strategy the first candidates of `surrogate`: the four nearest to the teacher's shape.
+        without_teacher_shape: leave out the architectures with the teacher's layers, heads and widths, with any activation.
     """
 
     strategies: tuple[str, ...] = tuple(STRATEGIES)
@@ -57,6 +59,8 @@ class ComparisonOptions:
     alpha: float = SearchOptions.alpha
     beta: float = SearchOptions.beta
     max_latency_fraction: float | None = SearchOptions.max_latency_fraction
+    hint: bool = False
+    without_teacher_shape: bool = False
 
     def __post_init__(self) -> None:
         wrong = [name for name in self.strategies if name not in STRATEGIES]
@@ -130,9 +134,15 @@ def run_comparison(
         Artifact with `runs.jsonl`, `curves.csv` and `strategies.html`.
 
     Raises:
-        UsageError: no architecture of the space is recorded, or none is within the limit.
+        UsageError: no architecture of the space is recorded, none is within the limit, or a setting needs a teacher that
+            is unknown.
     """
-    goal = make_goal(recording.within(space), table, options.search(options.strategies[0], 0), teacher)
+    states = recording.within(space)
+    if options.without_teacher_shape:
+        states = without_shape(states, teacher)
+    goal = make_goal(states, table, options.search(options.strategies[0], 0), teacher)
+    if options.hint and goal.teacher is None:
+        raise UsageError("hint is true, but the shape of the recording's teacher is unknown: give its --teacher")
     losses = {arch: recording(arch).loss for arch in goal.states}
 
     def work(path: Path) -> dict[str, Any]:
@@ -160,14 +170,35 @@ def run_comparison(
     return build(home, "strategies", "replay", config, inputs, work)
 
 
+def without_shape(states: Sequence[Arch], teacher: Teacher | None) -> list[Arch]:
+    """Architectures without those that have the teacher's layers, heads and widths.
+
+    Raises:
+        UsageError: there is no teacher, or nothing is left.
+    """
+    if teacher is None:
+        raise UsageError("without_teacher_shape is true, but no teacher is given: add --teacher")
+    sizes = teacher.sizes
+    own = (sizes.layers, sizes.heads, sizes.hidden, sizes.ffn)
+    found = [arch for arch in states if (arch.layers, arch.heads, arch.hidden, arch.ffn) != own]
+    if not found:
+        raise UsageError(
+            f"without_teacher_shape is true: all {len(states)} recorded architectures have the teacher's shape; "
+            "set it to false, or widen --space"
+        )
+    return found
+
+
 def best_reward(goal: Goal, losses: dict[Arch, float]) -> float:
     """The best reward of all recorded architectures."""
     return max(goal.reward(arch, loss) for arch, loss in losses.items())
 
 
-def run_once(goal: Goal, losses: dict[Arch, float], options: SearchOptions) -> list[int]:
-    """Ids of the architectures that one strategy proposes, in order."""
+def run_once(goal: Goal, losses: dict[Arch, float], options: SearchOptions, hint: bool = False) -> list[int]:
+    """Ids of the architectures that one strategy proposes, in order; with a hint, those nearest to the teacher first."""
     strategy, proposed = make_strategy(goal, options), []
+    if hint:
+        strategy = with_hint(strategy, goal, options.seed)
     for _ in range(options.episodes):
         archs = [proposal.arch for proposal in strategy.ask(options.candidates_per_episode)]
         if not archs:
@@ -198,7 +229,7 @@ def _finished(
         return
     pool = ProcessPoolExecutor(physical_cores(), get_context("spawn"), initializer=_start_process)
     try:
-        waiting = {pool.submit(run_once, goal, losses, options.search(*key)): key for key in missing}
+        waiting = {pool.submit(run_once, goal, losses, options.search(*key), options.hint): key for key in missing}
         while waiting:
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                 yield (*waiting.pop(future), future.result())

@@ -18,6 +18,7 @@ class Goal:
         megabytes: size of each architecture's weights.
         front: search for the front of loss, latency and memory instead of the best reward.
         teacher: shape of the teacher, if known.
+        above_one: of Eq. 4, for a loss above 1.
     """
 
     latencies: dict[Arch, float]
@@ -27,6 +28,7 @@ class Goal:
     megabytes: dict[Arch, float] = field(default_factory=dict)
     front: bool = False
     teacher: Arch | None = None
+    above_one: str = "divide"
 
     @property
     def states(self) -> list[Arch]:
@@ -44,4 +46,4 @@ class Goal:
 
     def reward(self, arch: Arch, loss: float) -> float:
         """Eq. 4."""
-        return reward(loss, self.latencies[arch], self.teacher_latency_ms, self.alpha, self.beta)
+        return reward(loss, self.latencies[arch], self.teacher_latency_ms, self.alpha, self.beta, self.above_one)

@@ -48,4 +48,5 @@ def make_goal(
         {arch: megabytes[arch] for arch in allowed},
         options.front,
         teacher.shape if teacher and table.teacher in ("", teacher.digest) else None,
+        options.above_one,
     )

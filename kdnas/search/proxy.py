@@ -15,6 +15,7 @@ from kdnas.distill.hidden_state import (
     HiddenStateLoss,
     HiddenStateObjective,
     TeacherStates,
+    loss_divisors,
     student_states,
     teacher_layer_variance,
 )
@@ -27,10 +28,12 @@ from kdnas.distill.loop import (
     use_all_cores,
 )
 from kdnas.distill.mapping import Mapping, layer_pairs
+from kdnas.distill.neurons import cut_layers, kept_moments, sample_of
+from kdnas.distill.options import DistillOptions
 from kdnas.distill.projection import fit_projections
+from kdnas.distill.starting import start_student
 from kdnas.distill.warm_start import TeacherLayers
 from kdnas.models.arch import Arch, SearchSpace
-from kdnas.models.student import student_from_teacher
 from kdnas.models.teacher import Teacher, load_encoder
 from kdnas.search.options import ProxyOptions
 from kdnas.search.outcome import ProxyResult
@@ -66,7 +69,7 @@ class LiveStates:
 
 
 class Proxy:
-    """Distils candidates by hidden states (Eq. 1, Uniform+Last), each with its own initialisation on the same batches.
+    """Distils candidates by hidden states (Eq. 1) on the same batches. They start as the later distillation starts them.
 
     Args:
         folder: scratch folder for the teacher's states; kept after an interruption, deleted by `close`.
@@ -75,12 +78,23 @@ class Proxy:
         space: decides which of the teacher's layers are needed.
         options: budget and optimizer.
         seed: seed of the proxy set, the batches and the students' random weights.
+        distill: its start, mapping, projections and scale of the loss are those of the candidates, too.
+        home: root of artifacts, where the start of the students is kept for other searches; None keeps it in memory.
     """
 
     def __init__(
-        self, folder: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: ProxyOptions, seed: int
+        self,
+        folder: Path,
+        teacher: Teacher,
+        corpus: Corpus,
+        space: SearchSpace,
+        options: ProxyOptions,
+        seed: int,
+        distill: DistillOptions = DistillOptions(),
+        home: Path | None = None,
     ) -> None:
         use_all_cores()
+        self._distill, self._mapping = distill, Mapping(distill.mapping)
         self.options, self.seed, self._folder = options, seed, folder
         self._pad_id, self._depth = corpus.pad_id, teacher.layers
         self.precision = resolve_precision("auto")
@@ -90,8 +104,12 @@ class Proxy:
         self.validation = validation_subset(corpus, options, seed)
         self.plan = batch_plan(self.train.lengths, options, seed)
         self.tokens = int(sum(int(self.train.lengths[indices].sum()) for indices in self.plan))
-        self._layers = TeacherLayers(self._teacher, (self._batch(indices) for indices in self.plan))
-        layers = wanted_layers(space, teacher.layers)
+        sample, moments = sample_of(self._batch(indices) for indices in self.plan), None
+        if home is not None and distill.start == "layers":  # computed now, before any worker needs it
+            cut = cut_layers(space.layers, min(space.ffn), self._teacher)
+            moments = kept_moments(home, teacher, corpus, self._teacher, sample, cut)
+        self._layers = TeacherLayers(self._teacher, sample, moments)
+        layers = wanted_layers(space, teacher.layers, self._mapping)
         self._states, self._held_out = self._teacher_states(layers)
         self._variance = self._states.variance(layers)
 
@@ -137,15 +155,16 @@ class Proxy:
         If the loss diverges, the curve ends there with that loss.
         """
         ends = {max(1, round(mark * len(self.plan))) for mark in marks}
-        pairs = layer_pairs(arch.layers, self._depth, Mapping.UNIFORM_LAST)
+        pairs = layer_pairs(arch.layers, self._depth, self._mapping)
         layers = sorted({layer for _, layer in pairs})
-        student = student_from_teacher(arch, self._teacher, self.seed).eval()  # eval: no dropout
-        self._layers.start(student)
-        scale = torch.tensor([self._variance[layer] for _, layer in pairs])
-        loss = HiddenStateLoss(pairs, arch.hidden, int(self._teacher.config.hidden_size), scale)
+        student = start_student(arch, self._teacher, self._distill.start, self.seed, self._layers).eval()  # no dropout
+        variance = torch.tensor([self._variance[layer] for _, layer in pairs])
+        divisors = loss_divisors(self._distill.loss_scale, variance)
+        loss = HiddenStateLoss(pairs, arch.hidden, int(self._teacher.config.hidden_size), divisors)
         objective = HiddenStateObjective(student, None, loss).to(self.accelerator.device)
-        with torch.no_grad(), self.accelerator.autocast():
-            fit_projections(loss, self._first_states(objective, layers))
+        if self._distill.projections == "fitted":
+            with torch.no_grad(), self.accelerator.autocast():
+                fit_projections(loss, self._first_states(objective, layers))
         for tokens in self._train(objective, layers, ends):
             yield ProxyResult(self._validate(objective, layers), tokens)
 
@@ -177,7 +196,7 @@ class Proxy:
                 return
 
     def _validate(self, objective: HiddenStateObjective, layers: list[int]) -> float:
-        """Held-out loss over all real tokens, averaged over layer pairs."""
+        """Held-out loss over all real tokens and layer pairs, in the scale of the options."""
         total, tokens = 0.0, 0
         for indices in token_batches(self.validation.lengths, VALIDATION_BATCH_TOKENS, seed=0, epoch=0):
             ids, mask = self.validation.batch(indices, self._pad_id, self.accelerator.device)
@@ -194,9 +213,9 @@ class Proxy:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def wanted_layers(space: SearchSpace, teacher_layers: int) -> list[int]:
+def wanted_layers(space: SearchSpace, teacher_layers: int, mapping: Mapping = Mapping.UNIFORM_LAST) -> list[int]:
     """Teacher layers, 1-based, that some student of the space learns from."""
-    pairs = [pair for depth in space.layers for pair in layer_pairs(depth, teacher_layers, Mapping.UNIFORM_LAST)]
+    pairs = [pair for depth in space.layers for pair in layer_pairs(depth, teacher_layers, mapping)]
     return sorted({layer for _, layer in pairs})
 
 
@@ -228,7 +247,7 @@ def batch_plan(lengths: np.ndarray, options: ProxyOptions, seed: int) -> list[np
     plan: list[np.ndarray] = []
     seen, epoch = 0, 0
     while seen < budget:
-        for indices in token_batches(lengths, options.batch_tokens, seed, epoch):
+        for indices in token_batches(lengths, options.batch_tokens, seed, epoch, most=options.batch_sentences):
             if seen < budget:
                 plan.append(indices)
                 seen += int(lengths[indices].sum())

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kdnas.distill.building import shared_with_candidates
+from kdnas.distill.options import DistillOptions
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.arch import FIELDS, Arch, SearchSpace, arch_id
 from kdnas.models.teacher import Teacher, resolve_teacher
@@ -61,6 +63,7 @@ def record(
     text: TextOptions = TextOptions(),
     space: SearchSpace = SearchSpace(),
     ray: str | None = None,
+    distill: DistillOptions = DistillOptions(),
     home: Path = Path("artifacts"),
     output: Path | None = None,
 ) -> Result:
@@ -73,6 +76,7 @@ def record(
         text: how the corpus is read.
         space: values that each field may take; depths beyond the teacher's are left out.
         ray: `local`, or the address of a Ray cluster, to distil architectures in parallel, each on one core.
+        distill: its start, mapping, projections and loss_scale are used; the others do not matter here.
         home: root of all artifacts.
         output: folder that gets the result as plain files; null writes only below `home`.
     """
@@ -81,11 +85,17 @@ def record(
     found = resolve_teacher(teacher)
     space = space.teachable(found.layers)  # reject before the corpus is built, which may take minutes
     built = build_corpus(home.resolve(), corpus, text, found)
-    return deliver(run_record(home.resolve(), found, built, space, options, ray), output)
+    return deliver(run_record(home.resolve(), found, built, space, options, ray, distill), output)
 
 
 def run_record(
-    home: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: RecordOptions, ray: str | None = None
+    home: Path,
+    teacher: Teacher,
+    corpus: Corpus,
+    space: SearchSpace,
+    options: RecordOptions,
+    ray: str | None = None,
+    distill: DistillOptions = DistillOptions(),
 ) -> Artifact:
     """Record proxy losses; an interrupted run is resumed.
 
@@ -96,6 +106,7 @@ def run_record(
         space: values that each field may take.
         options: options of the recording.
         ray: as in `record`.
+        distill: as in `record`.
 
     Returns:
         Artifact with `recording.csv`.
@@ -104,18 +115,25 @@ def run_record(
         UsageError: every architecture of the space is deeper than the teacher.
     """
     space = space.teachable(teacher.layers)
-    config = {"space": space, "options": options}
+    config = {"space": space, "options": options, "distill": shared_with_candidates(distill)}
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest}
     absolute = replace(teacher, path=teacher.path.resolve())
 
     def work(path: Path) -> dict[str, Any]:
-        return _work(path, absolute, corpus, space, options, ray)
+        return _work(path, home, absolute, corpus, space, options, ray, distill)
 
     return build(home, "recording", teacher.label, config, inputs, work)
 
 
 def _work(
-    path: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: RecordOptions, ray: str | None
+    path: Path,
+    home: Path,
+    teacher: Teacher,
+    corpus: Corpus,
+    space: SearchSpace,
+    options: RecordOptions,
+    ray: str | None,
+    distill: DistillOptions,
 ) -> dict[str, Any]:
     chosen = spread(list(space), options.architectures, options.seeds[0])
     wanted = {seed: chosen if seed == options.seeds[0] else chosen[: options.repeated] for seed in options.seeds}
@@ -128,7 +146,7 @@ def _work(
             if not missing:
                 shutil.rmtree(states, ignore_errors=True)  # left by a run that was killed after its last architecture
                 continue
-            make = partial(_Curves, states, teacher, corpus, space, options, seed)
+            make = partial(_Curves, states, home, teacher, corpus, space, options, seed, distill)
             curves = make()  # computes the teacher's states before any worker needs them
             with all_of(make, curves, ray) as evaluate_all:
                 for index, found in evaluate_all(missing):
@@ -155,11 +173,19 @@ class _Curves:
     """Distils architectures with one seed, and measures the loss at each checkpoint until it diverges."""
 
     def __init__(
-        self, states: Path, teacher: Teacher, corpus: Corpus, space: SearchSpace, options: RecordOptions, seed: int
+        self,
+        states: Path,
+        home: Path,
+        teacher: Teacher,
+        corpus: Corpus,
+        space: SearchSpace,
+        options: RecordOptions,
+        seed: int,
+        distill: DistillOptions,
     ) -> None:
         from kdnas.search.proxy import Proxy
 
-        self._proxy = Proxy(states, teacher, corpus, space, options.proxy, seed)
+        self._proxy = Proxy(states, teacher, corpus, space, options.proxy, seed, distill, home)
         self._marks = [number / options.checkpoints for number in range(1, options.checkpoints + 1)]
         self.close = self._proxy.close
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from kdnas.distill.building import deciding
+from kdnas.distill.building import deciding, shared_with_candidates
 from kdnas.distill.options import DistillOptions
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.arch import Arch, SearchSpace
@@ -65,7 +65,8 @@ def search(
             architectures are proposed.
         ray: `local`, or the address of a Ray cluster, to distil candidates in parallel, each on one core; its nodes must see
             the teacher, the corpus and the home under the same paths.
-        distill: options of `--evaluator full`; `steps` is required.
+        distill: options of the distillation that follows: candidates start, map their layers and scale the loss as it does; with
+            `--evaluator full` all its options hold, and `steps` is required.
         home: root of all artifacts.
         output: folder that gets the result as plain files; null writes only below `home`.
     """
@@ -119,7 +120,8 @@ def run_search(
         table: latencies of the space's architectures and of the teacher.
         options: the search.
         ray: `local`, or the address of a Ray cluster whose workers distil; None distils here.
-        distill: options of the full evaluator.
+        distill: options of the later distillation: start, mapping, projections and scale of the loss for the proxy, all for the
+            full evaluator.
 
     Raises:
         UsageError: every architecture of the space is deeper than the teacher, none is within the limits, or the full
@@ -141,7 +143,7 @@ def run_search(
     def proxy_work(path: Path) -> dict[str, Any]:
         from kdnas.search.proxy import Proxy
 
-        make = partial(Proxy, path / STATES, absolute, corpus, space, options.proxy, options.seed)
+        make = partial(Proxy, path / STATES, absolute, corpus, space, options.proxy, options.seed, distill, home)
         proxy = make()  # computes the teacher's states before any worker needs them
         results = distilled(path, make, proxy)
         proxy.close()
@@ -156,7 +158,9 @@ def run_search(
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "latency-table": table.digest}
     if options.evaluator == "full":
         return build(home, "search", teacher.label, config | {"distill": deciding(distill)}, inputs, full_work)
-    return build(home, "search", teacher.label, config, inputs, proxy_work)
+    return build(
+        home, "search", teacher.label, config | {"distill": shared_with_candidates(distill)}, inputs, proxy_work
+    )
 
 
 def _warn_of_other_host(table: LatencyTable) -> None:
@@ -237,7 +241,7 @@ def summary(candidates: list[Candidate], goal: Goal) -> dict[str, Any]:
     if winner.latency_ms > goal.teacher_latency_ms:
         say(
             f"search: the winner, {winner.arch}, takes {winner.latency_ms:.3g} ms, its teacher {goal.teacher_latency_ms:.3g}: "
-            "the reward lets a low loss outweigh any latency; to limit it, use for example --max_latency_fraction 0.5"
+            "how much latency counts depends on the scale of the loss; to limit it, use for example --max_latency_fraction 0.5"
         )
     finished = [candidate for candidate in candidates if candidate.loss is not None]
     points = [goal.point(candidate.arch, candidate.loss or 0.0) for candidate in finished]

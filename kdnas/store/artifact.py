@@ -97,6 +97,7 @@ def build(
     inputs: Mapping[str, str],
     work: Callable[[Path], dict[str, Any]],
     needed_bytes: int = 50_000_000,
+    wait: bool = False,
 ) -> Artifact:
     """Return the finished artifact of this configuration, or do the work, resuming an interrupted run, and publish it.
 
@@ -108,9 +109,10 @@ def build(
         inputs: name of each input to its digest.
         work: called with the working folder, which contains the files of an interrupted run; returns results for the manifest.
         needed_bytes: minimum free disk space to start, in bytes.
+        wait: wait for another process that builds the same artifact, and return its result.
 
     Raises:
-        KdnasError: there is too little disk space, or another process builds the same artifact.
+        KdnasError: there is too little disk space, or another process builds the same artifact and `wait` is not set.
     """
     settings = {"config": to_json(config), "inputs": dict(inputs)}
     key = key_of(kind, settings)
@@ -121,7 +123,7 @@ def build(
     with disk_errors(home):
         partial.mkdir(parents=True, exist_ok=True)
         require_space(home, needed_bytes)
-        with locked(final.with_name(final.name + ".lock")):
+        with locked(final.with_name(final.name + ".lock"), wait):
             if (final / MANIFEST).exists():  # built while this process waited
                 return Artifact.load(final, kind)
             attempts = read_jsonl(partial / ATTEMPTS)
@@ -175,13 +177,13 @@ def publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, wait: bool = False) -> Iterator[None]:
     """Hold an exclusive lock file. The kernel releases it when the process dies, even by kill -9 with forked children alive.
 
     Raises:
         KdnasError: another process holds the lock, or the file system has no locks.
     """
-    lock = FileLock(path, blocking=False, fallback_to_soft=False)
+    lock = FileLock(path, blocking=wait, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout as error:

@@ -208,7 +208,10 @@ def unknown_fraction(path: Path, tokenizer: Any) -> float:
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     names = ("[UNK]", "<unk>")
     unknown = {number for name in names if (number := tokenizer.token_to_id(name)) is not None}
-    counts = np.bincount(np.load(path / "train.tokens.npy", mmap_mode="r"))
+    tokens = np.load(path / "train.tokens.npy", mmap_mode="r")
+    counts = np.zeros(int(tokens.max(initial=-1)) + 1, dtype=np.int64)
+    for start in range(0, len(tokens), COPIED):  # bincount copies its input to 8 bytes per token
+        counts += np.bincount(tokens[start : start + COPIED], minlength=len(counts))
     known = sum(int(count) for number, count in enumerate(counts) if number not in special | unknown)
     missed = sum(int(counts[number]) for number in unknown if number < len(counts))
     return round(missed / max(1, known + missed), 4)

@@ -1,72 +1,91 @@
-"""Lines and JSON objects of text files, plain, .gz or .zst; an error names the file and the line."""
+"""Lines and JSON objects of text files, plain, .gz or .zst, in bounded memory; an error names the file and the line."""
 
-import gzip
-import io
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import zstandard
 
-from kdnas.errors import UsageError
+from kdnas.errors import KdnasError, UsageError
 
-CHUNK_BYTES = 1 << 17
+# A longer line is never held in memory: readers refuse or quarantine it.
+MAX_LINE_BYTES = 16 * 2**20
+# Bytes read at once; few, since compressed ones can expand to many.
+CHUNK_BYTES = {"": 2**20, "gz": 2**14, "zst": 2**13}
+# Decompressed bytes of gzip at once.
+PIECE_BYTES = 2**20
+# Compressed bytes of zstd at once: a block of 128 KiB of one character takes four, so these are at most 8 MiB.
+ZSTD_BYTES = 2**8
 
 
-class ZstdFile(io.RawIOBase):
-    """Reads a .zst file of any number of frames. Unlike zstandard's own reader it raises EOFError if the file is truncated."""
+class ArchiveError(KdnasError):
+    """A compressed file is damaged or truncated. The message does not name the file."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._frame: Any = None  # decompressor of the frame that is being read
-        self._compressed = b""
-        self._ready = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
+def bounded_lines(path: Path, compression: str = "") -> Iterator[tuple[int, bytes | None, int]]:
+    """Number from 1, bytes without the line end, and bytes of the file read so far, for each line.
 
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            if not self._compressed and not (data := self._file.read(CHUNK_BYTES)):
-                if self._frame is not None:
-                    raise EOFError("the archive is truncated")
-                return 0
-            self._compressed = self._compressed or data
-            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
-            self._ready = memoryview(self._frame.decompress(self._compressed))
-            self._compressed = self._frame.unused_data if self._frame.eof else b""
-            if self._frame.eof:
-                self._frame = None
-        size = min(len(buffer), len(self._ready))
-        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
-        return size
+    The bytes are None for a line over `MAX_LINE_BYTES`, which is skipped without being held in memory.
+
+    Args:
+        path: the file.
+        compression: gz, zst or empty.
+
+    Raises:
+        ArchiveError: the archive is damaged or truncated.
+    """
+    number, position = 0, 0
+    held: list[bytes] = []  # pieces of the line that is not complete yet
+    size = 0
+    with path.open("rb") as file:
+        for chunk, position in _chunks(file, compression):
+            first = 0
+            while (end := chunk.find(b"\n", first)) >= 0:
+                number += 1
+                size += end - first
+                if size <= MAX_LINE_BYTES:
+                    held.append(chunk[first:end])
+                yield number, _joined(held, size), position
+                held, size, first = [], 0, end + 1
+            size += len(chunk) - first
+            if size <= MAX_LINE_BYTES:
+                held.append(chunk[first:])
+            else:
+                held = []
+    if size:
+        yield number + 1, _joined(held, size), position
+
+
+def too_long() -> str:
+    """Why a line is refused or quarantined."""
+    return f"longer than {MAX_LINE_BYTES} bytes"
 
 
 def text_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
-    """Number, from 1, and text of each line that is not blank, without the line end.
+    """Number, from 1, and text of each line that is not blank, without the line end (also `\\r` alone).
 
     Args:
         path: a text file; .gz and .zst are decompressed.
         what: name of the file in error messages, such as `corpus 'a.txt'`.
 
     Raises:
-        UsageError: the file is not UTF-8, or the archive is damaged.
+        UsageError: the file is not UTF-8, the archive is damaged, or a line is longer than `MAX_LINE_BYTES`.
     """
     number = 0
+    compression = path.suffix[1:] if path.suffix in (".gz", ".zst") else ""
     try:
-        with path.open("rb") as raw:
-            stream: Any = raw
-            if path.suffix == ".gz":
-                stream = gzip.GzipFile(fileobj=raw)
-            elif path.suffix == ".zst":
-                stream = io.BufferedReader(ZstdFile(raw), CHUNK_BYTES)
-            for number, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8"), 1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
+        for _, line, _ in bounded_lines(path, compression):
+            if line is None:
+                raise UsageError(f"{what}: line {number + 1} is {too_long()}; give one text or JSON object per line")
+            for part in line.decode("utf-8").split("\r"):
+                number += 1
+                if part.strip():
+                    yield number, part
     except UnicodeDecodeError as error:
         raise UsageError(f"{what}: not UTF-8 near line {number + 1} ({error.reason}); convert it first") from error
-    except (gzip.BadGzipFile, EOFError, zstandard.ZstdError) as error:
+    except ArchiveError as error:
         raise UsageError(f"{what}: damaged archive after line {number} ({error})") from error
 
 
@@ -74,13 +93,71 @@ def json_rows(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and object of each line of a JSONL file.
 
     Raises:
-        UsageError: the file is not UTF-8, the archive is damaged, or a line is not a JSON object.
+        UsageError: as `text_lines`, or a line is not a JSON object.
     """
     for number, line in text_lines(path, what):
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{what}: line {number} is not valid JSON ({error})") from error
         if not isinstance(row, dict):
             raise UsageError(f"{what}: line {number} is not a JSON object")
         yield number, row
+
+
+def _joined(pieces: list[bytes], size: int) -> bytes | None:
+    return b"".join(pieces).removesuffix(b"\r") if size <= MAX_LINE_BYTES else None
+
+
+def _chunks(file: BinaryIO, compression: str) -> Iterator[tuple[bytes, int]]:
+    """Decompressed pieces, each with the number of file bytes read so far.
+
+    Raises:
+        ArchiveError: the archive is damaged or truncated.
+    """
+    archives = _Archives(compression) if compression else None
+    position = 0
+    try:
+        while data := file.read(CHUNK_BYTES[compression]):
+            position += len(data)
+            for piece in archives.pieces(data) if archives else (data,):
+                yield piece, position
+    except (zlib.error, zstandard.ZstdError) as error:
+        raise ArchiveError(f"damaged archive near byte {position} ({error})") from error
+    if archives and archives.inflater is not None:
+        raise ArchiveError(f"the archive is truncated after byte {position}; get the whole file")
+
+
+class _Archives:
+    """Decompresses a file of one or several archives, one after the other, chunk by chunk.
+
+    Args:
+        compression: gz or zst.
+    """
+
+    def __init__(self, compression: str) -> None:
+        self._gzip = compression == "gz"
+        self._begun = False
+        self.inflater: Any = None  # of the archive that is not complete yet
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Decompressed pieces of the next bytes of the file, none of them large."""
+        full = False  # zlib may hold more output than it was allowed to return
+        while data or full:
+            if self.inflater is None:
+                if self._gzip and self._begun:
+                    data = data.lstrip(b"\0")  # padding between archives
+                    if not data:
+                        return
+                self._begun = True
+                self.inflater = zlib.decompressobj(31) if self._gzip else zstandard.ZstdDecompressor().decompressobj()
+            if self._gzip:
+                piece, later = self.inflater.decompress(data, PIECE_BYTES), b""
+                data, full = self.inflater.unconsumed_tail, len(piece) == PIECE_BYTES
+            else:
+                piece, later = self.inflater.decompress(data[:ZSTD_BYTES]), data[ZSTD_BYTES:]
+                data = later
+            if self.inflater.eof:
+                data, full = self.inflater.unused_data + later, False
+                self.inflater = None
+            yield piece

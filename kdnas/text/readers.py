@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdnas.errors import KdnasError, UsageError
-from kdnas.text.lines import json_rows, text_lines
+from kdnas.text.lines import MAX_LINE_BYTES, json_rows, text_lines, too_long
+from kdnas.text.parquet import open_parquet, parquet_batches
 from kdnas.text.pydocs import docstring_sentences
 
 BUILTIN = "builtin:pydocs"
@@ -138,24 +139,25 @@ def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions, 
         value = row[text.column]
         if not isinstance(value, str):
             raise UsageError(f"corpus '{source}': row {number}, column '{text.column}' is not text but {value!r:.60}")
+        if len(value) > MAX_LINE_BYTES:  # from the hub; files are checked when they are read
+            raise UsageError(f"corpus '{source}': row {number} is {too_long()}; cut its text into sentences")
         topic = str(row[text.topic]) if text.topic else ""
         group = str(row[text.group]) if text.group else " ".join(value.split()).lower()
         yield TextRow(value, topic, group, language)
 
 
 def _parquet_rows(path: Path, source: str, text: TextOptions) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise UsageError(f"corpus '{source}': not a Parquet file ({error})") from error
+    file = open_parquet(path, f"corpus '{source}'")
     there = set(file.schema_arrow.names)
     # If a column is missing, read all columns, because the error message lists them.
     wanted = sorted({*text.columns, text.language_column} & there) if set(text.columns) <= there else None
-    for batch in file.iter_batches(columns=wanted):
-        yield from batch.to_pylist()
+    number = 0
+    for batch in parquet_batches(file, wanted):
+        for row in batch:
+            number += 1
+            if row is None:
+                raise UsageError(f"corpus '{source}': row {number} is {too_long()}; cut its text into sentences")
+            yield row
 
 
 def _hub_rows(source: str, text: TextOptions) -> Iterator[dict[str, Any]]:
@@ -174,6 +176,13 @@ def _hub_rows(source: str, text: TextOptions) -> Iterator[dict[str, Any]]:
         raise UsageError(f"corpus '{source}': no such local file and no such data set on the hub") from error
     except ValueError as error:  # unknown configuration or split; the message lists the valid ones
         raise UsageError(f"corpus '{source}': {error}") from error
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        raise UsageError(
+            f"corpus '{source}': this data set is a loading script, which `datasets` no longer runs ({error}); download its "
+            "Parquet files (branch refs/convert/parquet on the hub) and give their folder as --corpus"
+        ) from error
     except OSError as error:
         raise KdnasError(
             f"corpus '{source}': no such local file, and the hub cannot be reached; check the network, "

@@ -1,12 +1,13 @@
 """One split of a built corpus: memory-mapped token ids, and the batches of an epoch over them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from kdnas.text.column import Column
 from kdnas.text.padding import pad, padded_length
 
 
@@ -21,33 +22,41 @@ class Sentences:
         """Pickle only the path; a copy in another process maps the files itself."""
         return Sentences, (self.path, self.split)
 
+    @property
+    def _parquet(self) -> Path:
+        return self.path / f"{self.split}.parquet"
+
     @cached_property
-    def _table(self) -> Any:
+    def _knows_languages(self) -> bool:
         import pyarrow.parquet as pq
 
-        return pq.read_table(self.path / f"{self.split}.parquet", memory_map=True)
+        return "language" in pq.read_schema(self._parquet).names  # corpora of earlier versions have no such column
 
     @cached_property
-    def texts(self) -> list[str]:
-        return list(self._table["text"].to_pylist())
+    def texts(self) -> Column:
+        """Text of each sentence, read from the file when it is accessed."""
+        return Column(self._parquet, "text")
 
     @cached_property
-    def topics(self) -> list[str]:
+    def topics(self) -> Column:
         """Class label of each sentence, empty if the corpus has none."""
-        return list(self._table["topic"].to_pylist())
+        return Column(self._parquet, "topic")
 
     @cached_property
-    def languages(self) -> list[str]:
+    def groups(self) -> Column:
+        """Group of each sentence; no group is in both splits."""
+        return Column(self._parquet, "group")
+
+    @cached_property
+    def languages(self) -> Sequence[str]:
         """Language of each sentence, empty if the corpus does not state it."""
-        known = "language" in self._table.column_names  # corpora of earlier versions have no such column
-        return list(self._table["language"].to_pylist()) if known else [""] * len(self)
+        return Column(self._parquet, "language") if self._knows_languages else [""] * len(self)
 
     @cached_property
     def language_numbers(self) -> np.ndarray:
         """Number of each sentence's language, (N,) int32; languages are numbered in the order of their first sentences."""
-        if "language" not in self._table.column_names:
-            return np.zeros(len(self), dtype=np.int32)
-        return np.asarray(self._table["language"].combine_chunks().dictionary_encode().indices, dtype=np.int32)
+        known = self._knows_languages
+        return Column(self._parquet, "language").numbers() if known else np.zeros(len(self), dtype=np.int32)
 
     @cached_property
     def tokens(self) -> np.ndarray:
@@ -98,7 +107,9 @@ def balanced(groups: np.ndarray, power: float, rng: np.random.Generator) -> np.n
     return np.concatenate(chosen)
 
 
-def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int, pool: int = 64) -> list[np.ndarray]:
+def token_batches(
+    lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int, pool: int = 64, most: int | None = None
+) -> list[np.ndarray]:
     """Batches of one epoch, each with at most `batch_tokens` padded tokens and sentences of similar lengths.
 
     The order depends only on `seed` and `epoch`: shuffle, sort by length within pools of about `pool` batches, cut into batches
@@ -106,13 +117,20 @@ def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int,
 
     Args:
         lengths: (N,) number of tokens in each sentence.
+        batch_tokens: largest number of padded tokens.
+        seed: decides the order, together with `epoch`.
+        epoch: number of the pass over the sentences.
+        pool: number of batches whose sentences are sorted together.
+        most: largest number of sentences. If the tokens never limit a batch, all but the last have exactly this number.
 
     Returns:
         Index arrays into the split, each (B,) int64.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
+    limit = most or len(lengths) or 1
     pool_size = max(1, int(pool * batch_tokens / max(1.0, float(lengths.mean())))) if len(lengths) else 1
+    pool_size = pool_size if most is None else min(pool_size, pool * most)
     batches: list[np.ndarray] = []
     for start in range(0, len(order), pool_size):
         chunk = order[start : start + pool_size]
@@ -120,7 +138,8 @@ def token_batches(lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int,
         first = 0
         for index in range(1, len(chunk) + 1):
             # The chunk is sorted, so the newest sentence is the longest.
-            if index == len(chunk) or (index + 1 - first) * padded_length(int(lengths[chunk[index]])) > batch_tokens:
+            full = index == len(chunk) or index - first == limit
+            if full or (index + 1 - first) * padded_length(int(lengths[chunk[index]])) > batch_tokens:
                 batches.append(chunk[first:index])
                 first = index
     return [batches[index] for index in rng.permutation(len(batches))]

@@ -39,7 +39,7 @@ CHOICES: dict[str, dict[str, object]] = {
     "twice the warm-up": {"warmup_fraction": 0.1},
     "four times the batch, a quarter of the steps": {"batch_tokens": 4096},
     "with dropout": {"dropout": True},
-    "raw MSE, as the paper's": {"normalise": False},
+    "raw MSE, as the paper's": {"loss_scale": "mean"},
 }
 
 

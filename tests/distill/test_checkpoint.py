@@ -10,6 +10,7 @@ from kdnas.distill.checkpoint import (
     FOLDER,
     Position,
     load_checkpoint,
+    moments_for,
     remove_checkpoints,
     rewind_history,
     save_checkpoint,
@@ -51,6 +52,52 @@ def test_resumed_run_is_bit_identical(tmp_path: Path) -> None:
     for _ in range(4):
         step(net, optimizer)
     assert all(torch.equal(value, expected[name]) for name, value in net.state_dict().items())
+
+
+def test_the_step_count_of_a_fused_optimizer_is_on_the_parameters_device() -> None:
+    state = {"step": torch.tensor(3.0), "exp_avg": torch.zeros(2)}
+    elsewhere = torch.empty(2, device="meta")  # stands for a GPU
+    fused, plain = (moments_for(elsewhere, state, fused) for fused in (True, False))
+    assert (fused["step"].device.type, fused["exp_avg"].device.type) == ("meta", "meta")
+    assert (plain["step"].device.type, plain["exp_avg"].device.type) == ("cpu", "meta")
+
+
+def test_the_random_state_of_a_gpu_is_saved_and_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restored: list[torch.Tensor] = []
+    kept = torch.arange(16, dtype=torch.uint8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: kept)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", restored.append)
+    trained(tmp_path, 1)
+    load_checkpoint(tmp_path, *module(9))
+    assert torch.equal(restored[0], kept)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_resumed_run_on_a_gpu_is_bit_identical(tmp_path: Path) -> None:
+    def on_gpu(seed: int) -> tuple[nn.Module, torch.optim.AdamW]:
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)).cuda()
+        return net, make_optimizer(net, 0.1)
+
+    def update(net: nn.Module, optimizer: torch.optim.AdamW) -> None:
+        net(torch.ones(4, 3, device="cuda")).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    net, optimizer = on_gpu(0)
+    position = Position()
+    for number in range(6):
+        update(net, optimizer)
+        if number == 2:
+            position.advance(0, 3, 10, 0.1)
+            save_checkpoint(tmp_path, net, optimizer, position)
+    other, again = on_gpu(9)
+    load_checkpoint(tmp_path, other, again)
+    for _ in range(3):
+        update(other, again)
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in other.state_dict().items())
 
 
 def test_only_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:

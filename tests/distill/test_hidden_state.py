@@ -8,6 +8,7 @@ from kdnas.distill.hidden_state import (
     HiddenStateLoss,
     HiddenStateObjective,
     TeacherStates,
+    loss_divisors,
     teacher_layer_variance,
 )
 from kdnas.distill.loop import make_accelerator, make_optimizer, train_step
@@ -29,7 +30,7 @@ def naive_loss(loss: HiddenStateLoss, student: list[Tensor], teacher: dict[int, 
             for token in range(length):
                 predicted = loss.projections[number](student[student_layer][row, token])
                 errors.append(((predicted - teacher[teacher_layer][row, token]) ** 2).mean())
-        values.append(torch.stack(errors).mean() / loss.variance[number])
+        values.append(torch.stack(errors).mean() / loss.divisors[number])
     return torch.stack(values)
 
 
@@ -57,6 +58,34 @@ def test_loss_equals_a_hand_computed_value() -> None:
     teacher = {1: torch.tensor([[[2.0], [3.0], [5.0]]])}
     # 3*1+1-2 = 2, 3*2+1-3 = 4; the third is padding: (4 + 16) / 2 tokens / variance 2
     assert loss(student, teacher, torch.tensor([[1, 1, 0]])).tolist() == [5.0]
+
+
+@pytest.mark.parametrize(("scale", "expected"), [("normalised", 3.0), ("mean", 7.0), ("sum", 14.0)])
+def test_scales_of_the_loss_equal_hand_computed_values(scale: str, expected: float) -> None:
+    # Raw errors: pair (1, 1) has (3*1 - 1)^2 = 4, pair (1, 2) has (1 - (1 - sqrt(10)))^2 = 10; variances 2 and 2.5.
+    loss = HiddenStateLoss([(1, 1), (1, 2)], 1, 1, loss_divisors(scale, torch.tensor([2.0, 2.5])))
+    with torch.no_grad():
+        for projection, weight in zip(loss.projections, (3.0, 1.0), strict=True):
+            projection.weight.fill_(weight)
+            projection.bias.zero_()
+    states = [torch.zeros(1, 1, 1), torch.ones(1, 1, 1)]
+    teacher = {1: torch.ones(1, 1, 1), 2: torch.full((1, 1, 1), 1 - 10**0.5)}
+    losses = loss(states, teacher, torch.ones(1, 1))
+    assert float(losses.mean().detach()) == pytest.approx(expected)
+    # The explained variance does not depend on the scale: 1 - (4 / 2 + 10 / 2.5) / 2.
+    metrics = loss.metrics(losses.detach(), torch.tensor([2.0, 2.5]))
+    assert metrics["validation_loss"] == pytest.approx(expected)
+    assert metrics["explained_variance"] == pytest.approx(-2.0)
+
+
+def test_sum_equals_eq_1_in_a_naive_loop() -> None:
+    student, teacher = random_states()
+    lengths = [6, 1, 4]
+    mask = torch.tensor([[1] * n + [0] * (6 - n) for n in lengths])
+    loss = HiddenStateLoss(PAIRS, 5, 7, loss_divisors("sum", torch.tensor([0.5, 2.0, 3.0])))
+    raw = HiddenStateLoss(PAIRS, 5, 7, None)
+    raw.projections = loss.projections
+    torch.testing.assert_close(loss(student, teacher, mask).mean(), naive_loss(raw, student, teacher, lengths).sum())
 
 
 def test_loss_ignores_padding() -> None:

@@ -39,8 +39,8 @@ def test_uniform_mapping_equals_the_published_formula_where_that_is_valid(studen
 
 def test_last_and_last_1_mappings() -> None:
     assert targets(4, 12, Mapping.LAST) == [9, 10, 11, 12]
-    assert targets(4, 12, Mapping.LAST_1) == [8, 9, 10, 11]
-    assert targets(6, 6, Mapping.LAST_1) == [1, 1, 2, 3, 4, 5]  # never the embedding output
+    assert layer_pairs(4, 12, Mapping.LAST_1) == [(4, 12)]  # Appendix A: one pair
+    assert layer_pairs(6, 6, Mapping.LAST_1) == [(6, 6)]
 
 
 def test_uniform_last_maps_each_student_layer_to_two_teacher_layers() -> None:
@@ -57,7 +57,8 @@ def test_duplicate_targets_are_removed() -> None:
 @given(st.integers(1, 30), st.integers(0, 30), st.sampled_from(Mapping))
 def test_every_student_layer_has_a_valid_teacher_layer(student: int, more: int, mapping: Mapping) -> None:
     pairs = layer_pairs(student, student + more, mapping)
-    assert {layer for layer, _ in pairs} == set(range(1, student + 1))
+    mapped = {student} if mapping is Mapping.LAST_1 else set(range(1, student + 1))
+    assert {layer for layer, _ in pairs} == mapped
     assert all(1 <= target <= student + more for _, target in pairs)
 
 

@@ -315,7 +315,7 @@ def test_raw_loss_reports_explained_variance(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, whole: Artifact
 ) -> None:
     raw = run_distill(
-        tmp_path, tiny_teacher, corpus, ARCH, DistillOptions(**{**COMMON, "steps": 1, "normalise": False})
+        tmp_path, tiny_teacher, corpus, ARCH, DistillOptions(**{**COMMON, "steps": 1, "loss_scale": "mean"})
     )
     rows = {
         name: next(row for row in read_jsonl(artifact.path / "history.jsonl") if row["step"] == 0)

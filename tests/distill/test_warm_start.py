@@ -1,10 +1,14 @@
 """Initial layers from the teacher: exact if the shapes agree, otherwise the best approximation of their rank."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kdnas.distill.neurons import cut_layers, kept_moments, sample_of
 from kdnas.distill.validation import sample_batches
 from kdnas.distill.warm_start import TeacherLayers, thin
 from kdnas.models.arch import Arch
@@ -113,3 +117,68 @@ def test_thin_gives_the_best_approximation_of_its_rank() -> None:
     assert (wide[0].shape, wide[1].shape) == ((9, 8), (8, 7))
     assert torch.equal(wide[0][:, :6], left)
     torch.testing.assert_close(wide[0] @ wide[1], left @ right)
+
+
+def moments_layer_by_layer(model: PreTrainedModel, sample: Batches, number: int) -> Tensor:
+    """Second moments of one layer's neurons from a pass of its own: the definition."""
+    seen: list[Tensor] = []
+    hook = model.encoder.layer[number - 1].output.dense.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0])
+    )
+    for ids, mask in sample:
+        model(input_ids=ids, attention_mask=mask)
+    hook.remove()
+    values = torch.cat([states[mask.bool()] for states, (_, mask) in zip(seen, sample, strict=True)])
+    values = torch.cat([values, torch.ones(len(values), 1)], dim=1)
+    return values.T @ values / len(values)
+
+
+@pytest.fixture
+def tiny(tiny_teacher: Teacher) -> PreTrainedModel:
+    return load_encoder(tiny_teacher.path)
+
+
+@pytest.mark.parametrize("arch", ["3,12,48,64,gelu", "4,6,96,128,relu"])
+def test_one_pass_for_all_layers_gives_the_weights_of_a_pass_for_each(
+    tiny: PreTrainedModel, batches: Batches, arch: str
+) -> None:
+    sample = sample_of(batches)
+    each = {number: moments_layer_by_layer(tiny, sample, number) for number in (1, 2, 3, 4)}
+    wanted, found = (student_from_teacher(Arch.parse(arch), tiny, seed=0) for _ in range(2))
+    TeacherLayers(tiny, batches, each).start(wanted)
+    passes = count_passes(tiny)
+    TeacherLayers(tiny, batches).start(found)
+    assert len(passes) == len(sample)  # one pass
+    for name, value in wanted.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value, rtol=0, atol=1e-5)
+
+
+def count_passes(model: PreTrainedModel) -> list[None]:
+    passes: list[None] = []
+    model.register_forward_pre_hook(lambda *_: passes.append(None))
+    return passes
+
+
+def test_the_pass_is_kept_for_other_students_and_searches(
+    tiny: PreTrainedModel,
+    tiny_teacher: Teacher,
+    corpus: Corpus,
+    batches: Batches,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    passes, layers = count_passes(tiny), cut_layers([2, 4], 64, tiny)
+    assert layers == [1, 2, 3, 4]
+    assert cut_layers([2, 4], 192, tiny) == []
+    first = kept_moments(tmp_path, tiny_teacher, corpus, tiny, batches, layers)
+    assert len(passes) == len(sample_of(batches))
+    assert "start: teacher: 100 %" in capsys.readouterr().err
+    second = kept_moments(tmp_path, tiny_teacher, corpus, tiny, batches, layers)
+    for arch in (Arch(2, 12, 48, 64), Arch(4, 12, 48, 128)):
+        TeacherLayers(tiny, batches, second).start(student_from_teacher(arch, tiny, seed=0))
+    assert len(passes) == len(sample_of(batches))  # not again
+    assert all(torch.equal(first[number], second[number]) for number in layers)
+    assert len(list((tmp_path / "warm-start").iterdir())) == 1
+    kept_moments(tmp_path, replace(tiny_teacher, digest="another"), corpus, tiny, batches, layers)
+    kept_moments(tmp_path, tiny_teacher, corpus, tiny, batches[:1], layers)
+    assert len(list((tmp_path / "warm-start").iterdir())) == 3

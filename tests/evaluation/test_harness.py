@@ -11,6 +11,8 @@ import pytest
 from kdnas.cli import main
 from kdnas.errors import UsageError
 from kdnas.evaluation.harness import RESULT, SuiteOptions, run_suites, suites
+from kdnas.evaluation.suite_scores import score
+from kdnas.evaluation.tasks import Task
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact
 
@@ -122,6 +124,51 @@ def test_a_task_in_several_languages_has_their_mean_as_its_headline(
     printed = capsys.readouterr().err
     assert "sentiment/afrisenti by language:" in printed
     assert "mean over languages" in printed
+
+
+def test_max_test_bounds_random_test_rows_and_the_dev_rows_of_the_threshold(
+    tmp_path: Path, tiny_teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hap/cold").mkdir(parents=True)
+    for seed, (split, count) in enumerate({"train": 200, "dev": 90, "test": 90}.items()):
+        made = sorted(rows(count, seed), key=lambda row: row["label"])  # class after class, as in HateBR
+        texts = [{"TEXT": " ".join(row["words"]), "label": row["label"], "topic": "race"} for row in made]
+        (tmp_path / f"hap/cold/{split}.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    scored: list[Task] = []
+
+    def score_all(folder: Path, engine: str, engines: Any, task: Task, *rest: Any) -> dict[str, Any]:
+        scored.append(task)
+        return score(folder, engine, engines, task, *rest)
+
+    monkeypatch.setattr("kdnas.evaluation.harness.score", score_all)
+    options = SuiteOptions(tmp_path, seeds=(0,), learning_rates=(2e-3,), epochs=1, max_test=30)
+    (artifact,) = run_suites(tmp_path, str(tiny_teacher.path), ("hap/cold",), options)
+    (task,) = scored
+    for split in (task.dev, task.test):
+        assert len(split) == 30
+        assert set(split.labels) == {0, 1}
+    result = json.loads((artifact.path / RESULT).read_text())
+    assert {"scored 30 of 90 test rows", "threshold chosen on 30 of 90 dev rows"} <= set(result["notes"])
+    assert result["dev_examples"] == 90  # the checkpoint is still chosen on all
+    all_rows = replace(options, max_test=None)
+    monkeypatch.setattr("kdnas.evaluation.finetune.tune", None)  # the same model
+    (other,) = run_suites(tmp_path, str(tiny_teacher.path), ("hap/cold",), all_rows)
+    assert json.loads((other.path / RESULT).read_text())["tuned"] == result["tuned"]
+    assert [len(split) for split in (scored[1].dev, scored[1].test)] == [90, 90]
+
+
+def test_cut_words_are_noted(tmp_path: Path, tiny_teacher: Teacher) -> None:
+    (tmp_path / "ner/conll2003").mkdir(parents=True)
+    for seed, split in enumerate(("train", "validation", "test")):
+        made = [
+            row["words"] * (40 if split == "test" and index < 3 else 1) for index, row in enumerate(rows(120, seed))
+        ]
+        lines = [{"tokens": words, "ner_tags": [int(word in COLOURS) for word in words]} for words in made]
+        (tmp_path / f"ner/conll2003/{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    options = SuiteOptions(tmp_path, seeds=(0,), learning_rates=(2e-3,), epochs=1)
+    (artifact,) = run_suites(tmp_path, str(tiny_teacher.path), ("conll",), options)
+    (note,) = [one for one in artifact.results["notes"] if "cut at" in one]
+    assert note.startswith("3 of 120 (2.5 %) test rows are cut at 128 tokens and lose")
 
 
 def test_an_export_has_the_same_scores_as_pytorch(home: Path, tiny_teacher: Teacher, data_root: Path) -> None:

@@ -77,6 +77,37 @@ def test_answers_are_targets_in_the_window_that_contains_them(teacher: Teacher) 
     assert set(found) == {"ada lovelace"}
 
 
+def test_rows_and_words_that_are_cut_are_counted(teacher: Teacher) -> None:
+    def note(kind: TaskKind, texts: list[Any], languages: tuple[str, ...] = ()) -> list[str]:
+        return Encoded.cut_notes(kind, Split(texts, [0] * len(texts), list(languages)), teacher.path, 16)
+
+    # 14 tokens fit between the two special tokens.
+    assert note(CLASSES, ["word " * 14, "word " * 3]) == []
+    assert note(CLASSES, ["word " * 14, "word " * 15, "a", "b"]) == ["1 of 4 (25.0 %) test rows are cut at 16 tokens"]
+    assert note(SCORE, [("word " * 14, "one"), ("a", "b")]) == ["1 of 2 (50.0 %) test rows are cut at 16 tokens"]
+    assert note(SPANS, [("word " * 8, "word " * 200)]) == []
+    found = note(SPANS, [("word " * 9, "word " * 200), ("who", "me")])
+    assert found == ["the questions of 1 of 2 (50.0 %) test rows are cut at 8 tokens"]
+    fits, loses = ["word"] * 14, ["word"] * 24
+    assert note(WORDS, [fits, ["word"] * 13 + ["tokenization"]]) == []  # the last word keeps its first token
+    cut = "test rows are cut at 16 tokens and lose"
+    assert note(WORDS, [fits, loses]) == [
+        f"1 of 2 (50.0 %) {cut} 10 of 38 (26.3 %) words; entities in these words count as missed"
+    ]
+    assert note(WORDS, [fits, loses, loses], ("de", "ja", "de")) == [
+        f"2 of 3 (66.7 %) {cut} 20 of 62 (32.3 %) words, most in ja (10 of 24 (41.7 %)); "
+        "entities in these words count as missed"
+    ]
+
+
+def test_words_that_are_cut_off_are_missed_entities(teacher: Teacher) -> None:
+    """Two models that answer alike have equal scores only if the words beyond the maximum length count."""
+    task = Task("toy/words", ["O", "B-PER"], *[Split([], [])] * 3, kind=WORDS, metric="entity_f1")
+    split = Split([["Ada"] * 4], [[1, 1, 1, 1]])
+    assert scores_of(task, split, [[1, 1]])["entity_recall"] == 0.5
+    assert scores_of(task, split, [[1, 1, None, None]]) == scores_of(task, split, [[1, 1]])
+
+
 def test_losses_equal_hand_computed_values() -> None:
     class Output:
         logits = torch.tensor([[[2.0, 0.0], [0.0, 0.0]]])

@@ -9,6 +9,7 @@ import pytest
 from kdnas.export.checkpoint import open_checkpoint
 from kdnas.export.options import ExportOptions
 from kdnas.export.run import run_export
+from kdnas.models.pooling import write_modules
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
@@ -95,7 +96,7 @@ def regression_export(home: Path, regression_folder: Path, corpus: Corpus) -> Ar
 
 @pytest.fixture(scope="session")
 def roberta_folder(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random XLM-RoBERTa with a tokenizer of the same type, trained on the corpus: pad is 1, positions start at 2."""
+    """A random XLM-RoBERTa that pools its first token, with a tokenizer trained on the corpus: positions start at 2."""
     import torch
     from sentencepiece import SentencePieceTrainer
     from transformers import XLMRobertaConfig, XLMRobertaModel, XLMRobertaTokenizerFast
@@ -115,6 +116,7 @@ def roberta_folder(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) 
         hidden_act="gelu_new", **SHAPE,
     )  # fmt: skip
     XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
+    write_modules(folder, config.hidden_size, 90, "first")
     return folder
 
 

@@ -68,7 +68,8 @@ def test_questions_are_read_and_those_without_an_answer_left_out(
 ) -> None:
     row = {"question": "Who?", "context": "Ada did.", "answers": {"text": ["Ada"], "answer_start": [0]}}
     none = row | {"answers": {"text": [], "answer_start": []}}
-    found = read_labelled(write(tmp_path / "rows.jsonl", [row, none] * 100), QUESTIONS, [], 300)
+    empty = row | {"answers": {"text": [""], "answer_start": [0]}}
+    found = read_labelled(write(tmp_path / "rows.jsonl", [row, none, row, empty] * 50), QUESTIONS, [], 300)
     assert len(found.inputs) == 100
     assert (found.inputs[0], found.truths[0]) == (("Who?", "Ada did."), ["Ada"])
     assert "100 questions without an answer are left out" in capsys.readouterr().err

@@ -83,3 +83,16 @@ def test_chosen_sentences_are_spread_over_lengths() -> None:
     lengths = np.array([9, 3, 7, 5, 1])
     assert spread_over_lengths(lengths, 3) == [4, 3, 0]
     assert sorted(spread_over_lengths(lengths, 99)) == [0, 1, 2, 3, 4]
+
+
+def test_the_cosine_is_of_the_pooled_vectors() -> None:
+    rows, states = [[5, 6, 7]], [np.array([[1.0, 0.0], [0.0, 3.0], [0.0, 3.0]])]
+
+    def turned(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return np.tile([[[0.0, 1.0], [0.0, 3.0], [0.0, 3.0]]], (len(ids), 1, 1))  # another first token
+
+    found = {
+        pooling: compare(turned, "feature-extraction", rows, states, 0, 512, pooling) for pooling in ("mean", "first")
+    }
+    assert found["first"]["cosine_min"] == pytest.approx(0.0)
+    assert found["mean"]["cosine_min"] == pytest.approx(6 / np.sqrt(37))

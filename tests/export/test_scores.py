@@ -11,7 +11,7 @@ from kdnas.export.folder import read_tokenizer
 from kdnas.export.judge import Candidate
 from kdnas.export.labelled import Labelled
 from kdnas.export.parity import torch_forward
-from kdnas.export.scores import _score, scores
+from kdnas.export.scores import _score, entity_scores, scores
 from kdnas.export.session import Session
 from kdnas.export.spans import Answerer, text_logits, word_labels
 from kdnas.store.artifact import Artifact
@@ -27,8 +27,20 @@ def test_only_whole_entities_count() -> None:
     assert _score(TOKENS, truth, [[1, 0, 0, 3], [0, 0]], names) == pytest.approx(0.5)
     assert _score(TOKENS, truth, truth, names) == 1
     assert _score(TOKENS, truth, [[0] * 4, [0] * 2], names) == 0
-    # A word without tokens is not an entity; a word that is cut off does not count.
-    assert _score(TOKENS, truth, [[1, 2, None], [0]], names) == 1
+    # A word without tokens is not an entity.
+    assert _score(TOKENS, truth, [[1, 2, None, 3], [0, 0]], names) == 1
+
+
+def test_entities_that_are_cut_off_are_missed() -> None:
+    names = ["O", "B-PER", "I-PER", "B-LOC"]
+    found = entity_scores([[1, 2, 0, 3], [0, 3]], [[1, 2, 0], [0]], names)
+    assert found["entity_precision"] == 1
+    assert found["entity_recall"] == pytest.approx(1 / 3)
+    assert found["entity_f1"] == pytest.approx(0.5)
+    # An entity of which only a part is cut off is not found either; a cut `O` costs nothing.
+    assert entity_scores([[1, 2, 0]], [[1]], names)["entity_f1"] == 0
+    assert entity_scores([[1, 2, 0]], [[1, 2]], names)["entity_f1"] == 1
+    assert entity_scores([[1, 2], [3]], [[], [3]], names)["entity_recall"] == 0.5
 
 
 def test_classes_without_a_prefix_are_entities_too() -> None:

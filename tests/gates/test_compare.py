@@ -71,7 +71,7 @@ def test_a_slow_revision_is_detected(
     repository: Path, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "SOURCE", repository)
-    rule = Rule(looks=(4,), most=5.0)
+    rule = Rule(looks=(8,), most=5.0)
     found = gate.gate_compare("quick", "slow", suite=suite, rule=rule, options=QUICK, home=tmp_path)
     assert found.exit_code == 3
     folder = found.path
@@ -79,7 +79,7 @@ def test_a_slow_revision_is_detected(
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["outcome"] == "REGRESSION"
     assert summary["benchmarks"]["test_waiting"]["ratio"][1] > 10
-    assert summary["processes"] == 8
+    assert summary["processes"] == 16
     assert summary["machine"]["cores"] >= 1
     assert "test_waiting" in (folder / "summary.md").read_text()
     assert (folder / "ratios.svg").read_text().startswith("<svg")

@@ -1,5 +1,6 @@
 """Comparisons: looks, interruptions, and every failure of a side."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from kdnas.gates.summary import markdown, picture, sketch
 from kdnas.store.artifact import read_jsonl
 
 SIDES = {name: Side(spec, Path("python"), None, None, name) for name, spec in (("A", "main"), ("B", "my-branch"))}
-RULE = Rule(looks=(4, 6))
+RULE = Rule(looks=(8, 10))  # 8 pairs decide on up to 6 benchmarks
 Only = tuple[str, ...] | None
 
 
@@ -40,7 +41,7 @@ class Host:
 def test_decided_comparison_stops_after_the_first_look(tmp_path: Path) -> None:
     host = Host({"session": 1.2, "tokenising": 1.0})
     found = compare(tmp_path, SIDES, host, RULE, 10)
-    assert host.calls == 8
+    assert host.calls == 16
     assert found.verdicts["session"].outcome is Outcome.REGRESSION
     assert found.verdicts["session"].ratio[1] == pytest.approx(1.2, rel=0.01)
     assert found.verdicts["tokenising"].outcome is Outcome.OK
@@ -66,7 +67,7 @@ def test_sketch_matches_a_hand_drawn_one() -> None:
 def test_undecided_comparison_looks_again_and_does_not_block(tmp_path: Path) -> None:
     host = Host({"session": 1.05})
     found = compare(tmp_path, SIDES, host, RULE, 10)
-    assert host.calls == 12
+    assert host.calls == 20
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.exit_code == 0
     assert "does not block" in markdown(save(tmp_path, SIDES, found, RULE))
@@ -76,12 +77,28 @@ def test_decided_benchmarks_are_not_timed_again(tmp_path: Path) -> None:
     slower = {"session": 1.2, "in doubt": 1.05, "tokenising": 1.0}
     host = Host(slower)
     found = compare(tmp_path, SIDES, host, RULE, 10)
-    assert [list(row["seconds"]) for row in read_jsonl(tmp_path / RESULTS)] == 8 * [list(slower)] + 4 * [["in doubt"]]
+    assert [list(row["seconds"]) for row in read_jsonl(tmp_path / RESULTS)] == 16 * [list(slower)] + 4 * [["in doubt"]]
     assert [(one.outcome, one.pairs) for one in found.verdicts.values()] == [
-        (Outcome.REGRESSION, 4), (Outcome.INCONCLUSIVE, 6), (Outcome.OK, 4),
+        (Outcome.REGRESSION, 8), (Outcome.INCONCLUSIVE, 10), (Outcome.OK, 8),
     ]  # fmt: skip
     assert compare(tmp_path, SIDES, host, RULE, 10) == found
-    assert host.calls == 12
+    assert host.calls == 20
+
+
+def test_too_few_pairs_for_an_interval_are_reported(tmp_path: Path) -> None:
+    host = Host({f"benchmark {number}": 1.2 for number in range(7)})
+    found = compare(tmp_path, SIDES, host, Rule(looks=(8,), alpha=0.025), 10)  # 0.5 ** 8 > 0.025 / 7
+    assert {one.outcome for one in found.verdicts.values()} == {Outcome.INCONCLUSIVE}
+    summary = save(tmp_path, SIDES, found, RULE)
+    stored = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)  # JSON has no infinity
+    low, middle, high = stored["benchmarks"]["benchmark 0"]["ratio"]
+    assert (low, high) == (None, None)
+    assert middle == pytest.approx(1.2, rel=0.01)
+    assert "| [too few pairs] |" not in markdown(summary)  # the noise has an interval
+    assert "[too few pairs] | `=" in markdown(summary)
+    drawn = picture(summary)
+    assert "nan" not in drawn
+    assert "inf" not in drawn
 
 
 def test_out_of_time_reports_partial_results(tmp_path: Path) -> None:
@@ -109,8 +126,8 @@ def test_interrupted_comparison_resumes(tmp_path: Path, capsys: pytest.CaptureFi
     message = capsys.readouterr().err
     assert "5 processes" in message
     assert str(tmp_path) in message
-    assert host.calls == 8
-    assert "".join(row["side"] for row in read_jsonl(tmp_path / RESULTS)) == "ABBAABBA"
+    assert host.calls == 16
+    assert "".join(row["side"] for row in read_jsonl(tmp_path / RESULTS)) == 4 * "ABBA"
 
 
 def crashes(side: Side, only: Only) -> Timed:
@@ -152,6 +169,6 @@ def test_a_benchmark_only_in_the_head_is_new(tmp_path: Path) -> None:
 
 
 def test_a_regression_blocks_despite_other_failures() -> None:
-    slower = decide([1, 2, 2.01, 1, 1, 2, 2.01, 1], RULE)
+    slower = decide(4 * [1, 2, 2.01, 1], RULE)
     assert slower.outcome is Outcome.REGRESSION
     assert Found({"session": slower}, {"tokenising": "only the base has it"}).exit_code == 3

@@ -1,13 +1,17 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kdnas.arguments import parse
 from kdnas.distill.options import DistillOptions
+from kdnas.distill.run import refine
 from kdnas.errors import KdnasError
+from kdnas.latency.protocol import RUNS
+from kdnas.latency.run import latency_table
 from kdnas.models.teacher import Teacher
 from kdnas.pipeline import plan
 from kdnas.pipeline.stages import pipeline
@@ -22,7 +26,7 @@ def settings(name: str) -> dict:
 def test_paper_configuration_matches_the_published_one(shared_data: Path) -> None:
     paper = json.loads((shared_data.parent / "reference" / "kdnas_paper.json").read_text())
     values = settings("paper.yaml")
-    search, distill, refine = values["search"], values["distill"], values["refine"]
+    search, distill, minilm = values["search"], values["distill"], values["refine"]
     assert (search.alpha, search.beta) == (paper["reward"]["alpha"], paper["reward"]["beta"])
     assert search.episodes == paper["search"]["episodes"]
     assert search.candidates_per_episode == paper["search"]["candidates_per_episode"]
@@ -30,11 +34,37 @@ def test_paper_configuration_matches_the_published_one(shared_data: Path) -> Non
     assert search.controller_lr == paper["controller"]["peak_lr"]
     assert search.proxy.corpus_fraction == paper["proxy"]["corpus_fraction"]
     assert search.proxy.epochs == paper["proxy"]["epochs"]
+    assert (search.strategy, search.above_one, search.max_latency_fraction) == ("kdnas", "printed", None)
+    assert search.epsilon_draw == "share"
+    assert (search.controller_memory, search.controller_update, search.controller_targets) == (
+        "episode",
+        "episode",
+        "raw",
+    )
+    assert search.controller_square_decay == paper["controller"]["gamma"]
+    assert search.controller_epochs == paper["controller"]["epochs_per_episode"]
+    latency, protocol = values["latency"], paper["latency_protocol"]
+    assert (latency.protocol, latency.sentences) == ("paper", protocol["sentences"])
+    assert (RUNS, plan.latency_row(latency).hours) == (protocol["runs"], None)
     assert values["text"].max_sentences == paper["distillation"]["sentences"]
+    assert (distill.start, distill.projections, distill.loss_scale) == ("random", "random", "sum")
     assert (distill.steps, distill.batch_sentences) == (130000, paper["distillation"]["batch_size"])
+    assert (distill.accumulate, minilm.accumulate) == (2, 30)  # GPUs
+    assert minilm.batch_sentences * minilm.accumulate == 480
     assert distill.peak_lr == paper["distillation"]["peak_lr"]
     assert distill.warmup_fraction * distill.steps == pytest.approx(paper["distillation"]["warmup_steps"])
-    assert (refine.steps, refine.relation_heads, refine.teacher_layer) == (200000, 48, 11)
+    assert (minilm.steps, minilm.relation_heads, minilm.teacher_layer) == (200000, 48, 11)
+    assert minilm.hidden_state_weight == 0
+
+
+def test_configurations_of_single_stages_agree_with_the_published_one() -> None:
+    whole = settings("paper.yaml")
+    alone = parse("refine", refine, ["--config", str(ROOT / "configs" / "paper-minilm.yaml")])
+    assert alone["options"] == replace(whole["refine"], start="random")
+    assert (alone["arch"], alone["student"]) == (str(plan.PLANNED_ARCH), None)
+    table = parse("latency-table", latency_table, ["--config", str(ROOT / "configs" / "paper-latency.yaml")])
+    assert table["options"] == whole["latency"]
+    assert alone["text"] == table["text"] == whole["text"]
 
 
 def test_offline_configuration_fits_in_forty_minutes() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace, arch_id
+from kdnas.models.teacher import Teacher
 from kdnas.search.comparison import (
     CURVES,
     PAGE,
@@ -18,6 +19,7 @@ from kdnas.search.comparison import (
     Curves,
     run_comparison,
     run_once,
+    without_shape,
     write_curves,
 )
 from kdnas.search.figures import strategy_bands
@@ -36,6 +38,15 @@ SPACE = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 576
 LOSSES = {arch: fake_evaluate(arch).loss for arch in SPACE}
 TABLE = known_table()
 RECORDING = Recording({arch: {0: {1000: loss, 500: loss + 1}} for arch, loss in LOSSES.items()}, "recording")
+BERT = {
+    "model_type": "bert",
+    "num_attention_heads": 12,
+    "hidden_size": 384,
+    "hidden_act": "gelu",
+    "vocab_size": 100,
+    "max_position_embeddings": 64,
+    "type_vocab_size": 2,
+}
 GOAL = make_goal(SPACE, TABLE, SearchOptions())
 OPTIONS = ComparisonOptions(("random", "surrogate"), runs=3, episodes=3, candidates_per_episode=4)
 
@@ -159,3 +170,35 @@ def test_twelve_strategies_have_distinct_lines(tmp_path: Path) -> None:
 def test_invalid_options_are_rejected(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         ComparisonOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_hint_and_missing_teacher_shape_are_settings_of_the_comparison() -> None:
+    shape = Arch(4, 12, 384, 576)
+    teacher = Teacher("tiny", Path(), BERT | {"num_hidden_layers": 4, "intermediate_size": 576}, "")
+    goal = make_goal(SPACE, TABLE, SearchOptions(), teacher)
+    assert goal.teacher == shape
+    options = ComparisonOptions(("random",), runs=1, episodes=2, candidates_per_episode=6, hint=True)
+    first = run_once(goal, LOSSES, options.search("random", 3), options.hint)
+    assert first[0] == arch_id(shape)
+    assert first[:4] == run_once(goal, LOSSES, options.search("nearest", 3))[:4]
+    left = without_shape(list(SPACE), teacher)
+    assert set(SPACE) - set(left) == {shape, Arch(4, 12, 384, 576, "relu")}
+    with pytest.raises(UsageError, match="add --teacher"):
+        without_shape(left, None)
+    with pytest.raises(UsageError, match="all 1 recorded architectures"):
+        without_shape([shape], teacher)
+    with pytest.raises(UsageError, match="give its --teacher"):
+        run_comparison(Path("unused"), RECORDING, TABLE, SPACE, options)
+
+
+@pytest.mark.slow
+def test_a_comparison_without_the_teacher_shape_never_proposes_it(tmp_path: Path) -> None:
+    teacher = Teacher("tiny", Path(), BERT | {"num_hidden_layers": 4, "intermediate_size": 576}, "")
+    options = ComparisonOptions(
+        ("random", "hint-random"), runs=1, episodes=4, candidates_per_episode=4, hint=True, without_teacher_shape=True
+    )
+    found = run_comparison(tmp_path, RECORDING, TABLE, SPACE, options, teacher)
+    assert found.results["architectures"] == 14
+    rows = [json.loads(line) for line in (found.path / RUNS).read_text().splitlines()]
+    assert all(arch_id(Arch(4, 12, 384, 576, name)) not in row["ids"] for row in rows for name in ("gelu", "relu"))
+    assert "without the teacher" in (found.path / PAGE).read_text()

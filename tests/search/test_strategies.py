@@ -15,14 +15,16 @@ from kdnas.search.design import features, gower, nearest
 from kdnas.search.goal import Goal
 from kdnas.search.options import SearchOptions
 from kdnas.search.pareto import hypervolume
-from kdnas.search.strategies import STRATEGIES, Observation, Strategy, make_strategy
+from kdnas.search.strategies import STRATEGIES, Observation, Strategy, make_strategy, with_hint
 from kdnas.search.strategies.lstm import Epsilon, Kdnas
 
 SMALL = SearchSpace(layers=(3, 4), heads=(12,), hidden=(288, 384), ffn=(384, 768, 1536), activation=("gelu", "relu"))
 
 
 def strategy(seed: int, epsilon: Epsilon = Epsilon(), space: SearchSpace = SMALL, epochs: int = 1) -> Kdnas:
-    return Kdnas(space, epsilon, Controller(lr=1e-2, epochs=epochs, seed=seed), seed)
+    return Kdnas(
+        space, epsilon, Controller(SearchOptions(controller_lr=1e-2, controller_epochs=epochs), seed=seed), seed
+    )
 
 
 def value(arch: Arch) -> float:
@@ -37,6 +39,18 @@ def test_published_epsilon_explores_195_of_300() -> None:
     epsilon = Epsilon()
     assert [epsilon.at(episode) for episode in (0, 1, 14, 19, 30)] == pytest.approx([1.0, 0.95, 0.30, 0.05, 0.05])
     assert 20 * sum(epsilon.at(episode) for episode in range(15)) == pytest.approx(195)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_exactly_the_share_epsilon_of_an_episode_is_random(seed: int) -> None:
+    goal = goal_of(SearchSpace())
+    options = SearchOptions(strategy="kdnas", epsilon_draw="share", controller_epochs=1, seed=seed)
+    asked, explored = make_strategy(goal, options), []
+    for _ in range(4):
+        proposals = asked.ask(20)
+        explored.append(sum(proposal.explored for proposal in proposals))
+        asked.tell(observe([proposal.arch for proposal in proposals]))
+    assert explored == [20, 19, 18, 17]
 
 
 @pytest.mark.parametrize("wrong", [{"start": 1.5}, {"decay": -0.1}, {"minimum": 2.0}])
@@ -252,3 +266,35 @@ def test_surrogate_follows_the_front() -> None:
         points = [goal.point(one.arch, one.loss) for one in results(goal, tried) if one.loss is not None]
         areas[name] = hypervolume(points, goal.worst)
     assert areas["surrogate"] > areas["random"]
+
+
+def test_nearest_follows_the_distance_to_the_teacher() -> None:
+    teacher = Arch(6, 12, 384, 1536, "relu")
+    goal = replace(goal_of(), teacher=teacher)
+    tried = runs(goal, "nearest", 0, 5, 6)
+    far = dict(zip(goal.states, gower(goal.states, teacher), strict=True))
+    assert [far[arch] for arch in tried] == pytest.approx(sorted(far.values()))
+    assert len(set(tried)) == len(goal.states)
+
+
+def test_hint_random_starts_as_the_surrogate_and_goes_on_at_random() -> None:
+    goal = replace(goal_of(), teacher=Arch(6, 12, 384, 1536, "relu"))
+    for seed in range(5):
+        hinted, random = (runs(goal, name, seed, 8, 3) for name in ("hint-random", "random"))
+        assert hinted[:4] == runs(goal, "surrogate", seed, 8, 1)[:4] == runs(goal, "nearest", seed, 8, 1)[:4]
+        assert hinted[4:] == [arch for arch in random if arch not in hinted[:4]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_hint_gives_every_strategy_the_same_first_candidates(name: str) -> None:
+    goal = replace(goal_of(), teacher=Arch(6, 12, 384, 1536, "relu"))
+    given, tried = with_hint(make(name, goal), goal, 0), []
+    for _ in range(6):
+        archs = [proposal.arch for proposal in given.ask(5)]
+        assert given.ask(5, archs[:2]) == given.ask(5)[2:]  # resumed within the episode
+        given.tell(results(goal, archs))
+        tried += archs
+    assert tried[:4] == runs(goal, "nearest", 0, 4, 1)
+    assert sorted(tried) == sorted(SMALL)
+    assert name not in ("surrogate", "nearest", "hint-random") or tried == runs(goal, name, 0, 5, 6)  # its own

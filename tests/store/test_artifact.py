@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,24 @@ def test_two_processes_cannot_build_the_same_artifact(tmp_path: Path) -> None:
         pytest.fail("locked twice")
     with locked(tmp_path / "a.lock"):
         pass
+
+
+def test_a_process_can_wait_for_another_that_builds_the_same(tmp_path: Path) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def slow(path: Path) -> dict[str, Any]:
+        begun.set()
+        end.wait(30)
+        return write(path)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(build, tmp_path, "kind", "label", {}, {}, slow)
+        assert begun.wait(30)
+        second = pool.submit(build, tmp_path, "kind", "label", {}, {}, lambda _: pytest.fail("built twice"), wait=True)
+        with pytest.raises(KdnasError, match="another process"):
+            build(tmp_path, "kind", "label", {}, {}, write)
+        end.set()
+        assert first.result(30).path == second.result(30).path
 
 
 def test_children_of_a_killed_process_do_not_hold_its_lock(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from kdnas.distill.options import LoopOptions
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.teacher import Teacher, load_tokenizer
 from kdnas.text.corpus import Corpus, build_corpus, split_of, unique_rows
+from kdnas.text.padding import padded_length
 from kdnas.text.readers import TextOptions, TextRow, read_rows
 from kdnas.text.sentences import balanced, token_batches
 
@@ -219,6 +220,15 @@ def test_batches_contain_all_sentences_within_the_token_budget(
     assert all((a == b).all() for a, b in zip(batches, again, strict=True))
 
 
+def test_batches_have_exactly_the_wanted_number_of_sentences() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 1000)
+    batches = token_batches(lengths, 16 * 128, 0, 0, pool=4, most=16)
+    assert sorted(len(batch) for batch in batches) == [1000 % 16] + [16] * (1000 // 16)
+    assert sorted(np.concatenate(batches)) == list(range(1000))
+    few = token_batches(lengths, 128, 0, 0, pool=4, most=16)
+    assert max(len(batch) * padded_length(int(lengths[batch].max())) for batch in few) <= 128  # the tokens still count
+
+
 def test_batches_differ_between_epochs_and_have_little_padding(corpus: Corpus) -> None:
     lengths = corpus.train.lengths
     first, second = (token_batches(lengths, 1024, 0, epoch) for epoch in (0, 1))
@@ -272,7 +282,7 @@ def test_folder_source_reads_all_its_files(tmp_path: Path, tiny_teacher: Teacher
     (folder / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
     built = build_corpus(tmp_path / "home", str(folder), TextOptions(), tiny_teacher)
     assert len(built.train) + len(built.validation) == 300
-    assert Counter(built.train.languages + built.validation.languages) == {"": 150, "de": 150}
+    assert Counter([*built.train.languages, *built.validation.languages]) == {"": 150, "de": 150}
     assert built.name == "texts"
     with pytest.raises(UsageError, match=r"a.txt': row 1 has no column 'lang'"):
         build_corpus(tmp_path / "home", str(folder), TextOptions(languages=("de",)), tiny_teacher)

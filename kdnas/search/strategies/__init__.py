@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from kdnas.search.goal import Goal
 from kdnas.search.strategies.protocol import Observation, Proposal, Settings, Strategy
 
-__all__ = ["STRATEGIES", "Observation", "Proposal", "Registered", "Settings", "Strategy", "make_strategy"]
+__all__ = ["STRATEGIES", "Observation", "Proposal", "Registered", "Settings", "Strategy", "make_strategy", "with_hint"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ def _kdnas(goal: Goal, settings: Settings) -> Strategy:
     from kdnas.search.controller import Controller
     from kdnas.search.strategies.lstm import Epsilon, Kdnas
 
-    epsilon = Epsilon(settings.epsilon_start, settings.epsilon_decay, settings.epsilon_min)
-    controller = Controller(settings.controller_lr, settings.controller_epochs, settings.seed)
+    epsilon = Epsilon(settings.epsilon_start, settings.epsilon_decay, settings.epsilon_min, settings.epsilon_draw)
+    controller = Controller(settings, settings.seed)
     return Kdnas(goal.states, epsilon, controller, settings.seed)
 
 
@@ -43,6 +43,16 @@ def _random(goal: Goal, settings: Settings) -> Strategy:
     from kdnas.search.strategies.random_order import RandomOrder
 
     return RandomOrder(goal.states, settings.seed)
+
+
+def _nearest(goal: Goal, settings: Settings) -> Strategy:
+    from kdnas.search.strategies.hint import Nearest
+
+    return Nearest(goal, settings.seed)
+
+
+def _hint_random(goal: Goal, settings: Settings) -> Strategy:
+    return with_hint(_random(goal, settings), goal, settings.seed)
 
 
 def _evolution(goal: Goal, settings: Settings) -> Strategy:
@@ -66,6 +76,8 @@ STRATEGIES = {
     "kdnas": Registered(_kdnas, "the published LSTM controller", reward_only=True),
     "surrogate": Registered(_surrogate, "first the nearest to the teacher, then a Gaussian process of the loss"),
     "random": Registered(_random, "a random order"),
+    "nearest": Registered(_nearest, "the nearest to the teacher first, without a model"),
+    "hint-random": Registered(_hint_random, "first those of `surrogate`, then a random order"),
     "evolution": Registered(_evolution, "regularised evolution", reward_only=True),
     "tpe": Registered(_sampler("tpe"), "Optuna's tree-structured Parzen estimator"),
     "gp": Registered(_sampler("gp"), "Optuna's Gaussian process of the reward"),
@@ -81,3 +93,10 @@ def make_strategy(goal: Goal, settings: Settings) -> Strategy:
         settings: name, seed and settings, as in `SearchOptions`.
     """
     return STRATEGIES[settings.strategy].make(goal, settings)
+
+
+def with_hint(strategy: Strategy, goal: Goal, seed: int) -> Strategy:
+    """The same strategy with the first candidates of `surrogate`: the nearest to the teacher, if its shape is known."""
+    from kdnas.search.strategies.hint import NEAREST, Hinted, nearest_first
+
+    return Hinted(strategy, nearest_first(goal, seed, NEAREST) if goal.teacher else [])

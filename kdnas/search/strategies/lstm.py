@@ -19,11 +19,14 @@ class Epsilon:
         start: fraction in the first episode.
         decay: decrease per episode.
         minimum: lower bound.
+        draw: `each` makes each candidate random with this probability; `share` makes exactly this share of an episode random,
+            rounded to a whole number, as the paper's footnote 2 says.
     """
 
     start: float = 1.0
     decay: float = 0.05
     minimum: float = 0.05
+    draw: str = "each"
 
     def __post_init__(self) -> None:
         for name, value in (("start", self.start), ("decay", self.decay), ("min", self.minimum)):
@@ -31,8 +34,21 @@ class Epsilon:
                 raise UsageError(f"epsilon_{name} is {value}; allowed are 0 to 1")
 
     def at(self, episode: int) -> float:
-        """Probability that a candidate of this episode (from 0) is a random one."""
+        """Fraction of random candidates in this episode (from 0)."""
         return max(self.minimum, self.start - self.decay * episode)
+
+    def explores(self, episode: int, number: int, count: int, rng: np.random.Generator) -> bool:
+        """Whether a candidate is a random one.
+
+        Args:
+            episode: from 0.
+            number: of the candidate in its episode, from 0.
+            count: candidates of the episode.
+            rng: of this candidate.
+        """
+        if self.draw == "share":
+            return number < round(self.at(episode) * count)
+        return bool(rng.random() < self.at(episode))
 
 
 class Kdnas:
@@ -56,7 +72,7 @@ class Kdnas:
         self._previous_best: Observation | None = None
 
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
-        """See `Strategy`. With probability epsilon a random unexplored architecture, otherwise the best predicted one."""
+        """See `Strategy`. A random unexplored architecture if `Epsilon.explores`, otherwise the best predicted one."""
         unexplored = self._unexplored.copy()
         scores = self.scores()
         proposals = []
@@ -66,7 +82,7 @@ class Kdnas:
                 break
             # One generator per candidate: a resumed episode draws the same numbers.
             rng = np.random.default_rng([self.seed, self.episode, number])
-            explored = bool(rng.random() < self.epsilon.at(self.episode))
+            explored = self.epsilon.explores(self.episode, number, count, rng)
             index = int(rng.choice(candidates) if explored else candidates[np.argmax(scores[candidates])])
             unexplored[index] = False
             predicted = float(scores[index]) if self._observations else None
@@ -74,12 +90,12 @@ class Kdnas:
         return [proposal for proposal in proposals if proposal.arch not in set(evaluated)]
 
     def tell(self, observations: Sequence[Observation]) -> None:
-        """See `Strategy`. Trains the controller on everything evaluated so far."""
+        """See `Strategy`. Trains the controller."""
         archs = [observation.arch for observation in observations]
         self._unexplored[[self._index[arch] for arch in archs]] = False
         self._observations.extend(observations)
         self._sequences.append(self._with_context(encode(archs)))
-        self.controller.fit(np.concatenate(self._sequences), self._rewards(), self.episode)
+        self.controller.fit(np.concatenate(self._sequences), self._rewards(), self.episode, len(observations))
         self._previous_best = _best(observations)
         self._global_best = _best(self._observations)
         self.episode += 1

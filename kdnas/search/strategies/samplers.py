@@ -65,9 +65,13 @@ class Sampler:
         if arch not in self._left or arch in self._trials:
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
             arch = self._nearest(arch, rng)
-            self._study.enqueue_trial(self._params(arch))
-            trial = self._study.ask(self._distributions)
+            trial = self._trial_of(arch)
         self._trials[arch] = trial
+
+    def _trial_of(self, arch: Arch) -> Any:
+        """A trial of the study with the fields of an architecture that the sampler did not suggest."""
+        self._study.enqueue_trial(self._params(arch))
+        return self._study.ask(self._distributions)
 
     def _nearest(self, wanted: Arch, rng: np.random.Generator) -> Arch:
         """The nearest architecture that was not proposed yet; ties are broken at random."""
@@ -75,11 +79,10 @@ class Sampler:
         return self._states[nearest(gower(self._states, wanted), free, rng)]
 
     def tell(self, observations: Sequence[Observation]) -> None:
-        """Failed evaluations are failed trials of the study."""
-        asked = self.ask(len(observations))  # after an interruption between two episodes nothing was asked
-        assert {proposal.arch for proposal in asked} == {observation.arch for observation in observations}
+        """Failed evaluations are failed trials of the study, and so are suggestions that others replaced (`Hinted`)."""
+        self.ask(len(observations))  # after an interruption between two episodes nothing was asked
         for observation in observations:
-            trial = self._trials[observation.arch]
+            trial = self._trials.pop(observation.arch, None) or self._trial_of(observation.arch)
             self._left.pop(observation.arch)
             if observation.reward is None or observation.loss is None:
                 self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
@@ -87,6 +90,8 @@ class Sampler:
                 self._study.tell(trial, self._goal.point(observation.arch, observation.loss))
             else:
                 self._study.tell(trial, observation.reward)
+        for trial in self._trials.values():
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
         self._trials = {}
         self._episode += 1
 

@@ -15,9 +15,9 @@ from kdnas.models.arch import Arch
 from kdnas.search.design import farthest, features, gower, nearest
 from kdnas.search.goal import Goal
 from kdnas.search.pareto import improvements
+from kdnas.search.strategies.hint import NEAREST
 from kdnas.search.strategies.protocol import Observation, Proposal
 
-NEAREST = 4  # first architectures: the nearest to the teacher, because students start from its layers
 SPREAD = 10  # architectures before the model is used; those after the nearest are spread over the space
 RIDGE = 1e-3  # of the linear model
 OPTIMISM = 1.0  # standard deviations below the expected loss, in a search for the front
