@@ -44,6 +44,9 @@ def show(results: dict[str, Any]) -> None:
         if task is not None:
             kept = "" if task["retention"] is None else f"{100 * task['retention']:.1f} %"
             table.add_row(f"{name}: {task['metric']}", f"{task['teacher']:.4f}", f"{task['student']:.4f}", kept)
+            if task.get("corrected_retention") is not None:
+                chance, corrected = f"chance {task['majority']:.4f}", f"{100 * task['corrected_retention']:.1f} %"
+                table.add_row(f"{name}: retention above chance", chance, "", corrected)
             for side in ("accuracy", "binary_f1", "average_precision", "false_positive_rate"):
                 if side in task:
                     values = (f"{task[side][role]:.4f}" for role in ROLES)

@@ -5,6 +5,7 @@ import pytest
 from kdnas.evaluation.averages import scored
 from kdnas.evaluation.chance import chance, corrected_retention, standard_error
 from kdnas.evaluation.kinds import CLASSES, SCORE, SPANS, WORDS, TaskKind
+from kdnas.evaluation.report import show
 from kdnas.evaluation.rows import Answers, Split
 from kdnas.evaluation.tasks import Task
 
@@ -69,3 +70,13 @@ def test_scores_by_language_have_all_metrics_and_an_unweighted_mean() -> None:
     assert {"accuracy", "macro_f1", "calibration_error"} <= set(found["by_language"]["a"])
     assert found["scores"]["accuracy"] == pytest.approx(0.8)
     assert found["language_means"]["accuracy"] == pytest.approx(0.5)
+
+
+def test_the_short_evaluation_prints_retention_above_chance(capsys: pytest.CaptureFixture[str]) -> None:
+    topic = {"metric": "macro-F1", "teacher": 0.9, "student": 0.7, "retention": 7 / 9, "majority": 0.5}
+    results = {"explained_variance": 0.5, "recall_at_10": 0.5, "hap": None, "hap_note": "none"}
+    show(results | {"topic": topic | {"corrected_retention": 0.5}})
+    assert "topic: retention above chance" in (printed := capsys.readouterr().err)
+    assert "50.0 %" in printed
+    show(results | {"topic": topic})  # results of earlier versions
+    assert "above chance" not in capsys.readouterr().err
