@@ -15,6 +15,7 @@ from kdnas.distill.options import DistillOptions
 from kdnas.distill.run import run_distill
 from kdnas.errors import KdnasError, UsageError
 from kdnas.evaluation.harness import SuiteOptions, run_suites
+from kdnas.evaluation.rankings import LOSS, rankings, seed_noise, write_taus
 from kdnas.models.arch import FIELDS, Arch, SearchSpace
 from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.search.cluster import all_of, require_ray
@@ -28,9 +29,8 @@ from kdnas.store.progress import say, stage
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
 
-FILE = "fidelity.csv"
+FILE, TAUS = "fidelity.csv", "fidelity-tau.csv"
 LEAST = 5  # minimum number of architectures for a meaningful ranking
-DRAWS = 2000  # bootstrap samples over architectures
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FidelityOptions:
     Args:
         architectures: number of architectures from the recording, evenly spaced in the order of their losses.
         tasks: tasks of `kdnas suites` on which the students are fine-tuned after long distillation; none skips fine-tuning.
-        target: minimum Kendall tau at which a budget is good enough.
+        target: minimum Kendall tau of a good enough budget; the lower end of its 95 % interval must reach it.
         seed: seed of the bootstrap.
     """
 
@@ -118,7 +118,8 @@ def run_fidelity(
     """Train the missing students and compare the rankings. Each student and each of its scores is a separate artifact.
 
     Returns:
-        Artifact with `fidelity.csv`; its results contain Kendall's tau of each recorded budget against long loss and each task.
+        Artifact with `fidelity.csv` and `fidelity-tau.csv`; its results contain Kendall's tau of each recorded budget against
+        long loss and each task, and the noise of the tasks' seeds.
 
     Raises:
         UsageError: the recording has fewer architectures than requested.
@@ -132,12 +133,15 @@ def run_fidelity(
             f"fidelity: {len(done)} of {len(archs)} architectures could be trained; at least {LEAST} are needed"
         )
     students = {arch: run_distill(home, teacher, corpus, arch, distill) for arch in done}
-    scores = {arch: scores_of(home, students[arch].path, options.tasks, suites) for arch in done}
+    by_seed = {arch: seed_scores(home, students[arch].path, options.tasks, suites) for arch in done}
+    scores = {arch: {task: mean(found) for task, found in tasks.items()} for arch, tasks in by_seed.items()}
     reference = scores_of(home, teacher.path, options.tasks, suites)
 
     def work(folder: Path) -> dict[str, Any]:
         losses = {arch: float(student.results["validation_loss"]) for arch, student in students.items()}
         write_rows(folder / FILE, recording, losses, scores, reference)
+        ranked = taus(recording, losses, scores, options)
+        write_taus(folder / TAUS, ranked["taus"])
         return {
             "architectures": len(done),
             "failed": len(archs) - len(done),
@@ -145,7 +149,8 @@ def run_fidelity(
             "tokens": round(mean(student.results["tokens"] for student in students.values())),
             "tasks": list(reference),
             "teacher_scores": reference,
-            **taus(recording, losses, scores, options),
+            "seed_noise": seed_noise(list(by_seed.values())),
+            **ranked,
         }
 
     config = {
@@ -211,11 +216,16 @@ def _train(archs: Sequence[Arch], make: "partial[_Trained]", ray: str | None) ->
 
 def scores_of(home: Path, model: Path, tasks: Sequence[str], suites: SuiteOptions) -> dict[str, float]:
     """Mean score of each task over its seeds, from 0 to 1."""
+    return {task: mean(found) for task, found in seed_scores(home, model, tasks, suites).items()}
+
+
+def seed_scores(home: Path, model: Path, tasks: Sequence[str], suites: SuiteOptions) -> dict[str, list[float]]:
+    """Score of each task with each of its seeds, from 0 to 1."""
     if not tasks:
         return {}
     runs = [artifact.results for artifact in run_suites(home, str(model), tasks, suites)]
     names = dict.fromkeys(str(run["task"]) for run in runs)
-    return {name: mean(run["score"] for run in runs if run["task"] == name) for name in names}
+    return {name: [float(run["score"]) for run in runs if run["task"] == name] for name in names}
 
 
 def budgets(recording: Recording, archs: Sequence[Arch]) -> list[int]:
@@ -230,46 +240,23 @@ def taus(
     scores: Mapping[Arch, Mapping[str, float]],
     options: FidelityOptions,
 ) -> dict[str, Any]:
-    """Kendall's tau-b of each budget's losses against the long losses and against the scores, with 95 % intervals.
+    """`rankings` of the recorded losses against the long losses and the scores.
 
     Args:
         recording: losses after each budget.
         losses: losses after long distillation.
         scores: task to score, for each architecture; scores are negated, so that a good ranking has a positive tau here too.
         options: target and seed.
-
-    Returns:
-        `taus`, a row for each pair; `cheapest_tokens`, the smallest budget whose tau against the long losses reaches the target,
-        or None.
     """
     archs = list(losses)
-    targets = {"loss": np.array([losses[arch] for arch in archs])}
+    targets = {LOSS: np.array([losses[arch] for arch in archs])}
     for task in scores[archs[0]]:
         targets[task] = -np.array([scores[arch][task] for arch in archs])
-    rows: list[dict[str, Any]] = []
-    for tokens in budgets(recording, archs):
-        short = np.array([recording.losses[arch][min(recording.losses[arch])][tokens] for arch in archs])
-        for name, values in targets.items():
-            tau, low, high = tau_with_interval(short, values, options.seed)
-            rows.append({"tokens": tokens, "against": name, "tau": tau, "low": low, "high": high})
-    good = [row["tokens"] for row in rows if row["against"] == "loss" and row["tau"] >= options.target]
-    return {"taus": rows, "cheapest_tokens": min(good, default=None)}
-
-
-def tau_with_interval(one: np.ndarray, other: np.ndarray, seed: int) -> tuple[float, float, float]:
-    """Kendall's tau-b of two rankings (N,), and the 2.5th and 97.5th percentile of a bootstrap over their N entries."""
-    rng = np.random.default_rng(seed)
-    indices = rng.integers(0, len(one), (DRAWS, len(one)))
-    low, high = np.percentile([_tau(one[drawn], other[drawn]) for drawn in indices], (2.5, 97.5))
-    return _tau(one, other), float(low), float(high)
-
-
-def _tau(one: np.ndarray, other: np.ndarray) -> float:
-    """Kendall's tau-b; 0 if it is undefined, because all values of one side are equal."""
-    from scipy.stats import kendalltau
-
-    tau = float(kendalltau(one, other).statistic)
-    return 0.0 if np.isnan(tau) else tau
+    short = {
+        tokens: np.array([recording.losses[arch][min(recording.losses[arch])][tokens] for arch in archs])
+        for tokens in budgets(recording, archs)
+    }
+    return rankings(short, targets, options.target, options.seed)
 
 
 def write_rows(

@@ -9,6 +9,8 @@ from rich.table import Table
 
 from kdnas.errors import UsageError
 from kdnas.models.table import KIND, LatencyTable, TableRow
+from kdnas.models.table_teacher import require_teacher
+from kdnas.models.teacher import Teacher, resolve_shape
 from kdnas.search.pareto import pareto_front
 from kdnas.store.artifact import MANIFEST, Artifact
 from kdnas.store.outcome import Outcome
@@ -17,17 +19,28 @@ from kdnas.store.progress import say, say_table
 PLAIN_WIDTH = 100  # columns if stderr is not a terminal
 
 
-def recommend(budget_ms: float, table: Path | None = None, top: int = 10, home: Path = Path("artifacts")) -> Outcome:
+def recommend(
+    budget_ms: float,
+    table: Path | None = None,
+    teacher: str = "builtin:minilm-l6",
+    top: int = 10,
+    allow_other_teacher: bool = False,
+    home: Path = Path("artifacts"),
+) -> Outcome:
     """Print the architectures whose mean latency fits a budget as JSON, the most capable first.
 
     Args:
         budget_ms: largest allowed mean latency in ms, at batch 1 over the table's sentences.
-        table: folder that `kdnas latency-table` printed; by default the newest below `home`.
+        table: folder that `kdnas latency-table` printed; by default the newest of the teacher below `home`.
+        teacher: teacher of the students: `builtin:minilm-l6`, a folder or a hub id; or `builtin:xlm-roberta-base`, the published
+            teacher's shape.
         top: maximum number of architectures to print.
+        allow_other_teacher: use a table that was measured with another teacher; by default it is rejected.
         home: root of artifacts.
 
     Raises:
-        UsageError: `budget_ms` or `top` is out of range, no architecture fits the budget, or no table exists.
+        UsageError: `budget_ms` or `top` is out of range, no architecture fits the budget, no table exists, or the table was
+            measured with another teacher.
     """
     if not (math.isfinite(budget_ms) and budget_ms > 0):
         raise UsageError(
@@ -35,8 +48,11 @@ def recommend(budget_ms: float, table: Path | None = None, top: int = 10, home: 
         )
     if top < 1:
         raise UsageError(f"top is {top}; at least 1 is needed")
-    artifact = newest_table(home) if table is None else Artifact.load(table, KIND)
-    rows = LatencyTable.of(artifact).rows
+    found = resolve_shape(teacher)
+    artifact = newest_table(home, found) if table is None else Artifact.load(table, KIND)
+    known = LatencyTable.of(artifact)
+    require_teacher(known, found, allow_other_teacher, "recommend")
+    rows = known.rows
     front, others = fitting(rows, budget_ms)
     if not front:
         fastest = min(rows, key=lambda row: row.latency_ms)
@@ -52,8 +68,12 @@ def recommend(budget_ms: float, table: Path | None = None, top: int = 10, home: 
     return Outcome(None, {"architectures": archs, "table": str(artifact.path)}, text=json.dumps(archs))
 
 
-def newest_table(home: Path) -> Artifact:
+def newest_table(home: Path, teacher: Teacher | None = None) -> Artifact:
     """The latency table below `home` that was finished last; prints a note if there are tables of several engines.
+
+    Args:
+        home: root of artifacts.
+        teacher: tables of other teachers are left out, unless there are no others.
 
     Raises:
         UsageError: there is no finished table.
@@ -68,6 +88,10 @@ def newest_table(home: Path) -> Artifact:
         raise UsageError(
             f"{home / KIND}: no finished latency table here; run `kdnas latency-table`, or give its folder with --table"
         )
+    if teacher is not None:
+        found = [
+            artifact for artifact in found if artifact.manifest["inputs"].get("teacher") == teacher.digest
+        ] or found
     newest = max(found, key=lambda artifact: str(artifact.manifest.get("finished")))
     engines = sorted({str(artifact.results.get("engine")) for artifact in found})
     if len(engines) > 1:

@@ -25,11 +25,12 @@ def published_shape(teacher: Teacher) -> bool:
 
 
 def teacher_results(measurements: Measurements, lengths: Lengths, teacher: Teacher) -> dict[str, Any]:
-    """The teacher's values for the manifest, with keys `teacher_...`."""
+    """The teacher's values for the manifest: `teacher`, which it is, and its latencies and size as `teacher_...`."""
     sizes = teacher.sizes
     arch = Arch(sizes.layers, sizes.heads, sizes.hidden, sizes.ffn)
     mean, p50, p90, p99 = _figures(measurements.teacher.latencies, lengths)
     return {
+        "teacher": {"spec": teacher.spec, "shape": asdict(sizes), "weights": teacher.has_weights},
         "teacher_latency_ms": round(mean, 4),
         "teacher_p50_ms": round(p50, 4),
         "teacher_p90_ms": round(p90, 4),

@@ -10,6 +10,7 @@ from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace, arch_id
 from kdnas.models.engine import ENGINES, Precision
 from kdnas.models.family import student_shape_of
+from kdnas.models.parts import Shape
 from kdnas.store.artifact import Artifact
 from kdnas.store.host import host_name
 
@@ -93,6 +94,9 @@ class LatencyTable:
         engine: the timed engine.
         host: CPU and cores of the host; empty if unknown.
         teacher: digest of the teacher; empty if unknown.
+        teacher_spec: the teacher as it was given; empty in a table of an earlier version.
+        teacher_shape: its sizes; None in a table of an earlier version.
+        teacher_has_weights: False if only its shape was timed.
     """
 
     rows: tuple[TableRow, ...]
@@ -101,6 +105,9 @@ class LatencyTable:
     engine: str = ""
     host: str = ""
     teacher: str = ""
+    teacher_spec: str = ""
+    teacher_shape: Shape | None = None
+    teacher_has_weights: bool = True
 
     @classmethod
     def load(cls, path: Path) -> "LatencyTable":
@@ -116,20 +123,32 @@ class LatencyTable:
         """The table of an open artifact.
 
         Raises:
-            UsageError: the table is incomplete, or the teacher's latency is missing.
+            UsageError: the table is incomplete, or the teacher's latency is missing, or its shape is damaged.
         """
         rows = tuple(read_rows(artifact.path / FILE))
         try:
             teacher_latency_ms = float(artifact.results["teacher_latency_ms"])
+            known = dict(artifact.results.get("teacher") or {})
+            shape = Shape(**known["shape"]) if "shape" in known else None
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
-                f"{artifact.path}: its manifest has no teacher_latency_ms ({type(error).__name__}: {error}); "
-                f"{again(artifact.path)}"
+                f"{artifact.path}: its manifest has no teacher_latency_ms, or a damaged teacher "
+                f"({type(error).__name__}: {error}); {again(artifact.path)}"
             ) from error
         manifest = artifact.manifest
         engine = str(manifest["config"].get("options", {}).get("engine", ""))
         teacher = str((manifest.get("inputs") or {}).get("teacher", ""))
-        return cls(rows, teacher_latency_ms, artifact.digest, engine, host_name(manifest.get("host") or {}), teacher)
+        return cls(
+            rows,
+            teacher_latency_ms,
+            artifact.digest,
+            engine,
+            host_name(manifest.get("host") or {}),
+            teacher,
+            str(known.get("spec", "")),
+            shape,
+            bool(known.get("weights", True)),
+        )
 
     def latency_ms(self, arch: Arch) -> float:
         """Mean latency in ms of an architecture.

@@ -72,6 +72,11 @@ class Teacher:
             return None
 
     @property
+    def has_weights(self) -> bool:
+        """Whether it is a model, not only a shape."""
+        return (self.path / "model.safetensors").is_file()
+
+    @property
     def label(self) -> str:
         """Last part of the spec, safe in a file name."""
         return self.spec.rstrip("/").replace(":", "/").rsplit("/", 1)[-1]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
 from kdnas.models.table import LatencyTable
+from kdnas.models.table_teacher import is_of_other_teacher
 from kdnas.models.teacher import Teacher
 from kdnas.search.goal import Goal
 from kdnas.search.options import SearchOptions
@@ -47,6 +48,6 @@ def make_goal(
         options.beta,
         {arch: megabytes[arch] for arch in allowed},
         options.front,
-        teacher.shape if teacher and table.teacher in ("", teacher.digest) else None,
+        teacher.shape if teacher and not is_of_other_teacher(table, teacher) else None,
         options.above_one,
     )

@@ -12,6 +12,7 @@ from kdnas.distill.options import DistillOptions
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.table import LatencyTable
+from kdnas.models.table_teacher import require_teacher
 from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.search import baselines, journal
 from kdnas.search.cluster import all_of, require_ray
@@ -49,6 +50,7 @@ def search(
     replay: Path | None = None,
     ray: str | None = None,
     distill: DistillOptions = DistillOptions(),
+    allow_other_teacher: bool = False,
     home: Path = Path("artifacts"),
     output: Path | None = None,
 ) -> Result:
@@ -67,8 +69,12 @@ def search(
             the teacher, the corpus and the home under the same paths.
         distill: options of the distillation that follows: candidates start, map their layers and scale the loss as it does; with
             `--evaluator full` all its options hold, and `steps` is required.
+        allow_other_teacher: use a table that was measured with another teacher; by default it is rejected.
         home: root of all artifacts.
         output: folder that gets the result as plain files; null writes only below `home`.
+
+    Raises:
+        UsageError: the table was measured with another teacher, or options do not fit together.
     """
     require_output(output, "search")
     require_compatible(replay, ray)
@@ -76,21 +82,12 @@ def search(
     home = home.resolve() if ray else home  # workers on other nodes have another working folder
     known = LatencyTable.load(table)
     found = resolve_teacher(teacher)
-    warn_of_other_teacher(known, found)
+    require_teacher(known, found, allow_other_teacher, "search")
     if replay is not None:
         return deliver(run_replay(home, read_recording(replay), space, known, options, found), output)
     make_goal(space.teachable(found.layers), known, options, found)  # reject now: building the corpus may take minutes
     built = build_corpus(home, corpus, text, found)
     return deliver(run_search(home, found, built, space, known, options, ray, distill), output)
-
-
-def warn_of_other_teacher(table: LatencyTable, teacher: Teacher) -> None:
-    """Warn if a latency table was measured with another teacher than the one of the search."""
-    if table.teacher != teacher.digest:
-        say(
-            f"search: the latency table was measured with another teacher than '{teacher.spec}': its vocabulary, lengths and "
-            f"teacher latency differ; build one with `kdnas latency-table --teacher {teacher.spec}`"
-        )
 
 
 def require_compatible(replay: Path | None, ray: str | None) -> None:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kdnas.distill.moments import cut_layers, kept_moments, sample_of
+from kdnas.distill.moments import Moments, cut_layers, kept_moments, sample_of, second_moments
+from kdnas.distill.starting import start_student
 from kdnas.distill.validation import sample_batches
 from kdnas.distill.warm_start import TeacherLayers, thin
 from kdnas.models.arch import Arch
-from kdnas.models.student import student_from_teacher
+from kdnas.models.student import principal_basis, student_from_teacher
 from kdnas.models.teacher import Teacher, load_encoder
 from kdnas.text.corpus import Corpus
 
@@ -30,9 +31,7 @@ def batches(corpus: Corpus) -> Batches:
 
 
 def started(encoder: PreTrainedModel, arch: Arch, batches: Batches) -> PreTrainedModel:
-    student = student_from_teacher(arch, encoder, seed=0).eval()
-    TeacherLayers(encoder, batches).start(student)
-    return student
+    return start_student(arch, encoder, "layers", 0, TeacherLayers(encoder, batches)).eval()
 
 
 def last_states(model: PreTrainedModel, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -119,6 +118,7 @@ def test_thin_gives_the_best_approximation_of_its_rank() -> None:
     torch.testing.assert_close(wide[0] @ wide[1], left @ right)
 
 
+@torch.no_grad()
 def moments_layer_by_layer(model: PreTrainedModel, sample: Batches, number: int) -> Tensor:
     """Second moments of one layer's neurons from a pass of its own: the definition."""
     seen: list[Tensor] = []
@@ -133,6 +133,36 @@ def moments_layer_by_layer(model: PreTrainedModel, sample: Batches, number: int)
     return values.T @ values / len(values)
 
 
+@torch.no_grad()
+def moments_of_states(model: PreTrainedModel, sample: Batches) -> Tensor:
+    """Sum over all states of their second moments about zero, each divided by its trace."""
+    found = [model(ids, mask, output_hidden_states=True).hidden_states for ids, mask in sample]
+    total = torch.zeros(())
+    for layer in range(len(found[0])):
+        rows = torch.cat([states[layer][mask.bool()] for states, (_, mask) in zip(found, sample, strict=True)])
+        total = total + rows.T @ rows / rows.square().sum()
+    return total
+
+
+@pytest.mark.slow
+def test_narrower_students_start_in_the_principal_directions_of_the_states(
+    encoder: PreTrainedModel, batches: Batches
+) -> None:
+    layers, held_out = TeacherLayers(encoder, batches), batches[-1]
+    basis = layers.basis(288)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(288), rtol=0, atol=1e-5)
+    assert (basis.gather(0, basis.abs().argmax(0, keepdim=True)) > 0).all()
+    assert torch.equal(layers.basis(384), torch.eye(384))
+    assert torch.equal(layers.basis(576), torch.eye(384))
+    words = encoder.embeddings.word_embeddings.weight
+    others = principal_basis(words.T @ words, 288)
+    for states in encoder(*held_out, output_hidden_states=True).hidden_states:
+        rows = states[held_out[1].bool()]
+        rows = rows - rows.mean(0)
+        kept, before = ((rows @ one).square().sum() / rows.square().sum() for one in (basis, others))
+        assert kept > 0.9 > 0.8 > before
+
+
 @pytest.fixture
 def tiny(tiny_teacher: Teacher) -> PreTrainedModel:
     return load_encoder(tiny_teacher.path)
@@ -143,11 +173,12 @@ def test_one_pass_for_all_layers_gives_the_weights_of_a_pass_for_each(
     tiny: PreTrainedModel, batches: Batches, arch: str
 ) -> None:
     sample = sample_of(batches)
-    each = {number: moments_layer_by_layer(tiny, sample, number) for number in (1, 2, 3, 4)}
-    wanted, found = (student_from_teacher(Arch.parse(arch), tiny, seed=0) for _ in range(2))
-    TeacherLayers(tiny, batches, each).start(wanted)
+    neurons = {number: moments_layer_by_layer(tiny, sample, number) for number in (1, 2, 3, 4)}
+    each = Moments(moments_of_states(tiny, sample), neurons)
+    wanted = start_student(Arch.parse(arch), tiny, "layers", 0, TeacherLayers(tiny, batches, each))
     passes = count_passes(tiny)
-    TeacherLayers(tiny, batches).start(found)
+    layers = TeacherLayers(tiny, batches, second_moments(tiny, sample, (1, 2, 3, 4)))
+    found = start_student(Arch.parse(arch), tiny, "layers", 0, layers)
     assert len(passes) == len(sample)  # one pass
     for name, value in wanted.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], value, rtol=0, atol=1e-5)
@@ -175,9 +206,10 @@ def test_the_pass_is_kept_for_other_students_and_searches(
     assert "start: teacher: 100 %" in capsys.readouterr().err
     second = kept_moments(tmp_path, tiny_teacher, corpus, tiny, batches, layers)
     for arch in (Arch(2, 12, 48, 64), Arch(4, 12, 48, 128)):
-        TeacherLayers(tiny, batches, second).start(student_from_teacher(arch, tiny, seed=0))
+        start_student(arch, tiny, "layers", 0, TeacherLayers(tiny, batches, second))
     assert len(passes) == len(sample_of(batches))  # not again
-    assert all(torch.equal(first[number], second[number]) for number in layers)
+    assert torch.equal(first.states, second.states)
+    assert all(torch.equal(first.neurons[number], second.neurons[number]) for number in layers)
     assert len(list((tmp_path / "warm-start").iterdir())) == 1
     kept_moments(tmp_path, replace(tiny_teacher, digest="another"), corpus, tiny, batches, layers)
     kept_moments(tmp_path, tiny_teacher, corpus, tiny, batches[:1], layers)

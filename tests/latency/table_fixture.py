@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from kdnas.models.arch import Arch, SearchSpace, arch_id
 from kdnas.models.table import KIND, TableRow, interval, write_rows
+from kdnas.models.teacher import BUILTIN, resolve_teacher
 from kdnas.store.artifact import MANIFEST, Artifact, build
 
 TEACHER_MS = 8.0
@@ -66,6 +68,12 @@ def law_rows(seed: int | None = None, relative_sd: float = 0.02, factor: float =
     ]
 
 
+@cache
+def builtin_digest() -> str:
+    """Digest of the packaged teacher, which is the default of the commands."""
+    return resolve_teacher(BUILTIN).digest
+
+
 def table_artifact(
     home: Path,
     rows: Sequence[TableRow],
@@ -74,8 +82,12 @@ def table_artifact(
     versions: str = "2026.4.1",
     mean_length: float = 24.0,
     finished: str = "2026-11-21T10:00:00+00:00",
+    teacher: str | None = None,
 ) -> Artifact:
-    """A finished latency table; its inputs include the digest of the latencies, so each table is a separate artifact."""
+    """A finished latency table; its inputs include the digest of the latencies, so each table is a separate artifact.
+
+    `teacher` is the digest of its teacher, by default the packaged one's.
+    """
 
     def work(folder: Path) -> dict[str, Any]:
         (folder / "lengths.json").write_text(json.dumps({"mean": mean_length}))
@@ -94,7 +106,7 @@ def table_artifact(
         "versions": {"openvino": versions},
         "sum": math.fsum(one.latency_ms for one in rows),
     }
-    artifact = build(home, KIND, "tiny", config, {"teacher": "a" * 64, "corpus": "b" * 64}, work)
+    artifact = build(home, KIND, "tiny", config, {"teacher": teacher or builtin_digest(), "corpus": "b" * 64}, work)
     path = artifact.path / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), "finished": finished}))
     return Artifact.load(artifact.path, KIND)

@@ -199,3 +199,13 @@ def test_a_truncated_table_is_reported(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:100_000])
     with pytest.raises(UsageError, match=rf"{file}: .*remove {artifact.path} and build it again"):
         recommend(3.0, home=tmp_path)
+
+
+def test_a_table_of_another_teacher_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = table_artifact(tmp_path, law_rows(), teacher="c" * 64)
+    with pytest.raises(UsageError, match=r"digest cccccccccc\).*kdnas latency-table --teacher builtin:minilm-l6"):
+        recommend(3.0, home=tmp_path)
+    assert recommend(3.0, home=tmp_path, allow_other_teacher=True).results["table"] == str(other.path)
+    assert "recommend: the latency table was measured with another teacher" in capsys.readouterr().err
+    own = table_artifact(tmp_path, law_rows(), engine="pytorch-f32", finished="2026-11-20T10:00:00+00:00")
+    assert recommend(3.0, home=tmp_path).results["table"] == str(own.path)  # older, but of the teacher

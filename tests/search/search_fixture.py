@@ -25,15 +25,17 @@ def rows() -> list[TableRow]:
     return [row(arch, latency_ms(arch), parameters_millions=arch.layer_parameters / 1e6 + 11) for arch in SearchSpace()]
 
 
-def table(home: Path, teacher_latency_ms: float | None = 8.0, engine: str = "pytorch-f32") -> Artifact:
-    """A complete latency table on disk."""
+def table(
+    home: Path, teacher_latency_ms: float | None = 8.0, engine: str = "pytorch-f32", teacher: str = ""
+) -> Artifact:
+    """A complete latency table on disk; it names no teacher unless the digest of one is given."""
 
     def write(path: Path) -> dict[str, float]:
         write_rows(path / FILE, rows())
         return {} if teacher_latency_ms is None else {"teacher_latency_ms": teacher_latency_ms}
 
     config = {"teacher": teacher_latency_ms, "options": {"engine": engine}}
-    return build(home, KIND, "test", config, {}, write)
+    return build(home, KIND, "test", config, {"teacher": teacher} if teacher else {}, write)
 
 
 def known_table() -> LatencyTable:

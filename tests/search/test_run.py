@@ -26,7 +26,7 @@ from kdnas.search.limits import make_goal
 from kdnas.search.options import ProxyOptions, SearchOptions
 from kdnas.search.outcome import ProxyResult, one_by_one
 from kdnas.search.recording import read_recording
-from kdnas.search.run import run_replay, run_search, search, summary, warn_of_other_teacher
+from kdnas.search.run import run_replay, run_search, search, summary
 from kdnas.search.strategies import make_strategy
 from kdnas.search.strategies.protocol import Strategy
 from kdnas.store.artifact import Artifact
@@ -306,9 +306,13 @@ def test_killed_search_resumes_and_equals_an_uninterrupted_one(
     assert not any(row["explored"] for row in rows_of(resumed.path / journal.FILE)[2:])
 
 
-def test_a_table_of_another_teacher_is_reported(tiny_teacher: Teacher, capsys: pytest.CaptureFixture[str]) -> None:
-    known = known_table()
-    warn_of_other_teacher(replace(known, teacher=tiny_teacher.digest), tiny_teacher)
-    assert capsys.readouterr().err == ""
-    warn_of_other_teacher(replace(known, teacher="another"), tiny_teacher)
-    assert "another teacher" in capsys.readouterr().err
+def test_a_table_of_another_teacher_is_rejected(
+    tiny_teacher: Teacher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (SearchOptions(episodes=1, strategy="random"), table(tmp_path, teacher="another").path)
+    recording = recorded(tmp_path / "recording.csv", list(SPACE))
+    more = {"teacher": str(tiny_teacher.path), "space": SPACE, "replay": recording, "home": tmp_path}
+    with pytest.raises(UsageError, match=r"kdnas latency-table --teacher .*--allow-other-teacher"):
+        search(*given, **more)  # type: ignore[arg-type]
+    assert search(*given, allow_other_teacher=True, **more).path is not None  # type: ignore[arg-type]
+    assert "the latency table was measured with another teacher (digest another)" in capsys.readouterr().err
