@@ -104,13 +104,13 @@ def second_moments(teacher: PreTrainedModel, batches: Sequence[Batch], layers: S
                 real = mask.bool()
                 found = teacher(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
                 for number, values in enumerate(found):
-                    add(states, number, values[real].float())
+                    add(states, number, values[real].double())
                 progress.advance(count)
     finally:
         for hook in hooks:
             hook.remove()
     summed = torch.stack([total / total.trace() for total in states.values()]).sum(0)
-    return Moments(summed, {number: total.div_(sum(counts)) for number, total in neurons.items()})
+    return Moments(summed.float(), {number: total.div_(sum(counts)) for number, total in neurons.items()})
 
 
 def kept_moments(

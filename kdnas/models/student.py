@@ -69,8 +69,8 @@ def principal_basis(moments: torch.Tensor, width: int) -> torch.Tensor:
     """
     if width >= len(moments):
         return torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
-    _, vectors = torch.linalg.eigh(moments)  # ascending eigenvalues
-    leading = vectors.flip(1)[:, :width]
+    _, vectors = torch.linalg.eigh(moments.double())  # ascending eigenvalues
+    leading = vectors.flip(1)[:, :width].to(moments.dtype)
     return leading * leading.gather(0, leading.abs().argmax(0, keepdim=True)).sign()
 
 

@@ -139,9 +139,9 @@ def moments_of_states(model: PreTrainedModel, sample: Batches) -> Tensor:
     found = [model(ids, mask, output_hidden_states=True).hidden_states for ids, mask in sample]
     total = torch.zeros(())
     for layer in range(len(found[0])):
-        rows = torch.cat([states[layer][mask.bool()] for states, (_, mask) in zip(found, sample, strict=True)])
+        rows = torch.cat([states[layer][mask.bool()].double() for states, (_, mask) in zip(found, sample, strict=True)])
         total = total + rows.T @ rows / rows.square().sum()
-    return total
+    return total.float()
 
 
 @pytest.mark.slow
