@@ -1,0 +1,53 @@
+"""Plain and chance-corrected retention of the recorded students (results/distillation/suites.csv).
+
+Run as `python tests/bench/corrected_retention.py DATA_ROOT`, with the folder of the tasks' data, which gives the score of the
+majority class, c. Prints for each student the mean over tasks of s / t and of (s - c) / (t - c), for the scores s and t of student
+and teacher (means over the seeds, PyTorch), and both without the tasks where the teacher is within two standard deviations of c.
+"""
+
+import csv
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+
+from kdnas.evaluation.chance import chance
+from kdnas.evaluation.data import load_task
+from kdnas.evaluation.suites import chosen_specs
+
+TABLE = Path(__file__).parents[2] / "results/distillation/suites.csv"
+TEACHER = "builtin:minilm-l6"
+
+
+def recorded() -> dict[str, dict[str, list[float]]]:
+    """Scores of all seeds by model and task."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with TABLE.open() as file:
+        for row in csv.DictReader(file):
+            if (row["study"], row["engine"]) == ("students", "pytorch"):
+                found[row["model"]][row["task"]].append(float(row["score"]))
+    return found
+
+
+def main(data_root: Path) -> None:
+    """Print the table."""
+    scores = recorded()
+    teacher = scores.pop(TEACHER)
+    floor = {spec.name: chance(load_task(spec, data_root).task) for spec in chosen_specs(tuple(teacher))}
+    near = [task for task, values in teacher.items() if mean(values) - floor[task] <= 2 * stdev(values)]
+    print(f"near chance: {', '.join(near) or 'none'}; majority class: {floor}")
+    print("| model | plain | chance-corrected | plain, without near chance | chance-corrected, without near chance |")
+    for model, tasks in scores.items():
+        plain = {task: mean(values) / mean(teacher[task]) for task, values in tasks.items()}
+        corrected = {
+            task: (mean(values) - floor[task]) / (mean(teacher[task]) - floor[task]) for task, values in tasks.items()
+        }
+        rest = [task for task in tasks if task not in near]
+        means = [mean(found[task] for task in chosen) for chosen in (list(tasks), rest) for found in (plain, corrected)]
+        print(f"| {model} ({len(tasks)} tasks) | " + " | ".join(f"{100 * value:.1f} %" for value in means) + " |")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))
