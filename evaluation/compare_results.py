@@ -113,6 +113,7 @@ def settings_of(runs: Sequence[Artifact], results: Sequence[Mapping[str, Any]]) 
     engines = [result["engines"][_engine(result)] for result in results]
     values: dict[str, list[Any]] = {
         "data": [result["data"]["digest"][:8] for result in results],
+        "rules of rows and scores": [result.get("schema", 1) for result in results],
         "languages": [", ".join(sorted(found["by_language"])) or "one" for found in engines],
         "engine": [_engine(result) for result in results],
         "seeds": [", ".join(str(seed) for seed in sorted(int(run.results["seed"]) for run in runs))],

@@ -52,7 +52,9 @@ def measure_baselines(
         latency_ms = table.latency_ms(arch)
         rows[name] = {"name": name, "arch": str(arch), "loss": loss, "latency_ms": latency_ms, "reward": None}
         if loss is not None:
-            rows[name]["reward"] = reward(loss, latency_ms, table.teacher_latency_ms, options.alpha, options.beta)
+            rows[name]["reward"] = reward(
+                loss, latency_ms, table.teacher_latency_ms, options.alpha, options.beta, options.above_one
+            )
         rows[name] |= {"tokens": tokens, "failed": failed}
         append_jsonl(path, rows[name])
 
