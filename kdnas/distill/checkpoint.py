@@ -32,8 +32,9 @@ def random_states() -> dict[str, Tensor]:
 def set_random_states(states: dict[str, Tensor]) -> None:
     """Restore `random_states`; the state of a GPU is skipped on a host without one."""
     torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+    gpu = states.get("cuda")
+    if gpu is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(gpu)
 
 
 @dataclass
