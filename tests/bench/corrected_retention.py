@@ -1,8 +1,9 @@
 """Plain and chance-corrected retention of the recorded students (results/distillation/suites.csv).
 
 Run as `python tests/bench/corrected_retention.py DATA_ROOT`, with the folder of the tasks' data, which gives the score of the
-majority class, c. Prints for each student the mean over tasks of s / t and of (s - c) / (t - c), for the scores s and t of student
-and teacher (means over the seeds, PyTorch), and both without the tasks where the teacher is within two standard deviations of c.
+majority class, c. Prints for each student the mean over tasks of s / t and of (s - c) / (t - c), for the scores s of the student
+and t of the teacher (means over the seeds, PyTorch), and both without the tasks where the teacher is within two standard
+deviations of c.
 """
 
 import csv
