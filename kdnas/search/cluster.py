@@ -15,7 +15,7 @@ from kdnas.search.outcome import Attempt, Evaluate, EvaluateAll, ProxyResult, at
 LOCAL = "local"
 TRIES = 3  # workers that may die on a candidate before it counts as failed
 POLL_SECONDS = 2.0
-PATIENCE_SECONDS = 60.0  # without any worker, until the search stops; the same command resumes it
+PATIENCE_SECONDS = 300.0  # without any started worker, until the search stops; large teachers take a minute to load
 
 
 def require_ray(ray: str | None) -> None:
@@ -104,7 +104,7 @@ class Workers:
             ready = self._ray.wait(waiting, timeout=POLL_SECONDS)[0] if waiting else []
             alone = 0.0 if self._busy or ready else alone + POLL_SECONDS
             if alone > PATIENCE_SECONDS:
-                raise KdnasError("ray: the cluster has had no worker for a minute; run the same command to resume")
+                raise KdnasError("ray: no worker has started for five minutes; run the same command to resume")
             for reference in ready:
                 if reference in self._starting:
                     self._greet(reference)
