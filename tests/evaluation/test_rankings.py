@@ -54,6 +54,7 @@ def test_noise_of_seeds_is_pooled_over_architectures() -> None:
     assert seed_noise([]) == {}
 
 
+@pytest.mark.slow
 def test_the_committed_taus_are_those_of_the_committed_table(tmp_path: Path) -> None:
     short, targets = read_table(RESULTS / "fidelity.csv")
     assert list(short) == [8453, 16381, 24541, 32601, 40597, 48017]
