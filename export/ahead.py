@@ -1,24 +1,24 @@
-"""A second process that writes some forms of an export, while this one writes and measures the others.
+"""A second process that writes int8 graphs of an export, while this one writes and measures others.
 
-Exporters and quantisers are mostly serial Python, so two processes use two cores.
+Quantisers are mostly serial Python, so two processes use two cores. Both send a line of JSON for each message.
 """
 
 import contextlib
+import json
 import os
-import pickle
 import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from kdnas.export.recipes import Quantising, write_recipe
 from kdnas.export.silence import silence_exporters
 
 COMMAND = "from kdnas.export.ahead import serve; serve()"
-Call = tuple[Callable[..., object], tuple[Any, ...]]
+DONE, FAILED = b"true\n", b"false\n"
 
 
 class Ahead:
@@ -47,12 +47,13 @@ class Ahead:
         with contextlib.suppress(BrokenPipeError):  # a call that the process has not read
             self._process.communicate()
 
-    def write(self, folder: Path, function: Callable[..., object], *args: Any) -> None:
-        """Let the process call `function(*args, folder)`, after earlier calls. The function is one of a module."""
+    def write(self, folder: Path, form: str, name: str, given: Quantising) -> None:
+        """Let the process write a recipe of a form to a folder, after those of earlier calls."""
         assert self._process.stdin is not None
         self._asked.append(folder)
+        call = {"folder": str(folder), "form": form, "name": name, "source": str(given.source), "task": given.task}
         with contextlib.suppress(BrokenPipeError):
-            pickle.dump((function, (*args, folder)), self._process.stdin)
+            self._process.stdin.write(json.dumps({**call, "calibration": given.calibration}).encode() + b"\n")
             self._process.stdin.flush()
 
     def wait(self) -> None:
@@ -72,32 +73,31 @@ class Ahead:
     def _receive(self) -> None:
         assert self._process.stdout is not None
         folder = self._asked.pop(0)
-        with contextlib.suppress(EOFError):  # the process was killed, for example because memory was short
-            if pickle.load(self._process.stdout):
-                self._written.add(folder)
+        # There is no line if the process was killed, for example because memory was short.
+        if self._process.stdout.readline() == DONE:
+            self._written.add(folder)
 
 
 def serve() -> None:
-    """The second process: does the calls that come on stdin, and answers on stdout whether it could."""
+    """The second process: writes the recipes that come on stdin, and answers on stdout whether it could."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # exporters print
-    calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+    calls: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(calls,), daemon=True).start()
     with silence_exporters():
         while True:
-            function, args = calls.get()
+            call = calls.get()
             try:
-                function(*args)
-                done = True
+                given = Quantising(Path(call["source"]), call["task"], call["calibration"])
+                write_recipe(call["form"], call["name"], given, Path(call["folder"]))
+                answers.write(DONE)
             except Exception:
-                done = False
-            pickle.dump(done, answers)
+                answers.write(FAILED)
             answers.flush()
 
 
-def _read(calls: "queue.SimpleQueue[Call]") -> None:
+def _read(calls: "queue.SimpleQueue[dict[str, Any]]") -> None:
     """Queue all calls; end the process when stdin closes, because the exporting process has ended."""
-    with contextlib.suppress(EOFError):
-        while True:
-            calls.put(pickle.load(sys.stdin.buffer))
+    for line in sys.stdin.buffer:
+        calls.put(json.loads(line))
     os._exit(0)

@@ -67,7 +67,7 @@ class Int8Search:
         self._folder_ahead(form).mkdir()
         for number, name in enumerate(self._names(form)):
             if not begun_here or (number > 0 and name not in FALLBACKS):
-                self.ahead.write(self._folder_ahead(form) / name, write_recipe, form, name, self._given(form))
+                self.ahead.write(self._folder_ahead(form) / name, form, name, self._given(form))
 
     def run(self, form: str) -> dict[str, Any]:
         """Move the best graph of an int8 form to its folder; returns its measurements and those of all tried recipes.

@@ -1,13 +1,13 @@
 """The controller: an LSTM that predicts the reward of an architecture (arXiv 2303.09639, section 3)."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdnas.models.arch import FIELDS, Arch, SearchSpace
+from kdnas.search.strategies.protocol import Training
 
 CELLS = 32
 
@@ -33,34 +33,6 @@ class RewardModel(nn.Module):
         """Rewards (N,), in the units of the targets, of sequences (N, 3, 25)."""
         outputs, _ = self.lstm(sequences)
         return self.head(outputs[:, -1]).squeeze(-1)
-
-
-class Training(Protocol):
-    """How the controller is trained; `SearchOptions` documents the fields."""
-
-    @property
-    def controller_lr(self) -> float: ...
-
-    @property
-    def controller_epochs(self) -> int: ...
-
-    @property
-    def controller_memory(self) -> str: ...
-
-    @property
-    def controller_update(self) -> str: ...
-
-    @property
-    def controller_targets(self) -> str: ...
-
-    @property
-    def controller_square_decay(self) -> float: ...
-
-    @property
-    def controller_lr_decay(self) -> float: ...
-
-    @property
-    def controller_decay_each(self) -> str: ...
 
 
 class Controller:
@@ -122,7 +94,7 @@ class Controller:
         """One update on Eq. 3, half the sum of squared errors of some results; returns the sum of squared errors.
 
         The square of one error has twice the gradient of Eq. 3, as in the recorded comparisons of strategies. RMSProp divides by
-        the size of the gradients, so the factor hardly matters.
+        the size of the gradients, so the factor changes little.
         """
         errors = (self.model(inputs) - targets).square().sum()
         loss = errors / 2 if self.training.controller_update == "episode" else errors

@@ -6,7 +6,7 @@ batches and tokenising, each on one thread, as in the project's suite. The funct
 duration of each call. The first process of each side is also judged as `pytest-benchmark --benchmark-compare-fail=mean:10%` does
 (column `naive`).
 
-FILE gets one line per comparison. Kill the script at any moment: the same command goes on after the last whole line, so that
+FILE gets one line per comparison. Kill the script at any moment: the same command continues after the last whole line, so that
 `0:300,0.1:100` can take several sessions. Lines of another rule or of other benchmarks are refused. Prints a table with the rates
 and the upper 95 % confidence limit of each (one-sided, Clopper and Pearson).
 """

@@ -13,22 +13,23 @@ import pytest
 from kdnas.export import making
 from kdnas.export.ahead import Ahead
 from kdnas.export.options import ExportOptions
+from kdnas.export.recipes import Quantising
 from kdnas.export.run import run_export
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import read_jsonl
 from kdnas.text.corpus import Corpus
 
+FORM, GIVEN = "onnxruntime-int8", Quantising(Path("no such folder"), "feature-extraction", [[5, 6]])
 
-def test_calls_are_done_in_order_and_an_error_is_an_answer(tmp_path: Path) -> None:
+
+def test_an_error_is_an_answer(tmp_path: Path) -> None:
     with Ahead() as ahead:
-        ahead.write(tmp_path / "one", os.mkdir)
-        ahead.write(tmp_path / "one", os.mkdir)  # exists
-        ahead.write(tmp_path / "none" / "two", os.mkdir)  # no parent
-        ahead.write(tmp_path / "three", os.mkdir)
-        assert ahead.has_written(tmp_path / "three")
-        assert ahead.has_written(tmp_path / "one")
-        assert not ahead.has_written(tmp_path / "none" / "two")
+        for name in ("dynamic", "no such recipe"):
+            ahead.write(tmp_path / name, FORM, name, GIVEN)
+            assert not ahead.has_written(tmp_path / name)
         assert not ahead.has_written(tmp_path / "never asked")
+        [child] = psutil.Process().children()
+        assert child.is_running()
 
 
 def test_a_killed_process_has_written_nothing(tmp_path: Path) -> None:
@@ -36,26 +37,26 @@ def test_a_killed_process_has_written_nothing(tmp_path: Path) -> None:
         [child] = psutil.Process().children()
         child.kill()
         child.wait()
-        for name in ("one", "two"):
-            ahead.write(tmp_path / name, os.mkdir)
+        for name in ("dynamic", "block-wise"):
+            ahead.write(tmp_path / name, FORM, name, GIVEN)
         ahead.wait()
-        assert not ahead.has_written(tmp_path / "one")
+        assert not ahead.has_written(tmp_path / "dynamic")
 
 
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.onnx")  # reading it never ends: the process stays busy
     code = f"""if True:
-        import pathlib, time
+        import pathlib
         from kdnas.export.ahead import Ahead
-        ahead = Ahead()
-        ahead.write(pathlib.Path({str(tmp_path / "one")!r}), pathlib.Path.mkdir)
-        ahead.wait()
-        ahead.write(600, time.sleep)
-        print("asleep", flush=True)
+        from kdnas.export.recipes import Quantising
+        folder, ahead = pathlib.Path({str(tmp_path)!r}), Ahead()
+        ahead.write(folder / "out", {FORM!r}, "dynamic", Quantising(folder, "feature-extraction", []))
+        print("asked", flush=True)
         ahead.wait()
     """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        assert parent.stdout.readline() == "asleep\n"
+        assert parent.stdout.readline() == "asked\n"
         [child] = psutil.Process(parent.pid).children()
         parent.send_signal(signal.SIGKILL)
         psutil.wait_procs([child], timeout=60)

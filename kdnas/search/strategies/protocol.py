@@ -31,29 +31,11 @@ class Observation:
     loss: float | None = None
 
 
-class Settings(Protocol):
-    """The options of a search that strategies read; `SearchOptions` documents them."""
-
-    @property
-    def strategy(self) -> str: ...
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def epsilon_start(self) -> float: ...
-
-    @property
-    def epsilon_decay(self) -> float: ...
-
-    @property
-    def epsilon_min(self) -> float: ...
+class Training(Protocol):
+    """How the controller is trained; `SearchOptions` documents the fields."""
 
     @property
     def controller_lr(self) -> float: ...
-
-    @property
-    def epsilon_draw(self) -> str: ...
 
     @property
     def controller_epochs(self) -> int: ...
@@ -75,6 +57,28 @@ class Settings(Protocol):
 
     @property
     def controller_decay_each(self) -> str: ...
+
+
+class Settings(Training, Protocol):
+    """The options of a search that strategies read; `SearchOptions` documents them."""
+
+    @property
+    def strategy(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def epsilon_start(self) -> float: ...
+
+    @property
+    def epsilon_decay(self) -> float: ...
+
+    @property
+    def epsilon_min(self) -> float: ...
+
+    @property
+    def epsilon_draw(self) -> str: ...
 
 
 class Strategy(Protocol):
