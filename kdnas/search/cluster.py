@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -77,6 +79,7 @@ class Workers:
         options: dict[str, Any] = {"num_cpus": physical_cores(), "include_dashboard": False}
         if self._address != LOCAL:
             options = {"address": self._address}
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
@@ -84,6 +87,8 @@ class Workers:
             raise KdnasError(
                 f"ray: no cluster at '{self._address}' ({reason}); give its address, or '{LOCAL}'"
             ) from error
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)  # Ray's handler prints a stack trace and ends the process at once
         self._remote = ray.remote(num_cpus=1)(_Worker)
         return self
 

@@ -13,7 +13,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from kdnas.errors import KdnasError, UsageError
+from kdnas.errors import KdnasError, Terminated, UsageError
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.teacher import Teacher
 from kdnas.search import journal
@@ -157,3 +157,16 @@ def test_replay_on_a_cluster_is_rejected() -> None:
     require_compatible(Path("x.csv"), None)
     with pytest.raises(UsageError, match="leave it out"):
         require_compatible(Path("x.csv"), "local")
+
+
+def test_sigterm_reaches_the_commands_handler(cluster: Cluster, tmp_path: Path) -> None:
+    def terminate(number: int, _frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        with pytest.raises(Terminated), Workers(cluster.address, partial(make, tmp_path, 0.0)):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)  # the handler runs before the end of the first call
+    finally:
+        signal.signal(signal.SIGTERM, before)
