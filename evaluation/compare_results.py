@@ -31,7 +31,7 @@ def read_model(home: Path, model: str) -> Model:
         UsageError: the model has no results.
     """
     only_results = DIGEST.fullmatch(model) is not None and not Path(model).exists()
-    digest = model if only_results else resolve_model(model)[1]
+    digest = model if only_results else resolve_model(model, home)[1]
     runs: dict[tuple[str, int], Artifact] = {}
     for manifest in sorted((home / "suite").glob(f"*/{MANIFEST}")):
         artifact = Artifact.load(manifest.parent, "suite")

@@ -78,7 +78,7 @@ def fidelity(
         recording: folder that `kdnas record` printed, or its CSV file.
         distill: options of the long distillation; `steps` is required.
         suites: options of fine-tuning.
-        teacher: teacher of the recording: `builtin:minilm-l6`, a folder, or a hub id.
+        teacher: teacher of the recording: `builtin:NAME` (`kdnas teachers` lists them), a folder, or a hub id.
         corpus: corpus of the recording: `builtin:pydocs`, a file, or a hub id.
         text: options for reading the corpus.
         space: search space; recorded architectures outside it are ignored.
@@ -96,7 +96,7 @@ def fidelity(
         )
     require_ray(ray)
     found = read_recording(recording)
-    resolved = resolve_teacher(teacher)
+    resolved = resolve_teacher(teacher, home)
     space = space.teachable(resolved.layers)
     chosen(found, found.within(space), options.architectures)  # checked before the corpus is built
     built = build_corpus(home, corpus, text, resolved)

@@ -17,6 +17,7 @@ from kdnas.evaluation.suites import Spec, chosen_specs
 from kdnas.evaluation.tasks import Task
 from kdnas.models.family import shape_of
 from kdnas.models.folder import model_label
+from kdnas.models.packaged import HOME
 from kdnas.store.artifact import Artifact, build, write_json
 from kdnas.store.host import host_line
 from kdnas.store.outcome import Result
@@ -120,7 +121,7 @@ def run_suites(home: Path, model: str, tasks: Sequence[str], options: SuiteOptio
         UsageError: as in `suites`.
     """
     specs = chosen_specs(tuple(tasks))
-    folder, digest = resolve_model(model)
+    folder, digest = resolve_model(model, home)
     artifacts, missing = [], []
     for spec in specs:
         try:
@@ -139,8 +140,12 @@ def run_suites(home: Path, model: str, tasks: Sequence[str], options: SuiteOptio
     return artifacts
 
 
-def resolve_model(model: str) -> tuple[Path, str]:
+def resolve_model(model: str, home: Path = HOME) -> tuple[Path, str]:
     """Folder and digest of an encoder, given as a folder, an artifact, a hub id or the name of a packaged model.
+
+    Args:
+        model: the encoder.
+        home: root folder of all artifacts, below which fetched teachers lie.
 
     Raises:
         UsageError: the model cannot be loaded.
@@ -148,7 +153,7 @@ def resolve_model(model: str) -> tuple[Path, str]:
     from kdnas.evaluation.run import resolve_student
     from kdnas.models.teacher import resolve_teacher
 
-    return resolve_student(Path(model) if Path(model).exists() else resolve_teacher(model).path)
+    return resolve_student(Path(model) if Path(model).exists() else resolve_teacher(model, home).path)
 
 
 def model_name(model: str) -> str:

@@ -98,7 +98,7 @@ def evaluate(
     Args:
         student: Hugging Face folder of the student, or a finished distill or refine artifact.
         options: options of the evaluation.
-        teacher: `builtin:minilm-l6`, a folder, or a hub id.
+        teacher: `builtin:NAME` (`kdnas teachers` lists them), a folder, or a hub id.
         corpus: `builtin:pydocs`, a .jsonl, .parquet or .txt file, or a hub id.
         text: options for reading the corpus.
         home: root folder of all artifacts.
@@ -108,7 +108,7 @@ def evaluate(
     if options.hap is not None:
         read_hap(options.hap, options.seed, options.hap_examples)  # report a wrong file before hours of work
     model, digest = resolve_student(student)
-    resolved = resolve_teacher(teacher)
+    resolved = resolve_teacher(teacher, home)
     _check_student(model, resolved)
     artifact = run_evaluation(home, resolved, build_corpus(home, corpus, text, resolved), model, digest, options)
     show(artifact.results)

@@ -8,6 +8,7 @@ from typing import Any
 from kdnas.errors import UsageError
 from kdnas.models.family import family_of, shape_of
 from kdnas.models.folder import model_in
+from kdnas.models.packaged import HOME
 from kdnas.models.pooling import Pooling, pooling_of
 from kdnas.models.teacher import load_tokenizer, resolve_teacher
 
@@ -81,11 +82,12 @@ class Checkpoint:
         }
 
 
-def open_checkpoint(spec: str) -> Checkpoint:
+def open_checkpoint(spec: str, home: Path = HOME) -> Checkpoint:
     """Find a model and check its kind, weights and tokenizer.
 
     Args:
-        spec: a Hugging Face folder, the artifact of `kdnas distill` or `refine`, a hub id or `builtin:minilm-l6`.
+        spec: a Hugging Face folder, the artifact of `kdnas distill` or `refine`, a hub id or a packaged teacher.
+        home: root folder of all artifacts, below which fetched teachers lie.
 
     Raises:
         UsageError: the model is not found, lacks safetensors or a tokenizer, or its kind, head or pooling is not supported
@@ -95,7 +97,7 @@ def open_checkpoint(spec: str) -> Checkpoint:
     if folder != Path(spec):
         spec = str(folder)
     try:
-        found = resolve_teacher(spec)
+        found = resolve_teacher(spec, home)
     except UsageError as error:
         raise UsageError(str(error).replace("teacher", "model", 1)) from error
     head = next((name for name in found.config.get("architectures") or [] if name.endswith(OTHER_HEADS)), None)

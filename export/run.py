@@ -58,7 +58,7 @@ def export(
             given = f"{','.join(languages)} and {','.join(text.languages or ())}"
             raise UsageError(f"languages and text.languages are {given}; give one of them")
         text, options = replace(text, languages=languages), replace(options, vocabulary="corpus")
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, home)
     if corpus == BUILTIN and is_foreign(model):
         say(
             "export: int8 is calibrated, and outputs are compared, on docstrings of Python packages, which may be unlike the "

@@ -89,6 +89,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         ),
     },
     "train": {
+        "teachers": Command(
+            "kdnas.teachers.run:teachers", "list the teachers that need no model hub, and fetch them", first=("fetch",)
+        ),
         "pretrain": Command(
             "kdnas.pretrain.run:pretrain",
             "train a custom teacher: a tokenizer and a masked language model",

@@ -48,7 +48,7 @@ def recommend(
         )
     if top < 1:
         raise UsageError(f"top is {top}; at least 1 is needed")
-    found = resolve_shape(teacher)
+    found = resolve_shape(teacher, home)
     artifact = newest_table(home, found) if table is None else Artifact.load(table, KIND)
     known = LatencyTable.of(artifact)
     require_teacher(known, found, allow_other_teacher, "recommend")

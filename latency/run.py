@@ -87,11 +87,11 @@ def latency_table(
     started = time.monotonic()
     require_engine(options.engine)
     require_minutes(options, least_of_all(options))
-    resolved = resolve_shape(teacher)
+    resolved = resolve_shape(teacher, home)
     if (family := family_in_graph(resolved.config, options)) is not None:
         say(f"latency-table: {options.engine} times the teacher as a {family} of its sizes, not as {resolved.label}")
     wanted = sentences_needed(options.sentences, 0, text.validation_fraction)
-    built = sample_corpus(home, corpus, text, resolve_tokenizer(tokenizer, resolved), wanted)
+    built = sample_corpus(home, corpus, text, resolve_tokenizer(tokenizer, resolved, home), wanted)
     artifact = build_table(home, resolved, built, options, started)
     say(summary(artifact))
     if validate:

@@ -81,7 +81,7 @@ def speed(
         student: Hugging Face folder of the student, or the artifact of `kdnas distill` or `kdnas refine`.
         exported: the student's folder from `kdnas export`.
         options: timing options.
-        teacher: `builtin:minilm-l6`, a folder or a hub id.
+        teacher: `builtin:NAME` (`kdnas teachers` lists them), a folder, or a hub id.
         corpus: `builtin:pydocs`, a file or a hub id.
         text: how to read the corpus.
         exported_teacher: the teacher's folder from `kdnas export`; each of its forms is timed too and compared with the student's
@@ -90,7 +90,7 @@ def speed(
         output: folder for a copy of the result as plain files; null keeps it only below `home`.
     """
     require_output(output, "speed")
-    found = resolve_teacher(teacher)
+    found = resolve_teacher(teacher, home)
     wanted = sentences_needed(0, options.sentences, text.validation_fraction)
     built = sample_corpus(home, corpus, text, found, max(LEAST_SENTENCES, wanted))
     artifact = run_speed(home, found, built, model_in(student), exported, options, exported_teacher)

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "extras": {"errors"},
     "store": {"errors"},
     "models": {"errors", "extras", "store"},
+    "teachers": {"errors", "extras", "store", "models"},
     "interface": {"errors"},
     "text": {"errors", "store", "models"},
     "page": {"errors", "store", "models"},

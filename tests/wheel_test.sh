@@ -20,7 +20,7 @@ cd elsewhere
 import importlib, pathlib, sys
 
 for name in ("kdnas", "kdnas.distill.run", "kdnas.search.run", "kdnas.latency.run", "kdnas.latency.worker", "kdnas.export.session",
-             "kdnas.evaluation.run", "kdnas.serving.run", "kdnas.pipeline.report", "kdnas.pretrain.run", "kdnas.search.strategies",
+             "kdnas.evaluation.run", "kdnas.serving.run", "kdnas.pipeline.report", "kdnas.pretrain.run", "kdnas.search.strategies", "kdnas.teachers.run",
              "kdnas.gates.run"):
     file = pathlib.Path(importlib.import_module(name).__file__).resolve()
     assert "empty" in file.parts, f"{name} was imported from {file}, not from the wheel"

@@ -177,7 +177,7 @@ def distill(
         arch: layers,heads,hidden,ffn,activation of a new student, for example 4,12,576,768,gelu.
         student: folder that `kdnas distill` or `kdnas refine` printed; training continues with this student, for example on text
             of a custom domain. Give either this or `arch`.
-        teacher: `builtin:minilm-l6`, a folder, or a hub id.
+        teacher: `builtin:NAME` (`kdnas teachers` lists them), a folder, or a hub id.
         corpus: `builtin:pydocs`, a local file, or a hub id.
         text: how to read the corpus.
         home: root of all artifacts.
@@ -186,7 +186,7 @@ def distill(
     require_output(output, "distill")
     if (arch is None) == (student is None):
         raise UsageError("give --arch for a new student, or --student to continue with an existing one, and not both")
-    resolved = resolve_teacher(teacher)
+    resolved = resolve_teacher(teacher, home)
     found = find_student(student) if student else None
     shape = shape_of(found[0], resolved) if found else Arch.parse(str(arch))
     require_no_deeper(shape.layers, resolved.layers)  # before the corpus is built
@@ -211,7 +211,7 @@ def refine(
         student: folder that `kdnas distill` printed, or a Hugging Face folder of a student. Give either this or `arch`.
         arch: layers,heads,hidden,ffn,activation of a new student, which is trained by MiniLM-v2 alone; `start` gives its initial
             weights.
-        teacher: the student's teacher: `builtin:minilm-l6`, a folder, or a hub id.
+        teacher: the student's teacher: `builtin:NAME` (`kdnas teachers` lists them), a folder, or a hub id.
         corpus: `builtin:pydocs`, a local file, or a hub id.
         text: how to read the corpus.
         home: root of all artifacts.
@@ -222,7 +222,7 @@ def refine(
         raise UsageError("give --student to refine a distilled student, or --arch for a new one, and not both")
     found = find_student(student) if student else None
     shape = Arch.parse(str(arch)) if found is None else None
-    resolved = resolve_teacher(teacher)
+    resolved = resolve_teacher(teacher, home)
     if shape is not None:
         require_no_deeper(shape.layers, resolved.layers)  # before the corpus is built
     built = common_corpus(home, corpus, text, resolved)

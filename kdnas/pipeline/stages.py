@@ -76,7 +76,7 @@ def pipeline(
     """Run all stages. After an interruption, the same command resumes where it stopped.
 
     Args:
-        teacher: `builtin:minilm-l6`, a folder, or a hub id of a BERT, RoBERTa or XLM-RoBERTa encoder.
+        teacher: `builtin:NAME` (`kdnas teachers` lists them), a folder, or a hub id of a BERT, RoBERTa or XLM-RoBERTa encoder.
         corpus: `builtin:pydocs`, a .jsonl, .parquet or .txt file (also .gz, .zst), or a hub id.
         text: options for reading the corpus.
         hap: file or folder with a HAP set (columns tweet,class or text,label) for fine-tuning and scoring; null skips the task.
@@ -100,7 +100,7 @@ def pipeline(
         return plan(teacher, text, space, latency, search, distill, refine, home)
     if evaluation.hap is not None:
         read_hap(evaluation.hap, evaluation.seed)  # reject an invalid file before the long stages
-    checked = resolve_teacher(teacher)
+    checked = resolve_teacher(teacher, home)
     cut = space.teachable(checked.layers)
     say(f"host: {host_line()}")
     with disk_errors(home):

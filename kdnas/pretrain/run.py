@@ -82,7 +82,7 @@ def pretrain(
     require_possible(options)
     if start and tokenizer:
         raise UsageError("start and tokenizer are both given; give one, because --start includes a tokenizer")
-    begun = resolve_teacher(start) if start else None
+    begun = resolve_teacher(start, home) if start else None
     if begun:
         from kdnas.pretrain.stacking import require_stackable
 
@@ -104,7 +104,7 @@ def _tokenizer(home: Path, given: str | None, corpus: str, text: TextOptions, op
 
         with processes().main_process_first():
             return build_tokenizer(home, corpus, text, options)
-    found = open_tokenizer(given)
+    found = open_tokenizer(given, home)
     if load_tokenizer(found.path).mask_token_id is None:
         raise UsageError(f"tokenizer '{given}': it has no mask token; give the tokenizer of a masked language model")
     return replace(found, config=read_config(given, found.path, "tokenizer"))

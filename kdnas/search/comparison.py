@@ -109,7 +109,7 @@ def compare_strategies(
     """
     require_output(output, "strategies")
     known, found = LatencyTable.load(table), read_recording(recording)
-    return deliver(run_comparison(home, found, known, space, options, resolve_teacher(teacher)), output)
+    return deliver(run_comparison(home, found, known, space, options, resolve_teacher(teacher, home)), output)
 
 
 def run_comparison(

@@ -71,7 +71,7 @@ def record(
 
     Args:
         options: options of the recording.
-        teacher: `builtin:minilm-l6`, a folder, or a hub id.
+        teacher: `builtin:NAME` (`kdnas teachers` lists them), a folder, or a hub id.
         corpus: `builtin:pydocs`, a file, or a hub id.
         text: how the corpus is read.
         space: values that each field may take; depths beyond the teacher's are left out.
@@ -82,7 +82,7 @@ def record(
     """
     require_output(output, "recording")
     require_ray(ray)
-    found = resolve_teacher(teacher)
+    found = resolve_teacher(teacher, home)
     space = space.teachable(found.layers)  # reject before the corpus is built, which may take minutes
     built = build_corpus(home.resolve(), corpus, text, found)
     return deliver(run_record(home.resolve(), found, built, space, options, ray, distill), output)

@@ -59,7 +59,7 @@ def search(
     Args:
         options: the search.
         table: folder that `kdnas latency-table` printed.
-        teacher: `builtin:minilm-l6`, a folder, or a hub id.
+        teacher: `builtin:NAME` (`kdnas teachers` lists them), a folder, or a hub id.
         corpus: `builtin:pydocs`, a file, or a hub id.
         text: how the corpus is read.
         space: values that each field may take; depths beyond the teacher's are left out.
@@ -81,7 +81,7 @@ def search(
     require_steps(options, distill)
     home = home.resolve() if ray else home  # workers on other nodes have another working folder
     known = LatencyTable.load(table)
-    found = resolve_teacher(teacher)
+    found = resolve_teacher(teacher, home)
     require_teacher(known, found, allow_other_teacher, "search")
     if replay is not None:
         return deliver(run_replay(home, read_recording(replay), space, known, options, found), output)

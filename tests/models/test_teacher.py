@@ -82,7 +82,7 @@ def test_unsupported_model_type_is_rejected(copy: Path) -> None:
 
 @pytest.mark.parametrize("spec", ["no-such-folder", "./no/such", "/no/such", "builtin:other", "a/b/c", "bad name/x y"])
 def test_invalid_spec_is_reported(spec: str) -> None:
-    with pytest.raises(UsageError, match=r"no such folder|only packaged teacher|neither a folder"):
+    with pytest.raises(UsageError, match=r"no such folder|no packaged teacher|neither a folder"):
         resolve_teacher(spec)
 
 

@@ -12,6 +12,7 @@ from kdnas.distill.run import refine
 from kdnas.errors import KdnasError
 from kdnas.latency.protocol import RUNS
 from kdnas.latency.run import latency_table
+from kdnas.models.packaged import HOME
 from kdnas.models.teacher import Teacher
 from kdnas.pipeline import plan
 from kdnas.pipeline.stages import pipeline
@@ -74,11 +75,11 @@ def test_offline_configuration_fits_in_forty_minutes() -> None:
 
 
 def test_published_teacher_has_its_published_size() -> None:
-    config, origin = plan.planned_teacher("FacebookAI/xlm-roberta-base")
+    config, origin = plan.planned_teacher("FacebookAI/xlm-roberta-base", HOME)
     assert plan.parameters(config) / 1e6 == pytest.approx(277.5, abs=0.1)  # Table 2 prints 277
     assert origin
     with pytest.raises(KdnasError, match="hub cannot be reached"):
-        plan.planned_teacher("owner/unknown-model")
+        plan.planned_teacher("owner/unknown-model", HOME)
 
 
 def test_tokens_follow_from_the_steps() -> None:
