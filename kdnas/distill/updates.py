@@ -7,6 +7,7 @@ large vocabulary (`kdnas.distill.cut_table`), the update also reads and writes o
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def follow_rows(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.Embedding) and part.weight.requires_grad and not hasattr(part.weight, ROWS):
             setattr(part.weight, ROWS, [])
-            part.weight.register_post_accumulate_grad_hook(_has_other_gradients)
+            part.weight.register_hook(partial(_note_other_gradients, part.weight))
 
 
 def note_rows(table: Tensor, ids: Tensor) -> None:
@@ -94,5 +95,7 @@ def _clear(gradients: Iterable[tuple[Tensor, Tensor | None]]) -> None:
             setattr(parameter, ROWS, [])
 
 
-def _has_other_gradients(table: Tensor) -> None:
-    setattr(table, ROWS, None)
+def _note_other_gradients(table: Tensor, gradient: Tensor | None) -> None:
+    """Hook of a table. Autograd also calls it, without a gradient, after the in-place addition."""
+    if gradient is not None:
+        setattr(table, ROWS, None)
