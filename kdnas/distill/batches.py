@@ -65,9 +65,10 @@ class TrainBatches(Dataset[Made]):
         """Sentence numbers of each batch of an epoch."""
         options, sentences = self._options, self._sentences
         lengths, chosen = sentences.lengths, None
-        if options.language_power is not None:
+        power = 1.0 if options.language_power is None else options.language_power
+        if power < 1:
             rng = np.random.default_rng([options.seed, number, 2])
-            chosen = balanced(sentences.language_numbers, options.language_power, rng)
+            chosen = balanced(sentences.language_numbers, power, rng)
             lengths = lengths[chosen]
         batches = token_batches(lengths, options.batch_tokens, options.seed, number, most=options.batch_sentences)
         return batches if chosen is None else [chosen[batch] for batch in batches]

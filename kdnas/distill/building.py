@@ -1,10 +1,10 @@
 """Common parts of the artifacts of all training stages: key, disk space and the processes that build them."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from kdnas.distill.options import DistillOptions, LoopOptions
+from kdnas.distill.options import LANGUAGE_POWER, LARGE_VOCABULARY, DistillOptions, LoopOptions, StudentOptions
 from kdnas.models.arch import Arch
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact, build
@@ -13,6 +13,8 @@ from kdnas.text.readers import TextOptions
 
 if TYPE_CHECKING:
     from kdnas.distill.processes import Work
+
+Options = TypeVar("Options", bound=StudentOptions)
 
 # Float32 weights and two moments in three checkpoints (two kept, one being written), plus the model.
 COPIES_ON_DISK = 3 * 3 + 1
@@ -44,9 +46,24 @@ def require_possible(options: LoopOptions) -> None:
     require_even(options.accumulate)
 
 
+def settled(options: Options, corpus: Corpus, teacher: Teacher) -> Options:
+    """The options with those decided that depend on the corpus and the vocabulary: `language_power` and `embedding_rows`."""
+    power, rows = options.language_power, options.embedding_rows
+    if power is None and len(corpus.train.language_counts) > 1:
+        power = LANGUAGE_POWER
+    if rows == "auto":
+        rows = "corpus" if teacher.config["vocab_size"] > LARGE_VOCABULARY else "all"
+    return replace(options, language_power=power, embedding_rows=rows)
+
+
 def deciding(options: LoopOptions) -> dict[str, Any]:
-    """The options that affect the result: all except those for checkpoints, data workers and trackers."""
-    others = ("checkpoint_seconds", "data_workers", "trackers")
+    """The options that affect the result: all except those for checkpoints, data workers and trackers.
+
+    Artifacts of earlier versions, which trained all rows of the word embeddings, keep their keys.
+    """
+    others = {"checkpoint_seconds", "data_workers", "trackers"}
+    if getattr(options, "embedding_rows", None) in ("auto", "all"):
+        others.add("embedding_rows")
     return {key: value for key, value in asdict(options).items() if key not in others}
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from kdnas.distill.lazy_rows import lazy_rows_of
 from kdnas.distill.updates import note_rows
 
 MATMUL_TOKENS = 128
@@ -24,7 +25,8 @@ class FastTraining(TorchFunctionMode):
 
     Embeddings: the gradient of a table is added in place to the parameter's gradient. torch allocates a new table of zeros each
     time, which for 30,000 rows of 576 takes 1 to 10 % of a step (results/log.md). The optimizer's `zero_grad` must keep
-    gradients (`set_to_none=False`).
+    gradients (`set_to_none=False`). Rows that the optimizer updates lazily (`kdnas.distill.lazy_rows`) are looked up with their
+    current values.
 
     Attention, inside bf16 autocast: torch 2.13's bf16 backward kernel of scaled dot-product attention takes several times
     as long as the float32 one on short sentences. Up to 128 tokens, plain bf16 matrix products with a float32 softmax are
@@ -36,7 +38,7 @@ class FastTraining(TorchFunctionMode):
     Dropout: torch draws random numbers sequentially, which takes a sixth of a fine-tuning step. numpy draws numbers of equal
     quality several times as fast. Its seed comes from torch's generator, so runs stay reproducible.
 
-    Passes without gradients (the teacher's) and other devices are unchanged.
+    Passes without gradients (the teacher's) and other devices are unchanged, except for lazily updated rows.
     """
 
     def __init__(self) -> None:
@@ -89,7 +91,8 @@ class _Lookup(torch.autograd.Function):
         """Rows (..., D) of a leaf (V, D) by ids (...); the row of `padding_idx` is never trained."""
         ctx.save_for_backward(ids)
         ctx.table, ctx.padding_idx = table, padding_idx
-        return F.embedding(ids, table)
+        lazy = lazy_rows_of(table)
+        return F.embedding(ids, table) if lazy is None else lazy.values(ids)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -112,7 +115,8 @@ def _is_trained_table(
     **others: Any,
 ) -> bool:
     plain = max_norm is None and not scale_grad_by_freq and not sparse
-    return plain and table.requires_grad and table.is_leaf and table.device.type == "cpu"
+    lazy = lazy_rows_of(table) is not None
+    return plain and table.requires_grad and table.is_leaf and (lazy or table.device.type == "cpu")
 
 
 @cache

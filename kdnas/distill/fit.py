@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 
 from kdnas.distill.batches import TrainBatches
 from kdnas.distill.checkpoint import Position, load_checkpoint, remove_checkpoints
+from kdnas.distill.cut_table import cut_table, restore_table
 from kdnas.distill.loop import make_optimizer, resolve_precision, train
 from kdnas.distill.objective import Objective
 from kdnas.distill.options import LoopOptions
@@ -23,6 +25,7 @@ from kdnas.models.student import arch_of
 from kdnas.store.artifact import read_jsonl, write_json
 from kdnas.text.corpus import Corpus
 from kdnas.text.joining import read_joining
+from kdnas.text.sentences import draws_of
 
 RESULTS = "results.json"  # written after all other files; a run that is killed afterwards resumes with these results
 
@@ -35,6 +38,7 @@ def fit(
     accelerator: Accelerator,
     title: str,
     tokenizer: Path,
+    table_ids: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Plan, train (resuming from a checkpoint if there is one) and return the results for the manifest.
 
@@ -46,7 +50,10 @@ def fit(
         accelerator: device and precision of the validation.
         title: name of the stage in the progress display.
         tokenizer: folder of the corpus's tokenizer, which defines how pairs are joined.
+        table_ids: (K,) ids of the tokens whose rows of the student's word embeddings are trained; None trains all.
     """
+    if table_ids is not None:
+        cut_table(objective.student, table_ids)
     objective.student.train(options.dropout)
     index = (processes().process_index, processes().num_processes)
     batches = TrainBatches(corpus.train, corpus.pad_id, options, _pairs(objective, options, tokenizer), index)
@@ -63,6 +70,7 @@ def fit(
         steps = broadcast(extended_steps(folder, options, position, time.monotonic() - start) if first else None)
     last = [row for row in read_jsonl(folder / "history.jsonl") if row["kind"] == "validation"][-1]
     student = objective.student
+    restore_table(student)
     return {
         "arch": str(arch_of(student.config)),
         "objective": objective.name,
@@ -75,7 +83,18 @@ def fit(
         "explained_variance": last["explained_variance"],
         "explained_variance_layers": last["layers"],
         "parameters_millions": sum(parameter.numel() for parameter in student.parameters()) / 1e6,
+        **_language_draws(corpus, options),
+        **({} if table_ids is None else {"embedding_rows": len(table_ids)}),
     }
+
+
+def _language_draws(corpus: Corpus, options: LoopOptions) -> dict[str, Any]:
+    """Sentences of each language in an epoch, if languages are sampled by a power of their size."""
+    counts, power = corpus.train.language_counts, options.language_power
+    if power is None or power == 1 or len(counts) == 1:
+        return {}
+    draws = draws_of(np.array(list(counts.values())), power, len(corpus.train))
+    return {"languages_per_epoch": dict(zip(counts, draws.tolist(), strict=True))}
 
 
 def _pairs(objective: Objective, options: LoopOptions, tokenizer: Path) -> Pairs | None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from kdnas.distill.batches import Made, TrainBatches
 from kdnas.distill.checkpoint import Position, rewind_history, save_checkpoint
+from kdnas.distill.cut_table import update_lazily
 from kdnas.distill.fast_training import FreedMemory, keep_freed_memory
 from kdnas.distill.options import LoopOptions
 from kdnas.distill.processes import add_up_gradients, leave_process_group, processes, total
@@ -85,7 +86,9 @@ def make_optimizer(
     ]
     if own:
         groups.append({"params": own, "weight_decay": weight_decay, LR_FACTOR: embedding_lr_factor})
-    return torch.optim.AdamW(groups, lr=peak_lr, betas=BETAS, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=peak_lr, betas=BETAS, fused=True)
+    update_lazily(module, optimizer)
+    return optimizer
 
 
 def lr_factor(step: int, steps: int, warmup_fraction: float, schedule: str = "linear") -> float:

@@ -5,6 +5,8 @@ from typing import Literal
 
 from kdnas.errors import UsageError
 
+LANGUAGE_POWER = 0.3  # of XLM-R (arXiv 1911.02116, Section 3), for corpora of several languages
+LARGE_VOCABULARY = 65_536  # tokens above which `embedding_rows` is `corpus` by default
 PUBLISHED_RELATIONS = ("QQ", "KK", "VV")
 ALL_RELATIONS = {one + other for one in "QKV" for other in "QKV"}
 _AT_LEAST_ONE = (
@@ -24,7 +26,8 @@ class LoopOptions:
         accumulate: batches per update, over all processes; their gradients are averaged.
         batch_sentences: maximum sentences per batch; null limits a batch only by `batch_tokens`.
         language_power: exponent of language sampling: a language with n sentences is drawn in proportion to n to this power,
-            for example 0.3 for multilingual corpora; null uses each sentence once per epoch.
+            each sentence at most 4 times per epoch; 1 uses each sentence once per epoch. Null is 0.3 in distillation and
+            refinement on a corpus of several languages, else 1.
         pair_fraction: fraction of the batches that contain sentence pairs, joined as by the tokenizer.
         peak_lr: learning rate after the warm-up.
         schedule: how the learning rate falls to 0 after the warm-up: linear or cosine.
@@ -98,16 +101,21 @@ class StudentOptions(LoopOptions):
         relation_heads: number of relation heads that queries, keys and values are split into; must divide both widths. Null
             uses the published 48, or the largest common divisor below it.
         teacher_layer: teacher layer whose relations the student imitates, 1-based; null uses the second to last, as published.
+        embedding_rows: rows of the word embeddings to train: `all`, or those of the tokens of the `corpus`, where each update
+            reads and writes only the rows of its batch; the other rows keep their start. `auto` is `corpus` for vocabularies
+            of more than 65,536 tokens.
     """
 
     start: Literal["layers", "embeddings", "random"] = "layers"
     relations: tuple[str, ...] = PUBLISHED_RELATIONS
     relation_heads: int | None = None
     teacher_layer: int | None = None
+    embedding_rows: Literal["auto", "all", "corpus"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_one_of("start", self.start, ("layers", "embeddings", "random"))
+        _require_one_of("embedding_rows", self.embedding_rows, ("auto", "all", "corpus"))
         if (
             not self.relations
             or len(set(self.relations)) < len(self.relations)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from kdnas.distill.building import build_stage, common_corpus, deciding, needed_bytes, require_possible
+from kdnas.distill.building import build_stage, common_corpus, deciding, needed_bytes, require_possible, settled
 from kdnas.distill.mapping import require_no_deeper
 from kdnas.distill.options import DistillOptions, RefineOptions, StudentOptions
 from kdnas.distill.student_folder import find_student
@@ -45,6 +45,7 @@ def run_distill(
     pooling_of(teacher.path)  # the student gets the same pooling, so reject unsupported pooling now
     if options.relation_weight:
         _require_relations(options, arch, teacher)
+    options = settled(options, corpus, teacher)
 
     def work(folder: Path) -> dict[str, Any]:
         from kdnas.distill.stages import distill_into
@@ -84,7 +85,7 @@ def run_refine(
         UsageError: the folder has no student, its vocabulary differs from the teacher's, or the relation heads do not divide
             the widths.
     """
-    inputs = {"student": student_digest}
+    inputs, options = {"student": student_digest}, settled(options, corpus, teacher)
     return _refined(home, teacher, corpus, shape_of(student, teacher), options, deciding(options), inputs, student)
 
 
@@ -105,6 +106,7 @@ def run_refine_new(home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, opt
         UsageError: the student is deeper than its teacher, or the relation heads do not divide the widths.
     """
     require_no_deeper(arch.layers, teacher.layers)
+    options = settled(options, corpus, teacher)
     config = {"arch": str(arch), **deciding(options)}
     return _refined(home, teacher, corpus, arch, options, config, {}, arch)
 
@@ -178,7 +180,7 @@ def distill(
         student: folder that `kdnas distill` or `kdnas refine` printed; training continues with this student, for example on text
             of a custom domain. Give either this or `arch`.
         teacher: `builtin:NAME` (`kdnas teachers` lists them), a folder, or a hub id.
-        corpus: `builtin:pydocs`, a local file, or a hub id.
+        corpus: `builtin:pydocs`, a local file or folder, several of both separated by commas, or a hub id.
         text: how to read the corpus.
         home: root of all artifacts.
         output: folder for a copy of the model as plain files that `transformers` reads; null keeps it only below `home`.
@@ -212,7 +214,7 @@ def refine(
         arch: layers,heads,hidden,ffn,activation of a new student, which is trained by MiniLM-v2 alone; `start` gives its initial
             weights.
         teacher: the student's teacher: `builtin:NAME` (`kdnas teachers` lists them), a folder, or a hub id.
-        corpus: `builtin:pydocs`, a local file, or a hub id.
+        corpus: `builtin:pydocs`, a local file or folder, several of both separated by commas, or a hub id.
         text: how to read the corpus.
         home: root of all artifacts.
         output: folder for a copy of the model as plain files that `transformers` reads; null keeps it only below `home`.

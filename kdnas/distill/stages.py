@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
@@ -12,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kdnas.distill.batches import Batch
+from kdnas.distill.cut_table import ids_of
 from kdnas.distill.fit import finish, finished, fit
 from kdnas.distill.hidden_state import (
     HiddenStateLoss,
@@ -84,6 +86,7 @@ def distill_into(
         accelerator,
         "distil",
         teacher.path,
+        _table_ids(corpus, teacher, options),
     )
     used = sorted({layer for _, layer in pairs})
     results |= {"teacher_layers_used": used, "mapping": options.mapping, "pairs": pairs}
@@ -118,6 +121,7 @@ def refine_into(
         accelerator,
         "refine",
         teacher.path,
+        _table_ids(corpus, teacher, options),
     )
     results |= {"teacher_layers_used": [relations.teacher_layer], "relation_heads": relations.heads}
     return _finish(folder, objective, teacher, corpus, results)
@@ -137,6 +141,11 @@ def _new(
     if layers or (options.start != "random" and arch.hidden < teacher.hidden):
         moments = kept_moments(home, teacher, corpus, encoder, samples, layers)
     return start_student(arch, encoder, options.start, options.seed, TeacherLayers(encoder, samples, moments))
+
+
+def _table_ids(corpus: Corpus, teacher: Teacher, options: StudentOptions) -> np.ndarray | None:
+    """Ids of the tokens whose embeddings are trained; None for all."""
+    return ids_of(corpus, teacher) if options.embedding_rows == "corpus" else None
 
 
 def _given(student: Path, seed: int) -> PreTrainedModel:

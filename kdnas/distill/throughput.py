@@ -3,14 +3,16 @@
 from itertools import repeat
 from typing import Literal
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from kdnas.distill.batches import Batch
+from kdnas.distill.cut_table import cut_table, restore_table
 from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates
 from kdnas.distill.loop import make_accelerator, seconds_per_step, use_all_cores
 from kdnas.distill.mapping import Mapping, layer_pairs
-from kdnas.distill.options import LoopOptions
+from kdnas.distill.options import LARGE_VOCABULARY, LoopOptions
 from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
 from kdnas.errors import UsageError
 from kdnas.models.family import shape_of
@@ -65,8 +67,12 @@ def measure_tokens_per_second(
     module = make_objective(teacher_model, student_model, objective).to(accelerator.device)
     teacher_model.to(accelerator.device)
     batch = _random_batch(student_model, batch_tokens, seq_len, accelerator.device)
+    if student_model.config.vocab_size > LARGE_VOCABULARY:
+        cut_table(student_model, np.unique(batch[0].cpu().numpy()))
     options = LoopOptions(precision=precision)
-    return batch[0].numel() / seconds_per_step(module, repeat(batch), options, WARM_STEPS, seconds)
+    step_seconds = seconds_per_step(module, repeat(batch), options, WARM_STEPS, seconds)
+    restore_table(student_model)
+    return batch[0].numel() / step_seconds
 
 
 def _random_batch(model: PreTrainedModel, batch_tokens: int, seq_len: int, device: torch.device) -> Batch:

@@ -77,7 +77,8 @@ def pipeline(
 
     Args:
         teacher: `builtin:NAME` (`kdnas teachers` lists them), a folder, or a hub id of a BERT, RoBERTa or XLM-RoBERTa encoder.
-        corpus: `builtin:pydocs`, a .jsonl, .parquet or .txt file (also .gz, .zst), or a hub id.
+        corpus: `builtin:pydocs`, a .jsonl, .parquet or .txt file (also .gz, .zst) or a folder of them, several of both separated
+            by commas, or a hub id.
         text: options for reading the corpus.
         hap: file or folder with a HAP set (columns tweet,class or text,label) for fine-tuning and scoring; null skips the task.
         space: the values that the search may choose from.

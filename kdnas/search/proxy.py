@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kdnas.distill.batches import Batch
+from kdnas.distill.cut_table import cut_table, ids_of
 from kdnas.distill.hidden_state import (
     HiddenStateLoss,
     HiddenStateObjective,
@@ -29,7 +30,7 @@ from kdnas.distill.loop import (
 )
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.moments import cut_layers, kept_moments, sample_of
-from kdnas.distill.options import DistillOptions
+from kdnas.distill.options import LARGE_VOCABULARY, DistillOptions
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.starting import start_student
 from kdnas.distill.warm_start import TeacherLayers
@@ -97,6 +98,8 @@ class Proxy:
         self._distill, self._mapping = distill, Mapping(distill.mapping)
         self.options, self.seed, self._folder = options, seed, folder
         self._pad_id, self._depth = corpus.pad_id, teacher.layers
+        large = teacher.config["vocab_size"] > LARGE_VOCABULARY
+        self._table_ids = ids_of(corpus, teacher) if large else None
         self.precision = resolve_precision("auto")
         self.accelerator = make_accelerator(self.precision)
         self._teacher = load_encoder(teacher.path).to(self.accelerator.device)
@@ -165,6 +168,8 @@ class Proxy:
         if self._distill.projections == "fitted":
             with torch.no_grad(), self.accelerator.autocast():
                 fit_projections(loss, self._first_states(objective, layers))
+        if self._table_ids is not None:
+            cut_table(student, self._table_ids)
         for tokens in self._train(objective, layers, ends):
             yield ProxyResult(self._validate(objective, layers), tokens)
 

@@ -72,7 +72,7 @@ def record(
     Args:
         options: options of the recording.
         teacher: `builtin:NAME` (`kdnas teachers` lists them), a folder, or a hub id.
-        corpus: `builtin:pydocs`, a file, or a hub id.
+        corpus: `builtin:pydocs`, a file or folder, several of both separated by commas, or a hub id.
         text: how the corpus is read.
         space: values that each field may take; depths beyond the teacher's are left out.
         ray: `local`, or the address of a Ray cluster, to distil architectures in parallel, each on one core.

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from kdnas.distill.building import deciding, shared_with_candidates
+from kdnas.distill.building import deciding, settled, shared_with_candidates
 from kdnas.distill.options import DistillOptions
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.arch import Arch, SearchSpace
@@ -60,7 +60,7 @@ def search(
         options: the search.
         table: folder that `kdnas latency-table` printed.
         teacher: `builtin:NAME` (`kdnas teachers` lists them), a folder, or a hub id.
-        corpus: `builtin:pydocs`, a file, or a hub id.
+        corpus: `builtin:pydocs`, a file or folder, several of both separated by commas, or a hub id.
         text: how the corpus is read.
         space: values that each field may take; depths beyond the teacher's are left out.
         replay: folder or CSV that `kdnas record` printed: losses are looked up in it instead of distilling, and only its
@@ -154,7 +154,8 @@ def run_search(
     config = {"space": space, "options": options, "teacher_latency_ms": table.teacher_latency_ms}
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "latency-table": table.digest}
     if options.evaluator == "full":
-        return build(home, "search", teacher.label, config | {"distill": deciding(distill)}, inputs, full_work)
+        chosen = deciding(settled(distill, corpus, teacher))
+        return build(home, "search", teacher.label, config | {"distill": chosen}, inputs, full_work)
     return build(
         home, "search", teacher.label, config | {"distill": shared_with_candidates(distill)}, inputs, proxy_work
     )

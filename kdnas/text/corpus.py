@@ -20,6 +20,7 @@ from kdnas.text.pydocs import installed_packages
 from kdnas.text.readers import BUILTIN, TextOptions, TextRow, read_rows, text_files
 from kdnas.text.sample import spread_rows, spread_sentences
 from kdnas.text.sentences import Sentences
+from kdnas.text.sources import is_local, sources_of, split_source
 
 KIND = "corpus"
 CHUNK = 4096  # rows tokenised at once
@@ -57,7 +58,7 @@ class Corpus:
     def name(self) -> str:
         """Name of the corpus in model cards: its source, without the folders of this host."""
         source = str(self.artifact.manifest["config"]["source"])
-        return Path(source).name if Path(source).exists() else source
+        return ", ".join(Path(part).name if Path(part).exists() else part for part in split_source(source))
 
 
 def build_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher) -> Corpus:
@@ -65,8 +66,8 @@ def build_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher) -
 
     Args:
         home: root folder of all artifacts.
-        source: `builtin:pydocs`, a local .jsonl/.json/.parquet/.txt file (also .gz, .zst), a folder of such files, or a hub id
-            (owner/name).
+        source: `builtin:pydocs`, a local .jsonl/.json/.parquet/.txt file (also .gz, .zst), a folder of such files, several
+            of both separated by commas, or a hub id (owner/name).
         text: options for reading the corpus.
         teacher: model whose tokenizer makes the ids.
 
@@ -130,12 +131,14 @@ def _sampled_rows(source: str, text: TextOptions, sentences: int) -> Iterator[Te
     if source == BUILTIN:
         return unique_rows(spread_sentences(), source, sentences)
     rows = unique_rows(read_rows(source, text), source, text.max_sentences)
-    return spread_rows(rows, sentences) if Path(source).exists() else islice(rows, sentences)
+    return spread_rows(rows, sentences) if is_local(source) else islice(rows, sentences)
 
 
 def label_of(source: str) -> str:
     """Label at the start of the artifact's name."""
-    return source.replace(":", "/").rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+    parts = split_source(source)
+    first = parts[0].replace(":", "/").rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+    return first if len(parts) == 1 else f"{first}-and-{len(parts) - 1}"
 
 
 def inputs_of(source: str, teacher: Teacher) -> dict[str, str]:
@@ -158,6 +161,8 @@ def source_digest(source: str) -> str:
         return json.dumps(installed_packages())
     if source.startswith("builtin:"):
         raise UsageError(f"corpus '{source}': the only packaged corpus is '{BUILTIN}'")
+    if len(parts := sources_of(source)) > 1:
+        return digest_of([source_digest(part) for part in parts])
     path = Path(source)
     if path.is_file():
         return file_sha256(path)
@@ -194,6 +199,8 @@ def _work(
     results: dict[str, Any] = {"sentences": count}
     for name, split in splits.items():
         results |= {f"{name}_sentences": len(split), f"{name}_tokens": split.tokens}
+    if (languages := Sentences(path, "train").language_counts).keys() != {""}:
+        results["train_languages"] = languages
     results["unknown_fraction"] = unknown_fraction(path, tokenizer)
     if results["unknown_fraction"] > UNKNOWN_FRACTION:
         raise UsageError(

@@ -9,6 +9,7 @@ from kdnas.errors import KdnasError, UsageError
 from kdnas.text.lines import MAX_LINE_BYTES, json_rows, text_lines, too_long
 from kdnas.text.parquet import open_parquet, parquet_batches
 from kdnas.text.pydocs import docstring_sentences
+from kdnas.text.sources import sources_of
 
 BUILTIN = "builtin:pydocs"
 KINDS = (".jsonl", ".json", ".parquet", ".txt")
@@ -70,13 +71,15 @@ class TextOptions:
 
 
 def read_rows(source: str, text: TextOptions) -> Iterator[TextRow]:
-    """Rows of any supported source, in its order; a folder is read file by file."""
-    if text.languages is not None and (source == BUILTIN or ".txt" in Path(source).suffixes):
+    """Rows of any supported source, in its order; a folder is read file by file, several sources one after the other."""
+    names = [Path(part) for part in sources_of(source)]
+    if text.languages is not None and (source == BUILTIN or any(".txt" in name.suffixes for name in names)):
         raise UsageError(f"corpus '{source}': it has no language column; leave out text.languages")
     if source == BUILTIN:
         return (TextRow(*row) for row in docstring_sentences())
-    path = Path(source)
-    files = text_files(path) if path.is_dir() else [path] if path.is_file() else []
+    files: list[Path] = []
+    for path in names:
+        files += text_files(path) if path.is_dir() else [path] if path.is_file() else []
     return _chosen_rows(source, text, [(str(file), _file_rows(file, text)) for file in files])
 
 

@@ -10,6 +10,9 @@ import numpy as np
 from kdnas.text.column import Column
 from kdnas.text.padding import pad, padded_length
 
+# Maximum draws of a sentence in an epoch. Up to four passes are nearly worth as much as new text (arXiv 2305.16264).
+MOST_REPEATS = 4
+
 
 @dataclass(frozen=True)
 class Sentences:
@@ -58,6 +61,13 @@ class Sentences:
         known = self._knows_languages
         return Column(self._parquet, "language").numbers() if known else np.zeros(len(self), dtype=np.int32)
 
+    @property
+    def language_counts(self) -> dict[str, int]:
+        """Number of sentences of each language, in the order of `language_numbers`; "" counts those without one."""
+        _, first, counts = np.unique(self.language_numbers, return_index=True, return_counts=True)
+        names = self.languages.at(first) if isinstance(self.languages, Column) else [""] * len(first)
+        return dict(zip(names, counts.tolist(), strict=True))
+
     @cached_property
     def tokens(self) -> np.ndarray:
         """Token ids of all sentences, concatenated, int32."""
@@ -84,6 +94,34 @@ class Sentences:
         return pad([self[int(index)] for index in indices], pad_id)
 
 
+def draws_of(counts: np.ndarray, power: float, total: int, most: int = MOST_REPEATS) -> np.ndarray:
+    """Number of draws from each group, (G,): proportional to n^power for n members, but at least 1 and at most `most` n.
+
+    What a group at its limit does not get is divided among the others in the same proportions.
+
+    Args:
+        counts: (G,) members of each group; a group without members gets no draws.
+        power: 1 keeps the fractions, 0 makes them equal; XLM-R uses 0.3 (arXiv 1911.02116, Section 3).
+        total: sum of the draws, from the number of groups with members to `most` times all members.
+        most: maximum draws per member.
+    """
+    limits, weights = most * counts, np.where(counts > 0, counts.astype(float) ** power, 0.0)
+    free = counts > 0
+    while True:
+        wanted = np.where(free, (total - limits[~free].sum()) * weights / max(weights[free].sum(), 1e-300), limits)
+        over = free & (wanted > limits * (1 + 1e-9))
+        if not over.any():
+            break
+        free &= ~over
+    edges = np.round(np.cumsum(wanted)).astype(int)
+    draws = np.clip(np.diff(edges, prepend=0), (counts > 0).astype(int), limits)
+    while difference := total - int(draws.sum()):
+        step = 1 if difference > 0 else -1
+        allowed = draws < limits if step > 0 else draws > 1
+        draws[np.argmax(np.where(allowed, step * (wanted - draws), -np.inf))] += step
+    return draws
+
+
 def balanced(groups: np.ndarray, power: float, rng: np.random.Generator) -> np.ndarray:
     """Indices of sentences, (N,), drawn so that the fraction of a group of n sentences is proportional to n^power.
 
@@ -91,19 +129,17 @@ def balanced(groups: np.ndarray, power: float, rng: np.random.Generator) -> np.n
 
     Args:
         groups: (N,) number of each sentence's group, for example its language.
-        power: 1 keeps the fractions, 0 makes them equal; XLM-R uses 0.3 (arXiv 1911.02116, Section 3).
+        power: as in `draws_of`, which limits the repetitions.
         rng: source of random numbers.
     """
     order = np.argsort(groups, kind="stable")
     counts = np.bincount(groups)
-    weights = np.where(counts > 0, counts.astype(float) ** power, 0.0)
-    edges = np.round(np.cumsum(weights / weights.sum()) * len(groups)).astype(int)
-    chosen, start, before = [], 0, 0
-    for count, edge in zip(counts, edges, strict=True):
+    chosen, start = [], 0
+    for count, wanted in zip(counts.tolist(), draws_of(counts, power, len(groups)).tolist(), strict=True):
         if count:
-            members, wanted = order[start : start + count], int(edge) - before
+            members = order[start : start + count]
             chosen += [np.tile(members, wanted // count), rng.permutation(members)[: wanted % count]]
-        start, before = start + int(count), int(edge)
+        start += count
     return np.concatenate(chosen)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.loop import make_optimizer
-from kdnas.distill.updates import CLIP_NORM, update
+from kdnas.distill.updates import CLIP_NORM, rows_of, update
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
 
@@ -83,3 +83,15 @@ def test_rows_of_a_discarded_batch_are_not_updated() -> None:
     update(optimizer, 1e-2)
     moved = (net.table.weight != before * (1 - 1e-2 * 0.01)).any(1).nonzero().flatten()
     assert moved.tolist() == [7]
+
+
+def test_rows_are_known_unless_the_table_has_a_gradient_from_elsewhere() -> None:
+    """torch calls the hooks of a table after the in-place addition, too."""
+    net = Net()
+    optimizer = make_optimizer(net, 1e-3)
+    for loss, rows in ((own_part, [3, 4]), (tied, None), (own_part, [3, 4])):
+        with FastTraining():
+            loss(net, torch.tensor([[3, 4], [4, 3]])).backward()
+        found = rows_of(net.table.weight)
+        assert (None if found is None else found.tolist()) == rows
+        update(optimizer, 1e-2)
