@@ -1,12 +1,11 @@
 """`kdnas compare-strategies`: strategies on the same recorded losses, with many seeds."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from kdnas.errors import UsageError
-from kdnas.models.arch import Arch, SearchSpace, arch_from_id, arch_id
+from kdnas.models.arch import Arch, SearchSpace, arch_from_id
 from kdnas.search.comparison_options import ComparisonOptions
 from kdnas.search.comparison_page import write_comparison_page
 from kdnas.search.curves import Curves, best_reward, write_curves
@@ -16,15 +15,16 @@ from kdnas.search.limits import make_goal
 from kdnas.search.options import SearchOptions
 from kdnas.search.processes import finished
 from kdnas.search.random_table import random_and_recommended
+from kdnas.search.replay_run import RUNS, run_once
 from kdnas.search.replays import Replay, open_replays
-from kdnas.search.strategies import Observation, make_strategy, with_hint
+from kdnas.search.study import STUDY, run_study
 from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import stage
 
-KIND, STUDY = "strategies", "strategy-study"  # kinds of artifacts
-RUNS, CURVES, PAGE = "runs.jsonl", "curves.csv", "strategies.html"
+KIND = "strategies"
+CURVES, PAGE = "curves.csv", "strategies.html"
 
 
 def compare_strategies(
@@ -60,8 +60,6 @@ def compare_strategies(
     replays = open_replays(recording, table, space, teacher)
     options = replace(options, frozen=frozen)
     if options.limits:
-        from kdnas.search.study import run_study
-
         return deliver(run_study(home, replays, options), output)
     return deliver(run_comparison(home, replays[0], options), output)
 
@@ -111,20 +109,6 @@ def run_comparison(home: Path, replay: Replay, options: ComparisonOptions) -> Ar
     inputs = {"recording": replay.recording.digest, "latency-table": replay.table.digest}
     config = {"space": replay.space, "options": options, "teacher": str(goal.teacher)}
     return build(home, KIND, "replay", config, inputs, work)
-
-
-def run_once(goal: Goal, losses: Mapping[Arch, float], options: SearchOptions, hint: bool = False) -> list[int]:
-    """Ids of the architectures that one strategy proposes, in order; with a hint, those nearest to the teacher first."""
-    strategy, proposed = make_strategy(goal, options), []
-    if hint:
-        strategy = with_hint(strategy, goal, options.seed)
-    for _ in range(options.episodes):
-        archs = [proposal.arch for proposal in strategy.ask(options.candidates_per_episode)]
-        if not archs:
-            break
-        strategy.tell([Observation(arch, goal.reward(arch, losses[arch]), losses[arch]) for arch in archs])
-        proposed += [arch_id(arch) for arch in archs]
-    return proposed
 
 
 def _runs(path: Path, goal: Goal, losses: dict[Arch, float], options: ComparisonOptions) -> list[dict[str, Any]]:

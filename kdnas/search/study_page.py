@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean as average
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +12,8 @@ from kdnas.search.comparison_options import ComparisonOptions
 from kdnas.search.options import SearchOptions
 from kdnas.search.replays import Replay
 from kdnas.search.study_cells import GRID, Cell, Estimate, estimate, mean, metrics
+from kdnas.search.study_problems import Problem
 from kdnas.store.host import host, host_name
-
-if TYPE_CHECKING:
-    from kdnas.search.study import Problem
 
 ALL = "all"
 LIMITS, TABLE, TEXT, CURVES, PAGE = "limits.csv", "strategies.csv", "strategies.md", "curves.csv", "strategies.html"
@@ -25,7 +23,7 @@ Rows = list[dict[str, Any]]
 def write_study(
     path: Path,
     replays: Sequence[Replay],
-    problems: Sequence[Sequence["Problem"]],
+    problems: Sequence[Sequence[Problem]],
     cells: Sequence[Cell],
     options: ComparisonOptions,
 ) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace, arch_id
 from kdnas.models.teacher import Teacher
-from kdnas.search.comparison import CURVES, PAGE, RUNS, run_comparison, run_once
+from kdnas.search.comparison import CURVES, PAGE, run_comparison
 from kdnas.search.comparison_options import ComparisonOptions
 from kdnas.search.curves import Curves, write_curves
 from kdnas.search.figures import strategy_bands
@@ -20,6 +20,7 @@ from kdnas.search.limits import make_goal
 from kdnas.search.options import SearchOptions, describe_strategies
 from kdnas.search.random_table import random_and_recommended
 from kdnas.search.recording import Recording
+from kdnas.search.replay_run import RUNS, run_once
 from kdnas.search.replays import Replay, make_replay, without_shape
 from kdnas.search.run import run_replay
 from kdnas.search.strategies import STRATEGIES, Observation, Proposal, Registered

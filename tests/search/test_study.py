@@ -10,14 +10,16 @@ import pytest
 
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace, arch_id
-from kdnas.search.comparison import RUNS, compare_strategies
+from kdnas.search.comparison import compare_strategies
 from kdnas.search.comparison_options import ComparisonOptions
 from kdnas.search.goal import Goal
+from kdnas.search.replay_run import RUNS
 from kdnas.search.replays import Replay, open_replays
 from kdnas.search.strategies import STRATEGIES
-from kdnas.search.study import Problem, describe, make_problems, random_limits, run_study, schedule, settings_of
+from kdnas.search.study import run_study, settings_of
 from kdnas.search.study_cells import GRID, Cell, estimate, mean, median, metrics
 from kdnas.search.study_page import LIMITS, PAGE, TABLE, TEXT
+from kdnas.search.study_problems import Problem, describe, make_problems, random_limits, schedule
 from kdnas.store.artifact import append_jsonl, read_jsonl
 
 from .search_fixture import fake_evaluate, latency_ms, recorded, table
