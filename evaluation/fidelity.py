@@ -1,6 +1,7 @@
 """`kdnas fidelity`: test whether the ranking after short distillation holds after long distillation and on real tasks."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +22,7 @@ from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.search.cluster import all_of, require_ray
 from kdnas.search.full import Full
 from kdnas.search.outcome import ProxyResult
-from kdnas.search.recording import Recording, read_recording
+from kdnas.search.recording import Recording, read_recording, require_recorded_with
 from kdnas.store.artifact import Artifact, build, digest_of
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
@@ -87,7 +88,8 @@ def fidelity(
         output: folder to which the result is also copied as plain files; null writes only below `home`.
 
     Raises:
-        UsageError: `--distill.steps` is missing, or the recording has fewer architectures than requested.
+        UsageError: `--distill.steps` is missing, the recording is of another teacher, or it has fewer architectures than
+            requested.
     """
     require_output(output, "fidelity")
     if distill.steps is None:
@@ -97,6 +99,7 @@ def fidelity(
     require_ray(ray)
     found = read_recording(recording)
     resolved = resolve_teacher(teacher, home)
+    require_recorded_with(found, resolved, "fidelity")
     space = space.teachable(resolved.layers)
     chosen(found, found.within(space), options.architectures)  # checked before the corpus is built
     built = build_corpus(home, corpus, text, resolved)
@@ -259,6 +262,11 @@ def taus(
     return rankings(short, targets, options.target, options.seed)
 
 
+def kept_percent(score: float, reference: float) -> float:
+    """Retention in percent; not a number if the teacher scores 0."""
+    return 100 * score / reference if reference else math.nan
+
+
 def write_rows(
     file: Path,
     recording: Recording,
@@ -277,7 +285,7 @@ def write_rows(
             values = [
                 value
                 for task in reference
-                for value in (scores[arch][task], 100 * scores[arch][task] / reference[task])
+                for value in (scores[arch][task], kept_percent(scores[arch][task], reference[task]))
             ]
             cells = [*(short[tokens] for tokens in looks), loss, *values]
             table.writerow([*(getattr(arch, name) for name in FIELDS), *(f"{cell:.6f}" for cell in cells)])

@@ -73,13 +73,13 @@ GROUPS: dict[str, dict[str, Command]] = {
             "kdnas.search.record:record",
             "record proxy losses of many architectures, to compare strategies on (search --replay)",
             ("train",),
-            ("architectures", "seeds", "ray"),
+            ("architectures", "seed", "second_seed_for", "ray"),
         ),
         "compare-strategies": Command(
             "kdnas.search.comparison:compare_strategies",
-            "compare search strategies on recorded losses, with many seeds",
+            "compare search strategies on recorded losses of one or several teachers, with many seeds",
             ("train",),
-            ("strategies", "runs"),
+            ("strategies", "runs", "limits", "frozen"),
         ),
         "fidelity": Command(
             "kdnas.evaluation.fidelity:fidelity",

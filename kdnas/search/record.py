@@ -1,4 +1,4 @@
-"""`kdnas record`: proxy losses of many architectures, spread over the space, for comparing strategies."""
+"""`kdnas record`: proxy losses of many architectures of a teacher, for comparing strategies."""
 
 import csv
 import math
@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kdnas.distill.building import shared_with_candidates
 from kdnas.distill.options import DistillOptions
@@ -14,11 +14,12 @@ from kdnas.errors import KdnasError, UsageError
 from kdnas.models.arch import FIELDS, Arch, SearchSpace, arch_id
 from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.search.cluster import all_of, require_ray
-from kdnas.search.design import spread
+from kdnas.search.drawing import RANDOM, drawn, named, origins
 from kdnas.search.options import ProxyOptions
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.recording import COLUMNS, FILE
 from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
+from kdnas.store.host import host, host_name
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import stage
@@ -33,16 +34,20 @@ class RecordOptions:
     """Options of a recording.
 
     Args:
-        architectures: number of architectures; each is the farthest from those before it.
-        seeds: seeds of the sentences, their order and the students' weights; the first seed is used for all architectures.
-        repeated: number of architectures, from the first, that are distilled with all other seeds too.
+        architectures: number of architectures that are drawn from those that the teacher allows.
+        draw: `random` gives each architecture the same chance; `spread` takes the farthest from those before it.
+        add_named: also record the paper's hand-designed and recommended architectures and the teacher's own shape.
+        seed: seed of the draw, and of the sentences, their order and the students' random weights.
+        second_seed_for: number of architectures, from the first drawn, that are also distilled with the next seed.
         checkpoints: number of times that the loss is measured, at equal parts of the budget.
         proxy: how an architecture is distilled.
     """
 
-    architectures: int = 300
-    seeds: tuple[int, ...] = (0, 1)
-    repeated: int = 40
+    architectures: int = 150
+    draw: Literal["random", "spread"] = "random"
+    add_named: bool = True
+    seed: int = 0
+    second_seed_for: int = 20
     checkpoints: int = 6
     proxy: ProxyOptions = field(default_factory=ProxyOptions)
 
@@ -50,10 +55,14 @@ class RecordOptions:
         for name in ("architectures", "checkpoints"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise UsageError(f"seeds is {self.seeds}; give at least one; all must differ and not be negative")
-        if not 0 <= self.repeated <= self.architectures:
-            raise UsageError(f"repeated is {self.repeated}; allowed are 0 to the {self.architectures} architectures")
+        if self.draw not in (RANDOM, "spread"):
+            raise UsageError(f"draw is '{self.draw}'; allowed are random and spread")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; it must not be negative")
+        if not 0 <= self.second_seed_for <= self.architectures:
+            raise UsageError(
+                f"second_seed_for is {self.second_seed_for}; allowed are 0 to the {self.architectures} architectures"
+            )
 
 
 def record(
@@ -67,7 +76,7 @@ def record(
     home: Path = Path("artifacts"),
     output: Path | None = None,
 ) -> Result:
-    """Record the proxy losses of many architectures.
+    """Record the proxy losses of many architectures. The teacher runs once for all architectures of a seed.
 
     Args:
         options: options of the recording.
@@ -113,6 +122,7 @@ def run_record(
 
     Raises:
         UsageError: every architecture of the space is deeper than the teacher.
+        KdnasError: all architectures failed.
     """
     space = space.teachable(teacher.layers)
     config = {"space": space, "options": options, "distill": shared_with_candidates(distill)}
@@ -135,8 +145,10 @@ def _work(
     ray: str | None,
     distill: DistillOptions,
 ) -> dict[str, Any]:
-    chosen = spread(list(space), options.architectures, options.seeds[0])
-    wanted = {seed: chosen if seed == options.seeds[0] else chosen[: options.repeated] for seed in options.seeds}
+    chosen = drawn(space, options.architectures, options.draw, options.seed)
+    others = named(space, teacher.shape) if options.add_named else {}
+    every = origins(chosen, others, options.draw)
+    wanted = {options.seed: list(every), options.seed + 1: chosen[: options.second_seed_for]}
     rows = read_jsonl(path / JOURNAL)
     done = {(row["seed"], row["arch"]) for row in rows}
     with stage("record", sum(map(len, wanted.values())), len(done)) as progress:
@@ -152,21 +164,28 @@ def _work(
                 for index, found in evaluate_all(missing):
                     curve, seconds = found.result.curve, found.seconds
                     row = {"seed": seed, "arch": str(missing[index]), "curve": curve, "seconds": seconds}
-                    rows.append(row | {"failed": found.failed})
+                    rows.append(row | {"failed": found.failed, **_provenance()})
                     append_jsonl(path / JOURNAL, rows[-1])
                     progress.advance(1)
             curves.close()
     if not any(row["curve"] for row in rows):
         raise KdnasError(f"record: all {len(rows)} architectures failed, the first with '{rows[0]['failed']}'")
     order = {(seed, str(arch)): index for seed, archs in wanted.items() for index, arch in enumerate(archs)}
-    rows.sort(key=lambda row: (options.seeds.index(row["seed"]), order[row["seed"], row["arch"]]))
-    _write(path / FILE, rows)
+    rows.sort(key=lambda row: (row["seed"], order[row["seed"], row["arch"]]))
+    _write(path / FILE, rows, {str(arch): origin for arch, origin in every.items()}, teacher)
     return {
-        "architectures": len(chosen),
+        "architectures": len(every),
+        "drawn": len(chosen),
+        "space_size": len(space),
         "losses": sum(len(row["curve"]) for row in rows),
         "failed": sum(row["failed"] is not None for row in rows),
         "seconds_per_architecture": round(sum(row["seconds"] for row in rows) / len(rows), 2),
     }
+
+
+def _provenance() -> dict[str, str]:
+    """Commit and host of a row: a resumed recording may have several."""
+    return {"commit": host()["commit"] or "", "host": host_name(host())}
 
 
 class _Curves:
@@ -197,12 +216,14 @@ class _Curves:
         return ProxyResult(loss, found[-1].tokens, tuple(finite))
 
 
-def _write(file: Path, rows: list[dict[str, Any]]) -> None:
+def _write(file: Path, rows: list[dict[str, Any]], origin: dict[str, str], teacher: Teacher) -> None:
+    shape = str(teacher.shape or "")
     with file.open("w", newline="") as written:
         table = csv.writer(written, lineterminator="\n")
         table.writerow(COLUMNS)
         for row in rows:
             arch = Arch.parse(row["arch"])
             fields = [getattr(arch, name) for name in FIELDS]
+            known = [origin[row["arch"]], teacher.label, teacher.digest, shape, row["commit"], row["host"]]
             for tokens, loss in row["curve"]:
-                table.writerow([arch_id(arch), *fields, row["seed"], tokens, f"{loss:.6f}", row["seconds"]])
+                table.writerow([arch_id(arch), *fields, row["seed"], tokens, f"{loss:.6f}", row["seconds"], *known])

@@ -1,17 +1,43 @@
 """Recorded losses of proxy distillation, for comparing strategies without distilling again."""
 
 import csv
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.teacher import Teacher
+from kdnas.search.drawing import RANDOM
 from kdnas.search.outcome import ProxyResult
 from kdnas.store.artifact import file_sha256
 
 FILE = "recording.csv"
-COLUMNS = ("id", "layers", "heads", "hidden", "ffn", "activation", "seed", "tokens", "loss", "seconds")
+LOSSES = ("id", "layers", "heads", "hidden", "ffn", "activation", "seed", "tokens", "loss", "seconds")
+# Recordings of earlier versions lack these: how the architecture was chosen, the teacher, and where the row was made.
+PROVENANCE = ("origin", "teacher", "teacher_digest", "teacher_shape", "commit", "host")
+COLUMNS = LOSSES + PROVENANCE
+DIGITS = 10  # shown of a digest
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a recording comes from; empty or None if its file does not say.
+
+    Args:
+        teacher: last part of the teacher's name.
+        digest: digest of the teacher.
+        shape: architecture of the teacher's layers; None also if no student can have it.
+        commits: commits of the source checkout.
+        hosts: CPU and cores.
+    """
+
+    teacher: str = ""
+    digest: str = ""
+    shape: Arch | None = None
+    commits: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -21,10 +47,14 @@ class Recording:
     Args:
         losses: architecture to seed to tokens to held-out loss, as a fraction of the teacher's variance.
         digest: changes when the file does.
+        source: where they come from.
+        drawn_at_random: the architectures of a random draw; the others were added by name. None if the file does not say.
     """
 
     losses: dict[Arch, dict[int, dict[int, float]]]
     digest: str
+    source: Source = Source()
+    drawn_at_random: frozenset[Arch] | None = None
 
     def within(self, space: Iterable[Arch] | SearchSpace) -> list[Arch]:
         """Recorded architectures of a space, in its order.
@@ -48,21 +78,67 @@ def read_recording(path: Path) -> Recording:
     """A recording's CSV, or the folder that `kdnas record` printed.
 
     Raises:
-        UsageError: the file is missing, or lacks a column.
+        UsageError: the file is missing, lacks a column, or has losses of several teachers.
     """
     file = path / FILE if path.is_dir() else path
     losses: dict[Arch, dict[int, dict[int, float]]] = {}
+    known: dict[str, dict[str, None]] = {name: {} for name in PROVENANCE}  # dictionaries keep the order of the file
+    at_random: set[Arch] = set()
     try:
         with file.open(newline="") as lines:
             for row in csv.DictReader(lines):
                 arch = Arch(
                     int(row["layers"]), int(row["heads"]), int(row["hidden"]), int(row["ffn"]), row["activation"]
                 )
-                losses.setdefault(arch, {}).setdefault(int(row["seed"]), {})[int(row["tokens"])] = float(row["loss"])
+                loss = float(row["loss"])
+                if not math.isfinite(loss):
+                    raise ValueError(f"the loss of {arch} is {loss}")
+                losses.setdefault(arch, {}).setdefault(int(row["seed"]), {})[int(row["tokens"])] = loss
+                for name in PROVENANCE:
+                    known[name].setdefault(row.get(name) or "")
+                if row.get("origin") == RANDOM:
+                    at_random.add(arch)
+        source = _source(file, {name: [value for value in values if value] for name, values in known.items()})
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{file}: not a recording ({type(error).__name__}: {error}); give what `kdnas record` printed"
         ) from error
     if not losses:
         raise UsageError(f"{file}: no losses in it; give what `kdnas record` printed")
-    return Recording(losses, file_sha256(file))
+    return Recording(losses, file_sha256(file), source, frozenset(at_random) if any(known["origin"]) else None)
+
+
+def _source(file: Path, known: dict[str, Sequence[str]]) -> Source:
+    digests, shapes = known["teacher_digest"], known["teacher_shape"]
+    if len(digests) > 1:
+        raise UsageError(
+            f"{file}: losses of {len(digests)} teachers (digests {', '.join(one[:DIGITS] for one in digests)}); "
+            "give a recording of each"
+        )
+    return Source(
+        " ".join(known["teacher"]),
+        " ".join(digests),
+        Arch.parse(shapes[0]) if shapes else None,
+        tuple(known["commit"]),
+        tuple(known["host"]),
+    )
+
+
+def require_recorded_with(recording: Recording, teacher: Teacher, what: str) -> None:
+    """Reject a recording of another teacher; one that does not name its teacher is accepted.
+
+    Args:
+        recording: the recording.
+        teacher: the teacher that is wanted.
+        what: the command, for messages.
+
+    Raises:
+        UsageError: the recording names another teacher.
+    """
+    source = recording.source
+    if source.digest not in ("", teacher.digest):
+        raise UsageError(
+            f"{what}: the recording is of teacher '{source.teacher}' (digest {source.digest[:DIGITS]}), not of "
+            f"'{teacher.spec}' (digest {teacher.digest[:DIGITS]}); give the recording's teacher with --teacher, or record one "
+            f"with `kdnas record --teacher {teacher.spec}`"
+        )

@@ -24,7 +24,7 @@ from kdnas.search.limits import make_goal
 from kdnas.search.options import SearchOptions
 from kdnas.search.outcome import Evaluate, EvaluateAll, one_by_one
 from kdnas.search.pareto import hypervolume, pareto_front
-from kdnas.search.recording import Recording, read_recording
+from kdnas.search.recording import Recording, read_recording, require_recorded_with
 from kdnas.search.strategies import make_strategy
 from kdnas.store.artifact import Artifact, build
 from kdnas.store.host import host, host_name
@@ -74,7 +74,7 @@ def search(
         output: folder that gets the result as plain files; null writes only below `home`.
 
     Raises:
-        UsageError: the table was measured with another teacher, or options do not fit together.
+        UsageError: the table or the recording is of another teacher, or options do not fit together.
     """
     require_output(output, "search")
     require_compatible(replay, ray)
@@ -84,7 +84,9 @@ def search(
     found = resolve_teacher(teacher, home)
     require_teacher(known, found, allow_other_teacher, "search")
     if replay is not None:
-        return deliver(run_replay(home, read_recording(replay), space, known, options, found), output)
+        recording = read_recording(replay)
+        require_recorded_with(recording, found, "search")
+        return deliver(run_replay(home, recording, space, known, options, found), output)
     make_goal(space.teachable(found.layers), known, options, found)  # reject now: building the corpus may take minutes
     built = build_corpus(home, corpus, text, found)
     return deliver(run_search(home, found, built, space, known, options, ray, distill), output)

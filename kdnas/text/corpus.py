@@ -19,6 +19,7 @@ from kdnas.store.progress import stage
 from kdnas.text.pydocs import installed_packages
 from kdnas.text.readers import BUILTIN, TextOptions, TextRow, read_rows, text_files
 from kdnas.text.sample import spread_rows, spread_sentences
+from kdnas.text.seen import SeenHashes
 from kdnas.text.sentences import Sentences
 from kdnas.text.sources import is_local, sources_of, split_source
 
@@ -275,22 +276,21 @@ class _Split:
 def unique_rows(rows: Iterable[TextRow], source: str, limit: int | None) -> Iterator[TextRow]:
     """The rows without repeated texts, in order. Texts that differ only in case and white space are equal; the first is kept.
 
-    Texts are compared by 8 bytes of their hash. With ten million texts, the probability of a false repetition is 1 in 400,000.
+    Texts are compared by 8 bytes of their hash, which take 12 to 24 bytes of memory each (`SeenHashes`). With ten million
+    texts, the probability of a false repetition is 1 in 400,000.
 
     Raises:
         UsageError: there is no sentence.
     """
-    seen: set[int] = set()
+    seen = SeenHashes()
     for row in rows:
         if limit is not None and len(seen) >= limit:
             break
         text = " ".join(row.text.split())
-        known = len(seen)
-        if text:
-            seen.add(int.from_bytes(hashlib.sha256(text.lower().encode("utf-8", "surrogatepass")).digest()[:8], "big"))
-        if len(seen) > known:
+        digest = hashlib.sha256(text.lower().encode("utf-8", "surrogatepass")).digest()
+        if text and seen.add(int.from_bytes(digest[:8], "big")):
             yield row._replace(text=text)
-    if not seen:
+    if not len(seen):
         raise UsageError(f"corpus '{source}': it is empty; give one with at least 100 sentences")
 
 

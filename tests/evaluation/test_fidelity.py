@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 from kdnas.distill.options import DistillOptions
 from kdnas.errors import KdnasError, UsageError
 from kdnas.evaluation import fidelity as module
-from kdnas.evaluation.fidelity import FILE, FidelityOptions, chosen, fidelity, run_fidelity, taus
+from kdnas.evaluation.fidelity import FILE, FidelityOptions, chosen, fidelity, kept_percent, run_fidelity, taus
 from kdnas.evaluation.harness import SuiteOptions
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.teacher import Teacher
 from kdnas.search.recording import Recording
 from kdnas.text.corpus import Corpus
+
+from ..search.search_fixture import recorded
 
 SPACE = SearchSpace(layers=(3,), heads=(2, 12), hidden=(288,), ffn=(384, 512, 768), activation=("gelu",))
 ARCHS = list(SPACE)  # 6
@@ -119,3 +122,22 @@ def test_invalid_options_and_failed_trainings_are_refused(
             tmp_path, tiny_teacher, corpus, RECORDING, SPACE, FidelityOptions(architectures=5), diverges, SuiteOptions()
         )
     assert Arch(3, 2, 288, 384) in ARCHS
+
+
+def test_a_recording_of_another_teacher_is_refused(tiny_teacher: Teacher, tmp_path: Path) -> None:
+    file = recorded(tmp_path / "losses.csv", ARCHS, teacher="mpnet", teacher_digest="0123456789abc")
+    with pytest.raises(
+        UsageError, match=r"^fidelity: the recording is of teacher 'mpnet' \(digest 0123456789\), not of"
+    ):
+        fidelity(
+            FidelityOptions(architectures=5),
+            file,
+            DistillOptions(steps=3),
+            teacher=str(tiny_teacher.path),
+            home=tmp_path,
+        )
+
+
+def test_a_teacher_that_scores_0_has_no_retention() -> None:
+    assert kept_percent(0.3, 0.6) == pytest.approx(50)
+    assert math.isnan(kept_percent(0.3, 0.0))

@@ -6,7 +6,7 @@ from pathlib import Path
 from kdnas.models.arch import Arch, SearchSpace, arch_id
 from kdnas.models.table import FILE, KIND, LatencyTable, TableRow, write_rows
 from kdnas.search.outcome import ProxyResult
-from kdnas.search.recording import COLUMNS
+from kdnas.search.recording import LOSSES
 from kdnas.store.artifact import Artifact, build
 
 from ..latency.table_fixture import row
@@ -43,14 +43,14 @@ def known_table() -> LatencyTable:
     return LatencyTable(tuple(rows()), 8.0, "digest")
 
 
-def recorded(path: Path, archs: list[Arch]) -> Path:
-    """A recording with two seeds; each has losses at half the budget and at the end."""
+def recorded(path: Path, archs: list[Arch], **provenance: str) -> Path:
+    """A recording with two seeds; each has losses at half the budget and at the end. Without provenance, an old one."""
     with path.open("w", newline="") as file:
         out = csv.writer(file)
-        out.writerow(COLUMNS)
+        out.writerow([*LOSSES, *provenance])
         for arch in archs:
             for seed in (0, 1):
                 for tokens, more in ((500, 0.1), (1000, 0.0)):
                     loss = fake_evaluate(arch).loss + more + 0.01 * seed
-                    out.writerow([arch_id(arch), *str(arch).split(","), seed, tokens, loss, 1.0])
+                    out.writerow([arch_id(arch), *str(arch).split(","), seed, tokens, loss, 1.0, *provenance.values()])
     return path

@@ -142,7 +142,7 @@ def test_real_candidates_on_a_local_cluster(tiny_teacher: Teacher, corpus: Corpu
 def test_losses_are_recorded_in_parallel(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
     space = SearchSpace(layers=(3,), heads=(2, 3), hidden=(288,), ffn=(384,), activation=("gelu",))
     proxy = ProxyOptions(tokens=600, batch_tokens=256, validation_sentences=20)
-    options = RecordOptions(architectures=2, seeds=(0, 1), repeated=1, checkpoints=2, proxy=proxy)
+    options = RecordOptions(architectures=2, second_seed_for=1, checkpoints=2, proxy=proxy)
     found = [
         read_recording(run_record(tmp_path / str(ray), tiny_teacher, corpus, space, options, ray).path)
         for ray in ("local", None)

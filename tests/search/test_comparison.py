@@ -11,23 +11,17 @@ import pytest
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace, arch_id
 from kdnas.models.teacher import Teacher
-from kdnas.search.comparison import (
-    CURVES,
-    PAGE,
-    RUNS,
-    ComparisonOptions,
-    Curves,
-    run_comparison,
-    run_once,
-    without_shape,
-    write_curves,
-)
+from kdnas.search.comparison import CURVES, PAGE, run_comparison
+from kdnas.search.comparison_options import ComparisonOptions
+from kdnas.search.curves import Curves, write_curves
 from kdnas.search.figures import strategy_bands
 from kdnas.search.goal import Goal
 from kdnas.search.limits import make_goal
 from kdnas.search.options import SearchOptions, describe_strategies
 from kdnas.search.random_table import random_and_recommended
 from kdnas.search.recording import Recording
+from kdnas.search.replay_run import RUNS, run_once
+from kdnas.search.replays import Replay, make_replay, without_shape
 from kdnas.search.run import run_replay
 from kdnas.search.strategies import STRATEGIES, Observation, Proposal, Registered
 from kdnas.store.artifact import append_jsonl
@@ -48,6 +42,7 @@ BERT = {
     "type_vocab_size": 2,
 }
 GOAL = make_goal(SPACE, TABLE, SearchOptions())
+REPLAY = Replay("unknown", RECORDING, TABLE, SPACE, None)
 OPTIONS = ComparisonOptions(("random", "surrogate"), runs=3, episodes=3, candidates_per_episode=4)
 
 
@@ -68,7 +63,7 @@ def test_regret_and_hypervolume_match_hand_computed_values() -> None:
 
 @pytest.mark.slow
 def test_runs_are_saved_and_shown(tmp_path: Path) -> None:
-    whole = run_comparison(tmp_path / "whole", RECORDING, TABLE, SPACE, OPTIONS)
+    whole = run_comparison(tmp_path / "whole", REPLAY, OPTIONS)
     rows = [json.loads(line) for line in (whole.path / RUNS).read_text().splitlines()]
     assert {(row["strategy"], row["seed"]) for row in rows} == {(n, s) for n in OPTIONS.strategies for s in range(3)}
     for row in rows:
@@ -93,7 +88,7 @@ def test_runs_are_saved_and_shown(tmp_path: Path) -> None:
         append_jsonl(partial / RUNS, row)
     with (partial / RUNS).open("a") as file:
         file.write('{"strategy": "ran')  # truncated by a kill
-    resumed = run_comparison(tmp_path / "resumed", RECORDING, TABLE, SPACE, OPTIONS)
+    resumed = run_comparison(tmp_path / "resumed", REPLAY, OPTIONS)
     lines = (resumed.path / RUNS).read_text().splitlines()
     assert [json.loads(line) for line in lines[:4]] == rows[:4]
     assert len(lines) == len(rows) == 6
@@ -165,7 +160,21 @@ def test_twelve_strategies_have_distinct_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"strategies": ("luck",)}, {"strategies": ()}, {"strategies": ("random", "random")}, {"runs": 0}, {"target": 2.0}],
+    [
+        {"strategies": ("luck",)},
+        {"strategies": ()},
+        {"strategies": ("random", "random")},
+        {"runs": 0},
+        {"target": 2.0},
+        {"limits": -1},
+        {"limits": 2, "hint": True},
+        {"fewer_runs": ("gp",)},
+        {"fewer_runs": ("gp=99",)},
+        {"fewer_runs": ("luck=1",)},
+        {"settings": ("controller_lr=fast",)},
+        {"settings": ("seed=1",)},
+        {"settings": ("controller_memory=none",)},
+    ],
 )
 def test_invalid_options_are_rejected(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
@@ -181,14 +190,14 @@ def test_hint_and_missing_teacher_shape_are_settings_of_the_comparison() -> None
     first = run_once(goal, LOSSES, options.search("random", 3), options.hint)
     assert first[0] == arch_id(shape)
     assert first[:4] == run_once(goal, LOSSES, options.search("nearest", 3))[:4]
-    left = without_shape(list(SPACE), teacher)
+    left = without_shape(list(SPACE), shape)
     assert set(SPACE) - set(left) == {shape, Arch(4, 12, 384, 576, "relu")}
-    with pytest.raises(UsageError, match="add --teacher"):
+    with pytest.raises(UsageError, match="give its --teacher"):
         without_shape(left, None)
     with pytest.raises(UsageError, match="all 1 recorded architectures"):
-        without_shape([shape], teacher)
+        without_shape([shape], shape)
     with pytest.raises(UsageError, match="give its --teacher"):
-        run_comparison(Path("unused"), RECORDING, TABLE, SPACE, options)
+        run_comparison(Path("unused"), REPLAY, options)
 
 
 @pytest.mark.slow
@@ -197,7 +206,7 @@ def test_a_comparison_without_the_teacher_shape_never_proposes_it(tmp_path: Path
     options = ComparisonOptions(
         ("random", "hint-random"), runs=1, episodes=4, candidates_per_episode=4, hint=True, without_teacher_shape=True
     )
-    found = run_comparison(tmp_path, RECORDING, TABLE, SPACE, options, teacher)
+    found = run_comparison(tmp_path, make_replay(RECORDING, TABLE, SPACE, teacher), options)
     assert found.results["architectures"] == 14
     rows = [json.loads(line) for line in (found.path / RUNS).read_text().splitlines()]
     assert all(arch_id(Arch(4, 12, 384, 576, name)) not in row["ids"] for row in rows for name in ("gelu", "relu"))

@@ -316,3 +316,10 @@ def test_a_table_of_another_teacher_is_rejected(
         search(*given, **more)  # type: ignore[arg-type]
     assert search(*given, allow_other_teacher=True, **more).path is not None  # type: ignore[arg-type]
     assert "the latency table was measured with another teacher (digest another)" in capsys.readouterr().err
+
+
+def test_a_recording_of_another_teacher_is_rejected(tiny_teacher: Teacher, tmp_path: Path) -> None:
+    recording = recorded(tmp_path / "recording.csv", list(SPACE), teacher="mpnet", teacher_digest="0123456789abc")
+    more = {"teacher": str(tiny_teacher.path), "space": SPACE, "replay": recording, "home": tmp_path}
+    with pytest.raises(UsageError, match=r"^search: the recording is of teacher 'mpnet' \(digest 0123456789\), not of"):
+        search(SearchOptions(strategy="random"), table(tmp_path).path, **more)  # type: ignore[arg-type]

@@ -298,3 +298,15 @@ def test_a_hint_gives_every_strategy_the_same_first_candidates(name: str) -> Non
     assert tried[:4] == runs(goal, "nearest", 0, 4, 1)
     assert sorted(tried) == sorted(SMALL)
     assert name not in ("surrogate", "nearest", "hint-random") or tried == runs(goal, name, 0, 5, 6)  # its own
+
+
+@pytest.mark.parametrize("name", ["random", "evolution"])
+def test_a_hint_continues_after_a_small_episode(name: str) -> None:
+    goal = replace(goal_of(), teacher=Arch(6, 12, 384, 1536, "relu"))
+    given, tried = with_hint(make(name, goal), goal, 0), []
+    for _ in range(len(SMALL)):
+        archs = [proposal.arch for proposal in given.ask(1)]
+        given.tell(results(goal, archs))
+        tried += archs
+    assert tried[:4] == runs(goal, "nearest", 0, 4, 1)
+    assert sorted(tried) == sorted(SMALL)

@@ -17,11 +17,13 @@ class Registered:
         make: makes a strategy without results from the goal and the settings; imports the module when called.
         summary: one line for the help.
         reward_only: uses only the reward, so it cannot search for a front.
+        needs_hint: only follows the shape of the teacher, so without it a random order remains.
     """
 
     make: Callable[[Goal, Settings], Strategy]
     summary: str
     reward_only: bool = False
+    needs_hint: bool = False
 
 
 def _kdnas(goal: Goal, settings: Settings) -> Strategy:
@@ -76,8 +78,8 @@ STRATEGIES = {
     "kdnas": Registered(_kdnas, "the published LSTM controller", reward_only=True),
     "surrogate": Registered(_surrogate, "first the nearest to the teacher, then a Gaussian process of the loss"),
     "random": Registered(_random, "a random order"),
-    "nearest": Registered(_nearest, "the nearest to the teacher first, without a model"),
-    "hint-random": Registered(_hint_random, "first those of `surrogate`, then a random order"),
+    "nearest": Registered(_nearest, "the nearest to the teacher first, without a model", needs_hint=True),
+    "hint-random": Registered(_hint_random, "first those of `surrogate`, then a random order", needs_hint=True),
     "evolution": Registered(_evolution, "regularised evolution", reward_only=True),
     "tpe": Registered(_sampler("tpe"), "Optuna's tree-structured Parzen estimator"),
     "gp": Registered(_sampler("gp"), "Optuna's Gaussian process of the reward"),

@@ -53,23 +53,24 @@ class Nearest:
 
 
 class Hinted:
-    """See `Strategy`. Another strategy whose first episode starts with given candidates; it learns their results too.
+    """See `Strategy`. Another strategy that starts with given candidates; it learns their results too.
 
     Args:
         strategy: proposes all other candidates.
-        hint: the first candidates; those beyond the size of the first episode are dropped.
+        hint: the first candidates. If an episode has fewer, the next one continues with the rest.
     """
 
     def __init__(self, strategy: Strategy, hint: Sequence[Arch]) -> None:
         self._strategy, self._hint = strategy, list(hint)
 
     def ask(self, count: int, evaluated: Sequence[Arch] = ()) -> list[Proposal]:
-        """In the first episode the hint, filled up with proposals of the strategy; later only those."""
+        """The rest of the hint, filled up with proposals of the strategy."""
         others = self._strategy.ask(count, self._hint)
         proposals = [*(Proposal(arch, False, None) for arch in self._hint), *others][:count]
         return [proposal for proposal in proposals if proposal.arch not in set(evaluated)]
 
     def tell(self, observations: Sequence[Observation]) -> None:
-        """Passed on; the hint is used up."""
+        """Passed on; candidates of the hint are not proposed again."""
         self._strategy.tell(observations)
-        self._hint = []
+        told = {observation.arch for observation in observations}
+        self._hint = [arch for arch in self._hint if arch not in told]

@@ -1,0 +1,62 @@
+"""Independent runs in one process per physical core."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from itertools import islice
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from kdnas.store.host import physical_cores
+from kdnas.text.pydocs import leave_signals_to_the_parent
+
+Key = TypeVar("Key")
+AHEAD = 16  # calls that are queued per process
+
+
+def finished(
+    work: Callable[..., Any],
+    calls: Mapping[Key, tuple[Any, ...]],
+    prepare: Callable[..., None] | None = None,
+    *given: Any,
+) -> Iterator[tuple[Key, Any]]:
+    """Keys and results of calls as they finish, in any order.
+
+    Args:
+        work: a function at the top of a module.
+        calls: key to the arguments of a call.
+        prepare: called once in each process, with `given`: what all calls need travels once.
+        given: arguments of `prepare`.
+    """
+    if not calls:
+        return
+    coming = iter(calls.items())
+    pool = ProcessPoolExecutor(
+        physical_cores(), get_context("spawn"), initializer=_start_process, initargs=(prepare, given)
+    )
+    waiting: dict[Any, Key] = {}
+
+    def submit(count: int) -> None:
+        for key, arguments in islice(coming, count):
+            waiting[pool.submit(work, *arguments)] = key
+
+    try:
+        submit(AHEAD * physical_cores())
+        while waiting:
+            done = wait(waiting, return_when=FIRST_COMPLETED).done
+            submit(len(done))
+            for future in done:
+                yield waiting.pop(future), future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_process(prepare: Callable[..., None] | None, given: tuple[Any, ...]) -> None:
+    """One thread per process: there is a process on every core. numpy is loaded already and ignores the variable."""
+    from threadpoolctl import threadpool_limits
+
+    leave_signals_to_the_parent()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    threadpool_limits(1)
+    if prepare is not None:
+        prepare(*given)
