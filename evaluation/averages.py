@@ -55,5 +55,10 @@ def averaging(found: Mapping[str, Any]) -> str:
     return OVER_LANGUAGES if found["language_means"] else OVER_ROWS
 
 
+def averaging_of(split: Split) -> str:
+    """What the headline score of the rows of a split will be."""
+    return OVER_LANGUAGES if len(set(split.languages) - {""}) > 1 else OVER_ROWS
+
+
 def _rows_of(predicted: Any, rows: Sequence[int]) -> Any:
     return [predicted[index] for index in rows] if isinstance(predicted, list) else predicted[list(rows)]

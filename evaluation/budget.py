@@ -11,7 +11,9 @@ import torch
 from kdnas.evaluation.encoded import Encoded, load_head
 from kdnas.evaluation.finetune import Plan, Trainer, as_run
 from kdnas.evaluation.rows import Split
+from kdnas.evaluation.suite_options import EmbeddingRows
 from kdnas.evaluation.tasks import Task
+from kdnas.evaluation.trained_rows import train_rows
 from kdnas.text.sentences import token_batches
 
 MOST_EPOCHS, WANTED_EPOCHS, LEAST_EXAMPLES, MOST_DEV = 5, 3, 200, 1000
@@ -86,28 +88,35 @@ def scoring_seconds(task: Task, speeds: Sequence[Speed], scored_rows: int | None
 
 
 def measured_speed(
-    path: Path, task: Task, seed: int, seq_len: int, batch_tokens: int, clock: Clock = time.monotonic
+    path: Path,
+    task: Task,
+    seed: int,
+    seq_len: int,
+    batch_tokens: int,
+    clock: Clock = time.monotonic,
+    embedding_rows: EmbeddingRows = "used",
 ) -> Speed:
     """Throughput of one model on one task, each measured for about two seconds after a warm-up."""
     # Use a separate random state, so that measuring does not change the training that follows.
     with torch.random.fork_rng(devices=[]):
+        rows = task.train.first(2000)
+        data = Encoded.of(task.kind, rows, path, seq_len)
         model = load_head(path, task.kind, task.labels, seed)
+        train_rows(model, embedding_rows, data.ids)
         trainer = Trainer(model, task.kind, 1e-5, 10_000)
-        train = _train_speed(trainer, task.train.first(2000), path, seed, seq_len, batch_tokens, clock)
+        rows_each = len(rows) / len(data.ids)  # a question may be several rows
+        train = rows_each * _train_speed(trainer, data, seed, batch_tokens, clock)
         runs = as_run(trainer.model, task.kind, path, seq_len)
         return Speed(train, score_speed(lambda texts: task.kind.predict(runs, texts), task.test, clock))
 
 
-def _train_speed(
-    trainer: Trainer, train: Split, path: Path, seed: int, seq_len: int, batch_tokens: int, clock: Clock
-) -> float:
-    data = Encoded.of(trainer.kind, train, path, seq_len)
-    rows_each = len(train) / len(data.ids)  # a question may be several rows
+def _train_speed(trainer: Trainer, data: Encoded, seed: int, batch_tokens: int, clock: Clock) -> float:
+    """Encoded rows per second of training."""
     batches = token_batches(data.lengths, batch_tokens, seed, 0)
     trainer.model.train()
     for indices in batches[:2]:
         _step(trainer, data, indices)
-    return rows_each * per_second(lambda turn: _step(trainer, data, batches[turn % len(batches)]), clock)
+    return per_second(lambda turn: _step(trainer, data, batches[turn % len(batches)]), clock)
 
 
 def _step(trainer: Trainer, data: Encoded, indices: Any) -> int:

@@ -24,6 +24,18 @@ def chance(task: Task) -> float | None:
     return None if predicted is None else headline(scored(task, task.test, predicted), task.metric)
 
 
+def chance_by_language(task: Task) -> dict[str, float]:
+    """The main metric in each language for the prediction of `chance`; empty if the kind of the labels is unknown.
+
+    The most frequent label is that of all languages together, so that the mean over the languages is `chance`.
+    """
+    predicted = constant_prediction(task)
+    if predicted is None:
+        return {}
+    found = scored(task, task.test, predicted)["by_language"]
+    return {language: scores[task.metric] for language, scores in found.items()}
+
+
 def constant_prediction(task: Task) -> Any:
     """The same prediction for all test rows: the most frequent class, tag or answer, or the mean; None if the kind is unknown."""
     labels = task.test.labels

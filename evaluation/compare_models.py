@@ -21,6 +21,7 @@ class Cell:
         pooled: all metrics over the rows of all languages, as means over the seeds.
         chance: score of always predicting the most frequent test label; None if it is not in the results.
         error: standard error of one seed's score over test rows; None if unknown.
+        chance_by_language: the main metric of that prediction in each language; empty if it is not in the results.
     """
 
     scores: tuple[float, ...]
@@ -32,6 +33,7 @@ class Cell:
     pooled: Mapping[str, float] = field(default_factory=dict)
     chance: float | None = None
     error: float | None = None
+    chance_by_language: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:

@@ -20,6 +20,7 @@ OF_RESULT = {
     "dev_examples": "dev rows",
     "test_examples": "test rows",
     "seq_len": "tokens in an input",
+    "embedding_rows": "trained embedding rows",
 }
 OF_CONFIG = {"batch_size": "batch size", "max_minutes": "max_minutes"}
 
@@ -75,6 +76,7 @@ def _cell(runs: Sequence[Artifact]) -> Cell:
         _mean_points([found["scores"] for found in scored]),
         100 * mean(chances) if len(chances) == len(results) else None,
         None if results[0].get("standard_error") is None else 100 * results[0]["standard_error"],
+        {language: 100 * value for language, value in results[0].get("chance_by_language", {}).items()},
     )
 
 
@@ -118,6 +120,7 @@ def settings_of(runs: Sequence[Artifact], results: Sequence[Mapping[str, Any]]) 
         "engine": [_engine(result) for result in results],
         "seeds": [", ".join(str(seed) for seed in sorted(int(run.results["seed"]) for run in runs))],
     }
+    values["taught"] = [", ".join(result["taught"]) or "one" for result in results if "taught" in result]
     values |= {name: [result[key] for result in results if key in result] for key, name in OF_RESULT.items()}
     configs = [run.manifest["config"] for run in runs]
     values |= {name: [config[key] for config in configs if key in config] for key, name in OF_CONFIG.items()}

@@ -15,8 +15,9 @@ from kdnas.distill.building import deciding
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.run import run_distill
 from kdnas.errors import KdnasError, UsageError
-from kdnas.evaluation.harness import SuiteOptions, run_suites
+from kdnas.evaluation.harness import run_suites
 from kdnas.evaluation.rankings import LOSS, rankings, seed_noise, write_taus
+from kdnas.evaluation.suite_options import SuiteOptions
 from kdnas.models.arch import FIELDS, Arch, SearchSpace
 from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.search.cluster import all_of, require_ray

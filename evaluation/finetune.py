@@ -1,4 +1,7 @@
-"""Fine-tune an encoder on a task: batches by length, bf16 if the CPU has it, best checkpoint on dev, exact resume."""
+"""Fine-tune an encoder on a task: batches by length, bf16 if the CPU has it, best checkpoint on dev, exact resume.
+
+The dev score is that of the report: of a task that teaches several languages, the unweighted mean over them.
+"""
 
 import math
 import os
@@ -14,11 +17,14 @@ from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.loop import lr_factor, make_accelerator, make_optimizer, resolve_precision
 from kdnas.distill.updates import update
 from kdnas.errors import KdnasError, Terminated
+from kdnas.evaluation.averages import averaging_of, headline, scored
 from kdnas.evaluation.encoded import Encoded, load_head
 from kdnas.evaluation.kinds import TaskKind
 from kdnas.evaluation.metric_modules import scores_of
 from kdnas.evaluation.rows import Split
+from kdnas.evaluation.suite_options import EmbeddingRows
 from kdnas.evaluation.tasks import SPLITS, Task
+from kdnas.evaluation.trained_rows import train_rows, whole_table
 from kdnas.evaluation.tuning_state import Attempt, TuningState
 from kdnas.export.folder import read_tokenizer
 from kdnas.export.judge import Candidate
@@ -58,12 +64,14 @@ class Recipe:
         seed: seed of the head, the dropout and the order of the batches.
         seq_len: maximum number of tokens in a text.
         batch_tokens: maximum number of padded tokens in a training batch.
+        embedding_rows: rows of the embedding table that are trained.
     """
 
     learning_rates: list[float]
     seed: int
     seq_len: int
     batch_tokens: int
+    embedding_rows: EmbeddingRows = "used"
 
 
 class Trainer:
@@ -109,7 +117,7 @@ def finetune(
 def tune(
     path: Path, task: Task, plan: Plan, recipe: Recipe, progress: Stage, folder: Path | None = None
 ) -> tuple[Any, dict[str, Any]]:
-    """Train with each learning rate and keep the checkpoint with the best dev score (`task.metric`).
+    """Train with each learning rate and keep the checkpoint with the best dev score (`task.metric`, the mean over languages).
 
     Args:
         path: folder of the encoder.
@@ -126,32 +134,41 @@ def tune(
         KdnasError: the loss was not finite with any learning rate.
     """
     train, dev = task.train.first(plan.train_examples), task.dev.first(plan.dev_examples)
+    encoded = Encoded.of(task.kind, train, path, recipe.seq_len)
     state = TuningState(folder, {"task": task.name, "plan": asdict(plan), "recipe": asdict(recipe)})
     tried: list[dict[str, Any]] = []
     for number, rate in enumerate(recipe.learning_rates[: plan.learning_rates]):
         if _is_finished(state, number, plan.epochs):
             progress.advance(plan.epochs * len(train))
         else:
-            _run(path, task, (train, dev), plan.epochs, number, recipe, progress, state)
+            _run(path, task, (encoded, dev), plan.epochs, number, recipe, progress, state)
         tried.append({"learning_rate": rate, "dev_scores": [round(score, 4) for score in state.scores(number)]})
     best = state.best
     if best is None:
         raise KdnasError(f"{path}: the loss of task {task.name} is not finite with any of {recipe.learning_rates}")
-    model = load_head(path, task.kind, task.labels, recipe.seed)
+    model = _first_model(path, task, recipe, encoded)
     model.load_state_dict(best.weights)
+    whole_table(model)
     record = {
         **{name: getattr(best, name) for name in ("learning_rate", "best_epoch", "dev_score")},
         "tried": tried,
-        "chosen_by": f"{task.metric} on dev, over learning rates and epochs",
+        "chosen_by": f"{task.metric} on dev ({averaging_of(dev)}), over learning rates and epochs",
         "epochs": plan.epochs,
         **{f"{name}_examples": len(part) for name, part in zip(SPLITS, (train, dev, task.test), strict=True)},
-        **{name: getattr(recipe, name) for name in ("seq_len", "batch_tokens", "seed")},
+        **{name: getattr(recipe, name) for name in ("seq_len", "batch_tokens", "seed", "embedding_rows")},
         "weight_decay": WEIGHT_DECAY,
         "warmup_fraction": WARMUP_SHARE,
         "precision": resolve_precision("auto"),
         "seconds": round(state.seconds, 1),
     }
     return model.eval(), record
+
+
+def _first_model(path: Path, task: Task, recipe: Recipe, train: Encoded) -> Any:
+    """The encoder with a new head, before any update; its table has the rows that are trained."""
+    model = load_head(path, task.kind, task.labels, recipe.seed)
+    train_rows(model, recipe.embedding_rows, train.ids)
+    return model
 
 
 def _is_finished(state: TuningState, number: int, epochs: int) -> bool:
@@ -167,7 +184,7 @@ def _is_out_of_patience(scores: Sequence[float]) -> bool:
 def _run(
     path: Path,
     task: Task,
-    data: tuple[Split, Split],
+    data: tuple[Encoded, Split],
     epochs: int,
     number: int,
     recipe: Recipe,
@@ -175,10 +192,10 @@ def _run(
     state: TuningState,
 ) -> None:
     """Train with the learning rate of index `number`, from its checkpoint if it has one; `state` records each dev score."""
-    train, dev = Encoded.of(task.kind, data[0], path, recipe.seq_len), data[1]
+    train, dev = data
     batches = [token_batches(train.lengths, recipe.batch_tokens, recipe.seed, epoch) for epoch in range(epochs)]
     rate = recipe.learning_rates[number]
-    trainer = Trainer(load_head(path, task.kind, task.labels, recipe.seed), task.kind, rate, sum(map(len, batches)))
+    trainer = Trainer(_first_model(path, task, recipe, train), task.kind, rate, sum(map(len, batches)))
     attempt = state.attempt(number, trainer.model, trainer.optimizer)
     trainer.done = attempt.position.step
     for epoch, order in enumerate(batches):
@@ -189,7 +206,7 @@ def _run(
             break
         if len(state.scores(number)) <= epoch:
             runs = as_run(trainer.model, task.kind, path, recipe.seq_len)
-            score = scores_of(task, dev, task.kind.predict(runs, dev.texts))[task.metric]
+            score = headline(scored(task, dev, task.kind.predict(runs, dev.texts)), task.metric)
             state.add_score(number, rate, score, trainer.model.state_dict())
         if _is_out_of_patience(state.scores(number)[: epoch + 1]):
             progress.advance((epochs - epoch - 1) * len(train.ids))

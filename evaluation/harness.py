@@ -9,11 +9,15 @@ from typing import Any
 
 from kdnas.errors import UsageError
 from kdnas.evaluation.averages import averaging, headline
-from kdnas.evaluation.chance import chance, standard_error
-from kdnas.evaluation.data import Loaded, NoDataError, load_task
+from kdnas.evaluation.chance import chance, chance_by_language, standard_error
+from kdnas.evaluation.data import Loaded, load_task
+from kdnas.evaluation.languages import in_languages
+from kdnas.evaluation.reading import NoDataError
 from kdnas.evaluation.sampling import sample
-from kdnas.evaluation.suite_scores import ENGINES, score
-from kdnas.evaluation.suites import Spec, chosen_specs
+from kdnas.evaluation.spec import Spec
+from kdnas.evaluation.suite_options import SuiteOptions
+from kdnas.evaluation.suite_scores import score
+from kdnas.evaluation.suites import chosen_specs
 from kdnas.evaluation.tasks import Task
 from kdnas.models.family import shape_of
 from kdnas.models.folder import model_label
@@ -26,7 +30,7 @@ from kdnas.store.progress import say, stage
 
 RESULT = "result.json"
 MODEL = "model"
-SCHEMA = 2  # of fine-tuned models; 1 had other dev and train rows
+SCHEMA = 3  # of fine-tuned models; 1 had other dev and train rows, 2 was chosen by the dev score over the rows of all languages
 SCORES = 2  # of scores; since 2 the headline is the mean over languages, and entities that are cut off count as missed
 PLAN, UNFINISHED = "plan.json", "tuning"  # of a fine-tuning that has not finished
 SUMMARY = (
@@ -34,57 +38,6 @@ SUMMARY = (
 )  # fmt: skip
 # Factor on the paper's learning rate for the other candidate: students need larger rates than published models.
 LARGER = 5
-
-
-@dataclass(frozen=True)
-class SuiteOptions:
-    """Options of fine-tuning and scoring.
-
-    Args:
-        data_root: folder with local copies of the data sets, such as `glue/sst2/train.jsonl.gz`; null downloads from the hub.
-        seeds: seeds of heads, dropout and row order; each seed is a separate run.
-        engines: engines that score the model: `pytorch` or forms of `kdnas export`; give several to compare their scores.
-        learning_rates: candidates; the first seed tries them all, and every seed uses the one that is best on dev; empty tries
-            the paper's rate and five times that rate.
-        epochs: passes over the train rows; null uses the number in the paper's Table 5.
-        batch_size: approximate number of train rows in a batch, for rows of mean length.
-        max_examples: maximum number of train rows, a random sample spread evenly over languages; null uses all.
-        max_test: maximum number of scored test rows for each language, and of the dev rows that choose the threshold of a binary
-            task; they are a random sample; null uses all.
-        precision: precision on dev that the reported decision threshold of a binary task reaches.
-        max_minutes: maximum minutes of training and scoring for each task and seed; the time for scoring the test rows is set
-            aside, then epochs and rows are reduced to fit, based on the measured throughput of both; the export for other
-            engines comes on top; null sets no limit.
-    """
-
-    data_root: Path | None = None
-    seeds: tuple[int, ...] = (0, 1, 2)
-    engines: tuple[str, ...] = ("pytorch",)
-    learning_rates: tuple[float, ...] = ()
-    epochs: int | None = None
-    batch_size: int = 32
-    max_examples: int | None = None
-    max_test: int | None = None
-    precision: float = 0.9
-    max_minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise UsageError(f"seeds is {list(self.seeds)}; give one or more different numbers of at least 0")
-        if unknown := set(self.engines) - set(ENGINES) or not self.engines:
-            raise UsageError(f"engines has {unknown or 'none'}; allowed are {', '.join(ENGINES)}")
-        if not all(0 < rate < 1 for rate in self.learning_rates):
-            raise UsageError(f"learning_rates is {list(self.learning_rates)}; give numbers between 0 and 1, as 2e-5")
-        for name, least in {"epochs": 1, "batch_size": 1, "max_examples": 100, "max_test": 10}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name} is {value}; at least {least} is needed")
-        if not 0 < self.precision <= 1:
-            raise UsageError(f"precision is {self.precision}; it must be above 0 and at most 1")
-        if self.max_minutes is not None and not self.max_minutes > 0:
-            raise UsageError(f"max_minutes is {self.max_minutes}; more than 0 is needed")
-        if self.data_root is not None and not self.data_root.is_dir():
-            raise UsageError(f"data_root '{self.data_root}': no such folder")
 
 
 def suites(
@@ -98,13 +51,14 @@ def suites(
 
     Args:
         model: Hugging Face folder of an encoder, a finished distill or refine artifact, a hub id, or `builtin:minilm-l6`.
-        tasks: suites (`glue`, `squad`, `conll`, `xnli`, `tydiqa`, `ner`, `hap`, `sentiment`) or single tasks (`glue/sst2`).
+        tasks: suites (`glue`, `squad`, `conll`, `xnli`, `paraphrase`, `tydiqa`, `qa`, `ner`, `sentiment`, `hap`) or single tasks
+            (`glue/sst2`).
         options: options of fine-tuning and scoring.
         home: root folder of all artifacts.
         output: folder to which each result is also copied, as a subfolder of plain files; null writes only below `home`.
 
     Raises:
-        UsageError: a task is unknown, the model cannot be loaded, or no task has data.
+        UsageError: a task is unknown or has none of the languages, the model cannot be loaded, or no task has data.
     """
     require_output(output, "suite")
     found = run_suites(home, model, tasks, options)
@@ -120,7 +74,7 @@ def run_suites(home: Path, model: str, tasks: Sequence[str], options: SuiteOptio
     Raises:
         UsageError: as in `suites`.
     """
-    specs = chosen_specs(tuple(tasks))
+    specs = in_languages(chosen_specs(tuple(tasks)), options.taught, options.languages)
     folder, digest = resolve_model(model, home)
     artifacts, missing = [], []
     for spec in specs:
@@ -206,9 +160,10 @@ class _Runs:
         return self._build("suite", seed, config, {"tuned": tuned.digest}, lambda path: self._score(path, tuned))
 
     def _tuned(self, seed: int, rates: Sequence[float]) -> Artifact:
-        names = ("epochs", "batch_size", "max_examples", "max_minutes")
+        names = ("epochs", "batch_size", "embedding_rows", "max_examples", "max_minutes")
         config = {name: getattr(self.options, name) for name in names}
         config |= {"task": self.spec.name, "seed": seed, "rates": list(rates), "schema": SCHEMA}
+        config |= {"taught": self.spec.taught_languages, "languages": self.spec.languages}
         if self.options.max_minutes is not None:
             config["scored_rows"] = self._scored_rows()  # scoring leaves less time for training
         return self._build("tuned", seed, config, {}, lambda path: self._train(path, seed, rates))
@@ -229,7 +184,7 @@ class _Runs:
         inputs: dict[str, str],
         work: Callable[[Path], dict[str, Any]],
     ) -> Artifact:
-        label = f"{self.spec.name.replace('/', '-')}-{seed}"
+        label = f"{self.spec.name.partition(' ')[0].replace('/', '-')}-{seed}"
         return build(self.home, kind, label, config, {"model": self.digest, "data": self.loaded.digest, **inputs}, work)
 
     def _score(self, folder: Path, tuned: Artifact) -> dict[str, Any]:
@@ -257,6 +212,8 @@ class _Runs:
             "averaging": averaging(first),
             "pooled_score": first["scores"][task.metric],
             "chance": chance(task),
+            "chance_by_language": chance_by_language(task),
+            "taught": list(self.spec.taught_languages),
             "standard_error": standard_error(task, first),
             "engines": scored,
             "model": {"name": self.name, "digest": self.digest, "architecture": architecture_of(self.model)},
@@ -295,7 +252,7 @@ class _Runs:
         plan, speed = self._kept_plan(folder, seed, len(rates), batch_tokens)
         total = plan.train_examples * plan.epochs * plan.learning_rates
         with stage(f"suites: {task.name}, seed {seed}", total) as progress:
-            recipe = Recipe(list(rates), seed, self._seq_len(), batch_tokens)
+            recipe = Recipe(list(rates), seed, self._seq_len(), batch_tokens, self.options.embedding_rows)
             model, record = tune(self.model, task, plan, recipe, progress, folder / UNFINISHED)
         shutil.rmtree(folder / MODEL, ignore_errors=True)
         save_classifier(model, self.model, folder / MODEL, card(task, record, self.model))
@@ -336,7 +293,8 @@ class _Runs:
         epochs = options.epochs or self.spec.epochs
         if options.max_minutes is None:
             return Plan(rows, epochs, rates, min(len(task.dev), MOST_DEV)), None
-        speed = measured_speed(self.model, task, seed, self._seq_len(), batch_tokens)
+        around = (seed, self._seq_len(), batch_tokens)
+        speed = measured_speed(self.model, task, *around, embedding_rows=options.embedding_rows)
         seconds, scored = 60 * options.max_minutes, self._scored_rows()
         if (scoring := scoring_seconds(task, [speed], scored)) > seconds / 2:
             say(

@@ -27,12 +27,14 @@ class Split:
         labels: class numbers; numbers; lists of class numbers; or `Answers`.
         languages: language of each input; empty if all have the same.
         groups: group of each input, for example the topic of an insult; empty without groups.
+        pairs: number that an input and its translations have in common; empty if inputs are not translations.
     """
 
     texts: list[Any]
     labels: list[Any]
     languages: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
+    pairs: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -43,5 +45,10 @@ class Split:
 
     def rows(self, indices: Sequence[int]) -> "Split":
         """The rows at these indices, in this order."""
-        columns = (self.texts, self.labels, self.languages, self.groups)
+        columns = (self.texts, self.labels, self.languages, self.groups, self.pairs)
         return Split(*([column[index] for index in indices] if column else [] for column in columns))
+
+    def joined(self, other: "Split") -> "Split":
+        """The rows of both, which have the same columns."""
+        names = ("texts", "labels", "languages", "groups", "pairs")
+        return Split(*([*getattr(self, name), *getattr(other, name)] for name in names))

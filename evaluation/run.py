@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -213,17 +213,25 @@ class _Evaluation:
         )
         if topic is None:
             say(f"evaluate: {topic_note}")
-        tasks = [task for task in (topic, self.hap) if task is not None]
+        tasks = [self._with_cut_note(task) for task in (topic, self.hap) if task is not None]
         geometry = _part(folder, "geometry", self._geometry)
         # Geometry is not limited; at least half of the time is reserved for the tasks.
         left = options.minutes * 60 - min(geometry["seconds"], options.minutes * 30)
         results = {**geometry, "topic": None, "topic_note": topic_note, "hap": None, "hap_note": NOTE}
         for task in tasks:
             results[task.name] = self._task(folder, task, left / len(tasks))
-        if self.hap is not None:
-            results["hap_note"] = self.hap.notes
+        results |= {f"{task.name}_note": task.notes for task in tasks}
         write_json(folder / "evaluation.json", results)
         return results
+
+    def _with_cut_note(self, task: Task) -> Task:
+        """The task, with a note if test texts are cut at the maximum length; teacher and student have the same tokenizer."""
+        from kdnas.evaluation.encoded import Encoded
+
+        cut = Encoded.cut_notes(task.kind, task.test, self.student, self.seq_len)
+        for note in cut:
+            say(f"evaluate: {task.name}: {note}")
+        return replace(task, notes="; ".join(filter(None, [task.notes, *cut])))
 
     def _geometry(self) -> dict[str, Any]:
         from kdnas.evaluation.geometry import geometry

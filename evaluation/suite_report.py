@@ -30,7 +30,7 @@ def show_runs(results: Sequence[Mapping[str, Any]]) -> None:
     say_table(table)
     for task, runs in by_task.items():
         if runs[0]["averaging"] == OVER_LANGUAGES:
-            say(f"{task} by language:")
+            say(f"{task} by language (taught: {', '.join(runs[0]['taught'])}):")
             say_table(language_table(runs))
     for task, runs in by_task.items():
         if runs[0]["notes"]:

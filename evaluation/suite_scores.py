@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from kdnas.evaluation.averages import scored
+from kdnas.evaluation.suite_options import TRAINED
 from kdnas.evaluation.tasks import Task
-from kdnas.models.engine import engine_of, session_engines
-
-TRAINED = "pytorch"  # the fine-tuned model itself, without export
-ENGINES = (TRAINED, *session_engines())
+from kdnas.models.engine import engine_of
 
 
 def score(

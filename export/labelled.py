@@ -10,6 +10,7 @@ from typing import Any
 from kdnas.errors import UsageError
 from kdnas.store.progress import say
 from kdnas.text.lines import json_rows
+from kdnas.text.sample import SpreadByLanguage
 
 # Example line of each task; `language` is optional.
 LINES = {
@@ -60,7 +61,9 @@ class Labelled:
 
 
 def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelled:
-    """Read the first `most` rows of each language. Questions without an answer are left out, and their number is logged.
+    """Read at most `most` rows of each language: a random sample that is the same in each run, in the order of the file.
+
+    Questions without an answer are left out, and their number is logged.
 
     Args:
         path: a .jsonl file, also as .gz or .zst.
@@ -71,8 +74,7 @@ def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelle
     Raises:
         UsageError: the file is missing, a row has another format, the model lacks a label, or there are fewer than 100 rows.
     """
-    found = Labelled()
-    seen: Counter[str] = Counter()
+    sample: SpreadByLanguage[tuple[Any, Any, str]] = SpreadByLanguage(most)
     numbers = {name: index for index, name in enumerate(names)}
     numbers = {str(index): index for index in range(len(names))} | numbers
     unanswered = 0
@@ -97,13 +99,10 @@ def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelle
             if not truth:
                 unanswered += 1
                 continue
-        seen[language] += 1
-        if seen[language] <= most:
-            found.inputs.append(inputs)
-            found.truths.append(truth)
-            found.languages.append(language)
+        sample.add(language, repr(inputs), (inputs, truth, language))
     if unanswered:
         say(f"export: {path}: {unanswered} questions without an answer are left out: the models always answer")
+    found = Labelled(*(list(column) for column in zip(*sample.rows(), strict=True)))
     if len(found.inputs) < LEAST:
         raise UsageError(f"{path}: {len(found.inputs)} rows; at least {LEAST} are needed to measure the loss of int8")
     return found

@@ -25,7 +25,7 @@ class ExportOptions:
             and `answers`, and optionally `language`. One half (dev) chooses the int8 recipes, the other (test) measures their
             loss, which must stay within the bound in every language. Without this file the export measures label agreement or
             cosines, and does not enforce the bound.
-        evaluation_texts: maximum labelled inputs per language.
+        evaluation_texts: maximum labelled inputs per language; a random sample of the file.
         max_loss_points: largest loss of int8 in points (hundredths) of macro-F1 (texts), entity F1 (tokens) or F1 (answers).
         allow_loss: report a larger loss instead of refusing it.
         seed: seed of the choice of calibration sentences.

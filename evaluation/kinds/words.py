@@ -32,9 +32,10 @@ class Words(TaskKind):
     def read_label(
         self, value: Any, labels: Sequence[str], numbers: Mapping[str, int], otherwise: int | None
     ) -> list[int]:
-        if unknown := [tag for tag in value if not 0 <= int(tag) < len(labels)]:
+        tags = [int(numbers.get(str(tag), tag)) for tag in value]
+        if unknown := [tag for tag in tags if not 0 <= tag < len(labels)]:
             raise ValueError(f"has tag {unknown[0]}; allowed are 0 to {len(labels) - 1}")
-        return [int(tag) for tag in value]
+        return tags
 
     def cut_note(self, texts: Sequence[Any], languages: Sequence[str], tokenizer: Any, seq_len: int) -> str:
         """Rows and words that are cut off, and the language that loses the largest fraction of its words."""

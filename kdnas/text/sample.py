@@ -3,9 +3,12 @@
 import hashlib
 import heapq
 from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
 
 from kdnas.text.pydocs import docstring_sentences, source_files
 from kdnas.text.readers import TextRow
+
+Row = TypeVar("Row")
 
 
 def number_of(text: str) -> int:
@@ -33,6 +36,42 @@ def spread_rows(rows: Iterable[TextRow], count: int) -> Iterator[TextRow]:
     chosen = [(index, row) for _, index, row in taken]
     chosen += [found for language, found in first.items() if language not in present]
     yield from (row for _, row in sorted(chosen))
+
+
+class SpreadByLanguage(Generic[Row]):
+    """The rows of each language whose texts have the smallest numbers: a random sample of a file that is read once.
+
+    Args:
+        most: maximum rows of each language; no others are kept in memory.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: dict[
+            str, list[tuple[int, int, Row]]
+        ] = {}  # numbers and positions are negated: the largest is first
+        self._read = 0
+
+    def add(self, language: str, text: str, row: Row) -> None:
+        """Read the next row.
+
+        Args:
+            language: its language.
+            text: its text, which decides whether it is in the sample.
+            row: the row.
+        """
+        taken = self._taken.setdefault(language, [])
+        self._read += 1
+        entry = (-number_of(text), -self._read, row)
+        if len(taken) < self._most:
+            heapq.heappush(taken, entry)
+        elif entry[:2] > taken[0][:2]:
+            heapq.heapreplace(taken, entry)
+
+    def rows(self) -> list[Row]:
+        """The sample, in the order in which it was read."""
+        found = [(-position, row) for taken in self._taken.values() for _, position, row in taken]
+        return [row for _, row in sorted(found, key=lambda one: one[0])]
 
 
 def spread_sentences() -> Iterator[TextRow]:

@@ -12,7 +12,7 @@ import numpy as np
 import kdnas
 from kdnas.arguments import command_help
 from kdnas.commands import load_command
-from kdnas.evaluation.harness import ENGINES as SCORED_BY
+from kdnas.evaluation.suite_options import ENGINES as SCORED_BY
 from kdnas.export.checkpoint import open_checkpoint
 from kdnas.export.folder import read_settings
 from kdnas.export.options import ExportOptions

@@ -14,7 +14,7 @@ from kdnas.evaluation.finetune import Plan, Recipe, finetune
 from kdnas.evaluation.kinds import TaskKind
 from kdnas.evaluation.kinds.base import class_names
 from kdnas.evaluation.report import card
-from kdnas.evaluation.suites import Source, Spec
+from kdnas.evaluation.spec import Source, Spec
 from kdnas.export.session import BATCH_TOKENS
 from kdnas.export.spans import Runs, text_logits
 from kdnas.models.teacher import Teacher

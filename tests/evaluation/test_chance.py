@@ -3,7 +3,7 @@
 import pytest
 
 from kdnas.evaluation.averages import scored
-from kdnas.evaluation.chance import chance, corrected_retention, standard_error
+from kdnas.evaluation.chance import chance, chance_by_language, corrected_retention, standard_error
 from kdnas.evaluation.kinds import CLASSES, SCORE, SPANS, WORDS, TaskKind
 from kdnas.evaluation.report import show
 from kdnas.evaluation.rows import Answers, Split
@@ -80,3 +80,10 @@ def test_the_short_evaluation_prints_retention_above_chance(capsys: pytest.Captu
     assert "50.0 %" in printed
     show(results | {"topic": topic})  # results of earlier versions
     assert "above chance" not in capsys.readouterr().err
+
+
+def test_the_mean_of_chance_over_the_languages_is_chance() -> None:
+    labels, languages = [1, 1, 1, 1, 1, 1, 0, 1], ["a"] * 6 + ["b"] * 2
+    given = task(CLASSES, "accuracy", ["no", "yes"], rows(list(labels), languages))
+    assert chance_by_language(given) == {"a": 1.0, "b": 0.5}
+    assert chance(given) == pytest.approx(0.75)

@@ -143,16 +143,40 @@ def test_retention_above_chance_leaves_out_tasks_near_chance() -> None:
 def test_every_task_with_several_languages_has_a_table_of_all_metrics() -> None:
     languages = {"de": {"macro_f1": 70.0, "accuracy": 80.0}, "en": {"macro_f1": 90.0, "accuracy": 92.0}}
     many = Cell((80.0,), "macro_f1", languages, 1.0, (), pooled={"macro_f1": 88.0, "accuracy": 90.0})
-    models = [Model("t", "", {"sentiment/tweets": many, "glue/sst2": cell(1.0)})]
+    models = [Model("t", "", {"sentiment/tweets-zero-shot": many, "glue/sst2": cell(1.0)})]
     tables = {table.title: table for table in tables_of(models, json.loads(PAPER.read_text()))}
-    assert tables["All tasks"].rows[0][0] == "sentiment/tweets, macro f1, mean over 2 languages"
-    found = tables["sentiment/tweets by language"]
+    assert tables["All tasks"].rows[0][0] == "sentiment/tweets-zero-shot, macro f1, mean over 2 languages"
+    found = tables["sentiment/tweets-zero-shot, all metrics by language"]
     assert found.head == ["model, metric", "de", "en", "mean over languages", "all rows"]
     assert found.rows == [
         ["t, macro f1", "70.0", "90.0", "80.0", "88.0"],
         ["t, accuracy", "80.0", "92.0", "86.0", "90.0"],
     ]
-    assert "glue/sst2 by language" not in tables
+    assert not any(title.startswith("glue/sst2") for title in tables)
+
+
+def test_every_language_has_its_retention_plain_and_above_chance() -> None:
+    def of(de: float, en: float, pooled: float, **more: Any) -> Cell:
+        points = {"de": {"accuracy": de}, "en": {"accuracy": en}}
+        settings = {"taught": ("en",)}
+        return Cell(((de + en) / 2,), "accuracy", points, 1.0, (), settings, {"accuracy": pooled}, **more)
+
+    chance = {"chance": 40.0, "chance_by_language": {"de": 50.0, "en": 30.0}}
+    models = [
+        Model("same", "", {"xnli/xnli": of(70.0, 90.0, 81.0, **chance)}),
+        Model("same", "", {"xnli/xnli": of(60.0, 87.0, 75.0)}),
+        Model("other", "", {"glue/sst2": cell(1.0)}),
+    ]
+    tables = {table.title: table for table in tables_of(models, json.loads(PAPER.read_text()))}
+    found = tables["xnli/xnli by language"]
+    assert found.head == ["language", "chance", "same", "same"]
+    assert found.rows == [
+        ["de", "50.0", "70.0", "60.0 (85.7 %, 50.0 % above chance)"],
+        ["en", "30.0", "90.0", "87.0 (96.7 %, 95.0 % above chance)"],
+        ["mean over languages", "40.0", "80.0", "73.5 (91.9 %, 83.8 % above chance)"],
+        ["all rows", "", "81.0", "75.0 (92.6 %)"],
+    ]
+    assert "Taught: en." in found.note
 
 
 def results(home: Path, digest: str, scores: dict[tuple[str, int], float], **more: Any) -> None:

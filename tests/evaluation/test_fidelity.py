@@ -13,7 +13,7 @@ from kdnas.distill.options import DistillOptions
 from kdnas.errors import KdnasError, UsageError
 from kdnas.evaluation import fidelity as module
 from kdnas.evaluation.fidelity import FILE, FidelityOptions, chosen, fidelity, kept_percent, run_fidelity, taus
-from kdnas.evaluation.harness import SuiteOptions
+from kdnas.evaluation.suite_options import SuiteOptions
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.teacher import Teacher
 from kdnas.search.recording import Recording

@@ -1,6 +1,7 @@
 """Fine-tuning on a separable toy task: the model learns it, is saved, and loads with the same logits."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdnas.errors import KdnasError
+from kdnas.evaluation.averages import scored
 from kdnas.evaluation.budget import measured_speed
 from kdnas.evaluation.encoded import load_head
-from kdnas.evaluation.finetune import Plan, Recipe, Trainer, as_run, finetune, save_classifier
+from kdnas.evaluation.finetune import Plan, Recipe, Trainer, as_run, finetune, save_classifier, tune
 from kdnas.evaluation.kinds import CLASSES
 from kdnas.evaluation.rows import Split
 from kdnas.evaluation.tasks import Task
@@ -129,3 +131,18 @@ def test_measuring_throughput_does_not_change_the_random_state(
     speed = measured_speed(tiny_teacher.path, task, 0, 32, 512)
     assert min(speed.train, speed.score) > 1
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_the_checkpoint_is_chosen_by_the_mean_over_the_languages(
+    tiny_teacher: Teacher, task: Task, progress: Stage
+) -> None:
+    dev = toy("dev", 60)
+    wrong = toy("dev", 6)  # a language with few rows, all of which have the other label
+    several = Split(dev.texts + wrong.texts, dev.labels + [1 - label for label in wrong.labels], ["a"] * 60 + ["b"] * 6)
+    given = replace(task, dev=several)
+    model, record = tune(tiny_teacher.path, given, Plan(320, 2, 1, 100), RECIPE, progress)
+    predicted = CLASSES.predict(as_run(model, CLASSES, tiny_teacher.path, 32), several.texts)
+    found = scored(given, several, predicted)
+    assert record["dev_score"] == pytest.approx(found["language_means"]["macro_f1"])
+    assert record["dev_score"] < found["scores"]["macro_f1"] - 0.2
+    assert record["chosen_by"] == "macro_f1 on dev (mean over languages), over learning rates and epochs"

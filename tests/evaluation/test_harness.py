@@ -10,7 +10,9 @@ import pytest
 
 from kdnas.cli import main
 from kdnas.errors import UsageError
-from kdnas.evaluation.harness import RESULT, SuiteOptions, run_suites, suites
+from kdnas.evaluation.compare_results import read_model
+from kdnas.evaluation.harness import RESULT, run_suites, suites
+from kdnas.evaluation.suite_options import SuiteOptions
 from kdnas.evaluation.suite_scores import score
 from kdnas.evaluation.tasks import Task
 from kdnas.models.teacher import Teacher
@@ -116,14 +118,51 @@ def test_a_task_in_several_languages_has_their_mean_as_its_headline(
     engine = result["engines"]["pytorch"]
     by_language = engine["by_language"]
     assert result["averaging"] == "mean over languages"
-    assert result["score"] == pytest.approx((by_language["amh"]["macro_f1"] + by_language["hau"]["macro_f1"]) / 2)
+    assert result["score"] == pytest.approx((by_language["am"]["macro_f1"] + by_language["ha"]["macro_f1"]) / 2)
     assert result["pooled_score"] == engine["scores"]["macro_f1"]
-    assert by_language["hau"].keys() == engine["scores"].keys()
+    assert by_language["ha"].keys() == engine["scores"].keys()
     assert result["chance"] == pytest.approx(1 / 3)
+    assert result["chance_by_language"] == {"am": pytest.approx(1 / 3), "ha": pytest.approx(1 / 3)}
+    assert result["chosen_by"].startswith("macro_f1 on dev (mean over languages)")
     assert result["standard_error"] is None
     printed = capsys.readouterr().err
-    assert "sentiment/afrisenti by language:" in printed
+    assert "sentiment/afrisenti by language (taught: am, arq, " in printed
     assert "mean over languages" in printed
+
+
+def test_languages_are_part_of_the_identity_and_exports_score_them_alike(tmp_path: Path, tiny_teacher: Teacher) -> None:
+    (tmp_path / "ner/panx").mkdir(parents=True)
+    for number, code in enumerate(("de", "en", "sw")):
+        for seed, split in enumerate(("train", "validation")):
+            lines = [
+                json.dumps({"tokens": row["words"], "ner_tags": [int(word in COLOURS) for word in row["words"]]})
+                for row in rows(120, 10 * number + seed)
+            ]
+            (tmp_path / f"ner/panx/{code}.{split}.jsonl").write_text("\n".join(lines))
+    engines = ("pytorch", "openvino-f32")
+    options = SuiteOptions(
+        tmp_path, seeds=(0,), learning_rates=(2e-3,), epochs=2, engines=engines, languages=("sw", "de")
+    )
+    (two,) = run_suites(tmp_path, str(tiny_teacher.path), ("ner/panx-zero-shot",), options)
+    (german,) = run_suites(
+        tmp_path, str(tiny_teacher.path), ("ner/panx-zero-shot",), replace(options, taught=("de",), languages=("de",))
+    )
+    assert two.path != german.path
+    results = [json.loads((one.path / RESULT).read_text()) for one in (two, german)]
+    names = ["ner/panx-zero-shot (scored de, sw)", "ner/panx-zero-shot (taught de; scored de)"]
+    assert [one["task"] for one in results] == names
+    assert [one["taught"] for one in results] == [["en"], ["de"]]
+    assert two.path.name.startswith("ner-panx-zero-shot-0-")
+    for one, codes in zip(results, ({"de", "sw"}, {"de"}), strict=True):
+        ours, exported = (one["engines"][engine]["by_language"] for engine in engines)
+        assert set(ours) == codes
+        for code in codes:
+            assert exported[code]["entity_f1"] == pytest.approx(ours[code]["entity_f1"], abs=1e-3)
+    cells = read_model(tmp_path, str(tiny_teacher.path)).cells
+    assert set(cells) == set(names)  # they are never mixed
+    assert set(cells[names[0]].chance_by_language) == {"de", "sw"}
+    again = replace(options, languages=("de", "sw"))
+    assert run_suites(tmp_path, str(tiny_teacher.path), ("ner/panx-zero-shot",), again)[0].path == two.path
 
 
 def test_max_test_bounds_random_test_rows_and_the_dev_rows_of_the_threshold(
@@ -243,6 +282,12 @@ def test_tasks_without_data_are_reported(
         (["--tasks", "glue", "--seeds", "1,1"], "different numbers"),
         (["--tasks", "glue", "--data_root", "/none"], "no such folder"),
         (["--tasks", "glue", "--learning_rates", "2"], "between 0 and 1"),
+        (
+            ["--tasks", "glue/sst2", "--languages", "de"],
+            "languages has de, which no chosen task has: glue/sst2 has one language",
+        ),
+        (["--tasks", "xnli", "--taught", "en,en"], "taught is en,en; give each language once"),
+        (["--tasks", "xnli", "--embedding_rows", "some"], "one of used, frozen, all"),
     ],
 )
 def test_invalid_options_are_reported_without_a_traceback(

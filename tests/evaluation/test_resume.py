@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from kdnas.evaluation.finetune import Plan, Recipe, Trainer, finetune
-from kdnas.evaluation.harness import RESULT, SuiteOptions, run_suites
+from kdnas.evaluation.harness import RESULT, run_suites
 from kdnas.evaluation.rows import Split
+from kdnas.evaluation.suite_options import SuiteOptions
 from kdnas.evaluation.tasks import Task
 from kdnas.evaluation.tuning_state import TuningState
 from kdnas.models.teacher import Teacher

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,7 +65,8 @@ def timeless(value: Any) -> Any:
 def hap_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("hap") / "set.jsonl"
     words = ("kind", "nasty")
-    rows = [{"text": f"number {n} is a {words[n % 2]} remark", "label": n % 2} for n in range(200)]
+    long = " and so on" * 40  # more than 64 tokens
+    rows = [{"text": f"number {n} is a {words[n % 2]} remark{long * (n % 5 == 0)}", "label": n % 2} for n in range(200)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
 
@@ -100,6 +102,13 @@ def test_results_have_all_values_of_the_report(evaluation: Artifact) -> None:
     assert set(results["hap"]["average_precision"]) == {"teacher", "student"}
     assert 0 <= results["hap"]["false_positive_rate"]["student"] <= 1
     assert json.loads((evaluation.path / "evaluation.json").read_text()) == results
+
+
+def test_texts_that_are_cut_are_noted(evaluation: Artifact) -> None:
+    splits = evaluation.results["hap"]["splits"]
+    assert re.search(r"; \d+ of \d+ \(\S+ %\) test rows are cut at 64 tokens$", splits), splits
+    assert evaluation.results["hap_note"] == splits
+    assert "are cut at" not in evaluation.results["topic"]["splits"]
 
 
 def test_student_classifiers_are_saved_and_load(evaluation: Artifact) -> None:

@@ -22,13 +22,17 @@ def write(path: Path, rows: list[Any]) -> Path:
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
-def test_names_and_numbers_and_the_first_rows_of_each_language_are_read(tmp_path: Path, name: str) -> None:
+def test_names_and_numbers_and_a_sample_of_each_language_are_read(tmp_path: Path, name: str) -> None:
     rows: list[Any] = [{"text": f"t{index}", "label": index % 2, "language": "de"} for index in range(150)]
     rows += ["", *({"text": f"u{index}", "label": "rude"} for index in range(60))]
     found = read_labelled(write(tmp_path / name, rows), TEXTS, NAMES, 80)
     assert len(found.inputs) == 140
-    assert found.truths[:4] == [0, 1, 0, 1]
+    numbers = [int(text[1:]) for text in found.inputs[:80]]
+    assert numbers == sorted(numbers)  # in the order of the file
+    assert min(numbers) < 30 < 120 < max(numbers)  # from all of it
+    assert found.truths[:80] == [number % 2 for number in numbers]
     assert set(found.truths[80:]) == {1}
+    assert read_labelled(tmp_path / name, TEXTS, NAMES, 80) == found
     assert found.languages == ["de"] * 80 + [""] * 60
 
 

@@ -42,7 +42,7 @@ def replays_below(folder: Path) -> list[Replay]:
     """Two recordings, each with the table of its teacher."""
     files = [recorded(folder / f"{name}.csv", list(SPACE), **provenance(name)) for name in TEACHERS]
     tables = [table(folder, teacher=f"digest-{name}").path for name in TEACHERS]
-    return open_replays(files, tables, SPACE, "not needed")
+    return open_replays(files, tables, SPACE, "not needed", Path("unused"))
 
 
 def test_limits_are_deterministic_and_between_the_percentiles() -> None:
@@ -197,4 +197,4 @@ def test_wrong_input_gives_one_clear_line(tmp_path: Path) -> None:
         compare_strategies(OPTIONS, (tmp_path / "mixed.csv",), (one,), SPACE, home=tmp_path)
     old = recorded(tmp_path / "old.csv", list(SPACE))
     with pytest.raises(UsageError, match="does not say which architectures were drawn"):
-        open_replays([old], [table(tmp_path).path], SPACE, "builtin:minilm-l6")[0].states(only_random=True)
+        open_replays([old], [table(tmp_path).path], SPACE, "builtin:minilm-l6", tmp_path)[0].states(only_random=True)

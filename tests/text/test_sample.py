@@ -9,7 +9,7 @@ import pytest
 from kdnas.models.teacher import Teacher
 from kdnas.text.corpus import build_corpus, sample_corpus, sentences_needed
 from kdnas.text.readers import TextOptions, TextRow
-from kdnas.text.sample import spread_rows, spread_sentences
+from kdnas.text.sample import SpreadByLanguage, spread_rows, spread_sentences
 
 TEXTS = [f"This is sentence number {number} of a long file." for number in range(2000)]
 TEXT = TextOptions(validation_fraction=0.2)
@@ -73,3 +73,18 @@ def test_sampled_docstrings_come_from_several_packages() -> None:
 def test_sample_size_suffices_for_both_splits() -> None:
     assert sentences_needed(300, 200, 0.1) == 2500
     assert sentences_needed(10_000, 0, 0.2) * 0.8 > 10_000
+
+
+def test_a_sample_by_language_is_spread_over_the_file_and_does_not_depend_on_the_other_rows() -> None:
+    sample: SpreadByLanguage[int] = SpreadByLanguage(100)
+    for number, text in enumerate(TEXTS):
+        sample.add("de" if number % 20 else "sw", text, number)
+    rows = sample.rows()
+    assert rows == sorted(rows)
+    assert sum(number % 20 == 0 for number in rows) == 100 == len(rows) / 2
+    assert sum(number >= 1000 for number in rows) > 60
+    alone: SpreadByLanguage[int] = SpreadByLanguage(100)
+    for number in range(1, len(TEXTS)):
+        if number % 20:
+            alone.add("de", TEXTS[number], number)
+    assert alone.rows() == [number for number in rows if number % 20]
