@@ -37,9 +37,7 @@ class LazyRows:
 
     def __init__(self, table: nn.Parameter, optimizer: torch.optim.AdamW) -> None:
         self._table, self._optimizer = table, optimizer
-        self._group = next(
-            group for group in optimizer.param_groups if any(one is table for one in group["params"])
-        )
+        self._group = next(group for group in optimizer.param_groups if any(one is table for one in group["params"]))
 
     @property
     def _state(self) -> dict[str, Tensor]:

@@ -73,7 +73,8 @@ def _step(
     del scaled.grad_scale
     for index, table in lazy.items():
         gradient, used = gradients[index], rows[index]
-        assert gradient is not None and used is not None
+        assert gradient is not None
+        assert used is not None
         table.update(used, gradient[used], scale)
         parameters[index].grad = gradient
 

@@ -120,7 +120,10 @@ def compare(kind: str, steps: int, arch: str, folder: Path) -> None:
     print(f"{arch} from the {kind} teacher, {used:,} of {teacher.config.vocab_size:,} tokens occur, {steps} steps:")
     for arm, name in enumerate(ARMS):
         memory = subprocess.run(
-            [sys.executable, __file__, "peak", kind, arch, name, str(folder)], check=True, capture_output=True, text=True
+            [sys.executable, __file__, "peak", kind, arch, name, str(folder)],
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout.split()[-1]
         cost = spread(1 - blocks[:, -1] / blocks[:, arm])
         print(

@@ -211,7 +211,10 @@ def test_a_run_that_was_killed_between_checkpoints_is_bit_identical(
     for name in ("student/model.safetensors", "projections.safetensors"):
         assert file_sha256(resumed.path / name) == file_sha256(whole.path / name)
     rows = [
-        [{key: value for key, value in row.items() if key != "seconds"} for row in read_jsonl(one.path / "history.jsonl")]
+        [
+            {key: value for key, value in row.items() if key != "seconds"}
+            for row in read_jsonl(one.path / "history.jsonl")
+        ]
         for one in (resumed, whole)
     ]
     assert rows[0] == rows[1]
@@ -220,4 +223,6 @@ def test_a_run_that_was_killed_between_checkpoints_is_bit_identical(
 @pytest.mark.slow
 def test_a_student_of_a_cut_table_has_the_whole_vocabulary(whole: Artifact, tiny_teacher: Teacher) -> None:
     assert len(weights_of(whole)[WORDS]) == tiny_teacher.config["vocab_size"]
-    assert json.loads((whole.path / "student" / "config.json").read_text())["vocab_size"] == len(weights_of(whole)[WORDS])
+    assert json.loads((whole.path / "student" / "config.json").read_text())["vocab_size"] == len(
+        weights_of(whole)[WORDS]
+    )
