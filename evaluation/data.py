@@ -22,7 +22,7 @@ class Loaded:
 
     Args:
         task: the task with train, dev and test.
-        notes: notes on replaced splits, and on rows that are left out because they are unlabelled or also stand in test.
+        notes: notes on replaced splits, and on rows that are left out because they are unlabelled or also occur in test.
         digest: SHA-256 over all rows that were read.
     """
 

@@ -1,12 +1,12 @@
-"""Rows of one split that also stand in another.
+"""Rows of one split that also occur in another.
 
-Two inputs are the same if all their characters are, up to white space; case counts. A row stands in another split in any
+Two inputs are the same if all their characters are, up to white space; case counts. A row occurs in another split in any
 language: "Real Madrid" is a whole row of PAN-X in many languages, with the same tags. Rows of the same language are counted too.
 
-Other definitions give other numbers. Of the 14,000 test rows of PAN-X in 14 languages, 1,324 stand in train, 1,273 of them in
+Other definitions give other numbers. Of the 14,000 test rows of PAN-X in 14 languages, 1,324 occur in train, 1,273 of them in
 their own language; 1,207 are left if a tenth of train was cut off as dev before and case does not count. Of the 30,211 test rows
-of AfriSenti in the 12 languages with train rows, 771 stand in train, all in their own language; 772 if case does not count and
-white space does. Rows of dev must not stand in test either, so the rows are compared before dev is cut off.
+of AfriSenti in the 12 languages with train rows, 771 occur in train, all in their own language; 772 if case does not count and
+white space does. Rows of dev must not occur in test either, so the rows are compared before dev is cut off.
 """
 
 from collections.abc import Iterable

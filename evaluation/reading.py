@@ -103,14 +103,14 @@ class Reading:
         found = without(split, other)
         if split and not found.kept:
             raise NoDataError(
-                f"{self.spec.name}: all {len(split)} {name} rows also stand in {role}; "
+                f"{self.spec.name}: all {len(split)} {name} rows also occur in {role}; "
                 "give other files with --data_root, or leave the task out"
             )
         if found.seen:
             several = len({*split.languages, *other.languages}) > 1
             same = f", {found.seen_in_language} of them in the same language" if several else ""
             self.notes.append(
-                f"{len(split) - len(found.kept)} of {len(split)} {name} rows are left out, because they also stand in {role} "
+                f"{len(split) - len(found.kept)} of {len(split)} {name} rows are left out, because they also occur in {role} "
                 f"({found.seen} of {len(other)} {role} rows{same})"
             )
         return found.kept

@@ -10,7 +10,7 @@ from kdnas.search.strategies import STRATEGIES
 CHOICES = {
     "evaluator": ("proxy", "full"),
     "above_one": ("divide", "printed"),
-    "epsilon_draw": ("each", "share"),
+    "epsilon_draw": ("each", "fraction"),
     "controller_memory": ("all", "episode"),
     "controller_update": ("result", "episode"),
     "controller_targets": ("standardised", "raw"),
@@ -84,8 +84,8 @@ class SearchOptions:
         epsilon_start: for `kdnas`: fraction of random candidates in the first episode.
         epsilon_decay: for `kdnas`: decrease of that fraction per episode.
         epsilon_min: for `kdnas`: lower bound of that fraction.
-        epsilon_draw: for `kdnas`: `each` makes each candidate random with that probability; `share` makes exactly that share
-            of an episode random (the paper).
+        epsilon_draw: for `kdnas`: `each` makes each candidate random with that probability; `fraction` makes exactly that
+            fraction of an episode random (the paper).
         controller_lr: for `kdnas`: peak learning rate of the controller.
         controller_epochs: for `kdnas`: passes over the results after each episode.
         controller_memory: for `kdnas`: train on `all` results so far, or on those of the last `episode` (the paper, Eq. 3).
@@ -115,7 +115,7 @@ class SearchOptions:
     epsilon_start: float = 1.0
     epsilon_decay: float = 0.05
     epsilon_min: float = 0.05
-    epsilon_draw: Literal["each", "share"] = "each"
+    epsilon_draw: Literal["each", "fraction"] = "each"
     controller_lr: float = 1e-4
     controller_epochs: int = 10
     controller_memory: Literal["all", "episode"] = "all"

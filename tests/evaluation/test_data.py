@@ -263,9 +263,9 @@ def test_rows_that_also_stand_in_test_or_dev_are_left_out_and_counted(tmp_path: 
     assert sorted(loaded.task.dev.texts) == sorted(row["TEXT"] for row in dev)
     assert sorted(loaded.task.train.texts) == sorted(["TEST 6", *(row["TEXT"] for row in train)])
     assert loaded.notes == [
-        "3 of 55 train rows are left out, because they also stand in test (2 of 30 test rows)",
-        "1 of 31 dev rows are left out, because they also stand in test (1 of 30 test rows)",
-        "1 of 52 train rows are left out, because they also stand in dev (1 of 30 dev rows)",
+        "3 of 55 train rows are left out, because they also occur in test (2 of 30 test rows)",
+        "1 of 31 dev rows are left out, because they also occur in test (1 of 30 test rows)",
+        "1 of 52 train rows are left out, because they also occur in dev (1 of 30 dev rows)",
     ]
 
 
@@ -276,12 +276,12 @@ def test_only_whole_pairs_count_as_the_same_row_and_dev_from_train_has_none(tmp_
     write(tmp_path, "glue/rte/validation.jsonl", pairs[:100])
     loaded = load_task(spec("glue/rte"), tmp_path)
     assert loaded.notes == [
-        "100 of 301 train rows are left out, because they also stand in test (100 of 100 test rows)"
+        "100 of 301 train rows are left out, because they also occur in test (100 of 100 test rows)"
     ]
     kept = loaded.task.train.texts + loaded.task.dev.texts
     assert sorted(kept) == sorted([("two 0", "one 0"), *((f"one {n}", f"two {n}") for n in range(100, 300))])
     write(tmp_path, "glue/rte/train.jsonl", pairs[:50])
-    with pytest.raises(NoDataError, match="all 50 train rows also stand in test; give other files with --data_root"):
+    with pytest.raises(NoDataError, match="all 50 train rows also occur in test; give other files with --data_root"):
         load_task(spec("glue/rte"), tmp_path)
 
 

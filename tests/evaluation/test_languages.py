@@ -1,4 +1,4 @@
-"""Tasks in several languages: which are taught and scored, whose rows they are, and what stands in both."""
+"""Tasks in several languages: which are taught and scored, whose rows they are, and what occurs in both."""
 
 from collections import Counter
 from dataclasses import replace
@@ -252,7 +252,7 @@ def test_real_rows_are_read_and_encoded_and_none_is_in_two_splits(
 
 @pytest.mark.slow
 def test_real_overlaps_by_definition(shared_data: Path) -> None:
-    """The numbers of test rows that stand in train, as `kdnas.evaluation.overlap` defines and lists them."""
+    """The numbers of test rows that occur in train, as `kdnas.evaluation.overlap` defines and lists them."""
     fourteen = ("ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "tr", "ur", "vi", "zh")
     (panx,) = in_languages([spec("ner/panx-in-language")], fourteen, fourteen)
     afrisenti = replace(spec("sentiment/afrisenti"), languages=spec("sentiment/afrisenti").taught)
@@ -261,4 +261,4 @@ def test_real_overlaps_by_definition(shared_data: Path) -> None:
         (afrisenti, "(771 of 30211 test rows, 771 of them in the same language)"),
     ):
         notes = load_task(given, shared_data).notes
-        assert any(f"train rows are left out, because they also stand in test {expected}" in note for note in notes)
+        assert any(f"train rows are left out, because they also occur in test {expected}" in note for note in notes)

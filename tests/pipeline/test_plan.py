@@ -36,7 +36,7 @@ def test_paper_configuration_matches_the_published_one(shared_data: Path) -> Non
     assert search.proxy.corpus_fraction == paper["proxy"]["corpus_fraction"]
     assert search.proxy.epochs == paper["proxy"]["epochs"]
     assert (search.strategy, search.above_one, search.max_latency_fraction) == ("kdnas", "printed", None)
-    assert search.epsilon_draw == "share"
+    assert search.epsilon_draw == "fraction"
     assert (search.controller_memory, search.controller_update, search.controller_targets) == (
         "episode",
         "episode",

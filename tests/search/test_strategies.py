@@ -44,7 +44,7 @@ def test_published_epsilon_explores_195_of_300() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_exactly_the_share_epsilon_of_an_episode_is_random(seed: int) -> None:
     goal = goal_of(SearchSpace())
-    options = SearchOptions(strategy="kdnas", epsilon_draw="share", controller_epochs=1, seed=seed)
+    options = SearchOptions(strategy="kdnas", epsilon_draw="fraction", controller_epochs=1, seed=seed)
     asked, explored = make_strategy(goal, options), []
     for _ in range(4):
         proposals = asked.ask(20)

@@ -19,8 +19,8 @@ class Epsilon:
         start: fraction in the first episode.
         decay: decrease per episode.
         minimum: lower bound.
-        draw: `each` makes each candidate random with this probability; `share` makes exactly this share of an episode random,
-            rounded to a whole number, as the paper's footnote 2 says.
+        draw: `each` makes each candidate random with this probability; `fraction` makes exactly this fraction of an episode
+            random, rounded to a whole number, as the paper's footnote 2 says.
     """
 
     start: float = 1.0
@@ -46,7 +46,7 @@ class Epsilon:
             count: candidates of the episode.
             rng: of this candidate.
         """
-        if self.draw == "share":
+        if self.draw == "fraction":
             return number < round(self.at(episode) * count)
         return bool(rng.random() < self.at(episode))
 
