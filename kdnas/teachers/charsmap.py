@@ -72,7 +72,7 @@ def double_array(trie: Mapping[int, Any]) -> np.ndarray:
         trie: next node by byte; the value of a key under `END`.
     """
     units = {0: 0}  # by position; 0 is reserved but not known yet
-    bases: set[int] = set()
+    bases = {0}  # SentencePiece takes a map whose first unit leads to itself for damaged
     starts: defaultdict[int, int] = defaultdict(int)
     waiting = deque([(0, 0, trie)])
     while waiting:

@@ -104,7 +104,7 @@ def _both(file: E5S1, short: str, name: str, shape: tuple[int, ...]) -> Iterator
 
 
 def configuration(sizes: Sizes, epsilon: float, pad: int) -> dict[str, object]:
-    """Content of config.json. The published model has the same dropouts and initialisation."""
+    """Content of config.json. Dropouts and initialisation are BERT's defaults."""
     return {
         "architectures": ["BertModel"],
         "attention_probs_dropout_prob": 0.1,
@@ -119,8 +119,11 @@ def configuration(sizes: Sizes, epsilon: float, pad: int) -> dict[str, object]:
         "model_type": "bert",
         "num_attention_heads": sizes.heads,
         "num_hidden_layers": sizes.layers,
-        "pad_token_id": pad,  # the published config.json says 0, which is the id of <s>
+        "pad_token_id": pad,  # not BERT's 0, which is <s> here
         "position_embedding_type": "absolute",
+        # The first version that reads `dtype`. Without a version, or from 4.57.3 to 5.0, transformers takes any large tokenizer
+        # for one of Mistral's and advises a change that would break it.
+        "transformers_version": "4.56.0",
         "type_vocab_size": sizes.types,
         "vocab_size": sizes.rows,
     }

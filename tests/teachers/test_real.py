@@ -3,12 +3,14 @@
 import gzip
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from kdnas.export.sentencepiece_form import write_sentencepiece
 from kdnas.models.packaged import PACKAGED, fetch_command, folder_of
 from kdnas.models.teacher import Teacher, load_encoder, load_tokenizer, resolve_teacher
 from kdnas.store.artifact import MANIFEST, Artifact
@@ -75,10 +77,25 @@ def test_multilingual_tokenizer_has_xlmr_layout() -> None:
     tokenizer = load_tokenizer(teacher.path)
     assert (len(tokenizer), teacher.config["vocab_size"]) == (250_002, 250_037)
     assert tokenizer.mask_token_id == 250_001
+    assert not hasattr(
+        tokenizer, "fix_mistral_regex"
+    )  # set with a warning if transformers takes it for one of Mistral's
     ids = tokenizer("Hello world!")["input_ids"]
     assert ids == [0, 35378, 8999, 38, 2]  # of the published tokenizer of XLM-R
     joining = read_joining(teacher.path)
     assert (joining.between, joining.text_types) == ((2, 2), (0, 0))
+
+
+def test_multilingual_tokenizer_in_sentencepiece(shared_data: Path, tmp_path: Path) -> None:
+    """The form that an export prefers: the same ids in sixteen languages."""
+    teacher = fetched(E5)
+    shutil.copy(teacher.path / "tokenizer.json", tmp_path)
+    texts = [
+        text for file in sorted((shared_data / "xnli").iterdir()) for text in premises(shared_data, file.name[:2])[:200]
+    ]
+    found = write_sentencepiece(tmp_path, texts)
+    assert found is not None
+    assert found["compared"] == len(texts)
 
 
 def test_mpnet_embeds_similar_texts_close_together() -> None:

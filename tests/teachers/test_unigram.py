@@ -1,6 +1,7 @@
 """The tokenizer of an E5S1 file: the character map, and the ids of XLM-R's own tokenizer."""
 
 import io
+import json
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, normalizers
 
-from kdnas.export.sentencepiece_form import PROBES
+from kdnas.export.sentencepiece_form import PROBES, write_sentencepiece
 from kdnas.models.pooling import pooling_of
 from kdnas.models.teacher import load_tokenizer
-from kdnas.teachers.charsmap import precompiled
+from kdnas.teachers.charsmap import precompiled, with_compositions
 from kdnas.teachers.e5s1 import Pieces
 from kdnas.teachers.unigram import write_tokenizer
 from kdnas.text.joining import read_joining
@@ -58,6 +59,15 @@ def test_large_map_of_all_compatibility_characters() -> None:
     assert len(written) < 10 * 2**20
 
 
+def test_letters_with_marks_are_composed_as_by_xlmr() -> None:
+    """A key of several characters: XLM-R's map has the decomposed letters, in NFKC."""
+    characters = {"\u017f": "s", "\u1e9b": "\u1e61"}  # a long s, alone and with a dot
+    normalizer = normalizers.Precompiled(precompiled(with_compositions(characters)))
+    assert normalised(normalizer, "e\u0301 o\u0308 \u03b1\u0301") == "\u00e9 \u00f6 \u03ac"
+    assert normalised(normalizer, "\u017f \u1e9b") == "s \u1e61"
+    assert normalised(normalizer, "\u0301e \u212b") == "\u0301e \u212b"  # no letter before it; decomposed for good
+
+
 def test_tokenizer_files_are_those_of_xlmr(tmp_path: Path) -> None:
     write_tokenizer(tmp_path, TINY, CHARACTERS, 40)
     tokenizer = load_tokenizer(tmp_path)
@@ -94,8 +104,6 @@ def test_spaces_are_collapsed_and_words_marked(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sentences(corpus_file: Path) -> list[str]:
-    import json
-
     texts = [json.loads(line)["text"] for line in corpus_file.open()][:3000]
     return [
         *texts,
@@ -132,3 +140,5 @@ def test_ids_are_those_of_transformers_xlmr_tokenizer(sentences: list[str], tmp_
     ours = load_tokenizer(tmp_path)
     texts = [*PROBES, *sentences, "a<s>b", "<mask>", "a <mask>."]
     assert ours(texts)["input_ids"] == theirs(texts)["input_ids"]
+    # An export reads the same map by SentencePiece, which is stricter than tokenizers about its form.
+    assert write_sentencepiece(tmp_path, sentences) == {"compared": len(sentences), "differ": 0}
