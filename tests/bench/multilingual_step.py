@@ -131,6 +131,7 @@ def compare(kind: str, steps: int, arch: str, folder: Path) -> None:
         cost = spread(1 - seconds[:, -1, 1] / seconds[:, arm, 1])
         print(
             f"{name:18} {tokens.sum() / seconds[:, arm, 0].sum():7,.0f} real tokens per second; "
+            f"{1000 * np.median(seconds[:, arm, 1]):,.0f} CPU ms a step; "
             f"speed over all rows {spread(seconds[:, 0, 1] / seconds[:, arm, 1])}; "
             f"fraction of a step for the table {cost}; peak memory {float(memory):.1f} GB",
             flush=True,
