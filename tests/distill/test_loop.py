@@ -150,6 +150,18 @@ def test_throughput_of_both_objectives(tiny_teacher: Teacher, objective: str) ->
     assert measure_tokens_per_second(load_encoder(tiny_teacher.path), student, objective, 256, 0.05) > 0
 
 
+def test_throughput_of_a_large_vocabulary_leaves_the_student_as_it_was(
+    tiny_teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdnas.distill.throughput.LARGE_VOCABULARY", 1000)
+    student = new_student(Arch(2, 4, 48, 64), load_config(tiny_teacher.path))
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    assert measure_tokens_per_second(load_encoder(tiny_teacher.path), student, "hidden-state", 256, 0.05) > 0
+    after = student.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
 def test_throughput_rejects_an_unknown_objective(tiny_teacher: Teacher) -> None:
     teacher = load_encoder(tiny_teacher.path)
     with pytest.raises(UsageError, match="allowed are hidden-state, minilm-v2"):

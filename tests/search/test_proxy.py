@@ -3,12 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates
+from kdnas.distill.cut_table import ids_of
+from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.starting import start_student
@@ -151,6 +153,27 @@ def test_distillation_is_deterministic_with_cached_or_live_states(
     assert not (tmp_path / "2000-0").exists()
     first.close()
     assert not (tmp_path / "2000-1.0").exists()
+
+
+@pytest.mark.slow
+def test_a_large_vocabulary_is_cut_to_the_corpus_with_the_same_loss(
+    tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ProxyOptions(tokens=3000, batch_tokens=512, validation_sentences=40)
+    found, trained = [], []
+    real = Proxy._train
+
+    def noting(proxy: Proxy, objective: HiddenStateObjective, *rest: Any) -> Any:
+        trained.append(len(objective.student.get_input_embeddings().weight))
+        return real(proxy, objective, *rest)
+
+    monkeypatch.setattr(Proxy, "_train", noting)
+    for limit in (10**6, 1000):
+        monkeypatch.setattr("kdnas.search.proxy.LARGE_VOCABULARY", limit)
+        found.append(Proxy(tmp_path / str(limit), tiny_teacher, corpus, SMALL, options, seed=0)(ARCH))
+    assert trained == [tiny_teacher.config["vocab_size"], len(ids_of(corpus, tiny_teacher))]
+    assert trained[1] < trained[0]
+    assert found[1].loss == pytest.approx(found[0].loss, rel=1e-2)
 
 
 @pytest.mark.parametrize("published", [False, True])
