@@ -75,10 +75,10 @@ def _prepare(problems: Sequence[Sequence[Problem]]) -> None:
 
 
 def _work(index: int, limit: int, name: str, hint: bool, run: int, options: ComparisonOptions) -> dict[str, Any]:
-    """A run in a worker process, described in numbers."""
-    problem, start = _problems[index][limit], time.monotonic()
+    """A run in a worker process, described in numbers; its seconds are of the processor, which other load does not change."""
+    problem, start = _problems[index][limit], time.process_time()
     ids = run_problem(problem, options.search(name, SEEDS * limit + run), hint)
-    seconds = time.monotonic() - start
+    seconds = time.process_time() - start
     return {"ids": ids, **describe(problem, ids, options.reached_at), "seconds": round(seconds, 4)}
 
 

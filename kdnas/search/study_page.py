@@ -126,7 +126,7 @@ def curve_rows(cells: Sequence[Cell]) -> Rows:
 
 
 def seconds_per_run(cells: Sequence[Cell]) -> dict[str, float]:
-    """Mean seconds of a run of each strategy, on one core."""
+    """Mean seconds of the processor for a run of each strategy."""
     found: dict[str, list[float]] = {}
     for cell in cells:
         found.setdefault(cell.strategy, []).extend(float(row["seconds"]) for rows in cell.rows for row in rows)

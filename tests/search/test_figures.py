@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,13 @@ def test_page_of_a_single_stage(run: dict[str, Artifact], tmp_path: Path) -> Non
     assert set(page.figures) == shown
     with pytest.raises(UsageError, match="fidelity"):
         report(run["search"].path, out, fidelity=run["strategies"].path)
+
+
+def test_the_regret_plot_shows_every_strategy_of_the_table(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    study = root / "results" / "search"
+    names = runpy.run_path(str(root / "docs" / "regret.py"))["draw"](study / "curves.csv", tmp_path / "regret.html")
+    with (study / "strategies.csv").open(newline="") as lines:
+        assert names == list(dict.fromkeys(row["strategy"] for row in csv.DictReader(lines)))
+    page = (tmp_path / "regret.html").read_text()
+    assert all(f'"name":"{name}"' in page for name in names)

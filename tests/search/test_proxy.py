@@ -106,6 +106,14 @@ def test_gpu_teacher_gives_the_same_states_and_initialisation(
         torch.testing.assert_close(ours.abs(), theirs.abs(), rtol=1e-2, atol=1e-3)
 
 
+def test_states_of_a_12_layer_teacher_fit_the_cache() -> None:
+    layers = wanted_layers(SearchSpace(), 12)
+    assert layers == list(range(1, 13))
+    needed = cache_bytes(48_000, layers, 768)
+    assert needed == 48_000 * 12 * 768 * 2 < 1e9
+    assert needed < ProxyOptions().cache_gb * 1e9
+
+
 def test_wanted_layers_cover_every_depth() -> None:
     assert wanted_layers(SearchSpace(layers=(3,)), 6) == [1, 3, 4, 5, 6]
     assert wanted_layers(SearchSpace(layers=(3,)), 12) == [1, 5, 9, 10, 11, 12]
