@@ -1,10 +1,11 @@
 """Independent runs in one process per physical core."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import connection, get_context, parent_process
 from typing import Any, TypeVar
 
 from kdnas.store.host import physical_cores
@@ -51,11 +52,20 @@ def finished(
         pool.shutdown(cancel_futures=True)
 
 
+def _end_with_the_parent() -> None:
+    """End this process when its parent was killed; the queue of calls stays open, because each process can write to it."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
 def _start_process(prepare: Callable[..., None] | None, given: tuple[Any, ...]) -> None:
     """One thread per process: there is a process on every core. numpy is loaded already and ignores the variable."""
     from threadpoolctl import threadpool_limits
 
     leave_signals_to_the_parent()
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
     threadpool_limits(1)
     if prepare is not None:
