@@ -26,7 +26,9 @@ OPTIONS = (
     "--no-input",
     "--disable-pip-version-check",
     "--progress-bar=off",
+    "-vv",  # else pip does not say that an index gave no answer
 )
+NO_ANSWER = ("connection broken by", "connection error", "NewConnectionError", "timed out")
 
 
 def download(package: Package, folder: Path) -> Path:
@@ -98,6 +100,8 @@ def _explained(requirement: str, output: str) -> Exception:
         line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ") and line != "ERROR: Exception:"
     ]
     reason = (errors or lines or ["pip gave no reason"])[-1]
+    if any(sign in output for sign in NO_ANSWER):  # pip's last line then only says that it found nothing
+        reason = f"the package index does not answer; {reason}"
     return KdnasError(
         f"{requirement}: pip cannot download it ({reason}); check the network and pip's package index (`pip config list`, "
         "PIP_INDEX_URL), then run the same command again"

