@@ -26,7 +26,7 @@ OPTIONS = (
     "--no-input",
     "--disable-pip-version-check",
     "--progress-bar=off",
-    "--verbose",  # else pip does not say that an index gave no answer
+    "-vv",  # else pip does not say that an index gave no answer
 )
 NO_ANSWER = ("connection broken by", "connection error", "NewConnectionError", "timed out")
 
