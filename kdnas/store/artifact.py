@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -170,8 +171,16 @@ def find(home: Path, kind: str, label: str, config: Mapping[str, Any], inputs: M
 
 
 def publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest, which makes the working folder a finished artifact, and rename the folder; durably."""
+    """Write the manifest, which makes the working folder a finished artifact, and rename the folder; durably.
+
+    All files get the permissions of a new file: `safetensors` writes files that only their owner can read, so a service that
+    runs as another user could not load the model.
+    """
     write_manifest(partial, manifest)
+    mode = stat.S_IMODE((partial / MANIFEST).stat().st_mode)
+    for file in partial.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(stat.S_IMODE(file.stat().st_mode) | mode)
     os.rename(partial, final)
     fsync_folder(final.parent)
 

@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.store import artifact
@@ -45,6 +47,22 @@ def test_manifest_records_configuration_inputs_and_files(tmp_path: Path) -> None
     assert build(tmp_path / "other", "kind", "label", {"a": 1}, {"corpus": "abc"}, write).digest == made.digest
     assert not list(tmp_path.rglob("*.partial"))
     assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_files_have_the_permissions_of_new_files(tmp_path: Path) -> None:
+    def work(path: Path) -> dict[str, Any]:
+        (path / "model").mkdir()
+        save_file(
+            {"weight": np.zeros(2, np.float32)}, path / "model" / "model.safetensors"
+        )  # readable by the owner only
+        return write(path)
+
+    made = build(tmp_path, "kind", "label", {}, {}, work)
+    modes = {file.name: file.stat().st_mode & 0o777 for file in made.path.rglob("*") if file.is_file()}
+    (tmp_path / "new").touch()
+    assert modes == dict.fromkeys(
+        ("data.txt", "model.safetensors", "manifest.json"), (tmp_path / "new").stat().st_mode & 0o777
+    )
 
 
 def test_next_attempt_continues_failed_work(tmp_path: Path) -> None:
