@@ -1,11 +1,12 @@
 """Fine-tuning against transformers: seconds per update of a model with a large embedding table, interleaved in one run.
 
-Run as `python tests/bench/finetune_speed.py [UPDATES [ROUNDS [MODEL...]]]`; MODEL is as for `kdnas suites`, by default a random
-BERT of 12 layers, 384 columns and 250,037 rows, the shape of multilingual-e5-small. Every batch has 32 rows of 32 tokens, so that
-neither side gains by its order of the rows or its padding. `transformers.Trainer` has its defaults on a CPU (float32, the whole
-table), and once more in bf16. Ours is as `kdnas suites` trains: bf16 if the CPU has it, with the used rows of the table, with a
-frozen table, and with the whole table. Each takes UPDATES updates (6) in random order in each of ROUNDS rounds (2) after a
-warm-up. Prints seconds per update, and how many times as fast ours is, with its spread over the rounds.
+Run as `python tests/bench/finetune_speed.py [UPDATES [ROUNDS [BATCH [MODEL...]]]]`; MODEL is as for `kdnas suites`, by default a
+random BERT of 12 layers, 384 columns and 250,037 rows, the shape of multilingual-e5-small. Every batch has BATCH (32) rows of 32
+tokens, so that neither side gains by its order of the rows or its padding. `transformers.Trainer` has its defaults on a CPU
+(float32, the whole table), and once more in bf16 if the CPU has it. Ours is as `kdnas suites` trains: bf16 if the CPU has it, with
+the used rows of the table, with a frozen table, and with the whole table. Each takes UPDATES updates (6) in random order in each of
+ROUNDS rounds (2) after a warm-up. Prints seconds per update, and how many times as fast ours is, with its spread over the rounds:
+by the clock, and in CPU seconds of the process, which say more on a busy host with OMP_NUM_THREADS=1.
 """
 
 import random
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -32,9 +34,24 @@ from kdnas.models.teacher import BUILTIN, resolve_teacher
 from kdnas.store.host import default_threads, has_bf16, host_line
 from kdnas.text.sample import spread_sentences
 
-VOCABULARY, BATCH, SEQ_LEN = 250_037, 32, 32
+VOCABULARY, SEQ_LEN = 250_037, 32
 LABELS = ["negative", "positive"]
 THEIRS = "transformers.Trainer, float32"
+
+
+@dataclass
+class Took:
+    """Seconds of a run, by the clock and of the CPU."""
+
+    wall: float
+    cpu: float
+
+
+def timed(work: Callable[[], Any]) -> Took:
+    """Run once."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Took(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 class Rows(torch.utils.data.Dataset[dict[str, Any]]):
@@ -77,66 +94,68 @@ def equal_rows(path: Path, count: int) -> list[np.ndarray]:
     return found
 
 
-def train_ours(path: Path, ids: list[np.ndarray], rows: EmbeddingRows) -> float:
-    """Seconds of one pass over the rows, without loading."""
+def train_ours(path: Path, ids: list[np.ndarray], batch: int, rows: EmbeddingRows) -> Took:
+    """One pass over the rows; loading the model does not count."""
     data = Encoded(CLASSES, ids, [np.zeros_like(row) for row in ids], [np.asarray(n % 2) for n in range(len(ids))])
     model = load_head(path, CLASSES, LABELS, 0)
-    start = time.perf_counter()
-    train_rows(model, rows, ids)
-    batches = np.random.default_rng(0).permutation(len(ids)).reshape(-1, BATCH)
-    trainer = Trainer(model, CLASSES, 5e-5, len(batches))
-    trainer.model.train()
-    for indices in batches:
-        trainer.step(*data.batch(indices, model.config.pad_token_id))
-    return time.perf_counter() - start
+
+    def work() -> None:
+        train_rows(model, rows, ids)
+        batches = np.random.default_rng(0).permutation(len(ids)).reshape(-1, batch)
+        trainer = Trainer(model, CLASSES, 5e-5, len(batches))
+        trainer.model.train()
+        for indices in batches:
+            trainer.step(*data.batch(indices, model.config.pad_token_id))
+
+    return timed(work)
 
 
-def train_theirs(path: Path, ids: list[np.ndarray], bf16: bool) -> float:
-    """Seconds of one pass over the rows with `transformers.Trainer`, without loading."""
+def train_theirs(path: Path, ids: list[np.ndarray], batch: int, bf16: bool) -> Took:
+    """One pass over the rows with `transformers.Trainer`; loading the model does not count."""
     with tempfile.TemporaryDirectory() as folder:
         settings = transformers.TrainingArguments(
-            folder, num_train_epochs=1, per_device_train_batch_size=BATCH, seed=0, report_to=[], save_strategy="no",
+            folder, num_train_epochs=1, per_device_train_batch_size=batch, seed=0, report_to=[], save_strategy="no",
             disable_tqdm=True, use_cpu=True, logging_strategy="no", bf16=bf16,
         )  # fmt: skip
         trainer = transformers.Trainer(load_head(path, CLASSES, LABELS, 0), settings, train_dataset=Rows(ids))
         trainer.remove_callback(transformers.PrinterCallback)
-        start = time.perf_counter()
-        trainer.train()
-        return time.perf_counter() - start
+        return timed(trainer.train)
 
 
-def compare(calls: dict[str, Callable[[], float]], rounds: int, updates: int) -> None:
+def compare(calls: dict[str, Callable[[], Took]], rounds: int, updates: int) -> None:
     """Run all in random order in each round and print the results; the first round is a warm-up."""
-    took: dict[str, list[float]] = {name: [] for name in calls}
+    took: dict[str, list[Took]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name in random.sample(list(calls), len(calls)):
-            seconds = calls[name]()
+            one = calls[name]()
             if number:
-                took[name].append(seconds)
-    for name, values in took.items():
-        low, middle, high = np.percentile(np.array(took[THEIRS]) / np.array(values), [5, 50, 95])
-        seconds = np.median(values) / updates
-        print(f"  {name:30} {seconds:.3f} s an update; {middle:.2f} [{low:.2f}, {high:.2f}] times as fast", flush=True)
+                took[name].append(one)
+    for name, runs in took.items():
+        for kind in ("wall", "cpu"):
+            ours, theirs = (np.array([getattr(run, kind) for run in one]) for one in (runs, took[THEIRS]))
+            low, middle, high = np.percentile(theirs / ours, [5, 50, 95])
+            seconds = np.median(ours) / updates
+            print(f"  {name:30} {kind:4} {seconds:.3f} s an update; {middle:.2f} [{low:.2f}, {high:.2f}] times as fast")
 
 
-def measure(path: Path, updates: int, rounds: int) -> None:
+def measure(path: Path, updates: int, rounds: int, batch: int) -> None:
     """Compare both sides on one model."""
-    rows = equal_rows(path, updates * BATCH)
+    rows = equal_rows(path, updates * batch)
     vocabulary = len(load_head(path, CLASSES, LABELS, 0).get_input_embeddings().weight)
-    print(f"{architecture_of(path)}, {vocabulary:,} rows, {BATCH} rows of {SEQ_LEN} tokens in a batch:", flush=True)
-    calls: dict[str, Callable[[], float]] = {THEIRS: partial(train_theirs, path, rows, False)}
+    print(f"{architecture_of(path)}, {vocabulary:,} rows, {batch} rows of {SEQ_LEN} tokens in a batch:", flush=True)
+    calls: dict[str, Callable[[], Took]] = {THEIRS: partial(train_theirs, path, rows, batch, False)}
     if has_bf16():
-        calls["transformers.Trainer, bf16"] = partial(train_theirs, path, rows, True)
+        calls["transformers.Trainer, bf16"] = partial(train_theirs, path, rows, batch, True)
     ways: tuple[EmbeddingRows, ...] = ("used", "frozen", "all")
-    calls |= {f"kdnas, {way} rows": partial(train_ours, path, rows, way) for way in ways}
+    calls |= {f"kdnas, {way} rows": partial(train_ours, path, rows, batch, way) for way in ways}
     compare(calls, rounds, updates)
 
 
 if __name__ == "__main__":
     print(host_line(), flush=True)
     torch.set_num_threads(default_threads())
-    given = [int(value) for value in sys.argv[1:3]]
-    updates, rounds = [*given, *(6, 2)[len(given) :]]
+    given = [int(value) for value in sys.argv[1:4]]
+    updates, rounds, batch = [*given, *(6, 2, 32)[len(given) :]]
     with tempfile.TemporaryDirectory() as scratch:
-        for path in [resolve_model(model)[0] for model in sys.argv[3:]] or [random_model(Path(scratch))]:
-            measure(path, updates, rounds)
+        for path in [resolve_model(model)[0] for model in sys.argv[4:]] or [random_model(Path(scratch))]:
+            measure(path, updates, rounds, batch)
