@@ -1,12 +1,12 @@
 """Fine-tuning against transformers: seconds per update of a model with a large embedding table, interleaved in one run.
 
-Run as `python tests/bench/finetune_speed.py [UPDATES [ROUNDS [BATCH [MODEL...]]]]`; MODEL is as for `kdnas suites`, by default a
-random BERT of 12 layers, 384 columns and 250,037 rows, the shape of multilingual-e5-small. Every batch has BATCH (32) rows of 32
-tokens, so that neither side gains by its order of the rows or its padding. `transformers.Trainer` has its defaults on a CPU
-(float32, the whole table), and once more in bf16 if the CPU has it. Ours is as `kdnas suites` trains: bf16 if the CPU has it, with
-the used rows of the table, with a frozen table, and with the whole table. Each takes UPDATES updates (6) in random order in each of
-ROUNDS rounds (2) after a warm-up. Prints seconds per update, and how many times as fast ours is, with its spread over the rounds:
-by the clock, and in CPU seconds of the process, which say more on a busy host with OMP_NUM_THREADS=1.
+Run as `python tests/bench/finetune_speed.py [UPDATES [ROUNDS [BATCH [MODEL...]]]]`; MODEL is as for `kdnas suites`, by default
+a random BERT of 12 layers, 384 columns and 250,037 rows, the shape of multilingual-e5-small. Every batch has BATCH (32) rows of
+32 tokens, so that neither side gains by its order of the rows or its padding. `transformers.Trainer` has its defaults on a CPU
+(float32, the whole table), and once more in bf16 if the CPU has it. Ours is as `kdnas suites` trains: bf16 if the CPU has it,
+with the used rows of the table, with a frozen table, and with the whole table. Each takes UPDATES updates (6) in random order
+in each of ROUNDS rounds (2) after a warm-up. Prints seconds per update, and how many times as fast ours is, with its spread
+over the rounds: by the clock, and in CPU seconds of the process, which say more on a busy host with OMP_NUM_THREADS=1.
 """
 
 import random
