@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import transformers
 
+from kdnas.distill.loop import use_all_cores
 from kdnas.evaluation.encoded import Encoded, load_head
 from kdnas.evaluation.finetune import Trainer
 from kdnas.evaluation.harness import architecture_of, resolve_model
@@ -31,7 +32,7 @@ from kdnas.evaluation.kinds import CLASSES
 from kdnas.evaluation.suite_options import EmbeddingRows
 from kdnas.evaluation.trained_rows import train_rows
 from kdnas.models.teacher import BUILTIN, resolve_teacher
-from kdnas.store.host import default_threads, has_bf16, host_line
+from kdnas.store.host import has_bf16, host_line
 from kdnas.text.sample import spread_sentences
 
 VOCABULARY, SEQ_LEN = 250_037, 32
@@ -153,7 +154,7 @@ def measure(path: Path, updates: int, rounds: int, batch: int) -> None:
 
 if __name__ == "__main__":
     print(host_line(), flush=True)
-    torch.set_num_threads(default_threads())
+    use_all_cores()
     given = [int(value) for value in sys.argv[1:4]]
     updates, rounds, batch = [*given, *(6, 2, 32)[len(given) :]]
     with tempfile.TemporaryDirectory() as scratch:
