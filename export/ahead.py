@@ -37,6 +37,11 @@ class Ahead:
         self._asked: list[Path] = []
         self._written: set[Path] = set()
 
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
     def __enter__(self) -> "Ahead":
         return self
 

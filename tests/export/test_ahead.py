@@ -28,13 +28,12 @@ def test_an_error_is_an_answer(tmp_path: Path) -> None:
             ahead.write(tmp_path / name, FORM, name, GIVEN)
             assert not ahead.has_written(tmp_path / name)
         assert not ahead.has_written(tmp_path / "never asked")
-        [child] = psutil.Process().children()
-        assert child.is_running()
+        assert psutil.Process(ahead.pid).is_running()
 
 
 def test_a_killed_process_has_written_nothing(tmp_path: Path) -> None:
     with Ahead() as ahead:
-        [child] = psutil.Process().children()
+        child = psutil.Process(ahead.pid)
         child.kill()
         child.wait()
         for name in ("dynamic", "block-wise"):
