@@ -1,5 +1,6 @@
 """Agreement of a student's hidden states with its teacher's on held-out sentences: explained variance, nearest neighbours."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ from kdnas.models.pooling import Pooling, pooling_of
 from kdnas.models.teacher import load_encoder
 from kdnas.store.progress import stage
 from kdnas.text.corpus import Corpus
-from kdnas.text.sentences import Sentences, token_batches
+from kdnas.text.sentences import Sentences, draws_of, token_batches
 
 # Ridge relative to the mean variance of a hidden dimension: just enough for the exact linear dependence from layer norm.
 RIDGE = 1e-8
+LANGUAGE_POWER = 0.3  # languages are drawn as in training (arXiv 1911.02116, Section 3)
+LEAST_SENTENCES = 10  # held-out sentences below which a language has no scores of its own
 
 
 class LinearFit:
@@ -86,6 +89,7 @@ class Views:
     teacher: torch.Tensor  # (N, L_T * D_T) hidden states after each layer, concatenated, of the same tokens
     student_pooled: torch.Tensor  # (B, D_S) pooled like the teacher, unit length
     teacher_pooled: torch.Tensor  # (B, D_T)
+    token_rows: torch.Tensor  # (N,) row in the batch that each real token is of
 
 
 def geometry(
@@ -100,7 +104,8 @@ def geometry(
     """Explained variance of the teacher's hidden states and recall@10 of its nearest neighbours.
 
     A linear map from the student's last hidden state to every teacher layer is fitted on train sentences and scored on validation
-    sentences: 1 - |error|^2 / |teacher - its mean|^2 over real tokens, without padding.
+    sentences: 1 - |error|^2 / |teacher - its mean|^2 over real tokens, without padding. Neighbours are searched among all
+    validation sentences, whatever their language.
 
     Args:
         teacher: model folder.
@@ -112,7 +117,8 @@ def geometry(
         batch_tokens: maximum number of padded tokens in a batch.
 
     Returns:
-        explained_variance (last teacher layer), explained_variance_layers, recall_at_10, sentences, map_sentences.
+        explained_variance (last teacher layer), explained_variance_layers, recall_at_10, sentences, map_sentences, and languages:
+        explained_variance, recall_at_10 and sentences of each language with at least 10 sentences, empty if there is only one.
     """
     with silence_transformers():  # no warning about a teacher's unused pooler
         models = load_encoder(student), load_encoder(teacher)
@@ -124,7 +130,9 @@ def geometry(
         choose(corpus.validation, sentences, seed),
     )
     fit = LinearFit(ours.hidden, layers * hidden)
+    meters = {language: VarianceMeter(hidden) for language in languages_of(corpus.validation, held_out)}
     meter = VarianceMeter(layers * hidden)
+    names = np.array(corpus.validation.languages_at(held_out))
     pooled = [np.zeros((len(held_out), shape.hidden), dtype=np.float32) for shape in (ours, theirs)]
     with stage("evaluate: geometry", len(train) + len(held_out)) as progress:
         for view in views(*models, corpus.train, train, corpus.pad_id, batch_tokens, pooling):
@@ -132,23 +140,54 @@ def geometry(
             progress.advance(len(view.indices))
         weight, intercept = fit.solve()
         for view in views(*models, corpus.validation, held_out, corpus.pad_id, batch_tokens, pooling):
-            meter.add(view.teacher, view.student.double() @ weight + intercept)
+            predicted = view.student.double() @ weight + intercept
+            meter.add(view.teacher, predicted)
+            of_tokens = names[view.indices][view.token_rows.numpy()]
+            for language in meters.keys() & set(of_tokens.tolist()):
+                rows = torch.from_numpy(of_tokens == language)
+                meters[language].add(view.teacher[rows, -hidden:], predicted[rows, -hidden:])
             pooled[0][view.indices], pooled[1][view.indices] = view.student_pooled, view.teacher_pooled
             progress.advance(len(view.indices))
     explained = meter.explained(layers)
+    recall = recall_at_k(pooled[1], pooled[0], 10)
     return {
         "explained_variance": explained[-1],
         "explained_variance_layers": {str(number): value for number, value in enumerate(explained, 1)},
-        "recall_at_10": recall_at_k(pooled[1], pooled[0], 10),
+        "recall_at_10": float(recall.mean()),
+        "languages": {
+            language: {
+                "explained_variance": found.explained(1)[0],
+                "recall_at_10": float(recall[names == language].mean()),
+                "sentences": int((names == language).sum()),
+            }
+            for language, found in meters.items()
+        },
         "sentences": len(held_out),
         "map_sentences": len(train),
     }
 
 
+def languages_of(split: Sentences, chosen: np.ndarray) -> list[str]:
+    """Languages with enough of the chosen sentences, in alphabetical order; none if the corpus has only one language."""
+    if len(split.language_counts) < 2:
+        return []
+    counts = Counter(split.languages_at(chosen))
+    return sorted(language for language, count in counts.items() if language and count >= LEAST_SENTENCES)
+
+
 def choose(split: Sentences, count: int, seed: int) -> np.ndarray:
-    """Indices of `count` random sentences, sorted; all indices if there are fewer."""
+    """Indices of `count` random sentences, sorted; all indices if there are fewer.
+
+    A language of n sentences gets a number of sentences proportional to n^0.3, at most n.
+    """
     rng = np.random.default_rng(seed)
-    return np.sort(rng.choice(len(split), min(count, len(split)), replace=False))
+    sizes = np.bincount(split.language_numbers)
+    if len(sizes) < 2 or not len(sizes) <= count < len(split):
+        return np.sort(rng.choice(len(split), min(count, len(split)), replace=False))
+    order = np.argsort(split.language_numbers, kind="stable")
+    members = np.split(order, np.cumsum(sizes)[:-1])
+    draws = draws_of(sizes, LANGUAGE_POWER, count, most=1)
+    return np.sort(np.concatenate([rng.choice(*pair, replace=False) for pair in zip(members, draws, strict=True)]))
 
 
 def views(
@@ -168,7 +207,8 @@ def views(
             theirs = teacher(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[1:]
             real = mask.bool()
             tokens = torch.cat([state[real] for state in theirs], 1)
-            yield Views(indices, mine[real], tokens, pool(mine, mask, pooling), pool(theirs[-1], mask, pooling))
+            pooled = pool(mine, mask, pooling), pool(theirs[-1], mask, pooling)
+            yield Views(indices, mine[real], tokens, *pooled, real.nonzero()[:, 0])
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling = "mean") -> torch.Tensor:

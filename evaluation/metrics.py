@@ -117,8 +117,8 @@ def neighbours(embeddings: np.ndarray, k: int, block: int = 512) -> np.ndarray:
     return nearest
 
 
-def recall_at_k(teacher: np.ndarray, student: np.ndarray, k: int = 10) -> float:
-    """Fraction of the teacher's k nearest neighbours that are among the student's.
+def recall_at_k(teacher: np.ndarray, student: np.ndarray, k: int = 10) -> np.ndarray:
+    """Fraction of the teacher's k nearest neighbours of each sentence that are among the student's: (N,).
 
     Args:
         teacher: (N, D_T) embeddings of unit length.
@@ -127,4 +127,4 @@ def recall_at_k(teacher: np.ndarray, student: np.ndarray, k: int = 10) -> float:
     """
     k = min(k, len(teacher) - 1)
     pairs = zip(neighbours(teacher, k), neighbours(student, k), strict=True)
-    return float(np.mean([len(np.intersect1d(mine, theirs)) / k for mine, theirs in pairs]))
+    return np.array([len(np.intersect1d(mine, theirs)) / k for mine, theirs in pairs])

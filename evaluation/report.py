@@ -1,12 +1,15 @@
 """Output of an evaluation: the table on the terminal and the model card of a classifier."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from kdnas.evaluation.tasks import ROLES, Task
 from kdnas.models.card import LONGEST, demoted, inherited, read_card, with_metadata
 from kdnas.store.progress import say, say_table
 
+BY_LANGUAGE = {"explained_variance": "explained variance", "recall_at_10": "recall@10"}
 METADATA = {"library_name": "transformers", "tags": ["kdnas"]}
 
 
@@ -32,6 +35,15 @@ Load it with `{task.kind.head}.from_pretrained(folder)`.
     return with_metadata(inherited(source) | METADATA | {"pipeline_tag": task.kind.export_task}, text + origin)
 
 
+def over_languages(results: Mapping[str, Any], name: str) -> tuple[float, float, str] | None:
+    """Mean of a result over the languages, the lowest one and its language; None without languages."""
+    scores = {language: row[name] for language, row in results.get("languages", {}).items()}
+    if not scores:
+        return None
+    lowest = min(scores, key=scores.__getitem__)
+    return mean(scores.values()), scores[lowest], lowest
+
+
 def show(results: dict[str, Any]) -> None:
     """Print the metrics as a small table."""
     from rich.table import Table
@@ -39,6 +51,11 @@ def show(results: dict[str, Any]) -> None:
     table = Table("metric", "teacher", "student", "retention")
     table.add_row("explained variance of hidden states", "", f"{results['explained_variance']:.4f}", "")
     table.add_row("recall@10 of nearest neighbours", "", f"{results['recall_at_10']:.4f}", "")
+    for name, title in BY_LANGUAGE.items():
+        if found := over_languages(results, name):
+            mean, lowest, language = found
+            table.add_row(f"{title}, mean over languages", "", f"{mean:.4f}", "")
+            table.add_row(f"{title}, lowest: {language}", "", f"{lowest:.4f}", "")
     for name in ("topic", "hap"):
         task = results[name]
         if task is not None:

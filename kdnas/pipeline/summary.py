@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kdnas.evaluation.report import BY_LANGUAGE, over_languages
 from kdnas.latency.speed import STUDENT
 from kdnas.models.arch import Arch
 from kdnas.store.artifact import Artifact
@@ -99,6 +100,10 @@ def _evaluation(results: dict[str, Any]) -> Iterator[Cell]:
         "explained variance, recall@10",
         f"{results['explained_variance']:.3f} of the teacher's last layer, {results['recall_at_10']:.3f}",
     )
+    for name, measure in BY_LANGUAGE.items():
+        if found := over_languages(results, name):
+            mean, lowest, language = found
+            yield f"{measure} by language", f"mean {mean:.3f}, lowest {lowest:.3f} ({language})"
     for task, title in TASKS:
         figures = results.get(task)
         if figures:

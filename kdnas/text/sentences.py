@@ -65,8 +65,11 @@ class Sentences:
     def language_counts(self) -> dict[str, int]:
         """Number of sentences of each language, in the order of `language_numbers`; "" counts those without one."""
         _, first, counts = np.unique(self.language_numbers, return_index=True, return_counts=True)
-        names = self.languages.at(first) if isinstance(self.languages, Column) else [""] * len(first)
-        return dict(zip(names, counts.tolist(), strict=True))
+        return dict(zip(self.languages_at(first), counts.tolist(), strict=True))
+
+    def languages_at(self, indices: np.ndarray) -> list[str]:
+        """Languages of the sentences at these indices."""
+        return self.languages.at(indices) if isinstance(self.languages, Column) else [""] * len(indices)
 
     @cached_property
     def tokens(self) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Explained variance and embeddings, against numpy and against known properties."""
 
+import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ from transformers import BertConfig, BertModel
 
 from kdnas.evaluation.geometry import LinearFit, VarianceMeter, choose, geometry, pool, views
 from kdnas.models.teacher import Teacher, load_encoder
-from kdnas.text.corpus import Corpus
+from kdnas.text.corpus import Corpus, build_corpus
+from kdnas.text.readers import TextOptions
 
 
 def test_the_linear_fit_equals_numpy_lstsq() -> None:
@@ -100,3 +103,48 @@ def test_the_choice_of_sentences_is_seeded_and_without_repeats(corpus: Corpus) -
     assert not np.array_equal(first, choose(corpus.train, 100, 4))
     assert len(set(first)) == 100
     assert len(choose(corpus.train, 10**9, 0)) == len(corpus.train)
+
+
+@pytest.fixture(scope="module")
+def two_languages(home: Path, corpus_file: Path, teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The small corpus; each tenth text is marked as Swahili, one as Thai, and the others as English."""
+    file = tmp_path_factory.mktemp("languages") / "marked.jsonl"
+    with file.open("w") as out:
+        for number, line in enumerate(corpus_file.read_text().splitlines()):
+            language = "th" if number == 0 else "en" if number % 10 else "sw"
+            out.write(json.dumps(json.loads(line) | {"lang": language}) + "\n")
+    return build_corpus(home, str(file), TextOptions(seq_len=64, validation_fraction=0.2), teacher)
+
+
+def test_rare_languages_get_more_than_their_fraction(two_languages: Corpus) -> None:
+    split = two_languages.train
+    chosen = choose(split, 200, 0)
+    counts = Counter(split.languages_at(chosen))
+    assert len(set(chosen)) == 200
+    fraction = split.language_counts["sw"] / split.language_counts["en"]
+    assert counts["sw"] / counts["en"] == pytest.approx(fraction**0.3, rel=0.05)
+    assert Counter(split.languages_at(choose(split, 10**9, 0))) == split.language_counts
+
+
+@pytest.mark.slow
+def test_scores_by_language_are_those_of_their_sentences(
+    tiny_teacher: Teacher, two_languages: Corpus, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=tiny_teacher.config["vocab_size"], **shape)).save_pretrained(tmp_path)
+    found = geometry(tiny_teacher.path, tmp_path, two_languages, 300, 200, seed=0)
+    rows = found["languages"]
+    assert sorted(rows) == ["en", "sw"]  # Thai has one sentence
+    assert sum(row["sentences"] for row in rows.values()) in (199, 200)
+    weighted = sum(row["recall_at_10"] * row["sentences"] for row in rows.values()) / 200
+    assert weighted == pytest.approx(found["recall_at_10"], abs=0.005)
+    variances = sorted(row["explained_variance"] for row in rows.values())
+    assert variances[0] - 0.05 < found["explained_variance"] < variances[1] + 0.05
+    assert variances[0] != variances[1]
+    itself = geometry(tiny_teacher.path, tiny_teacher.path, two_languages, 300, 200, seed=0)
+    assert all(row["recall_at_10"] == 1 for row in itself["languages"].values())
+
+
+def test_a_corpus_of_one_language_has_no_scores_by_language(tiny_teacher: Teacher, corpus: Corpus) -> None:
+    assert geometry(tiny_teacher.path, tiny_teacher.path, corpus, 100, 100, seed=0)["languages"] == {}

@@ -123,8 +123,8 @@ def brute_force_recall(teacher: np.ndarray, student: np.ndarray, k: int) -> floa
 def test_recall_equals_brute_force(seed: int, count: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     teacher, student = rng.normal(size=(count, 5)), rng.normal(size=(count, 3))
-    assert recall_at_k(teacher, student, k) == pytest.approx(brute_force_recall(teacher, student, k))
-    assert recall_at_k(teacher, teacher, k) == 1.0
+    assert recall_at_k(teacher, student, k).mean() == pytest.approx(brute_force_recall(teacher, student, k))
+    assert recall_at_k(teacher, teacher, k).min() == 1.0
 
 
 def test_neighbours_exclude_the_row_itself_in_all_blocks() -> None:
@@ -136,4 +136,4 @@ def test_neighbours_exclude_the_row_itself_in_all_blocks() -> None:
 
 def test_unrelated_spaces_agree_by_chance_only() -> None:
     rng = np.random.default_rng(0)
-    assert recall_at_k(rng.normal(size=(400, 8)), rng.normal(size=(400, 8)), 10) < 0.06
+    assert recall_at_k(rng.normal(size=(400, 8)), rng.normal(size=(400, 8)), 10).mean() < 0.06

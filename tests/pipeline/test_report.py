@@ -143,6 +143,13 @@ def test_forms_are_sorted_from_the_teacher_to_the_fastest(run: dict[str, Artifac
     assert "openvino-int8 is 20.7× as fast as the teacher (19.8× to 21.9×)" in page.within("speed")
 
 
+def test_languages_are_listed_from_the_lowest_explained_variance(run: dict[str, Artifact], tmp_path: Path) -> None:
+    words = render(run, tmp_path).within("evaluation")
+    assert words.index("sw62.0 %50.0 %500") < words.index("en81.0 %70.0 %1")
+    of_one = changed(run["evaluation"], languages={})
+    assert "By language" not in render({**run, "evaluation": of_one}, tmp_path).within("evaluation")
+
+
 def test_page_loads_nothing_from_the_network(run: dict[str, Artifact], tmp_path: Path) -> None:
     page = render(run, tmp_path)
     assert_fetches_nothing(page, links="https://arxiv.org/abs/")

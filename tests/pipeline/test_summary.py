@@ -13,6 +13,7 @@ def test_table_has_the_results_of_each_stage(tmp_path: Path) -> None:
     assert Arch.parse(str(WINNER)).name in rows["winner"]
     hap = artifacts["evaluation"].results["hap"]
     assert f"student {100 * hap['student']:.1f}: retention {100 * hap['retention']:.1f} %" in rows["HAP, macro-F1"]
+    assert rows["explained variance by language"] == "mean 0.715, lowest 0.620 (sw)"
     for row in artifacts["speed"].results["rows"]:
         assert f"p50 {row['p50_ms']:.2f} ms" in rows[row["name"]]
     assert f"{artifacts['search'].results['candidates']} candidates" in rows["search"]
