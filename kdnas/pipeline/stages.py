@@ -9,8 +9,10 @@ from pathlib import Path
 
 from kdnas.distill.options import DistillOptions, RefineOptions
 from kdnas.distill.run import run_distill, run_refine
+from kdnas.evaluation.evaluating import LABELLED
 from kdnas.evaluation.hap import read_hap
-from kdnas.evaluation.run import LABELLED, EvaluationOptions, run_evaluation
+from kdnas.evaluation.options import EvaluationOptions
+from kdnas.evaluation.run import run_evaluation
 from kdnas.export.labelled import LEAST
 from kdnas.export.options import ExportOptions
 from kdnas.export.run import run_export

@@ -14,16 +14,10 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from kdnas.errors import UsageError
+from kdnas.evaluation.evaluating import teacher_rates
+from kdnas.evaluation.options import LARGE_RATES, SMALL_RATES, EvaluationOptions
 from kdnas.evaluation.report import show
-from kdnas.evaluation.run import (
-    LARGE_RATES,
-    SMALL_RATES,
-    EvaluationOptions,
-    evaluate,
-    resolve_student,
-    run_evaluation,
-    teacher_rates,
-)
+from kdnas.evaluation.run import evaluate, resolve_student, run_evaluation
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus, build_corpus
@@ -43,7 +37,9 @@ TEXT = TextOptions(topic="topic", group="group", seq_len=64, validation_fraction
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from kdnas.evaluation.run import EvaluationOptions, resolve_student, run_evaluation, teacher_rates
+from kdnas.evaluation.evaluating import teacher_rates
+from kdnas.evaluation.options import EvaluationOptions
+from kdnas.evaluation.run import resolve_student, run_evaluation
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 from kdnas.models.teacher import resolve_teacher

@@ -11,7 +11,8 @@ import yaml
 from kdnas.distill.options import DistillOptions, RefineOptions
 from kdnas.distill.student_folder import find_student
 from kdnas.evaluation.harness import resolve_model
-from kdnas.evaluation.run import EvaluationOptions, evaluate, resolve_student
+from kdnas.evaluation.options import EvaluationOptions
+from kdnas.evaluation.run import evaluate, resolve_student
 from kdnas.export.checkpoint import open_checkpoint
 from kdnas.export.options import ExportOptions
 from kdnas.export.run import export
@@ -53,7 +54,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("finished work was done again")
 
-    for target in ("text.corpus._work", "export.making.Making.work", "evaluation.run._Evaluation.work"):
+    for target in ("text.corpus._work", "export.making.Making.work", "evaluation.evaluating.Evaluation.work"):
         monkeypatch.setattr(f"kdnas.{target}", fail)
 
 
