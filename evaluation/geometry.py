@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdnas.distill.options import LANGUAGE_POWER
 from kdnas.evaluation.encoded import silence_transformers
 from kdnas.evaluation.metrics import recall_at_k
 from kdnas.models.family import shape_of
@@ -16,11 +17,10 @@ from kdnas.models.pooling import Pooling, pooling_of
 from kdnas.models.teacher import load_encoder
 from kdnas.store.progress import stage
 from kdnas.text.corpus import Corpus
-from kdnas.text.sentences import Sentences, draws_of, token_batches
+from kdnas.text.sentences import Sentences, balanced_order, token_batches
 
 # Ridge relative to the mean variance of a hidden dimension: just enough for the exact linear dependence from layer norm.
 RIDGE = 1e-8
-LANGUAGE_POWER = 0.3  # languages are drawn as in training (arXiv 1911.02116, Section 3)
 LEAST_SENTENCES = 10  # held-out sentences below which a language has no scores of its own
 
 
@@ -178,16 +178,10 @@ def languages_of(split: Sentences, chosen: np.ndarray) -> list[str]:
 def choose(split: Sentences, count: int, seed: int) -> np.ndarray:
     """Indices of `count` random sentences, sorted; all indices if there are fewer.
 
-    A language of n sentences gets a number of sentences proportional to n^0.3, at most n.
+    The fraction of a language of n sentences is proportional to n^0.3, as in training.
     """
-    rng = np.random.default_rng(seed)
-    sizes = np.bincount(split.language_numbers)
-    if len(sizes) < 2 or not len(sizes) <= count < len(split):
-        return np.sort(rng.choice(len(split), min(count, len(split)), replace=False))
-    order = np.argsort(split.language_numbers, kind="stable")
-    members = np.split(order, np.cumsum(sizes)[:-1])
-    draws = draws_of(sizes, LANGUAGE_POWER, count, most=1)
-    return np.sort(np.concatenate([rng.choice(*pair, replace=False) for pair in zip(members, draws, strict=True)]))
+    order = balanced_order(split.language_numbers, LANGUAGE_POWER, np.random.default_rng(seed))
+    return np.sort(order[:count])
 
 
 def views(

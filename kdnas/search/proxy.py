@@ -30,7 +30,7 @@ from kdnas.distill.loop import (
 )
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.moments import cut_layers, kept_moments, sample_of
-from kdnas.distill.options import LARGE_VOCABULARY, DistillOptions
+from kdnas.distill.options import LANGUAGE_POWER, LARGE_VOCABULARY, DistillOptions
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.starting import start_student
 from kdnas.distill.warm_start import TeacherLayers
@@ -42,7 +42,7 @@ from kdnas.search.teacher_states import VARIANCE_TOKENS, CachedStates, Subset, c
 from kdnas.store.artifact import require_space
 from kdnas.store.progress import say, stage
 from kdnas.text.corpus import Corpus
-from kdnas.text.sentences import token_batches
+from kdnas.text.sentences import balanced_order, token_batches
 
 VALIDATION_BATCH_TOKENS = 4096
 CHECKED_EVERY = 20  # steps between two checks that the loss is finite
@@ -225,18 +225,21 @@ def wanted_layers(space: SearchSpace, teacher_layers: int, mapping: Mapping = Ma
 
 
 def training_subset(corpus: Corpus, options: ProxyOptions, seed: int) -> Subset:
-    """Random training sentences with the proxy set's number of tokens; the whole split if it has fewer."""
+    """Random training sentences with the proxy set's number of tokens; the whole split if it has fewer.
+
+    The fraction of a language of n sentences is proportional to n^0.3, here and among the held-out sentences.
+    """
     lengths = corpus.train.lengths
     fraction = options.corpus_fraction
     wanted = fraction * lengths.sum() if fraction is not None else (options.tokens or 1) / options.epochs
-    order = np.random.default_rng(seed).permutation(len(lengths))
+    order = balanced_order(corpus.train.language_numbers, LANGUAGE_POWER, np.random.default_rng(seed))
     enough = int(np.searchsorted(np.cumsum(lengths[order]), wanted)) + 1
     return Subset(corpus.train, order[:enough])
 
 
 def validation_subset(corpus: Corpus, options: ProxyOptions, seed: int) -> Subset:
     """Random held-out sentences."""
-    order = np.random.default_rng(seed).permutation(len(corpus.validation))
+    order = balanced_order(corpus.validation.language_numbers, LANGUAGE_POWER, np.random.default_rng(seed))
     return Subset(corpus.validation, order[: options.validation_sentences])
 
 

@@ -146,6 +146,26 @@ def balanced(groups: np.ndarray, power: float, rng: np.random.Generator) -> np.n
     return np.concatenate(chosen)
 
 
+def balanced_order(groups: np.ndarray, power: float, rng: np.random.Generator) -> np.ndarray:
+    """Random order of all sentences, (N,), in whose beginning a group of n sentences has a fraction proportional to n^power.
+
+    No sentence occurs twice, so the beginning has all sentences of a group that is too small for its fraction. With a
+    single group every order is equally likely.
+
+    Args:
+        groups: (N,) number of each sentence's group, for example its language.
+        power: 1 keeps the fractions, 0 makes them equal.
+        rng: source of random numbers.
+    """
+    order = rng.permutation(len(groups))
+    grouped = order[np.argsort(groups[order], kind="stable")]
+    counts = np.bincount(groups)
+    ranks = np.empty(len(groups))  # of each sentence among those of its group
+    ranks[grouped] = np.arange(len(groups)) - np.repeat(np.cumsum(counts) - counts, counts)
+    due = (ranks + 0.5) / counts[groups].astype(float) ** power
+    return order[np.argsort(due[order], kind="stable")]
+
+
 def token_batches(
     lengths: np.ndarray, batch_tokens: int, seed: int, epoch: int, pool: int = 64, most: int | None = None
 ) -> list[np.ndarray]:

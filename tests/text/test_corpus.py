@@ -13,14 +13,12 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdnas.distill.batches import TrainBatches
-from kdnas.distill.options import LoopOptions
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.teacher import Teacher, load_tokenizer
 from kdnas.text.corpus import Corpus, build_corpus, split_of, unique_rows
 from kdnas.text.padding import padded_length
 from kdnas.text.readers import TextOptions, TextRow, read_rows
-from kdnas.text.sentences import MOST_REPEATS, balanced, draws_of, token_batches
+from kdnas.text.sentences import token_batches
 
 SENTENCES = [f"This is sentence number {n} of the test corpus." for n in range(300)]
 
@@ -140,73 +138,6 @@ def test_split_depends_only_on_the_group(groups: list[str], fraction: float) -> 
     rows = [TextRow(f"{n}", "", group) for n, group in enumerate(groups)]
     splits = {row.group: {split_of(other, fraction) for other in rows if other.group == row.group} for row in rows}
     assert all(len(found) == 1 and found <= {"train", "validation"} for found in splits.values())
-
-
-sizes = st.lists(st.integers(0, 300), min_size=1, max_size=40).filter(any)
-
-
-@given(sizes, st.floats(0, 1))
-def test_draws_of_languages_are_within_their_limits(counts: list[int], power: float) -> None:
-    array, total = np.array(counts), sum(counts)
-    draws = draws_of(array, power, total)
-    assert draws.sum() == total
-    assert (draws <= MOST_REPEATS * array).all()
-    assert (draws >= (array > 0)).all()
-    assert np.array_equal(draws, draws_of(array, power, total))
-    if power == 1:
-        assert np.array_equal(draws, array)
-    weights = np.where(array > 0, array.astype(float) ** power, 0)
-    expected = total * weights / weights.sum()
-    if (expected <= MOST_REPEATS * array).all() and (expected[array > 0] >= 1).all():
-        assert np.abs(draws - expected).max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("counts", "power", "draws"),
-    [
-        ([16, 81], 0.25, [39, 58]),  # weights 2 and 3 of 97 sentences
-        ([1000, 10], 0.5, [970, 40]),  # 92 for the small one without the limit
-        ([16, 81, 1], 0.25, [38, 56, 4]),  # 4 for the smallest; the others divide 94 by 2 to 3
-        ([100, 0, 100], 0.3, [100, 0, 100]),
-        ([9999, 1], 1, [9999, 1]),
-        ([10, 10, 10], 0, [10, 10, 10]),
-    ],
-)
-def test_draws_of_languages_by_hand(counts: list[int], power: float, draws: list[int]) -> None:
-    assert draws_of(np.array(counts), power, sum(counts)).tolist() == draws
-
-
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=400), st.floats(0, 1), st.integers(0, 9))
-def test_languages_are_drawn_as_often_as_decided(groups: list[int], power: float, seed: int) -> None:
-    array = np.array(groups)
-    chosen = balanced(array, power, np.random.default_rng(seed))
-    assert np.array_equal(chosen, balanced(array, power, np.random.default_rng(seed)))
-    assert np.array_equal(np.bincount(array[chosen]), draws_of(np.bincount(array), power, len(array)))
-    times = np.bincount(chosen, minlength=len(array))
-    assert times.max() <= MOST_REPEATS
-    for group in set(groups):  # within a group, the numbers of draws differ by at most one
-        assert np.ptp(times[array == group]) <= 1
-    if power == 1:
-        assert (times == 1).all()
-
-
-def test_epochs_sample_languages_by_language_power(tmp_path: Path, tiny_teacher: Teacher) -> None:
-    file = tmp_path / "many.jsonl"
-    rows = [{"text": f"sentence number {n} of many", "lang": "en" if n % 5 else "sw"} for n in range(2000)]
-    file.write_text("\n".join(map(json.dumps, rows)))
-    corpus = build_corpus(tmp_path, str(file), TextOptions(), tiny_teacher)
-    counts = Counter(corpus.train.languages)
-    assert corpus.artifact.results["train_languages"] == corpus.train.language_counts == counts
-    options = LoopOptions(batch_tokens=512, language_power=0.3)
-    epochs = [TrainBatches(corpus.train, corpus.pad_id, options, None).epoch(number) for number in (0, 0, 1)]
-    assert all(np.array_equal(*both) for both in zip(epochs[0], epochs[1], strict=True))
-    chosen = np.concatenate(epochs[0])
-    languages = np.array(corpus.train.languages)
-    rare = int((languages == "sw").sum())
-    fraction = rare**0.3 / (rare**0.3 + (len(languages) - rare) ** 0.3)
-    assert np.mean(languages[chosen] == "sw") == pytest.approx(fraction, abs=0.01)
-    assert len(chosen) == len(languages)
-    assert sorted(chosen) != sorted(np.concatenate(epochs[2]))
 
 
 @pytest.mark.slow
