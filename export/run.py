@@ -124,7 +124,9 @@ def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, optio
         names = checkpoint.settings["labels"]
         if len(names) == 1:
             raise UsageError(f"--evaluation is for models with labels or answers; {model} is a regression")
-        labelled = read_labelled(options.evaluation, checkpoint.task, names, options.evaluation_texts)
+        labelled = read_labelled(
+            options.evaluation, checkpoint.task, names, options.evaluation_texts, checkpoint.multi_label
+        )
         inputs["evaluation"] = file_sha256(options.evaluation)
     # Disk space for up to seven copies of the weights: three in float32, five in int8 (a quarter each), and the quantiser's.
     needed = 50_000_000 + 7 * (checkpoint.path / "model.safetensors").stat().st_size
