@@ -7,6 +7,7 @@ from typing import Any
 
 from kdnas.errors import UsageError
 from kdnas.export.folder import MULTI_LABEL
+from kdnas.export.thresholds import THRESHOLDS
 from kdnas.models.family import family_of, shape_of
 from kdnas.models.folder import model_in
 from kdnas.models.packaged import HOME
@@ -177,8 +178,10 @@ def copy_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def copy_description(checkpoint: Checkpoint, folder: Path) -> None:
-    """Copy config.json and the tokenizer, and generate the tokenizer files that the model lacks."""
+    """Copy config.json, thresholds and the tokenizer, and generate the tokenizer files that the model lacks."""
     shutil.copyfile(checkpoint.path / "config.json", folder / "config.json")
+    if (checkpoint.path / THRESHOLDS).is_file():
+        shutil.copyfile(checkpoint.path / THRESHOLDS, folder / THRESHOLDS)
     made = folder / "tokenizer.made"
     for name in TOKENIZER_FILES:
         if not (checkpoint.path / name).is_file() and not made.is_dir():

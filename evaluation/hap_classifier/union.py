@@ -53,7 +53,8 @@ def read_union(
     chosen = chosen_sets(sets)
     absent = [name for name in leave_out if name in NAMES and name not in [one.name for one in chosen]]
     chosen += chosen_sets(tuple(absent), "leave_out") if absent else []
-    taught, outside, notes, digests = [], Split([], [], [], []), [], []
+    taught: list[list[Split]] = []
+    outside, notes, digests = Split([], [], [], []), list[str](), list[str]()
     for one in chosen:
         found = _read(one, languages, data_root, notes)
         if found is None:

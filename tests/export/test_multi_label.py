@@ -18,6 +18,7 @@ from kdnas.export.parity import compare
 from kdnas.export.run import run_export
 from kdnas.export.scores import label_mean_f1
 from kdnas.export.session import Session
+from kdnas.export.thresholds import THRESHOLDS, read_thresholds
 from kdnas.models.teacher import Teacher
 from kdnas.text.corpus import Corpus
 
@@ -42,6 +43,8 @@ def test_every_form_gives_the_probabilities_of_transformers(
     folder = random_model(
         "BertForSequenceClassification", teacher, tmp_path / "model", id2label=NAMES, problem_type=MULTI_LABEL
     )
+    thresholds = {"schema": 1, "wanted": {"precision": 0.9}, "labels": {"hate": {"threshold": 0.7}}}
+    (folder / THRESHOLDS).write_text(json.dumps(thresholds))
     options = ExportOptions(24, 24, recipes=("static", "dynamic"))
     exported = run_export(home, folder, open_checkpoint(str(folder)).digest, corpus, options)
     assert json.loads((exported.path / SETTINGS).read_text())["problem_type"] == MULTI_LABEL
@@ -57,7 +60,12 @@ def test_every_form_gives_the_probabilities_of_transformers(
             assert by_name == pytest.approx(expected, abs=1e-5 if form.endswith("f32") else 0.3)
         assert exported.results["forms"][form]["labels_equal"] > 0.8
     assert not np.allclose(got.sum(1), 1)  # a softmax would sum to 1
-    assert "independent probabilities of hate, abuse, profanity" in (exported.path / "README.md").read_text()
+    card = (exported.path / "README.md").read_text()
+    assert "independent probabilities of hate, abuse, profanity" in card
+    assert "`thresholds.json` has decision thresholds" in card
+    kept = read_thresholds(exported.path)
+    assert kept is not None
+    assert kept.of("hate") == 0.7
 
 
 def test_each_label_counts_in_the_agreement() -> None:
