@@ -42,7 +42,8 @@ def language_means(by_language: Mapping[str, Mapping[str, float]]) -> dict[str, 
     """Unweighted mean of each metric over the languages; empty if there are fewer than two."""
     if len(by_language) < 2:
         return {}
-    return {name: mean(scores[name] for scores in by_language.values()) for name in next(iter(by_language.values()))}
+    names = dict.fromkeys(name for scores in by_language.values() for name in scores)  # a language may lack a label
+    return {name: mean(scores[name] for scores in by_language.values() if name in scores) for name in names}
 
 
 def headline(found: Mapping[str, Any], metric: str) -> float:

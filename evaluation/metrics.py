@@ -1,5 +1,7 @@
 """Metrics of tasks as their benchmarks define them, and metrics of agreement between the embeddings of two models."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import (
@@ -46,6 +48,40 @@ def classification_scores(truth: np.ndarray, probabilities: np.ndarray, positive
         scores["average_precision"] = float(average_precision_score(is_positive, probabilities[:, positive]))
         scores["false_positive_rate"] = false_positive_rate(is_positive, says_positive)
     return scores
+
+
+def multi_label_scores(truth: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+    """Scores of independent labels, each decided at a probability of a half, over the texts for which it is known.
+
+    Args:
+        truth: (N, C) 1, 0, or below 0 where a label is unknown.
+        probabilities: (N, C).
+        labels: names of the C labels.
+
+    Returns:
+        For each label with positives and negatives `NAME_macro_f1` (of its two classes), `NAME_binary_f1`,
+        `NAME_average_precision` and `NAME_false_positive_rate`, and the unweighted mean of each over these labels, such as
+        `macro_f1`. Without such a label the means are 0.
+    """
+    found: dict[str, float] = {}
+    names = ("macro_f1", "binary_f1", "average_precision", "false_positive_rate")
+    means: dict[str, list[float]] = {name: [] for name in names}
+    for index, label in enumerate(labels):
+        known = truth[:, index] >= 0
+        right, chance = truth[known, index] >= 0.5, probabilities[known, index]
+        if not right.any() or right.all():
+            continue
+        said = chance >= 0.5
+        values = (
+            f1_score(right, said, average="macro", zero_division=0),
+            f1_score(right, said, zero_division=0),
+            average_precision_score(right, chance),
+            false_positive_rate(right, said),
+        )
+        for name, value in zip(names, values, strict=True):
+            found[f"{label}_{name}"] = float(value)
+            means[name].append(float(value))
+    return {**{name: float(np.mean(each)) if each else 0.0 for name, each in means.items()}, **found}
 
 
 def calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from kdnas.export.thresholds import THRESHOLDS
 from kdnas.models.card import LONGEST, demoted, inherited, read_card, with_metadata
 from kdnas.store.host import host_line
 
@@ -32,7 +33,7 @@ def write_card(folder: Path, name: str, settings: dict[str, Any], results: dict[
     card = template.render(
         name=name,
         settings=settings,
-        results={"vocabulary": None, "sentencepiece": None, **results},
+        results={"vocabulary": None, "sentencepiece": None, **results, "thresholds": (folder / THRESHOLDS).is_file()},
         forms={
             form: {"recipe": None, "tried": None, **row}
             for form, row in (results["forms"] | results["run_time_forms"]).items()

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import UsageError
+from kdnas.export.folder import MULTI_LABEL
+from kdnas.export.thresholds import THRESHOLDS
 from kdnas.models.family import family_of, shape_of
 from kdnas.models.folder import model_in
 from kdnas.models.packaged import HOME
@@ -55,6 +57,11 @@ class Checkpoint:
         return [str(names[key]) for key in sorted(names, key=int)]
 
     @property
+    def multi_label(self) -> bool:
+        """Whether the labels of a text classifier are independent (sigmoid instead of softmax)."""
+        return self.task == "text-classification" and self.config.get("problem_type") == MULTI_LABEL
+
+    @property
     def pad_id(self) -> int:
         return int(self.config.get("pad_token_id") or 0)
 
@@ -79,6 +86,7 @@ class Checkpoint:
             "max_seq_len": self.max_seq_len,
             "pad_id": self.pad_id,
             "pooling": self.pooling,
+            **({"problem_type": MULTI_LABEL} if self.multi_label else {}),
         }
 
 
@@ -111,15 +119,16 @@ def open_checkpoint(spec: str, home: Path = HOME) -> Checkpoint:
 
 
 def _require_labels(spec: str, checkpoint: Checkpoint) -> None:
-    """Refuse models whose outputs a softmax misinterprets; text models with one label are regressions, as in `transformers`."""
+    """Refuse models whose outputs a session misinterprets; text models with one label are regressions, as in `transformers`."""
     count = len(checkpoint.labels)
     number = count == 1 and checkpoint.task == "text-classification"
-    meant = "regression" if number else "single_label_classification"
+    meant = "regression" if number else MULTI_LABEL if checkpoint.multi_label else "single_label_classification"
     kind = checkpoint.config.get("problem_type") or meant
     if kind != meant or not (number or count >= 2):
         raise UsageError(
-            f"model '{spec}': {kind} with {count} labels is not exported; single-label classifiers with at least two labels, "
-            "and regressions of texts to one number, are (problem_type and id2label in config.json)"
+            f"model '{spec}': {kind} with {count} labels is not exported; single-label classifiers and multi-label "
+            "classifiers of texts with at least two labels, and regressions of texts to one number, are (problem_type and "
+            "id2label in config.json)"
         )
 
 
@@ -169,8 +178,10 @@ def copy_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def copy_description(checkpoint: Checkpoint, folder: Path) -> None:
-    """Copy config.json and the tokenizer, and generate the tokenizer files that the model lacks."""
+    """Copy config.json, thresholds and the tokenizer, and generate the tokenizer files that the model lacks."""
     shutil.copyfile(checkpoint.path / "config.json", folder / "config.json")
+    if (checkpoint.path / THRESHOLDS).is_file():
+        shutil.copyfile(checkpoint.path / THRESHOLDS, folder / THRESHOLDS)
     made = folder / "tokenizer.made"
     for name in TOKENIZER_FILES:
         if not (checkpoint.path / name).is_file() and not made.is_dir():

@@ -9,6 +9,9 @@ from kdnas.errors import UsageError
 from kdnas.models.engine import ENGINES, require_native
 
 SETTINGS = "kdnas.json"
+MULTI_LABEL = (
+    "multi_label_classification"  # `problem_type` of a classifier whose labels are independent, as in transformers
+)
 # The graph of each form inside an export folder.
 FORMS = {name: engine.graph for name, engine in ENGINES.items() if engine.graph and not engine.at_run_time}
 # Forms that run another form's graph in another precision, on hosts that compute in it; only on request.

@@ -41,6 +41,7 @@ class Int8Search:
         allowed: recipes to try.
         accuracy_control: try accuracy control if the static recipes lose more than the bound.
         ahead: a second process that writes recipes.
+        multi_label: the labels of a text are independent.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Int8Search:
     allowed: tuple[str, ...]
     accuracy_control: bool = False
     ahead: Ahead | None = None
+    multi_label: bool = False
 
     def write_ahead(self, form: str, begun_here: bool) -> None:
         """Let the second process, if there is one, write recipes of a form.
@@ -126,7 +128,7 @@ class Int8Search:
         return self.folder / f"{form}.ahead"
 
     def _kept(self, expected: np.ndarray, got: np.ndarray) -> float:
-        return answers_kept(self.task, expected, got)
+        return answers_kept(self.task, expected, got, self.multi_label)
 
 
 def choose(tried: dict[str, dict[str, Any]], bound: float) -> str:

@@ -27,6 +27,7 @@ class Candidate:
     pad_id: int
     max_seq_len: int
     streams: int = 1
+    multi_label: bool = False
 
     def require_task(self, *tasks: str) -> None:
         """Raise UsageError unless the model's task is one of `tasks`."""
@@ -68,7 +69,7 @@ class Judge:
         halves = [(rows, labelled.rows(rows)) for rows in labelled.halves()]
 
         def score(forward: Forward) -> tuple[dict[str, float], dict[str, float]]:
-            answers = answers_of(trained.task, replace(trained, forward=forward), labelled.inputs)
+            answers = answers_of(trained.task, replace(trained, forward=forward), labelled.inputs, trained.multi_label)
             dev, test = (points(trained.task, [answers[row] for row in rows], names, half) for rows, half in halves)
             return dev, test
 
@@ -101,7 +102,7 @@ class Judge:
         return {**worst, "loss_of": METRICS[self.task], **named}
 
 
-def answers_kept(task: str, expected: np.ndarray, got: np.ndarray) -> float:
+def answers_kept(task: str, expected: np.ndarray, got: np.ndarray, multi_label: bool = False) -> float:
     """Agreement of two outputs for one row: cosine of all states, fraction of equal labels, or closeness of a number.
 
     Args:
@@ -109,11 +110,14 @@ def answers_kept(task: str, expected: np.ndarray, got: np.ndarray) -> float:
         expected: reference outputs, stacked along a new last axis: states (1, T, D, 1), logits of a text (1, C, 1) or of tokens
             (1, T, C, 1), a number (1, 1, 1), or the logits of an answer's first and last token (1, T, 2).
         got: outputs of the form, with the same shape.
+        multi_label: the labels of a text are independent, and each counts.
     """
     if task == "feature-extraction":
         left, right = expected.ravel(), got.ravel()
         return float(left @ right / (np.linalg.norm(left) * np.linalg.norm(right)))
     if is_number(task, expected):
         return float(1 - abs(got - expected).item() / max(1.0, abs(expected).item()))
+    if multi_label:
+        return float(((expected > 0) == (got > 0)).mean())
     axis = 1 if task == "question-answering" else -2
     return float((expected.argmax(axis) == got.argmax(axis)).mean())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import UsageError
+from kdnas.export.folder import MULTI_LABEL
 from kdnas.store.progress import say
 from kdnas.text.lines import json_rows
 from kdnas.text.sample import SpreadByLanguage
@@ -16,6 +17,7 @@ from kdnas.text.sample import SpreadByLanguage
 LINES = {
     "text-classification": '{"text": "...", "label": "name or number", "language": "de"}',
     "token-classification": '{"tokens": ["...", "..."], "ner_tags": ["name or number", 0], "language": "de"}',
+    MULTI_LABEL: '{"text": "...", "labels": {"name": 1, "other name": 0}, "language": "de"}',
     "question-answering": '{"question": "...", "context": "...", "answers": {"text": ["..."]}, "language": "de"}',
 }
 LEAST = 100
@@ -27,7 +29,8 @@ class Labelled:
 
     Args:
         inputs: texts; lists of words; or pairs of a question and its context.
-        truths: class numbers; lists of the words' class numbers; or lists of correct answers.
+        truths: class numbers; tuples with 1, 0 or -1 (unknown) for each of several labels; lists of the words' class numbers; or
+            lists of correct answers.
         languages: language of each input.
     """
 
@@ -48,8 +51,11 @@ class Labelled:
         """
         keys = []
         for index, (inputs, truth, language) in enumerate(zip(self.inputs, self.truths, self.languages, strict=True)):
-            labels = truth if isinstance(truth, list) else [truth]
-            label = sorted({number for number in labels if isinstance(number, int)})
+            if isinstance(truth, tuple):
+                label = list(truth)
+            else:
+                labels = truth if isinstance(truth, list) else [truth]
+                label = sorted({number for number in labels if isinstance(number, int)})
             digest = hashlib.sha256(repr((inputs, truth)).encode("utf-8", "surrogatepass")).hexdigest()
             keys.append((language, label, digest, index))
         halves: tuple[list[int], list[int]] = ([], [])
@@ -60,16 +66,17 @@ class Labelled:
         return sorted(halves[0]), sorted(halves[1])
 
 
-def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelled:
+def read_labelled(path: Path, task: str, names: list[str], most: int, multi_label: bool = False) -> Labelled:
     """Read at most `most` rows of each language: a random sample that is the same in each run, in the order of the file.
 
     Questions without an answer are left out, and their number is logged.
 
     Args:
         path: a .jsonl file, also as .gz or .zst.
-        task: a key of `LINES`.
+        task: task of the model.
         names: the model's class names; a label is one of them, or its number.
         most: maximum rows per language.
+        multi_label: the labels of a text are independent; a row has `labels` with 1 or 0 for each known label.
 
     Raises:
         UsageError: the file is missing, a row has another format, the model lacks a label, or there are fewer than 100 rows.
@@ -78,6 +85,7 @@ def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelle
     numbers = {name: index for index, name in enumerate(names)}
     numbers = {str(index): index for index in range(len(names))} | numbers
     unanswered = 0
+    task = MULTI_LABEL if multi_label else task
     for number, row in _rows(path, task):
         language = row.get("language") or ""
         try:
@@ -88,17 +96,16 @@ def read_labelled(path: Path, task: str, names: list[str], most: int) -> Labelle
             ) from error
         if not isinstance(language, str):
             raise UsageError(f"{path}: line {number} has a language that is not a string; expected are {wanted(task)}")
-        if task != "question-answering":
-            labels = truth if isinstance(truth, list) else [truth]
-            if unknown := [label for label in labels if str(label) not in numbers]:
-                raise UsageError(f"{path}: line {number} has label '{unknown[0]}'; allowed are {', '.join(names)}")
-            classes = [numbers[str(label)] for label in labels]
-            truth = classes if isinstance(truth, list) else classes[0]
-        else:
+        if task == "question-answering":
             truth = [answer for answer in truth if answer.strip()]  # some sets mark a hidden answer by an empty text
             if not truth:
                 unanswered += 1
                 continue
+        else:
+            labels = truth if isinstance(truth, list | dict) else [truth]
+            if unknown := [label for label in labels if str(label) not in numbers]:
+                raise UsageError(f"{path}: line {number} has label '{unknown[0]}'; allowed are {', '.join(names)}")
+            truth = _numbered(truth, numbers, names)
         sample.add(language, repr(inputs), (inputs, truth, language))
     if unanswered:
         say(f"export: {path}: {unanswered} questions without an answer are left out: the models always answer")
@@ -119,6 +126,8 @@ def _read(row: dict[str, Any], task: str) -> tuple[Any, Any]:
     Raises:
         KeyError, TypeError, ValueError: the row has another format.
     """
+    if task == MULTI_LABEL:
+        return _read_labels(row)
     if task == "text-classification":
         _require_texts(row["text"])
         return row["text"], _require_label(row["label"])
@@ -131,6 +140,28 @@ def _read(row: dict[str, Any], task: str) -> tuple[Any, Any]:
     answers = list(row["answers"]["text"])
     _require_texts(row["question"], row["context"], *answers)
     return (row["question"], row["context"]), answers
+
+
+def _read_labels(row: dict[str, Any]) -> tuple[str, dict[str, int]]:
+    """Text of a row, and 1 or 0 for each of its known labels.
+
+    Raises:
+        KeyError, TypeError, ValueError: the row has another format.
+    """
+    _require_texts(row["text"])
+    labels = row["labels"]
+    if not isinstance(labels, dict) or not labels:
+        raise TypeError("labels has no names with 1 or 0")
+    if wrong := [value for value in labels.values() if value not in (0, 1)]:
+        raise ValueError(f"a label is {wrong[0]!r:.40}, neither 0 nor 1")
+    return row["text"], {name: int(value) for name, value in labels.items()}
+
+
+def _numbered(truth: Any, numbers: dict[str, int], names: list[str]) -> Any:
+    """Labels as class numbers; independent labels as 1, 0 or -1 (unknown) in the order of `names`."""
+    if isinstance(truth, dict):
+        return tuple(truth.get(name, -1) for name in names)
+    return [numbers[str(label)] for label in truth] if isinstance(truth, list) else numbers[str(truth)]
 
 
 def _require_texts(*values: Any) -> None:

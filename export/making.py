@@ -98,13 +98,14 @@ class Making:
                 options.recipes,
                 options.accuracy_control,
                 ahead,
+                checkpoint.multi_label,
             )
             model = load_model(checkpoint)
             self.reference = torch_outputs(model, checkpoint.task, self.rows)
             judge = Judge(checkpoint.task)
             if self.labelled is not None:
                 forward, around = torch_forward(model, checkpoint.task), (checkpoint.pad_id, checkpoint.max_seq_len)
-                trained = Candidate(forward, checkpoint.task, tokenizer, *around)
+                trained = Candidate(forward, checkpoint.task, tokenizer, *around, multi_label=checkpoint.multi_label)
                 judge = Judge.by_labels(self.labelled, checkpoint.settings["labels"], trained)
             progress.advance(note="PyTorch's outputs")
             for form in order:
@@ -138,7 +139,7 @@ class Making:
 
     def _measure(self, run: Forward, judge: Judge) -> dict[str, Any]:
         checkpoint = self.checkpoint
-        around = (checkpoint.pad_id, checkpoint.max_seq_len, checkpoint.pooling)
+        around = (checkpoint.pad_id, checkpoint.max_seq_len, checkpoint.pooling, checkpoint.multi_label)
         found = compare(run, checkpoint.task, self.rows, self.reference, *around)
         return {**found, **judge.loss(run, found)}
 

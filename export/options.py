@@ -21,10 +21,10 @@ class ExportOptions:
         recipes: quantisation recipes to try for each engine; the export chooses the fastest one within the bound.
         accuracy_control: if the static OpenVINO recipes lose more than the bound, return layers to float32 one by one until the
             loss is within the bound (NNCF); this takes minutes.
-        evaluation: .jsonl[.gz] file of labelled inputs with `text` and `label`, `tokens` and `ner_tags`, or `question`, `context`
-            and `answers`, and optionally `language`. One half (dev) chooses the int8 recipes, the other (test) measures their
-            loss, which must stay within the bound in every language. Without this file the export measures label agreement or
-            cosines, and does not enforce the bound.
+        evaluation: .jsonl[.gz] file of labelled inputs with `text` and `label`, `text` and `labels` (1 or 0 for each name),
+            `tokens` and `ner_tags`, or `question`, `context` and `answers`, and optionally `language`. One half (dev) chooses the
+            int8 recipes, the other (test) measures their loss, which must stay within the bound in every language. Without this
+            file the export measures label agreement or cosines, and does not enforce the bound.
         evaluation_texts: maximum labelled inputs per language; a random sample of the file.
         max_loss_points: largest loss of int8 in points (hundredths) of macro-F1 (texts), entity F1 (tokens) or F1 (answers).
         allow_loss: report a larger loss instead of refusing it.

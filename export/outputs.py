@@ -3,9 +3,16 @@
 import numpy as np
 
 
-def answers_of_texts(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (B, C) of logits (B, C); the logits themselves (B, 1) for a regression."""
+def answers_of_texts(logits: np.ndarray, multi_label: bool = False) -> np.ndarray:
+    """Probabilities (B, C) of logits (B, C): one per label if labels are independent; a regression's logits (B, 1) unchanged."""
+    if multi_label:
+        return sigmoid(logits)
     return logits if logits.shape[-1] == 1 else softmax(logits)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)) of each value, without overflow."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), dtype=logits.dtype)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -56,6 +56,7 @@ def compare(
     pad_id: int,
     max_seq_len: int,
     pooling: Pooling = "mean",
+    multi_label: bool = False,
 ) -> dict[str, float]:
     """Differences of a form from PyTorch over real tokens, with every row alone and every second row in batches.
 
@@ -93,6 +94,11 @@ def compare(
     }
     if is_number(task, reference[0]):
         result["correlation"] = _correlation(*(np.ravel(side) for side in zip(*pairs, strict=True)))
+    elif multi_label:
+        # Each label of a text is decided at a probability of a half, a logit of 0.
+        result["labels_equal"] = float(
+            np.concatenate([np.ravel((got > 0) == (want > 0)) for got, want in pairs]).mean()
+        )
     elif task != "feature-extraction":
         # The label of a text or token; or the first and last token of an answer.
         axis = 0 if task == "question-answering" else -1

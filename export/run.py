@@ -12,6 +12,7 @@ from kdnas.export.making import Making
 from kdnas.export.options import ExportOptions
 from kdnas.export.recipes import RECIPES
 from kdnas.export.summary import lines_of
+from kdnas.export.thresholds import THRESHOLDS, read_thresholds
 from kdnas.models.folder import model_in, model_label
 from kdnas.models.teacher import resolve_teacher
 from kdnas.store.artifact import MANIFEST, Artifact, build, file_sha256, to_json
@@ -118,13 +119,17 @@ def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, optio
     label = model_label(model)
     inputs = {"model": model_digest, "corpus": corpus.digest}
     labelled = None
+    if read_thresholds(checkpoint.path) is not None:
+        inputs["thresholds"] = file_sha256(checkpoint.path / THRESHOLDS)
     if options.evaluation is not None:
         if checkpoint.task == "feature-extraction":
             raise UsageError(f"--evaluation is for models with a head; {model} is for {checkpoint.task}")
         names = checkpoint.settings["labels"]
         if len(names) == 1:
             raise UsageError(f"--evaluation is for models with labels or answers; {model} is a regression")
-        labelled = read_labelled(options.evaluation, checkpoint.task, names, options.evaluation_texts)
+        labelled = read_labelled(
+            options.evaluation, checkpoint.task, names, options.evaluation_texts, checkpoint.multi_label
+        )
         inputs["evaluation"] = file_sha256(options.evaluation)
     # Disk space for up to seven copies of the weights: three in float32, five in int8 (a quarter each), and the quantiser's.
     needed = 50_000_000 + 7 * (checkpoint.path / "model.safetensors").stat().st_size

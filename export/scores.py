@@ -19,8 +19,9 @@ METRICS = {
 def scores(task: str, runs: Runs, names: Sequence[str], labelled: Labelled) -> dict[str, float]:
     """Points in each language.
 
-    Texts: macro-F1. Tokens: F1 of whole entities (seqeval); each word has the label of its first token, and entities in words
-    that are cut off are missed. Answers: F1 of the words shared with the best of the correct answers (SQuAD).
+    Texts: macro-F1; of independent labels the mean of each label's, over the texts for which it is known. Tokens: F1 of whole
+    entities (seqeval); each word has the label of its first token, and entities in words that are cut off are missed. Answers:
+    F1 of the words shared with the best of the correct answers (SQuAD).
 
     Args:
         task: task of the model.
@@ -28,13 +29,15 @@ def scores(task: str, runs: Runs, names: Sequence[str], labelled: Labelled) -> d
         names: its class names.
         labelled: N inputs of the task.
     """
-    return points(task, answers_of(task, runs, labelled.inputs), names, labelled)
+    multi_label = any(isinstance(truth, tuple) for truth in labelled.truths)
+    return points(task, answers_of(task, runs, labelled.inputs, multi_label), names, labelled)
 
 
-def answers_of(task: str, runs: Runs, inputs: list[Any]) -> list[Any]:
-    """A model's answer to each input: a class number, the class numbers of words, or a text."""
+def answers_of(task: str, runs: Runs, inputs: list[Any], multi_label: bool = False) -> list[Any]:
+    """A model's answer to each input: a class number, 0 or 1 for each label, the class numbers of words, or a text."""
     if task == "text-classification":
-        return list(text_logits(runs, inputs).argmax(-1).tolist())
+        logits = text_logits(runs, inputs)
+        return [tuple(row) for row in (logits > 0).astype(int).tolist()] if multi_label else logits.argmax(-1).tolist()
     if task == "token-classification":
         return list(word_labels(runs, inputs))
     return [answer.text for answer in Answerer(runs).answers(inputs)]
@@ -54,10 +57,29 @@ def _score(task: str, truth: list[Any], answers: list[Any], names: Sequence[str]
     if task == "text-classification":
         from sklearn.metrics import f1_score
 
+        if isinstance(truth[0], tuple):
+            return label_mean_f1(np.asarray(truth), np.asarray(answers))
         return float(f1_score(truth, answers, average="macro", zero_division=0))
     if task == "token-classification":
         return entity_scores(truth, answers, names)["entity_f1"]
     return answer_scores(truth, answers)["answer_f1"]
+
+
+def label_mean_f1(truth: np.ndarray, answers: np.ndarray) -> float:
+    """Macro-F1 of each label (its two classes), and the mean over the labels, from 0 to 1; 0 if no label is known.
+
+    Args:
+        truth: (N, C) 1, 0, or -1 where a label is unknown.
+        answers: (N, C) 1 or 0.
+    """
+    from sklearn.metrics import f1_score
+
+    found = []
+    for label in range(truth.shape[1]):
+        known = truth[:, label] >= 0
+        if known.any():
+            found.append(f1_score(truth[known, label], answers[known, label], average="macro", zero_division=0))
+    return float(np.mean(found)) if found else 0.0
 
 
 def entity_scores(

@@ -17,6 +17,7 @@ from kdnas.errors import UsageError
 from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER, read_encoder
 from kdnas.export.engines import RUNTIMES, open_graph
 from kdnas.export.folder import (
+    MULTI_LABEL,
     TASKS,
     choose_form,
     graph_of,
@@ -62,6 +63,7 @@ class Session:
         task: one of `TASKS`.
         labels: class names in the order of the outputs; empty for feature extraction and question answering. A text classifier
             with one label is a regression, and the label names its number.
+        multi_label: whether the labels of a text classifier are independent, so that each has a probability of its own.
         form: the form that runs.
         hidden: width D of the hidden states.
         encoder: converts texts to token ids, without special tokens and without truncation.
@@ -92,6 +94,7 @@ class Session:
         self._warned = False
         self.task: str = settings["task"]
         self.labels: list[str] = list(settings["labels"])
+        self.multi_label: bool = settings.get("problem_type") == MULTI_LABEL
         self.hidden = int(settings["hidden"])
         self.max_seq_len = int(settings["max_seq_len"])
         self.pad_id = int(settings["pad_id"])
@@ -192,8 +195,8 @@ class Session:
             batch_tokens: maximum padded tokens per call (a longer text runs alone).
 
         Returns:
-            float32: softmax probabilities (N, C) of a classifier, numbers (N, 1) of a regression, or L2-normalised vectors
-            (N, D), pooled according to `pooling`.
+            float32: softmax probabilities (N, C) of a classifier, sigmoid probabilities (N, C) of a `multi_label` classifier,
+            numbers (N, 1) of a regression, or L2-normalised vectors (N, D), pooled according to `pooling`.
 
         Raises:
             UsageError: `texts` is a bare string, an item is neither a string nor a pair, or the model labels tokens or answers
@@ -228,7 +231,9 @@ class Session:
         def work(batch: list[int]) -> None:
             ids, mask = self.pad([rows[index] for index in batch])
             output = self.run(ids, mask, None if types is None else pad_types([types[index] for index in batch], ids))
-            result[batch] = answers_of_texts(output) if classifies else pool(output, mask, self.pooling)
+            result[batch] = (
+                answers_of_texts(output, self.multi_label) if classifies else pool(output, mask, self.pooling)
+            )
 
         run_batches(self.streams, work, token_budget_batches([len(row) for row in rows], batch_tokens))
         return result

@@ -144,6 +144,12 @@ GROUPS: dict[str, dict[str, Command]] = {
             ("train", "export"),
             ("data_root", "engines", "seeds"),
         ),
+        "hap-check": Command(
+            "kdnas.evaluation.hap_classifier.check:hap_check",
+            "measure a classifier of hate on functional cases: negation, quotation, groups",
+            ("train",),
+            ("languages", "label", "threshold", "form"),
+        ),
         "compare-suites": Command(
             "kdnas.evaluation.compare:compare_suites",
             "compare models on the suites, with each other and with the paper's",

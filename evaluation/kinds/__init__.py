@@ -2,9 +2,10 @@
 
 from kdnas.evaluation.kinds.base import TaskKind
 from kdnas.evaluation.kinds.classes import Classes
+from kdnas.evaluation.kinds.multilabel import MultiLabel
 from kdnas.evaluation.kinds.score import Score
 from kdnas.evaluation.kinds.spans import Spans
 from kdnas.evaluation.kinds.words import Words
 
-__all__ = ["CLASSES", "SCORE", "SPANS", "WORDS", "TaskKind"]
-CLASSES, SCORE, WORDS, SPANS = Classes(), Score(), Words(), Spans()
+__all__ = ["CLASSES", "MULTI_LABEL", "SCORE", "SPANS", "WORDS", "MultiLabel", "TaskKind"]
+CLASSES, MULTI_LABEL, SCORE, WORDS, SPANS = Classes(), MultiLabel(), Score(), Words(), Spans()

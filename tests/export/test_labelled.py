@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,22 @@ def test_halves_of_words_and_of_questions() -> None:
         assert sum(words.truths[row][1] for row in half) == 10
     asked = Labelled([("Who?", str(n)) for n in range(41)], [["Ada"]] * 41, [""] * 41)
     assert list(map(len, asked.halves())) == [20, 21]
+
+
+def test_independent_labels_are_read_with_unknown_ones(tmp_path: Path) -> None:
+    rows = [{"text": f"t{index}", "labels": {"rude": index % 2}} for index in range(100)]
+    rows += [{"text": f"u{index}", "labels": {"rude": 1, "clean": False}} for index in range(20)]
+    found = read_labelled(write(tmp_path / "rows.jsonl", rows), TEXTS, NAMES, 200, multi_label=True)
+    assert set(found.truths) == {(-1, 0), (-1, 1), (0, 1)}
+    dev, test = (Counter(found.truths[row] for row in half) for half in found.halves())
+    assert all(abs(dev[truth] - test[truth]) <= 1 for truth in set(found.truths))  # each pattern is split evenly
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [({"hostile": 1}, "label 'hostile'"), ({"rude": 2}, "neither 0 nor 1"), ({}, "no names"), ("rude", "no names")],
+)
+def test_wrong_independent_labels_are_refused(tmp_path: Path, labels: Any, message: str) -> None:
+    path = write(tmp_path / "rows.jsonl", [{"text": "a", "labels": labels}] * 100)
+    with pytest.raises(UsageError, match=message):
+        read_labelled(path, TEXTS, NAMES, 100, multi_label=True)

@@ -1,0 +1,170 @@
+"""Calibration of a multi-label classifier and its decision thresholds, both on dev rows.
+
+Calibration is Platt's: each label's logit z becomes a z + b, with a and b that minimise the binary cross-entropy on the dev rows
+for which the label is known (Platt 1999; Guo et al. 2017, Section 4.2, call 1/a the temperature; b is needed because training
+rows are balanced, which moves the base rate). Both become part of the last layer, so every runtime gives calibrated
+probabilities.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdnas.evaluation.hap_classifier.options import Wanted
+from kdnas.evaluation.metrics import at_threshold
+from kdnas.export.outputs import sigmoid
+from kdnas.export.thresholds import SCHEMA
+
+# Rows of each class that a label needs for a calibration, and that a language needs for a threshold of its own.
+LEAST = 20
+GRID = np.arange(1, 10_000) / 10_000
+# Texts that a threshold must call positive for its precision to mean something.
+LEAST_SAID = 10
+
+
+def fit_scale_and_shift(logits: np.ndarray, truth: np.ndarray, steps: int = 100) -> tuple[float, float]:
+    """The scale a > 0 and shift b of `a z + b` with the smallest binary cross-entropy, by Newton's method.
+
+    Args:
+        logits: (N,) logits of one label.
+        truth: (N,) 1 or 0.
+        steps: maximum number of steps.
+
+    Returns:
+        Scale and shift; (1, 0) if either class has fewer than `LEAST` rows, or if higher logits do not mean more positives.
+    """
+    positives = int((truth >= 0.5).sum())
+    if min(positives, len(truth) - positives) < LEAST:
+        return 1.0, 0.0
+    features = np.stack([np.asarray(logits, dtype=np.float64), np.ones(len(logits))], axis=1)
+    # Platt's targets, slightly inside of 0 and 1, keep the scale finite for separable rows.
+    high, low = (positives + 1) / (positives + 2), 1 / (len(truth) - positives + 2)
+    wanted = np.where(truth >= 0.5, high, low)
+    best = np.array([1.0, 0.0])
+    for _ in range(steps):
+        chance = sigmoid(features @ best)
+        slope = features.T @ (chance - wanted)
+        curve = (features * (chance * (1 - chance))[:, None]).T @ features + 1e-9 * np.eye(2)
+        step = np.linalg.solve(curve, slope)
+        size = 1.0
+        while size > 1e-6 and _loss(features, wanted, best - size * step) > _loss(features, wanted, best):
+            size /= 2
+        best = best - size * step
+        if np.abs(size * step).max() < 1e-8:
+            break
+    return (float(best[0]), float(best[1])) if best[0] > 0 and np.isfinite(best).all() else (1.0, 0.0)
+
+
+def _loss(features: np.ndarray, wanted: np.ndarray, weights: np.ndarray) -> float:
+    scores = features @ weights
+    return float(np.sum(np.logaddexp(0, scores) - wanted * scores))
+
+
+def calibrate(logits: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Scale and shift of each label, and the calibration error on the same rows before and after.
+
+    Args:
+        logits: (N, C).
+        truth: (N, C) 1, 0, or below 0 where a label is unknown.
+        labels: names of the C labels.
+    """
+    found = {}
+    for index, name in enumerate(labels):
+        known = truth[:, index] >= 0
+        given, right = logits[known, index], truth[known, index]
+        scale, shift = fit_scale_and_shift(given, right)
+        before, after = (binary_calibration_error(right, sigmoid(one)) for one in (given, scale * given + shift))
+        found[name] = {
+            "scale": scale,
+            "shift": shift,
+            "rows": int(known.sum()),
+            "error_before": before,
+            "error_after": after,
+        }
+    return found
+
+
+def binary_calibration_error(truth: np.ndarray, chance: np.ndarray, bins: int = 15) -> float:
+    """Mean gap between probability and frequency of positives in `bins` bins of equal width; 0 without rows. Both (N,)."""
+    if not len(truth):
+        return 0.0
+    indices = np.minimum((chance * bins).astype(int), bins - 1)
+    gaps = np.abs(np.bincount(indices, truth, bins) - np.bincount(indices, chance, bins))
+    return float(gaps.sum() / len(truth))
+
+
+def fold_calibration(model: Any, calibration: Mapping[str, Mapping[str, float]]) -> None:
+    """Multiply the rows of the last layer by the scales and move its biases, so that the logits are calibrated.
+
+    Args:
+        model: a classifier of transformers with as many outputs as `calibration` has labels, in their order.
+        calibration: what `calibrate` returns.
+    """
+    import torch
+
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    last = [layer for layer in layers if layer.out_features == len(calibration)][-1]
+    scale, shift = (
+        torch.tensor([one[name] for one in calibration.values()], dtype=last.weight.dtype)
+        for name in ("scale", "shift")
+    )
+    with torch.no_grad():
+        last.weight.mul_(scale[:, None].to(last.weight.device))
+        last.bias.mul_(scale.to(last.bias.device)).add_(shift.to(last.bias.device))
+
+
+def lowest_threshold(truth: np.ndarray, chance: np.ndarray, wanted: Wanted) -> float | None:
+    """The lowest of the thresholds 0.0001, 0.0002, ... that reaches what is wanted; None if none does.
+
+    Args:
+        truth: (N,) bool.
+        chance: (N,) probabilities.
+        wanted: precision or false-positive rate.
+    """
+    said = len(chance) - np.searchsorted(np.sort(chance), GRID)
+    false = int((~truth).sum()) - np.searchsorted(np.sort(chance[~truth]), GRID)
+    if wanted.name == "precision":
+        met = (said - false >= wanted.value * said) & (said >= LEAST_SAID)
+    else:
+        met = false <= wanted.value * max(int((~truth).sum()), 1)
+    indices = np.flatnonzero(met)
+    return float(GRID[indices[0]]) if len(indices) else None
+
+
+def choose_thresholds(
+    truth: np.ndarray, chance: np.ndarray, languages: Sequence[str], labels: Sequence[str], wanted: Wanted
+) -> dict[str, Any]:
+    """Thresholds of each label and language, in the format of `kdnas.export.thresholds` without the calibration.
+
+    A language with fewer than `LEAST` positives or negatives of a label has no entry: its threshold is that of all languages.
+
+    Args:
+        truth: (N, C) 1, 0, or below 0 where a label is unknown.
+        chance: (N, C) calibrated probabilities.
+        languages: language of each row.
+        labels: names of the C labels.
+        wanted: precision or false-positive rate that each threshold reaches.
+    """
+    found: dict[str, Any] = {}
+    codes = np.asarray(languages)
+    for index, name in enumerate(labels):
+        known = truth[:, index] >= 0
+        found[name] = _entry(truth[known, index], chance[known, index], wanted)
+        found[name]["languages"] = {}
+        for code in sorted(set(codes.tolist())):
+            rows = known & (codes == code)
+            positives = int((truth[rows, index] >= 0.5).sum())
+            if min(positives, int(rows.sum()) - positives) >= LEAST:
+                found[name]["languages"][code] = _entry(truth[rows, index], chance[rows, index], wanted)
+    return {"schema": SCHEMA, "wanted": {wanted.name: wanted.value}, "labels": found}
+
+
+def _entry(truth: np.ndarray, chance: np.ndarray, wanted: Wanted) -> dict[str, Any]:
+    right = truth >= 0.5
+    usable = min(int(right.sum()), int((~right).sum())) >= LEAST
+    threshold = lowest_threshold(right, chance, wanted) if usable else None
+    measured: dict[str, float | None] = dict.fromkeys(("precision", "recall", "false_positive_rate"))
+    if threshold is not None:
+        measured = dict(at_threshold(right, chance, threshold))
+    return {"threshold": threshold, "rows": len(right), "positives": int(right.sum()), **measured}
