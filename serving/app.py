@@ -32,6 +32,7 @@ from kdnas.serving.refusals import (
     tei_error,
 )
 from kdnas.serving.service import Service
+from kdnas.serving.try_page import try_page
 from kdnas.serving.wire import dumps
 from kdnas.store.progress import say
 
@@ -228,7 +229,12 @@ def _pages(service: Service) -> list[Route]:
     async def docs(_request: Request) -> Response:
         return HTMLResponse(docs_page(document, list(service.models.values())))
 
-    return [Route("/openapi.json", schema_document), Route("/docs", docs)]
+    page = try_page()
+
+    async def root(_request: Request) -> Response:
+        return HTMLResponse(page)
+
+    return [Route("/", root), Route("/openapi.json", schema_document), Route("/docs", docs)]
 
 
 def _json(body: Any, status: int = 200) -> Response:
