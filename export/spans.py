@@ -221,13 +221,13 @@ class Answerer:
         best = [Answer("", 0, 0, -np.inf)] * len(pairs)
         outputs = _in_batches(self._session, [window for _, window in windows], batch_tokens, typed=True)
         for (index, window), logits in zip(windows, outputs, strict=True):
-            found = _best_span(window, logits[: len(window.ids)], pairs[index][1], max_answer_tokens)
+            found = best_span(window, logits[: len(window.ids)], pairs[index][1], max_answer_tokens)
             if found.score > best[index].score:
                 best[index] = found
         return best
 
 
-def _best_span(window: Any, logits: np.ndarray, context: str, most: int) -> Answer:
+def best_span(window: Any, logits: np.ndarray, context: str, most: int) -> Answer:
     """The best span of one window; its score is minus infinity if the window holds no part of the context.
 
     Args:

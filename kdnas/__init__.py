@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = [
     "Arch",
+    "Client",
     "SearchSpace",
     "Session",
     "distill",
@@ -26,7 +27,12 @@ __all__ = [
     "speed",
     "suites",
 ]
-_CLASSES = {"Session": "kdnas.export.session", "Arch": "kdnas.models.arch", "SearchSpace": "kdnas.models.arch"}
+_CLASSES = {
+    "Session": "kdnas.export.session",
+    "Client": "kdnas.serving.client",
+    "Arch": "kdnas.models.arch",
+    "SearchSpace": "kdnas.models.arch",
+}
 _PACKAGES = ("distill", "export", "pretrain", "search")  # callable subpackages, see `kdnas.interface.CallablePackage`
 
 if TYPE_CHECKING:
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     from kdnas import distill, export, pretrain, search
     from kdnas.export.session import Session
     from kdnas.models.arch import Arch, SearchSpace
+    from kdnas.serving.client import Client
     from kdnas.store.outcome import Result
 
     evaluate: Callable[..., Result]

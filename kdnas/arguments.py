@@ -33,6 +33,8 @@ def parse(name: str, function: Callable[..., Any], argv: list[str]) -> dict[str,
         UsageError: an option is unknown, given twice or of the wrong type, or a file is missing.
     """
     files, argv = split_config_files(argv)
+    if COMMANDS[name].repeated:
+        argv = gathered(argv, COMMANDS[name].repeated)
     parser = make_parser(name, function, files)
     kinds = _kinds(parser)
     groups = {option.rpartition(".")[0] for option in kinds} - {""}
@@ -89,6 +91,29 @@ def make_parser(name: str, function: Callable[..., Any], files: list[str]) -> Ar
 def _kinds(parser: ArgumentParser) -> dict[str, Any]:
     """The type of each option by its name; the type of a whole group, such as `text`, is None."""
     return {action.dest: getattr(action, "_typehint", None) for action in parser._actions}
+
+
+def gathered(argv: list[str], option: str) -> list[str]:
+    """The command line with all values of one option in one list.
+
+    Words before the first option are values too: `a --model b=c --port 1` becomes `--model=["a", "b=c"] --port 1`.
+
+    Args:
+        argv: command line after the command's name.
+        option: name of the option.
+    """
+    found: list[str] = []
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag == f"--{option}":
+            found += (value if equals else next(words, "")).split(",")
+        elif not rest and not word.startswith("-"):
+            found.append(word)
+        else:
+            rest.append(word)
+    return [f"--{option}={json.dumps(found, ensure_ascii=False)}", *rest] if found else rest
 
 
 def normalise(argv: list[str], kinds: dict[str, Any], name: str) -> list[str]:

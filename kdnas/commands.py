@@ -19,12 +19,14 @@ class Command:
         summary: the command's line in `kdnas --help`.
         extras: optional dependency groups that every call needs.
         first: options that the command's help lists first, with the required ones and those in `option_help`.
+        repeated: option with several values that may be given several times; words before the first option are its values.
     """
 
     target: str
     summary: str
     extras: tuple[str, ...] = ()
     first: tuple[str, ...] = ()
+    repeated: str = ""
 
 
 GROUPS: dict[str, dict[str, Command]] = {
@@ -160,9 +162,10 @@ GROUPS: dict[str, dict[str, Command]] = {
     "use": {
         "serve": Command(
             "kdnas.serving.run:serve",
-            "answer HTTP requests with an exported model",
+            "answer HTTP requests with exported models",
             ("serve",),
-            ("host", "port", "form", "threads"),
+            ("host", "port", "key_file", "too_long", "form", "threads"),
+            "model",
         ),
         "filter": Command(
             "kdnas.serving.filter:filter_documents",

@@ -9,7 +9,12 @@ from kdnas.errors import KdnasError, UsageError
 
 # extra -> distribution -> import name; a test compares this with pyproject.toml
 EXTRAS: dict[str, dict[str, str]] = {
-    "serve": {"fastapi": "fastapi", "prometheus-client": "prometheus_client", "uvicorn": "uvicorn"},
+    "serve": {
+        "prometheus-client": "prometheus_client",
+        "pydantic": "pydantic",
+        "starlette": "starlette",
+        "uvicorn": "uvicorn",
+    },
     "train": {
         "accelerate": "accelerate",
         "datasets": "datasets",

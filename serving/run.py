@@ -1,5 +1,6 @@
 """`kdnas serve`: the process of the HTTP service."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -8,18 +9,25 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
 from kdnas.errors import KdnasError, UsageError
-from kdnas.serving.app import ServeOptions, Service, create_app
-from kdnas.serving.predictor import Predictor
+from kdnas.serving.app import create_app
+from kdnas.serving.keys import require_keys
+from kdnas.serving.model import Model
+from kdnas.serving.options import ServeOptions
+from kdnas.serving.protocol import protocol_class
+from kdnas.serving.service import Service
 from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
 
+LINGER_SECONDS = 0.1  # in which requests on accepted connections are read after the service stopped listening
+
 
 def serve(
-    model: Path,
+    model: tuple[str, ...],
     form: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -27,45 +35,77 @@ def serve(
     options: ServeOptions = ServeOptions(),
     verify: bool = True,
 ) -> Outcome:
-    """Answer HTTP requests with an exported model until SIGTERM or Ctrl-C.
+    """Answer HTTP requests with exported models until SIGTERM or Ctrl-C; SIGHUP reloads the models and the keys.
 
     After the first signal, requests in flight may finish, and the exit code is 0. A second signal, or the end of
     `shutdown_seconds`, cuts them off; the exit code is then 143 (SIGTERM) or 130 (Ctrl-C).
 
     Args:
-        model: folder that `kdnas export` wrote.
-        form: form of the model to run, for example `openvino-int8`; by default the fastest.
-        host: address to listen on; 0.0.0.0 for all addresses of this machine.
+        model: folders that `kdnas export` wrote, as FOLDER or NAME=FOLDER; without a name, a model has its folder's. Requests
+            choose a model by its name; the first one that fits is the default. May be given several times.
+        form: form of the models to run, for example `openvino-int8`; by default the fastest.
+        host: address to listen on; 0.0.0.0 for all addresses of this machine, which needs `key_file` or `anonymous`.
         port: port to listen on; 0 chooses a free one.
-        threads: number of threads of the model; by default the number that was fastest when the model was exported, at most 4.
-        options: limits and batching of the service.
-        verify: check the model's files against the hashes in its manifest first.
+        threads: number of threads of a model; by default the number that was fastest when it was exported, at most 4.
+        options: limits, batching and operation of the service.
+        verify: check the models' files against the hashes in their manifests first.
     """
     sock = bind(host, port)
     with sock:
-        service = Service(Predictor(model, form, threads, verify), options)
+        models = [
+            Model(name, folder, form, threads, verify, options.streams) for name, folder in named_folders(model).items()
+        ]
+        service = Service(models, options)
+        require_keys(sock.getsockname()[0], service.keys, options.anonymous)
         server = Server(service, sock)
+        signal.signal(signal.SIGHUP, server.handle_reload)
         try:
             server.run(sockets=[sock])
         except OSError as error:  # the port was taken between the bind and the listening
             raise _bind_error(host, port, error) from error
     if server.exit_code:
-        # The model's thread may still run and cannot be stopped: a normal exit would abort in it.
+        # A model's thread may still run and cannot be stopped: a normal exit would abort in it.
         sys.stderr.flush()
         os._exit(server.exit_code)
     return Outcome(None)
+
+
+def named_folders(given: tuple[str, ...]) -> dict[str, Path]:
+    """Folders by their names, from FOLDER or NAME=FOLDER.
+
+    Raises:
+        UsageError: a name is empty, has a slash, or is given twice.
+    """
+    found: dict[str, Path] = {}
+    for word in given:
+        before, equals, after = word.partition("=")
+        named = bool(equals) and "/" not in before
+        folder = Path(after if named else word)
+        name = before if named else folder.resolve().name
+        if not name or not str(folder):
+            raise UsageError(f"model '{word}': give FOLDER or NAME=FOLDER")
+        if name in found:
+            raise UsageError(f"model '{word}': the name '{name}' is given twice; give another: NAME={folder}")
+        found[name] = folder
+    if not found:
+        raise UsageError("no model; give FOLDER or NAME=FOLDER")
+    return found
 
 
 class Server(uvicorn.Server):
     """uvicorn that reports its address, drains before it closes, and records whether it cut off requests."""
 
     def __init__(self, service: Service, sock: socket.socket) -> None:
+        options = service.options
         config = uvicorn.Config(
             create_app(service),
-            log_level="warning",
+            http=protocol_class(options.max_header_bytes, options.receive_seconds),
+            ws="none",
+            log_level="error",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=service.options.shutdown_seconds,
+            h11_max_incomplete_event_size=options.max_header_bytes,
+            timeout_graceful_shutdown=options.shutdown_seconds,
         )
         super().__init__(config)
         self._service, self._sock = service, sock
@@ -81,15 +121,18 @@ class Server(uvicorn.Server):
         """Start listening and report the address."""
         await super().startup(sockets)
         host, port = self._sock.getsockname()[:2]
-        session = self._service.predictor.session
-        say(
-            f"serve: listening on http://{f'[{host}]' if ':' in host else host}:{port} "
-            f"({self._service.predictor.name}, {session.form}, {session.threads} threads); docs at /docs"
+        served = "; ".join(
+            f"{model.name}, {model.session.form}, {model.session.threads} threads"
+            for model in self._service.models.values()
         )
+        say(f"serve: listening on http://{f'[{host}]' if ':' in host else host}:{port} ({served}); docs at /docs")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait at most `shutdown_seconds` for the requests in flight."""
         say(f"serve: shutting down, {self._service.in_flight} requests in flight")
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LINGER_SECONDS)  # their answers have `Connection: close`
         await super().shutdown(sockets)
         self._cut = self._service.in_flight + self._service.cut > 0
         say("serve: stopped" + (", requests were cut off" if self._cut else ""))
@@ -106,6 +149,16 @@ class Server(uvicorn.Server):
         timer = threading.Timer(wait, self._stop)
         timer.daemon = True
         timer.start()
+
+    def handle_reload(self, _sig: int, _frame: Any) -> None:
+        """Reload the models and keys in a thread."""
+        threading.Thread(target=self._reload, name="kdnas-reload", daemon=True).start()
+
+    def _reload(self) -> None:
+        try:
+            say(f"serve: reloaded {', '.join(self._service.reload())}")
+        except Exception as error:
+            say(f"serve: the old models stay: {error}")
 
     def _stop(self) -> None:
         self.should_exit = True

@@ -1,20 +1,21 @@
-"""Request and response bodies of the HTTP service."""
+"""Request bodies of our own contract, and the bodies of its answers, for the OpenAPI document."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+TooLongPolicy = Literal["error", "truncate", "windows"]
+EXAMPLE = '{"texts": ["..."]}'
 
-class PredictRequest(BaseModel):
+
+class Texts(BaseModel):
     """One text or several."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"texts": ["You are very kind.", "Go away."]}]}
-    )
+    model_config = ConfigDict(extra="forbid")
 
     text: str | None = Field(None, description="one text; give this or `texts`")
     texts: list[str] | None = Field(None, description="several texts; give this or `text`")
-    truncate: bool = Field(False, description="cut texts that are too long for the model instead of refusing them")
+    model: str | None = Field(None, description="name of the model; by default the first one that fits")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -22,11 +23,6 @@ class PredictRequest(BaseModel):
             raise ValueError("give either 'text' or 'texts'")
         if self.texts == []:
             raise ValueError("'texts' is empty; give at least one text")
-        for index, text in enumerate(self.all_texts()):
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise ValueError(f"text {index} contains an unpaired surrogate") from error
         return self
 
     def all_texts(self) -> list[str]:
@@ -34,12 +30,84 @@ class PredictRequest(BaseModel):
         return self.texts if self.texts is not None else [self.text or ""]
 
 
+class PredictRequest(Texts):
+    """Texts to classify or to embed."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"texts": ["You are very kind.", "Go away."]}]}
+    )
+
+    truncate: bool = Field(False, description='cut texts that are too long; the same as `too_long`: "truncate"')
+    too_long: TooLongPolicy | None = Field(
+        None, description="what to do with texts that are too long for the model; by default the server's policy"
+    )
+    label: str | None = Field(
+        None, description="a text in windows gets the scores of the window in which this label is most probable"
+    )
+
+
+class EntitiesRequest(Texts):
+    """Texts of any length in which to find entities."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": "Ada lives in London."}]})
+
+
+class Question(BaseModel):
+    """A question, and the text that answers it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    question: str
+    context: str
+
+
+class AnswerRequest(BaseModel):
+    """One question with its context, or several."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"question": "Where does Ada live?", "context": "Ada lives in London."}]},
+    )
+
+    question: str | None = None
+    context: str | None = None
+    questions: list[Question] | None = Field(None, description="several questions with their contexts", min_length=1)
+    max_answer_tokens: int = Field(30, ge=1, le=512)
+    model: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        single = self.question is not None and self.context is not None
+        partial = self.question is not None or self.context is not None
+        if (self.questions is not None) == partial or (partial and not single):
+            raise ValueError("give 'question' and 'context', or 'questions'")
+        return self
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """The questions with their contexts."""
+        if self.questions is not None:
+            return [(one.question, one.context) for one in self.questions]
+        return [(self.question or "", self.context or "")]
+
+
+class WindowScore(BaseModel):
+    """The label of one part of a long text, by code points."""
+
+    start: int
+    end: int
+    label: str
+    score: float
+
+
 class Prediction(BaseModel):
-    """The most probable label of one text, its probability, and the probabilities of all labels."""
+    """The best label of one text, its score, and the scores of all labels."""
 
     label: str
     score: float
     scores: dict[str, float]
+    labels: list[str] | None = Field(None, description="of a multi-label model: the labels with at least 0.5")
+    truncated: bool | None = Field(None, description="true if the text was cut")
+    windows: list[WindowScore] | None = Field(None, description="parts of a long text, the highest score first")
 
 
 class Classified(BaseModel):
@@ -58,10 +126,46 @@ class Embedded(BaseModel):
     embeddings: list[list[float]]
 
 
+class FoundEntity(BaseModel):
+    """An entity: `text` is the text's code points from `start` to `end`."""
+
+    start: int
+    end: int
+    text: str
+    label: str
+    score: float
+
+
+class FoundEntities(BaseModel):
+    """The entities of each text, in the order of the texts."""
+
+    model: str
+    form: str
+    entities: list[list[FoundEntity]]
+
+
+class FoundAnswer(BaseModel):
+    """An answer: the context's code points from `start` to `end`; score: sum of two logits, null without an answer."""
+
+    text: str
+    start: int
+    end: int
+    score: float | None
+
+
+class Answered(BaseModel):
+    """The answer to each question, in their order."""
+
+    model: str
+    form: str
+    answers: list[FoundAnswer]
+
+
 class Problem(BaseModel):
     """Why a request was refused."""
 
     error: str
+    error_type: str
 
 
 class Health(BaseModel):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,42 @@ def encoder(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory:
     folder = tmp_path_factory.mktemp("models") / "tiny-encoder"
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return _export(home, folder, tiny_teacher, corpus)
+
+
+def _with_head(kind: str, home: Path, teacher: Teacher, corpus: Corpus, folder: Path, **settings: Any) -> Path:
+    """An export of a tiny random model with a head and 64 positions."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 64}
+    config = transformers.BertConfig(
+        vocab_size=teacher.config["vocab_size"], max_position_embeddings=64, initializer_range=0.5, **shape, **settings
+    )
+    getattr(transformers, kind)(config).save_pretrained(folder)
+    return _export(home, folder, teacher, corpus)
+
+
+@pytest.fixture(scope="session")
+def tagger(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported classifier of tokens with five BIO labels."""
+    labels = dict(enumerate(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]))
+    folder = tmp_path_factory.mktemp("models") / "tiny-ner"
+    return _with_head("BertForTokenClassification", home, tiny_teacher, corpus, folder, id2label=labels)
+
+
+@pytest.fixture(scope="session")
+def answerer(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported question answerer."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-qa"
+    return _with_head("BertForQuestionAnswering", home, tiny_teacher, corpus, folder)
+
+
+@pytest.fixture(scope="session")
+def regressor(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported regression of texts: one number."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-regression"
+    return _with_head("BertForSequenceClassification", home, tiny_teacher, corpus, folder, num_labels=1)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,10 @@
 
 import html
 import json
+from collections.abc import Sequence
 from typing import Any
+
+from kdnas.serving.model import Model
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
@@ -33,12 +36,12 @@ document.getElementById("send").onclick = async () => {
 """
 
 
-def docs_page(schema: dict[str, Any], labels: list[str]) -> str:
+def docs_page(schema: dict[str, Any], models: Sequence[Model]) -> str:
     """A self-contained HTML page of the service.
 
     Args:
         schema: the OpenAPI document.
-        labels: class names of a classifier, empty for an encoder.
+        models: the models of the service.
     """
     info = schema["info"]
     schemas = schema["components"]["schemas"]
@@ -48,13 +51,14 @@ def docs_page(schema: dict[str, Any], labels: list[str]) -> str:
         for path, methods in schema["paths"].items()
         for method, operation in methods.items()
     ]
-    known = "".join(f"<code>{html.escape(label)}</code> " for label in labels)
+    served = "".join(_described(model) for model in models)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{html.escape(info["title"])}</title><style>{STYLE}</style></head><body>
 <h1>{html.escape(info["title"])} <small>{html.escape(info["version"])}</small></h1>
-<p>{html.escape(info.get("summary", ""))}{f"<br>Labels: {known}" if known else ""}<br>
-OpenAPI schema: <a href="openapi.json"><code>openapi.json</code></a>.</p>
+<p>{html.escape(info.get("summary", ""))}. OpenAPI schema: <a href="openapi.json"><code>openapi.json</code></a>.
+<a href="./">Try a text.</a></p>
+<table><tr><th>model</th><th>task</th><th>form</th><th>labels</th></tr>{served}</table>
 <h2>Try it</h2>
 <textarea id="body" rows="6">{html.escape(example)}</textarea>
 <button id="send">Send to /predict</button>
@@ -68,6 +72,17 @@ OpenAPI schema: <a href="openapi.json"><code>openapi.json</code></a>.</p>
 def _curl(body: dict[str, Any]) -> str:
     content = json.dumps(body).replace("'", "'\\''")
     return f"curl -s http://HOST:PORT/predict -H 'content-type: application/json' -d '{content}'"
+
+
+def _described(model: Model) -> str:
+    session = model.session
+    cells = [
+        f"<code>{html.escape(model.name)}</code>",
+        html.escape(session.task),
+        html.escape(session.form),
+        " ".join(f"<code>{html.escape(label)}</code>" for label in session.labels),
+    ]
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:

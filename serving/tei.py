@@ -1,0 +1,147 @@
+"""The contract of Text Embeddings Inference 1.7: /embed, /predict with `inputs`, /info, /health.
+
+Published in docs/openapi.json of huggingface/text-embeddings-inference. Differences: only strings are inputs, not token ids;
+`prompt_name` and truncation at the left are refused, because the service does not have them.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from kdnas import __version__
+from kdnas.serving import own
+from kdnas.serving.call import Call
+from kdnas.serving.model import Model
+from kdnas.serving.refusals import Kind, RefusalError
+from kdnas.serving.service import Service
+from kdnas.serving.tasks import TextInput, TextTask, text_scores, text_vector
+from kdnas.serving.wire import numbers
+
+EXAMPLE = '{"inputs": "..."}'
+
+
+class Inputs(BaseModel):
+    """Fields that /embed and /predict share."""
+
+    truncate: bool | None = Field(None, description="cut inputs that are too long")
+    truncation_direction: Literal["right", "Right"] = "right"
+    model: str | None = Field(None, description="name of the model; by default the first one that fits")
+
+
+class EmbedRequest(Inputs):
+    """Body of /embed."""
+
+    inputs: str | list[str]
+    normalize: bool = True
+    prompt_name: None = None
+    dimensions: int | None = Field(None, ge=1)
+
+
+class PredictInputs(Inputs):
+    """Body of /predict: a text, a pair [first, second], or a batch [[first], [first, second]]."""
+
+    inputs: str | list[str] | list[list[str]]
+    raw_scores: bool = False
+
+
+class Score(BaseModel):
+    """A label with its score."""
+
+    score: float
+    label: str
+
+
+def policy(call: Call, truncate: bool | None) -> str:
+    """What to do with texts that are too long."""
+    return "truncate" if truncate else call.service.options.too_long
+
+
+async def embed(call: Call) -> Response:
+    """Embeddings of texts: a list of vectors."""
+    body = call.parse(EmbedRequest, EXAMPLE)
+    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    if not texts:
+        raise RefusalError(Kind.INVALID, "inputs: is empty; give at least one text")
+    model = call.service.choose(call.model_name(body.model), ("feature-extraction",))
+    dimensions = check_dimensions(model, body.dimensions)
+    items = [TextInput(text, None, policy(call, body.truncate)) for text in texts]
+    job = await call.service.run(call.request, TextTask(model), items)
+    vectors = np.stack([text_vector(output, body.normalize and dimensions is None) for output in job.results])
+    vectors = vectors if dimensions is None else shortened(vectors, dimensions)
+    return call.answer(job, sum(map(len, texts)), numbers(vectors, 7))
+
+
+def check_dimensions(model: Model, dimensions: int | None) -> int | None:
+    """The requested number of dimensions, None for all; raises RefusalError if the model has fewer."""
+    hidden = model.session.hidden
+    if dimensions is not None and dimensions > hidden:
+        raise RefusalError(Kind.INVALID, f"dimensions: {dimensions} given; the model has {hidden}")
+    return None if dimensions == hidden else dimensions
+
+
+def shortened(vectors: np.ndarray, dimensions: int) -> np.ndarray:
+    """The first dimensions of vectors (N, D), normalised again."""
+    cut = vectors[:, :dimensions]
+    return np.asarray(cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12))
+
+
+async def predict(call: Call) -> Response:
+    """Scores of the labels, the highest first; a list of them for a batch. A body with `text` or `texts` is our own."""
+    if isinstance(call.body, dict) and "inputs" not in call.body:
+        return await own.predict(call)
+    body = call.parse(PredictInputs, EXAMPLE)
+    items, batch = predict_items(body.inputs, policy(call, body.truncate))
+    model = call.service.choose(call.model_name(body.model), ("text-classification",))
+    job = await call.service.run(call.request, TextTask(model), items)
+    labels = model.session.labels
+    found = []
+    for output in job.results:
+        scores = numbers(text_scores(output, "regression" if body.raw_scores else model.problem)[0])
+        rows = [{"score": score, "label": label} for score, label in zip(scores, labels, strict=True)]
+        found.append(sorted(rows, key=lambda row: -row["score"]))
+    characters = sum(len(item.text) + len(item.pair or "") for item in items)
+    return call.answer(job, characters, found if batch else found[0])
+
+
+def predict_items(inputs: str | list[str] | list[list[str]], too_long: str) -> tuple[list[TextInput], bool]:
+    """The inputs of /predict, and whether they are a batch."""
+    batch = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], list)
+    rows: list[Any] = list(inputs) if batch else [[inputs] if isinstance(inputs, str) else inputs]
+    if any(len(row) not in (1, 2) for row in rows):
+        raise RefusalError(Kind.INVALID, "inputs: give a text, a pair [a, b], or a batch [[a], [a, b], ...]")
+    return [TextInput(row[0], row[1] if len(row) == 2 else None, too_long) for row in rows], batch
+
+
+def info(service: Service, name: str | None) -> dict[str, Any]:
+    """Body of /info: the fields of the contract for one model, and `models` with all."""
+    model = service.models[name] if name is not None else next(iter(service.models.values()))
+    session, options = model.session, service.options
+    ids = {str(index): label for index, label in enumerate(session.labels)}
+    kinds = {"text-classification": "classifier", "token-classification": "token_classifier"}
+    if session.task == "feature-extraction":
+        kind: dict[str, Any] = {"embedding": {"pooling": "cls" if session.pooling == "first" else "mean"}}
+    elif session.task in kinds:
+        kind = {
+            kinds[session.task]: {"id2label": ids, "label2id": {label: int(number) for number, label in ids.items()}}
+        }
+    else:
+        kind = {"question_answering": {}}
+    return {
+        "model_id": model.name,
+        "model_sha": None,
+        "model_dtype": session.form.rpartition("-")[2],
+        "model_type": kind,
+        "max_concurrent_requests": options.max_queue_texts,
+        "max_input_length": session.max_seq_len,
+        "max_batch_tokens": options.max_batch_tokens,
+        "max_batch_requests": None,
+        "max_client_batch_size": options.max_texts,
+        "auto_truncate": options.too_long == "truncate",
+        "tokenization_workers": options.streams,
+        "version": __version__,
+        "too_long": options.too_long,
+        "max_body_bytes": options.max_body_bytes,
+        "models": [one.info() for one in service.models.values()],
+    }

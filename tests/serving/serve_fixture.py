@@ -1,0 +1,60 @@
+"""A running `kdnas serve` with a real socket."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+
+class Served:
+    """A running `kdnas serve`."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process, self.url = process, url
+        self.client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+
+    def post(self, **body: object) -> httpx.Response:
+        return self.client.post("/predict", json=body)
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over its labels; 0 if it has no value yet."""
+        lines = self.client.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith((name + " ", name + "{")))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds; fail after 20 seconds."""
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@contextmanager
+def serving(model: Path | str, *words: object, patch: str = "", stdout: int | None = None) -> Iterator[Served]:
+    """Start the service on a free port, wait until it is ready, and kill it at the end if it still runs.
+
+    Args:
+        model: folder of the model, or NAME=FOLDER.
+        words: further options.
+        patch: Python code that runs first in the process, to make a model fail.
+        stdout: as for `subprocess.Popen`.
+    """
+    argv = list(map(str, ["serve", "--model", model, "--port", 0, "--threads", 1, *words]))
+    command = [sys.executable, "-c", f"{patch}\nfrom kdnas.cli import main\nmain({argv!r})"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=stdout, text=True) as process:
+        try:
+            assert process.stderr is not None
+            line = next((line for line in process.stderr if "listening on" in line), "")
+            assert line, process.wait(10)
+            served = Served(process, line.split("listening on ")[1].split()[0])
+            with served.client:
+                wait_until(lambda: served.client.get("/startupz").status_code == 200)
+                yield served
+        finally:
+            if process.poll() is None:
+                process.kill()
