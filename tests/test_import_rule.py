@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "page": {"errors", "store", "models"},
     "distill": BASE,
     "pretrain": BASE | {"distill"},
+    "autodistil": BASE | {"distill"},
     "search": BASE | {"distill"},
     "export": BASE,
     "latency": BASE | {"export", "search"},
