@@ -159,7 +159,7 @@ GROUPS: dict[str, dict[str, Command]] = {
             ("host", "port", "form", "threads"),
         ),
         "filter": Command(
-            "kdnas.serving.filter:filter_documents",
+            "kdnas.filtering.run:filter_documents",
             "score and split a corpus with an exported classifier",
             (),
             ("column", "label", "threshold", "form", "threads"),
