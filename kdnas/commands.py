@@ -168,7 +168,7 @@ GROUPS: dict[str, dict[str, Command]] = {
             "model",
         ),
         "filter": Command(
-            "kdnas.serving.filter:filter_documents",
+            "kdnas.filtering.run:filter_documents",
             "score and split a corpus with an exported classifier",
             (),
             ("column", "label", "threshold", "form", "threads"),

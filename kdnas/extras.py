@@ -44,6 +44,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     },
     "report": {"jinja2": "jinja2", "plotly": "plotly"},
     "parquet": {"pyarrow": "pyarrow"},
+    "remote": {"fsspec": "fsspec"},
     "gate": {"pytest": "pytest", "pytest-benchmark": "pytest_benchmark"},
     "track": {"tensorboardx": "tensorboardX"},
     "cluster": {"ray": "ray"},
@@ -89,8 +90,10 @@ def require_for_values(values: Mapping[str, Any]) -> None:
         elif name == "trackers":
             for tracker in value:
                 require_tracker(tracker)
-        elif name == "input" and value.suffix == ".parquet":
-            require_extras(f"input '{value}'", ("parquet",))
+        elif name == "input":
+            for one in value:
+                if one.endswith(".parquet"):
+                    require_extras(f"input '{one}'", ("parquet",))
 
 
 def install_line(extras: Iterable[str]) -> str:

@@ -27,7 +27,7 @@ FUNCTIONS = {
     "suites": "kdnas.evaluation.harness:suites",
     "pretrain": "kdnas.pretrain.run:pretrain",
     "speed": "kdnas.latency.speed:speed",
-    "filter_documents": "kdnas.serving.filter:filter_documents",
+    "filter_documents": "kdnas.filtering.run:filter_documents",
 }
 GROUP = "options"  # the parameter whose fields are keyword arguments
 

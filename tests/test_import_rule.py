@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TOP_FOLDERS = ("latency", "export", "evaluation", "serving", "gates")  # links below kdnas/
+TOP_FOLDERS = ("latency", "export", "evaluation", "serving", "filtering", "gates")  # links below kdnas/
 # The parts that each part may import. `distill` may not import `search`, although both are below `pipeline`.
 BASE = {"errors", "extras", "store", "models", "text", "page", "interface"}
 MAY_IMPORT = {
@@ -29,8 +29,9 @@ MAY_IMPORT = {
     "latency": BASE | {"export", "search"},
     "evaluation": BASE | {"export", "distill", "search"},
     "serving": BASE | {"export"},
+    "filtering": BASE | {"export"},
     "pipeline": BASE | {"distill", "search", "export", "latency", "evaluation"},
-    "gates": BASE | {"distill", "search", "export", "serving", "pipeline"},
+    "gates": BASE | {"distill", "search", "export", "serving", "filtering", "pipeline"},
 }
 FREE = {
     "cli",
@@ -153,14 +154,14 @@ def test_top_folders_are_imported_only_below_kdnas(folder: str) -> None:
 def test_user_files_shadow_no_package(tmp_path: Path) -> None:
     for folder in TOP_FOLDERS:
         (tmp_path / f"{folder}.py").write_text("raise ImportError('this file of a user was imported')\n")
-    code = "import kdnas.cli, kdnas.export.session, kdnas.serving.filter, kdnas.latency.recommend, kdnas.gates.decision"
+    code = "import kdnas.cli, kdnas.export.session, kdnas.filtering.run, kdnas.latency.recommend, kdnas.gates.decision"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
 
 
 def test_serving_and_session_import_no_training_packages() -> None:
     code = (
-        "import sys, kdnas.export.session, kdnas.serving.run, kdnas.serving.filter\n"
+        "import sys, kdnas.export.session, kdnas.serving.run, kdnas.filtering.run\n"
         "heavy = {'torch', 'transformers', 'optimum', 'datasets', 'sklearn', 'accelerate'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )

@@ -61,14 +61,15 @@ def test_export_parity(benchmark: Any, exported: Path) -> None:
 
 def test_filter(benchmark: Any, session: Any, exported: Path, texts: list[str], tmp_path: Path) -> None:
     require(session, "text-classification")
-    from kdnas.serving.filter import FilterOptions, filter_documents
+    from kdnas.filtering.options import FilterOptions
+    from kdnas.filtering.run import filter_documents
 
-    source, out, options = tmp_path / "docs.txt", tmp_path / "out", FilterOptions(label=session.labels[-1])
+    source, out, options = tmp_path / "docs.txt", tmp_path / "out", FilterOptions(label=(session.labels[-1],))
     source.write_text("\n".join(texts))
 
     def run() -> int:
         shutil.rmtree(out, ignore_errors=True)
-        return filter_documents(exported, source, out, threads=THREADS, options=options, verify=False).exit_code
+        return filter_documents(exported, (str(source),), out, threads=THREADS, options=options, verify=False).exit_code
 
     assert benchmark(run) == 0
 

@@ -24,38 +24,38 @@ class ArchiveError(KdnasError):
     """A compressed file is damaged or truncated. The message does not name the file."""
 
 
-def bounded_lines(path: Path, compression: str = "") -> Iterator[tuple[int, bytes | None, int]]:
-    """Number from 1, bytes without the line end, and bytes of the file read so far, for each line.
+def bounded_lines(file: BinaryIO, compression: str = "") -> Iterator[tuple[int, bytes | None, int]]:
+    """Number from 1, bytes without the line end, and decompressed bytes before the line, for each line.
 
     The bytes are None for a line over `MAX_LINE_BYTES`, which is skipped without being held in memory.
 
     Args:
-        path: the file.
+        file: the file, open for reading; it is read from its present position.
         compression: gz, zst or empty.
 
     Raises:
         ArchiveError: the archive is damaged or truncated.
     """
-    number, position = 0, 0
+    number, start = 0, 0
     held: list[bytes] = []  # pieces of the line that is not complete yet
     size = 0
-    with path.open("rb") as file:
-        for chunk, position in _chunks(file, compression):
-            first = 0
-            while (end := chunk.find(b"\n", first)) >= 0:
-                number += 1
-                size += end - first
-                if size <= MAX_LINE_BYTES:
-                    held.append(chunk[first:end])
-                yield number, _joined(held, size), position
-                held, size, first = [], 0, end + 1
-            size += len(chunk) - first
+    for chunk in _chunks(file, compression):
+        first = 0
+        while (end := chunk.find(b"\n", first)) >= 0:
+            number += 1
+            size += end - first
             if size <= MAX_LINE_BYTES:
-                held.append(chunk[first:])
-            else:
-                held = []
+                held.append(chunk[first:end])
+            yield number, _joined(held, size), start
+            start += size + 1
+            held, size, first = [], 0, end + 1
+        size += len(chunk) - first
+        if size <= MAX_LINE_BYTES:
+            held.append(chunk[first:])
+        else:
+            held = []
     if size:
-        yield number + 1, _joined(held, size), position
+        yield number + 1, _joined(held, size), start
 
 
 def too_long() -> str:
@@ -76,13 +76,16 @@ def text_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
     number = 0
     compression = path.suffix[1:] if path.suffix in (".gz", ".zst") else ""
     try:
-        for _, line, _ in bounded_lines(path, compression):
-            if line is None:
-                raise UsageError(f"{what}: line {number + 1} is {too_long()}; give one text or JSON object per line")
-            for part in line.decode("utf-8").split("\r"):
-                number += 1
-                if part.strip():
-                    yield number, part
+        with path.open("rb") as file:
+            for _, line, _ in bounded_lines(file, compression):
+                if line is None:
+                    raise UsageError(
+                        f"{what}: line {number + 1} is {too_long()}; give one text or JSON object per line"
+                    )
+                for part in line.decode("utf-8").split("\r"):
+                    number += 1
+                    if part.strip():
+                        yield number, part
     except UnicodeDecodeError as error:
         raise UsageError(f"{what}: not UTF-8 near line {number + 1} ({error.reason}); convert it first") from error
     except ArchiveError as error:
@@ -109,8 +112,8 @@ def _joined(pieces: list[bytes], size: int) -> bytes | None:
     return b"".join(pieces).removesuffix(b"\r") if size <= MAX_LINE_BYTES else None
 
 
-def _chunks(file: BinaryIO, compression: str) -> Iterator[tuple[bytes, int]]:
-    """Decompressed pieces, each with the number of file bytes read so far.
+def _chunks(file: BinaryIO, compression: str) -> Iterator[bytes]:
+    """Decompressed pieces of the file.
 
     Raises:
         ArchiveError: the archive is damaged or truncated.
@@ -120,8 +123,7 @@ def _chunks(file: BinaryIO, compression: str) -> Iterator[tuple[bytes, int]]:
     try:
         while data := file.read(CHUNK_BYTES[compression]):
             position += len(data)
-            for piece in archives.pieces(data) if archives else (data,):
-                yield piece, position
+            yield from archives.pieces(data) if archives else (data,)
     except (zlib.error, zstandard.ZstdError) as error:
         raise ArchiveError(f"damaged archive near byte {position} ({error})") from error
     if archives and archives.inflater is not None:

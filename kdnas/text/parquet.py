@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from kdnas.errors import UsageError
 from kdnas.text import lines
@@ -11,11 +11,11 @@ BATCH_ROWS = 256
 BATCH_BYTES = 2**26
 
 
-def open_parquet(path: Path, what: str) -> Any:
+def open_parquet(path: Path | BinaryIO, what: str) -> Any:
     """The file as a `pyarrow.parquet.ParquetFile`.
 
     Args:
-        path: the file.
+        path: the file, or the file open for reading.
         what: name of the file in error messages, such as `corpus 'a.parquet'`.
 
     Raises:

@@ -1,9 +1,5 @@
-"""Exports for the service and the filter: a tiny classifier and a tiny encoder with random weights."""
+"""Exports for the service."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,52 +8,9 @@ import pytest
 from kdnas.models.teacher import Teacher
 from kdnas.text.corpus import Corpus
 
-from .filter_fixture import write_documents
+from ..classifier_fixture import classifier, encoder, export_tiny, kdnas, sentences
 
-
-def _export(home: Path, folder: Path, teacher: Teacher, corpus: Corpus) -> Path:
-    from kdnas.export.options import ExportOptions
-    from kdnas.export.run import run_export
-
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
-        (folder / name).write_bytes((teacher.path / name).read_bytes())
-    options = ExportOptions(calibration_sentences=16, parity_sentences=16)
-    return run_export(home, folder, f"test-{folder.name}", corpus, options).path
-
-
-@pytest.fixture(scope="session")
-def classifier(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported classifier with the labels `ok` and `hap`, 64 positions, and scores that spread over 0 to 1."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(0)
-    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 64}
-    config = BertConfig(
-        vocab_size=tiny_teacher.config["vocab_size"],
-        max_position_embeddings=64,
-        id2label={0: "ok", 1: "hap"},
-        label2id={"ok": 0, "hap": 1},
-        initializer_range=0.5,
-        **shape,
-    )
-    folder = tmp_path_factory.mktemp("models") / "tiny-hap"
-    BertForSequenceClassification(config).save_pretrained(folder)
-    return _export(home, folder, tiny_teacher, corpus)
-
-
-@pytest.fixture(scope="session")
-def encoder(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported encoder without a head, 32 wide, 64 positions."""
-    import torch
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(0)
-    shape = {"num_hidden_layers": 1, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 64}
-    config = BertConfig(vocab_size=tiny_teacher.config["vocab_size"], max_position_embeddings=64, **shape)
-    folder = tmp_path_factory.mktemp("models") / "tiny-encoder"
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    return _export(home, folder, tiny_teacher, corpus)
+__all__ = ["classifier", "encoder", "kdnas", "sentences"]
 
 
 def _with_head(kind: str, home: Path, teacher: Teacher, corpus: Corpus, folder: Path, **settings: Any) -> Path:
@@ -71,7 +24,7 @@ def _with_head(kind: str, home: Path, teacher: Teacher, corpus: Corpus, folder: 
         vocab_size=teacher.config["vocab_size"], max_position_embeddings=64, initializer_range=0.5, **shape, **settings
     )
     getattr(transformers, kind)(config).save_pretrained(folder)
-    return _export(home, folder, teacher, corpus)
+    return export_tiny(home, folder, teacher, corpus)
 
 
 @pytest.fixture(scope="session")
@@ -94,31 +47,3 @@ def regressor(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factor
     """An exported regression of texts: one number."""
     folder = tmp_path_factory.mktemp("models") / "tiny-regression"
     return _with_head("BertForSequenceClassification", home, tiny_teacher, corpus, folder, num_labels=1)
-
-
-@pytest.fixture(scope="session")
-def sentences(corpus: Corpus) -> list[str]:
-    """Real sentences that are short enough for the models."""
-    return [text for text in corpus.validation.texts if len(text) <= 150]
-
-
-@pytest.fixture
-def documents(tmp_path: Path, sentences: list[str]) -> Path:
-    """The first 300 sentences as documents."""
-    return write_documents(tmp_path / "docs.jsonl", sentences[:300])
-
-
-@pytest.fixture
-def kdnas(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command line until it exits: `kdnas("filter", "--model", ...)`."""
-
-    def run(*words: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "kdnas.cli", *map(str, words)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=os.environ | {"KDNAS_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
-        )
-
-    return run

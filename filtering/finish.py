@@ -1,0 +1,101 @@
+"""Ends a filter run whose units are all committed: the manifest, the check of the input, and the page."""
+
+from pathlib import Path
+from typing import Any
+
+from kdnas.errors import KdnasError
+from kdnas.filtering.commits import RUN, RunFolder
+from kdnas.filtering.inputs import find_inputs
+from kdnas.filtering.opening import KIND, is_finished, output_errors, run_config
+from kdnas.filtering.plan import blocks_of, read_block
+from kdnas.store.artifact import SCHEMA, file_sha256, now, write_manifest
+from kdnas.store.host import host
+from kdnas.store.outcome import Outcome
+from kdnas.store.progress import say
+
+QUARANTINED_EXIT = 4
+SHOWN = 5
+
+
+def filter_finish(output: Path) -> Outcome:
+    """Finish a run whose parts were scored by several processes (`--shard-index`): check, sum up, write the manifest and page.
+
+    Args:
+        output: output folder of the run.
+
+    Returns:
+        The folder and the counts; exit code 4 if too many records were quarantined.
+    """
+    config = run_config(output)
+    with output_errors(output):
+        return finish(RunFolder(output, config["labels"]), config)
+
+
+def finish(folder: RunFolder, config: dict[str, Any]) -> Outcome:
+    """As `filter_finish`; a finished run is reported again.
+
+    Raises:
+        KdnasError: units are missing.
+    """
+    path, earlier = folder.path, is_finished(folder.path)
+    if not earlier:
+        if folder.seal():
+            missing = list(folder.missing())
+            names = ", ".join(f"{unit.number} ({unit.segments[0].file.url})" for unit in missing[:SHOWN])
+            raise KdnasError(
+                f"output '{path}': {len(missing)} units are not committed: {names}{', ...' if len(missing) > SHOWN else ''}; "
+                "run the same command, or the shards with these units, again"
+            )
+        results = folder.totals() | changes(folder, config)
+        files = {f"commits/{file.name}": file_sha256(file) for file in folder.seals()}
+        write_manifest(
+            path,
+            {
+                "schema": SCHEMA, "kind": KIND, "config": config, "inputs": {"model": config.get("model", "")},
+                "results": results, "host": host(), "finished": now(), "seconds": round(results["seconds"], 1), "files": files,
+            },
+        )  # fmt: skip
+        (path / RUN).unlink()
+        for lock in path.glob("*.lock"):
+            lock.unlink(missing_ok=True)
+    folder.clear_work()
+    return report(path, folder.totals(), config, earlier)
+
+
+def changes(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
+    """Files of the input that are new, gone or changed since the run was planned, and the number of empty ones."""
+    planned = {
+        segment.file.url: (segment.file.size, segment.file.stamp)
+        for block in blocks_of(folder.plan)
+        for unit in read_block(folder.plan, block)
+        for segment in unit.segments
+    }
+    try:
+        found = {file.url: (file.size, file.stamp) for file in find_inputs(config["inputs"])}
+    except KdnasError as error:
+        say(f"filter: the input cannot be listed again: {error}")
+        return {"empty_files": 0, "changed_files": [], "new_files": []}
+    empty = [url for url, (size, _) in found.items() if not size]
+    changed = sorted(url for url, state in planned.items() if found.get(url) != state)
+    new = sorted(url for url in found if url not in planned and found[url][0])
+    for names, what in ((changed, "changed or gone"), (new, "new, and not filtered")):
+        if names:
+            say(f"filter: {len(names)} files are {what} since the run was planned: {', '.join(names[:SHOWN])}")
+    return {"empty_files": len(empty), "changed_files": changed[:1000], "new_files": new[:1000]}
+
+
+def report(path: Path, totals: dict[str, Any], config: dict[str, Any], earlier: bool) -> Outcome:
+    """Log the counts of a run and return its outcome."""
+    documents, seconds = totals["documents"], max(totals["seconds"], 1e-9)
+    reasons = ", ".join(f"{count} {label}" for label, count in sorted(totals["drops"].items()))
+    say(
+        f"filter: {documents} documents: {totals['kept']} kept, {totals['dropped']} dropped"
+        + (f" ({reasons})" if reasons else "")
+        + f", {totals['quarantine']} quarantined; {documents / seconds:.0f} docs/s, {totals['tokens'] / seconds:.0f} tokens/s"
+        + ("; finished by an earlier run" if earlier else "")
+    )
+    too_many = totals["quarantine"] > config["max_quarantine"] * documents
+    if too_many:
+        problems = ", ".join(f"{count} {name}" for name, count in sorted(totals["problems"].items()))
+        say(f"filter: quarantined: {problems}; --max-quarantine allows {config['max_quarantine']:g} of the documents")
+    return Outcome(path, totals, QUARANTINED_EXIT if too_many else 0)

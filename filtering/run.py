@@ -1,0 +1,194 @@
+"""`kdnas filter`: score documents with an exported classifier and split or annotate them, unit by unit."""
+
+import hashlib
+import json
+import sys
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from kdnas.errors import KdnasError, UsageError
+from kdnas.filtering.commits import RunFolder
+from kdnas.filtering.decision import Policy
+from kdnas.filtering.finish import finish
+from kdnas.filtering.inputs import InputFile, find_inputs, is_url
+from kdnas.filtering.opening import is_finished, open_run, output_errors, require_output
+from kdnas.filtering.options import FilterOptions
+from kdnas.filtering.plan import cut_units
+from kdnas.filtering.reading import read_chunks
+from kdnas.filtering.scoring import Scorer, choose_labels
+from kdnas.filtering.units import Score, Speed, attempt_unit
+from kdnas.store.artifact import MANIFEST, Artifact, digest_of, file_sha256, locked
+from kdnas.store.host import default_threads
+from kdnas.store.outcome import Outcome
+from kdnas.store.progress import Stage, say, stage
+
+STDIN = "-"
+SHOWN = 5
+
+
+def filter_documents(
+    model: Path,
+    input: tuple[str, ...],
+    output: Path,
+    form: str | None = None,
+    threads: int | None = None,
+    options: FilterOptions = FilterOptions(),
+    verify: bool = True,
+) -> Outcome:
+    """Score documents with an exported classifier, sentence by sentence, and split them into kept and dropped ones.
+
+    The output folder gets `kept/` (unchanged records), `dropped/` (with score and reason), `quarantine/` (unreadable records
+    with file, position and reason), the page `report.html` and `manifest.json`. The same command resumes an interrupted run.
+
+    Args:
+        model: folder of a classifier that `kdnas export` wrote.
+        input: files, folders or globs, local or URLs such as s3://bucket/folder: .jsonl or .txt (also .gz, .zst) or .parquet;
+            `-` reads JSON lines or plain lines from the standard input.
+        output: folder for the result: a new one, or one from an earlier run of the same command.
+        form: form of the model to run, for example `openvino-int8`; by default the fastest.
+        threads: number of threads of the model; by default min(4, physical cores).
+        options: what is read, how it is scored, and what is written.
+        verify: check the model's files against the hashes in its manifest first.
+
+    Returns:
+        The folder and the counts; exit code 4 if too many records were quarantined.
+    """
+    with output_errors(output):
+        check_apart(input, output)
+        require_output(output)
+        inputs = read_stdin(output) if input == (STDIN,) else input
+        files = [] if is_planned(output) else find_inputs(inputs)
+        check_documents(files, options)
+        scorer = Scorer(model, form, default_threads() if threads is None else threads, verify)
+        labels = choose_labels(scorer.session.labels, str(model), options.label)
+        policy = Policy(
+            tuple(labels), tuple(options.thresholds(labels)), options.document_score, options.sentence_threshold
+        )
+        config = config_of(options, policy, inputs) | {"model": export_digest(model), "form": scorer.session.form}
+        folder = open_run(output, config, lambda: cut_units(files, options.unit_bytes))
+        if not is_finished(output):
+            with locked(output / "filter.lock"):
+                run_units(folder, lambda unit, chunks: scorer.scored(chunks, policy, options), policy, options)
+        return finish(folder, config)
+
+
+def is_planned(output: Path) -> bool:
+    """Whether an earlier run has listed the input."""
+    return (output / "plan").is_dir()
+
+
+def config_of(options: FilterOptions, policy: Policy, inputs: tuple[str, ...]) -> dict[str, Any]:
+    """The settings that determine the result."""
+    return {
+        "inputs": [name if is_url(name) else str(Path(name).absolute()) for name in inputs],
+        "mode": options.mode,
+        "labels": list(policy.labels),
+        "threshold": list(policy.thresholds),
+        "document_score": policy.document_score,
+        "sentence_threshold": policy.sentence_threshold,
+        "column": options.column,
+        "id_column": options.id_column,
+        "language_column": options.language_column,
+        "max_quarantine": options.max_quarantine,
+        "unit_mb": options.unit_mb,
+        "overlap": options.overlap,
+        "batch_tokens": options.batch_tokens,
+    }
+
+
+def run_units(
+    folder: RunFolder, score: Score, policy: Policy, options: FilterOptions, index: int = 0, count: int = 1
+) -> None:
+    """Score, write and commit every unit that is not committed, in this process.
+
+    Raises:
+        KdnasError: units failed; all others are committed.
+    """
+    missing = list(folder.missing(index, count))
+    failed: list[str] = []
+    speed = Speed()
+    with stage("filter", sum(unit.bytes for unit in missing)) as progress:
+        done = 0
+        for unit in missing:
+            note = partial(_show, progress, speed, done)
+            found = attempt_unit(folder, unit, score, policy, options, note)
+            done += unit.bytes
+            if isinstance(found, str):
+                failed.append(found)
+                say(f"filter: {found}")
+            else:
+                speed.add(found["totals"])
+            progress.update(done, speed.line())
+    require_none_failed(failed)
+
+
+def _show(progress: Stage, speed: Speed, done: int, totals: dict[str, Any]) -> None:
+    progress.update(done, speed.line(totals))
+
+
+def require_none_failed(failed: list[str]) -> None:
+    """Raise KdnasError if units failed."""
+    if failed:
+        reasons = "; ".join(list(dict.fromkeys(failed))[:SHOWN])
+        raise KdnasError(
+            f"{len(failed)} units failed, all others are finished: {reasons}; then run the same command again"
+        )
+
+
+def read_stdin(output: Path) -> tuple[str, ...]:
+    """Copy the standard input to a file of the output folder, named by its content; returns its path."""
+    data = sys.stdin.buffer.read()
+    if not data.strip():
+        raise UsageError("input '-': the standard input is empty")
+    kind = "jsonl" if data.lstrip()[:1] == b"{" else "txt"
+    file = output / f"stdin.{hashlib.sha256(data).hexdigest()[:12]}.{kind}"
+    if not file.exists():
+        output.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_name(file.name + ".tmp")
+        scratch.write_bytes(data)
+        scratch.rename(file)
+    return (str(file),)
+
+
+def export_digest(model: Path) -> str:
+    """Digest of an exported model: from its manifest, or of its files if it has none."""
+    if (model / MANIFEST).is_file():
+        return Artifact.load(model).digest
+    files = sorted(file for file in model.rglob("*") if file.is_file())
+    return digest_of({str(file.relative_to(model)): file_sha256(file) for file in files})
+
+
+def check_apart(inputs: tuple[str, ...], output: Path) -> None:
+    """Check that the output is not an input, does not contain one, and is not inside one.
+
+    Raises:
+        UsageError: it is or does.
+    """
+    target = output.resolve()
+    for name in inputs:
+        if name == STDIN or is_url(name):
+            continue
+        source = Path(name).resolve()
+        if target == source or target in source.parents:
+            raise UsageError(f"output '{output}': it is or contains the input {name}; give another folder")
+        if source in target.parents and source.is_dir():
+            raise UsageError(f"output '{output}': it is inside the input {name}; give a folder outside of it")
+
+
+def check_documents(files: list[InputFile], options: FilterOptions) -> None:
+    """Check the first documents of the input before anything is written.
+
+    Raises:
+        UsageError: none of the first documents has the column.
+    """
+    for file in files[:SHOWN]:
+        for unit in islice(cut_units([file], options.unit_bytes), 1):
+            for chunk in islice(read_chunks(unit, options), 1):
+                problems = [document.problem for document in chunk.documents]
+                if not all(problem.startswith("no column") for problem in problems):
+                    return
+                first = chunk.documents[0]
+                names = f"; it has {', '.join(json.loads(first.raw)) or 'none'}" if first.raw else ""
+                raise UsageError(f"input '{file.url}': {problems[0]}{names} (set --column)")

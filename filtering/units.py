@@ -1,0 +1,98 @@
+"""Scores and writes units one after the other. A unit that fails is left out, and the others are still finished."""
+
+import errno
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from kdnas.errors import KdnasError
+from kdnas.filtering.ahead import ahead
+from kdnas.filtering.commits import RunFolder
+from kdnas.filtering.decision import Policy
+from kdnas.filtering.options import FilterOptions
+from kdnas.filtering.pieces import PieceWriter
+from kdnas.filtering.plan import Unit
+from kdnas.filtering.reading import Chunk, read_chunks
+from kdnas.filtering.scoring import ScoredChunk
+
+# Scores chunks, in order: the model's scores, or recorded ones.
+Score = Callable[[Unit, Iterable[Chunk]], Iterator[ScoredChunk]]
+Note = Callable[[dict[str, Any]], None]  # is called with the totals of the piece in progress
+
+
+def filter_unit(
+    folder: RunFolder,
+    unit: Unit,
+    score: Score,
+    policy: Policy,
+    options: FilterOptions,
+    note: Note = lambda totals: None,
+) -> dict[str, Any]:
+    """Score, write and commit one unit; returns its commit record.
+
+    A unit that is longer than planned, a large archive, is written in pieces, and resumes after the last one.
+
+    Raises:
+        KdnasError: a file has changed or cannot be read, or the scores are wrong.
+    """
+    if (found := folder.committed(unit.number)) is not None:
+        folder.settle(found)
+        return found
+    pieces = folder.pieces(unit.number)
+    writer: PieceWriter | None = None
+    chunks = ahead(score(unit, read_chunks(unit, options, len(pieces))))
+    try:
+        for scored in chunks:
+            if writer is not None and scored.chunk.piece != writer.piece:
+                pieces.append(folder.keep_piece(unit.number, writer.piece, writer.finish()))
+                writer = None
+            writer = writer or PieceWriter(folder, unit, scored.chunk.piece, policy, options.mode)
+            writer.write(scored)
+            note(writer.totals)
+        if writer is not None:
+            pieces.append(writer.finish())
+    except BaseException:
+        if writer is not None:
+            writer.abandon()
+        raise
+    finally:
+        chunks.close()  # type: ignore[attr-defined]
+    return folder.commit(unit.number, pieces)
+
+
+def attempt_unit(
+    folder: RunFolder,
+    unit: Unit,
+    score: Score,
+    policy: Policy,
+    options: FilterOptions,
+    note: Note = lambda totals: None,
+) -> dict[str, Any] | str:
+    """As `filter_unit`; the message if the unit fails for a reason that another unit need not share."""
+    try:
+        return filter_unit(folder, unit, score, policy, options, note)
+    except KdnasError as error:
+        return str(error)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise
+        return f"unit {unit.number} ({unit.segments[0].file.url}): {error}"
+
+
+class Speed:
+    """Documents and tokens per second since the start, for the progress line."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._done = {"documents": 0, "tokens": 0, "dropped": 0}
+
+    def add(self, totals: dict[str, Any]) -> None:
+        """Count a finished unit."""
+        for name in self._done:
+            self._done[name] += totals[name]
+
+    def line(self, now: dict[str, Any] | None = None) -> str:
+        """The line, with the totals of the piece in progress."""
+        sums = {name: value + (now[name] if now else 0) for name, value in self._done.items()}
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        return f"{sums['documents'] / seconds:.0f} docs/s, {sums['tokens'] / seconds:.0f} tokens/s, {sums['dropped']} dropped"

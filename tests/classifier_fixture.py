@@ -1,0 +1,79 @@
+"""Fixtures of the service and the filter: exports of a tiny classifier and a tiny encoder with random weights, and sentences."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdnas.models.teacher import Teacher
+from kdnas.text.corpus import Corpus
+
+
+def export_tiny(home: Path, folder: Path, teacher: Teacher, corpus: Corpus) -> Path:
+    from kdnas.export.options import ExportOptions
+    from kdnas.export.run import run_export
+
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        (folder / name).write_bytes((teacher.path / name).read_bytes())
+    options = ExportOptions(calibration_sentences=16, parity_sentences=16)
+    return run_export(home, folder, f"test-{folder.name}", corpus, options).path
+
+
+@pytest.fixture(scope="session")
+def classifier(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported classifier with the labels `ok` and `hap`, 64 positions, and scores that spread over 0 to 1."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 64}
+    config = BertConfig(
+        vocab_size=tiny_teacher.config["vocab_size"],
+        max_position_embeddings=64,
+        id2label={0: "ok", 1: "hap"},
+        label2id={"ok": 0, "hap": 1},
+        initializer_range=0.5,
+        **shape,
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny-hap"
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return export_tiny(home, folder, tiny_teacher, corpus)
+
+
+@pytest.fixture(scope="session")
+def encoder(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported encoder without a head, 32 wide, 64 positions."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    shape = {"num_hidden_layers": 1, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 64}
+    config = BertConfig(vocab_size=tiny_teacher.config["vocab_size"], max_position_embeddings=64, **shape)
+    folder = tmp_path_factory.mktemp("models") / "tiny-encoder"
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return export_tiny(home, folder, tiny_teacher, corpus)
+
+
+@pytest.fixture(scope="session")
+def sentences(corpus: Corpus) -> list[str]:
+    """Real sentences that are short enough for the models."""
+    return [text for text in corpus.validation.texts if len(text) <= 150]
+
+
+@pytest.fixture
+def kdnas(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line until it exits: `kdnas("filter", "--model", ...)`."""
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "kdnas.cli", *map(str, words)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=os.environ | {"KDNAS_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
+        )
+
+    return run
