@@ -146,6 +146,12 @@ GROUPS: dict[str, dict[str, Command]] = {
             ("train", "export"),
             ("data_root", "engines", "seeds"),
         ),
+        "hap": Command(
+            "kdnas.evaluation.hap_classifier.run:hap",
+            "make a classifier of hate, abuse and profanity from an encoder, with thresholds and a card",
+            ("train",),
+            ("data_root", "sets", "leave_out", "languages", "precision", "false_positive_rate"),
+        ),
         "hap-check": Command(
             "kdnas.evaluation.hap_classifier.check:hap_check",
             "measure a classifier of hate on functional cases: negation, quotation, groups",

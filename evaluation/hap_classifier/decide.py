@@ -23,42 +23,35 @@ GRID = np.arange(1, 10_000) / 10_000
 LEAST_SAID = 10
 
 
-def fit_scale_and_shift(logits: np.ndarray, truth: np.ndarray, steps: int = 100) -> tuple[float, float]:
-    """The scale a > 0 and shift b of `a z + b` with the smallest binary cross-entropy, by Newton's method.
+def fit_scale_and_shift(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """The scale a > 0 and shift b of `a z + b` with the smallest binary cross-entropy.
 
     Args:
         logits: (N,) logits of one label.
         truth: (N,) 1 or 0.
-        steps: maximum number of steps.
 
     Returns:
-        Scale and shift; (1, 0) if either class has fewer than `LEAST` rows, or if higher logits do not mean more positives.
+        Scale and shift; (1, 0) if either class has fewer than `LEAST` rows.
     """
-    positives = int((truth >= 0.5).sum())
-    if min(positives, len(truth) - positives) < LEAST:
+    from scipy.optimize import minimize
+
+    right = truth >= 0.5
+    positives, negatives = int(right.sum()), int((~right).sum())
+    if min(positives, negatives) < LEAST:
         return 1.0, 0.0
-    features = np.stack([np.asarray(logits, dtype=np.float64), np.ones(len(logits))], axis=1)
+    values = np.asarray(logits, dtype=np.float64)
     # Platt's targets, slightly inside of 0 and 1, keep the scale finite for separable rows.
-    high, low = (positives + 1) / (positives + 2), 1 / (len(truth) - positives + 2)
-    wanted = np.where(truth >= 0.5, high, low)
-    best = np.array([1.0, 0.0])
-    for _ in range(steps):
-        chance = sigmoid(features @ best)
-        slope = features.T @ (chance - wanted)
-        curve = (features * (chance * (1 - chance))[:, None]).T @ features + 1e-9 * np.eye(2)
-        step = np.linalg.solve(curve, slope)
-        size = 1.0
-        while size > 1e-6 and _loss(features, wanted, best - size * step) > _loss(features, wanted, best):
-            size /= 2
-        best = best - size * step
-        if np.abs(size * step).max() < 1e-8:
-            break
-    return (float(best[0]), float(best[1])) if best[0] > 0 and np.isfinite(best).all() else (1.0, 0.0)
+    wanted = np.where(right, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = weights[0] * values + weights[1]
+        rest = sigmoid(scores) - wanted
+        return float(np.mean(np.logaddexp(0, scores) - wanted * scores)), np.array(
+            [np.mean(rest * values), np.mean(rest)]
+        )
 
-def _loss(features: np.ndarray, wanted: np.ndarray, weights: np.ndarray) -> float:
-    scores = features @ weights
-    return float(np.sum(np.logaddexp(0, scores) - wanted * scores))
+    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.01, 100.0), (-100.0, 100.0)])
+    return float(found.x[0]), float(found.x[1])
 
 
 def calibrate(logits: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, float]]:
