@@ -16,9 +16,11 @@ __all__ = [
     "Client",
     "SearchSpace",
     "Session",
+    "autodistil",
     "distill",
     "evaluate",
     "export",
+    "extract",
     "filter_documents",
     "latency_table",
     "pretrain",
@@ -33,18 +35,20 @@ _CLASSES = {
     "Arch": "kdnas.models.arch",
     "SearchSpace": "kdnas.models.arch",
 }
-_PACKAGES = ("distill", "export", "pretrain", "search")  # callable subpackages, see `kdnas.interface.CallablePackage`
+# Callable subpackages, see `kdnas.interface.CallablePackage`.
+_PACKAGES = ("autodistil", "distill", "export", "pretrain", "search")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kdnas import distill, export, pretrain, search
+    from kdnas import autodistil, distill, export, pretrain, search
     from kdnas.export.session import Session
     from kdnas.models.arch import Arch, SearchSpace
     from kdnas.serving.client import Client
     from kdnas.store.outcome import Result
 
     evaluate: Callable[..., Result]
+    extract: Callable[..., Result]
     filter_documents: Callable[..., Result]
     latency_table: Callable[..., Result]
     refine: Callable[..., Result]

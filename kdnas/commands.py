@@ -112,6 +112,18 @@ GROUPS: dict[str, dict[str, Command]] = {
             ("train",),
             ("start", "hidden_state_weight", "peak_lr"),
         ),
+        "autodistil": Command(
+            "kdnas.autodistil.run:autodistil",
+            "AutoDistil: train a family of students that share their weights",
+            ("train",),
+            ("layers", "ffn", "heads", "sub_spaces", "recipe", "member_schedule", "members_per_pass", "steps"),
+        ),
+        "extract": Command(
+            "kdnas.autodistil.extract:extract",
+            "write one member of a family as a stock model",
+            ("train",),
+            ("family", "budget_ms"),
+        ),
         "task-texts": Command(
             "kdnas.evaluation.task_texts:task_texts",
             "write the texts of tasks, without labels, as a corpus for distill",

@@ -22,6 +22,8 @@ FUNCTIONS = {
     "search": "kdnas.search.run:search",
     "distill": "kdnas.distill.run:distill",
     "refine": "kdnas.distill.run:refine",
+    "autodistil": "kdnas.autodistil.run:autodistil",
+    "extract": "kdnas.autodistil.extract:extract",
     "export": "kdnas.export.run:export",
     "evaluate": "kdnas.evaluation.run:evaluate",
     "suites": "kdnas.evaluation.harness:suites",

@@ -100,9 +100,8 @@ class SubSpace:
             UsageError: a value is not allowed, or the net was trained with other kept layers.
             KeyError, TypeError, ValueError: the fields are damaged.
         """
-        lists = {name: tuple(int(value) for value in known[name]) for name in ("layers", "heads", "ffn")}
-        names = ("name", "model_type", "hidden", "activation")
-        space = cls(**{name: known[name] for name in names}, **lists)
+        layers, heads, ffn = (tuple(int(value) for value in known[name]) for name in ("layers", "heads", "ffn"))
+        space = cls(known["name"], known["model_type"], layers, heads, known["hidden"], ffn, known["activation"])
         if {int(depth): tuple(kept) for depth, kept in known["kept"].items()} != {
             depth: space.kept(depth) for depth in space.layers
         }:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -170,6 +170,48 @@ def seconds_per_step(
     return median(times)
 
 
+class Updates(Protocol):
+    """The gradients of each update, and their use. A family of students has its own (`kdnas.autodistil.updates`)."""
+
+    def gradients(self, position: Position) -> tuple[float, int, Made]:
+        """Compute the gradients of the update after a position; returns its loss, real tokens and last batch."""
+
+    def apply(self, lr: float) -> Tensor:
+        """Update the weights at a learning rate; returns the norm of the gradients, (). If it is not finite, nothing changed."""
+
+    def note(self, loss: float) -> str:
+        """Text for the progress display."""
+
+
+class BatchUpdates:
+    """Updates of one objective, each on the next batches.
+
+    Args:
+        objective: as for `train`.
+        optimizer: its optimizer.
+        coming: batches of this process.
+        options: as for `train`.
+    """
+
+    def __init__(
+        self, objective: nn.Module, optimizer: torch.optim.AdamW, coming: Iterator[Made], options: LoopOptions
+    ) -> None:
+        self._objective, self._optimizer, self._coming, self._options = objective, optimizer, coming, options
+        self._accelerator = make_accelerator(options.precision)
+
+    def gradients(self, position: Position) -> tuple[float, int, Made]:
+        """As in `Updates`."""
+        return _gradients(self._objective, self._accelerator, self._coming, self._options)
+
+    def apply(self, lr: float) -> Tensor:
+        """As in `Updates`."""
+        return update(self._optimizer, lr)
+
+    def note(self, loss: float) -> str:
+        """As in `Updates`."""
+        return f"loss {loss:.4f}"
+
+
 def train(
     objective: nn.Module,
     optimizer: torch.optim.AdamW,
@@ -180,6 +222,7 @@ def train(
     position: Position,
     validate: Callable[[], dict[str, Any]],
     title: str,
+    updates: Updates | None = None,
 ) -> Position:
     """Train from `position` to `steps`, logging to `history.jsonl` and keeping checkpoints in `folder`.
 
@@ -195,12 +238,13 @@ def train(
         position: state to start from.
         validate: computes the values of a validation row.
         title: name of the stage in the progress display.
+        updates: by default, updates of the objective on `batches`; others have the state in `objective` and `optimizer`.
 
     Raises:
         DivergenceError: a loss or gradient is not finite; the state before it is in a checkpoint.
     """
-    accelerator = make_accelerator(options.precision)
-    coming = batches.after(position.epoch, position.index)
+    if updates is None:
+        updates = BatchUpdates(objective, optimizer, batches.after(position.epoch, position.index), options)
     saver = Saver(folder, objective, optimizer, options.checkpoint_seconds)
     freed = FreedMemory()
     with stage(title, steps, position.step) as progress, tracked(options, folder, title) as track:
@@ -211,15 +255,15 @@ def train(
                 start = time.perf_counter()
                 _draw_apart(options.seed, position.step)
                 lr = options.peak_lr * lr_factor(position.step, steps, options.warmup_fraction, options.schedule)
-                loss, tokens, made = _gradients(objective, accelerator, coming, options)
+                loss, tokens, made = updates.gradients(position)
                 saver.whole = False  # weights and position disagree until the position is advanced
-                if not (math.isfinite(loss) and math.isfinite(update(optimizer, lr))):
+                if not (math.isfinite(loss) and math.isfinite(updates.apply(lr))):
                     saver.give_up(position)
                     raise _diverged(loss, position, made)
                 position.advance(made.epoch, made.batch + 1, tokens, time.perf_counter() - start)
                 if log.loss_is_due(position.step):
                     log.write_loss(position, loss, lr)
-                    progress.update(position.step, f"loss {loss:.4f}")
+                    progress.update(position.step, updates.note(loss))
                 saver.whole = True
                 saver.save_when_due(position)
                 freed.give_back_when_due()

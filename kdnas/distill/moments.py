@@ -71,13 +71,16 @@ def cut_layers(depths: Iterable[int], narrowest: int, teacher: PreTrainedModel) 
 
 
 @torch.no_grad()
-def second_moments(teacher: PreTrainedModel, batches: Sequence[Batch], layers: Sequence[int]) -> Moments:
+def second_moments(
+    teacher: PreTrainedModel, batches: Sequence[Batch], layers: Sequence[int], title: str = "start: teacher"
+) -> Moments:
     """Moments of all states, and of the neurons of some layers. The teacher runs once over the batches.
 
     Args:
         teacher: frozen encoder.
         batches: ids and mask, each (B, T).
         layers: layers whose neurons are wanted, 1-based.
+        title: name in the progress display.
     """
     family, counts = family_of(teacher.config), [int(mask.sum()) for _, mask in batches]
     neurons, states = dict[int, Tensor](), dict[int, Tensor]()
@@ -99,7 +102,7 @@ def second_moments(teacher: PreTrainedModel, batches: Sequence[Batch], layers: S
         for number in sorted({*layers})
     ]
     try:
-        with stage("start: teacher", sum(counts)) as progress:
+        with stage(title, sum(counts)) as progress:
             for (ids, mask), count in zip(batches, counts, strict=True):
                 real = mask.bool()
                 found = teacher(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states

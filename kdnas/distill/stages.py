@@ -63,8 +63,10 @@ def distill_into(
     encoder = load_encoder(teacher.path).to(accelerator.device)
     pairs = layer_pairs(arch.layers, teacher.layers, Mapping(options.mapping))
     samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
-    variance = _variance(encoder, pairs, samples, accelerator)
-    student = _given(start, options.seed) if start else _new(arch, home, teacher, corpus, encoder, samples, options)
+    variance = layer_variance(encoder, pairs, samples, accelerator)
+    student = (
+        _given(start, options.seed) if start else begun_student(arch, home, teacher, corpus, encoder, samples, options)
+    )
     loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, loss_divisors(options.loss_scale, variance))
     objective: HiddenStateObjective | MixedObjective
     if options.relation_weight:
@@ -86,7 +88,7 @@ def distill_into(
         accelerator,
         "distil",
         teacher.path,
-        _table_ids(corpus, teacher, options),
+        trained_ids(corpus, teacher, options),
     )
     used = sorted({layer for _, layer in pairs})
     results |= {"teacher_layers_used": used, "mapping": options.mapping, "pairs": pairs}
@@ -108,7 +110,7 @@ def refine_into(
     encoder = load_encoder(teacher.path).to(accelerator.device)
     if isinstance(student, Arch):
         samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
-        model = _new(student, home, teacher, corpus, encoder, samples, options).to(accelerator.device)
+        model = begun_student(student, home, teacher, corpus, encoder, samples, options).to(accelerator.device)
     else:
         model = _given(student, options.seed).to(accelerator.device)
     relations = _relations(options, model, encoder)
@@ -121,13 +123,13 @@ def refine_into(
         accelerator,
         "refine",
         teacher.path,
-        _table_ids(corpus, teacher, options),
+        trained_ids(corpus, teacher, options),
     )
     results |= {"teacher_layers_used": [relations.teacher_layer], "relation_heads": relations.heads}
     return _finish(folder, objective, teacher, corpus, results)
 
 
-def _new(
+def begun_student(
     arch: Arch,
     home: Path,
     teacher: Teacher,
@@ -136,6 +138,17 @@ def _new(
     samples: list[Batch],
     options: StudentOptions,
 ) -> PreTrainedModel:
+    """A new student with its start (`StudentOptions.start`).
+
+    Args:
+        arch: the student's architecture.
+        home: root of all artifacts, for the moments of the teacher.
+        teacher: identity of the teacher.
+        corpus: corpus of the sentences.
+        encoder: the same teacher, loaded.
+        samples: ids and mask of sample sentences.
+        options: start and seed.
+    """
     moments = None
     layers = cut_layers([arch.layers], arch.ffn, encoder) if options.start == "layers" else []
     if layers or (options.start != "random" and arch.hidden < teacher.hidden):
@@ -143,7 +156,7 @@ def _new(
     return start_student(arch, encoder, options.start, options.seed, TeacherLayers(encoder, samples, moments))
 
 
-def _table_ids(corpus: Corpus, teacher: Teacher, options: StudentOptions) -> np.ndarray | None:
+def trained_ids(corpus: Corpus, teacher: Teacher, options: StudentOptions) -> np.ndarray | None:
     """Ids of the tokens whose embeddings are trained; None for all."""
     return ids_of(corpus, teacher) if options.embedding_rows == "corpus" else None
 
@@ -178,7 +191,9 @@ def _refined(
     pairs = layer_pairs(last, theirs.layers, Mapping.UNIFORM_LAST)
     pairs = [pair for pair in pairs if pair[0] == last]
     samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, teacher.device)
-    anchor = HiddenStateLoss(pairs, *widths, _variance(teacher, pairs, samples, accelerator)).to(accelerator.device)
+    anchor = HiddenStateLoss(pairs, *widths, layer_variance(teacher, pairs, samples, accelerator)).to(
+        accelerator.device
+    )
     count = len(relations.names)
     weights = (options.hidden_state_weight / (count + 1), count / (count + 1))
     objective = MixedObjective(student, teacher, anchor, relations, weights, "relations")
@@ -187,7 +202,7 @@ def _refined(
     return objective
 
 
-def _variance(
+def layer_variance(
     teacher: PreTrainedModel, pairs: Sequence[tuple[int, int]], samples: list[Batch], accelerator: Accelerator
 ) -> Tensor:
     """Variance of each pair's teacher layer, (n_pairs,)."""

@@ -27,7 +27,9 @@ function choose() {
   document.getElementById("budget-out").value = `${ms.toFixed(3)} ms`;
   document.getElementById("budget-arch").textContent = `${best.arch}: loss ${best.loss.toFixed(4)}, ${best.latency_ms.toFixed(3)} ms${times}`;
   const line = {type: "line", x0: ms, x1: ms, y0: 0, y1: 1, yref: "paper", line: {color: colour("--accent"), width: 1.5, dash: "dash"}};
-  Plotly.relayout("chart-search_scatter", {shapes: [line]});
+  Plotly.relayout(slider.dataset.chart || "chart-search_scatter", {shapes: [line]});
+  const command = document.getElementById("budget-command");
+  if (command) command.textContent = command.dataset.command.replace("ARCH", best.arch);
 }
 document.getElementById("budget-ms")?.addEventListener("input", choose);
 paint();
