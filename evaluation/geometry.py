@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdnas.distill.embedding import pooled
 from kdnas.distill.options import LANGUAGE_POWER
 from kdnas.evaluation.encoded import silence_transformers
 from kdnas.evaluation.metrics import recall_at_k
@@ -207,7 +208,4 @@ def views(
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling = "mean") -> torch.Tensor:
     """State of the first token or mean over real tokens, unit length: states (B, T, D), mask (B, T) -> (B, D)."""
-    if pooling == "first":
-        return torch.nn.functional.normalize(states[:, 0], dim=-1)
-    weights = mask.unsqueeze(-1).to(states.dtype)
-    return torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=-1)
+    return torch.nn.functional.normalize(pooled(states, mask, pooling), dim=-1)

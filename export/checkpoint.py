@@ -10,6 +10,7 @@ from kdnas.export.folder import MULTI_LABEL
 from kdnas.export.thresholds import THRESHOLDS
 from kdnas.models.family import family_of, shape_of
 from kdnas.models.folder import model_in
+from kdnas.models.head import Head, Prompts, read_head, read_prompts
 from kdnas.models.packaged import HOME
 from kdnas.models.pooling import Pooling, pooling_of
 from kdnas.models.teacher import load_tokenizer, resolve_teacher
@@ -71,6 +72,16 @@ class Checkpoint:
         return pooling_of(self.path) if self.task == "feature-extraction" else "mean"
 
     @property
+    def head(self) -> Head | None:
+        """The linear head of an encoder after its pooling; None for models without one."""
+        return read_head(self.path) if self.task == "feature-extraction" else None
+
+    @property
+    def prompts(self) -> Prompts:
+        """The prompts of an encoder."""
+        return read_prompts(self.path) if self.task == "feature-extraction" else Prompts()
+
+    @property
     def max_seq_len(self) -> int:
         """Maximum input length in tokens: the number of positions, at most 512."""
         return min(LONGEST, shape_of(self.config).positions)
@@ -112,7 +123,7 @@ def open_checkpoint(spec: str, home: Path = HOME) -> Checkpoint:
     if head is not None:
         raise UsageError(f"model '{spec}': {head} is not exported; give an encoder or one of {', '.join(HEADS)}")
     checkpoint = Checkpoint(found.path, found.config, found.digest)
-    _ = checkpoint.pooling  # raises here instead of at the end of the export
+    _ = checkpoint.pooling, checkpoint.head, checkpoint.prompts  # raises here instead of at the end of the export
     if checkpoint.task.endswith("classification"):
         _require_labels(spec, checkpoint)
     return checkpoint

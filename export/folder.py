@@ -24,6 +24,8 @@ TASKS = {
     "question-answering": ("start_logits", "end_logits"),
 }
 
+EMBEDDING = "sentence_embedding"  # output of an encoder's graph with a linear head, besides its states
+
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings in `kdnas.json` of an export folder.

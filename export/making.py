@@ -19,7 +19,8 @@ from kdnas.export.checkpoint import WEIGHTS, Checkpoint, copy_checkpoint, load_m
 from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER
 from kdnas.export.engines import RUNTIMES, Forward, open_graph
 from kdnas.export.first_token import last_layer_of_first_token
-from kdnas.export.folder import FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, graph_of, read_tokenizer, token_ids
+from kdnas.export.folder import EMBEDDING, FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, graph_of, read_tokenizer, token_ids
+from kdnas.export.head import add_embedding, embedding_parity, embeddings, require_same
 from kdnas.export.int8_search import Int8Search, require_inside
 from kdnas.export.judge import Candidate, Judge
 from kdnas.export.labelled import Labelled
@@ -31,6 +32,7 @@ from kdnas.export.sentencepiece_form import write_sentencepiece
 from kdnas.export.silence import silence_exporters
 from kdnas.export.vocabulary import REPORT, cut_of, trim
 from kdnas.models.engine import ENGINES, Precision, engine_of
+from kdnas.models.head import Head, Prompts
 from kdnas.models.pooling import write_modules
 from kdnas.store.artifact import append_jsonl, read_jsonl, write_json
 from kdnas.store.host import default_threads, has_vnni
@@ -58,11 +60,14 @@ class Making:
     rows: list[list[int]] = field(default_factory=list)
     reference: list[np.ndarray] = field(default_factory=list)
     lean: dict[str, int] | None = None
+    head: Head | None = None
+    prompts: Prompts = field(default_factory=Prompts)
 
     def work(self, folder: Path) -> dict[str, Any]:
         """Make the missing forms in the working folder and describe all of them."""
         checkpoint, corpus, options = self.checkpoint, self.corpus, self.options
-        source = checkpoint.path
+        source, self.prompts = checkpoint.path, checkpoint.prompts
+        self.head = checkpoint.head if options.head == "teacher" else None
         if options.vocabulary == "corpus":
             texts, most = (corpus.train.texts, corpus.validation.texts), options.vocabulary_tokens
             checkpoint = self.checkpoint = trim(checkpoint, *texts, folder, most)
@@ -116,6 +121,9 @@ class Making:
                 for other in quantised:
                     if form == FLOAT[other]:
                         int8.write_ahead(other, begun_here=other == quantised[0])
+        if self.head is not None:
+            for form in order:
+                finished[form] |= self._add_head(folder, form, self.head)
         for form, found in self._race(folder, order).items():
             finished[form] |= found
         return self._describe(folder, finished, source)
@@ -143,6 +151,17 @@ class Making:
         found = compare(run, checkpoint.task, self.rows, self.reference, *around)
         return {**found, **judge.loss(run, found)}
 
+    def _add_head(self, folder: Path, form: str, head: Head) -> dict[str, float]:
+        """Add the embedding to a form's graph and compare it with PyTorch's."""
+        checkpoint, graph = self.checkpoint, folder / graph_of(form)
+        add_embedding(graph, form, head, checkpoint.pooling)
+        run = open_graph(graph, form, (EMBEDDING,), default_threads())
+        expected = embeddings(self.reference, head, checkpoint.pooling)
+        found = embedding_parity(run, self.rows, expected, checkpoint.pad_id, checkpoint.max_seq_len)
+        if engine_of(form).precision is Precision.F32:
+            require_same(form, found, self.options.float_bound)
+        return found
+
     def _loss_rows(self) -> dict[str, int]:
         """How many rows choose a recipe (dev) and measure its loss (test); the same sentences without labelled inputs."""
         if self.labelled is None:
@@ -152,7 +171,7 @@ class Making:
 
     def _race(self, folder: Path, forms: list[str]) -> dict[str, dict[str, Any]]:
         """The fastest number of threads of each form (one or all) and its latency with them, with all forms interleaved."""
-        outputs, most = TASKS[self.checkpoint.task], default_threads()
+        outputs, most = (EMBEDDING,) if self.head is not None else TASKS[self.checkpoint.task], default_threads()
         rows, max_seq_len = self.rows[:-2], self.checkpoint.max_seq_len
         best: dict[str, tuple[str, Forward]] = {}
         threads: dict[str, int] = {}
@@ -173,6 +192,10 @@ class Making:
         threads = {form: row["threads"] for form, row in finished.items()}
         encoder = SENTENCEPIECE if self.lean else TOKENIZER
         settings = {**checkpoint.settings, "forms": forms, "threads": threads, "encoder": encoder}
+        if self.head is not None:
+            settings["dimensions"] = self.head.outputs
+        if self.prompts.texts:
+            settings |= {"prompts": dict(self.prompts.texts), "default_prompt": self.prompts.default}
         found = {form: {key: value for key, value in row.items() if key != "form"} for form, row in finished.items()}
         results: dict[str, Any] = {
             "task": checkpoint.task,
@@ -190,7 +213,8 @@ class Making:
             results["vocabulary"] = json.loads((folder / REPORT).read_text())
         write_card(folder, self.name, settings, results, source)
         if checkpoint.task == "feature-extraction":
-            write_modules(folder, settings["hidden"], settings["max_seq_len"], settings["pooling"])
+            around = (settings["hidden"], settings["max_seq_len"], settings["pooling"])
+            write_modules(folder, *around, self.head, self.prompts)
         write_json(folder / SETTINGS, settings)
         return results
 

@@ -27,7 +27,7 @@ def write_openvino(model: Any, task: str, folder: Path) -> None:
     from optimum.intel import OVConfig
 
     export_from_model(model, folder, task=task, ov_config=OVConfig(dtype="fp32"), stateful=False)
-    _change(folder, shorten_entry)
+    change_graph(folder, shorten_entry)
 
 
 def write_int8(float_folder: Path, task: str, rows: list[list[int]], folder: Path, smooth: bool = True) -> None:
@@ -111,7 +111,7 @@ def write_int8_controlled(
     folder.mkdir()
     openvino.save_model(quantized, str(folder / GRAPH), compress_to_fp16=False)
     load_config(float_folder).save_pretrained(folder)
-    _change(folder, take_rows_before_scaling)  # tables stay int8 in memory
+    change_graph(folder, take_rows_before_scaling)  # tables stay int8 in memory
 
 
 def _read(float_folder: Path) -> Any:
@@ -138,10 +138,10 @@ def _quantize(
     model = getattr(optimum.intel, KINDS[task])(graph, config=load_config(float_folder), compile=False)
     config = OVConfig(quantization_config=settings)
     OVQuantizer.from_pretrained(model).quantize(calibration, save_directory=folder, ov_config=config)
-    _change(folder, take_rows_before_scaling)  # tables stay int8 in memory
+    change_graph(folder, take_rows_before_scaling)  # tables stay int8 in memory
 
 
-def _change(folder: Path, change: Callable[[Any], object]) -> None:
+def change_graph(folder: Path, change: Callable[[Any], object]) -> None:
     """Apply `change` to the graph of a folder and write it again."""
     import openvino
 

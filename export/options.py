@@ -33,6 +33,8 @@ class ExportOptions:
             `text.languages` selects the languages. `whole` keeps the vocabulary unchanged.
         vocabulary_tokens: number of most frequent tokens to keep with `vocabulary` corpus; rarer words are split into smaller
             pieces. Null keeps all that occur.
+        head: vectors of a model with a linear head (`kdnas distill --objective embedding`): `teacher` maps them into the
+            teacher's space, in the graph; `own` leaves the head out. Models without a head always give their own.
     """
 
     calibration_sentences: int = 128
@@ -48,6 +50,7 @@ class ExportOptions:
     seed: int = 0
     vocabulary: Literal["whole", "corpus"] = "whole"
     vocabulary_tokens: int | None = None
+    head: Literal["teacher", "own"] = "teacher"
 
     def __post_init__(self) -> None:
         for name in ("calibration_sentences", "parity_sentences"):
@@ -57,6 +60,8 @@ class ExportOptions:
             raise UsageError(
                 f"vocabulary_tokens is {self.vocabulary_tokens}; it must be at least 1, and needs --vocabulary corpus"
             )
+        if self.head not in ("teacher", "own"):
+            raise UsageError(f"head is '{self.head}'; allowed are teacher and own")
         if self.evaluation_texts < 100:
             raise UsageError(f"evaluation_texts is {self.evaluation_texts}; at least 100 are needed")
         if not 0 < self.float_bound < 1:

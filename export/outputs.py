@@ -23,11 +23,17 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def pool(states: np.ndarray, mask: np.ndarray, pooling: str) -> np.ndarray:
     """L2-normalised vectors (B, D) of the states (B, T, D): the mean over real tokens, or the first token's."""
-    return mean_pool(states[:, :1], mask[:, :1]) if pooling == "first" else mean_pool(states, mask)
+    return unit(pool_states(states, mask, pooling))
 
 
-def mean_pool(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """L2-normalised mean of the states (B, T, D) over real tokens, (B, D)."""
+def pool_states(states: np.ndarray, mask: np.ndarray, pooling: str) -> np.ndarray:
+    """The mean of the states (B, T, D) over real tokens, or the first token's state, (B, D)."""
+    if pooling == "first":
+        states, mask = states[:, :1], mask[:, :1]
     weights = mask[:, :, None].astype(states.dtype)
-    mean = (states * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
-    return mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)
+    return np.asarray((states * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1))
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (B, D) at unit length; zeros stay zeros."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))

@@ -135,6 +135,8 @@ def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, optio
     needed = 50_000_000 + 7 * (checkpoint.path / "model.safetensors").stat().st_size
     # The result depends on the content of the labelled texts (see `inputs`), but not on their path or on `allow_loss`.
     kept = {name: value for name, value in to_json(options).items() if name not in ("evaluation", "allow_loss")}
+    if checkpoint.head is None:
+        kept.pop("head")  # without effect
     making = Making(label, checkpoint, corpus, options, labelled)
     artifact = build(home, "export", label, {"options": kept, "task": checkpoint.task}, inputs, making.work, needed)
     if labelled is not None and not options.allow_loss:  # a finished export may have used `allow_loss`

@@ -17,6 +17,7 @@ from kdnas.errors import UsageError
 from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER, read_encoder
 from kdnas.export.engines import RUNTIMES, open_graph
 from kdnas.export.folder import (
+    EMBEDDING,
     MULTI_LABEL,
     TASKS,
     choose_form,
@@ -35,6 +36,7 @@ from kdnas.export.texts import (
     require_strings,
 )
 from kdnas.models.engine import ENGINES
+from kdnas.models.head import Prompts
 from kdnas.store.artifact import Artifact
 from kdnas.store.host import default_threads
 from kdnas.text.padding import pad, padded_length
@@ -69,6 +71,8 @@ class Session:
         encoder: converts texts to token ids, without special tokens and without truncation.
         max_seq_len: maximum input length in tokens, with special tokens.
         pooling: pooling of the hidden states: `mean` over the tokens, or the state of the `first` token.
+        dimensions: size of the vectors of `predict`: D, or that of the teacher if the graph has a linear head.
+        prompts: prompts of the model by name; `predict` puts the default one, if any, before each text.
 
     Raises:
         UsageError: `path` is not an export folder, the form is unknown, or the graph is damaged.
@@ -99,6 +103,9 @@ class Session:
         self.max_seq_len = int(settings["max_seq_len"])
         self.pad_id = int(settings["pad_id"])
         self.pooling: str = settings.get("pooling", "mean")  # missing in exports of earlier versions
+        self.has_head = "dimensions" in settings
+        self.dimensions = int(settings.get("dimensions", self.hidden))
+        self.prompts = Prompts(settings.get("prompts", {}), settings.get("default_prompt"))
         self.form = choose_form(self.path, settings["forms"], form)
         best = min(int(settings.get("threads", {}).get(self.form, default_threads())), default_threads())
         self.threads = best if threads is None else threads
@@ -108,9 +115,8 @@ class Session:
             raise UsageError(f"streams is {streams}; at least 1 is needed")
         self.streams = min(streams, self.threads)
         self.encoder = read_encoder(self.path, settings.get("encoder") == SENTENCEPIECE)
-        self._run = open_graph(
-            self.path / graph_of(self.form), self.form, TASKS[self.task], self.threads, spin, self.streams
-        )
+        outputs = (EMBEDDING,) if self.has_head else TASKS[self.task]
+        self._run = open_graph(self.path / graph_of(self.form), self.form, outputs, self.threads, spin, self.streams)
         give_back_memory()
 
     def run(
@@ -124,8 +130,8 @@ class Session:
             token_type_ids: (B, T) int64, 1 at the second text of a pair; by default 0. Models without token types ignore it.
 
         Returns:
-            float32: last hidden states (B, T, D), logits (B, C) of texts, logits (B, T, C) of tokens, or the logits
-            (B, T, 2) of an answer's first and last token.
+            float32: last hidden states (B, T, D), unit vectors (B, `dimensions`) of a model with a linear head, logits (B, C)
+            of texts, logits (B, T, C) of tokens, or the logits (B, T, 2) of an answer's first and last token.
         """
         return self._run(input_ids, attention_mask, token_type_ids)
 
@@ -208,7 +214,9 @@ class Session:
         if are_pairs(texts):
             rows, types, cut = self._encoded_pairs(texts, self.too_long)
         else:
-            rows, cut = self._encoded(cast(Sequence[str], texts), self.too_long)
+            require_strings(cast(Sequence[str], texts))
+            prompt = self.prompts.text(None)
+            rows, cut = self._encoded([prompt + text for text in cast(Sequence[str], texts)], self.too_long)
         self._warn_once(cut, len(texts))
         return self.predict_ids(rows, batch_tokens, types)
 
@@ -226,14 +234,14 @@ class Session:
             types: token types of each row; by default 0.
         """
         classifies = self.task == "text-classification"
-        result = np.zeros((len(rows), len(self.labels) if classifies else self.hidden), dtype=np.float32)
+        result = np.zeros((len(rows), len(self.labels) if classifies else self.dimensions), dtype=np.float32)
 
         def work(batch: list[int]) -> None:
             ids, mask = self.pad([rows[index] for index in batch])
             output = self.run(ids, mask, None if types is None else pad_types([types[index] for index in batch], ids))
-            result[batch] = (
-                answers_of_texts(output, self.multi_label) if classifies else pool(output, mask, self.pooling)
-            )
+            if not (classifies or self.has_head):
+                output = pool(output, mask, self.pooling)
+            result[batch] = answers_of_texts(output, self.multi_label) if classifies else output
 
         run_batches(self.streams, work, token_budget_batches([len(row) for row in rows], batch_tokens))
         return result

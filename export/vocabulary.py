@@ -44,7 +44,8 @@ def trim(
 
     Args:
         checkpoint: the whole model.
-        texts: texts that define the vocabulary; all their pieces and all single characters are kept.
+        texts: texts that define the vocabulary; all their pieces, those of the model's prompts and all single
+            characters are kept.
         held_out: other texts, to measure the coverage.
         folder: gets weights, configuration and tokenizer, and finally a report, `vocabulary.json`.
         most: number of most frequent pieces to keep; rarer words are split into smaller pieces. None keeps all.
@@ -61,7 +62,8 @@ def trim(
         tokenizer = read_tokenizer(scratch / "tokenizer.json", UNCUT)
         description = json.loads((scratch / "tokenizer.json").read_text())
         tokenizer_mb_before = tokenizer_mb(scratch / "tokenizer.json")
-        kept = kept_ids(description, used_ids(tokenizer, texts, most))
+        prompts = used_ids(tokenizer, checkpoint.prompts.texts.values())
+        kept = kept_ids(description, used_ids(tokenizer, texts, most) | prompts)
         rows = int(checkpoint.config["vocab_size"])
         if kept[-1] >= rows:
             raise UsageError(

@@ -48,6 +48,8 @@ class TrainBatches(Dataset[Made]):
         options: batch size, fraction of pairs, seed, data workers.
         pairs: how sentences are joined to pairs; may be None if `pair_fraction` is 0.
         process: index of this process and number of processes; each gets the same number of an update's batches.
+        partners: (N,) number of each sentence's partner. Half of each batch's sentences are then replaced by the partners of
+            the other half, in the same order (`kdnas.distill.contrast`).
     """
 
     def __init__(
@@ -57,9 +59,11 @@ class TrainBatches(Dataset[Made]):
         options: LoopOptions,
         pairs: Pairs | None,
         process: tuple[int, int] = (0, 1),
+        partners: np.ndarray | None = None,
     ) -> None:
         self._sentences, self._pad_id, self._options, self._pairs = sentences, pad_id, options, pairs
         self._process, self._processes = process
+        self._partners = partners
 
     def epoch(self, number: int) -> list[np.ndarray]:
         """Sentence numbers of each batch of an epoch."""
@@ -75,6 +79,9 @@ class TrainBatches(Dataset[Made]):
 
     def __getitem__(self, key: Key) -> Made:
         here, last, indices = key
+        if self._partners is not None:
+            half = indices[: (len(indices) + 1) // 2]
+            return Made(*last, *to_tensors(self._sentences, np.r_[half, self._partners[half]], self._pad_id))
         rng = np.random.default_rng([self._options.seed, *here])
         if rng.random() < self._options.pair_fraction:
             assert self._pairs is not None

@@ -4,7 +4,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kdnas.distill.options import LANGUAGE_POWER, LARGE_VOCABULARY, DistillOptions, LoopOptions, StudentOptions
+from kdnas.distill.options import (
+    EMBEDDING,
+    LANGUAGE_POWER,
+    LARGE_VOCABULARY,
+    DistillOptions,
+    LoopOptions,
+    StudentOptions,
+)
 from kdnas.models.arch import Arch
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact, build
@@ -59,11 +66,13 @@ def settled(options: Options, corpus: Corpus, teacher: Teacher) -> Options:
 def deciding(options: LoopOptions) -> dict[str, Any]:
     """The options that affect the result: all except those for checkpoints, data workers and trackers.
 
-    Artifacts of earlier versions, which trained all rows of the word embeddings, keep their keys.
+    Artifacts of earlier versions, which trained all rows of the word embeddings and only hidden states, keep their keys.
     """
     others = {"checkpoint_seconds", "data_workers", "trackers"}
     if getattr(options, "embedding_rows", None) in ("auto", "all"):
         others.add("embedding_rows")
+    if not getattr(options, "teaches_embeddings", False):
+        others |= {"objective", *EMBEDDING}
     return {key: value for key, value in asdict(options).items() if key not in others}
 
 

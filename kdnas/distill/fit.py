@@ -39,6 +39,7 @@ def fit(
     title: str,
     tokenizer: Path,
     table_ids: np.ndarray | None = None,
+    partners: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Plan, train (resuming from a checkpoint if there is one) and return the results for the manifest.
 
@@ -51,12 +52,13 @@ def fit(
         title: name of the stage in the progress display.
         tokenizer: folder of the corpus's tokenizer, which defines how pairs are joined.
         table_ids: (K,) ids of the tokens whose rows of the student's word embeddings are trained; None trains all.
+        partners: as for `TrainBatches`.
     """
     if table_ids is not None:
         cut_table(objective.student, table_ids)
     objective.student.train(options.dropout)
     index = (processes().process_index, processes().num_processes)
-    batches = TrainBatches(corpus.train, corpus.pad_id, options, _pairs(objective, options, tokenizer), index)
+    batches = TrainBatches(corpus.train, corpus.pad_id, options, _pairs(objective, options, tokenizer), index, partners)
     sizes = (options.validation_sentences, options.batch_tokens)
     held_out = sample_batches(corpus.validation, *sizes, corpus.pad_id, accelerator.device)
     check = partial(validate, objective, held_out, accelerator)

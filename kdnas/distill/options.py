@@ -9,6 +9,8 @@ LANGUAGE_POWER = 0.3  # of XLM-R (arXiv 1911.02116, Section 3), for corpora of s
 LARGE_VOCABULARY = 65_536  # tokens above which `embedding_rows` is `corpus` by default
 PUBLISHED_RELATIONS = ("QQ", "KK", "VV")
 ALL_RELATIONS = {one + other for one in "QKV" for other in "QKV"}
+# Options of the objectives with embeddings alone.
+EMBEDDING = ("embedding_loss", "embedding_weight", "similarity_weight", "matryoshka", "contrastive_weight")
 _AT_LEAST_ONE = (
     "steps", "batch_tokens", "accumulate", "batch_sentences", "validations", "validation_sentences", "log_every",
 )  # fmt: skip
@@ -129,26 +131,60 @@ class StudentOptions(LoopOptions):
 
 @dataclass(frozen=True)
 class DistillOptions(StudentOptions):
-    """Options of the distillation of hidden states.
+    """Options of the distillation of hidden states and embeddings.
 
     Args:
+        objective: what the student learns: the teacher's `hidden-state`s; its `embedding`s, one vector a text, through a linear
+            head that becomes part of the student; or both, `hidden-state+embedding`.
         mapping: which teacher layers each student layer learns from (Eq. 2).
         projections: initial weights of Eq. 1's linear maps: `fitted` by ridge regression of the teacher's states, or `random`.
         loss_scale: loss of hidden states: `normalised` is the mean over the pairs of layers, each divided by the variance of its
             teacher layer; `mean` is the mean of the raw errors; `sum` is their sum, Eq. 1 as printed.
         relation_weight: weight of MiniLM-v2's relation loss, added to the hidden-state loss from the first step; 0 omits it.
+        embedding_loss: distance of the embeddings: `cosine` is 1 - cosine, `mse` is the squared distance from the teacher's
+            unit vector.
+        embedding_weight: weight of the embeddings relative to the hidden states, with `hidden-state+embedding`.
+        similarity_weight: weight of the difference of the batch's similarity matrices, relative to the distance; 0 omits it.
+        matryoshka: shorter widths at which the first dimensions of the embedding are taught, too, for example 64,128,256.
+        contrastive_weight: weight of the contrastive term of each text and its neighbour of the same group (`text.group`),
+            relative to the distance; 0 omits it.
     """
 
+    objective: Literal["hidden-state", "embedding", "hidden-state+embedding"] = "hidden-state"
     mapping: Literal["last-1", "last", "uniform", "uniform+last"] = "uniform+last"
     projections: Literal["fitted", "random"] = "fitted"
     loss_scale: Literal["normalised", "mean", "sum"] = "normalised"
     relation_weight: float = 0.0
+    embedding_loss: Literal["cosine", "mse"] = "cosine"
+    embedding_weight: float = 1.0
+    similarity_weight: float = 0.0
+    matryoshka: tuple[int, ...] = ()
+    contrastive_weight: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_embedding()
         _require_one_of("projections", self.projections, ("fitted", "random"))
         _require_one_of("loss_scale", self.loss_scale, ("normalised", "mean", "sum"))
         _require_weight("relation_weight", self.relation_weight)
+
+    def _check_embedding(self) -> None:
+        _require_one_of("objective", self.objective, ("hidden-state", "embedding", "hidden-state+embedding"))
+        _require_one_of("embedding_loss", self.embedding_loss, ("cosine", "mse"))
+        for name in ("embedding_weight", "similarity_weight", "contrastive_weight"):
+            _require_weight(name, getattr(self, name))
+        if self.matryoshka and (min(self.matryoshka) < 1 or len(set(self.matryoshka)) < len(self.matryoshka)):
+            raise UsageError(f"matryoshka is {list(self.matryoshka)}; give different widths of at least 1")
+        used = [name for name in EMBEDDING if getattr(self, name) != getattr(type(self), name)]
+        if self.objective == "hidden-state" and used:
+            raise UsageError(f"{used[0]} is for --objective embedding and hidden-state+embedding; give one of them")
+        if self.objective != "hidden-state" and self.relation_weight:
+            raise UsageError(f"relation_weight is for --objective hidden-state; the objective is {self.objective}")
+
+    @property
+    def teaches_embeddings(self) -> bool:
+        """Whether the student gets a head that maps to the teacher's embeddings."""
+        return self.objective != "hidden-state"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kdnas.errors import UsageError
+from kdnas.text.corpus import Corpus
 from kdnas.text.joining import Joining
 from kdnas.text.padding import pad
 from kdnas.text.sentences import Sentences
@@ -24,6 +26,33 @@ class Pairs:
 
     joining: Joining
     positions: int
+
+
+def neighbours(groups: np.ndarray) -> np.ndarray:
+    """Number of each sentence's partner, (N,): the next one of the same group, else the one before, else itself.
+
+    Args:
+        groups: (N,) number of each sentence's group; the sentences of a group stand together.
+    """
+    numbers = np.arange(len(groups))
+    same = groups[1:] == groups[:-1]
+    after, before = np.append(same, False), np.insert(same, 0, False)
+    return np.where(after, numbers + 1, np.where(before, numbers - 1, numbers))
+
+
+def partners_of(corpus: Corpus) -> np.ndarray:
+    """The partner of each train sentence in the contrastive term, (N,): a neighbour of the same group.
+
+    Raises:
+        UsageError: no two sentences that follow each other have the same group.
+    """
+    partners = neighbours(corpus.train.groups.numbers())
+    if (partners == np.arange(len(partners))).all():
+        raise UsageError(
+            f"corpus '{corpus.name}': no two neighbouring texts have the same group, so there are no pairs for "
+            "contrastive_weight; name the column of the document with --text.group, or leave the option out"
+        )
+    return partners
 
 
 def pair_batch(

@@ -5,6 +5,7 @@ spends no steps on it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def fit_projections(
     seen = 0
     for student_states, teacher_states, mask in batches:
         real = mask.bool()
-        inputs = {layer: _with_ones(student_states[layer][real]) for layer, _ in loss.pairs}
+        inputs = {layer: with_ones(student_states[layer][real]) for layer, _ in loss.pairs}
         for layer, values in inputs.items():
             gram[layer] = gram.get(layer, 0.0) + values.T @ values
         for index, (layer, teacher_layer) in enumerate(loss.pairs):
@@ -40,15 +41,27 @@ def fit_projections(
             break
     with torch.no_grad():
         for index, (layer, _) in enumerate(loss.pairs):
-            ridge = RIDGE * gram[layer].diagonal()[:-1].mean() * torch.eye(len(gram[layer]), device=gram[layer].device)
-            ridge[-1, -1] = 0.0  # no penalty on the bias
-            solution = torch.linalg.solve(gram[layer] + ridge.double(), cross[index])
-            projection = loss.projections[index]
-            projection.weight.copy_(solution[:-1].T)
-            projection.bias.copy_(solution[-1])
+            total = cross[index]
+            assert isinstance(total, Tensor)
+            set_ridge(loss.projections[index], gram[layer], total)
 
 
-def _with_ones(states: Tensor) -> Tensor:
+def set_ridge(projection: Any, gram: Tensor, cross: Tensor) -> None:
+    """Set a linear layer to the ridge regression of Y on X, where X has a last column of ones for the bias.
+
+    Args:
+        projection: `nn.Linear` from D_in to D_out.
+        gram: X'X, (D_in + 1, D_in + 1) float64.
+        cross: X'Y, (D_in + 1, D_out) float64.
+    """
+    ridge = RIDGE * gram.diagonal()[:-1].mean() * torch.eye(len(gram), device=gram.device)
+    ridge[-1, -1] = 0.0  # no penalty on the bias
+    solution = torch.linalg.solve(gram + ridge.double(), cross)
+    projection.weight.copy_(solution[:-1].T)
+    projection.bias.copy_(solution[-1])
+
+
+def with_ones(states: Tensor) -> Tensor:
     """(N, D) as (N, D + 1) float64 with a column of ones for the bias."""
     values = states.double()
     return torch.cat([values, torch.ones_like(values[:, :1])], dim=1)

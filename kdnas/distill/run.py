@@ -6,9 +6,11 @@ from typing import Any
 from kdnas.distill.building import build_stage, common_corpus, deciding, needed_bytes, require_possible, settled
 from kdnas.distill.mapping import require_no_deeper
 from kdnas.distill.options import DistillOptions, RefineOptions, StudentOptions
+from kdnas.distill.pairs import partners_of
 from kdnas.distill.student_folder import find_student
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
+from kdnas.models.head import read_head, read_prompts
 from kdnas.models.pooling import pooling_of
 from kdnas.models.teacher import Teacher, load_config, resolve_teacher
 from kdnas.store.artifact import Artifact
@@ -23,7 +25,7 @@ Student = tuple[Path, str]  # its Hugging Face folder, and a digest of its conte
 def run_distill(
     home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, options: DistillOptions, student: Student | None = None
 ) -> Artifact:
-    """Distil the teacher's hidden states into a new student, or continue with an existing one (Eq. 1 and 2).
+    """Distil the teacher's hidden states or embeddings into a new student, or continue with an existing one (Eq. 1 and 2).
 
     Args:
         home: root folder of all artifacts.
@@ -34,15 +36,19 @@ def run_distill(
         student: a student of this shape to continue with; None starts a new one.
 
     Returns:
-        Artifact with `student/`, `projections.safetensors` and `history.jsonl`.
+        Artifact with `student/`, `history.jsonl` and, with hidden states, `projections.safetensors`.
 
     Raises:
         UsageError: the student is deeper than its teacher, the relation heads do not divide the widths, or the teacher pools
-            neither by the mean nor by the first token.
+            neither by the mean nor by the first token, or its vectors are shorter than a width of `matryoshka`.
     """
     require_no_deeper(arch.layers, teacher.layers)
     require_possible(options)
     pooling_of(teacher.path)  # the student gets the same pooling, so reject unsupported pooling now
+    if options.teaches_embeddings:
+        _require_embeddings(options, teacher)
+    if options.contrastive_weight:
+        partners_of(corpus)  # reject a corpus without pairs now
     if options.relation_weight:
         _require_relations(options, arch, teacher)
     options = settled(options, corpus, teacher)
@@ -162,6 +168,16 @@ def _require_relations(options: StudentOptions, arch: Arch, teacher: Teacher) ->
     resolve_teacher_layer(options.teacher_layer, teacher.layers)
 
 
+def _require_embeddings(options: DistillOptions, teacher: Teacher) -> None:
+    """Raise UsageError if the teacher's files describe no supported embedding, or it is not longer than the other widths."""
+    head, _ = read_head(teacher.path), read_prompts(teacher.path)
+    width = teacher.hidden if head is None else head.outputs
+    if options.matryoshka and max(options.matryoshka) >= width:
+        raise UsageError(
+            f"matryoshka is {list(options.matryoshka)}; the teacher's vectors have {width} dimensions, give smaller widths"
+        )
+
+
 def distill(
     options: DistillOptions,
     arch: str | None = None,
@@ -172,7 +188,7 @@ def distill(
     home: Path = Path("artifacts"),
     output: Path | None = None,
 ) -> Result:
-    """Train a student to reproduce its teacher's hidden states.
+    """Train a student to reproduce its teacher's hidden states or embeddings.
 
     Args:
         options: training options.

@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 
 from kdnas.distill.batches import Batch
 from kdnas.distill.cut_table import ids_of
+from kdnas.distill.embedding import EmbeddingObjective
+from kdnas.distill.embedding_stage import embedding_objective, start_head
 from kdnas.distill.fit import finish, finished, fit
 from kdnas.distill.hidden_state import (
     HiddenStateLoss,
@@ -29,6 +31,7 @@ from kdnas.distill.mixed import MixedObjective
 from kdnas.distill.moments import cut_layers, kept_moments
 from kdnas.distill.objective import Objective
 from kdnas.distill.options import DistillOptions, RefineOptions, StudentOptions
+from kdnas.distill.pairs import partners_of
 from kdnas.distill.processes import processes
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
@@ -54,32 +57,44 @@ def distill_into(
     options: DistillOptions,
     start: Path | None = None,
 ) -> dict[str, Any]:
-    """Distil hidden states into a new student or the one in `start`; writes `student/` and `projections.safetensors`."""
+    """Distil hidden states, embeddings or both into a new student or the one in `start`; writes `student/`.
+
+    With hidden states it also writes `projections.safetensors`.
+    """
     done = finished(folder)
     if done is not None:
         return done
     use_all_cores()
     accelerator = make_accelerator(options.precision)
     encoder = load_encoder(teacher.path).to(accelerator.device)
-    pairs = layer_pairs(arch.layers, teacher.layers, Mapping(options.mapping))
     samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
-    variance = layer_variance(encoder, pairs, samples, accelerator)
     student = (
         _given(start, options.seed) if start else begun_student(arch, home, teacher, corpus, encoder, samples, options)
     )
-    loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, loss_divisors(options.loss_scale, variance))
-    objective: HiddenStateObjective | MixedObjective
-    if options.relation_weight:
+    student = student.to(accelerator.device)
+    pairs = layer_pairs(arch.layers, teacher.layers, Mapping(options.mapping))
+    variance, loss = None, None
+    if options.objective != "embedding":
+        variance = layer_variance(encoder, pairs, samples, accelerator)
+        loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, loss_divisors(options.loss_scale, variance))
+        loss = loss.to(accelerator.device)
+    objective: HiddenStateObjective | MixedObjective | EmbeddingObjective
+    if options.teaches_embeddings:
+        objective = embedding_objective(teacher, encoder, student, options, loss, variance)
+    elif options.relation_weight:
+        assert loss is not None
         relations = _relations(options, student, encoder)
         objective = MixedObjective(student, encoder, loss, relations, (1.0, options.relation_weight), "pairs", variance)
     else:
-        states = TeacherStates(encoder, [layer for _, layer in pairs])
-        objective = HiddenStateObjective(student, states, loss, variance)
+        assert loss is not None
+        objective = HiddenStateObjective(student, TeacherStates(encoder, [layer for _, layer in pairs]), loss, variance)
     objective = objective.to(accelerator.device)
     assert objective.teacher is not None
-    if options.projections == "fitted":
+    if loss is not None and options.projections == "fitted":
         with accelerator.autocast():
             fit_projections(loss, paired_states(objective.student, objective.teacher, samples))
+    if isinstance(objective, EmbeddingObjective):
+        start_head(objective, corpus, options, start, accelerator)
     results = fit(
         folder,
         objective,
@@ -89,7 +104,10 @@ def distill_into(
         "distil",
         teacher.path,
         trained_ids(corpus, teacher, options),
+        partners_of(corpus) if options.contrastive_weight else None,
     )
+    if loss is None:
+        return _finish(folder, objective, teacher, corpus, results | {"teacher_layers_used": [teacher.layers]})
     used = sorted({layer for _, layer in pairs})
     results |= {"teacher_layers_used": used, "mapping": options.mapping, "pairs": pairs}
     if processes().is_main_process:
@@ -221,4 +239,7 @@ def _finish(
     folder: Path, objective: Objective, teacher: Teacher, corpus: Corpus, results: dict[str, Any]
 ) -> dict[str, Any]:
     card = student_card(teacher, corpus.name, results)
-    return finish(folder, results, lambda: save_model(folder / "student", objective.student.cpu(), teacher.path, card))
+    head = objective.head() if isinstance(objective, EmbeddingObjective) else None
+    return finish(
+        folder, results, lambda: save_model(folder / "student", objective.student.cpu(), teacher.path, card, head)
+    )

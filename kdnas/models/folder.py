@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdnas.models.family import FAMILIES, shape_of
+from kdnas.models.head import Head, marks_of, read_prompts
 from kdnas.models.pooling import pooling_of, write_modules
 from kdnas.store.artifact import MANIFEST, Artifact, file_sha256, fsync_folder, write_json
 from kdnas.store.output import MODELS
@@ -52,7 +53,7 @@ def model_digest(folder: Path) -> str:
     """
     files = [folder / name for name in REQUIRED_FILES if (folder / name).is_file()]
     pooling = pooling_of(folder)  # mean pooling does not change the digest
-    marks = [*map(file_sha256, files), *([] if pooling == "mean" else [pooling])]
+    marks = [*map(file_sha256, files), *([] if pooling == "mean" else [pooling]), *marks_of(folder)]
     return hashlib.sha256("".join(marks).encode()).hexdigest()
 
 
@@ -62,25 +63,28 @@ def model_label(folder: Path) -> str:
     return real.parent.name if real.name in MODELS else real.name
 
 
-def save_model(folder: Path, model: "PreTrainedModel", tokenizer: Path, card: str) -> None:
+def save_model(folder: Path, model: "PreTrainedModel", tokenizer: Path, card: str, head: Head | None = None) -> None:
     """Write config, weights, tokenizer files and a card. The folder is created atomically.
 
-    If the tokenizer's model is not pooled by the mean, the new folder gets files with the same pooling.
+    If the model has a head, or the tokenizer's model has prompts or is not pooled by the mean, the new folder gets
+    sentence-transformers files with the same pooling and prompts.
 
     Args:
         folder: folder to write; an existing one is replaced.
         model: model on the CPU.
         tokenizer: folder with the tokenizer files, with or without a model.
         card: text of README.md.
+        head: linear map of the pooled vector, for a model that was taught embeddings.
     """
     writing = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(writing, ignore_errors=True)
     model.save_pretrained(writing, safe_serialization=True)
     copy_tokenizer(tokenizer, writing)
     fit_tokenizer(tokenizer, writing, model.config.model_type)
-    if (pooling := pooling_of(tokenizer)) != "mean":
+    pooling, prompts = pooling_of(tokenizer), read_prompts(tokenizer)
+    if pooling != "mean" or head is not None or prompts.texts:
         shape = shape_of(model.config)
-        write_modules(writing, shape.hidden, shape.positions, pooling)
+        write_modules(writing, shape.hidden, shape.positions, pooling, head, prompts)
     (writing / "README.md").write_text(card)
     for file in (path for path in writing.rglob("*") if path.is_file()):
         with file.open("rb") as written:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from kdnas.errors import UsageError
+from kdnas.models.head import DENSE, PROMPTS, Head, Prompts, write_head
 from kdnas.store.artifact import write_json
 
 Pooling = Literal["mean", "first"]
 MODULES, POOLING, NORMALIZE = "modules.json", "1_Pooling", "2_Normalize"
+NORMALIZE_LAST = "3_Normalize"  # after a head
 # Names in sentence-transformers: a flag up to version 4, and a value of `pooling_mode` from version 5.
 MODES: dict[Pooling, tuple[str, str]] = {
     "mean": ("pooling_mode_mean_tokens", "mean"),
@@ -50,27 +52,41 @@ def pooling_of(folder: Path) -> Pooling:
     )
 
 
-def write_modules(folder: Path, hidden: int, max_seq_len: int, pooling: Pooling = "mean") -> None:
-    """Write the files that make an encoder a sentence-transformers model: pooling, then normalisation to unit length.
+def write_modules(
+    folder: Path,
+    hidden: int,
+    max_seq_len: int,
+    pooling: Pooling = "mean",
+    head: Head | None = None,
+    prompts: Prompts = Prompts(),
+) -> None:
+    """Write the files that make an encoder a sentence-transformers model: pooling, a head if any, and unit length.
 
     Args:
         folder: folder with the configuration and the tokenizer.
         hidden: size D of the hidden states.
         max_seq_len: number of tokens to which longer texts are truncated.
         pooling: how the states become one vector.
+        head: linear map of the pooled vector; None for models without a head.
+        prompts: prompts of the model.
     """
     kinds = {"": "Transformer", POOLING: "Pooling", NORMALIZE: "Normalize"}
+    if head is not None:
+        kinds = {"": "Transformer", POOLING: "Pooling", DENSE: "Dense", NORMALIZE_LAST: "Normalize"}
+        write_head(folder, head)
     modules = [
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for index, (path, kind) in enumerate(kinds.items())
     ]
+    normalize = list(kinds)[-1]
     (folder / POOLING).mkdir(exist_ok=True)
-    (folder / NORMALIZE).mkdir(exist_ok=True)
+    (folder / normalize).mkdir(exist_ok=True)
     write_json(
         folder / POOLING / "config.json",
         {"word_embedding_dimension": hidden} | {flag: name == pooling for name, (flag, _) in MODES.items()},
     )
-    write_json(folder / NORMALIZE / "config.json", {})
+    write_json(folder / normalize / "config.json", {})
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_seq_len, "do_lower_case": False})
-    write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+    named = {"prompts": dict(prompts.texts), "default_prompt_name": prompts.default} if prompts.texts else {}
+    write_json(folder / PROMPTS, {"similarity_fn_name": "cosine", **named})
     write_json(folder / MODULES, modules)

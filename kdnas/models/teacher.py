@@ -30,6 +30,9 @@ HUB_FILES = (
     "*.model",
     "modules.json",
     "1_Pooling/config.json",
+    "2_Dense/config.json",
+    "2_Dense/model.safetensors",
+    "config_sentence_transformers.json",
 )
 
 

@@ -71,7 +71,7 @@ def test_small_tables_are_not_quantised(
 ) -> None:
     path = plain_graph(family, False, tmp_path / "f32", monkeypatch)
     with silence_exporters():
-        module._change(path.parent, shorten_entry)
+        module.change_graph(path.parent, shorten_entry)
         write_int8(path.parent, "feature-extraction", [list(range(5, 5 + n)) for n in range(4, 30)], tmp_path / "int8")
     model = openvino.Core().read_model(str(tmp_path / "int8" / GRAPH))
     gathers = {node.get_friendly_name(): node for node in model.get_ops() if node.get_type_name() == "Gather"}
