@@ -144,6 +144,12 @@ GROUPS: dict[str, dict[str, Command]] = {
             ("train",),
             ("exported_teacher", "threads"),
         ),
+        "peers": Command(
+            "kdnas.latency.peers.run:compare_peers",
+            "compare an exported encoder's speed, memory and answers in this and other libraries",
+            ("train",),
+            ("peers", "install_peers", "data_root", "threads"),
+        ),
     },
     "evaluate": {
         "evaluate": Command(

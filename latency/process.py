@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sized
-from typing import Any
+from typing import Any, Self
 
 from kdnas.errors import KdnasError
 from kdnas.store.host import child_environment
@@ -21,22 +21,37 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """A measuring process behind a pipe. Reads block, so the parent uses no core during a measurement."""
+    """A measuring process behind a pipe. Reads block, so the parent uses no core during a measurement.
 
-    def __init__(self, setup: dict[str, Any]) -> None:
-        threads = str(setup["threads"])
+    Args:
+        setup: the first line for the process.
+        module: module that the process runs.
+        python: Python that runs it; by default this one.
+        environment: its environment variables; by default those of this process with the threads of the setup.
+        answer_seconds: seconds after which a process without an answer counts as hung.
+    """
+
+    def __init__(
+        self,
+        setup: dict[str, Any],
+        module: str = "kdnas.latency.worker",
+        python: str = sys.executable,
+        environment: dict[str, str] | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
+        self._answer_seconds = answer_seconds
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "kdnas.latency.worker"],
+            [python, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=child_environment(OMP_NUM_THREADS=threads),
+            env=child_environment(OMP_NUM_THREADS=str(setup["threads"])) if environment is None else environment,
         )
         self._setup = setup
 
-    def __enter__(self) -> "Worker":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,12 +85,12 @@ class Worker:
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-            ready, _, _ = select.select([self._process.stdout], [], [], ANSWER_SECONDS)
+            ready, _, _ = select.select([self._process.stdout], [], [], self._answer_seconds)
             line = self._process.stdout.readline() if ready else ""
         except BrokenPipeError:
             line, ready = "", [self._process.stdout]
         if not ready:
-            raise WorkerError(f"no answer within {ANSWER_SECONDS:.0f} s")
+            raise WorkerError(f"no answer within {self._answer_seconds:.0f} s")
         if not line.endswith("\n"):
             raise WorkerError(self._reason())
         answer: dict[str, Any] = json.loads(line)

@@ -1,0 +1,32 @@
+"""This project's session, each form of the export."""
+
+from typing import Any
+
+from kdnas.latency.peers.libraries import Job, Opened, lacks_form
+
+PACKAGES = ("onnxruntime", "openvino", "tokenizers")
+REQUIREMENTS: tuple[str, ...] = ()
+FROM_SOURCE: tuple[str, ...] = ()
+VARIANTS = ("openvino-int8", "openvino-f32", "onnxruntime-int8", "onnxruntime-f32")
+SPIN: tuple[dict[str, Any], ...] = ({"spin": False}, {"spin": True})
+CHOICES = {name: SPIN for name in VARIANTS if name.startswith("onnxruntime")}
+SAME_MODEL = True
+
+
+def missing(job: Job) -> str | None:
+    return lacks_form(job, job.variant)
+
+
+def prepare(job: Job) -> None:
+    """The export is ready to run."""
+
+
+def open_model(job: Job) -> Opened:
+    from kdnas.export.encoder import TOKENIZER
+    from kdnas.export.folder import graph_of
+    from kdnas.export.session import Session
+
+    session = Session(job.exported, job.variant, job.threads, verify=False, **job.choice)
+    graph = job.exported / graph_of(job.variant)
+    files = (graph, graph.with_suffix(".bin"), job.exported / TOKENIZER)
+    return Opened(session.predict, files, session.predict_ids)
