@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kdnas.cluster import require_ray
 from kdnas.distill.building import deciding
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.run import run_distill
@@ -20,7 +21,7 @@ from kdnas.evaluation.rankings import LOSS, rankings, seed_noise, write_taus
 from kdnas.evaluation.suite_options import SuiteOptions
 from kdnas.models.arch import FIELDS, Arch, SearchSpace
 from kdnas.models.teacher import Teacher, resolve_teacher
-from kdnas.search.cluster import all_of, require_ray
+from kdnas.search.cluster import all_of
 from kdnas.search.full import Full
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.recording import Recording, read_recording, require_recorded_with

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import KdnasError
+from kdnas.extras import require_extras
 from kdnas.filtering.commits import RUN, RunFolder
 from kdnas.filtering.inputs import find_inputs
 from kdnas.filtering.opening import KIND, is_finished, output_errors, run_config
+from kdnas.filtering.page import write_filter_page
 from kdnas.filtering.plan import blocks_of, read_block
 from kdnas.store.artifact import SCHEMA, file_sha256, now, write_manifest
 from kdnas.store.host import host
@@ -55,11 +57,21 @@ def finish(folder: RunFolder, config: dict[str, Any]) -> Outcome:
                 "results": results, "host": host(), "finished": now(), "seconds": round(results["seconds"], 1), "files": files,
             },
         )  # fmt: skip
-        (path / RUN).unlink()
+        _write_page(path, config, results)
+        (path / RUN).unlink(missing_ok=True)
         for lock in path.glob("*.lock"):
             lock.unlink(missing_ok=True)
     folder.clear_work()
     return report(path, folder.totals(), config, earlier)
+
+
+def _write_page(path: Path, config: dict[str, Any], results: dict[str, Any]) -> None:
+    try:
+        require_extras("the page", ("report",))
+    except KdnasError as error:
+        say(f"filter: no page was written: {error}")
+        return
+    say(f"filter: page: {write_filter_page(path, config, results)}")
 
 
 def changes(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from kdnas.extras import require_extras
 
 KINDS = {".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".txt": "txt", ".parquet": "parquet"}
 KNOWN = ".jsonl or .txt (plain, .gz or .zst) or .parquet"
-STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
+STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kdnas.errors import KdnasError, UsageError
+from kdnas.cluster import require_ray
+from kdnas.errors import UsageError
 from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.decision import Policy
 from kdnas.filtering.finish import finish
@@ -18,7 +19,9 @@ from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.plan import cut_units
 from kdnas.filtering.reading import read_chunks
 from kdnas.filtering.scoring import Scorer, choose_labels
-from kdnas.filtering.units import Score, Speed, attempt_unit
+from kdnas.filtering.shards import shard_of
+from kdnas.filtering.units import Failures, Score, Speed, attempt_unit
+from kdnas.filtering.workers import WorkerSettings, run_on_cluster
 from kdnas.store.artifact import MANIFEST, Artifact, digest_of, file_sha256, locked
 from kdnas.store.host import default_threads
 from kdnas.store.outcome import Outcome
@@ -36,6 +39,9 @@ def filter_documents(
     threads: int | None = None,
     options: FilterOptions = FilterOptions(),
     verify: bool = True,
+    shard_index: int | None = None,
+    shard_count: int | None = None,
+    cluster: str | None = None,
 ) -> Outcome:
     """Score documents with an exported classifier, sentence by sentence, and split them into kept and dropped ones.
 
@@ -49,12 +55,21 @@ def filter_documents(
         output: folder for the result: a new one, or one from an earlier run of the same command.
         form: form of the model to run, for example `openvino-int8`; by default the fastest.
         threads: number of threads of the model; by default min(4, physical cores).
+        shard_index: index, from 0, of this process among several that score one run, each started with the same command; then
+            `kdnas filter finish` sums it up. By default from the variables of Slurm or Kubernetes.
+        shard_count: number of these processes.
+        cluster: score on a Ray cluster: `local` starts one with a worker per core; otherwise the address of a running one, whose
+            hosts see the model, the input and the output under the same paths.
         options: what is read, how it is scored, and what is written.
         verify: check the model's files against the hashes in its manifest first.
 
     Returns:
         The folder and the counts; exit code 4 if too many records were quarantined.
     """
+    require_ray(cluster, "--cluster")
+    if cluster is not None and (shard_index is not None or shard_count is not None):
+        raise UsageError("cluster and shard_index divide the units in two ways; give one of them")
+    index, count = shard_of(shard_index, shard_count) if cluster is None else (0, 1)
     with output_errors(output):
         check_apart(input, output)
         require_output(output)
@@ -69,8 +84,17 @@ def filter_documents(
         config = config_of(options, policy, inputs) | {"model": export_digest(model), "form": scorer.session.form}
         folder = open_run(output, config, lambda: cut_units(files, options.unit_bytes))
         if not is_finished(output):
-            with locked(output / "filter.lock"):
-                run_units(folder, lambda unit, chunks: scorer.scored(chunks, policy, options), policy, options)
+            with locked(output / f"filter-{index}-of-{count}.lock"):
+                if cluster is None:
+                    run_units(folder, partial(scorer.scored_unit, policy, options), policy, options, index, count)
+                else:
+                    settings = WorkerSettings(output.resolve(), model.resolve(), scorer.session.form, policy, options)
+                    run_on_cluster(cluster, folder, settings)
+            if count > 1:
+                say(
+                    f"filter: shard {index} of {count} is done; after the others: kdnas filter finish --output {output}"
+                )
+                return Outcome(output, folder.totals())
         return finish(folder, config)
 
 
@@ -107,8 +131,7 @@ def run_units(
         KdnasError: units failed; all others are committed.
     """
     missing = list(folder.missing(index, count))
-    failed: list[str] = []
-    speed = Speed()
+    failures, speed = Failures(), Speed()
     with stage("filter", sum(unit.bytes for unit in missing)) as progress:
         done = 0
         for unit in missing:
@@ -116,25 +139,15 @@ def run_units(
             found = attempt_unit(folder, unit, score, policy, options, note)
             done += unit.bytes
             if isinstance(found, str):
-                failed.append(found)
-                say(f"filter: {found}")
+                failures.add(found)
             else:
                 speed.add(found["totals"])
             progress.update(done, speed.line())
-    require_none_failed(failed)
+    failures.require_none()
 
 
 def _show(progress: Stage, speed: Speed, done: int, totals: dict[str, Any]) -> None:
     progress.update(done, speed.line(totals))
-
-
-def require_none_failed(failed: list[str]) -> None:
-    """Raise KdnasError if units failed."""
-    if failed:
-        reasons = "; ".join(list(dict.fromkeys(failed))[:SHOWN])
-        raise KdnasError(
-            f"{len(failed)} units failed, all others are finished: {reasons}; then run the same command again"
-        )
 
 
 def read_stdin(output: Path) -> tuple[str, ...]:

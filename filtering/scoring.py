@@ -13,6 +13,7 @@ from kdnas.export.session import Session
 from kdnas.filtering.ahead import ahead
 from kdnas.filtering.decision import DIGITS, FIRST_SENTENCES, Policy, Scored
 from kdnas.filtering.options import FilterOptions
+from kdnas.filtering.plan import Unit
 from kdnas.filtering.reading import Chunk
 
 CACHED = 100_000  # distinct sentences that are remembered
@@ -90,6 +91,12 @@ class Scorer:
         prepared = ahead(self._prepare(ahead(chunks), options.overlap))
         for one in prepared:
             yield self._score(one, policy, columns, options.batch_tokens, early)
+
+    def scored_unit(
+        self, policy: Policy, options: FilterOptions, _unit: Unit, chunks: Iterable[Chunk]
+    ) -> Iterator[ScoredChunk]:
+        """As `scored`, for the chunks of one unit."""
+        return self.scored(chunks, policy, options)
 
     def _prepare(self, chunks: Iterable[Chunk], overlap: int) -> Iterator[Prepared]:
         from kdnas.filtering.spans import sentence_spans

@@ -14,7 +14,9 @@ from kdnas.filtering.pieces import PieceWriter
 from kdnas.filtering.plan import Unit
 from kdnas.filtering.reading import Chunk, read_chunks
 from kdnas.filtering.scoring import ScoredChunk
+from kdnas.store.progress import say
 
+SHOWN = 5
 # Scores chunks, in order: the model's scores, or recorded ones.
 Score = Callable[[Unit, Iterable[Chunk]], Iterator[ScoredChunk]]
 Note = Callable[[dict[str, Any]], None]  # is called with the totals of the piece in progress
@@ -77,6 +79,26 @@ def attempt_unit(
         if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
             raise
         return f"unit {unit.number} ({unit.segments[0].file.url}): {error}"
+
+
+class Failures:
+    """Messages of the units that failed."""
+
+    def __init__(self) -> None:
+        self._messages: list[str] = []
+
+    def add(self, message: str) -> None:
+        """Remember and report a message."""
+        self._messages.append(message)
+        say(f"filter: {message}")
+
+    def require_none(self) -> None:
+        """Raise KdnasError if units failed."""
+        if self._messages:
+            reasons = "; ".join(list(dict.fromkeys(self._messages))[:SHOWN])
+            raise KdnasError(
+                f"{len(self._messages)} units failed, all others are finished: {reasons}; then run the same command again"
+            )
 
 
 class Speed:

@@ -193,9 +193,19 @@ GROUPS: dict[str, dict[str, Command]] = {
         ),
         "filter": Command(
             "kdnas.filtering.run:filter_documents",
-            "score and split a corpus with an exported classifier",
+            "score and split a corpus of any size with an exported classifier",
             (),
-            ("column", "label", "threshold", "form", "threads"),
+            ("mode", "label", "threshold", "column", "form", "threads", "cluster", "shard_index", "shard_count"),
+        ),
+        "filter apply": Command(
+            "kdnas.filtering.recorded:filter_apply",
+            "split a corpus by recorded scores (filter --mode annotate), without the model",
+            (),
+            ("run", "threshold", "label"),
+        ),
+        "filter finish": Command(
+            "kdnas.filtering.finish:filter_finish",
+            "check and sum up a run that several processes scored (--shard-index)",
         ),
     },
     "gates": {
@@ -268,6 +278,8 @@ def split_command(argv: list[str]) -> tuple[str, list[str]]:
                 f"unknown command 'gate {word}'{suggest(word, gates)}; `kdnas gate --help` lists {', '.join(gates)}"
             )
         name, rest = f"gate {word}", rest[1:]
+    elif rest and f"{name} {rest[0]}" in COMMANDS:
+        name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in COMMANDS:
         raise UsageError(f"unknown command '{name}'{suggest(name, COMMANDS)}; `kdnas --help` lists them all")
     return name, rest

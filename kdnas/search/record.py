@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from kdnas.cluster import require_ray
 from kdnas.distill.building import shared_with_candidates
 from kdnas.distill.options import DistillOptions
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.arch import FIELDS, Arch, SearchSpace, arch_id
 from kdnas.models.teacher import Teacher, resolve_teacher
-from kdnas.search.cluster import all_of, require_ray
+from kdnas.search.cluster import all_of
 from kdnas.search.drawing import RANDOM, drawn, named, origins
 from kdnas.search.options import ProxyOptions
 from kdnas.search.outcome import ProxyResult

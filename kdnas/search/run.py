@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from kdnas.cluster import require_ray
 from kdnas.distill.building import deciding, settled, shared_with_candidates
 from kdnas.distill.options import DistillOptions
 from kdnas.errors import KdnasError, UsageError
@@ -15,7 +16,7 @@ from kdnas.models.table import LatencyTable
 from kdnas.models.table_teacher import require_teacher
 from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.search import baselines, journal
-from kdnas.search.cluster import all_of, require_ray
+from kdnas.search.cluster import all_of
 from kdnas.search.explore import explore
 from kdnas.search.full import Full
 from kdnas.search.goal import Goal

@@ -13,11 +13,12 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from kdnas.cluster import TRIES
 from kdnas.errors import KdnasError, Terminated, UsageError
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.teacher import Teacher
 from kdnas.search import journal
-from kdnas.search.cluster import TRIES, Workers
+from kdnas.search.cluster import candidate_workers
 from kdnas.search.explore import explore
 from kdnas.search.goal import Goal
 from kdnas.search.journal import Candidate
@@ -85,7 +86,7 @@ def expected(folder: Path) -> list[Candidate]:
 
 
 def test_search_survives_a_lost_node(cluster: Cluster, tmp_path: Path) -> None:
-    with Workers(cluster.address, partial(make, tmp_path, 0.5)) as workers:
+    with candidate_workers(cluster.address, partial(make, tmp_path, 0.5)) as workers:
         lost = threading.Timer(1.2, lambda: cluster.remove_node(cluster.extra, allow_graceful=False))
         started = [index for index, _ in workers([next(iter(SPACE))])]
         lost.start()
@@ -99,14 +100,14 @@ def test_search_survives_a_lost_node(cluster: Cluster, tmp_path: Path) -> None:
 def test_search_survives_dead_workers_and_failed_candidates(cluster: Cluster, tmp_path: Path) -> None:
     archs = [Arch(3, 12, 288, 384, "gelu"), Arch(3, 12, 288, 384, "relu"), Arch(3, 12, 288, 576, "gelu")]
     (tmp_path / "once").mkdir()
-    with Workers(cluster.address, partial(make, tmp_path / "once", 0.0, "gelu", 1)) as workers:
+    with candidate_workers(cluster.address, partial(make, tmp_path / "once", 0.0, "gelu", 1)) as workers:
         found = dict(workers(archs))
     assert sorted(found) == [0, 1, 2]
     assert [found[index].failed for index in range(3)] == [None, None, "RuntimeError: too large"]
     assert found[0].result.loss == pytest.approx(loss_of(archs[0]))
     assert len(list((tmp_path / "once").glob("death-*"))) == 2  # another worker distilled each again
     (tmp_path / "ever").mkdir()
-    with Workers(cluster.address, partial(make, tmp_path / "ever", 0.0, "gelu", 99)) as workers:
+    with candidate_workers(cluster.address, partial(make, tmp_path / "ever", 0.0, "gelu", 99)) as workers:
         found = dict(workers(archs[:2]))
     assert found[0].failed == f"its worker died {TRIES} times"
     assert found[1].failed is None
@@ -118,7 +119,7 @@ def broken() -> Evaluate:
 
 def test_a_worker_startup_failure_is_reported(cluster: Cluster) -> None:
     with (
-        Workers(cluster.address, broken) as workers,
+        candidate_workers(cluster.address, broken) as workers,
         pytest.raises(KdnasError, match=r"a worker cannot start .*the teacher is not here"),
     ):
         list(workers(list(SPACE)))
@@ -165,7 +166,7 @@ def test_sigterm_reaches_the_commands_handler(cluster: Cluster, tmp_path: Path) 
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
-        with pytest.raises(Terminated), Workers(cluster.address, partial(make, tmp_path, 0.0)):
+        with pytest.raises(Terminated), candidate_workers(cluster.address, partial(make, tmp_path, 0.0)):
             signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)

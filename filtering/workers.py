@@ -1,0 +1,73 @@
+"""Units on a Ray cluster: each worker loads the model once, and scores, writes and commits units; no text passes the driver."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kdnas.cluster import TRIES, Workers
+from kdnas.filtering.commits import RunFolder
+from kdnas.filtering.decision import Policy
+from kdnas.filtering.options import FilterOptions
+from kdnas.filtering.plan import Unit
+from kdnas.filtering.scoring import Scorer
+from kdnas.filtering.units import Failures, Speed, attempt_unit
+from kdnas.store.progress import stage
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker needs; the paths must be the same on all hosts.
+
+    Args:
+        output: the run's folder.
+        model: the exported classifier.
+        form: form of the model.
+        policy: decides about documents.
+        options: what is read, how it is scored, and what is written.
+    """
+
+    output: Path
+    model: Path
+    form: str
+    policy: Policy
+    options: FilterOptions
+
+
+def run_on_cluster(address: str, folder: RunFolder, settings: WorkerSettings) -> None:
+    """Score, write and commit every missing unit on a cluster, with one thread per worker.
+
+    Raises:
+        KdnasError: units failed, all others are committed; or there is no cluster.
+    """
+    missing = list(folder.missing())
+    failures, speed = Failures(), Speed()
+    with (
+        stage("filter", sum(unit.bytes for unit in missing)) as progress,
+        Workers(address, partial(make_worker, settings), _dead) as workers,
+    ):
+        for index, found in workers(missing):
+            if isinstance(found, str):
+                failures.add(found)
+            else:
+                speed.add(found)
+            progress.advance(missing[index].bytes, speed.line())
+    failures.require_none()
+
+
+def make_worker(settings: WorkerSettings) -> Callable[[Unit], dict[str, Any] | str]:
+    """The function of a worker: filters a unit and returns its totals, or the message of its failure."""
+    scorer = Scorer(settings.model, settings.form, 1, verify=False)  # the driver has verified the files
+    folder = RunFolder(settings.output, list(settings.policy.labels))
+
+    def work(unit: Unit) -> dict[str, Any] | str:
+        score = partial(scorer.scored_unit, settings.policy, settings.options)
+        found = attempt_unit(folder, unit, score, settings.policy, settings.options)
+        return found if isinstance(found, str) else dict(found["totals"])
+
+    return work
+
+
+def _dead(unit: Unit) -> str:
+    return f"unit {unit.number} ({unit.segments[0].file.url}): its worker died {TRIES} times"
