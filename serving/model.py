@@ -89,8 +89,8 @@ class Model:
             batch_tokens: maximum padded tokens of one engine call; a longer row runs alone.
 
         Returns:
-            float32 arrays: logits (C,) of a classifier of texts, the pooled state (D,) of an encoder, not normalised, logits
-            (T, C) of a classifier of tokens, or logits (T, 2) of an answer's first and last token.
+            float32 arrays: logits (C,) of a classifier of texts, the pooled state (D,) of an encoder, not normalised, or
+            its unit vector (D,) if it has a linear head, logits (T, C) of a classifier of tokens, or logits (T, 2) of an answer's first and last token.
         """
         session = self.session
         result: list[np.ndarray] = [np.empty(0)] * len(rows)
@@ -101,7 +101,7 @@ class Model:
             if any(rows[index].types is not None for index in batch):
                 types = pad_types([rows[index].types or [0] * len(rows[index].ids) for index in batch], ids)
             output = session.run(ids, mask, types)
-            if session.task == "feature-extraction":
+            if session.task == "feature-extraction" and not session.has_head:
                 output = pooled(output, mask, session.pooling)
             for index, one in zip(batch, output, strict=True):
                 result[index] = one if one.ndim == 1 else one[: len(rows[index].ids)]
@@ -119,7 +119,7 @@ class Model:
             "labels": session.labels,
             "problem_type": self.problem if session.task == "text-classification" else None,
             "max_seq_len": session.max_seq_len,
-            "dimensions": session.hidden if session.task == "feature-extraction" else None,
+            "dimensions": session.dimensions if session.task == "feature-extraction" else None,
             "threads": session.threads,
         }
 

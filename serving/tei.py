@@ -75,10 +75,10 @@ async def embed(call: Call) -> Response:
 
 def check_dimensions(model: Model, dimensions: int | None) -> int | None:
     """The requested number of dimensions, None for all; raises RefusalError if the model has fewer."""
-    hidden = model.session.hidden
-    if dimensions is not None and dimensions > hidden:
-        raise RefusalError(Kind.INVALID, f"dimensions: {dimensions} given; the model has {hidden}")
-    return None if dimensions == hidden else dimensions
+    most = model.session.dimensions
+    if dimensions is not None and dimensions > most:
+        raise RefusalError(Kind.INVALID, f"dimensions: {dimensions} given; the model has {most}")
+    return None if dimensions == most else dimensions
 
 
 def shortened(vectors: np.ndarray, dimensions: int) -> np.ndarray:
