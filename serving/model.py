@@ -90,7 +90,8 @@ class Model:
 
         Returns:
             float32 arrays: logits (C,) of a classifier of texts, the pooled state (D,) of an encoder, not normalised, or
-            its unit vector (D,) if it has a linear head, logits (T, C) of a classifier of tokens, or logits (T, 2) of an answer's first and last token.
+            its unit vector (D,) if it has a linear head, logits (T, C) of a classifier of tokens, or logits (T, 2) of an answer's
+            first and last token.
         """
         session = self.session
         result: list[np.ndarray] = [np.empty(0)] * len(rows)

@@ -13,7 +13,7 @@ from ..classifier_fixture import classifier, encoder, export_tiny, kdnas, senten
 __all__ = ["classifier", "encoder", "kdnas", "sentences"]
 
 
-def _with_head(kind: str, home: Path, teacher: Teacher, corpus: Corpus, folder: Path, **settings: Any) -> Path:
+def with_task_head(kind: str, home: Path, teacher: Teacher, corpus: Corpus, folder: Path, **settings: Any) -> Path:
     """An export of a tiny random model with a head and 64 positions."""
     import torch
     import transformers
@@ -32,18 +32,18 @@ def tagger(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: 
     """An exported classifier of tokens with five BIO labels."""
     labels = dict(enumerate(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]))
     folder = tmp_path_factory.mktemp("models") / "tiny-ner"
-    return _with_head("BertForTokenClassification", home, tiny_teacher, corpus, folder, id2label=labels)
+    return with_task_head("BertForTokenClassification", home, tiny_teacher, corpus, folder, id2label=labels)
 
 
 @pytest.fixture(scope="session")
 def answerer(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported question answerer."""
     folder = tmp_path_factory.mktemp("models") / "tiny-qa"
-    return _with_head("BertForQuestionAnswering", home, tiny_teacher, corpus, folder)
+    return with_task_head("BertForQuestionAnswering", home, tiny_teacher, corpus, folder)
 
 
 @pytest.fixture(scope="session")
 def regressor(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported regression of texts: one number."""
     folder = tmp_path_factory.mktemp("models") / "tiny-regression"
-    return _with_head("BertForSequenceClassification", home, tiny_teacher, corpus, folder, num_labels=1)
+    return with_task_head("BertForSequenceClassification", home, tiny_teacher, corpus, folder, num_labels=1)
