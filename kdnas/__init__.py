@@ -19,6 +19,7 @@ __all__ = [
     "evaluate",
     "export",
     "filter_documents",
+    "hap",
     "latency_table",
     "pretrain",
     "refine",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     evaluate: Callable[..., Result]
     filter_documents: Callable[..., Result]
+    hap: Callable[..., Result]
     latency_table: Callable[..., Result]
     refine: Callable[..., Result]
     speed: Callable[..., Result]
