@@ -22,6 +22,7 @@ __all__ = [
     "export",
     "extract",
     "filter_documents",
+    "hap",
     "latency_table",
     "pretrain",
     "refine",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     evaluate: Callable[..., Result]
     extract: Callable[..., Result]
     filter_documents: Callable[..., Result]
+    hap: Callable[..., Result]
     latency_table: Callable[..., Result]
     refine: Callable[..., Result]
     speed: Callable[..., Result]

@@ -27,6 +27,7 @@ FUNCTIONS = {
     "export": "kdnas.export.run:export",
     "evaluate": "kdnas.evaluation.run:evaluate",
     "suites": "kdnas.evaluation.harness:suites",
+    "hap": "kdnas.evaluation.hap_classifier.run:hap",
     "pretrain": "kdnas.pretrain.run:pretrain",
     "speed": "kdnas.latency.speed:speed",
     "filter_documents": "kdnas.filtering.run:filter_documents",

