@@ -1,8 +1,8 @@
 """The page of a filter run: scores, thresholds, a sample of the drops, reasons and throughput."""
 
-import itertools
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def figures(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, 
     for index, (label, counts) in enumerate(results["scores"].items()):
         edges = [round(number / len(counts), 4) for number in range(len(counts) + 1)]
         colour = mark(index).colour
-        middles = [round((a + b) / 2, 4) for a, b in itertools.pairwise(edges)]
+        middles = [round((a + b) / 2, 4) for a, b in pairwise(edges)]
         histogram.add_bar(x=middles, y=counts, name=label, marker={"color": colour}, opacity=0.75)
         threshold.add_scatter(
             x=edges,

@@ -143,7 +143,7 @@ def normalise(argv: list[str], kinds: dict[str, Any], name: str) -> list[str]:
         negated = option not in kinds and kinds.get(positive) is bool and not equals
         last = positive if negated else option
         if last in seen:
-            raise UsageError(_twice(last, kinds.get(last), name))
+            raise UsageError(_twice(last, kinds.get(last)))
         seen.add(last)
         if equals:
             result.append(f"--{last}={_listed(value, kinds.get(last))}")
@@ -157,12 +157,10 @@ def normalise(argv: list[str], kinds: dict[str, Any], name: str) -> list[str]:
     return result
 
 
-def _twice(option: str, kind: Any, name: str) -> str:
+def _twice(option: str, kind: Any) -> str:
     flag = _dashed(option)
     if get_origin(without_none(kind)) is tuple:
         return f"{flag} was given twice; give all its values at once: {flag} a,b"
-    if option == "input":
-        return f"{flag} was given twice; 'kdnas {name}' reads one input at a time for now: run it once for each"
     return f"{flag} was given twice; it takes one value"
 
 

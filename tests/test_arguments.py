@@ -175,10 +175,16 @@ def test_missing_required_option_is_reported_as_a_flag(monkeypatch: pytest.Monke
     assert parse_command("test", needs, ["--budget-ms", "3"]) == {"budget_ms": 3.0}
 
 
-def test_filter_rejects_two_inputs() -> None:
-    argv = ["--model", "m", "--output", "o", "--input", "a", "--input", "b"]
-    with pytest.raises(UsageError, match="one input at a time for now"):
-        parse_command("filter", commands.load_command("filter"), argv)
+def test_filter_takes_several_inputs_in_one_option() -> None:
+    argv = ["--model", "m", "--output", "o", "--input", "a,s3://b/*"]
+    assert parse_command("filter", commands.load_command("filter"), argv)["input"] == ("a", "s3://b/*")
+    with pytest.raises(UsageError, match="give all its values at once: --input a,b"):
+        parse_command("filter", commands.load_command("filter"), [*argv, "--input", "c"])
+
+
+def test_a_command_of_two_words_differs_from_its_first() -> None:
+    assert commands.split_command(["filter", "apply", "--run", "x"]) == ("filter apply", ["--run", "x"])
+    assert commands.split_command(["filter", "--input", "finish"]) == ("filter", ["--input", "finish"])
 
 
 def test_invalid_environment_variable_is_reported(parse, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,8 @@ def test_every_command_reports_its_missing_extras(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.extras])
 def test_commands_without_extras_load_without_any(name: str) -> None:
-    modules = {module.split(".")[0] for packages in extras.EXTRAS.values() for module in packages.values()} - {"google"}
+    modules = {module.split(".")[0] for packages in extras.EXTRAS.values() for module in packages.values()}
+    modules -= {"google", "fsspec"}  # jsonargparse looks for fsspec, and may not find it, but the search must not fail
     result = without(modules, *name.split(), "--help")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"usage: kdnas {name}")

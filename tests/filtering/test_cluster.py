@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from kdnas.cluster import TRIES, Workers
-from kdnas.errors import KdnasError, UsageError
+from kdnas.errors import UsageError
 from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.run import filter_documents
@@ -38,8 +38,6 @@ def test_a_cluster_gives_the_rows_of_one_process(classifier: Path, corpus_folder
     assert contents(out) == contents(tmp_path / "whole")
     with pytest.raises(UsageError, match="give one of them"):
         filter_documents(classifier, (str(corpus_folder),), out, FORM, 1, OPTIONS, True, 0, 2, "local")
-    with pytest.raises(KdnasError, match="no cluster at 'nowhere:1'"):
-        filter_documents(classifier, (str(corpus_folder),), tmp_path / "new", FORM, 1, OPTIONS, cluster="nowhere:1")
 
 
 def deadly(folder: Path, item: str) -> str:
