@@ -71,7 +71,7 @@ def _to_onnx(graph: Path, head: Head, pooling: Pooling) -> None:
     model = onnx.load(graph)
     if any(output.name == EMBEDDING for output in model.graph.output):
         return
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "head.weight": np.ascontiguousarray(head.weight.T, dtype=np.float32),
         "head.bias": head.bias.astype(np.float32),
         "head.first": np.array(0, dtype=np.int64),
