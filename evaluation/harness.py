@@ -11,11 +11,14 @@ from kdnas.errors import UsageError
 from kdnas.evaluation.averages import averaging, headline
 from kdnas.evaluation.chance import chance, chance_by_language, standard_error
 from kdnas.evaluation.data import Loaded, load_task
+from kdnas.evaluation.embedding_run import KIND, run_embeddings, show_embeddings
+from kdnas.evaluation.embedding_tasks import NAMES
 from kdnas.evaluation.languages import in_languages
 from kdnas.evaluation.reading import NoDataError
 from kdnas.evaluation.sampling import sample
 from kdnas.evaluation.spec import Spec
 from kdnas.evaluation.suite_options import SuiteOptions
+from kdnas.evaluation.suite_report import show_runs
 from kdnas.evaluation.suite_scores import score
 from kdnas.evaluation.suites import chosen_specs
 from kdnas.evaluation.tasks import Task
@@ -49,10 +52,13 @@ def suites(
 ) -> list[Result]:
     """Fine-tune a model on tasks of the downstream suites and score it; returns one result for each task and seed.
 
+    The tasks of `embeddings` score the model's vectors as they are.
+
     Args:
-        model: Hugging Face folder of an encoder, a finished distill or refine artifact, a hub id, or `builtin:minilm-l6`.
-        tasks: suites (`glue`, `squad`, `conll`, `xnli`, `paraphrase`, `tydiqa`, `qa`, `ner`, `sentiment`, `hap`) or single tasks
-            (`glue/sst2`).
+        model: Hugging Face folder of an encoder, a finished distill or refine artifact, a hub id, or `builtin:minilm-l6`; for
+            `embeddings` in other engines than PyTorch, the folder that `kdnas export` printed.
+        tasks: suites (`glue`, `squad`, `conll`, `xnli`, `paraphrase`, `tydiqa`, `qa`, `ner`, `sentiment`, `hap`, `embeddings`) or
+            single tasks (`glue/sst2`, `embeddings/stsb`).
         options: options of fine-tuning and scoring.
         home: root folder of all artifacts.
         output: folder to which each result is also copied, as a subfolder of plain files; null writes only below `home`.
@@ -60,11 +66,16 @@ def suites(
     Raises:
         UsageError: a task is unknown or has none of the languages, the model cannot be loaded, or no task has data.
     """
-    require_output(output, "suite")
-    found = run_suites(home, model, tasks, options)
-    from kdnas.evaluation.suite_report import show_runs
-
-    show_runs([json.loads((artifact.path / RESULT).read_text()) for artifact in found])
+    untrained = tuple(name for name in tasks if name in NAMES)
+    tuned = tuple(name for name in tasks if name not in NAMES)
+    if untrained and tuned:
+        raise UsageError(
+            f"suites: {', '.join(untrained)} needs no fine-tuning; run it alone, without {', '.join(tuned)}"
+        )
+    require_output(output, KIND if untrained else "suite")
+    found = (run_embeddings if untrained else run_suites)(home, model, tasks, options)
+    show = show_embeddings if untrained else show_runs
+    show([json.loads((artifact.path / RESULT).read_text()) for artifact in found])
     return deliver_all(found, output)
 
 

@@ -189,16 +189,31 @@ class Reading:
 
     def _rows(self, origin: Origin) -> Iterator[Row] | None:
         """The rows of an origin; None if there is no such split."""
-        source, language = origin.source, origin.source.name_of(origin.code)
-        if self.root is None:
-            rows = _hub_rows(source, origin.split, language)
-            return ((at, row) for at, row in rows if not source.by_id or str(row["id"]).startswith(language))
-        stem = source.file.format(split=origin.split, code=origin.code, language=language)
-        for suffix in (".jsonl.gz", ".jsonl"):
-            file = self.root / source.folder / f"{stem}{suffix}"
-            if file.is_file():
-                return _file_rows(file)
-        return None
+        return rows_of(origin.source, origin.split, origin.code, self.root)
+
+
+def rows_of(source: Source, split: str, code: str, root: Path | None) -> Iterator[Row] | None:
+    """The rows of a split in a language, from local files or the hub; None if there is no such local file.
+
+    Args:
+        source: source of the rows.
+        split: name of the split.
+        code: code of the language; empty for a set with one language.
+        root: folder with the files; None reads from the hub.
+
+    Raises:
+        NoDataError: the split cannot be downloaded.
+    """
+    language = source.name_of(code)
+    if root is None:
+        rows = _hub_rows(source, split, language)
+        return ((at, row) for at, row in rows if not source.by_id or str(row["id"]).startswith(language))
+    stem = source.file.format(split=split, code=code, language=language)
+    for suffix in (".jsonl.gz", ".jsonl"):
+        file = root / source.folder / f"{stem}{suffix}"
+        if file.is_file():
+            return _file_rows(file)
+    return None
 
 
 def _in(counts: Mapping[str, int]) -> str:

@@ -32,6 +32,10 @@ class SuiteOptions:
         max_test: maximum number of scored test rows for each language, and of the dev rows that choose the threshold of a binary
             task; they are a random sample; null uses all.
         precision: precision on dev that the reported decision threshold of a binary task reaches.
+        teacher: teacher of the model, for the tasks of `embeddings` alone: its own scores, those of the model's queries on the
+            teacher's documents, and the recall@10 of its neighbours.
+        dimensions: shorter widths at which vectors are scored, too, for the tasks of `embeddings` alone.
+        quantise_vectors: precisions in which vectors are scored, too, `int8` and `binary`, for the tasks of `embeddings` alone.
         max_minutes: maximum minutes of training and scoring for each task and seed; the time for scoring the test rows is set
             aside, then epochs and rows are reduced to fit, based on the measured throughput of both; the export for other
             engines comes on top; null sets no limit.
@@ -50,6 +54,9 @@ class SuiteOptions:
     max_test: int | None = None
     precision: float = 0.9
     max_minutes: float | None = None
+    teacher: str | None = None
+    dimensions: tuple[int, ...] = ()
+    quantise_vectors: tuple[Literal["int8", "binary"], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
@@ -62,6 +69,10 @@ class SuiteOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}; at least {least} is needed")
+        if self.dimensions and min(self.dimensions) < 1:
+            raise UsageError(f"dimensions is {list(self.dimensions)}; give numbers of at least 1")
+        if unknown := set(self.quantise_vectors) - {"int8", "binary"}:
+            raise UsageError(f"quantise_vectors has {', '.join(sorted(unknown))}; allowed are int8, binary")
         if not 0 < self.precision <= 1:
             raise UsageError(f"precision is {self.precision}; it must be above 0 and at most 1")
         if self.max_minutes is not None and not self.max_minutes > 0:

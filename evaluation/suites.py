@@ -20,5 +20,5 @@ def chosen_specs(names: tuple[str, ...]) -> list[Spec]:
     if not names or (unknown := [name for name in names if name not in known]):
         given = f"there is no suite or task {', '.join(unknown)}" if names else "no suite is given"
         tasks = ", ".join(spec.name for spec in SPECS)
-        raise UsageError(f"suites: {given}; suites are {', '.join(SUITES)}; their tasks are {tasks}")
+        raise UsageError(f"suites: {given}; suites are {', '.join(SUITES)}, embeddings; their tasks are {tasks}")
     return [spec for spec in SPECS if spec.name in names or spec.suite in names]

@@ -21,6 +21,7 @@ import numpy as np
 from kdnas.errors import BoundError, UsageError
 from kdnas.export.checkpoint import Checkpoint, copy_description, load_model, open_checkpoint
 from kdnas.export.folder import read_tokenizer
+from kdnas.models.pooling import write_modules
 from kdnas.store.artifact import write_json
 
 KINDS = ("WordPiece", "Unigram")
@@ -86,6 +87,9 @@ def trim(
         for file in scratch.iterdir():
             os.replace(file, folder / file.name)
         scratch.rmdir()
+        if checkpoint.task == "feature-extraction":  # the cut model is pooled like the whole one
+            hidden = int(checkpoint.settings["hidden"])
+            write_modules(folder, hidden, checkpoint.max_seq_len, checkpoint.pooling)
         write_json(folder / REPORT, report)
     return open_checkpoint(str(folder))
 
