@@ -102,9 +102,12 @@ def race(log: Path, rows: Sequence[Row], sets: Sets, options: PeerOptions, reaso
     found: list[Row] = []
     with stage("peers: settings", len(rows)) as progress:
         for row in rows:
-            if row.name not in known:
+            settings = candidates(row, options.threads)
+            if len(settings) == 1:
+                found.append(settings[0])
+            elif row.name not in known:
                 try:
-                    known[row.name] = {"row": row.name, "race": _race(candidates(row, options.threads), texts, options)}
+                    known[row.name] = {"row": row.name, "race": _race(settings, texts, options)}
                     append_jsonl(log, known[row.name])
                 except WorkerError as error:
                     reasons[row.name] = f"it cannot run this model: {error}"
@@ -120,7 +123,7 @@ def _race(rows: Sequence[Row], texts: Sets, options: PeerOptions) -> list[dict[s
     with ExitStack() as stack:
         runners = [open_process(stack, row, texts) for row in rows]
         means: list[list[float]] = [[] for _ in runners]
-        for _ in range(RACE_ROUNDS if len(runners) > 1 else 1):
+        for _ in range(RACE_ROUNDS):
             for index in rng.permutation(len(runners)):
                 means[index].append(float(np.mean(turn(runners[index], [Workload(MIX)])[MIX])))
     return [

@@ -104,8 +104,9 @@ def spearman(cosines: Sequence[float], scores: Sequence[float]) -> float | None:
         return None
     from scipy.stats import spearmanr
 
-    value = float(spearmanr(cosines, scores).statistic)
-    return round(100 * value, 2) if np.isfinite(value) else 0.0
+    if not np.ptp(cosines) or not np.ptp(scores):
+        return 0.0  # not defined for a constant
+    return round(100 * float(spearmanr(cosines, scores).statistic), 2)
 
 
 def front(found: Sequence[Record]) -> list[Record]:

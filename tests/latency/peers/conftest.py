@@ -1,6 +1,7 @@
 """A small export, and libraries that only tests have, in this process and in the worker processes."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def add_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         body = "\n    ".join(before_call.splitlines())
         (folder / f"{name}.py").write_text("\n".join([source, f"def before_call(state, texts):\n    {body}", *lines]))
         (folder / "sitecustomize.py").write_text(CUSTOMISE.format(folder=str(folder), name=name))
+        sys.modules.pop(f"{libraries.__name__}.{name}", None)  # that of an earlier test
         monkeypatch.setattr(libraries, "__path__", [*libraries.__path__, str(folder)])
         monkeypatch.setattr(libraries, "ORDER", (*libraries.ORDER, name))
         monkeypatch.setattr("kdnas.latency.peers.rows.ORDER", libraries.ORDER)
