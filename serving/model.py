@@ -49,8 +49,10 @@ class Model:
         self._settings = (threads, verify, streams)
         self.session = Session(path, form, threads, verify, streams=streams)
         self.seconds_per_token = 1e-5
-        found = getattr(self.session, "problem_type", None)
-        self.problem = found or ("regression" if len(self.session.labels) == 1 else "single_label_classification")
+        if getattr(self.session, "multi_label", False):
+            self.problem = "multi_label_classification"
+        else:
+            self.problem = "regression" if len(self.session.labels) == 1 else "single_label_classification"
 
     def again(self) -> "Model":
         """The model in the same folder, opened and verified anew."""
