@@ -150,7 +150,7 @@ def test_every_function_documents_all_arguments(name: str) -> None:
 
 def test_dir_lists_all_names_and_unknown_names_raise() -> None:
     assert set(kdnas.__all__) <= set(dir(kdnas))
-    assert set(FUNCTIONS) | {"Session", "Arch", "SearchSpace"} == set(kdnas.__all__)
+    assert set(FUNCTIONS) | {"Session", "Client", "Arch", "SearchSpace"} == set(kdnas.__all__)
     for name in kdnas.__all__:
         assert getattr(kdnas, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'destill'"):
