@@ -22,7 +22,7 @@ class Keys:
 
     def __init__(self, file: Path | None) -> None:
         self.file = file
-        self._digests = [] if file is None else read_keys(file)
+        self._digests = [] if file is None else [_digest(key) for key in read_keys(file)]
 
     def __bool__(self) -> bool:
         return bool(self._digests)
@@ -34,7 +34,11 @@ class Keys:
             UsageError: as for the constructor.
         """
         if self.file is not None:
-            self._digests = read_keys(self.file)
+            self._digests = [_digest(key) for key in read_keys(self.file)]
+
+    def first(self) -> str | None:
+        """The first key of the file; None without a file."""
+        return None if self.file is None else read_keys(self.file)[0]
 
     def allow(self, authorization: str) -> bool:
         """Whether the value of an Authorization header has one of the keys. The time does not depend on the keys."""
@@ -46,8 +50,8 @@ class Keys:
         return found and scheme.lower() == "bearer"
 
 
-def read_keys(file: Path) -> list[bytes]:
-    """Digests of the keys of a file, as in `Keys`."""
+def read_keys(file: Path) -> list[str]:
+    """The keys of a file, as in `Keys`."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="ascii").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -57,7 +61,7 @@ def read_keys(file: Path) -> list[bytes]:
         raise UsageError(f"key_file '{file}': no key; write one a line, for example of `openssl rand -hex 32`")
     if any(len(key) < SHORTEST or not key.isprintable() or " " in key for key in keys):
         raise UsageError(f"key_file '{file}': a key needs at least {SHORTEST} characters without spaces")
-    return [_digest(key) for key in keys]
+    return keys
 
 
 def _digest(key: str) -> bytes:

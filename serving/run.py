@@ -15,6 +15,7 @@ import uvicorn
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.serving.app import create_app
+from kdnas.serving.bench import measure, read_texts
 from kdnas.serving.keys import require_keys
 from kdnas.serving.model import Model
 from kdnas.serving.options import ServeOptions
@@ -34,6 +35,7 @@ def serve(
     threads: int | None = None,
     options: ServeOptions = ServeOptions(),
     verify: bool = True,
+    bench: Path | None = None,
 ) -> Outcome:
     """Answer HTTP requests with exported models until SIGTERM or Ctrl-C; SIGHUP reloads the models and the keys.
 
@@ -49,8 +51,11 @@ def serve(
         threads: number of threads of a model; by default the number that was fastest when it was exported, at most 4.
         options: limits, batching and operation of the service.
         verify: check the models' files against the hashes in their manifests first.
+        bench: file of texts, one a line or `.jsonl` with the field `text`: instead of serving, measure latency and throughput of
+            the first model with these texts and 1 to 32 clients, print them and end.
     """
-    sock = bind(host, port)
+    texts = None if bench is None else read_texts(bench)
+    sock = bind(host, port if bench is None else 0)
     with sock:
         models = [
             Model(name, folder, form, threads, verify, options.streams) for name, folder in named_folders(model).items()
@@ -58,6 +63,8 @@ def serve(
         service = Service(models, options)
         require_keys(sock.getsockname()[0], service.keys, options.anonymous)
         server = Server(service, sock)
+        if texts is not None:
+            return _measured(server, sock, texts)
         signal.signal(signal.SIGHUP, server.handle_reload)
         try:
             server.run(sockets=[sock])
@@ -68,6 +75,22 @@ def serve(
         sys.stderr.flush()
         os._exit(server.exit_code)
     return Outcome(None)
+
+
+def _measured(server: "Server", sock: socket.socket, texts: list[str]) -> Outcome:
+    """Serve in a thread while the clients of the measurement run in other processes."""
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, name="kdnas-serve", daemon=True)
+    thread.start()
+    service = server.service
+    while not service.warmed.wait(0.1):
+        if not thread.is_alive():
+            raise KdnasError("the service could not start; see the messages above")
+    try:
+        key = service.keys.first()
+        return measure(server.url, next(iter(service.models.values())), texts, key)
+    finally:
+        server.should_exit = True
+        thread.join(10)
 
 
 def named_folders(given: tuple[str, ...]) -> dict[str, Path]:
@@ -108,9 +131,15 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=options.shutdown_seconds,
         )
         super().__init__(config)
-        self._service, self._sock = service, sock
+        self.service, self._sock = service, sock
         self._signal = 0
         self._cut = False
+
+    @property
+    def url(self) -> str:
+        """The address on which the service listens."""
+        host, port = self._sock.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     @property
     def exit_code(self) -> int:
@@ -120,21 +149,20 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening and report the address."""
         await super().startup(sockets)
-        host, port = self._sock.getsockname()[:2]
         served = "; ".join(
             f"{model.name}, {model.session.form}, {model.session.threads} threads"
-            for model in self._service.models.values()
+            for model in self.service.models.values()
         )
-        say(f"serve: listening on http://{f'[{host}]' if ':' in host else host}:{port} ({served}); docs at /docs")
+        say(f"serve: listening on {self.url} ({served}); docs at /docs")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait at most `shutdown_seconds` for the requests in flight."""
-        say(f"serve: shutting down, {self._service.in_flight} requests in flight")
+        say(f"serve: shutting down, {self.service.in_flight} requests in flight")
         for server in self.servers:
             server.close()
         await asyncio.sleep(LINGER_SECONDS)  # their answers have `Connection: close`
         await super().shutdown(sockets)
-        self._cut = self._service.in_flight + self._service.cut > 0
+        self._cut = self.service.in_flight + self.service.cut > 0
         say("serve: stopped" + (", requests were cut off" if self._cut else ""))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -144,8 +172,8 @@ class Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self._signal = sig
-        self._service.draining = True
-        wait = self._service.options.drain_seconds if sig == signal.SIGTERM else 0
+        self.service.draining = True
+        wait = self.service.options.drain_seconds if sig == signal.SIGTERM else 0
         timer = threading.Timer(wait, self._stop)
         timer.daemon = True
         timer.start()
@@ -156,7 +184,7 @@ class Server(uvicorn.Server):
 
     def _reload(self) -> None:
         try:
-            say(f"serve: reloaded {', '.join(self._service.reload())}")
+            say(f"serve: reloaded {', '.join(self.service.reload())}")
         except Exception as error:
             say(f"serve: the old models stay: {error}")
 

@@ -5,6 +5,7 @@ from typing import Literal
 import pytest
 
 from kdnas import commands
+from kdnas.arguments import gathered
 from kdnas.arguments import parse as parse_command
 from kdnas.errors import UsageError
 
@@ -196,3 +197,23 @@ def test_invalid_environment_variable_is_reported(parse, monkeypatch: pytest.Mon
     monkeypatch.setenv("KDNAS_TEXT__LANGUAGES", "en,de")
     text = parse()["text"]
     assert (text.max_length, text.languages) == (5, ("en", "de"))
+
+
+def test_a_repeated_option_gathers_its_values() -> None:
+    assert gathered(["a", "--model", "b=c", "--port", "1", "--model=d"], "model") == [
+        '--model=["a", "b=c", "d"]',
+        "--port",
+        "1",
+    ]
+    assert gathered(["--model", "a,b"], "model") == ['--model=["a", "b"]']
+    assert gathered(["--port", "1", "stray"], "model") == ["--port", "1", "stray"]
+    assert gathered([], "model") == []
+
+
+def test_serve_takes_folders_by_position_and_by_name() -> None:
+    from kdnas.serving.run import serve
+
+    values = parse_command("serve", serve, ["one", "--model", "b=two", "--port", "0", "--model", "three"])
+    assert values["model"] == ("one", "b=two", "three")
+    with pytest.raises(UsageError, match="missing: --model"):
+        parse_command("serve", serve, ["--port", "0"])

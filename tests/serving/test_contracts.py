@@ -1,6 +1,8 @@
 """The contracts over a real socket, with all kinds of models in one process."""
 
 import base64
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -225,13 +227,16 @@ def test_long_texts_are_classified_by_windows(many: Served, classifier: Path, se
     assert not any("windows" in row for row in short)
     long = " ".join(sentences[:40])
     row = good(many, "/v1/classify", text=long, too_long="windows")["predictions"][0]
-    parts = [session.predict([long[one["start"] : one["end"]]])[0] for one in row["windows"]]
-    assert len(parts) > 5
-    for one, scores in zip(row["windows"], parts, strict=True):
-        assert (one["label"], one["score"]) == (
-            ("ok", "hap")[int(scores.argmax())],
-            pytest.approx(scores.max(), abs=1e-4),
-        )
+    ids = session.encode([long], "whole")[0]
+    first, inner, last = ids[0], ids[1:-1], ids[-1]
+    starts = range(0, len(inner) - 15, 47)  # 62 tokens of the text in each window, 15 of them shared
+    parts = session.predict_ids([[first, *inner[start : start + 62], last] for start in starts])
+    windows = sorted(row["windows"], key=lambda one: one["start"])
+    assert len(windows) == len(parts) > 5
+    assert (windows[0]["start"], windows[-1]["end"]) == (0, len(long))
+    for one, scores in zip(windows, parts, strict=True):
+        assert one["label"] == ("ok", "hap")[int(scores.argmax())]
+        assert one["score"] == pytest.approx(scores.max(), abs=1e-4)
     strict = good(many, "/v1/classify", text=long, too_long="windows", label="hap")["predictions"][0]
     assert strict["scores"]["hap"] == pytest.approx(max(scores[1] for scores in parts), abs=1e-4)
     assert min(scores[1] for scores in parts) < row["scores"]["hap"] < strict["scores"]["hap"]
@@ -254,3 +259,20 @@ def test_a_model_is_chosen_by_path_body_or_header(many: Served) -> None:
     assert good(many, "/predict", {"x-model": "enc"}, texts=["a"]) == by_body
     assert good(many, "/predict", texts=["a"])["model"] == "hap"  # the first one that fits
     assert post(many, "/models/other/predict", texts=["a"]).status_code == 404
+
+
+def test_a_multi_label_model_gives_independent_scores(classifier: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many-labels"
+    shutil.copytree(classifier, folder)
+    settings = json.loads((folder / "kdnas.json").read_text())
+    (folder / "kdnas.json").write_text(json.dumps(settings | {"problem_type": "multi_label_classification"}))
+    session = Session(folder, FORM, 1, verify=False)
+    if not hasattr(session, "multi_label"):
+        pytest.skip("sessions of this version know no multi-label models")
+    expected = 1 / (1 + np.exp(-text_logits(session, ["Go away."])[0]))
+    with serving(folder, "--form", FORM, "--verify", "false") as served:
+        row = good(served, "/v1/classify", text="Go away.")["predictions"][0]
+        assert list(row["scores"].values()) == pytest.approx(expected, abs=1e-5)
+        assert row["labels"] == [label for label, score in row["scores"].items() if score >= 0.5]
+        found = good(served, "/api/v1/text/contents", {"detector-id": folder.name}, contents=["Go away."])
+        assert [span["detection"] for span in found[0]] == row["labels"]
