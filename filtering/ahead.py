@@ -6,7 +6,7 @@ from threading import Event, Thread
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
-DEPTH = 2
+DEPTH = 1  # a chunk of long documents may take many megabytes
 WAIT_SECONDS = 0.1
 
 

@@ -8,6 +8,7 @@ work/                   files of units in progress; removed at the end
 kept/00000/part-*       and dropped/, quarantine/, scores/: the result
 """
 
+import errno
 import json
 import os
 import shutil
@@ -40,7 +41,9 @@ def create_once(path: Path, value: Any) -> bool:
         os.link(scratch, path)
     except FileExistsError:
         return False
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
         raise KdnasError(
             f"output '{path.parent}': this file system has no hard links; give a folder on another one"
         ) from error

@@ -49,6 +49,7 @@ def finish(folder: RunFolder, config: dict[str, Any]) -> Outcome:
                 "run the same command, or the shards with these units, again"
             )
         results = folder.totals() | changes(folder, config)
+        _write_page(path, config, results)
         files = {f"commits/{file.name}": file_sha256(file) for file in folder.seals()}
         write_manifest(
             path,
@@ -57,7 +58,6 @@ def finish(folder: RunFolder, config: dict[str, Any]) -> Outcome:
                 "results": results, "host": host(), "finished": now(), "seconds": round(results["seconds"], 1), "files": files,
             },
         )  # fmt: skip
-        _write_page(path, config, results)
         (path / RUN).unlink(missing_ok=True)
         for lock in path.glob("*.lock"):
             lock.unlink(missing_ok=True)
