@@ -100,7 +100,7 @@ def _to_onnx(graph: Path, head: Head, pooling: Pooling) -> None:
     used = {name for node in nodes for name in node.input}
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(
-        numpy_helper.from_array(value, name) for name, value in constants.items() if name in used
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items() if name in used
     )
     model.graph.output.append(helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["batch_size", head.outputs]))
     writing = graph.with_name(graph.name + ".tmp")

@@ -102,9 +102,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         ),
         "distill": Command(
             "kdnas.distill.run:distill",
-            "distil a student's hidden states from the teacher (Eq. 1, 2)",
+            "distil a student's hidden states (Eq. 1, 2) or embeddings from the teacher",
             ("train",),
-            ("start", "peak_lr"),
+            ("objective", "start", "peak_lr"),
         ),
         "refine": Command(
             "kdnas.distill.run:refine",
