@@ -19,7 +19,7 @@ cd elsewhere
 ../empty/bin/python - <<'PYTHON'
 import importlib, pathlib, sys
 
-for name in ("kdnas", "kdnas.distill.run", "kdnas.search.run", "kdnas.latency.run", "kdnas.latency.worker", "kdnas.export.session",
+for name in ("kdnas", "kdnas.distill.run", "kdnas.search.run", "kdnas.latency.run", "kdnas.latency.worker", "kdnas.latency.peers.run", "kdnas.export.session",
              "kdnas.evaluation.run", "kdnas.serving.run", "kdnas.pipeline.report", "kdnas.pretrain.run", "kdnas.search.strategies", "kdnas.teachers.run",
              "kdnas.gates.run"):
     file = pathlib.Path(importlib.import_module(name).__file__).resolve()

@@ -14,11 +14,12 @@ from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 
-# Runs at the start of every worker process: the new library becomes part of the package.
+# Runs at the start of every worker process: the new libraries become part of the package.
 CUSTOMISE = """
 import kdnas.latency.peers.libraries as libraries
-libraries.__path__.append({folder!r})
-libraries.ORDER += ({name!r},)
+for folder, name in {added}:
+    libraries.__path__.append(folder)
+    libraries.ORDER += (name,)
 """
 
 
@@ -32,6 +33,7 @@ def small_export(home: Path, tiny_teacher: Teacher, corpus: Corpus) -> Artifact:
 @pytest.fixture
 def add_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Adds `dummy_library.py` under a name, with code that runs before each call and with other constants."""
+    added: list[tuple[str, str]] = []
 
     def add(name: str, before_call: str = "return", **constants: object) -> Path:
         folder = tmp_path / f"library-{name}"
@@ -40,7 +42,8 @@ def add_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         lines = [f"{key} = {value!r}" for key, value in constants.items()]
         body = "\n    ".join(before_call.splitlines())
         (folder / f"{name}.py").write_text("\n".join([source, f"def before_call(state, texts):\n    {body}", *lines]))
-        (folder / "sitecustomize.py").write_text(CUSTOMISE.format(folder=str(folder), name=name))
+        added.append((str(folder), name))
+        (folder / "sitecustomize.py").write_text(CUSTOMISE.format(added=added))
         sys.modules.pop(f"{libraries.__name__}.{name}", None)  # that of an earlier test
         monkeypatch.setattr(libraries, "__path__", [*libraries.__path__, str(folder)])
         monkeypatch.setattr(libraries, "ORDER", (*libraries.ORDER, name))
@@ -49,3 +52,13 @@ def add_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         return folder
 
     return add
+
+
+@pytest.fixture
+def right(add_library: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library of numpy alone gives the right answers, so that no test of the comparison itself starts PyTorch."""
+    add_library("right", CHOICES={"plain": ({"width": 96},)})
+    for module in ("rows", "measure", "results", "run"):
+        monkeypatch.setattr(f"kdnas.latency.peers.{module}.RIGHT", "right plain")
+    monkeypatch.setattr("kdnas.latency.peers.rows.REFERENCE", "right")
+    monkeypatch.setattr("kdnas.latency.peers.rows.REFERENCE_VARIANT", "plain")

@@ -69,7 +69,7 @@ def test_installed_libraries_give_the_same_answers(
 
 
 def test_a_library_of_a_few_lines_is_compared(
-    tmp_path: Path, small_export: Artifact, corpus: Corpus, add_library: AddLibrary
+    tmp_path: Path, small_export: Artifact, corpus: Corpus, add_library: AddLibrary, right: None
 ) -> None:
     add_library("dummy")
     found = compare(tmp_path, small_export, corpus, "dummy")
@@ -78,11 +78,11 @@ def test_a_library_of_a_few_lines_is_compared(
     assert dummy["cosine_mean"] is None
     assert dummy["settings"] in ("width=4", "width=8")
     assert "ids_21_ms" not in dummy
-    assert found["reference"] == "pytorch eager"  # no row of this project runs
+    assert found["reference"] == "right plain"  # no row of this project runs
 
 
 def test_an_absent_library_is_named_with_what_adds_it(
-    tmp_path: Path, small_export: Artifact, corpus: Corpus, add_library: AddLibrary
+    tmp_path: Path, small_export: Artifact, corpus: Corpus, add_library: AddLibrary, right: None
 ) -> None:
     add_library("dummy", PACKAGES=("no-such-distribution",))
     found = compare(tmp_path, small_export, corpus, "dummy")
@@ -98,13 +98,19 @@ def test_an_absent_library_is_named_with_what_adds_it(
     ],
 )
 def test_a_library_that_runs_another_model_is_left_out_before_it_is_timed(
-    tmp_path: Path, small_export: Artifact, corpus: Corpus, add_library: AddLibrary, width: int, reason: str
+    tmp_path: Path,
+    small_export: Artifact,
+    corpus: Corpus,
+    add_library: AddLibrary,
+    right: None,
+    width: int,
+    reason: str,
 ) -> None:
-    add_library("dummy", SAME_MODEL=True, CHOICES={"plain": ({"width": width},)})
+    add_library("dummy", SAME_MODEL=True, SEED=8, CHOICES={"plain": ({"width": width},)})
     found = compare(tmp_path, small_export, corpus, "dummy")
     assert re.search(reason, found["left_out"]["dummy plain"])
     logs = read_jsonl(next(tmp_path.glob("peers/*/rounds.jsonl")))
-    assert {line["row"] for line in logs if "round" in line} == {"pytorch eager"}
+    assert {line["row"] for line in logs if "round" in line} == {"right plain"}
 
 
 def test_a_library_that_cannot_read_the_model_is_left_out(
@@ -125,7 +131,12 @@ def test_without_pytorch_nothing_is_timed(tmp_path: Path, small_export: Artifact
 
 
 def test_a_library_that_dies_once_is_started_again(
-    tmp_path: Path, small_export: Artifact, corpus: Corpus, add_library: AddLibrary, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    small_export: Artifact,
+    corpus: Corpus,
+    add_library: AddLibrary,
+    right: None,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     add_library("dummy", DIES_ONCE)
     found = compare(tmp_path, small_export, corpus, "dummy")
@@ -134,31 +145,38 @@ def test_a_library_that_dies_once_is_started_again(
 
 
 def test_a_library_that_always_dies_is_left_out_and_the_others_go_on(
-    tmp_path: Path, small_export: Artifact, corpus: Corpus, add_library: AddLibrary
+    tmp_path: Path, small_export: Artifact, corpus: Corpus, add_library: AddLibrary, right: None
 ) -> None:
     add_library("dummy", "if len(texts) > 1: os._exit(4)")
     found = compare(tmp_path, small_export, corpus, "dummy")
     assert found["left_out"]["dummy plain"].startswith("it failed 3 times while it was timed: exit code 4")
-    assert by_name(found)["pytorch eager"]["rounds"] == 2
+    assert by_name(found)["right plain"]["rounds"] == 2
 
 
 def test_an_interrupted_run_resumes(
-    tmp_path: Path, small_export: Artifact, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    small_export: Artifact,
+    corpus: Corpus,
+    right: None,
+    add_library: AddLibrary,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    add_library("dummy")
+
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr("kdnas.latency.peers.run.finish", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            compare(tmp_path, small_export, corpus, "onnxruntime")
+            compare(tmp_path, small_export, corpus, "dummy")
     (log,) = tmp_path.glob("peers/*.partial/rounds.jsonl")
     before = log.read_text()
     assert before.count('"round"') >= 4
-    found = compare(tmp_path, small_export, corpus, "onnxruntime")
+    found = compare(tmp_path, small_export, corpus, "dummy")
     (log,) = tmp_path.glob("peers/*/rounds.jsonl")
     assert log.read_text() == before  # neither raced nor timed again
-    assert by_name(found)["onnxruntime f32"]["rounds"] == 2
+    assert by_name(found)["dummy plain"]["rounds"] == 2
 
 
 def test_unknown_libraries_and_other_folders_are_refused(
