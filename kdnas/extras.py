@@ -48,6 +48,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     "gate": {"pytest": "pytest", "pytest-benchmark": "pytest_benchmark"},
     "track": {"tensorboardx": "tensorboardX"},
     "cluster": {"ray": "ray"},
+    "trace": {"opentelemetry-api": "opentelemetry.trace"},
 }
 
 
@@ -87,6 +88,8 @@ def require_for_values(values: Mapping[str, Any]) -> None:
             require_for_values(vars(value))
         elif name == "ray" and value is not None:
             require_extras("--ray", ("cluster",))
+        elif name == "trace" and value is True:
+            require_extras("--trace", ("trace",))
         elif name == "trackers":
             for tracker in value:
                 require_tracker(tracker)

@@ -47,8 +47,16 @@ class Front:
             await send(message)
 
         service.in_flight += 1
+        path = self._path(scope["path"])
         try:
-            await self.app(scope, receive, sending)
+            if service.options.trace:
+                from kdnas.serving.tracing import end_request, request_span
+
+                with request_span(scope, path) as span:
+                    await self.app(scope, receive, sending)
+                    end_request(span, status)
+            else:
+                await self.app(scope, receive, sending)
         except asyncio.CancelledError:
             # The process ends and no caller awaits this task: answer instead of raising.
             service.cut += 1
@@ -58,7 +66,6 @@ class Front:
         finally:
             service.in_flight -= 1
             seconds = time.perf_counter() - start
-            path = self._path(scope["path"])
             service.metrics.requests.labels(path, str(status or 500)).inc()
             service.metrics.seconds.labels(path).observe(seconds)
             if service.options.access_log:

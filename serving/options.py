@@ -34,6 +34,7 @@ class ServeOptions:
         anonymous: serve without keys on addresses that other machines reach.
         cors_origins: origins whose pages may call the service in a browser, for example https://example.org.
         access_log: write one JSON line for each request to stdout, without texts.
+        trace: record OpenTelemetry spans of requests; run the service with `opentelemetry-instrument`, which sends them.
         stuck_seconds: /livez fails if one call of a model takes longer.
         drain_seconds: seconds after SIGTERM during which the service still answers, while /readyz returns 503.
         shutdown_seconds: maximum seconds, after the drain, in which requests in flight may finish.
@@ -54,6 +55,7 @@ class ServeOptions:
     anonymous: bool = False
     cors_origins: tuple[str, ...] = ()
     access_log: bool = False
+    trace: bool = False
     stuck_seconds: float = 60.0
     drain_seconds: float = 0.5
     shutdown_seconds: int = 30

@@ -139,6 +139,10 @@ class Scheduler:
     def _settled(self, job: Job, seconds: float) -> None:
         with self._changed:
             self.waiting -= len(job.items)
+            if job.future.cancelled() and len(self._heap) > 2 * self.waiting + 64:
+                # Clients that left while the worker was busy must not fill the memory.
+                self._heap = [entry for entry in self._heap if not entry[2].over]
+                heapq.heapify(self._heap)
             self.backlog_seconds = max(0.0, self.backlog_seconds - seconds) if self.waiting else 0.0
 
     def _push(self, job: Job) -> None:

@@ -190,6 +190,10 @@ class Service:
             watch.cancel()
             late.cancel()
         self.metrics.queue.labels(task.model.name).observe(job.queue_seconds)
+        if self.options.trace:
+            from kdnas.serving.tracing import record_stages
+
+            record_stages(job)
         return job
 
     def _seconds(self, request: Request) -> float:

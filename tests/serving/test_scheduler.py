@@ -270,6 +270,24 @@ def test_abandoned_and_expired_work_never_reaches_the_model() -> None:
     run(main())
 
 
+def test_abandoned_jobs_leave_the_queue_although_the_worker_is_busy() -> None:
+    async def main() -> None:
+        with running() as (scheduler, task, model):
+            model.gate.clear()
+            first = scheduler.submit(task, [[1]])
+            await until(lambda: len(model.calls) == 1)
+            last = scheduler.submit(task, [[2]])
+            for _ in range(1000):
+                scheduler.submit(task, [[3]]).future.cancel()
+                await asyncio.sleep(0)
+            assert len(scheduler._heap) < 100
+            model.gate.set()
+            assert [await first.future, await last.future] == [[1], [2]]
+            assert model.calls == [[[1]], [[2]]]
+
+    run(main())
+
+
 def test_the_rest_of_an_abandoned_request_does_not_run() -> None:
     async def main() -> None:
         with running(Limits(batch_tokens=10, max_queue_texts=100)) as (scheduler, task, model):
