@@ -10,10 +10,13 @@ from kdnas.errors import KdnasError, UsageError
 # extra -> distribution -> import name; a test compares this with pyproject.toml
 EXTRAS: dict[str, dict[str, str]] = {
     "serve": {
+        "httptools": "httptools",
+        "orjson": "orjson",
         "prometheus-client": "prometheus_client",
         "pydantic": "pydantic",
         "starlette": "starlette",
         "uvicorn": "uvicorn",
+        "uvloop": "uvloop",
     },
     "train": {
         "accelerate": "accelerate",

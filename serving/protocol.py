@@ -1,16 +1,9 @@
 """The HTTP protocol of the service: uvicorn's, with a limit on the time and size of a request's headers."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kdnas.extras import is_installed
-
-if TYPE_CHECKING:
-    from uvicorn.protocols.http.h11_impl import H11Protocol as Protocol
-elif is_installed("httptools"):
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as Protocol
-else:
-    from uvicorn.protocols.http.h11_impl import H11Protocol as Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -24,7 +17,7 @@ def protocol_class(max_header_bytes: int, receive_seconds: float) -> type[asynci
         receive_seconds: seconds in which they must arrive.
     """
 
-    class LimitedProtocol(Protocol):
+    class LimitedProtocol(HttpToolsProtocol):
         """Counts the bytes and the time between the end of one request and the headers of the next."""
 
         def __init__(self, *args: Any, **settings: Any) -> None:

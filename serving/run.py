@@ -127,7 +127,6 @@ class Server(uvicorn.Server):
             log_level="error",
             access_log=False,
             server_header=False,
-            h11_max_incomplete_event_size=options.max_header_bytes,
             timeout_graceful_shutdown=options.shutdown_seconds,
         )
         super().__init__(config)
