@@ -9,7 +9,7 @@
    "precision": 0.9, "recall": 0.5, "false_positive_rate": 0.01,   on these rows at the threshold; null without one
    "languages": {"en": {... the same fields ...}}  languages with enough dev rows of their own
  }},
- "calibration": {"hate": {"scale": 0.8, "shift": -0.1, ...}}}      already part of the weights; for information
+ "calibration": {"hate": {"scale": 0.8, ...}}}      already part of the weights; for information
 ```
 """
 

@@ -1,9 +1,9 @@
 """Calibration of a multi-label classifier and its decision thresholds, both on dev rows.
 
-Calibration is Platt's: each label's logit z becomes a z + b, with a and b that minimise the binary cross-entropy on the dev rows
-for which the label is known (Platt 1999; Guo et al. 2017, Section 4.2, call 1/a the temperature; b is needed because training
-rows are balanced, which moves the base rate). Both become part of the last layer, so every runtime gives calibrated
-probabilities.
+Calibration is temperature scaling (Guo et al. 2017, Section 4.2), for each label: its logit is multiplied by the scale (one over
+the temperature) with the smallest binary cross-entropy on the dev rows for which the label is known. Decisions at a probability
+of a half do not change. The logits are not moved to the base rate of dev: that is the choice of the authors of the sets, and
+says nothing about other texts. The scale becomes part of the last layer, so every runtime gives the same probabilities.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,44 +18,42 @@ from kdnas.export.thresholds import SCHEMA
 
 # Rows of each class that a label needs for a calibration, and that a language needs for a threshold of its own.
 LEAST = 20
+SCALES = (0.05, 20.0)
 GRID = np.arange(1, 10_000) / 10_000
 # Texts that a threshold must call positive for its precision to mean something.
 LEAST_SAID = 10
 
 
-def fit_scale_and_shift(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """The scale a > 0 and shift b of `a z + b` with the smallest binary cross-entropy.
+def fit_scale(logits: np.ndarray, truth: np.ndarray) -> float:
+    """The factor on the logits with the smallest binary cross-entropy, from `SCALES`.
 
     Args:
         logits: (N,) logits of one label.
         truth: (N,) 1 or 0.
 
     Returns:
-        Scale and shift; (1, 0) if either class has fewer than `LEAST` rows.
+        The scale; 1 if either class has fewer than `LEAST` rows.
     """
-    from scipy.optimize import minimize
+    from scipy.optimize import minimize_scalar
 
     right = truth >= 0.5
     positives, negatives = int(right.sum()), int((~right).sum())
     if min(positives, negatives) < LEAST:
-        return 1.0, 0.0
+        return 1.0
     values = np.asarray(logits, dtype=np.float64)
-    # Platt's targets, slightly inside of 0 and 1, keep the scale finite for separable rows.
+    # Platt's targets (1999), slightly inside of 0 and 1, keep the scale finite for separable rows.
     wanted = np.where(right, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = weights[0] * values + weights[1]
-        rest = sigmoid(scores) - wanted
-        return float(np.mean(np.logaddexp(0, scores) - wanted * scores)), np.array(
-            [np.mean(rest * values), np.mean(rest)]
-        )
+    def loss(power: float) -> float:
+        scores = np.exp(power) * values
+        return float(np.mean(np.logaddexp(0, scores) - wanted * scores))
 
-    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.01, 100.0), (-100.0, 100.0)])
-    return float(found.x[0]), float(found.x[1])
+    bounds = tuple(np.log(SCALES))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
 
 
 def calibrate(logits: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Scale and shift of each label, and the calibration error on the same rows before and after.
+    """Scale of each label, and the calibration error on the same rows before and after.
 
     Args:
         logits: (N, C).
@@ -66,15 +64,9 @@ def calibrate(logits: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> d
     for index, name in enumerate(labels):
         known = truth[:, index] >= 0
         given, right = logits[known, index], truth[known, index]
-        scale, shift = fit_scale_and_shift(given, right)
-        before, after = (binary_calibration_error(right, sigmoid(one)) for one in (given, scale * given + shift))
-        found[name] = {
-            "scale": scale,
-            "shift": shift,
-            "rows": int(known.sum()),
-            "error_before": before,
-            "error_after": after,
-        }
+        scale = fit_scale(given, right)
+        before, after = (binary_calibration_error(right, sigmoid(one)) for one in (given, scale * given))
+        found[name] = {"scale": scale, "rows": int(known.sum()), "error_before": before, "error_after": after}
     return found
 
 
@@ -88,7 +80,7 @@ def binary_calibration_error(truth: np.ndarray, chance: np.ndarray, bins: int = 
 
 
 def fold_calibration(model: Any, calibration: Mapping[str, Mapping[str, float]]) -> None:
-    """Multiply the rows of the last layer by the scales and move its biases, so that the logits are calibrated.
+    """Multiply the rows and biases of the last layer by the scales, so that the logits are calibrated.
 
     Args:
         model: a classifier of transformers with as many outputs as `calibration` has labels, in their order.
@@ -98,13 +90,10 @@ def fold_calibration(model: Any, calibration: Mapping[str, Mapping[str, float]])
 
     layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
     last = [layer for layer in layers if layer.out_features == len(calibration)][-1]
-    scale, shift = (
-        torch.tensor([one[name] for one in calibration.values()], dtype=last.weight.dtype)
-        for name in ("scale", "shift")
-    )
+    scale = torch.tensor([one["scale"] for one in calibration.values()], dtype=last.weight.dtype).to(last.weight.device)
     with torch.no_grad():
-        last.weight.mul_(scale[:, None].to(last.weight.device))
-        last.bias.mul_(scale.to(last.bias.device)).add_(shift.to(last.bias.device))
+        last.weight.mul_(scale[:, None])
+        last.bias.mul_(scale)
 
 
 def lowest_threshold(truth: np.ndarray, chance: np.ndarray, wanted: Wanted) -> float | None:

@@ -15,7 +15,7 @@ from kdnas.evaluation.hap_classifier.decide import (
     binary_calibration_error,
     calibrate,
     choose_thresholds,
-    fit_scale_and_shift,
+    fit_scale,
     fold_calibration,
     lowest_threshold,
 )
@@ -25,32 +25,29 @@ from kdnas.export.outputs import sigmoid
 PRECISION, RATE = Wanted("precision", 0.9), Wanted("false_positive_rate", 0.05)
 
 
-def drawn(count: int, scale: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
-    """Logits, and labels drawn with the probabilities of the scaled and shifted logits."""
+def drawn(count: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and labels drawn with the probabilities of the scaled logits."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, count)
-    return logits, (rng.random(count) < sigmoid(scale * logits + shift)).astype(np.float32)
+    return logits, (rng.random(count) < sigmoid(scale * logits)).astype(np.float32)
 
 
-def test_scale_and_shift_are_those_of_a_logistic_regression() -> None:
-    logits, truth = drawn(20_000, 0.5, -1.0)
-    scale, shift = fit_scale_and_shift(logits, truth)
-    fitted = LogisticRegression(C=1e9).fit(logits[:, None], truth)
-    assert (scale, shift) == pytest.approx((fitted.coef_[0, 0], fitted.intercept_[0]), abs=0.01)
-    assert (scale, shift) == pytest.approx((0.5, -1.0), abs=0.05)
+def test_the_scale_is_that_of_a_logistic_regression_without_intercept() -> None:
+    logits, truth = drawn(20_000, 0.5)
+    fitted = LogisticRegression(C=1e9, fit_intercept=False).fit(logits[:, None], truth)
+    assert fit_scale(logits, truth) == pytest.approx(fitted.coef_[0, 0], abs=0.01)
+    assert fit_scale(logits, truth) == pytest.approx(0.5, abs=0.05)
 
 
 def test_separable_or_few_rows_stay_finite() -> None:
     logits = np.repeat([-6.0, 6.0], 200)
-    scale, shift = fit_scale_and_shift(logits, (logits > 0).astype(np.float32))
     # Two points: the fit reaches Platt's targets, of 200 rows each: 201 / 202 and 1 / 202.
-    assert 6 * scale + shift == pytest.approx(np.log(201), abs=0.01)
-    assert shift == pytest.approx(0, abs=0.01)
-    assert fit_scale_and_shift(logits[195:205], (logits > 0)[195:205]) == (1.0, 0.0)
+    assert 6 * fit_scale(logits, (logits > 0).astype(np.float32)) == pytest.approx(np.log(201), abs=0.01)
+    assert fit_scale(logits[195:205], (logits > 0)[195:205]) == 1.0
 
 
 def test_calibration_lowers_the_error_where_labels_are_known() -> None:
-    logits, truth = drawn(5000, 0.5, -1.0)
+    logits, truth = drawn(5000, 0.3)
     unknown = np.full(5000, -1.0)
     both = np.stack([truth, unknown], axis=1)
     found = calibrate(np.stack([logits, logits], axis=1), both, ["hate", "profanity"])
@@ -65,7 +62,7 @@ def test_the_calibration_error_is_the_mean_gap_of_bins() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_folded_calibration_scales_and_shifts_each_logit(kind: str) -> None:
+def test_folded_calibration_scales_each_logit(kind: str) -> None:
     shape = {
         "vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
         "num_labels": 3, "max_position_embeddings": 40, "pad_token_id": 1,
@@ -79,15 +76,11 @@ def test_folded_calibration_scales_and_shifts_each_logit(kind: str) -> None:
     model, ids = made.eval(), torch.tensor([[5, 6, 7]])
     with torch.inference_mode():
         before = model(ids).logits
-    given = {
-        name: {"scale": scale, "shift": shift} for name, scale, shift in (("a", 0.5, 1), ("b", 2, 0), ("c", 1, -3))
-    }
+    given = {name: {"scale": scale} for name, scale in (("a", 0.5), ("b", 2.0), ("c", 1.0))}
     fold_calibration(model, given)
     with torch.inference_mode():
         after = model(ids).logits
-    assert after[0].tolist() == pytest.approx(
-        (before[0] * torch.tensor([0.5, 2, 1]) + torch.tensor([1, 0, -3])).tolist()
-    )
+    assert after[0].tolist() == pytest.approx((before[0] * torch.tensor([0.5, 2, 1])).tolist())
 
 
 ROWS = st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=60)
