@@ -21,13 +21,11 @@ ROLES = {"query": ("query",), "document": ("passage", "document")}
 
 
 class Embedder(Protocol):
-    """Unit vectors of texts.
+    """Unit vectors of texts."""
 
-    Attributes:
-        prompts: prompts of the model.
-    """
-
-    prompts: Prompts
+    @property
+    def prompts(self) -> Prompts:
+        """Prompts of the model."""
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """(N, D) of N texts, without a prompt before them."""

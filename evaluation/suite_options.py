@@ -71,8 +71,8 @@ class SuiteOptions:
                 raise UsageError(f"{name} is {value}; at least {least} is needed")
         if self.dimensions and min(self.dimensions) < 1:
             raise UsageError(f"dimensions is {list(self.dimensions)}; give numbers of at least 1")
-        if unknown := set(self.quantise_vectors) - {"int8", "binary"}:
-            raise UsageError(f"quantise_vectors has {', '.join(sorted(unknown))}; allowed are int8, binary")
+        if strange := [name for name in self.quantise_vectors if name not in ("int8", "binary")]:
+            raise UsageError(f"quantise_vectors has {', '.join(strange)}; allowed are int8, binary")
         if not 0 < self.precision <= 1:
             raise UsageError(f"precision is {self.precision}; it must be above 0 and at most 1")
         if self.max_minutes is not None and not self.max_minutes > 0:

@@ -87,6 +87,9 @@ def _training(results: dict[str, Any]) -> str:
 
 
 def _distill(results: dict[str, Any]) -> Iterator[Cell]:
+    if results["explained_variance"] is None:  # embeddings alone
+        yield "distil", f"{_training(results)}; distance from the teacher's embeddings {results['validation_loss']:.4f}"
+        return
     layers = ", ".join(f"{fraction:.3f}" for fraction in results["explained_variance_layers"].values())
     yield "distil", f"{_training(results)}; explained variance {results['explained_variance']:.3f} (layers {layers})"
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 from kdnas.models.arch import Arch
 from kdnas.pipeline.summary import summarise
@@ -26,3 +27,10 @@ def test_missing_stages_leave_no_rows(tmp_path: Path) -> None:
     assert "winner" in text
     assert "distil" not in text
     assert "HAP" not in summarise(artifacts)
+
+
+def test_a_distillation_of_embeddings_has_a_distance(tmp_path: Path) -> None:
+    artifacts = fake_run(tmp_path)
+    results = artifacts["distill"].results | {"explained_variance": None, "validation_loss": 0.125}
+    changed = SimpleNamespace(results=results, path=artifacts["distill"].path, manifest=artifacts["distill"].manifest)
+    assert "distance from the teacher's embeddings 0.1250" in summarise({"distill": changed})  # type: ignore[dict-item]
