@@ -145,7 +145,7 @@ def _work(
         _require_right(live, reasons)
         finish(live, None if pairs is None else pairs[:2], QUALITY_BATCH)
     shutil.rmtree(prepared, ignore_errors=True)  # copies of the model, which the same command makes again
-    reference = reference_of(list(live))
+    reference = reference_of(list(live), rows[0].job.forms)
     found = records(live, rounds, reference, options.batches, () if pairs is None else pairs[2])
     write_csv(folder / FILE, found)
     results = {
