@@ -66,11 +66,13 @@ def install(home: Path, name: str) -> Path:
     with disk_errors(home):
         folder.mkdir(parents=True, exist_ok=True)
         require_space(home, NEEDED_BYTES)
-        with locked(folder.with_name(folder.name + ".lock")), stage(f"install {name}", None):
+        lock = folder.with_name(folder.name + ".lock")
+        with locked(lock), stage(f"install {name}", None):
             _run([sys.executable, "-m", "venv", "--without-pip", "--clear", str(folder)], name)
             _see_ours(folder)
             _run(pip_command(folder / "bin" / "python", library), name)
             write_json(folder / DONE, {"requirements": library.REQUIREMENTS})
+        lock.unlink(missing_ok=True)
     return folder / "bin" / "python"
 
 

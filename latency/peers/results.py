@@ -18,9 +18,15 @@ OURS = "kdnas "  # start of the names of this project's rows
 Record = dict[str, Any]
 
 
-def reference_of(names: Sequence[str]) -> str:
-    """The row that all ratios refer to: this project's first one, else PyTorch."""
-    return next((name for name in names if name.startswith(OURS)), RIGHT)
+def reference_of(names: Sequence[str], forms: Sequence[str]) -> str:
+    """The row that all ratios refer to: this project's fastest form, as the export ordered them, else PyTorch.
+
+    Args:
+        names: names of the rows.
+        forms: forms of the export, the fastest within the bound of its loss first.
+    """
+    ours = [OURS + form for form in forms]
+    return next((name for name in ours if name in names), RIGHT)
 
 
 def records(

@@ -40,7 +40,7 @@ from kdnas.text.readers import TextOptions
 
 KIND = "peers"
 LOG, PAGE = "rounds.jsonl", "peers.html"
-CORPUS_SENTENCES = 4000  # enough for 20 texts of 128 tokens, of sentences that no set repeats
+LEAST_SENTENCES, PER_TEXT = 1000, 30  # held-out sentences; a text of 128 tokens takes 5 to 20 of them
 QUALITY_BATCH = 32
 WIDTH = 190  # columns of the table where there is no terminal
 
@@ -80,7 +80,9 @@ def compare_peers(
         install(home, name)
     pairs = similarity_pairs(data_root) if data_root is not None else None
     model = resolve_teacher(str(exported), home)
-    wanted = sentences_needed(0, max(CORPUS_SENTENCES, options.sentences), text.validation_fraction)
+    wanted = sentences_needed(
+        0, max(LEAST_SENTENCES, options.sentences, PER_TEXT * options.each), text.validation_fraction
+    )
     built = sample_corpus(home, corpus, text, model, wanted)
     artifact = run_peers(home, exported, built, libraries, options, pairs)
     for name, reason in artifact.results["left_out"].items():
@@ -143,7 +145,7 @@ def _work(
         _require_right(live, reasons)
         finish(live, None if pairs is None else pairs[:2], QUALITY_BATCH)
     shutil.rmtree(prepared, ignore_errors=True)  # copies of the model, which the same command makes again
-    reference = reference_of(list(live))
+    reference = reference_of(list(live), rows[0].job.forms)
     found = records(live, rounds, reference, options.batches, () if pairs is None else pairs[2])
     write_csv(folder / FILE, found)
     results = {

@@ -114,20 +114,30 @@ def test_a_library_that_runs_another_model_is_left_out_before_it_is_timed(
 
 
 def test_a_library_that_cannot_read_the_model_is_left_out(
-    tmp_path: Path, small_export: Artifact, corpus: Corpus
+    tmp_path: Path, small_export: Artifact, corpus: Corpus, right: None
 ) -> None:
     damaged = shutil.copytree(small_export.path, tmp_path / "damaged")
     (damaged / "onnx" / "model.onnx").write_bytes(b"not a graph")
     found = compare(tmp_path, Artifact.load(damaged, "export"), corpus, "onnxruntime")
     assert found["left_out"]["onnxruntime f32"].startswith("it cannot run this model: ")
-    assert "pytorch eager" in by_name(found)
+    assert list(by_name(found)) == ["right plain"]
 
 
-def test_without_pytorch_nothing_is_timed(tmp_path: Path, small_export: Artifact, corpus: Corpus) -> None:
-    damaged = shutil.copytree(small_export.path, tmp_path / "damaged")
-    (damaged / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(KdnasError, match="pytorch eager cannot run, so no answer can be checked: it cannot run"):
-        compare(tmp_path, Artifact.load(damaged, "export"), corpus, "onnxruntime")
+def test_without_right_answers_nothing_is_timed(
+    tmp_path: Path,
+    small_export: Artifact,
+    corpus: Corpus,
+    add_library: AddLibrary,
+    right: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add_library("dummy", "raise ValueError('no weights')", CHOICES={"plain": ({"width": 4},)})
+    monkeypatch.setattr("kdnas.latency.peers.rows.REFERENCE", "dummy")
+    monkeypatch.setattr("kdnas.latency.peers.run.RIGHT", "dummy plain")
+    message = "dummy plain cannot run, so no answer can be checked: it cannot run this model: ValueError: no weights"
+    with pytest.raises(KdnasError, match=message):
+        compare(tmp_path, small_export, corpus, "right")
+    assert not list(tmp_path.glob("peers/*/rounds.jsonl"))
 
 
 def test_a_library_that_dies_once_is_started_again(

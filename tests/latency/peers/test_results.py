@@ -70,8 +70,11 @@ def test_no_row_beats_the_front() -> None:
         {"name": "not scored", "text_mix_ms": 0.05, "stsb_spearman": None},
     ]
     assert [row["name"] for row in front(rows)] == ["static", "good"]
-    assert reference_of(["pytorch eager", "kdnas b", "kdnas a"]) == "kdnas b"
-    assert reference_of(["pytorch eager"]) == "pytorch eager"
+
+
+def test_ratios_refer_to_the_first_form_of_the_export_that_runs() -> None:
+    assert reference_of(["kdnas a", "kdnas b", "pytorch eager"], ("c", "b", "a")) == "kdnas b"
+    assert reference_of(["pytorch eager"], ("a",)) == "pytorch eager"
 
 
 def test_settings_to_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
