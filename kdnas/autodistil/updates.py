@@ -77,7 +77,7 @@ class FamilyUpdates:
         speed = self._trained / max(1e-9, time.monotonic() - self._start)
         low, high = (choose(self._losses, key=self._losses.__getitem__) for choose in (min, max))
         return (
-            f"loss {loss:.4f}, {speed:.1f} members/s, best {low.name} {self._losses[low]:.4f}, "
+            f"loss {loss:.4f}, {speed:.2f} members/s, best {low.name} {self._losses[low]:.4f}, "
             f"worst {high.name} {self._losses[high]:.4f}"
         )
 
