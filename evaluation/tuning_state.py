@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kdnas.distill.checkpoint import Position, load_checkpoint, remove_checkpoints
-from kdnas.distill.loop import Saver
+from kdnas.distill.saver import Saver
 from kdnas.store.artifact import append_jsonl, file_sha256, fsync_folder, read_jsonl, to_json, write_json
 from kdnas.store.progress import say
 

@@ -18,15 +18,16 @@ from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
 
 from kdnas.distill.batches import Made, TrainBatches
-from kdnas.distill.checkpoint import Position, rewind_history, save_checkpoint
+from kdnas.distill.checkpoint import Position
 from kdnas.distill.cut_table import update_lazily
 from kdnas.distill.fast_training import FreedMemory, keep_freed_memory
+from kdnas.distill.history import log_of
 from kdnas.distill.options import LoopOptions
 from kdnas.distill.processes import add_up_gradients, leave_process_group, processes, total
-from kdnas.distill.tracking import Track, tracked
+from kdnas.distill.saver import Saver
+from kdnas.distill.tracking import tracked
 from kdnas.distill.updates import LR_FACTOR, follow_rows, update
 from kdnas.errors import DivergenceError, Terminated
-from kdnas.store.artifact import append_jsonl
 from kdnas.store.host import has_bf16, physical_cores
 from kdnas.store.progress import stage
 
@@ -248,7 +249,7 @@ def train(
     saver = Saver(folder, objective, optimizer, options.checkpoint_seconds)
     freed = FreedMemory()
     with stage(title, steps, position.step) as progress, tracked(options, folder, title) as track:
-        log = _log_of(folder / "history.jsonl", position, steps, options, track)
+        log = log_of(folder / "history.jsonl", position, steps, options, track)
         try:
             log.validate_when_due(position, validate)
             while position.step < steps:
@@ -302,75 +303,3 @@ def _diverged(loss: float, position: Position, made: Made) -> DivergenceError:
         f"the loss is {loss}, or a gradient not finite, at step {position.step + 1}, batch {made.batch} of epoch {made.epoch}: "
         f"training diverged; the state before it is kept; run again with a lower --peak_lr"
     )
-
-
-class _Log:
-    """Writes history.jsonl: losses every `log_every` steps, validations at regular intervals, and both at the last step."""
-
-    def __init__(self, file: Path, position: Position, steps: int, options: LoopOptions, track: Track) -> None:
-        self._file, self._steps, self._every, self._track = file, steps, options.log_every, track
-        self._interval = max(1, -(-steps // options.validations))
-        kept = rewind_history(file, position.step)
-        self._validated = {row["step"] for row in kept if row["kind"] == "validation"}
-
-    def loss_is_due(self, step: int) -> bool:
-        return step % self._every == 0 or step == self._steps
-
-    def write_loss(self, position: Position, loss: float, lr: float) -> None:
-        self._write({"kind": "train", "loss": loss, "lr": lr, **position.row()})
-
-    def validate_when_due(self, position: Position, validate: Callable[[], dict[str, Any]]) -> None:
-        """Validate if due, unless this step was validated before an interruption."""
-        step = position.step
-        if step not in self._validated and (step % self._interval == 0 or step == self._steps):
-            self._write({"kind": "validation", "step": step, "tokens": position.tokens, **validate()})
-            self._validated.add(step)
-
-    def _write(self, row: dict[str, Any]) -> None:
-        append_jsonl(self._file, row)
-        self._track(row)
-
-
-class _NoLog(_Log):
-    """Log of the other processes. It writes nothing, because the main process logs the same values."""
-
-    def __init__(self, *_: object) -> None:
-        return
-
-    def loss_is_due(self, step: int) -> bool:
-        return False
-
-    def validate_when_due(self, *_: object) -> None:
-        return
-
-
-def _log_of(file: Path, position: Position, steps: int, options: LoopOptions, track: Track) -> _Log:
-    """The log of this process; only the main process writes."""
-    return (_Log if processes().is_main_process else _NoLog)(file, position, steps, options, track)
-
-
-class Saver:
-    """Saves checkpoints at intervals, using at most a twentieth of the time; with interval 0, after each update."""
-
-    def __init__(self, folder: Path, objective: nn.Module, optimizer: torch.optim.AdamW, every_seconds: float) -> None:
-        self.whole = True
-        self._folder, self._objective, self._optimizer = folder, objective, optimizer
-        self._every_seconds, self._cost_seconds, self._last = every_seconds, 0.0, time.monotonic()
-
-    def save_when_due(self, position: Position) -> None:
-        wait = max(self._every_seconds, 20 * self._cost_seconds) if self._every_seconds else 0.0
-        if time.monotonic() - self._last >= wait:
-            self.save(position)
-
-    def give_up(self, position: Position) -> None:
-        """Save the state before a failed update."""
-        self.whole = True
-        self.save(position)
-
-    def save(self, position: Position) -> None:
-        """Save now in the main process, unless an update is incomplete."""
-        if self.whole and processes().is_main_process:
-            start = time.monotonic()
-            save_checkpoint(self._folder, self._objective, self._optimizer, position)
-            self._last = time.monotonic()
-            self._cost_seconds = self._last - start

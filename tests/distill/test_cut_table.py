@@ -19,7 +19,7 @@ from kdnas.distill.checkpoint import FOLDER
 from kdnas.distill.cut_table import CutEmbedding, cut_table, ids_of, restore_table
 from kdnas.distill.fast_training import FastTraining
 from kdnas.distill.loop import make_optimizer
-from kdnas.distill.options import LARGE_VOCABULARY, DistillOptions, RefineOptions
+from kdnas.distill.options import EMBEDDING, LARGE_VOCABULARY, DistillOptions, RefineOptions
 from kdnas.distill.run import run_distill, run_refine
 from kdnas.distill.student_folder import find_student
 from kdnas.distill.updates import update
@@ -38,22 +38,23 @@ EXACT = {**COMMON, "precision": "f32", "pair_fraction": 0.25}
 CHILD = """
 import json, os, signal, sys
 from pathlib import Path
-from kdnas.distill import loop
+from kdnas.distill.history import Log
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.run import run_distill
+from kdnas.distill.saver import Saver
 from kdnas.models.arch import Arch
 from kdnas.models.teacher import resolve_teacher
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 
 home, teacher, corpus, options = sys.argv[1:]
-loop.Saver.save_when_due = lambda self, position: self.save(position) if position.step == 5 else None
-real = loop._Log.write_loss
+Saver.save_when_due = lambda self, position: self.save(position) if position.step == 5 else None
+real = Log.write_loss
 def dying(self, position, *rest):
     if position.step == 8:
         os.kill(os.getpid(), signal.SIGKILL)
     real(self, position, *rest)
-loop._Log.write_loss = dying
+Log.write_loss = dying
 options = DistillOptions(**json.loads(options))
 run_distill(Path(home), resolve_teacher(teacher), Corpus(Artifact.load(Path(corpus)), 0), Arch(2, 4, 24, 64), options)
 """
@@ -143,7 +144,8 @@ def test_options_are_settled_by_the_vocabulary(corpus: Corpus, tiny_teacher: Tea
 
 
 def test_keys_of_runs_on_all_rows_are_those_of_earlier_versions(corpus: Corpus, tiny_teacher: Teacher) -> None:
-    earlier = set(asdict(DistillOptions())) - {"embedding_rows", "checkpoint_seconds", "data_workers", "trackers"}
+    added = {"embedding_rows", "objective", *EMBEDDING}
+    earlier = set(asdict(DistillOptions())) - added - {"checkpoint_seconds", "data_workers", "trackers"}
     decided = deciding(settled(DistillOptions(), corpus, tiny_teacher))
     assert set(decided) == earlier
     assert decided["language_power"] is None

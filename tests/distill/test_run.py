@@ -14,7 +14,9 @@ from safetensors import safe_open
 from transformers import AutoModel, AutoTokenizer
 
 import kdnas.distill.loop as loop
+import kdnas.distill.saver as saver
 from kdnas.distill.checkpoint import FOLDER, save_checkpoint
+from kdnas.distill.history import Log
 from kdnas.distill.options import DistillOptions, RefineOptions
 from kdnas.distill.run import run_distill, run_refine
 from kdnas.distill.student_folder import find_student
@@ -38,7 +40,7 @@ from pathlib import Path
 from kdnas.models.arch import Arch
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
-from kdnas.distill import checkpoint, loop
+from kdnas.distill import checkpoint
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.run import run_distill
 from kdnas.models.teacher import resolve_teacher
@@ -163,7 +165,7 @@ def test_damaged_newest_checkpoint_loses_only_its_step(
             raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", stopping)
+        patch.setattr(saver, "save_checkpoint", stopping)
         with pytest.raises(RuntimeError, match="power cut"):
             run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
     assert_same_run(whole, run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL))
@@ -235,7 +237,7 @@ def test_refine_resumes_bit_identically_and_publishes_results(
     options = replace(REFINE, hidden_state_weight=weight)
     expected = run_refine(tmp_path / "a", tiny_teacher, corpus, student, digest, options)
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Log, "write_loss", lambda _log, at, *_: (_ for _ in ()).throw(RuntimeError(str(at.step))))
+        patch.setattr(Log, "write_loss", lambda _log, at, *_: (_ for _ in ()).throw(RuntimeError(str(at.step))))
         with pytest.raises(RuntimeError, match=r"^4$"):
             run_refine(tmp_path / "b", tiny_teacher, corpus, student, digest, options)
     assert_same_run(expected, run_refine(tmp_path / "b", tiny_teacher, corpus, student, digest, options))

@@ -15,7 +15,7 @@ from kdnas.export.parity import compare
 from kdnas.export.run import run_export
 from kdnas.export.session import Session
 from kdnas.export.spans import text_logits
-from kdnas.serving.predictor import Predictor
+from kdnas.filtering.scoring import Scorer
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 
@@ -64,7 +64,7 @@ def test_the_filter_and_labelled_evaluation_refuse_a_regression(
     tmp_path: Path, regression_folder: Path, regression_export: Artifact, corpus: Corpus
 ) -> None:
     with pytest.raises(UsageError, match="regression model"):
-        Predictor(regression_export.path)
+        Scorer(regression_export.path, None, threads=1)
     options = ExportOptions(16, 16, evaluation=tmp_path / "labelled.jsonl")
     with pytest.raises(UsageError, match="is a regression"):
         run_export(tmp_path, regression_folder, "digest", corpus, options)
