@@ -180,9 +180,9 @@ class Service:
         try:
             await job.future
         except asyncio.CancelledError:
-            job.abandoned = True
-            if job.future.cancelled() and watch.done():
+            if job.abandoned:  # by `_left`; otherwise the process ends, and cancels this task and the watch in any order
                 raise RefusalError(Kind.SLOW, "the client left") from None
+            job.abandoned = True
             raise
         except Exception as error:
             raise refusal_of(error) from error
