@@ -136,7 +136,8 @@ def test_the_encoder_embeds_and_the_classifier_filters(home: Path, corpus_file: 
     command += ["--input", str(documents), "--output", str(tmp_path / "out"), "--label", label]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    lines = [line for file in (tmp_path / "out").glob("*/*.jsonl") for line in file.read_text().splitlines()]
+    files = [file for fate in ("kept", "dropped") for file in (tmp_path / "out" / fate).rglob("*.jsonl")]
+    lines = [line for file in files for line in file.read_text().splitlines()]
     assert len(lines) == 50
 
 

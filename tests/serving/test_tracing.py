@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .serve_fixture import serving
+from .serve_fixture import serving, wait_until
 
 TRACE, PARENT = "af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"  # without leading zeros
 CALLER = f"00-0{TRACE}-{PARENT}-01"
@@ -39,6 +39,7 @@ def test_a_request_has_spans_below_the_callers(classifier: Path, tmp_path: Path)
         answer = served.client.post("/predict", json={"inputs": "a"}, headers={"traceparent": CALLER})
         assert answer.status_code == 200
         served.client.post("/predict", json={}, headers={"traceparent": CALLER})
+        wait_until(lambda: file.read_text().count(TRACE) == 5)  # a request's span ends after its answer
     spans = [row for row in map(json.loads, file.read_text().splitlines()) if row[2] == TRACE]
     assert [row[0] for row in spans] == ["queue", "tokenise", "model", "POST /predict", "POST /predict"]
     assert [row[1] for row in spans[3:]] == [200, 422]
