@@ -109,7 +109,7 @@ def gathered(argv: list[str], option: str) -> list[str]:
         flag, equals, value = word.partition("=")
         if flag == f"--{option}":
             found += (value if equals else next(words, "")).split(",")
-        elif not rest and not word.startswith("-"):
+        elif not rest and word[:1] != "-":
             found.append(word)
         else:
             rest.append(word)

@@ -76,8 +76,7 @@ def entities_of(
 
 def split_label(label: str) -> tuple[str, str]:
     """Prefix and type of a label: `("B", "PER")` for `B-PER`, `("", "PER")` for `PER`, `("", "O")` for `O`."""
-    prefix, dash, kind = label.partition("-")
-    return (prefix, kind) if dash and prefix in ("B", "I", "E", "S") else ("", label)
+    return (label[0], label[2:]) if label[:1] in tuple("BIES") and label[1:2] == "-" else ("", label)
 
 
 def _words(

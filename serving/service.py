@@ -180,7 +180,9 @@ class Service:
         try:
             await job.future
         except asyncio.CancelledError:
-            if job.abandoned:  # by `_left`; otherwise the process ends, and cancels this task and the watch in any order
+            if (
+                job.abandoned
+            ):  # by `_left`; otherwise the process ends, and cancels this task and the watch in any order
                 raise RefusalError(Kind.SLOW, "the client left") from None
             job.abandoned = True
             raise

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from kdnas import __version__
+from kdnas.models.engine import ENGINES
 from kdnas.serving import own
 from kdnas.serving.call import Call
 from kdnas.serving.model import Model
@@ -131,7 +132,7 @@ def info(service: Service, name: str | None) -> dict[str, Any]:
     return {
         "model_id": model.name,
         "model_sha": None,
-        "model_dtype": session.form.rpartition("-")[2],
+        "model_dtype": str(ENGINES[session.form].precision),
         "model_type": kind,
         "max_concurrent_requests": options.max_queue_texts,
         "max_input_length": session.max_seq_len,

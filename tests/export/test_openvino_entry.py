@@ -31,7 +31,7 @@ def plain_graph(family: str, head: bool, folder: Path, monkeypatch: pytest.Monke
     else:
         model = AutoModel.from_config(config, add_pooling_layer=False)
     with monkeypatch.context() as patch, silence_exporters():
-        patch.setattr(module, "_change", lambda *_: None)
+        patch.setattr(module, "change_graph", lambda *_: None)
         write_openvino(as_if_trained(model.eval()), "text-classification" if head else "feature-extraction", folder)
     return folder / GRAPH
 

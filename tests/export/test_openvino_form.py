@@ -25,7 +25,7 @@ def graphs(tiny_teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with silence_exporters():
         write_openvino(load_model(open_checkpoint(str(tiny_teacher.path))), "feature-extraction", tmp_path / "f32")
         write_int8(tmp_path / "f32", "feature-extraction", ROWS, tmp_path / "ours")
-        monkeypatch.setattr(module, "_change", lambda *_: None)
+        monkeypatch.setattr(module, "change_graph", lambda *_: None)
         write_int8(tmp_path / "f32", "feature-extraction", ROWS, tmp_path / "theirs")
     assert sorted(file.name for file in (tmp_path / "ours").iterdir()) == sorted(
         file.name for file in (tmp_path / "theirs").iterdir()

@@ -16,7 +16,7 @@ from kdnas.models.engine import ENGINES, Engine, Precision, engine_of, require_n
 from kdnas.models.table import weight_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("kdnas", "latency", "export", "evaluation", "serving", "gates")
+FOLDERS = ("kdnas", "latency", "export", "evaluation", "serving", "filtering", "gates")
 METHODS = {"startswith", "endswith", "partition", "rpartition", "split", "rsplit", "removeprefix", "removesuffix"}
 PARTS = {*(engine.runtime for engine in ENGINES.values()), *map(str, Precision)}
 

@@ -3,13 +3,14 @@
 from typing import Any
 
 from kdnas.latency.peers.libraries import Job, Opened, lacks_form
+from kdnas.models.engine import ENGINES
 
 PACKAGES = ("onnxruntime", "openvino", "tokenizers")
 REQUIREMENTS: tuple[str, ...] = ()
 FROM_SOURCE: tuple[str, ...] = ()
 VARIANTS = ("openvino-int8", "openvino-f32", "onnxruntime-int8", "onnxruntime-f32")
 SPIN: tuple[dict[str, Any], ...] = ({"spin": False}, {"spin": True})
-CHOICES = {name: SPIN for name in VARIANTS if name.startswith("onnxruntime")}
+CHOICES = {name: SPIN for name in VARIANTS if ENGINES[name].runtime == "onnxruntime"}
 SAME_MODEL = True
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from kdnas.latency.peers.libraries import Job, Opened, lacks_form
 from kdnas.latency.peers.libraries.openvino import openvino_config
+from kdnas.models.engine import ENGINES
 
 PACKAGES = ("optimum", "optimum-onnx", "optimum-intel", "torch", "transformers")
 REQUIREMENTS: tuple[str, ...] = ("optimum==2.1.0", "optimum-onnx==0.1.0", "optimum-intel==1.27.0")
@@ -43,7 +44,7 @@ def open_model(job: Job) -> Opened:
 
 
 def _load(job: Job, folder: Any) -> Any:
-    if job.variant.startswith("openvino"):
+    if ENGINES[job.variant].runtime == "openvino":
         from optimum.intel import OVModelForFeatureExtraction
 
         return OVModelForFeatureExtraction.from_pretrained(folder, ov_config=openvino_config(job.threads))
