@@ -143,10 +143,7 @@ def geometry(
         for view in views(*models, corpus.validation, held_out, corpus.pad_id, batch_tokens, pooling):
             predicted = view.student.double() @ weight + intercept
             meter.add(view.teacher, predicted)
-            of_tokens = names[view.indices][view.token_rows.numpy()]
-            for language in meters.keys() & set(of_tokens.tolist()):
-                rows = torch.from_numpy(of_tokens == language)
-                meters[language].add(view.teacher[rows, -hidden:], predicted[rows, -hidden:])
+            _add_by_language(meters, names, view, predicted)
             pooled[0][view.indices], pooled[1][view.indices] = view.student_pooled, view.teacher_pooled
             progress.advance(len(view.indices))
     explained = meter.explained(layers)
@@ -155,17 +152,23 @@ def geometry(
         "explained_variance": explained[-1],
         "explained_variance_layers": {str(number): value for number, value in enumerate(explained, 1)},
         "recall_at_10": float(recall.mean()),
-        "languages": {
-            language: {
-                "explained_variance": found.explained(1)[0],
-                "recall_at_10": float(recall[names == language].mean()),
-                "sentences": int((names == language).sum()),
-            }
-            for language, found in meters.items()
-        },
+        "languages": {language: _scores(meters[language], recall[names == language]) for language in meters},
         "sentences": len(held_out),
         "map_sentences": len(train),
     }
+
+
+def _add_by_language(meters: dict[str, VarianceMeter], names: np.ndarray, view: Views, predicted: torch.Tensor) -> None:
+    """Add the last layer's states of a batch to the meters of their languages; `names` are those of the chosen sentences."""
+    of_tokens = names[view.indices][view.token_rows.numpy()]
+    for language in meters.keys() & set(of_tokens.tolist()):
+        rows, outputs = torch.from_numpy(of_tokens == language), len(meters[language].error)
+        meters[language].add(view.teacher[rows, -outputs:], predicted[rows, -outputs:])
+
+
+def _scores(meter: VarianceMeter, recall: np.ndarray) -> dict[str, Any]:
+    explained = meter.explained(1)[0]
+    return {"explained_variance": explained, "recall_at_10": float(recall.mean()), "sentences": len(recall)}
 
 
 def languages_of(split: Sentences, chosen: np.ndarray) -> list[str]:
