@@ -156,7 +156,7 @@ def _endpoint(service: Service, contract: Contract) -> Callable[[Request], Await
     return endpoint
 
 
-def _guarded(service: Service, answer: Callable[[Request], Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+def _with_key(service: Service, answer: Callable[[Request], Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         try:
             require_key(service, request)
@@ -216,8 +216,8 @@ def _operations(service: Service) -> list[Route]:
         (MODEL_PREFIX + "/info", info),
         ("/v1/models", models),
     ):
-        routes.append(Route(path, _guarded(service, function)))
-    return [*routes, Route("/v1/reload", _guarded(service, reload), methods=["POST"])]
+        routes.append(Route(path, _with_key(service, function)))
+    return [*routes, Route("/v1/reload", _with_key(service, reload), methods=["POST"])]
 
 
 def _pages(service: Service) -> list[Route]:

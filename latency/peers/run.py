@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import KdnasError
-from kdnas.export.folder import read_tokenizer
+from kdnas.export.folder import read_settings, read_tokenizer
 from kdnas.latency.peers.environment import install
 from kdnas.latency.peers.libraries import library_of
 from kdnas.latency.peers.measure import (
@@ -75,6 +75,7 @@ def compare_peers(
         output: folder for a copy of the result as plain files; null keeps it only below `home`.
     """
     require_output(output, KIND)
+    read_settings(exported)  # refuse another folder before anything is installed
     libraries = chosen_libraries(peers)
     for name in libraries_named(install_peers):
         install(home, name)
