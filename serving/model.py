@@ -54,7 +54,7 @@ class Model:
             self.problem = "multi_label_classification"
 
     def again(self) -> "Model":
-        """The model in the same folder, opened and verified anew."""
+        """The model in the same folder, opened and verified again."""
         return Model(self.name, self.path, self.form, *self._settings)
 
     @cached_property

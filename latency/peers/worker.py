@@ -9,7 +9,7 @@ Run as `python -m kdnas.latency.peers.worker`. The first line is `{"library", "j
 - `{"do": "time", "set", "batch"}` times one call for each batch of a set, after untimed calls: `{"ms": one number a call}`
 - `{"do": "pairs", "first", "second", "batch"}`: `{"cosines": of the vectors of two sets, row by row}`
 
-A request that raises is answered by `{"error": its first line}`; the process goes on.
+A request that raises is answered by `{"error": its first line}`; the process continues.
 """
 
 import gc
