@@ -79,7 +79,7 @@ def latency_table(
             that of `builtin:minilm-l6` for a shape without weights.
         text: how to read the corpus.
         home: root of artifacts.
-        validate: also measure the 59 held-out architectures sentence by sentence and report the error bound of the table.
+        validate: also measure 59 held-out architectures sentence by sentence and report the error bound of the table.
         validation: options of that validation.
         output: folder for a copy of the result as plain files; null keeps it only below `home`.
     """

@@ -1,6 +1,7 @@
 """Validation with a mock worker: its computations, resuming, and that the bound is the largest error."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,17 @@ from kdnas.latency.protocol import HELD_OUT, WARM_CALLS, LatencyOptions, design,
 from kdnas.latency.run import build_table
 from kdnas.latency.samples import TEACHER
 from kdnas.latency.timing import CHUNK, exhaustive
-from kdnas.latency.validate import ValidationOptions, evenly, kendall_tau, run_validation, sampling_error, summary
+from kdnas.latency.validate import (
+    ValidationOptions,
+    evenly,
+    kendall_tau,
+    run_validation,
+    sampling_error,
+    summary,
+    validated,
+)
 from kdnas.models.arch import Arch, SearchSpace
+from kdnas.models.table import MEASURED, PREDICTED, LatencyTable
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact, read_jsonl
 from kdnas.text.corpus import Corpus
@@ -131,6 +141,34 @@ def test_more_runs(
     assert "50 sentences and 5 runs" in summary(found)
 
 
+def test_a_seed_draws_predicted_architectures(
+    fake_worker: type[FakeWorker], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
+) -> None:
+    options = ValidationOptions(sentences=50, seed=7)
+    found = run_validation(tmp_path, table, teacher, corpus, OPTIONS, options)
+    rows = list(csv.DictReader((found.path / "validation.csv").open()))
+    predicted = {str(row.arch) for row in LatencyTable.of(table).rows if row.source == PREDICTED}
+    drawn = [row["arch"] for row in rows]
+    assert len(set(drawn)) == HELD_OUT
+    assert set(drawn) <= predicted
+    assert set(drawn) != {str(arch) for arch in held_out()}
+    assert "drawn with seed 7 from the predicted ones" in summary(found)
+    assert validated(LatencyTable.of(table), 8) != validated(LatencyTable.of(table), 7)
+
+
+def test_the_fixed_architectures_are_called_development(
+    fake_worker: type[FakeWorker], table: Artifact, tmp_path: Path, teacher: Teacher, corpus: Corpus
+) -> None:
+    assert "for development; --validation.seed draws others" in summary(validation(table, tmp_path, teacher, corpus))
+
+
+def test_a_seed_needs_predicted_architectures(table: Artifact) -> None:
+    found = LatencyTable.of(table)
+    rows = tuple(row if row.id < 58 else replace(row, source=MEASURED) for row in found.rows)
+    with pytest.raises(UsageError, match="draws 59 predicted architectures, but this table predicts"):
+        validated(replace(found, rows=rows), 7)
+
+
 def test_another_artifact_is_refused(tmp_path: Path, teacher: Teacher, corpus: Corpus) -> None:
     with pytest.raises(UsageError, match="a latency table is needed"):
         run_validation(tmp_path, corpus.artifact, teacher, corpus, OPTIONS, VALIDATION)
@@ -143,6 +181,8 @@ def test_options_out_of_range_are_refused() -> None:
         ValidationOptions(tolerance=2)
     with pytest.raises(UsageError, match=r"runs is 2; allowed are 3 \(as published\) to 1000"):
         ValidationOptions(runs=2)
+    with pytest.raises(UsageError, match="seed is -1; it must be at least 0"):
+        ValidationOptions(seed=-1)
 
 
 def test_sentences_are_spread_evenly() -> None:
