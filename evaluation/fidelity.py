@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -15,6 +15,7 @@ from kdnas.cluster import require_ray
 from kdnas.distill.building import deciding
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.run import run_distill
+from kdnas.distill.several import run_distill_several
 from kdnas.errors import KdnasError, UsageError
 from kdnas.evaluation.harness import run_suites
 from kdnas.evaluation.rankings import LOSS, rankings, seed_noise, write_taus
@@ -45,16 +46,21 @@ class FidelityOptions:
         tasks: tasks of `kdnas suites` on which the students are fine-tuned after long distillation; none skips fine-tuning.
         target: minimum Kendall tau of a good enough budget; the lower end of its 95 % interval must reach it.
         seed: seed of the bootstrap.
+        together: number of students that train side by side, so that the teacher runs once for all of them; each needs memory
+            for its weights and moments. Without effect with `ray`.
     """
 
     architectures: int = 20
     tasks: tuple[str, ...] = ()
     target: float = 0.8
     seed: int = 0
+    together: int = 4
 
     def __post_init__(self) -> None:
         if self.architectures < LEAST:
             raise UsageError(f"architectures is {self.architectures}; at least {LEAST} are needed")
+        if self.together < 1:
+            raise UsageError(f"together is {self.together}; it must be at least 1")
         if not 0 < self.target <= 1:
             raise UsageError(f"target is {self.target}; it must be above 0 and at most 1")
         if self.seed < 0:
@@ -132,6 +138,9 @@ def run_fidelity(
     """
     archs = chosen(recording, recording.within(space.teachable(teacher.layers)), options.architectures)
     make = partial(_Trained, home, teacher, corpus, distill, options.tasks, suites)
+    if ray is None:
+        for start in range(0, len(archs), options.together):
+            run_distill_several(home, teacher, corpus, archs[start : start + options.together], distill)
     done = _train(archs, make, ray)
     if len(done) < LEAST:
         raise KdnasError(
@@ -159,7 +168,7 @@ def run_fidelity(
         }
 
     config = {
-        "options": options,
+        "options": {name: value for name, value in asdict(options).items() if name != "together"},
         "distill": deciding(distill),
         "suites": replace(suites, data_root=None),  # the scores depend on the data, not on its path
         "architectures": [str(arch) for arch in done],

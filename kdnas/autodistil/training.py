@@ -24,11 +24,12 @@ from kdnas.distill.checkpoint import Position, load_checkpoint
 from kdnas.distill.cut_table import cut_table, restore_table
 from kdnas.distill.fit import finish, finished
 from kdnas.distill.hidden_state import TeacherStates, teacher_layer_variance
+from kdnas.distill.loaded_teacher import SAMPLE_SENTENCES
 from kdnas.distill.loop import make_accelerator, make_optimizer, resolve_precision, train
 from kdnas.distill.moments import sample_of, second_moments
 from kdnas.distill.pairs import Pairs
 from kdnas.distill.processes import broadcast, processes
-from kdnas.distill.stages import SAMPLE_SENTENCES, begun_student, trained_ids
+from kdnas.distill.stages import begun_student, trained_ids
 from kdnas.distill.step_budget import extended_steps
 from kdnas.distill.validation import sample_batches
 from kdnas.models.arch import Arch

@@ -1,6 +1,6 @@
 """The log of a training stage, `history.jsonl`: losses and validations."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,13 @@ class Log:
     def write_loss(self, position: Position, loss: float, lr: float) -> None:
         self._write({"kind": "train", "loss": loss, "lr": lr, **position.row()})
 
-    def validate_when_due(self, position: Position, validate: Callable[[], dict[str, Any]]) -> None:
-        """Validate if due, unless this step was validated before an interruption."""
-        step = position.step
-        if step not in self._validated and (step % self._interval == 0 or step == self._steps):
-            self._write({"kind": "validation", "step": step, "tokens": position.tokens, **validate()})
-            self._validated.add(step)
+    def validation_is_due(self, step: int) -> bool:
+        """Whether to validate now; not if this step was validated before an interruption."""
+        return step not in self._validated and (step % self._interval == 0 or step == self._steps)
+
+    def write_validation(self, position: Position, metrics: Mapping[str, Any]) -> None:
+        self._write({"kind": "validation", "step": position.step, "tokens": position.tokens, **metrics})
+        self._validated.add(position.step)
 
     def _write(self, row: dict[str, Any]) -> None:
         append_jsonl(self._file, row)
@@ -47,8 +48,8 @@ class _NoLog(Log):
     def loss_is_due(self, step: int) -> bool:
         return False
 
-    def validate_when_due(self, *_: object) -> None:
-        return
+    def validation_is_due(self, step: int) -> bool:
+        return False
 
 
 def log_of(file: Path, position: Position, steps: int, options: LoopOptions, track: Track) -> Log:

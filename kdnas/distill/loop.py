@@ -26,10 +26,10 @@ from kdnas.distill.options import LoopOptions
 from kdnas.distill.processes import add_up_gradients, leave_process_group, processes, total
 from kdnas.distill.saver import Saver
 from kdnas.distill.tracking import tracked
+from kdnas.distill.turns import TrainingLoop, Turn, run_alone
 from kdnas.distill.updates import LR_FACTOR, follow_rows, update
 from kdnas.errors import DivergenceError, Terminated
 from kdnas.store.host import has_bf16, physical_cores
-from kdnas.store.progress import stage
 
 BETAS = (0.9, 0.98)
 
@@ -225,6 +225,28 @@ def train(
     title: str,
     updates: Updates | None = None,
 ) -> Position:
+    """Run `training` to its end, alone in this process.
+
+    Args:
+        objective: as for `training`, like all that is not named here.
+        validate: computes the values of a validation row.
+        title: name of the stage in the progress display.
+    """
+    loop = training(objective, optimizer, batches, options, steps, folder, position, title, updates)
+    return run_alone(loop, title, position.step, steps, validate)
+
+
+def training(
+    objective: nn.Module,
+    optimizer: torch.optim.AdamW,
+    batches: TrainBatches,
+    options: LoopOptions,
+    steps: int,
+    folder: Path,
+    position: Position,
+    title: str,
+    updates: Updates | None = None,
+) -> TrainingLoop:
     """Train from `position` to `steps`, logging to `history.jsonl` and keeping checkpoints in `folder`.
 
     On a CPU, a killed run that resumes from its checkpoint is bit-identical to an uninterrupted run.
@@ -236,9 +258,8 @@ def train(
         options: learning rate, precision, logging.
         steps: total number of updates.
         folder: working folder of the artifact.
-        position: state to start from.
-        validate: computes the values of a validation row.
-        title: name of the stage in the progress display.
+        position: state to start from; it advances with the training.
+        title: title of the run for trackers.
         updates: by default, updates of the objective on `batches`; others have the state in `objective` and `optimizer`.
 
     Raises:
@@ -247,12 +268,18 @@ def train(
     if updates is None:
         updates = BatchUpdates(objective, optimizer, batches.after(position.epoch, position.index), options)
     saver = Saver(folder, objective, optimizer, options.checkpoint_seconds)
-    freed = FreedMemory()
-    with stage(title, steps, position.step) as progress, tracked(options, folder, title) as track:
+    freed, note = FreedMemory(), ""
+    with tracked(options, folder, title) as track:
         log = log_of(folder / "history.jsonl", position, steps, options, track)
         try:
-            log.validate_when_due(position, validate)
-            while position.step < steps:
+            while True:
+                if log.validation_is_due(position.step):
+                    metrics = yield Turn(position.step, True, note)
+                    assert metrics is not None
+                    log.write_validation(position, metrics)
+                if position.step >= steps:
+                    break
+                yield Turn(position.step, False, note)
                 start = time.perf_counter()
                 _draw_apart(options.seed, position.step)
                 lr = options.peak_lr * lr_factor(position.step, steps, options.warmup_fraction, options.schedule)
@@ -264,15 +291,13 @@ def train(
                 position.advance(made.epoch, made.batch + 1, tokens, time.perf_counter() - start)
                 if log.loss_is_due(position.step):
                     log.write_loss(position, loss, lr)
-                    progress.update(position.step, updates.note(loss))
+                    note = updates.note(loss)
                 saver.whole = True
                 saver.save_when_due(position)
                 freed.give_back_when_due()
-                log.validate_when_due(position, validate)
         except (KeyboardInterrupt, Terminated):
             saver.save(position)
             raise
-        progress.update(steps)
     saver.save(position)
     return position
 

@@ -5,21 +5,19 @@ from typing import Any
 
 from kdnas.distill.building import build_stage, common_corpus, deciding, needed_bytes, require_possible, settled
 from kdnas.distill.mapping import require_no_deeper
-from kdnas.distill.options import DistillOptions, RefineOptions, StudentOptions
-from kdnas.distill.pairs import partners_of
+from kdnas.distill.options import DistillOptions, RefineOptions
+from kdnas.distill.several import require_several, run_distill_several, students_of
+from kdnas.distill.student_artifact import Student, build_student, checked, require_relations
 from kdnas.distill.student_folder import find_student
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
-from kdnas.models.head import read_head, read_prompts
 from kdnas.models.pooling import pooling_of
 from kdnas.models.teacher import Teacher, load_config, resolve_teacher
 from kdnas.store.artifact import Artifact
 from kdnas.store.outcome import Result
-from kdnas.store.output import deliver, require_output
+from kdnas.store.output import deliver, deliver_all, require_output
 from kdnas.text.corpus import Corpus
 from kdnas.text.readers import TextOptions
-
-Student = tuple[Path, str]  # its Hugging Face folder, and a digest of its content
 
 
 def run_distill(
@@ -42,33 +40,14 @@ def run_distill(
         UsageError: the student is deeper than its teacher, the relation heads do not divide the widths, or the teacher pools
             neither by the mean nor by the first token, or its vectors are shorter than a width of `matryoshka`.
     """
-    require_no_deeper(arch.layers, teacher.layers)
-    require_possible(options)
-    pooling_of(teacher.path)  # the student gets the same pooling, so reject unsupported pooling now
-    if options.teaches_embeddings:
-        _require_embeddings(options, teacher)
-    if options.contrastive_weight:
-        partners_of(corpus)  # reject a corpus without pairs now
-    if options.relation_weight:
-        _require_relations(options, arch, teacher)
-    options = settled(options, corpus, teacher)
+    options = checked(options, arch, teacher, corpus)
 
     def work(folder: Path) -> dict[str, Any]:
         from kdnas.distill.stages import distill_into
 
         return distill_into(folder, home, teacher, corpus, arch, options, student[0] if student else None)
 
-    config = {"arch": str(arch), **deciding(options)}
-    inputs = {"teacher": teacher.digest, "corpus": corpus.digest} | ({"student": student[1]} if student else {})
-    return build_stage(
-        home,
-        "distill",
-        f"{teacher.label}-{arch.name}",
-        config,
-        inputs,
-        work,
-        needed_bytes(arch, teacher.student_sizes.rows),
-    )
+    return build_student(home, teacher, corpus, arch, options, work, student)
 
 
 def run_refine(
@@ -127,7 +106,7 @@ def _refined(
     inputs: dict[str, str],
     student: Path | Arch,
 ) -> Artifact:
-    _require_relations(options, arch, teacher)
+    require_relations(options, arch, teacher)
     require_possible(options)
     pooling_of(teacher.path)  # as in `run_distill`
 
@@ -160,24 +139,6 @@ def shape_of(student: Path, teacher: Teacher) -> Arch:
     return arch_of(config)
 
 
-def _require_relations(options: StudentOptions, arch: Arch, teacher: Teacher) -> None:
-    """Raise UsageError if the relation heads do not divide the widths, or the teacher has no such layer."""
-    from kdnas.distill.relation import resolve_relation_heads, resolve_teacher_layer
-
-    resolve_relation_heads(options.relation_heads, arch.hidden, teacher.hidden)
-    resolve_teacher_layer(options.teacher_layer, teacher.layers)
-
-
-def _require_embeddings(options: DistillOptions, teacher: Teacher) -> None:
-    """Raise UsageError if the teacher's files describe no supported embedding, or it is not longer than the other widths."""
-    head, _ = read_head(teacher.path), read_prompts(teacher.path)
-    width = teacher.hidden if head is None else head.outputs
-    if options.matryoshka and max(options.matryoshka) >= width:
-        raise UsageError(
-            f"matryoshka is {list(options.matryoshka)}; the teacher's vectors have {width} dimensions, give smaller widths"
-        )
-
-
 def distill(
     options: DistillOptions,
     arch: str | None = None,
@@ -187,29 +148,36 @@ def distill(
     text: TextOptions = TextOptions(),
     home: Path = Path("artifacts"),
     output: Path | None = None,
-) -> Result:
+) -> Result | list[Result]:
     """Train a student to reproduce its teacher's hidden states or embeddings.
 
     Args:
         options: training options.
-        arch: layers,heads,hidden,ffn,activation of a new student, for example 4,12,576,768,gelu.
+        arch: layers,heads,hidden,ffn,activation of a new student, for example 4,12,576,768,gelu. Several, separated by
+            semicolons and with `steps`, train side by side: the teacher runs once for all, and each student is the same as alone.
         student: folder that `kdnas distill` or `kdnas refine` printed; training continues with this student, for example on text
             of a custom domain. Give either this or `arch`.
         teacher: `builtin:NAME` (`kdnas teachers` lists them), a folder, or a hub id.
         corpus: `builtin:pydocs`, a local file or folder, several of both separated by commas, or a hub id.
         text: how to read the corpus.
         home: root of all artifacts.
-        output: folder for a copy of the model as plain files that `transformers` reads; null keeps it only below `home`.
+        output: folder for a copy of the model as plain files that `transformers` reads, with a subfolder for each of several
+            students; null keeps it only below `home`.
     """
     require_output(output, "distill")
     if (arch is None) == (student is None):
         raise UsageError("give --arch for a new student, or --student to continue with an existing one, and not both")
     resolved = resolve_teacher(teacher, home)
     found = find_student(student) if student else None
-    shape = shape_of(found[0], resolved) if found else Arch.parse(str(arch))
-    require_no_deeper(shape.layers, resolved.layers)  # before the corpus is built
+    shapes = [shape_of(found[0], resolved)] if found else list(map(Arch.parse, str(arch).split(";")))
+    for shape in shapes:
+        require_no_deeper(shape.layers, resolved.layers)  # before the corpus is built
+    if len(shapes) > 1:
+        require_several(shapes, options)
     built = common_corpus(home, corpus, text, resolved)
-    return deliver(run_distill(home, resolved, built, shape, options, found), output)
+    if len(shapes) > 1:
+        return deliver_all(students_of(run_distill_several(home, resolved, built, shapes, options)), output)
+    return deliver(run_distill(home, resolved, built, shapes[0], options, found), output)
 
 
 def refine(

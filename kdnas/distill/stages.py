@@ -1,13 +1,12 @@
 """The work of distillation and refinement, inside an artifact's working folder."""
 
 import os
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -16,16 +15,15 @@ from kdnas.distill.batches import Batch
 from kdnas.distill.cut_table import ids_of
 from kdnas.distill.embedding import EmbeddingObjective
 from kdnas.distill.embedding_stage import embedding_objective, start_head
-from kdnas.distill.fit import finish, finished, fit
+from kdnas.distill.fit import Fitting, finish, finished, fit, prepare, train_alone
 from kdnas.distill.hidden_state import (
     HiddenStateLoss,
     HiddenStateObjective,
     TeacherStates,
     loss_divisors,
     paired_states,
-    teacher_layer_variance,
 )
-from kdnas.distill.loop import make_accelerator, use_all_cores
+from kdnas.distill.loaded_teacher import LoadedTeacher
 from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.mixed import MixedObjective
 from kdnas.distill.moments import cut_layers, kept_moments
@@ -37,7 +35,6 @@ from kdnas.distill.projection import fit_projections
 from kdnas.distill.relation import RelationObjective, Relations, resolve_relation_heads, resolve_teacher_layer
 from kdnas.distill.starting import start_student
 from kdnas.distill.student_folder import student_card
-from kdnas.distill.validation import sample_batches
 from kdnas.distill.warm_start import TeacherLayers
 from kdnas.models.arch import Arch
 from kdnas.models.family import shape_of
@@ -45,7 +42,37 @@ from kdnas.models.folder import save_model
 from kdnas.models.teacher import Teacher, load_encoder
 from kdnas.text.corpus import Corpus
 
-SAMPLE_SENTENCES = 1000  # for the teacher's variance and the initial projections
+
+@dataclass
+class Distillation:
+    """A distillation that is ready to train.
+
+    Args:
+        teacher: the teacher and the sentences.
+        fitting: the training.
+        pairs: (student layer, teacher layer), 1-based; empty for embeddings alone.
+        loss: Eq. 1 with its linear maps; None for embeddings alone.
+        options: the options.
+    """
+
+    teacher: LoadedTeacher
+    fitting: Fitting
+    pairs: list[tuple[int, int]]
+    loss: HiddenStateLoss | None
+    options: DistillOptions
+
+    def finish(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Write `student/` and `projections.safetensors`; returns the results for the manifest."""
+        folder, own = self.fitting.folder, self.teacher
+        if self.loss is None:
+            results |= {"teacher_layers_used": [own.teacher.layers]}
+        else:
+            used = sorted({layer for _, layer in self.pairs})
+            results |= {"teacher_layers_used": used, "mapping": self.options.mapping, "pairs": self.pairs}
+            if processes().is_main_process:
+                projections = {name: value.contiguous().cpu() for name, value in self.loss.state_dict().items()}
+                _save_tensors(folder / "projections.safetensors", projections)
+        return _finish(folder, self.fitting.objective, own.teacher, own.corpus, results)
 
 
 def distill_into(
@@ -64,56 +91,72 @@ def distill_into(
     done = finished(folder)
     if done is not None:
         return done
-    use_all_cores()
-    accelerator = make_accelerator(options.precision)
-    encoder = load_encoder(teacher.path).to(accelerator.device)
-    samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
-    student = (
-        _given(start, options.seed) if start else begun_student(arch, home, teacher, corpus, encoder, samples, options)
-    )
+    begun = begin_distillation(folder, home, LoadedTeacher(teacher, corpus, options), arch, options, start)
+    return begun.finish(train_alone(begun.fitting))
+
+
+def begin_distillation(
+    folder: Path,
+    home: Path,
+    loaded: LoadedTeacher,
+    arch: Arch,
+    options: DistillOptions,
+    start: Path | None = None,
+) -> Distillation:
+    """The student, its objective and its data; restores the state of an interrupted run.
+
+    Args:
+        folder: working folder of the artifact.
+        home: root of all artifacts.
+        loaded: the teacher and the sentences.
+        arch: the student's architecture.
+        options: training options.
+        start: folder of a student to continue with; None starts a new one.
+    """
+    teacher, corpus, encoder, accelerator = loaded.teacher, loaded.corpus, loaded.encoder, loaded.accelerator
+    if start:
+        student = _given(start, options.seed)
+    else:
+        student = begun_student(arch, home, teacher, corpus, encoder, loaded.samples, options)
     student = student.to(accelerator.device)
-    pairs = layer_pairs(arch.layers, teacher.layers, Mapping(options.mapping))
+    pairs = (
+        [] if options.objective == "embedding" else layer_pairs(arch.layers, teacher.layers, Mapping(options.mapping))
+    )
     variance, loss = None, None
-    if options.objective != "embedding":
-        variance = layer_variance(encoder, pairs, samples, accelerator)
+    if pairs:
+        variance = loaded.variance(pairs)
         loss = HiddenStateLoss(pairs, arch.hidden, teacher.hidden, loss_divisors(options.loss_scale, variance))
         loss = loss.to(accelerator.device)
-    objective: HiddenStateObjective | MixedObjective | EmbeddingObjective
-    if options.teaches_embeddings:
-        objective = embedding_objective(teacher, encoder, student, options, loss, variance)
-    elif options.relation_weight:
-        assert loss is not None
-        relations = _relations(options, student, encoder)
-        objective = MixedObjective(student, encoder, loss, relations, (1.0, options.relation_weight), "pairs", variance)
-    else:
-        assert loss is not None
-        objective = HiddenStateObjective(student, TeacherStates(encoder, [layer for _, layer in pairs]), loss, variance)
-    objective = objective.to(accelerator.device)
+    objective = _objective(loaded, student, options, loss, variance).to(accelerator.device)
     assert objective.teacher is not None
     if loss is not None and options.projections == "fitted":
         with accelerator.autocast():
-            fit_projections(loss, paired_states(objective.student, objective.teacher, samples))
+            fit_projections(loss, paired_states(objective.student, objective.teacher, loaded.samples))
     if isinstance(objective, EmbeddingObjective):
         start_head(objective, corpus, options, start, accelerator)
-    results = fit(
-        folder,
-        objective,
-        corpus,
-        options,
-        accelerator,
-        "distil",
-        teacher.path,
-        trained_ids(corpus, teacher, options),
-        partners_of(corpus) if options.contrastive_weight else None,
-    )
-    if loss is None:
-        return _finish(folder, objective, teacher, corpus, results | {"teacher_layers_used": [teacher.layers]})
-    used = sorted({layer for _, layer in pairs})
-    results |= {"teacher_layers_used": used, "mapping": options.mapping, "pairs": pairs}
-    if processes().is_main_process:
-        projections = {name: value.contiguous().cpu() for name, value in loss.state_dict().items()}
-        _save_tensors(folder / "projections.safetensors", projections)
-    return _finish(folder, objective, teacher, corpus, results)
+    ids = trained_ids(corpus, teacher, options)
+    partners = partners_of(corpus) if options.contrastive_weight else None
+    given = (folder, objective, corpus, options, accelerator, "distil", teacher.path, ids, partners)
+    return Distillation(loaded, prepare(*given), pairs, loss, options)
+
+
+def _objective(
+    loaded: LoadedTeacher,
+    student: PreTrainedModel,
+    options: DistillOptions,
+    loss: HiddenStateLoss | None,
+    variance: Tensor | None,
+) -> HiddenStateObjective | MixedObjective | EmbeddingObjective:
+    """The objective of a distillation, from Eq. 1 and the variance of its teacher layers, if hidden states are taught."""
+    if options.teaches_embeddings:
+        return embedding_objective(loaded.teacher, loaded.encoder, student, options, loss, variance)
+    assert loss is not None
+    if options.relation_weight:
+        relations = _relations(options, student, loaded.encoder)
+        weights = (1.0, options.relation_weight)
+        return MixedObjective(student, loaded.encoder, loss, relations, weights, "pairs", variance)
+    states = TeacherStates(loaded.encoder, [layer for _, layer in loss.pairs])
+    return HiddenStateObjective(student, states, loss, variance)
 
 
 def refine_into(
@@ -123,26 +166,17 @@ def refine_into(
     done = finished(folder)
     if done is not None:
         return done
-    use_all_cores()
-    accelerator = make_accelerator(options.precision)
-    encoder = load_encoder(teacher.path).to(accelerator.device)
+    loaded = LoadedTeacher(teacher, corpus, options)
+    accelerator, encoder = loaded.accelerator, loaded.encoder
     if isinstance(student, Arch):
-        samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, encoder.device)
-        model = begun_student(student, home, teacher, corpus, encoder, samples, options).to(accelerator.device)
+        model = begun_student(student, home, teacher, corpus, encoder, loaded.samples, options)
     else:
-        model = _given(student, options.seed).to(accelerator.device)
+        model = _given(student, options.seed)
+    model = model.to(accelerator.device)
     relations = _relations(options, model, encoder)
-    objective = _refined(encoder, model, relations, corpus, options, accelerator)
-    results = fit(
-        folder,
-        objective,
-        corpus,
-        options,
-        accelerator,
-        "refine",
-        teacher.path,
-        trained_ids(corpus, teacher, options),
-    )
+    objective = _refined(loaded, model, relations, options)
+    ids = trained_ids(corpus, teacher, options)
+    results = fit(folder, objective, corpus, options, accelerator, "refine", teacher.path, ids)
     results |= {"teacher_layers_used": [relations.teacher_layer], "relation_heads": relations.heads}
     return _finish(folder, objective, teacher, corpus, results)
 
@@ -194,39 +228,23 @@ def _relations(options: StudentOptions, student: PreTrainedModel, teacher: PreTr
 
 
 def _refined(
-    teacher: PreTrainedModel,
-    student: PreTrainedModel,
-    relations: Relations,
-    corpus: Corpus,
-    options: RefineOptions,
-    accelerator: Accelerator,
+    loaded: LoadedTeacher, student: PreTrainedModel, relations: Relations, options: RefineOptions
 ) -> RelationObjective | MixedObjective:
     """The objective of refinement: relations, plus the last layer's hidden states if they have a weight."""
+    teacher, accelerator = loaded.encoder, loaded.accelerator
     if not options.hidden_state_weight:
         return RelationObjective(student, teacher, relations)
     ours, theirs = shape_of(student.config), shape_of(teacher.config)
     last, widths = ours.layers, (ours.hidden, theirs.hidden)
     pairs = layer_pairs(last, theirs.layers, Mapping.UNIFORM_LAST)
     pairs = [pair for pair in pairs if pair[0] == last]
-    samples = sample_batches(corpus.train, SAMPLE_SENTENCES, options.batch_tokens, corpus.pad_id, teacher.device)
-    anchor = HiddenStateLoss(pairs, *widths, layer_variance(teacher, pairs, samples, accelerator)).to(
-        accelerator.device
-    )
+    anchor = HiddenStateLoss(pairs, *widths, loaded.variance(pairs)).to(accelerator.device)
     count = len(relations.names)
     weights = (options.hidden_state_weight / (count + 1), count / (count + 1))
     objective = MixedObjective(student, teacher, anchor, relations, weights, "relations")
     with accelerator.autocast():
-        fit_projections(anchor, paired_states(objective.student, objective.teacher, samples))
+        fit_projections(anchor, paired_states(objective.student, objective.teacher, loaded.samples))
     return objective
-
-
-def layer_variance(
-    teacher: PreTrainedModel, pairs: Sequence[tuple[int, int]], samples: list[Batch], accelerator: Accelerator
-) -> Tensor:
-    """Variance of each pair's teacher layer, (n_pairs,)."""
-    with accelerator.autocast():
-        by_layer = teacher_layer_variance(TeacherStates(teacher, [layer for _, layer in pairs]), samples)
-    return torch.tensor([by_layer[layer] for _, layer in pairs])
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -45,10 +45,14 @@ def deliver(artifact: Artifact, output: Path | None) -> Result:
     """
     if output is None:
         return artifact
-    model = next((artifact.path / name for name in MODELS if (artifact.path / name).is_dir()), artifact.path)
-    kind = str(artifact.manifest["kind"])
-    copy_output({file: model / file for file in files_below(model)}, output, kind)
+    content = content_of(artifact)
+    copy_output({file: content / file for file in files_below(content)}, output, str(artifact.manifest["kind"]))
     return Outcome(output, artifact.results)
+
+
+def content_of(artifact: Artifact) -> Path:
+    """The folder that `--output` copies: that of the model, if the artifact has one."""
+    return next((artifact.path / name for name in MODELS if (artifact.path / name).is_dir()), artifact.path)
 
 
 def deliver_all(artifacts: Sequence[Artifact], output: Path | None) -> list[Result]:
@@ -56,9 +60,9 @@ def deliver_all(artifacts: Sequence[Artifact], output: Path | None) -> list[Resu
     if output is None:
         return list(artifacts)
     files = {
-        f"{artifact.path.name}/{file}": artifact.path / file
+        f"{artifact.path.name}/{file}": content_of(artifact) / file
         for artifact in artifacts
-        for file in files_below(artifact.path)
+        for file in files_below(content_of(artifact))
     }
     copy_output(files, output, str(artifacts[0].manifest["kind"]))
     return [Outcome(output / artifact.path.name, artifact.results) for artifact in artifacts]

@@ -1,6 +1,7 @@
-"""Options of a short run, which the tests of the training stages share."""
+"""Options of a short run, and the comparison of two runs, which the tests of the training stages share."""
 
 from kdnas.models.arch import Arch
+from kdnas.store.artifact import Artifact, file_sha256, read_jsonl
 
 ARCH = Arch(2, 4, 24, 64)
 STEPS = 15
@@ -14,3 +15,14 @@ COMMON = {
     "checkpoint_seconds": 0.0,
     "dropout": True,  # makes results depend on the random state
 }
+
+
+def rows_without_times(artifact: Artifact) -> list[dict[str, object]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(artifact.path / "history.jsonl")]
+
+
+def assert_same_run(one: Artifact, other: Artifact) -> None:
+    for name in one.manifest["files"]:
+        if name.endswith(".safetensors"):
+            assert file_sha256(one.path / name) == file_sha256(other.path / name), name
+    assert rows_without_times(one) == rows_without_times(other)

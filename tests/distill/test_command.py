@@ -42,7 +42,7 @@ def test_resumed_run_uses_the_recorded_plan(
     monkeypatch.setattr("kdnas.distill.fit.extended_steps", lambda *_: None)
     options = DistillOptions(**{**COMMON, "steps": None, "minutes": 1.0})
     with monkeypatch.context() as patch:
-        patch.setattr("kdnas.distill.fit.train", lambda *_: (_ for _ in ()).throw(RuntimeError("power cut")))
+        patch.setattr("kdnas.distill.fit.run_alone", lambda *_: (_ for _ in ()).throw(RuntimeError("power cut")))
         with pytest.raises(RuntimeError, match="power cut"):
             run_distill(tmp_path, tiny_teacher, corpus, ARCH, options)
     monkeypatch.setattr("kdnas.distill.step_budget.seconds_per_step", lambda *_, **__: pytest.fail("measured again"))

@@ -23,10 +23,10 @@ from kdnas.distill.student_folder import find_student
 from kdnas.errors import KdnasError, Terminated, UsageError
 from kdnas.models.folder import model_digest
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, file_sha256, read_jsonl
+from kdnas.store.artifact import Artifact, read_jsonl
 from kdnas.text.corpus import Corpus
 
-from .distill_fixture import ARCH, COMMON, STEPS
+from .distill_fixture import ARCH, COMMON, STEPS, assert_same_run
 
 pytestmark = pytest.mark.slow
 
@@ -63,17 +63,6 @@ run_distill(Path(home), resolve_teacher(teacher), Corpus(artifact, 0), Arch(2, 4
 def whole(home: Path, tiny_teacher: Teacher, corpus: Corpus) -> Artifact:
     """An uninterrupted run."""
     return run_distill(home / "whole", tiny_teacher, corpus, ARCH, DISTILL)
-
-
-def rows_without_times(artifact: Artifact) -> list[dict[str, object]]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(artifact.path / "history.jsonl")]
-
-
-def assert_same_run(one: Artifact, other: Artifact) -> None:
-    for name in one.manifest["files"]:
-        if name.endswith(".safetensors"):
-            assert file_sha256(one.path / name) == file_sha256(other.path / name), name
-    assert rows_without_times(one) == rows_without_times(other)
 
 
 def child(home: Path, teacher: Teacher, corpus: Corpus, kill_at: int) -> subprocess.Popen[bytes]:
@@ -180,7 +169,7 @@ def test_run_killed_before_publication_repeats_no_work(
         )
         with pytest.raises(RuntimeError, match="power cut"):
             run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
-    monkeypatch.setattr("kdnas.distill.stages.load_encoder", lambda _: pytest.fail("worked again"))
+    monkeypatch.setattr("kdnas.distill.stages.LoadedTeacher", lambda *_: pytest.fail("worked again"))
     published = run_distill(tmp_path, tiny_teacher, corpus, ARCH, DISTILL)
     assert_same_run(whole, published)
     assert published.results["steps"] == STEPS
