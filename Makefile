@@ -11,11 +11,11 @@ pipeline: setup
 	$(KDNAS) pipeline --config configs/offline.yaml $(ARGS)
 
 test: setup lint wheel-test docs
-	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The tests that take at most two seconds each, without lint, documentation and wheel.
 test-fast: setup
-	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile -m "not slow" $(ARGS)
+	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 latency-table: setup
 	$(KDNAS) latency-table --minutes 10 $(ARGS)
