@@ -1,4 +1,4 @@
-"""Characters that two tokenizer libraries treat differently, because their tables are of different versions of Unicode."""
+"""Characters that two tokenizer libraries treat differently: most are of a newer version of Unicode than one of them knows."""
 
 import re
 import sys
@@ -6,7 +6,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-NO_CHARACTER = ("Cn", "Co")  # general categories of unassigned code points and of private use
+# General categories: unassigned, private use, control. tokie keeps the control character U+007F in short texts alone.
+RARE = ("Cn", "Co", "Cc")
 BLOCK = 64  # characters that are compared in one text
 BEYOND = "\U00010000"  # first character outside the basic plane
 
@@ -14,14 +15,14 @@ Encode = Callable[[list[str]], list[list[int]]]
 
 
 class Characters:
-    """A set of characters, with all unassigned ones and those of private use.
+    """A set of characters, with all unassigned ones, those of private use, and control characters but for space.
 
     Args:
         others: the other characters.
     """
 
     def __init__(self, others: str) -> None:
-        plane = [chr(point) for point in range(ord(BEYOND)) if _is_unassigned(chr(point))]
+        plane = [chr(point) for point in range(ord(BEYOND)) if _is_rare(chr(point))]
         low = {character for character in others if character < BEYOND}.union(plane)
         self._low = re.compile(f"[{''.join(_ranges(sorted(low)))}]")
         self._beyond = re.compile(f"[{BEYOND}-{chr(sys.maxunicode)}]")
@@ -43,18 +44,18 @@ class Characters:
             return True
         if text.isascii():
             return False
-        return any(one in self._high or _is_unassigned(one) for one in self._beyond.findall(text))
+        return any(one in self._high or _is_rare(one) for one in self._beyond.findall(text))
 
 
 def differing_characters(one: Encode, other: Encode) -> str:
-    """Assigned characters that two encoders treat differently, alone, within a word, or before one.
+    """Characters that two encoders treat differently, alone or within a word, without those that `Characters` has anyway.
 
     Args:
         one: texts to token ids.
         other: texts to token ids.
     """
     points = (chr(point) for point in range(1, sys.maxunicode + 1) if not 0xD800 <= point < 0xE000)
-    characters = [character for character in points if not _is_unassigned(character)]
+    characters = [character for character in points if not _is_rare(character)]
     blocks = [characters[start : start + BLOCK] for start in range(0, len(characters), BLOCK)]
     suspect = [found for block in _unequal(blocks, one, other) for found in block]
     return "".join(found for [found] in _unequal([[character] for character in suspect], one, other))
@@ -66,8 +67,8 @@ def _unequal(blocks: list[list[str]], one: Encode, other: Encode) -> Iterator[li
     return (block for block, (ours, theirs) in zip(blocks, rows, strict=True) if ours != theirs)
 
 
-def _is_unassigned(character: str) -> bool:
-    return unicodedata.category(character) in NO_CHARACTER
+def _is_rare(character: str) -> bool:
+    return unicodedata.category(character) in RARE and not character.isspace()
 
 
 def _ranges(characters: Iterable[str]) -> Iterator[str]:

@@ -50,7 +50,9 @@ def read_encoder(folder: Path, name: str = TOKENIZER) -> Encoder:
     kinds = {TOKENIZER: TokenizersEncoder, SENTENCEPIECE: SentencePieceEncoder, TOKIE: TokieEncoder}
     try:
         return kinds[name](folder / name)
-    except Exception as error:  # the libraries raise plain Exception for a missing or damaged file
+    except BaseException as error:  # the libraries raise plain Exception for a damaged file; tokie panics
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise UsageError(f"{folder / name}: cannot be read ({error}); export the model again") from error
 
 
@@ -107,7 +109,7 @@ class TokieEncoder:
     """Encoder by the tokie library.
 
     Its tables of Unicode are newer than those of `tokenizers`. Texts with a character that both treat differently (those in
-    `other_characters.txt`, and unassigned ones) are encoded by `tokenizers`, which is loaded with the first such text.
+    `other_characters.txt`, and rare ones) are encoded by `tokenizers`, which is loaded with the first such text.
     """
 
     def __init__(self, file: Path) -> None:

@@ -19,9 +19,9 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from transformers import AutoModel
 
 from kdnas.export.encoder import TOKENIZER
+from kdnas.export.fast_tokenizer import write_fast_tokenizer
 from kdnas.export.folder import FORMS, SETTINGS
 from kdnas.export.openvino_form import write_int8, write_openvino
-from kdnas.export.fast_tokenizer import write_fast_tokenizer
 from kdnas.export.silence import silence_exporters
 from kdnas.models.arch import Arch
 from kdnas.models.student import student_config

@@ -24,10 +24,10 @@ from transformers import AutoModel
 
 from kdnas.export.encoder import TOKENIZER, Encoder, read_encoder
 from kdnas.export.engines import open_graph
+from kdnas.export.fast_tokenizer import write_fast_tokenizer
 from kdnas.export.folder import FORMS, TASKS, graph_of
 from kdnas.export.onnx_form import write_onnx, write_onnx_int8
 from kdnas.export.openvino_form import write_int8, write_openvino
-from kdnas.export.fast_tokenizer import write_fast_tokenizer
 from kdnas.export.silence import silence_exporters
 from kdnas.latency.engines import openvino
 from kdnas.latency.roofline import SHAPES, product_flops

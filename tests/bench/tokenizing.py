@@ -1,9 +1,9 @@
 """The library that an export chooses for its tokenizer, against `tokenizers`: differences in the ids, speed and memory.
 
-Run as `python tests/bench/tokenizing.py DATA_ROOT [TOKENIZER.json ...]`; DATA_ROOT has `text/*.jsonl.gz` with the column `text`. By
-default the packaged teacher's WordPiece, and 250,002 random Unigram pieces for the memory. Writes the form that `kdnas export`
-would write, compares the ids of all texts, and times texts of 15 to 25 tokens, one at a time and each for the first time. Memory is
-measured in separate processes.
+Run as `python tests/bench/tokenizing.py DATA_ROOT [TOKENIZER.json ...]`; DATA_ROOT has `text/*.jsonl.gz` with the column `text`.
+Without files it takes the packaged teacher's WordPiece, and always 250,002 random Unigram pieces for the memory. Writes the form
+that `kdnas export` would write, compares the ids of all texts, and times texts of 15 to 25 tokens, one at a time and each for the
+first time. Memory is measured in separate processes.
 """
 
 import gzip
@@ -72,10 +72,8 @@ def compare(texts: list[str], folder: Path, name: str) -> None:
     rates = ", ".join(
         f"{one} {median(values):.1f} [{min(values):.1f}, {max(values):.1f}]" for one, values in took.items()
     )
-    print(
-        f"microseconds a text of {SHORTEST} to {LONGEST} tokens: {rates}; {median(ratios):.1f} [{ratios[0]:.1f}, {ratios[-1]:.1f}] times",
-        flush=True,
-    )
+    spread = f"{median(ratios):.1f} [{ratios[0]:.1f}, {ratios[-1]:.1f}] times"
+    print(f"microseconds a text of {SHORTEST} to {LONGEST} tokens: {rates}; {spread}", flush=True)
 
 
 def microseconds(encoder: Encoder, texts: list[str]) -> float:

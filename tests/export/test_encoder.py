@@ -97,8 +97,7 @@ def test_every_character_gives_the_same_ids(encoder_export: Artifact) -> None:
     texts = [f"a {character} b{character}c" for character in points]
     assert ours.ids(texts) == theirs.ids(texts)
     others = (encoder_export.path / OTHER_CHARACTERS).read_text().split()
-    assert "7f" in others
-    assert len(others) < 2000
+    assert 500 < len(others) < 2000
     assert ours.ids(["plain text", "x\x7fy"]) == theirs.ids(["plain text", "x\x7fy"])
 
 
@@ -168,4 +167,5 @@ def test_a_damaged_model_is_refused(request: pytest.FixtureRequest, tmp_path: Pa
 @given(st.text(max_size=40), st.sets(st.characters(exclude_categories=["Cs"]), max_size=5))
 def test_characters_are_found_wherever_they_are(text: str, others: set[str]) -> None:
     found = Characters("".join(others)).occur_in(text)
-    assert found == any(one in others or unicodedata.category(one) in ("Cn", "Co") for one in text)
+    rare = {one for one in text if unicodedata.category(one) in ("Cn", "Co", "Cc") and not one.isspace()}
+    assert found == bool((others | rare) & set(text))
