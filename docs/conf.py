@@ -30,7 +30,7 @@ myst_heading_anchors = 3
 # Packages that the public interface imports and the documentation does not need.
 autodoc_mock_imports = [
     "accelerate", "datasets", "evaluate", "nncf", "onnx", "onnxruntime", "openvino", "optimum", "optuna", "plotly", "ray",
-    "safetensors", "scipy", "sentencepiece", "seqeval", "sklearn", "torch", "transformers",
+    "safetensors", "scipy", "sentencepiece", "seqeval", "sklearn", "tokie", "torch", "transformers",
 ]  # fmt: skip
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

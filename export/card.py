@@ -33,7 +33,7 @@ def write_card(folder: Path, name: str, settings: dict[str, Any], results: dict[
     card = template.render(
         name=name,
         settings=settings,
-        results={"vocabulary": None, "sentencepiece": None, **results, "thresholds": (folder / THRESHOLDS).is_file()},
+        results={"vocabulary": None, "tokenizer": None, **results, "thresholds": (folder / THRESHOLDS).is_file()},
         forms={
             form: {"recipe": None, "tried": None, **row}
             for form, row in (results["forms"] | results["run_time_forms"]).items()

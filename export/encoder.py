@@ -1,20 +1,24 @@
-"""Conversion of texts to token ids in a session: by SentencePiece if the export found it equal, otherwise by `tokenizers`.
+"""Conversion of texts to token ids in a session: by SentencePiece or tokie if the export found it equal, else by `tokenizers`.
 
 A Unigram tokenizer of 250,000 pieces takes 260 MB in `tokenizers`, which keeps a hash map for each prefix of a piece.
-SentencePiece keeps the same prefixes in one array of 36 MB and takes a fifth of the time (results/export).
-`kdnas.export.sentencepiece_form` converts `tokenizer.json` to a SentencePiece model in the same folder.
+SentencePiece keeps the same prefixes in one array of 36 MB and takes a fifth of the time. WordPiece takes `tokenizers` about ten
+times as long as tokie (results/export). `kdnas.export.fast_tokenizer` writes the file of either library beside `tokenizer.json`.
 """
 
 import os
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from kdnas.errors import UsageError
+from kdnas.export.characters import Characters
 
 TOKENIZER = "tokenizer.json"
 SENTENCEPIECE = "sentencepiece.model"
+TOKIE = "tokenizer.tkz"
+OTHER_CHARACTERS = "other_characters.txt"  # beside `tokenizer.tkz`
 THREADED = 256  # minimum texts for several threads: SentencePiece starts new threads with each call
 
 
@@ -33,21 +37,23 @@ class Encoder(Protocol):
         """Token ids of each text, without special tokens, never cut."""
 
 
-def read_encoder(folder: Path, sentencepiece: bool = False) -> Encoder:
+def read_encoder(folder: Path, name: str = TOKENIZER) -> Encoder:
     """The encoder of an export folder.
 
     Args:
-        folder: holds `tokenizer.json` or `sentencepiece.model`.
-        sentencepiece: read `sentencepiece.model`.
+        folder: holds the file.
+        name: `tokenizer.json`, `sentencepiece.model` or `tokenizer.tkz`.
 
     Raises:
-        UsageError: the file is missing or damaged.
+        UsageError: the file is missing or damaged, or of another kind.
     """
-    file = folder / (SENTENCEPIECE if sentencepiece else TOKENIZER)
+    kinds = {TOKENIZER: TokenizersEncoder, SENTENCEPIECE: SentencePieceEncoder, TOKIE: TokieEncoder}
     try:
-        return SentencePieceEncoder(file) if sentencepiece else TokenizersEncoder(file)
-    except Exception as error:  # both libraries raise plain Exception for a missing or damaged file
-        raise UsageError(f"{file}: cannot be read ({error}); export the model again") from error
+        return kinds[name](folder / name)
+    except BaseException as error:  # the libraries raise plain Exception for a damaged file; tokie panics
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UsageError(f"{folder / name}: cannot be read ({error}); export the model again") from error
 
 
 class TokenizersEncoder:
@@ -97,6 +103,42 @@ class SentencePieceEncoder:
             found += [*self._processor.encode(text[start : match.start()]), self._special[match.group()]]
             start = match.end()
         return [*found, *self._processor.encode(text[start:])]
+
+
+class TokieEncoder:
+    """Encoder by the tokie library.
+
+    Its tables of Unicode are newer than those of `tokenizers`. Texts with a character that both treat differently (those in
+    `other_characters.txt`, and rare ones) are encoded by `tokenizers`, which is loaded with the first such text.
+    """
+
+    def __init__(self, file: Path) -> None:
+        import tokie
+
+        self._folder = file.parent
+        self._tokenizer = tokie.Tokenizer.from_file(str(file))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._other = Characters.read(self._folder / OTHER_CHARACTERS)
+        self.prefix, self.suffix = special_around(self._tokenizer)
+
+    @cached_property
+    def _whole(self) -> TokenizersEncoder:
+        return TokenizersEncoder(self._folder / TOKENIZER)
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        if len(texts) < THREADED:
+            return [self._ids(text) for text in texts]
+        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), False)]
+        for index, text in enumerate(texts):
+            if self._other.occur_in(text):
+                rows[index] = self._whole.ids([text])[0]
+        return rows
+
+    def _ids(self, text: str) -> list[int]:
+        if self._other.occur_in(text):
+            return self._whole.ids([text])[0]
+        return list(self._tokenizer.encode(text, False).ids)
 
 
 def special_around(tokenizer: Any) -> tuple[list[int], list[int]]:

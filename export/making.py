@@ -16,8 +16,9 @@ import psutil
 from kdnas.export.ahead import Ahead
 from kdnas.export.card import write_card
 from kdnas.export.checkpoint import WEIGHTS, Checkpoint, copy_checkpoint, load_model
-from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER
+from kdnas.export.encoder import TOKENIZER
 from kdnas.export.engines import RUNTIMES, Forward, open_graph
+from kdnas.export.fast_tokenizer import write_fast_tokenizer
 from kdnas.export.first_token import last_layer_of_first_token
 from kdnas.export.folder import EMBEDDING, FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, graph_of, read_tokenizer, token_ids
 from kdnas.export.head import add_embedding, embedding_parity, embeddings, require_same
@@ -28,7 +29,6 @@ from kdnas.export.options import ExportOptions
 from kdnas.export.parity import compare, require_bound, spread_over_lengths, torch_forward, torch_outputs
 from kdnas.export.race import race
 from kdnas.export.recipes import FLOAT, RECIPES, without_tokenizer
-from kdnas.export.sentencepiece_form import write_sentencepiece
 from kdnas.export.silence import silence_exporters
 from kdnas.export.vocabulary import REPORT, cut_of, trim
 from kdnas.models.engine import ENGINES, Precision, engine_of
@@ -59,7 +59,7 @@ class Making:
     labelled: Labelled | None
     rows: list[list[int]] = field(default_factory=list)
     reference: list[np.ndarray] = field(default_factory=list)
-    lean: dict[str, int] | None = None
+    fast: dict[str, Any] | None = None  # as `write_fast_tokenizer`
     head: Head | None = None
     prompts: Prompts = field(default_factory=Prompts)
 
@@ -75,7 +75,7 @@ class Making:
         else:
             copy_checkpoint(checkpoint, folder)
         compared = chain(corpus.validation.texts, corpus.train.texts if corpus.sampled else [])
-        self.lean = write_sentencepiece(folder, compared)
+        self.fast = write_fast_tokenizer(folder, compared)
         tokenizer = read_tokenizer(folder / TOKENIZER, checkpoint.max_seq_len)
         finished = {row["form"]: row for row in read_jsonl(folder / LOG)}
         order = options.to_make()
@@ -190,7 +190,7 @@ class Making:
         inside = {form: row["loss_points"] <= self.options.max_loss_points for form, row in finished.items()}
         forms = sorted(self.options.to_make(), key=lambda form: (not inside[form], finished[form]["latency_ms"]))
         threads = {form: row["threads"] for form, row in finished.items()}
-        encoder = SENTENCEPIECE if self.lean else TOKENIZER
+        encoder = self.fast["file"] if self.fast else TOKENIZER
         settings = {**checkpoint.settings, "forms": forms, "threads": threads, "encoder": encoder}
         if self.head is not None:
             settings["dimensions"] = self.head.outputs
@@ -207,8 +207,8 @@ class Making:
             "labelled_texts": len(self.labelled.inputs) if self.labelled is not None else 0,
             "loss_rows": self._loss_rows(),
         }
-        if self.lean:
-            results["sentencepiece"] = self.lean
+        if self.fast:
+            results["tokenizer"] = self.fast
         if (folder / REPORT).is_file():
             results["vocabulary"] = json.loads((folder / REPORT).read_text())
         write_card(folder, self.name, settings, results, source)

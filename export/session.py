@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from kdnas.errors import UsageError
-from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER, read_encoder
+from kdnas.export.encoder import TOKENIZER, read_encoder
 from kdnas.export.engines import RUNTIMES, open_graph
 from kdnas.export.folder import (
     EMBEDDING,
@@ -114,7 +114,7 @@ class Session:
         if streams < 1:
             raise UsageError(f"streams is {streams}; at least 1 is needed")
         self.streams = min(streams, self.threads)
-        self.encoder = read_encoder(self.path, settings.get("encoder") == SENTENCEPIECE)
+        self.encoder = read_encoder(self.path, settings.get("encoder", TOKENIZER))
         outputs = (EMBEDDING,) if self.has_head else TASKS[self.task]
         self._run = open_graph(self.path / graph_of(self.form), self.form, outputs, self.threads, spin, self.streams)
         give_back_memory()

@@ -18,10 +18,10 @@ import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel
 
-from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER
+from kdnas.export.encoder import TOKENIZER
+from kdnas.export.fast_tokenizer import write_fast_tokenizer
 from kdnas.export.folder import FORMS, SETTINGS
 from kdnas.export.openvino_form import write_int8, write_openvino
-from kdnas.export.sentencepiece_form import write_sentencepiece
 from kdnas.export.silence import silence_exporters
 from kdnas.models.arch import Arch
 from kdnas.models.student import student_config
@@ -77,8 +77,8 @@ def export_into(folder: Path) -> None:
     model = AutoModel.from_config(config, add_pooling_layer=False).eval()
     tokenizer, words = synthetic_tokenizer(config.vocab_size)
     tokenizer.save(str(folder / "tokenizer.json"))
-    compared = write_sentencepiece(folder, [" ".join(words[first : first + 20]) for first in range(0, len(words), 20)])
-    print("tokenizer as SentencePiece:", compared or "not written", flush=True)
+    fast = write_fast_tokenizer(folder, [" ".join(words[first : first + 20]) for first in range(0, len(words), 20)])
+    print("faster tokenizer:", fast or "not written", flush=True)
     (folder / "words.txt").write_text("\n".join(words))
     rng = np.random.default_rng(0)
     rows = [rng.integers(5, config.vocab_size, length).tolist() for length in range(8, 64)]
@@ -91,7 +91,7 @@ def export_into(folder: Path) -> None:
         "hidden": ARCH.hidden,
         "max_seq_len": 128,
         "pad_id": 1,
-        "encoder": SENTENCEPIECE if compared else TOKENIZER,
+        "encoder": fast["file"] if fast else TOKENIZER,
         "forms": list(FORMS),
     }
     (folder / SETTINGS).write_text(json.dumps(settings))

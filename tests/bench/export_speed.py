@@ -24,10 +24,10 @@ from transformers import AutoModel
 
 from kdnas.export.encoder import TOKENIZER, Encoder, read_encoder
 from kdnas.export.engines import open_graph
+from kdnas.export.fast_tokenizer import write_fast_tokenizer
 from kdnas.export.folder import FORMS, TASKS, graph_of
 from kdnas.export.onnx_form import write_onnx, write_onnx_int8
 from kdnas.export.openvino_form import write_int8, write_openvino
-from kdnas.export.sentencepiece_form import write_sentencepiece
 from kdnas.export.silence import silence_exporters
 from kdnas.latency.engines import openvino
 from kdnas.latency.roofline import SHAPES, product_flops
@@ -168,8 +168,8 @@ def time_text(engines: dict[str, Call], rounds: int, scratch: Path) -> None:
     """Time calls from text: students with the encoder of their export, the teacher with `tokenizers`."""
     tokenizer, words = synthetic_tokenizer(250_002)
     tokenizer.save(str(scratch / TOKENIZER))
-    lean = bool(write_sentencepiece(scratch, words))
-    encoders = {"student": read_encoder(scratch, lean), "teacher": read_encoder(scratch)}
+    fast = write_fast_tokenizer(scratch, words)
+    encoders = {"student": read_encoder(scratch, fast["file"] if fast else TOKENIZER), "teacher": read_encoder(scratch)}
     text = " ".join(words[:20])
     count = len(tokenizer.encode(text).ids)
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdnas.export.sentencepiece_form import write_sentencepiece
+from kdnas.export.encoder import SENTENCEPIECE
+from kdnas.export.fast_tokenizer import write_fast_tokenizer
 from kdnas.models.packaged import PACKAGED, fetch_command, folder_of
 from kdnas.models.teacher import Teacher, load_encoder, load_tokenizer, resolve_teacher
 from kdnas.store.artifact import MANIFEST, Artifact
@@ -93,8 +94,9 @@ def test_multilingual_tokenizer_in_sentencepiece(shared_data: Path, tmp_path: Pa
     texts = [
         text for file in sorted((shared_data / "xnli").iterdir()) for text in premises(shared_data, file.name[:2])[:200]
     ]
-    found = write_sentencepiece(tmp_path, texts)
+    found = write_fast_tokenizer(tmp_path, texts)
     assert found is not None
+    assert found["file"] == SENTENCEPIECE
     assert found["compared"] == len(texts)
 
 

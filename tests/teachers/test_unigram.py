@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, normalizers
 
-from kdnas.export.sentencepiece_form import PROBES, write_sentencepiece
+from kdnas.export.encoder import SENTENCEPIECE
+from kdnas.export.fast_tokenizer import PROBES, write_fast_tokenizer
 from kdnas.models.pooling import pooling_of
 from kdnas.models.teacher import load_tokenizer
 from kdnas.teachers.charsmap import precompiled, with_compositions
@@ -141,4 +142,5 @@ def test_ids_are_those_of_transformers_xlmr_tokenizer(sentences: list[str], tmp_
     texts = [*PROBES, *sentences, "a<s>b", "<mask>", "a <mask>."]
     assert ours(texts)["input_ids"] == theirs(texts)["input_ids"]
     # An export reads the same map by SentencePiece, which is stricter than tokenizers about its form.
-    assert write_sentencepiece(tmp_path, sentences) == {"compared": len(sentences), "differ": 0}
+    found = write_fast_tokenizer(tmp_path, sentences)
+    assert found == {"file": SENTENCEPIECE, "compared": len(sentences), "differ": 0}
