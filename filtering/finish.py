@@ -48,7 +48,8 @@ def finish(folder: RunFolder, config: dict[str, Any]) -> Outcome:
             missing = list(folder.missing())
             names = ", ".join(f"{unit.number} ({unit.segments[0].file.url})" for unit in missing[:SHOWN])
             raise KdnasError(
-                f"output '{store.url}': {len(missing)} units are not committed: {names}{', ...' if len(missing) > SHOWN else ''}; "
+                f"output '{store.url}': {len(missing)} units are not committed: {names}"
+                f"{', ...' if len(missing) > SHOWN else ''}; "
                 "run the same command, or the shards with these units, again"
             )
         results = folder.totals() | changes(folder, config)

@@ -1,7 +1,7 @@
 """The output of a filter run in an object store: S3 and stores with its interface, Google Cloud Storage, Azure.
 
-A file is created only if it is absent by a conditional put (`If-None-Match: *` on S3, generation 0 on Google Cloud Storage), which
-fsspec names `pipe_file(mode="create")`. A name that is changed is a copy in the store, then a removal.
+A file is created only if it is absent by a conditional put (`If-None-Match: *` on S3, generation 0 on Google Cloud Storage),
+which fsspec names `pipe_file(mode="create")`. A name that is changed is a copy in the store, then a removal.
 """
 
 import errno

@@ -57,7 +57,7 @@ def figures(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, 
             line={"color": colour},
         )
         at = config["threshold"][index]
-        for figure in (histogram, threshold):
+        for figure in (histogram, threshold) if at is not None else ():
             figure.add_vline(x=at, line={"color": colour, "dash": "dot", "width": 1.5})
     histogram.update_layout(barmode="overlay", bargap=0.0)
     for figure, title, kind in ((histogram, "documents", "log"), (threshold, "documents at or above it (%)", "linear")):

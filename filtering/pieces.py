@@ -47,7 +47,8 @@ class PieceWriter:
     def write(self, scored: ScoredChunk) -> None:
         """Write and count the documents of a chunk."""
         chunk = scored.chunk
-        verdicts = [verdict_of(one, self.policy) for one in scored.scored]
+        pairs = zip(scored.scored, chunk.documents, strict=True)
+        verdicts = [verdict_of(one, self.policy, document.language) for one, document in pairs]
         for document, verdict in zip(chunk.documents, verdicts, strict=True):
             add_document(self.totals, document, verdict, self.policy)
             if verdict.fate == "quarantine":

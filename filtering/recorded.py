@@ -10,11 +10,12 @@ import zstandard
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.filtering.commits import RunFolder
-from kdnas.filtering.decision import Policy, Scored
+from kdnas.filtering.decision import Scored
 from kdnas.filtering.finish import finish
 from kdnas.filtering.opening import is_finished, open_run, output_errors, require_output, run_config
 from kdnas.filtering.options import DecisionOptions, FilterOptions
 from kdnas.filtering.plan import BLOCK_UNITS, Unit, block_name
+from kdnas.filtering.policies import policy_config, recorded_policy
 from kdnas.filtering.reading import Chunk
 from kdnas.filtering.remote import is_url, named_errors
 from kdnas.filtering.run import run_units
@@ -46,13 +47,11 @@ def filter_apply(run: str, output: str, options: DecisionOptions = DecisionOptio
                 f"run '{run}': recorded scores are needed; give a finished run of `kdnas filter --mode annotate`"
             )
         require_output(store)
-        policy = _policy(earlier, run, options)
+        _require_labels(earlier, run, options)
+        policy, origin = recorded_policy(earlier, options)
         reading = FilterOptions(**{name: earlier[name] for name in READ})
-        config = earlier | {
-            "mode": "split", "labels": list(policy.labels), "threshold": list(policy.thresholds),
-            "document_score": policy.document_score, "sentence_threshold": policy.sentence_threshold,
-            "scores": run if is_url(run) else os.path.realpath(run),
-        }  # fmt: skip
+        config = earlier | policy_config(policy, origin) | {"mode": "split"}
+        config["scores"] = run if is_url(run) else os.path.realpath(run)
         source, columns = RunFolder(recording, earlier["labels"]), [earlier["labels"].index(one) for one in policy.labels]
         folder = open_run(store, config, source.plan.units)
         if not is_finished(store):
@@ -61,14 +60,12 @@ def filter_apply(run: str, output: str, options: DecisionOptions = DecisionOptio
         return finish(folder, config)
 
 
-def _policy(earlier: dict[str, Any], run: str, options: DecisionOptions) -> Policy:
-    labels = list(options.label or earlier["labels"])
-    for label in labels:
+def _require_labels(earlier: dict[str, Any], run: str, options: DecisionOptions) -> None:
+    for label in options.label or ():
         if label not in earlier["labels"]:
             raise UsageError(
                 f"label '{label}': run '{run}' has no scores for it; it has {', '.join(earlier['labels'])}"
             )
-    return Policy(tuple(labels), tuple(options.thresholds(labels)), options.document_score, options.sentence_threshold)
 
 
 def recorded(source: Store, unit: Unit, chunks: Iterable[Chunk], columns: list[int]) -> Iterator[ScoredChunk]:

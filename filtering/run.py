@@ -18,9 +18,10 @@ from kdnas.filtering.inputs import InputFile, find_inputs
 from kdnas.filtering.opening import is_finished, open_run, output_errors, require_output
 from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.plan import cut_units, read_plan
+from kdnas.filtering.policies import choose_policy, policy_config, policy_line
 from kdnas.filtering.reading import read_chunks
 from kdnas.filtering.remote import is_url
-from kdnas.filtering.scoring import Scorer, choose_labels
+from kdnas.filtering.scoring import Scorer
 from kdnas.filtering.shards import shard_of
 from kdnas.filtering.store import Store, open_store
 from kdnas.filtering.units import Failures, Score, Speed, attempt_unit
@@ -81,11 +82,10 @@ def filter_documents(
         files = [] if read_plan(store) is not None else find_inputs(inputs)
         check_documents(files, options)
         scorer = Scorer(model, form, default_threads() if threads is None else threads, verify)
-        labels = choose_labels(scorer.session.labels, str(model), options.label)
-        policy = Policy(
-            tuple(labels), tuple(options.thresholds(labels)), options.document_score, options.sentence_threshold
-        )
-        config = config_of(options, policy, inputs) | {"model": export_digest(model), "form": scorer.session.form}
+        policy, source = choose_policy(model, scorer.session.labels, options)
+        say(f"filter: {policy_line(policy, source)}")
+        config = config_of(options, inputs) | policy_config(policy, source)
+        config |= {"model": export_digest(model), "form": scorer.session.form}
         folder = open_run(store, config, lambda: cut_units(files, options.unit_bytes))
         if not is_finished(store):
             with store.locked(f"filter-{index}-of-{count}.lock"):
@@ -103,15 +103,11 @@ def filter_documents(
         return finish(folder, config)
 
 
-def config_of(options: FilterOptions, policy: Policy, inputs: tuple[str, ...]) -> dict[str, Any]:
-    """The settings that determine the result."""
+def config_of(options: FilterOptions, inputs: tuple[str, ...]) -> dict[str, Any]:
+    """The settings that determine the result, besides the policy and the model."""
     return {
         "inputs": [name if is_url(name) else str(Path(name).absolute()) for name in inputs],
         "mode": options.mode,
-        "labels": list(policy.labels),
-        "threshold": list(policy.thresholds),
-        "document_score": policy.document_score,
-        "sentence_threshold": policy.sentence_threshold,
         "column": options.column,
         "id_column": options.id_column,
         "language_column": options.language_column,
