@@ -25,7 +25,9 @@ def require_output(store: Store) -> None:
     """
     if (manifest := _manifest(store)) is not None:
         if manifest.get("kind") != KIND:
-            raise UsageError(f"output '{store.url}': it contains a '{manifest.get('kind')}' artifact; give a new folder")
+            raise UsageError(
+                f"output '{store.url}': it contains a '{manifest.get('kind')}' artifact; give a new folder"
+            )
     elif store.read(RUN) is None:
         store.require_usable()
         if not all(_own(name) for name in store.names()):

@@ -49,7 +49,9 @@ class DecisionOptions:
         """
         given = self.threshold or (0.5,)
         if len(given) not in (1, len(labels)):
-            raise UsageError(f"threshold has {len(given)} numbers for the labels {', '.join(labels)}; give one for each")
+            raise UsageError(
+                f"threshold has {len(given)} numbers for the labels {', '.join(labels)}; give one for each"
+            )
         return list(given) if len(given) == len(labels) else list(given) * len(labels)
 
 

@@ -116,7 +116,9 @@ def _reachable(known: Thresholds, label: str) -> bool:
 
 def _require_probability(options: DecisionOptions) -> None:
     if options.document_score == "fraction":
-        raise UsageError(f"document_score is fraction, and {THRESHOLDS} of the model is for probabilities; give --threshold")
+        raise UsageError(
+            f"document_score is fraction, and {THRESHOLDS} of the model is for probabilities; give --threshold"
+        )
 
 
 def _numbers(limits: tuple[float, ...]) -> list[float | None]:

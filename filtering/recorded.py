@@ -52,7 +52,10 @@ def filter_apply(run: str, output: str, options: DecisionOptions = DecisionOptio
         reading = FilterOptions(**{name: earlier[name] for name in READ})
         config = earlier | policy_config(policy, origin) | {"mode": "split"}
         config["scores"] = run if is_url(run) else os.path.realpath(run)
-        source, columns = RunFolder(recording, earlier["labels"]), [earlier["labels"].index(one) for one in policy.labels]
+        source, columns = (
+            RunFolder(recording, earlier["labels"]),
+            [earlier["labels"].index(one) for one in policy.labels],
+        )
         folder = open_run(store, config, source.plan.units)
         if not is_finished(store):
             with store.locked("filter.lock"):

@@ -151,8 +151,7 @@ class Scorer:
             wanted: dict[int, Sentence] = {}
             for language, sentences in documents:
                 if later and (
-                    len(sentences) <= FIRST_SENTENCES
-                    or policy.reached(_whole(sentences[:FIRST_SENTENCES]), language)
+                    len(sentences) <= FIRST_SENTENCES or policy.reached(_whole(sentences[:FIRST_SENTENCES]), language)
                 ):
                     continue
                 part = sentences[:FIRST_SENTENCES] if later is False else sentences

@@ -47,9 +47,7 @@ async def _texts(call: Call, tasks: tuple[str, ...]) -> Response:
     return call.answer(job, sum(map(len, texts)), answer)
 
 
-def prediction(
-    model: Model, output: TextOutput, limits: Sequence[float], label: int | None = None
-) -> dict[str, Any]:
+def prediction(model: Model, output: TextOutput, limits: Sequence[float], label: int | None = None) -> dict[str, Any]:
     """The best label of a text, its score and all scores; for a long text also its windows, the highest score first.
 
     A multi-label model also gives the labels whose scores reach their limits (L,).
