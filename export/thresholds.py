@@ -58,7 +58,7 @@ class Thresholds:
         return None if found is None else float(found)
 
     def limits(self, labels: Iterable[str], language: str = "", default: float = 0.5) -> list[float]:
-        """The threshold of each label, for comparisons: infinite if it is not reachable, `default` if the file lacks the label."""
+        """The threshold of each label, to compare with: infinite if it is not reachable, `default` if the file lacks it."""
         found = [self.of(label, language) if label in self.labels else default for label in labels]
         return [math.inf if one is None else one for one in found]
 
