@@ -74,9 +74,9 @@ def test_urls_are_read_like_files(classifier: Path, documents: Path, sentences: 
 
 @pytest.mark.skipif(is_installed("gcsfs"), reason="gcsfs is installed")
 def test_a_missing_package_for_a_store_is_named() -> None:
-    with pytest.raises(KdnasError, match="input 'gs://bucket/a.jsonl': .*run: pip install gcsfs"):
+    with pytest.raises(KdnasError, match=r"input 'gs://bucket/a\.jsonl': .*run: pip install gcsfs"):
         find_inputs(["gs://bucket/a.jsonl"])
-    with pytest.raises(KdnasError, match="output 'gs://bucket/run': .*run: pip install gcsfs"):
+    with pytest.raises(KdnasError, match=r"output 'gs://bucket/run': .*run: pip install gcsfs"):
         open_store("gs://bucket/run")
 
 

@@ -152,7 +152,7 @@ def test_an_object_store_gets_the_rows_of_a_folder(
     assert b"documents filtered" in s3().cat_file(f"{bucket}/run/report.html")
     assert outcome(classifier, mixed, f"{bucket}/run", unit_mb=0.006).exit_code == 4
     assert "an earlier run" in capsys.readouterr().err
-    with pytest.raises(UsageError, match="unit_mb: 0.006 there, 0.005 now"):
+    with pytest.raises(UsageError, match=r"unit_mb: 0\.006 there, 0.005 now"):
         outcome(classifier, mixed, f"{bucket}/run", unit_mb=0.005)
     s3().pipe_file(f"{bucket}/mine/thesis.txt", b"draft")
     with pytest.raises(UsageError, match="not empty, and not from `kdnas filter`"):
@@ -301,9 +301,10 @@ def test_resuming_looks_only_at_blocks_that_are_not_complete(
             raise KeyboardInterrupt
         return commit(folder, unit, pieces)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("kdnas.filtering.commits.RunFolder.commit", until_tenth)
-        run(classifier, mixed, url, unit_mb=0.003)
+        with pytest.raises(KeyboardInterrupt):
+            run(classifier, mixed, url, unit_mb=0.003)
     asked: list[str] = []
     for method in ("names", "read", "read_all"):
         real = getattr(ObjectStore, method)
