@@ -1,5 +1,6 @@
 """An S3 on loopback (moto), and what the tests look at in it."""
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ def serving_s3() -> Iterator[str]:
 
     It answers one request at a time: moto's check of `If-None-Match` and its write are two steps, and those of S3 are one.
     """
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line for each request
     server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=False)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
