@@ -131,7 +131,8 @@ class RunFolder:
     def _created(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
         """Create a record unless there is one; returns the one that counts."""
         create_json(self.store, name, record)
-        return dict(read_json(self.store, name))
+        found: dict[str, Any] | None = read_json(self.store, name)
+        return record if found is None else found  # None: another process has just finished the run
 
     def _committed_units(self, block: int) -> set[int]:
         return {int(name.removesuffix(".json")) for name in self.store.names(f"{COMMITS}/{block_name(block)}")}

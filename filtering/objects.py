@@ -54,24 +54,26 @@ class ObjectStore:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+        protocol, _, place = url.partition("://")
+        self.url = f"{protocol}://{place.strip('/')}"
         self._what = f"output '{self.url}'"
-        if url.partition("://")[0] not in CONDITIONAL:
+        if protocol not in CONDITIONAL:
             allowed = ", ".join(f"{name}://" for name in CONDITIONAL)
             raise UsageError(
                 f"{self._what}: this kind of store cannot create a file only if it is absent; give a folder or {allowed}"
             )
         if glob.has_magic(url):
             raise UsageError(f"{self._what}: *, ? and [ are not allowed in the name of an output")
+        if not place.strip("/"):
+            raise UsageError(f"{self._what}: give a bucket and a folder, as in s3://bucket/run")
         self._system, path = filesystem(self.url, self._what)
         self._root = path.strip("/")
-        if not self._root:
-            raise UsageError(f"{self._what}: give a bucket and a folder, as in s3://bucket/run")
 
     def require_usable(self) -> None:
         probe = f"probe-{uuid4().hex}"
         try:
-            if not self.create(probe, b"{}") or self.create(probe, b"{}"):
+            self.create(probe, b"{}")
+            if self.create(probe, b"{}"):
                 raise UsageError(
                     f"{self._what}: this store replaces an object that should only be created if it is absent; "
                     "two processes could write one unit. Give another store, or a folder"

@@ -138,7 +138,8 @@ def write_plan(store: Store, units: Iterable[Unit]) -> None:
         lines = "".join(json.dumps(unit.as_json()) + "\n" for unit in block)
         store.write(f"{folder}/{block_name(number)}.jsonl", lines.encode())
         number += 1
-    if not create_json(store, PLAN, {"folder": folder, "blocks": number}):
+    create_json(store, PLAN, {"folder": folder, "blocks": number})
+    if read_json(store, PLAN)["folder"] != folder:
         store.remove(folder)
 
 

@@ -48,7 +48,10 @@ class Store(Protocol):
         """
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a file unless it exists; returns False if it existed, also by a race: of several writers one creates it."""
+        """Write a file unless it exists; returns False if it existed, also by a race: of several writers one creates it.
+
+        It may also be False for the writer that created it, if an answer was lost on the network: read the file to know.
+        """
 
     def write(self, name: str, data: bytes) -> None:
         """Write or replace a file."""
