@@ -8,10 +8,11 @@ from kdnas.errors import KdnasError
 from kdnas.extras import require_extras
 from kdnas.filtering.commits import RUN, RunFolder
 from kdnas.filtering.inputs import find_inputs
+from kdnas.filtering.open_store import open_store
 from kdnas.filtering.opening import KIND, is_finished, output_errors, run_config
 from kdnas.filtering.page import NAME, filter_page
 from kdnas.filtering.remote import is_url
-from kdnas.filtering.store import Store, open_store
+from kdnas.filtering.store import Store
 from kdnas.store.artifact import MANIFEST, SCHEMA, json_text, now, sealed
 from kdnas.store.host import host
 from kdnas.store.outcome import Outcome

@@ -12,6 +12,7 @@ from kdnas.errors import KdnasError, UsageError
 from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.decision import Scored
 from kdnas.filtering.finish import finish
+from kdnas.filtering.open_store import open_store
 from kdnas.filtering.opening import is_finished, open_run, output_errors, require_output, run_config
 from kdnas.filtering.options import DecisionOptions, FilterOptions
 from kdnas.filtering.plan import BLOCK_UNITS, Unit, block_name
@@ -20,7 +21,7 @@ from kdnas.filtering.reading import Chunk
 from kdnas.filtering.remote import is_url, named_errors
 from kdnas.filtering.run import run_units
 from kdnas.filtering.scoring import ScoredChunk
-from kdnas.filtering.store import Store, open_store
+from kdnas.filtering.store import Store
 from kdnas.store.outcome import Outcome
 
 READ = ("column", "id_column", "language_column", "unit_mb")  # settings with which the corpus was read

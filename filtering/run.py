@@ -15,6 +15,7 @@ from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.decision import Policy
 from kdnas.filtering.finish import finish, outcome
 from kdnas.filtering.inputs import InputFile, find_inputs
+from kdnas.filtering.open_store import open_store
 from kdnas.filtering.opening import is_finished, open_run, output_errors, require_output
 from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.plan import cut_units, read_plan
@@ -23,7 +24,7 @@ from kdnas.filtering.reading import read_chunks
 from kdnas.filtering.remote import is_url
 from kdnas.filtering.scoring import Scorer
 from kdnas.filtering.shards import shard_of
-from kdnas.filtering.store import Store, open_store
+from kdnas.filtering.store import Store
 from kdnas.filtering.units import Failures, Score, Speed, attempt_unit
 from kdnas.filtering.workers import WorkerSettings, run_on_cluster
 from kdnas.store.artifact import MANIFEST, Artifact, digest_of, file_sha256

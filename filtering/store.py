@@ -6,11 +6,9 @@ when it returns.
 
 import json
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from kdnas.errors import KdnasError
-from kdnas.filtering.remote import is_url
 
 
 class StoreError(KdnasError):
@@ -83,22 +81,6 @@ class Store(Protocol):
 
     def locked(self, name: str) -> AbstractContextManager[None]:
         """Keep other processes from the same work, where the store has locks; without, they lose time and nothing else."""
-
-
-def open_store(output: str) -> Store:
-    """The store of a local folder or a URL; nothing is created yet.
-
-    Raises:
-        UsageError: a URL of a kind of store that is not supported.
-        KdnasError: a package for the store is missing.
-    """
-    if is_url(output):
-        from kdnas.filtering.objects import ObjectStore
-
-        return ObjectStore(output)
-    from kdnas.filtering.disk import DiskStore
-
-    return DiskStore(Path(output))
 
 
 def create_json(store: Store, name: str, value: Any) -> bool:

@@ -9,10 +9,10 @@ from typing import Any
 from kdnas.cluster import TRIES, Workers
 from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.decision import Policy
+from kdnas.filtering.open_store import open_store
 from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.plan import Unit
 from kdnas.filtering.scoring import Scorer
-from kdnas.filtering.store import open_store
 from kdnas.filtering.units import Failures, Speed, attempt_unit
 from kdnas.store.progress import stage
 

@@ -8,9 +8,9 @@ from typing import Any
 import zstandard
 
 from kdnas.filtering.commits import RunFolder
+from kdnas.filtering.open_store import open_store
 from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.run import filter_documents
-from kdnas.filtering.store import open_store
 from kdnas.store.outcome import Outcome
 
 FORM = "openvino-f32"

@@ -20,10 +20,10 @@ from kdnas.extras import is_installed
 from kdnas.filtering import reading
 from kdnas.filtering import run as run_module
 from kdnas.filtering.inputs import find_inputs
+from kdnas.filtering.open_store import open_store
 from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.plan import cut_units
 from kdnas.filtering.reading import read_chunks
-from kdnas.filtering.store import open_store
 from kdnas.store.artifact import Artifact
 from kdnas.text import lines as text_lines
 

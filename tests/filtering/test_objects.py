@@ -19,10 +19,11 @@ import pytest
 from kdnas.errors import KdnasError, UsageError
 from kdnas.filtering.finish import filter_finish
 from kdnas.filtering.objects import BLOCK_BYTES, ObjectStore
+from kdnas.filtering.open_store import open_store
 from kdnas.filtering.options import DecisionOptions, FilterOptions
 from kdnas.filtering.recorded import filter_apply
 from kdnas.filtering.run import check_apart, filter_documents
-from kdnas.filtering.store import Store, open_store
+from kdnas.filtering.store import Store
 from kdnas.store.artifact import SEAL, seal_of
 
 from .filter_fixture import FORM, contents, outcome, run, run_folder, write_documents
