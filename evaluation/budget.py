@@ -1,19 +1,22 @@
 """Turn a time budget into examples and epochs, based on measured throughput. The plan is recorded in the results."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kdnas.evaluation.encoded import Encoded, load_head
-from kdnas.evaluation.finetune import Plan, Trainer, as_run
+from kdnas.evaluation.finetune import Plan, Recipe, Trainer, as_run
 from kdnas.evaluation.rows import Split
 from kdnas.evaluation.suite_options import EmbeddingRows
 from kdnas.evaluation.tasks import Task
 from kdnas.evaluation.trained_rows import train_rows
+from kdnas.store.artifact import write_json
+from kdnas.store.progress import say
 from kdnas.text.sentences import token_batches
 
 MOST_EPOCHS, WANTED_EPOCHS, LEAST_EXAMPLES, MOST_DEV = 5, 3, 200, 1000
@@ -36,6 +39,61 @@ class Speed:
 
     train: float
     score: float
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The time of one fine-tuning.
+
+    Args:
+        minutes: minutes of training and scoring; None is no limit.
+        scored_rows: rows that are scored after training.
+        name: start of messages, as in `suites: glue/sst2`.
+    """
+
+    minutes: float | None
+    scored_rows: int
+    name: str
+
+
+def kept_plan(
+    file: Path, model: Path, task: Task, wanted: Plan, recipe: Recipe, limit: Limit
+) -> tuple[Plan, dict[str, float] | None]:
+    """The plan of a fine-tuning and the measured throughput: as wanted, or reduced to fit the time.
+
+    A resumed run keeps its first plan, because measurements vary.
+
+    Args:
+        file: file in which the plan is kept; the caller deletes it.
+        model: folder of the encoder.
+        task: the task.
+        wanted: the plan without a limit.
+        recipe: settings of the training.
+        limit: time, and what it is for.
+    """
+    if not file.is_file():
+        plan, speed = _fitting(model, task, wanted, recipe, limit)
+        write_json(file, {"plan": asdict(plan), "speed": speed})
+    kept = json.loads(file.read_text())
+    return Plan(**kept["plan"]), kept["speed"]
+
+
+def _fitting(
+    model: Path, task: Task, wanted: Plan, recipe: Recipe, limit: Limit
+) -> tuple[Plan, dict[str, float] | None]:
+    if limit.minutes is None:
+        return wanted, None
+    around = (recipe.seed, recipe.seq_len, recipe.batch_tokens)
+    speed = measured_speed(model, task, *around, embedding_rows=recipe.embedding_rows)
+    seconds = 60 * limit.minutes
+    if (scoring := scoring_seconds(task, [speed], limit.scored_rows)) > seconds / 2:
+        say(
+            f"{limit.name}: scoring {limit.scored_rows} rows takes about {scoring / 60:.1f} of the {limit.minutes:g} "
+            "minutes; give a smaller --max-test to leave more for training"
+        )
+    cut = replace(task, train=task.train.first(wanted.train_examples), dev=task.dev.first(wanted.dev_examples))
+    plan = make_plan(cut, [speed], seconds, wanted.learning_rates, None, wanted.epochs, limit.scored_rows)
+    return plan, asdict(speed)
 
 
 def make_plan(

@@ -255,32 +255,25 @@ class _Runs:
     def _train(self, folder: Path, seed: int, rates: Sequence[float]) -> dict[str, Any]:
         """Fine-tune and save the model, and return the record of the training."""
         from kdnas.distill.loop import use_all_cores
-        from kdnas.evaluation.finetune import Recipe, save_classifier, tune
+        from kdnas.evaluation.budget import MOST_DEV, Limit, kept_plan
+        from kdnas.evaluation.finetune import Plan, Recipe, save_classifier, tune
         from kdnas.evaluation.report import card
 
         use_all_cores()
-        task, batch_tokens = self.loaded.task, self._batch_tokens()
-        plan, speed = self._kept_plan(folder, seed, len(rates), batch_tokens)
+        task, options = self.loaded.task, self.options
+        recipe = Recipe(list(rates), seed, self._seq_len(), self._batch_tokens(), options.embedding_rows)
+        rows = min(len(task.train), options.max_examples or len(task.train))
+        wanted = Plan(rows, options.epochs or self.spec.epochs, len(rates), min(len(task.dev), MOST_DEV))
+        limit = Limit(options.max_minutes, self._scored_rows(), f"suites: {task.name}")
+        plan, speed = kept_plan(folder / PLAN, self.model, task, wanted, recipe, limit)
         total = plan.train_examples * plan.epochs * plan.learning_rates
         with stage(f"suites: {task.name}, seed {seed}", total) as progress:
-            recipe = Recipe(list(rates), seed, self._seq_len(), batch_tokens, self.options.embedding_rows)
             model, record = tune(self.model, task, plan, recipe, progress, folder / UNFINISHED)
         shutil.rmtree(folder / MODEL, ignore_errors=True)
         save_classifier(model, self.model, folder / MODEL, card(task, record, self.model))
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
         (folder / PLAN).unlink()
         return {**record, "plan": asdict(plan), "speed": speed, "train_rows": len(task.train)}
-
-    def _kept_plan(self, folder: Path, seed: int, rates: int, batch_tokens: int) -> tuple[Any, dict[str, float] | None]:
-        """The plan and the measured throughput; a resumed run keeps its first plan, because measurements vary."""
-        from kdnas.evaluation.finetune import Plan
-
-        file = folder / PLAN
-        if not file.is_file():
-            plan, speed = self._plan(seed, rates, batch_tokens)
-            write_json(file, {"plan": asdict(plan), "speed": speed})
-        kept = json.loads(file.read_text())
-        return Plan(**kept["plan"]), kept["speed"]
 
     def _seq_len(self) -> int:
         from kdnas.export.checkpoint import open_checkpoint
@@ -293,24 +286,3 @@ class _Runs:
 
         sample = Encoded.of(self.loaded.task.kind, self.loaded.task.train.first(500), self.model, self._seq_len())
         return max(int(self.options.batch_size * sample.lengths.mean()), self.spec.seq_len)
-
-    def _plan(self, seed: int, rates: int, batch_tokens: int) -> tuple[Any, dict[str, float] | None]:
-        """Rows, epochs and learning rates as requested; if `max_minutes` is given, reduced to fit the measured throughput."""
-        from kdnas.evaluation.budget import MOST_DEV, make_plan, measured_speed, scoring_seconds
-        from kdnas.evaluation.finetune import Plan
-
-        task, options = self.loaded.task, self.options
-        rows = min(len(task.train), options.max_examples or len(task.train))
-        epochs = options.epochs or self.spec.epochs
-        if options.max_minutes is None:
-            return Plan(rows, epochs, rates, min(len(task.dev), MOST_DEV)), None
-        around = (seed, self._seq_len(), batch_tokens)
-        speed = measured_speed(self.model, task, *around, embedding_rows=options.embedding_rows)
-        seconds, scored = 60 * options.max_minutes, self._scored_rows()
-        if (scoring := scoring_seconds(task, [speed], scored)) > seconds / 2:
-            say(
-                f"suites: {task.name}: scoring {scored} rows takes about {scoring / 60:.1f} of the {options.max_minutes:g} "
-                "minutes; give a smaller --max-test to leave more for training"
-            )
-        cut = replace(task, train=task.train.first(rows))
-        return make_plan(cut, [speed], seconds, rates, None, epochs, scored), asdict(speed)

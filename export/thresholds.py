@@ -14,7 +14,8 @@
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ class Thresholds:
     def of(self, label: str, language: str = "") -> float | None:
         """The threshold of a label; that of all languages if the language has none of its own.
 
+        Args:
+            label: the label.
+            language: code of the language, also with a region or script, as in `de`, `de-AT`, `ZH_Hans`; empty if unknown.
+
         Returns:
             A probability; None if what was wanted is not reachable, so that no text should get the label.
 
@@ -49,8 +54,27 @@ class Thresholds:
         if label not in self.labels:
             raise UsageError(f"{THRESHOLDS} has no label '{label}'; it has {', '.join(self.labels)}")
         entry = self.labels[label]
-        found = entry.get("languages", {}).get(language, entry)["threshold"]
+        found = entry.get("languages", {}).get(base_language(language), entry)["threshold"]
         return None if found is None else float(found)
+
+    def limits(self, labels: Iterable[str], language: str = "", default: float = 0.5) -> list[float]:
+        """The threshold of each label, to compare with: infinite if it is not reachable, `default` if the file lacks it."""
+        found = [self.of(label, language) if label in self.labels else default for label in labels]
+        return [math.inf if one is None else one for one in found]
+
+    @property
+    def languages(self) -> list[str]:
+        """Sorted codes of the languages in which a label has a threshold of its own."""
+        return sorted({code for entry in self.labels.values() for code in entry.get("languages", {})})
+
+    def describe(self) -> str:
+        """What the thresholds reach, as in `precision 0.9 on dev rows`."""
+        return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in self.wanted.items()) + " on dev rows"
+
+
+def base_language(code: str) -> str:
+    """The language of a code with a region or script, in lower case: `de` of `de-AT`."""
+    return code.strip().lower().replace("_", "-").partition("-")[0]
 
 
 def read_thresholds(folder: Path) -> Thresholds | None:

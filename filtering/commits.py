@@ -1,183 +1,155 @@
-"""The output folder of a filter run: plan, commit records, and files that count only once their unit is committed.
+"""The output of a filter run: plan, commit records, and files that count only once their unit is committed.
 
 run.json                the configuration
-plan/00000.jsonl        the units of a block of 1000
+plan.json, plan/        the units in blocks of 1000
 commits/00000/          one record for each committed unit of the block: its files with hashes, and its counts
-commits/00000.json      the sum of a block whose units are all committed
+commits/00000.json      the sum of a block whose units are all committed: such a block is not looked at again
 work/                   files of units in progress; removed at the end
 kept/00000/part-*       and dropped/, quarantine/, scores/: the result
 """
 
-import errno
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from functools import cached_property
 from typing import Any
-from uuid import uuid4
 
 from kdnas.errors import KdnasError
-from kdnas.filtering.plan import BLOCK_UNITS, Unit, block_name, blocks_of, read_block
+from kdnas.filtering.plan import BLOCK_UNITS, FOLDER, Plan, Unit, block_name, read_plan
+from kdnas.filtering.store import Store, create_json, read_json
 from kdnas.filtering.totals import added
-from kdnas.store.artifact import fsync_folder
 
 RUN = "run.json"
+COMMITS, WORK = "commits", "work"
 FATES = ("kept", "dropped", "quarantine", "scores")
 
 
-def create_once(path: Path, value: Any) -> bool:
-    """Write a JSON file unless it exists; whole and durable, or not at all. False if it existed, also by a race.
-
-    Raises:
-        KdnasError: the file system has no hard links.
-    """
-    scratch = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
-    with scratch.open("w") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(scratch, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-            raise
-        raise KdnasError(
-            f"output '{path.parent}': this file system has no hard links; give a folder on another one"
-        ) from error
-    finally:
-        scratch.unlink()
-    fsync_folder(path.parent)
-    return True
-
-
-def read_json(path: Path) -> Any:
-    """The value of a JSON file that was written by `create_once`."""
-    return json.loads(path.read_text())
-
-
 class RunFolder:
-    """The output folder of a planned run.
+    """The output of a run.
 
     Args:
-        path: the folder.
+        store: where it is.
         labels: labels that the run scores.
     """
 
-    def __init__(self, path: Path, labels: list[str]) -> None:
-        self.path, self.labels = path, labels
-        for name in ("commits", "work"):
-            (path / name).mkdir(exist_ok=True)
+    def __init__(self, store: Store, labels: list[str]) -> None:
+        self.store, self.labels = store, labels
 
-    @property
-    def plan(self) -> Path:
-        return self.path / "plan"
+    @cached_property
+    def plan(self) -> Plan:
+        """The units of the run.
 
-    def commit_path(self, unit: int) -> Path:
-        return self.path / "commits" / block_name(unit // BLOCK_UNITS) / f"{unit:07d}.json"
+        Raises:
+            KdnasError: it is not planned yet.
+        """
+        found = read_plan(self.store)
+        if found is None:
+            raise KdnasError(f"output '{self.store.url}': the run is not planned yet; run the same command again")
+        return found
+
+    def commit_name(self, unit: int) -> str:
+        """Name of the commit record of a unit."""
+        return f"{COMMITS}/{block_name(unit // BLOCK_UNITS)}/{unit:07d}.json"
 
     def committed(self, unit: int) -> dict[str, Any] | None:
         """The commit record of a unit; None if it is not committed."""
-        path = self.commit_path(unit)
-        return dict(read_json(path)) if path.exists() else None
+        found: dict[str, Any] | None = read_json(self.store, self.commit_name(unit))
+        return found
 
     def commit(self, unit: int, pieces: list[dict[str, Any]]) -> dict[str, Any]:
-        """Commit a unit whose files are durable, and move them to their names; returns the record that counts.
+        """Commit a unit whose files are durable, and give them their names; returns the record that counts.
 
         If another worker was faster, its record counts and the files of this one are never used.
         """
-        path = self.commit_path(unit)
-        path.parent.mkdir(parents=True, exist_ok=True)
         files = {name: row for piece in pieces for name, row in piece["files"].items()}
         record = {"unit": unit, "files": files, "totals": added((piece["totals"] for piece in pieces), self.labels)}
-        create_once(path, record)
-        found = dict(read_json(path))
+        found = self._created(self.commit_name(unit), record)
         self.settle(found)
+        block = unit // BLOCK_UNITS
+        if len(self._committed_units(block)) == BLOCK_UNITS:
+            self._seal(block, BLOCK_UNITS)
         return found
 
-    def settle(self, record: dict[str, Any]) -> None:
-        """Move the files of a committed unit from `work/` to their names; a worker may have died before it did."""
-        folders = set()
+    def settle(self, record: dict[str, Any], leftover: Collection[str] | None = None) -> None:
+        """Move the files of a committed unit from `work/` to their names; a worker may have died before it did.
+
+        Args:
+            record: commit record of the unit.
+            leftover: names in `work/`, to move only these; None tries all.
+        """
         for name, row in record["files"].items():
-            final, scratch = self.path / name, self.path / "work" / row["scratch"]
-            if not scratch.exists():
-                continue
-            final.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.replace(scratch, final)
-            except FileNotFoundError:
-                continue  # another process moves the same file
-            folders.add(final.parent)
-        for folder in folders:
-            fsync_folder(folder)
+            if leftover is None or row["scratch"] in leftover:
+                self.store.move(f"{WORK}/{row['scratch']}", name)
 
     def pieces(self, unit: int) -> list[dict[str, Any]]:
         """Finished pieces of a unit in progress, in order."""
-        folder = self.path / "work" / f"{unit:07d}"
-        found: list[dict[str, Any]] = []
-        while (path := folder / f"{len(found):05d}.json").exists():
-            found.append(dict(read_json(path)))
-        return found
+        folder = f"{WORK}/{unit:07d}"
+        return [json.loads(data) for _, data in sorted(self.store.read_all(folder).items())]
 
     def keep_piece(self, unit: int, number: int, piece: dict[str, Any]) -> dict[str, Any]:
         """Record a finished piece, whose files are durable; returns the record that counts."""
-        path = self.path / "work" / f"{unit:07d}" / f"{number:05d}.json"
-        path.parent.mkdir(exist_ok=True)
-        create_once(path, piece)
-        return dict(read_json(path))
+        return self._created(f"{WORK}/{unit:07d}/{number:05d}.json", piece)
 
     def open_blocks(self) -> list[int]:
         """Numbers of the blocks that are not sealed."""
-        return [block for block in blocks_of(self.plan) if not self._seal(block).exists()]
+        sealed = set(self.store.names(COMMITS))
+        return [block for block in self.plan.blocks if f"{block_name(block)}.json" not in sealed]
 
     def missing(self, index: int = 0, count: int = 1) -> Iterator[Unit]:
-        """Units that are not committed, of the shard `index` of `count`. It reads the blocks with missing units only."""
+        """Units that are not committed, of the shard `index` of `count`. It reads the blocks that are not sealed only."""
         for block in self.open_blocks():
-            folder = self.path / "commits" / block_name(block)
-            done = set(os.listdir(folder)) if folder.is_dir() else set()
-            for unit in read_block(self.plan, block):
-                if unit.number % count == index and f"{unit.number:07d}.json" not in done:
+            done = self._committed_units(block)
+            for unit in self.plan.block(block):
+                if unit.number % count == index and unit.number not in done:
                     yield unit
 
     def seal(self) -> list[int]:
         """Sum up the blocks whose units are all committed; returns the numbers of the other blocks."""
-        left = []
-        for block in self.open_blocks():
-            units = read_block(self.plan, block)
-            records = [self.committed(unit.number) for unit in units]
-            whole = [record for record in records if record is not None]
-            if len(whole) < len(units):
-                left.append(block)
-                continue
-            for record in whole:
-                self.settle(record)
-            create_once(
-                self._seal(block),
-                {"units": len(units), "totals": added((one["totals"] for one in whole), self.labels)},
-            )
-        return left
+        return [block for block in self.open_blocks() if not self._seal(block, len(self.plan.block(block)))]
 
     def totals(self) -> dict[str, Any]:
         """Sum over all committed units."""
+        opened = set(self.open_blocks())
         parts = []
-        for block in blocks_of(self.plan):
-            if self._seal(block).exists():
-                parts.append(read_json(self._seal(block))["totals"])
-                continue
-            folder = self.path / "commits" / block_name(block)
-            files = sorted(folder.glob("???????.json")) if folder.is_dir() else []
-            parts += [read_json(file)["totals"] for file in files]
+        for block in self.plan.blocks:
+            if block in opened:
+                parts += [record["totals"] for record in self._records(block)]
+            else:
+                parts.append(read_json(self.store, self.seal_name(block))["totals"])
         return added(parts, self.labels)
 
-    def seals(self) -> list[Path]:
-        """The sums of all blocks."""
-        return [self._seal(block) for block in blocks_of(self.plan)]
+    def seal_name(self, block: int) -> str:
+        """Name of the sum of a block."""
+        return f"{COMMITS}/{block_name(block)}.json"
 
-    def clear_work(self) -> None:
-        """Remove the files that units in progress left. Call it when every unit is committed and settled."""
-        shutil.rmtree(self.path / "work", ignore_errors=True)
+    def clear(self) -> None:
+        """Remove what units in progress and lost plans left. Call it when every unit is committed and settled."""
+        self.store.remove(WORK)
+        for name in self.store.names(FOLDER):
+            if f"{FOLDER}/{name}" != self.plan.folder:
+                self.store.remove(f"{FOLDER}/{name}")
 
-    def _seal(self, block: int) -> Path:
-        return self.path / "commits" / f"{block_name(block)}.json"
+    def _created(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
+        """Create a record unless there is one; returns the one that counts."""
+        create_json(self.store, name, record)
+        found: dict[str, Any] | None = read_json(self.store, name)
+        return record if found is None else found  # None: another process has just finished the run
+
+    def _committed_units(self, block: int) -> set[int]:
+        return {int(name.removesuffix(".json")) for name in self.store.names(f"{COMMITS}/{block_name(block)}")}
+
+    def _records(self, block: int) -> list[dict[str, Any]]:
+        """The commit records of a block, in order."""
+        found = self.store.read_all(f"{COMMITS}/{block_name(block)}")
+        return [json.loads(data) for _, data in sorted(found.items())]
+
+    def _seal(self, block: int, units: int) -> bool:
+        """Sum up a block; returns False if fewer than `units` units are committed."""
+        records = self._records(block)
+        if len(records) < units:
+            return False
+        leftover = set(self.store.names(WORK))
+        for record in records:
+            self.settle(record, leftover)
+        totals = added((record["totals"] for record in records), self.labels)
+        create_json(self.store, self.seal_name(block), {"units": units, "totals": totals})
+        return True

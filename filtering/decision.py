@@ -1,10 +1,12 @@
 """From the scores of sentences to the decision about a document; the same for the model's scores and for recorded ones."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from kdnas.export.thresholds import base_language
 from kdnas.filtering.options import DocumentScore
 
 FIRST_SENTENCES = 16  # scored first; if one of them reaches a threshold, the rest of the document need not be scored
@@ -17,19 +19,25 @@ class Policy:
 
     Args:
         labels: labels that are scored.
-        thresholds: threshold of each label.
+        thresholds: threshold of each label; infinite for a label that no document gets.
         document_score: how the scores of sentences become the score of the document.
         sentence_threshold: for the document score `fraction`.
+        by_language: thresholds of languages that have their own.
     """
 
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
     document_score: DocumentScore = "max"
     sentence_threshold: float = 0.5
+    by_language: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
-    def reached(self, scores: np.ndarray) -> bool:
-        """Whether one of the scores (L,) reaches its threshold."""
-        return bool((scores >= np.asarray(self.thresholds)).any())
+    def limits(self, language: str = "") -> tuple[float, ...]:
+        """The threshold of each label for documents in a language."""
+        return self.by_language.get(base_language(language), self.thresholds) if self.by_language else self.thresholds
+
+    def reached(self, scores: np.ndarray, language: str = "") -> bool:
+        """Whether one of the scores (L,) of a document reaches its threshold."""
+        return bool((scores >= np.asarray(self.limits(language))).any())
 
     def whole(self, scores: np.ndarray) -> np.ndarray:
         """Scores (L,) of a document from all its sentences' scores (S, L); 0 without sentences."""
@@ -41,11 +49,11 @@ class Policy:
             return np.round((scores >= self.sentence_threshold).mean(axis=0), DIGITS)
         return np.asarray(scores.max(axis=0))
 
-    def decide(self, scores: np.ndarray) -> np.ndarray:
+    def decide(self, scores: np.ndarray, language: str = "") -> np.ndarray:
         """Scores (L,) that decide about a document: of its first sentences if these reach a threshold, else of all."""
         if self.document_score == "max" and len(scores) > FIRST_SENTENCES:
             first = self.whole(scores[:FIRST_SENTENCES])
-            if self.reached(first):
+            if self.reached(first, language):
                 return first
         return self.whole(scores)
 
@@ -87,15 +95,15 @@ class Verdict:
         return {"label": self.label, "score": self.value, "reason": self.reason}
 
 
-def verdict_of(scored: Scored | None, policy: Policy) -> Verdict:
-    """The verdict on a document; without scores, its record could not be read."""
+def verdict_of(scored: Scored | None, policy: Policy, language: str = "") -> Verdict:
+    """The verdict on a document in a language; without scores, its record could not be read."""
     if scored is None:
         return Verdict("quarantine")
-    scores = policy.decide(scored.scores)
+    scores, limits = policy.decide(scored.scores, language), policy.limits(language)
     values = tuple(round(float(value), DIGITS) for value in scores)
-    if not policy.reached(scores):
+    if not policy.reached(scores, language):
         return Verdict("kept", values)
-    index = int(np.argmax(scores - np.asarray(policy.thresholds)))
+    index = int(np.argmax(scores - np.asarray(limits)))
     name = policy.labels[index]
     what = f"P({name})" if policy.document_score == "max" else f"{policy.document_score} of P({name})"
-    return Verdict("dropped", values, name, f"{what} {values[index]} >= {policy.thresholds[index]}", values[index])
+    return Verdict("dropped", values, name, f"{what} {values[index]} >= {limits[index]}", values[index])

@@ -1,5 +1,6 @@
 """Ends a filter run whose units are all committed: the manifest, the check of the input, and the page."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,12 @@ from kdnas.errors import KdnasError
 from kdnas.extras import require_extras
 from kdnas.filtering.commits import RUN, RunFolder
 from kdnas.filtering.inputs import find_inputs
+from kdnas.filtering.open_store import open_store
 from kdnas.filtering.opening import KIND, is_finished, output_errors, run_config
-from kdnas.filtering.page import write_filter_page
-from kdnas.filtering.plan import blocks_of, read_block
-from kdnas.store.artifact import SCHEMA, file_sha256, now, write_manifest
+from kdnas.filtering.page import NAME, filter_page
+from kdnas.filtering.remote import is_url
+from kdnas.filtering.store import Store
+from kdnas.store.artifact import MANIFEST, SCHEMA, json_text, now, sealed
 from kdnas.store.host import host
 from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
@@ -19,18 +22,19 @@ QUARANTINED_EXIT = 4
 SHOWN = 5
 
 
-def filter_finish(output: Path) -> Outcome:
+def filter_finish(output: str) -> Outcome:
     """Finish a run whose parts were scored by several processes (`--shard-index`): check, sum up, write the manifest and page.
 
     Args:
-        output: output folder of the run.
+        output: output of the run, a folder or a URL.
 
     Returns:
         The folder and the counts; exit code 4 if too many records were quarantined.
     """
-    config = run_config(output)
+    store = open_store(output)
+    config = run_config(store)
     with output_errors(output):
-        return finish(RunFolder(output, config["labels"]), config)
+        return finish(RunFolder(store, config["labels"]), config)
 
 
 def finish(folder: RunFolder, config: dict[str, Any]) -> Outcome:
@@ -39,47 +43,46 @@ def finish(folder: RunFolder, config: dict[str, Any]) -> Outcome:
     Raises:
         KdnasError: units are missing.
     """
-    path, earlier = folder.path, is_finished(folder.path)
+    store, earlier = folder.store, is_finished(folder.store)
     if not earlier:
         if folder.seal():
             missing = list(folder.missing())
             names = ", ".join(f"{unit.number} ({unit.segments[0].file.url})" for unit in missing[:SHOWN])
             raise KdnasError(
-                f"output '{path}': {len(missing)} units are not committed: {names}{', ...' if len(missing) > SHOWN else ''}; "
+                f"output '{store.url}': {len(missing)} units are not committed: {names}"
+                f"{', ...' if len(missing) > SHOWN else ''}; "
                 "run the same command, or the shards with these units, again"
             )
         results = folder.totals() | changes(folder, config)
-        _write_page(path, config, results)
-        files = {f"commits/{file.name}": file_sha256(file) for file in folder.seals()}
-        write_manifest(
-            path,
-            {
-                "schema": SCHEMA, "kind": KIND, "config": config, "inputs": {"model": config.get("model", "")},
-                "results": results, "host": host(), "finished": now(), "seconds": round(results["seconds"], 1), "files": files,
-            },
-        )  # fmt: skip
-        (path / RUN).unlink(missing_ok=True)
-        for lock in path.glob("*.lock"):
-            lock.unlink(missing_ok=True)
-    folder.clear_work()
-    return report(path, folder.totals(), config, earlier)
+        _write_page(store, config, results)
+        seals = [folder.seal_name(block) for block in folder.plan.blocks]
+        manifest = {
+            "schema": SCHEMA, "kind": KIND, "config": config, "inputs": {"model": config.get("model", "")},
+            "results": results, "host": host(), "finished": now(), "seconds": round(results["seconds"], 1),
+            "files": {name: sha256(store.read(name) or b"").hexdigest() for name in seals},
+        }  # fmt: skip
+        store.write(MANIFEST, json_text(sealed(manifest)).encode())
+        for name in (RUN, *(name for name in store.names() if name.endswith(".lock"))):
+            store.remove(name)
+    folder.clear()
+    return report(store, folder.totals(), config, earlier)
 
 
-def _write_page(path: Path, config: dict[str, Any], results: dict[str, Any]) -> None:
+def _write_page(store: Store, config: dict[str, Any], results: dict[str, Any]) -> None:
     try:
         require_extras("the page", ("report",))
     except KdnasError as error:
         say(f"filter: no page was written: {error}")
         return
-    say(f"filter: page: {write_filter_page(path, config, results)}")
+    store.write(NAME, filter_page(config, results).encode())
+    say(f"filter: page: {store.url}/{NAME}")
 
 
 def changes(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
     """Files of the input that are new, gone or changed since the run was planned, and the number of empty ones."""
     planned = {
         segment.file.url: (segment.file.size, segment.file.stamp)
-        for block in blocks_of(folder.plan)
-        for unit in read_block(folder.plan, block)
+        for unit in folder.plan.units()
         for segment in unit.segments
     }
     try:
@@ -96,7 +99,7 @@ def changes(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
     return {"empty_files": len(empty), "changed_files": changed[:1000], "new_files": new[:1000]}
 
 
-def report(path: Path, totals: dict[str, Any], config: dict[str, Any], earlier: bool) -> Outcome:
+def report(store: Store, totals: dict[str, Any], config: dict[str, Any], earlier: bool) -> Outcome:
     """Log the counts of a run and return its outcome."""
     documents, seconds = totals["documents"], max(totals["seconds"], 1e-9)
     reasons = ", ".join(f"{count} {label}" for label, count in sorted(totals["drops"].items()))
@@ -110,4 +113,11 @@ def report(path: Path, totals: dict[str, Any], config: dict[str, Any], earlier: 
     if too_many:
         problems = ", ".join(f"{count} {name}" for name, count in sorted(totals["problems"].items()))
         say(f"filter: quarantined: {problems}; --max-quarantine allows {config['max_quarantine']:g} of the documents")
-    return Outcome(path, totals, QUARANTINED_EXIT if too_many else 0)
+    return outcome(store, totals, QUARANTINED_EXIT if too_many else 0)
+
+
+def outcome(store: Store, totals: dict[str, Any], exit_code: int = 0) -> Outcome:
+    """The outcome of a command; a URL is printed as it is, because a path cannot hold it."""
+    if is_url(store.url):
+        return Outcome(None, totals, exit_code, text=store.url)
+    return Outcome(Path(store.url), totals, exit_code)

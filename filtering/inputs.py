@@ -2,7 +2,6 @@
 
 import glob
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from kdnas.errors import KdnasError, UsageError
-from kdnas.extras import require_extras
+from kdnas.filtering.remote import filesystem, is_url, named_errors
 
 KINDS = {".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".txt": "txt", ".parquet": "parquet"}
 KNOWN = ".jsonl or .txt (plain, .gz or .zst) or .parquet"
@@ -58,11 +57,6 @@ def find_inputs(inputs: Iterable[str]) -> list[InputFile]:
     return list(found.values())
 
 
-def is_url(name: str) -> bool:
-    """Whether an input is a URL, as in `s3://bucket/file`."""
-    return re.match(r"[a-z][a-z0-9+.-]*://", name) is not None
-
-
 def kind_of(name: str) -> tuple[str, str] | None:
     """Kind and compression that a file name stands for; None if it is of no known kind."""
     lower = PurePosixPath(name).name.lower()
@@ -83,7 +77,7 @@ def opened(file: InputFile) -> Iterator[BinaryIO]:
         raise KdnasError(
             f"input '{file.url}': it has changed since this run was planned; filter it into another --output"
         )
-    with reading(file.url):
+    with named_errors(f"input '{file.url}'"):
         if is_url(file.url):
             system, path = _filesystem(file.url)
             with system.open(path, "rb") as stream:
@@ -91,17 +85,6 @@ def opened(file: InputFile) -> Iterator[BinaryIO]:
         else:
             with open(file.url, "rb") as stream:
                 yield stream
-
-
-@contextmanager
-def reading(url: str) -> Iterator[None]:
-    """Name the file in errors of the operating system or of a remote store."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise KdnasError(f"input '{url}': no such file, folder or bucket") from error
-    except OSError as error:
-        raise KdnasError(f"input '{url}': cannot be read ({error.strerror or error})") from error
 
 
 def describe(url: str) -> InputFile:
@@ -114,7 +97,7 @@ def describe(url: str) -> InputFile:
     known = kind_of(url)
     if known is None:
         raise UsageError(f"input '{url}': unknown file type; give {KNOWN}, with one JSON object or one text per line")
-    with reading(url):
+    with named_errors(f"input '{url}'"):
         if not is_url(url):
             state = os.stat(url)
             return InputFile(url, *known, state.st_size, str(state.st_mtime_ns))
@@ -154,27 +137,11 @@ def _hidden(path: str) -> bool:
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
-    require_extras(f"input '{url}'", ("remote",))
-    import fsspec
-
-    protocol = url.partition("://")[0]
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        wanted = re.search(r"install (?:the )?['\"`]?([\w-]+)", str(error), re.I)
-        package = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}.get(
-            protocol, wanted[1] if wanted else protocol
-        )
-        raise KdnasError(
-            f"input '{url}': {protocol}:// needs a package that is not installed; run: pip install {package}"
-        ) from error
-    except ValueError as error:
-        raise UsageError(f"input '{url}': {error}") from error
-    return system, path
+    return filesystem(url, f"input '{url}'")
 
 
 def _remote(name: str) -> list[InputFile]:
-    with reading(name):
+    with named_errors(f"input '{name}'"):
         system, path = _filesystem(name)
         if glob.has_magic(path):
             states = system.glob(path, detail=True)

@@ -1,92 +1,97 @@
-"""Opens the output folder of a filter run: a new run is planned, and an existing one must have the same settings."""
+"""Opens the output of a filter run: a new run is planned, and an existing one must have the same settings."""
 
 import errno
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from kdnas.errors import KdnasError, UsageError
-from kdnas.filtering.commits import RUN, RunFolder, create_once
-from kdnas.filtering.plan import Unit, write_plan
+from kdnas.filtering.commits import RUN, RunFolder
+from kdnas.filtering.plan import FOLDER, PLAN, Unit, read_plan, write_plan
+from kdnas.filtering.store import Store, create_json, read_json
 from kdnas.store.artifact import MANIFEST, SCHEMA
 
 KIND = "filter"
-OWN = {RUN, "plan", "commits", "work", "stdin.jsonl", "stdin.txt"}
+OWN = {RUN, PLAN, FOLDER, "commits", "work"}
 
 
-def require_output(path: Path) -> None:
-    """Check that a run may be written to the folder, before any work.
+def require_output(store: Store) -> None:
+    """Check that a run may be written to the output, before any work.
 
     Raises:
-        UsageError: the folder is a file, or has other content than a filter run.
+        UsageError: it is a file, or has other content than a filter run.
+        StoreError: there is no access to it.
     """
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"output '{path}': this is a file; give a folder")
-    if (path / MANIFEST).is_file():
-        kind = _manifest(path).get("kind")
-        if kind != KIND:
-            raise UsageError(f"output '{path}': it contains a '{kind}' artifact; give a new folder")
-    elif path.is_dir() and not (path / RUN).exists() and any(not _own(name) for name in os.listdir(path)):
-        raise UsageError(f"output '{path}': not empty, and not from `kdnas filter`; give a new folder")
+    if (manifest := _manifest(store)) is not None:
+        if manifest.get("kind") != KIND:
+            raise UsageError(
+                f"output '{store.url}': it contains a '{manifest.get('kind')}' artifact; give a new folder"
+            )
+    elif store.read(RUN) is None:
+        store.require_usable()
+        if not all(_own(name) for name in store.names()):
+            raise UsageError(f"output '{store.url}': not empty, and not from `kdnas filter`; give a new folder")
 
 
 def _own(name: str) -> bool:
-    return name in OWN or name.endswith((".tmp", ".lock")) or name.startswith("stdin.")
+    return name in OWN or name.endswith(".lock") or name.startswith(("stdin.", "probe-"))
 
 
-def open_run(path: Path, config: dict[str, Any], plan: Callable[[], Iterable[Unit]]) -> RunFolder:
-    """The run in a folder, which is planned if it is new. Several processes may open it at the same time.
+def open_run(store: Store, config: dict[str, Any], plan: Callable[[], Iterable[Unit]]) -> RunFolder:
+    """The run in an output that `require_output` has checked; it is planned if it is new. Several processes may open it at once.
 
     Args:
-        path: the folder.
+        store: the output.
         config: settings that determine the result.
         plan: makes the units of a new run.
 
     Raises:
-        UsageError: the folder has a run with other settings, or other content.
+        UsageError: there is a run with other settings.
     """
-    require_output(path)
-    if is_finished(path):
-        _require_same(path, run_config(path), config, "the finished result of a run")
-        return RunFolder(path, config["labels"])
-    path.mkdir(parents=True, exist_ok=True)
-    if not create_once(path / RUN, {"schema": SCHEMA, "config": config}):
-        _require_same(path, run_config(path), config, "an unfinished run")
-    if not (path / "plan").is_dir():
-        write_plan(path / "plan", plan())
-    return RunFolder(path, config["labels"])
+    if is_finished(store):
+        _require_same(store, run_config(store), config, "the finished result of a run")
+        return RunFolder(store, config["labels"])
+    if not create_json(store, RUN, {"schema": SCHEMA, "config": config}):
+        _require_same(store, run_config(store), config, "an unfinished run")
+    if read_plan(store) is None:
+        write_plan(store, plan())
+    return RunFolder(store, config["labels"])
 
 
-def run_config(path: Path) -> dict[str, Any]:
+def run_config(store: Store) -> dict[str, Any]:
     """The settings of a run, finished or not.
 
     Raises:
-        UsageError: there is no run in the folder.
+        UsageError: there is no run in the output.
     """
-    if (path / MANIFEST).is_file():
-        return dict(_manifest(path).get("config", {}))
+    if (manifest := _manifest(store)) is not None:
+        return dict(manifest.get("config", {}))
     try:
-        return dict(json.loads((path / RUN).read_text())["config"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"'{path}': no run of `kdnas filter` is there; give its --output folder") from error
+        return dict(read_json(store, RUN)["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"'{store.url}': no run of `kdnas filter` is there; give its --output folder") from error
 
 
-def is_finished(path: Path) -> bool:
-    """Whether the folder has the manifest of a finished run."""
-    return (path / MANIFEST).is_file()
+def is_finished(store: Store) -> bool:
+    """Whether the output has the manifest of a finished run."""
+    return store.read(MANIFEST) is not None
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def _manifest(store: Store) -> dict[str, Any] | None:
+    """The manifest; None without one.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    data = store.read(MANIFEST)
     try:
-        return dict(json.loads((path / MANIFEST).read_text()))
+        return None if data is None else dict(json.loads(data))
     except ValueError as error:
-        raise UsageError(f"output '{path}': its {MANIFEST} cannot be read ({error}); give a new folder") from error
+        raise UsageError(f"output '{store.url}': its {MANIFEST} cannot be read ({error}); give a new folder") from error
 
 
-def _require_same(path: Path, found: dict[str, Any], given: dict[str, Any], what: str) -> None:
+def _require_same(store: Store, found: dict[str, Any], given: dict[str, Any], what: str) -> None:
     changed = [name for name in given if given[name] != found.get(name)]
     if changed:
         details = [
@@ -96,7 +101,7 @@ def _require_same(path: Path, found: dict[str, Any], given: dict[str, Any], what
             for name in changed
         ]
         raise UsageError(
-            f"output '{path}': it contains {what} with {'; '.join(details)}; it is never overwritten: give a new folder, "
+            f"output '{store.url}': it contains {what} with {'; '.join(details)}; it is never overwritten: give a new folder, "
             "or the same settings"
         )
 
@@ -108,7 +113,7 @@ def _short(value: Any) -> str:
 
 
 @contextmanager
-def output_errors(output: Path) -> Iterator[None]:
+def output_errors(output: str) -> Iterator[None]:
     """Report a full disk or an unwritable folder with a clear message."""
     try:
         yield

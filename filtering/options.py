@@ -15,42 +15,44 @@ class DecisionOptions:
     """How the scores of sentences decide about a document.
 
     Args:
-        label: documents with these labels are dropped; by default the label of the model that names harmful text (hap, toxic,
-            hate, ...).
-        threshold: a document whose score for a label is at least this is dropped; one number for all labels, or one for each.
+        label: documents with these labels are dropped; by default those in the model's thresholds.json, or the label that names
+            harmful text (hap, toxic, hate, ...).
+        threshold: a document whose score for a label is at least this is dropped; one number for all labels, or one for each; by
+            default the thresholds by label and language in the model's thresholds.json, or 0.5.
         document_score: score of a document: the `max` or `mean` of its sentences' probabilities, or the `fraction` of sentences
             whose probability is at least `sentence_threshold`.
         sentence_threshold: probability from which a sentence counts for the document score `fraction`.
     """
 
     label: tuple[str, ...] | None = None
-    threshold: tuple[float, ...] = (0.5,)
+    threshold: tuple[float, ...] | None = None
     document_score: DocumentScore = "max"
     sentence_threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, values in (("threshold", self.threshold), ("sentence_threshold", (self.sentence_threshold,))):
+        for name, values in (("threshold", self.threshold or ()), ("sentence_threshold", (self.sentence_threshold,))):
             for value in values:
                 if not 0 <= value <= 1:
                     raise UsageError(f"{name} is {value}; allowed are 0 to 1")
-        if not self.threshold:
+        if self.threshold == ():
             raise UsageError("threshold is empty; give one number, or one for each label")
-        if self.label is not None and len(self.threshold) not in (1, len(self.label)):
+        if self.threshold and self.label is not None and len(self.threshold) not in (1, len(self.label)):
             raise UsageError(
                 f"threshold has {len(self.threshold)} numbers for {len(self.label)} labels; give one, or one for each label"
             )
 
     def thresholds(self, labels: list[str]) -> list[float]:
-        """The threshold of each label.
+        """The given threshold of each label, 0.5 if none is given.
 
         Raises:
             UsageError: there are several thresholds, but not as many as labels.
         """
-        if len(self.threshold) not in (1, len(labels)):
+        given = self.threshold or (0.5,)
+        if len(given) not in (1, len(labels)):
             raise UsageError(
-                f"threshold has {len(self.threshold)} numbers for the labels {', '.join(labels)}; give one for each"
+                f"threshold has {len(given)} numbers for the labels {', '.join(labels)}; give one for each"
             )
-        return list(self.threshold) if len(self.threshold) == len(labels) else list(self.threshold) * len(labels)
+        return list(given) if len(given) == len(labels) else list(given) * len(labels)
 
 
 @dataclass(frozen=True)

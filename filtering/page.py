@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,14 @@ from kdnas.store.host import host_line
 NAME = "report.html"
 
 
-def write_filter_page(folder: Path, config: Mapping[str, Any], results: Mapping[str, Any]) -> Path:
-    """Write the page of a run into its folder; one HTML file that needs no network.
+def filter_page(config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """The page of a run; one HTML file that needs no network.
 
     Args:
-        folder: the run's output folder.
         config: settings of the run.
         results: its totals.
     """
-    from kdnas.page.write import write_page
+    from kdnas.page.write import page_text
 
     values = {
         "figures": figures(config, results),
@@ -30,8 +28,7 @@ def write_filter_page(folder: Path, config: Mapping[str, Any], results: Mapping[
         "host": host_line(),
         "languages": sorted(results["languages"].items(), key=lambda row: -row[1][0]),
     }
-    write_page(folder / NAME, "kdnas.filtering", values)
-    return folder / NAME
+    return page_text("kdnas.filtering", values)
 
 
 def dropped_fractions(counts: list[int]) -> list[float]:
@@ -60,7 +57,7 @@ def figures(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, 
             line={"color": colour},
         )
         at = config["threshold"][index]
-        for figure in (histogram, threshold):
+        for figure in (histogram, threshold) if at is not None else ():
             figure.add_vline(x=at, line={"color": colour, "dash": "dot", "width": 1.5})
     histogram.update_layout(barmode="overlay", bargap=0.0)
     for figure, title, kind in ((histogram, "documents", "log"), (threshold, "documents at or above it (%)", "linear")):

@@ -4,42 +4,47 @@ import gzip
 import hashlib
 import io
 import json
-import os
-from pathlib import Path
 from typing import Any, Protocol
 
 import zstandard
+
+from kdnas.filtering.store import NewFile
 
 BUFFER_BYTES = 2**25  # rows of Parquet that are collected for one row group
 
 
 class HashedFile(io.RawIOBase):
-    """A new file that is only appended to, and the SHA-256 of its bytes."""
+    """A new file that is only appended to, its size, and the SHA-256 of its bytes.
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("xb")
+    Args:
+        file: the file in the store.
+    """
+
+    def __init__(self, file: NewFile) -> None:
+        self._file = file
         self._hash = hashlib.sha256()
+        self._size = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         self._hash.update(data)
-        return self._file.write(data)
+        written = self._file.write(data)
+        self._size += written
+        return written
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self._size
 
     def finish(self) -> str:
         """Make the file durable; returns its SHA-256."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        self._file.finish()
         return self._hash.hexdigest()
 
     def abandon(self) -> None:
-        """Close the file without making it durable."""
-        self._file.close()
+        """Close and remove the file."""
+        self._file.abandon()
 
 
 class Part(Protocol):
@@ -51,20 +56,20 @@ class Part(Protocol):
         """Make the file durable; returns its SHA-256."""
 
     def abandon(self) -> None:
-        """Close the file, whose unit has failed."""
+        """Close and remove the file, whose unit has failed."""
 
 
 class LinePart:
     """Lines in a new file; the same lines give the same bytes.
 
     Args:
-        path: the file.
+        file: the file.
         suffix: ends in `.gz` or `.zst` for compressed lines.
     """
 
-    def __init__(self, path: Path, suffix: str) -> None:
+    def __init__(self, file: HashedFile, suffix: str) -> None:
         self.rows = 0
-        self._file = HashedFile(path)
+        self._file = file
         self._out: Any = self._file
         if suffix.endswith(".gz"):
             self._out = gzip.GzipFile("", "wb", 6, self._file, mtime=0)
@@ -92,14 +97,14 @@ class TablePart:
     """Rows in a new Parquet file, with the schema of the batches that they come from.
 
     Args:
-        path: the file.
+        file: the file.
         codec: compression of the columns.
     """
 
-    def __init__(self, path: Path, codec: str) -> None:
+    def __init__(self, file: HashedFile, codec: str) -> None:
         self.rows = 0
         self._codec = {"uncompressed": "none"}.get(codec, codec)
-        self._file = HashedFile(path)
+        self._file = file
         self._writer: Any = None
         self._held: list[Any] = []
         self._bytes = 0

@@ -5,14 +5,13 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from kdnas.filtering.commits import RunFolder
+from kdnas.filtering.commits import WORK, RunFolder
 from kdnas.filtering.decision import Policy, Scored, Verdict, verdict_of
 from kdnas.filtering.options import Mode
-from kdnas.filtering.parts import LinePart, Part, TablePart
+from kdnas.filtering.parts import HashedFile, LinePart, Part, TablePart
 from kdnas.filtering.plan import BLOCK_UNITS, Unit, block_name
 from kdnas.filtering.reading import Chunk, Document, json_safe
 from kdnas.filtering.scoring import ScoredChunk
@@ -48,7 +47,8 @@ class PieceWriter:
     def write(self, scored: ScoredChunk) -> None:
         """Write and count the documents of a chunk."""
         chunk = scored.chunk
-        verdicts = [verdict_of(one, self.policy) for one in scored.scored]
+        pairs = zip(scored.scored, chunk.documents, strict=True)
+        verdicts = [verdict_of(one, self.policy, document.language) for one, document in pairs]
         for document, verdict in zip(chunk.documents, verdicts, strict=True):
             add_document(self.totals, document, verdict, self.policy)
             if verdict.fate == "quarantine":
@@ -74,9 +74,8 @@ class PieceWriter:
 
     def abandon(self) -> None:
         """Close and remove the files of a piece that failed."""
-        for fate, (_, part) in self._parts.items():
+        for _, part in self._parts.values():
             part.abandon()
-            (self.folder.path / "work" / self._scratch(fate)).unlink(missing_ok=True)
 
     def _annotate(
         self, documents: Sequence[Document], verdicts: Sequence[Verdict], scored: Sequence[Scored | None]
@@ -134,8 +133,8 @@ class PieceWriter:
     def _scratch(self, fate: str) -> str:
         return f"{self.unit.number:07d}-{self.piece:05d}-{fate}-{self._token}"
 
-    def _new(self, fate: str) -> Path:
-        return self.folder.path / "work" / self._scratch(fate)
+    def _new(self, fate: str) -> HashedFile:
+        return HashedFile(self.folder.store.new_file(f"{WORK}/{self._scratch(fate)}"))
 
 
 def quarantined(document: Document) -> dict[str, Any]:

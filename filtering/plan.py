@@ -1,21 +1,19 @@
 """Units of a filter run: which part of which files each one covers. Planned once, and kept in blocks of 1000 units."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import pairwise
-from pathlib import Path
+from itertools import islice, pairwise
 from typing import Any
 from uuid import uuid4
 
-from kdnas.errors import UsageError
+from kdnas.errors import KdnasError, UsageError
 from kdnas.extras import require_extras
 from kdnas.filtering.inputs import InputFile, opened
-from kdnas.store.artifact import fsync_folder
+from kdnas.filtering.store import Store, create_json, read_json
 from kdnas.text.parquet import open_parquet
 
+PLAN, FOLDER = "plan.json", "plan"
 BLOCK_UNITS = 1000  # units whose plan, commits and outputs are in one folder
 EXPANSION = 4  # decompressed bytes per compressed byte, roughly, to group small archives
 GROUPED_FILES = 1000  # files in a unit of small files
@@ -128,47 +126,61 @@ def _row_groups(file: InputFile, unit_bytes: int) -> Iterator[tuple[Segment, int
         yield Segment(file, first, meta.num_row_groups), size
 
 
-def write_plan(folder: Path, units: Iterable[Unit]) -> None:
-    """Write the plan, all or nothing; keep the one that another process wrote meanwhile."""
-    scratch = folder.with_name(f"{folder.name}.{uuid4().hex}.tmp")
-    scratch.mkdir()
-    block: list[str] = []
+def write_plan(store: Store, units: Iterable[Unit]) -> None:
+    """Write the plan, all or nothing; the one that another process wrote meanwhile is kept.
+
+    The blocks lie in a folder of their own, and the file `plan.json`, which is created last, names the folder that counts.
+    """
+    folder = f"{FOLDER}/{uuid4().hex}"
     number = 0
-    for unit in units:
-        block.append(json.dumps(unit.as_json()))
-        if len(block) == BLOCK_UNITS:
-            _write_block(scratch / block_name(number), block)
-            number, block = number + 1, []
-    if block:
-        _write_block(scratch / block_name(number), block)
-    fsync_folder(scratch)
-    try:
-        os.rename(scratch, folder)
-    except OSError:
-        shutil.rmtree(scratch)
-        if not folder.is_dir():
-            raise
-    fsync_folder(folder.parent)
+    iterator = iter(units)
+    while block := list(islice(iterator, BLOCK_UNITS)):
+        lines = "".join(json.dumps(unit.as_json()) + "\n" for unit in block)
+        store.write(f"{folder}/{block_name(number)}.jsonl", lines.encode())
+        number += 1
+    create_json(store, PLAN, {"folder": folder, "blocks": number})
+    if read_json(store, PLAN)["folder"] != folder:
+        store.remove(folder)
 
 
-def _write_block(path: Path, lines: list[str]) -> None:
-    with path.with_suffix(".jsonl").open("w") as file:
-        file.write("\n".join(lines) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+@dataclass(frozen=True)
+class Plan:
+    """The units of a run, in blocks.
+
+    Args:
+        store: the run's output.
+        folder: folder of the blocks.
+        count: number of blocks.
+    """
+
+    store: Store
+    folder: str
+    count: int
+
+    @property
+    def blocks(self) -> range:
+        """Numbers of the blocks."""
+        return range(self.count)
+
+    def block(self, number: int) -> list[Unit]:
+        """The units of one block."""
+        data = self.store.read(f"{self.folder}/{block_name(number)}.jsonl")
+        if data is None:
+            raise KdnasError(f"output '{self.store.url}': {self.folder} is damaged; filter into another --output")
+        return [Unit.parse(json.loads(line)) for line in data.splitlines()]
+
+    def units(self) -> Iterator[Unit]:
+        """All units, in order."""
+        for number in self.blocks:
+            yield from self.block(number)
+
+
+def read_plan(store: Store) -> Plan | None:
+    """The plan of a run; None if it is not planned yet."""
+    found = read_json(store, PLAN)
+    return None if found is None else Plan(store, found["folder"], found["blocks"])
 
 
 def block_name(block: int) -> str:
     """Name of the folder or file of a block."""
     return f"{block:05d}"
-
-
-def blocks_of(folder: Path) -> list[int]:
-    """Numbers of the blocks of a plan."""
-    return sorted(int(file.stem) for file in folder.glob("*.jsonl"))
-
-
-def read_block(folder: Path, block: int) -> list[Unit]:
-    """The units of one block."""
-    with (folder / f"{block_name(block)}.jsonl").open() as file:
-        return [Unit.parse(json.loads(line)) for line in file]

@@ -1,8 +1,8 @@
 """`kdnas filter apply`: split a corpus again from recorded scores, without the model."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,75 +10,73 @@ import zstandard
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.filtering.commits import RunFolder
-from kdnas.filtering.decision import Policy, Scored
+from kdnas.filtering.decision import Scored
 from kdnas.filtering.finish import finish
+from kdnas.filtering.open_store import open_store
 from kdnas.filtering.opening import is_finished, open_run, output_errors, require_output, run_config
 from kdnas.filtering.options import DecisionOptions, FilterOptions
-from kdnas.filtering.plan import BLOCK_UNITS, Unit, block_name, blocks_of, read_block
+from kdnas.filtering.plan import BLOCK_UNITS, Unit, block_name
+from kdnas.filtering.policies import policy_config, recorded_policy
 from kdnas.filtering.reading import Chunk
+from kdnas.filtering.remote import is_url, named_errors
 from kdnas.filtering.run import run_units
 from kdnas.filtering.scoring import ScoredChunk
-from kdnas.store.artifact import locked
+from kdnas.filtering.store import Store
 from kdnas.store.outcome import Outcome
 
 READ = ("column", "id_column", "language_column", "unit_mb")  # settings with which the corpus was read
 
 
-def filter_apply(run: Path, output: Path, options: DecisionOptions = DecisionOptions()) -> Outcome:
+def filter_apply(run: str, output: str, options: DecisionOptions = DecisionOptions()) -> Outcome:
     """Split a corpus by the scores that `kdnas filter --mode annotate` recorded, without the model.
 
     The result is that of a new run with the same threshold. The corpus is read again from where it was.
 
     Args:
-        run: output folder of a finished run with `--mode annotate`.
-        output: folder for the result: a new one, or one from an earlier run of the same command.
+        run: output of a finished run with `--mode annotate`, a folder or a URL.
+        output: folder or URL for the result: a new one, or one from an earlier run of the same command.
         options: how the scores of sentences decide about a document.
 
     Returns:
         The folder and the counts; exit code 4 if too many records were quarantined.
     """
     with output_errors(output):
-        earlier = run_config(run)
-        if earlier["mode"] != "annotate" or not is_finished(run):
+        recording, store = open_store(run), open_store(output)
+        earlier = run_config(recording)
+        if earlier["mode"] != "annotate" or not is_finished(recording):
             raise UsageError(
                 f"run '{run}': recorded scores are needed; give a finished run of `kdnas filter --mode annotate`"
             )
-        require_output(output)
-        policy = _policy(earlier, run, options)
+        require_output(store)
+        _require_labels(earlier, run, options)
+        policy, origin = recorded_policy(earlier, options)
         reading = FilterOptions(**{name: earlier[name] for name in READ})
-        config = earlier | {
-            "mode": "split", "labels": list(policy.labels), "threshold": list(policy.thresholds),
-            "document_score": policy.document_score, "sentence_threshold": policy.sentence_threshold,
-            "scores": str(run.resolve()),
-        }  # fmt: skip
-        folder = open_run(output, config, lambda: _units(run))
-        source, columns = RunFolder(run, earlier["labels"]), [earlier["labels"].index(one) for one in policy.labels]
-        if not is_finished(output):
-            with locked(output / "filter.lock"):
-                run_units(folder, lambda unit, chunks: recorded(source, unit, chunks, columns), policy, reading)
+        config = earlier | policy_config(policy, origin) | {"mode": "split"}
+        config["scores"] = run if is_url(run) else os.path.realpath(run)
+        source, columns = (
+            RunFolder(recording, earlier["labels"]),
+            [earlier["labels"].index(one) for one in policy.labels],
+        )
+        folder = open_run(store, config, source.plan.units)
+        if not is_finished(store):
+            with store.locked("filter.lock"):
+                run_units(folder, lambda unit, chunks: recorded(recording, unit, chunks, columns), policy, reading)
         return finish(folder, config)
 
 
-def _policy(earlier: dict[str, Any], run: Path, options: DecisionOptions) -> Policy:
-    labels = list(options.label or earlier["labels"])
-    for label in labels:
+def _require_labels(earlier: dict[str, Any], run: str, options: DecisionOptions) -> None:
+    for label in options.label or ():
         if label not in earlier["labels"]:
             raise UsageError(
                 f"label '{label}': run '{run}' has no scores for it; it has {', '.join(earlier['labels'])}"
             )
-    return Policy(tuple(labels), tuple(options.thresholds(labels)), options.document_score, options.sentence_threshold)
 
 
-def _units(run: Path) -> Iterator[Unit]:
-    for block in blocks_of(run / "plan"):
-        yield from read_block(run / "plan", block)
-
-
-def recorded(source: RunFolder, unit: Unit, chunks: Iterable[Chunk], columns: list[int]) -> Iterator[ScoredChunk]:
+def recorded(source: Store, unit: Unit, chunks: Iterable[Chunk], columns: list[int]) -> Iterator[ScoredChunk]:
     """The chunks of a unit with the scores of its side-car.
 
     Args:
-        source: run with the scores.
+        source: output of the run with the scores.
         unit: the unit.
         chunks: its chunks.
         columns: columns of the scores that are wanted.
@@ -91,30 +89,27 @@ def recorded(source: RunFolder, unit: Unit, chunks: Iterable[Chunk], columns: li
     for chunk in chunks:
         if chunk.piece != piece:
             piece = chunk.piece
-            rows = _rows(source.path / sidecar(unit.number, piece))
+            rows = _rows(source, sidecar(unit.number, piece))
         scored = []
         for document in chunk.documents:
             row = next(rows, None)
             if row is None or row["id"] != document.name or ("problem" in row) != (document.text is None):
                 raise KdnasError(
-                    f"'{source.path / sidecar(unit.number, piece)}': it does not fit '{document.name}'; filter again"
+                    f"'{source.url}/{sidecar(unit.number, piece)}': it does not fit '{document.name}'; filter again"
                 )
             scored.append(None if document.text is None else _scored(row, columns))
         yield ScoredChunk(chunk, scored)
 
 
 def sidecar(unit: int, piece: int) -> str:
-    """Path of a piece's scores in the folder of a run."""
+    """Name of a piece's scores in the output of a run."""
     return f"scores/{block_name(unit // BLOCK_UNITS)}/part-{unit:07d}-{piece:05d}.jsonl.zst"
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with zstandard.open(path, "rt", encoding="utf-8", newline="\n") as file:
-            for line in file:
-                yield json.loads(line)
-    except FileNotFoundError as error:
-        raise KdnasError(f"'{path}': the scores are missing; run `kdnas filter --mode annotate` again") from error
+def _rows(source: Store, name: str) -> Iterator[dict[str, Any]]:
+    with named_errors(f"the scores in '{source.url}/{name}'"), source.open(name) as stream:
+        for line in zstandard.open(stream, "rt", encoding="utf-8", newline="\n"):
+            yield json.loads(line)
 
 
 def _scored(row: dict[str, Any], columns: list[int]) -> Scored:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from functools import partial
 from itertools import islice
@@ -12,17 +13,21 @@ from kdnas.cluster import require_ray
 from kdnas.errors import UsageError
 from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.decision import Policy
-from kdnas.filtering.finish import finish
-from kdnas.filtering.inputs import InputFile, find_inputs, is_url
+from kdnas.filtering.finish import finish, outcome
+from kdnas.filtering.inputs import InputFile, find_inputs
+from kdnas.filtering.open_store import open_store
 from kdnas.filtering.opening import is_finished, open_run, output_errors, require_output
 from kdnas.filtering.options import FilterOptions
-from kdnas.filtering.plan import cut_units
+from kdnas.filtering.plan import cut_units, read_plan
+from kdnas.filtering.policies import choose_policy, policy_config, policy_line
 from kdnas.filtering.reading import read_chunks
-from kdnas.filtering.scoring import Scorer, choose_labels
+from kdnas.filtering.remote import is_url
+from kdnas.filtering.scoring import Scorer
 from kdnas.filtering.shards import shard_of
+from kdnas.filtering.store import Store
 from kdnas.filtering.units import Failures, Score, Speed, attempt_unit
 from kdnas.filtering.workers import WorkerSettings, run_on_cluster
-from kdnas.store.artifact import MANIFEST, Artifact, digest_of, file_sha256, locked
+from kdnas.store.artifact import MANIFEST, Artifact, digest_of, file_sha256
 from kdnas.store.host import default_threads
 from kdnas.store.outcome import Outcome
 from kdnas.store.progress import Stage, say, stage
@@ -34,7 +39,7 @@ SHOWN = 5
 def filter_documents(
     model: Path,
     input: tuple[str, ...],
-    output: Path,
+    output: str,
     form: str | None = None,
     threads: int | None = None,
     options: FilterOptions = FilterOptions(),
@@ -52,7 +57,7 @@ def filter_documents(
         model: folder of a classifier that `kdnas export` wrote.
         input: files, folders or globs, local or URLs such as s3://bucket/folder: .jsonl or .txt (also .gz, .zst) or .parquet;
             `-` reads JSON lines or plain lines from the standard input.
-        output: folder for the result: a new one, or one from an earlier run of the same command.
+        output: folder for the result, or URL such as s3://bucket/run: a new one, or one from an earlier run of the same command.
         form: form of the model to run, for example `openvino-int8`; by default the fastest.
         threads: number of threads of the model; by default min(4, physical cores).
         shard_index: index, from 0, of this process among several that score one run, each started with the same command; then
@@ -71,47 +76,39 @@ def filter_documents(
         raise UsageError("cluster and shard_index divide the units in two ways; give one of them")
     index, count = shard_of(shard_index, shard_count) if cluster is None else (0, 1)
     with output_errors(output):
+        store = open_store(output)
         check_apart(input, output)
-        require_output(output)
-        inputs = read_stdin(output) if input == (STDIN,) else input
-        files = [] if is_planned(output) else find_inputs(inputs)
+        require_output(store)
+        inputs = read_stdin(store) if input == (STDIN,) else input
+        files = [] if read_plan(store) is not None else find_inputs(inputs)
         check_documents(files, options)
         scorer = Scorer(model, form, default_threads() if threads is None else threads, verify)
-        labels = choose_labels(scorer.session.labels, str(model), options.label)
-        policy = Policy(
-            tuple(labels), tuple(options.thresholds(labels)), options.document_score, options.sentence_threshold
-        )
-        config = config_of(options, policy, inputs) | {"model": export_digest(model), "form": scorer.session.form}
-        folder = open_run(output, config, lambda: cut_units(files, options.unit_bytes))
-        if not is_finished(output):
-            with locked(output / f"filter-{index}-of-{count}.lock"):
+        policy, source = choose_policy(model, scorer.session.labels, options)
+        say(f"filter: {policy_line(policy, source)}")
+        config = config_of(options, inputs) | policy_config(policy, source)
+        config |= {"model": export_digest(model), "form": scorer.session.form}
+        folder = open_run(store, config, lambda: cut_units(files, options.unit_bytes))
+        if not is_finished(store):
+            with store.locked(f"filter-{index}-of-{count}.lock"):
                 if cluster is None:
                     run_units(folder, partial(scorer.scored_unit, policy, options), policy, options, index, count)
                 else:
-                    settings = WorkerSettings(output.resolve(), model.resolve(), scorer.session.form, policy, options)
+                    place = output if is_url(output) else os.path.realpath(output)
+                    settings = WorkerSettings(place, model.resolve(), scorer.session.form, policy, options)
                     run_on_cluster(cluster, folder, settings)
             if count > 1:
                 say(
                     f"filter: shard {index} of {count} is done; after the others: kdnas filter finish --output {output}"
                 )
-                return Outcome(output, folder.totals())
+                return outcome(store, folder.totals())
         return finish(folder, config)
 
 
-def is_planned(output: Path) -> bool:
-    """Whether an earlier run has listed the input."""
-    return (output / "plan").is_dir()
-
-
-def config_of(options: FilterOptions, policy: Policy, inputs: tuple[str, ...]) -> dict[str, Any]:
-    """The settings that determine the result."""
+def config_of(options: FilterOptions, inputs: tuple[str, ...]) -> dict[str, Any]:
+    """The settings that determine the result, besides the policy and the model."""
     return {
         "inputs": [name if is_url(name) else str(Path(name).absolute()) for name in inputs],
         "mode": options.mode,
-        "labels": list(policy.labels),
-        "threshold": list(policy.thresholds),
-        "document_score": policy.document_score,
-        "sentence_threshold": policy.sentence_threshold,
         "column": options.column,
         "id_column": options.id_column,
         "language_column": options.language_column,
@@ -150,19 +147,15 @@ def _show(progress: Stage, speed: Speed, done: int, totals: dict[str, Any]) -> N
     progress.update(done, speed.line(totals))
 
 
-def read_stdin(output: Path) -> tuple[str, ...]:
-    """Copy the standard input to a file of the output folder, named by its content; returns its path."""
+def read_stdin(store: Store) -> tuple[str, ...]:
+    """Copy the standard input to a file of the output, named by its content; returns its path or URL."""
     data = sys.stdin.buffer.read()
     if not data.strip():
         raise UsageError("input '-': the standard input is empty")
     kind = "jsonl" if data.lstrip()[:1] == b"{" else "txt"
-    file = output / f"stdin.{hashlib.sha256(data).hexdigest()[:12]}.{kind}"
-    if not file.exists():
-        output.mkdir(parents=True, exist_ok=True)
-        scratch = file.with_name(file.name + ".tmp")
-        scratch.write_bytes(data)
-        scratch.rename(file)
-    return (str(file),)
+    name = f"stdin.{hashlib.sha256(data).hexdigest()[:12]}.{kind}"
+    store.create(name, data)
+    return (f"{store.url}/{name}",)
 
 
 def export_digest(model: Path) -> str:
@@ -173,21 +166,25 @@ def export_digest(model: Path) -> str:
     return digest_of({str(file.relative_to(model)): file_sha256(file) for file in files})
 
 
-def check_apart(inputs: tuple[str, ...], output: Path) -> None:
+def check_apart(inputs: tuple[str, ...], output: str) -> None:
     """Check that the output is not an input, does not contain one, and is not inside one.
 
     Raises:
         UsageError: it is or does.
     """
-    target = output.resolve()
+    target = _absolute(output)
     for name in inputs:
-        if name == STDIN or is_url(name):
+        if name == STDIN or is_url(name) != is_url(output):
             continue
-        source = Path(name).resolve()
+        source = _absolute(name)
         if target == source or target in source.parents:
             raise UsageError(f"output '{output}': it is or contains the input {name}; give another folder")
-        if source in target.parents and source.is_dir():
+        if source in target.parents and (is_url(name) or source.is_dir()):
             raise UsageError(f"output '{output}': it is inside the input {name}; give a folder outside of it")
+
+
+def _absolute(name: str) -> Path:
+    return Path("/", name) if is_url(name) else Path(name).resolve()
 
 
 def check_documents(files: list[InputFile], options: FilterOptions) -> None:

@@ -144,12 +144,15 @@ class Scorer:
     def _score(
         self, prepared: Prepared, policy: Policy, columns: list[int], batch_tokens: int, early: bool
     ) -> ScoredChunk:
-        documents = [one for one in prepared.sentences if one is not None]
+        texts = zip(prepared.chunk.documents, prepared.sentences, strict=True)
+        documents = [(document.language, one[1]) for document, one in texts if one is not None]
         count = tokens = 0
         for later in (False, True) if early else (None,):
             wanted: dict[int, Sentence] = {}
-            for _, sentences in documents:
-                if later and (len(sentences) <= FIRST_SENTENCES or policy.reached(_whole(sentences[:FIRST_SENTENCES]))):
+            for language, sentences in documents:
+                if later and (
+                    len(sentences) <= FIRST_SENTENCES or policy.reached(_whole(sentences[:FIRST_SENTENCES]), language)
+                ):
                     continue
                 part = sentences[:FIRST_SENTENCES] if later is False else sentences
                 wanted |= {id(one): one for one in part if one.scores is None}

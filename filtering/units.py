@@ -14,6 +14,7 @@ from kdnas.filtering.pieces import PieceWriter
 from kdnas.filtering.plan import Unit
 from kdnas.filtering.reading import Chunk, read_chunks
 from kdnas.filtering.scoring import ScoredChunk
+from kdnas.filtering.store import StoreError
 from kdnas.store.progress import say
 
 SHOWN = 5
@@ -73,6 +74,8 @@ def attempt_unit(
     """As `filter_unit`; the message if the unit fails for a reason that another unit need not share."""
     try:
         return filter_unit(folder, unit, score, policy, options, note)
+    except StoreError:
+        raise
     except KdnasError as error:
         return str(error)
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import Any
 from kdnas.cluster import TRIES, Workers
 from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.decision import Policy
+from kdnas.filtering.open_store import open_store
 from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.plan import Unit
 from kdnas.filtering.scoring import Scorer
@@ -21,14 +22,14 @@ class WorkerSettings:
     """What a worker needs; the paths must be the same on all hosts.
 
     Args:
-        output: the run's folder.
+        output: the run's output, an absolute path or a URL.
         model: the exported classifier.
         form: form of the model.
         policy: decides about documents.
         options: what is read, how it is scored, and what is written.
     """
 
-    output: Path
+    output: str
     model: Path
     form: str
     policy: Policy
@@ -59,7 +60,7 @@ def run_on_cluster(address: str, folder: RunFolder, settings: WorkerSettings) ->
 def make_worker(settings: WorkerSettings) -> Callable[[Unit], dict[str, Any] | str]:
     """The function of a worker: filters a unit and returns its totals, or the message of its failure."""
     scorer = Scorer(settings.model, settings.form, 1, verify=False)  # the driver has verified the files
-    folder = RunFolder(settings.output, list(settings.policy.labels))
+    folder = RunFolder(open_store(settings.output), list(settings.policy.labels))
 
     def work(unit: Unit) -> dict[str, Any] | str:
         score = partial(scorer.scored_unit, settings.policy, settings.options)

@@ -168,7 +168,7 @@ GROUPS: dict[str, dict[str, Command]] = {
             "kdnas.evaluation.hap_classifier.run:hap",
             "make a classifier of hate, abuse and profanity from an encoder, with thresholds and a card",
             ("train",),
-            ("data_root", "sets", "leave_out", "languages", "precision", "false_positive_rate"),
+            ("data_root", "sets", "leave_out", "languages", "precision", "false_positive_rate", "max_minutes"),
         ),
         "hap-check": Command(
             "kdnas.evaluation.hap_classifier.check:hap_check",

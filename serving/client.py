@@ -46,7 +46,7 @@ class Classification:
     """The best label of a text, its score, and the scores of all labels.
 
     Args:
-        labels: of a multi-label model, the labels with at least 0.5.
+        labels: of a multi-label model, the labels that reach their thresholds.
         windows: parts of a long text, the highest score first.
         truncated: whether the text was cut.
     """
@@ -109,7 +109,11 @@ class Client:
         self._secure = parts.scheme == "https"
 
     def classify(
-        self, texts: Iterable[str], too_long: TooLong | None = None, label: str | None = None
+        self,
+        texts: Iterable[str],
+        too_long: TooLong | None = None,
+        label: str | None = None,
+        language: str | None = None,
     ) -> list[Classification]:
         """Labels and scores of texts, in their order.
 
@@ -117,11 +121,12 @@ class Client:
             texts: N texts.
             too_long: what to do with texts that are too long for the model; by default the service's policy.
             label: a text in windows gets the scores of the window in which this label is most probable.
+            language: code of the language of the texts, for a model that has thresholds by language.
 
         Raises:
             ServiceError: refused or failed.
         """
-        body = {"texts": _listed(texts), "too_long": too_long, "label": label}
+        body = {"texts": _listed(texts), "too_long": too_long, "label": label, "language": language}
         return [
             Classification(
                 row["label"],

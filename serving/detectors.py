@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from kdnas.serving.call import Call
+from kdnas.serving.limits import limits_of
 from kdnas.serving.model import Model
 from kdnas.serving.refusals import Kind, RefusalError
 from kdnas.serving.tasks import EntityTask, TextInput, TextOutput, TextTask, scores_of
@@ -24,7 +25,10 @@ class DetectorParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    threshold: float = Field(0.5, ge=0, le=1, description="lowest score of a detection")
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="lowest score of a detection; by default the model's thresholds, or 0.5"
+    )
+    language: str | None = Field(None, description="code of the language, for a model that has thresholds by language")
     labels: list[str] | None = Field(None, description="labels to detect; by default every label but the first")
 
 
@@ -54,13 +58,15 @@ async def contents(call: Call) -> Response:
     body = call.parse(ContentsRequest, '{"contents": ["..."]}')
     model = call.service.choose(name, ("text-classification", "token-classification"))
     texts, params = body.contents, body.detector_params
+    limits = limits_of(model, (params.threshold, call.service.options.threshold), params.language)
     if model.session.task == "token-classification":
+        limit = min(limits)  # an entity has a label of its own, such as PER of B-PER
         job = await call.service.run(call.request, EntityTask(model), texts)
         spans = [
             [
                 (one.start, one.end, one.label, one.score)
                 for one in entities
-                if one.score >= params.threshold and (params.labels is None or one.label in params.labels)
+                if one.score >= limit and (params.labels is None or one.label in params.labels)
             ]
             for entities in job.results
         ]
@@ -69,7 +75,7 @@ async def contents(call: Call) -> Response:
         job = await call.service.run(
             call.request, TextTask(model), [TextInput(text, None, "windows") for text in texts]
         )
-        spans = [_spans(model, output, wanted, params.threshold) for output in job.results]
+        spans = [_spans(model, output, {index: limits[index] for index in wanted}) for output in job.results]
     found = [
         [_detection(text, model, *span) for span in spans_of_text]
         for text, spans_of_text in zip(texts, spans, strict=True)
@@ -88,14 +94,15 @@ def _wanted(model: Model, params: DetectorParams) -> list[int]:
     return [labels.index(label) for label in params.labels]
 
 
-def _spans(model: Model, output: TextOutput, wanted: list[int], threshold: float) -> list[tuple[int, int, str, float]]:
+def _spans(model: Model, output: TextOutput, limits: dict[int, float]) -> list[tuple[int, int, str, float]]:
+    """Start, end, label and score of the windows whose score for a label reaches its limit; `limits` is by index of the label."""
     found = []
     for window in output.windows:
         scores = numbers(scores_of(window.outputs, model.problem))
         found += [
             (window.start, window.end, model.session.labels[index], scores[index])
-            for index in wanted
-            if scores[index] >= threshold
+            for index, limit in limits.items()
+            if scores[index] >= limit
         ]
     return found
 

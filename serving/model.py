@@ -10,6 +10,7 @@ import numpy as np
 
 from kdnas.export.session import Session, pad_types, run_batches, token_budget_batches
 from kdnas.export.spans import Windows
+from kdnas.export.thresholds import read_thresholds
 from kdnas.serving.jobs import Row
 from kdnas.serving.windows import LongTexts
 
@@ -29,6 +30,7 @@ class Model:
 
     Attributes:
         problem: for classifiers of texts `regression`, `single_label_classification` or `multi_label_classification`.
+        thresholds: decision thresholds in the folder; None without them.
         seconds_per_token: measured time of one token; the scheduler keeps it current.
 
     Raises:
@@ -52,6 +54,7 @@ class Model:
         self.problem = "regression" if len(self.session.labels) == 1 else "single_label_classification"
         if self.session.multi_label:
             self.problem = "multi_label_classification"
+        self.thresholds = read_thresholds(path)
 
     def again(self) -> "Model":
         """The model in the same folder, opened and verified again."""
@@ -112,13 +115,14 @@ class Model:
 
     def info(self) -> dict[str, Any]:
         """What a client needs to know: task, labels, limits."""
-        session = self.session
+        session, known = self.session, self.thresholds
         return {
             "name": self.name,
             "task": session.task,
             "form": session.form,
             "labels": session.labels,
             "problem_type": self.problem if session.task == "text-classification" else None,
+            "thresholds": known and {label: known.of(label) for label in known.labels},
             "max_seq_len": session.max_seq_len,
             "dimensions": session.dimensions if session.task == "feature-extraction" else None,
             "threads": session.threads,

@@ -29,6 +29,8 @@ class ServeOptions:
         receive_seconds: maximum time in seconds in which headers and body of a request must arrive.
         too_long: what happens to a text with more tokens than the model reads, unless the request says: `error` refuses it,
             `truncate` cuts it, `windows` reads it in overlapping parts.
+        threshold: probability from which a label is given (`labels` of a multi-label model, detections), for all labels; by
+            default the thresholds by label and language in the model's thresholds.json, or 0.5.
         streams: calls of a model that run in parallel, with its threads divided among them.
         key_file: file with the keys that requests must have as `Authorization: Bearer KEY`, one a line; read again on reload.
         anonymous: serve without keys on addresses that other machines reach.
@@ -50,6 +52,7 @@ class ServeOptions:
     request_seconds: float = 60.0
     receive_seconds: float = 10.0
     too_long: Literal["error", "truncate", "windows"] = "error"
+    threshold: float | None = None
     streams: int = 1
     key_file: Path | None = None
     anonymous: bool = False
@@ -67,6 +70,8 @@ class ServeOptions:
         for name in ABOVE_ZERO:
             if not 0 < getattr(self, name) < float("inf"):
                 raise UsageError(f"{name} is {getattr(self, name)}; more than 0 is needed")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise UsageError(f"threshold is {self.threshold}; allowed are 0 to 1")
         for name in ("max_wait_ms", "drain_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UsageError(f"{name} is {getattr(self, name)}; 0 or more is needed")

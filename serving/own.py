@@ -1,18 +1,18 @@
 """Our own contract: /v1/classify, /v1/entities, /v1/answer, and /predict with `text` or `texts`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from starlette.responses import Response
 
 from kdnas.serving.call import Call
+from kdnas.serving.limits import limits_of
 from kdnas.serving.model import Model
 from kdnas.serving.refusals import Kind, RefusalError
 from kdnas.serving.schema import EXAMPLE, AnswerRequest, EntitiesRequest, PredictRequest
 from kdnas.serving.tasks import AnswerTask, EntityTask, TextInput, TextOutput, TextTask, text_scores, text_vector
 from kdnas.serving.wire import numbers
-
-MULTI_LABEL_THRESHOLD = 0.5
 
 
 async def classify(call: Call) -> Response:
@@ -42,12 +42,16 @@ async def _texts(call: Call, tasks: tuple[str, ...]) -> Response:
     if model.session.task == "feature-extraction":
         answer["embeddings"] = numbers(np.stack([text_vector(output) for output in job.results]))
     else:
-        answer["predictions"] = [prediction(model, output, label) for output in job.results]
+        limits = limits_of(model, (call.service.options.threshold,), body.language)
+        answer["predictions"] = [prediction(model, output, limits, label) for output in job.results]
     return call.answer(job, sum(map(len, texts)), answer)
 
 
-def prediction(model: Model, output: TextOutput, label: int | None = None) -> dict[str, Any]:
-    """The best label of a text, its score and all scores; for a long text also its windows, the highest score first."""
+def prediction(model: Model, output: TextOutput, limits: Sequence[float], label: int | None = None) -> dict[str, Any]:
+    """The best label of a text, its score and all scores; for a long text also its windows, the highest score first.
+
+    A multi-label model also gives the labels whose scores reach their limits (L,).
+    """
     labels = model.session.labels
     scores, parts = text_scores(output, model.problem, label)
     values = numbers(scores)
@@ -58,7 +62,8 @@ def prediction(model: Model, output: TextOutput, label: int | None = None) -> di
         "scores": dict(zip(labels, values, strict=True)),
     }
     if model.problem == "multi_label_classification":
-        found["labels"] = [name for name, value in zip(labels, values, strict=True) if value >= MULTI_LABEL_THRESHOLD]
+        reached = zip(labels, values, limits, strict=True)
+        found["labels"] = [name for name, value, limit in reached if value >= limit]
     if output.truncated:
         found["truncated"] = True
     if len(parts) > 1:

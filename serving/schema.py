@@ -44,6 +44,9 @@ class PredictRequest(Texts):
     label: str | None = Field(
         None, description="a text in windows gets the scores of the window in which this label is most probable"
     )
+    language: str | None = Field(
+        None, description="code of the language of the texts, for a model that has thresholds by language"
+    )
 
 
 class EntitiesRequest(Texts):
@@ -105,7 +108,7 @@ class Prediction(BaseModel):
     label: str
     score: float
     scores: dict[str, float]
-    labels: list[str] | None = Field(None, description="of a multi-label model: the labels with at least 0.5")
+    labels: list[str] | None = Field(None, description="of a multi-label model: the labels that reach their thresholds")
     truncated: bool | None = Field(None, description="true if the text was cut")
     windows: list[WindowScore] | None = Field(None, description="parts of a long text, the highest score first")
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Literal
 
 from kdnas.evaluation.rows import Split
+from kdnas.evaluation.sampling import sample
 from kdnas.evaluation.tasks import position_of
 
 
@@ -53,6 +54,17 @@ def balanced(split: Split, how: Literal["labels", "sets", "off"], most: int, see
             taken[stratum] += 1
             kept.append(row)
     return spread_over_sets(split.rows(kept), seed)
+
+
+def sampled(split: Split, most: int | None) -> Split:
+    """At most `most` random rows of each set and language, as `kdnas suites --max-test`; None keeps all."""
+    if most is None:
+        return split
+    result = Split([], [], [], [])
+    for name in dict.fromkeys(split.groups):
+        rows = [row for row, group in enumerate(split.groups) if group == name]
+        result = result.joined(sample(split.rows(rows), most, seed=0))
+    return result
 
 
 def rows_by_set(groups: Sequence[str]) -> dict[str, int]:

@@ -48,6 +48,11 @@ class HapOptions:
             none; `all`.
         max_dev: maximum number of dev rows that select learning rate and epoch, spread evenly over sets and languages; thresholds
             use all dev rows.
+        max_test: maximum number of scored test rows of each set and language, and of the dev rows that give calibration and
+            thresholds; they are a random sample; null uses all.
+        max_minutes: maximum minutes of training and scoring; the time for scoring the rows is set aside, then epochs, learning
+            rates and rows are reduced to fit, based on the measured throughput of both; the functional suite comes on top; null
+            sets no limit.
         seed: seed of the head, dropout, samples and copies.
     """
 
@@ -70,6 +75,8 @@ class HapOptions:
     seq_len: int = 128
     embedding_rows: EmbeddingRows = "used"
     max_dev: int = 2000
+    max_test: int | None = None
+    max_minutes: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,6 +91,10 @@ class HapOptions:
         for name, value in {**least, "max_dev": 20, "seed": 0}.items():
             if getattr(self, name) < value:
                 raise UsageError(f"{name} is {getattr(self, name)}; at least {value} is needed")
+        if self.max_test is not None and self.max_test < 10:
+            raise UsageError(f"max_test is {self.max_test}; at least 10 is needed")
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise UsageError(f"max_minutes is {self.max_minutes}; more than 0 is needed")
         if not self.learning_rates or not all(0 < rate < 1 for rate in self.learning_rates):
             raise UsageError(f"learning_rates is {list(self.learning_rates)}; give one or more numbers between 0 and 1")
         for name in ("precision", "false_positive_rate"):

@@ -11,18 +11,18 @@ from typing import Any, cast
 import numpy as np
 
 from kdnas.errors import UsageError
+from kdnas.evaluation.hap_classifier.balance import sampled
 from kdnas.evaluation.hap_classifier.check import check, show
 from kdnas.evaluation.hap_classifier.decide import calibrate, choose_thresholds, fold_calibration
 from kdnas.evaluation.hap_classifier.measure import gap_points, split_scores, worst_errors
 from kdnas.evaluation.hap_classifier.opened import Classifier
 from kdnas.evaluation.hap_classifier.options import HapOptions
 from kdnas.evaluation.hap_classifier.sets import LABELS
-from kdnas.evaluation.hap_classifier.train import fine_tune, training_task
+from kdnas.evaluation.hap_classifier.train import PLAN, UNFINISHED, fine_tune, training_task
 from kdnas.evaluation.hap_classifier.union import Union, counts, read_union
 from kdnas.evaluation.harness import model_name, resolve_model
 from kdnas.evaluation.kinds.multilabel import as_array
 from kdnas.evaluation.rows import Split
-from kdnas.evaluation.tasks import Task
 from kdnas.export.outputs import sigmoid
 from kdnas.export.spans import Runs, text_logits
 from kdnas.export.thresholds import THRESHOLDS, Thresholds
@@ -32,7 +32,7 @@ from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import say, say_table
 
-REPORT, ERRORS_FILE, UNFINISHED, SAVING = "report.json", "errors.jsonl", "tuning", "saving"
+REPORT, ERRORS_FILE, SAVING = "report.json", "errors.jsonl", "saving"
 SUMMARY = (
     "in_set",
     "out_of_set",
@@ -41,6 +41,8 @@ SUMMARY = (
     "best_epoch",
     "dev_score",
     "train_examples",
+    "reduced",
+    "sampled",
     "seed",
     "seconds",
 )
@@ -112,23 +114,33 @@ class _Making:
 
         use_all_cores()
         task, rows = training_task(self.union, self.options)
-        model, record = fine_tune(self.encoder, task, self.options, folder / UNFINISHED)
+        given = {"dev": task.dev, "test": task.test, "left-out": self.union.outside}
+        parts = {name: sampled(split, self.options.max_test) for name, split in given.items()}
+        cut = [
+            f"{len(part)} of {len(given[name])} {name} rows"
+            for name, part in parts.items()
+            if len(part) < len(given[name])
+        ]
+        scored_rows = sum(map(len, parts.values())) + len(parts["dev"])  # dev before and after the calibration
+        model, record = fine_tune(self.encoder, task, self.options, folder, scored_rows)
         runs = cast(Runs, as_run(model, task.kind, self.encoder, record["seq_len"]))
-        calibration, thresholds = self._decided(model, runs, task)
+        calibration, thresholds = self._decided(model, runs, parts["dev"])
         known = Thresholds(thresholds["wanted"], thresholds["labels"])
-        inside, outside = (sigmoid(_logits(runs, split)) for split in (task.test, self.union.outside))
+        inside, outside = (sigmoid(_logits(runs, parts[name])) for name in ("test", "left-out"))
         scored = {
-            "in_set": split_scores(task, task.test, inside, known),
-            "out_of_set": split_scores(task, self.union.outside, outside, known),
+            "in_set": split_scores(task, parts["test"], inside, known),
+            "out_of_set": split_scores(task, parts["left-out"], outside, known),
         }
         report = {
             "schema": 1,
             "model": self.name,
             "labels": list(LABELS),
             "options": {name: value for name, value in to_json(self.options).items() if name not in FILES},
-            "rows": {**rows, "train": counts(task.train), "dev": counts(task.dev), "test": counts(task.test)},
+            "rows": {**rows, "train": counts(task.train), "dev": counts(task.dev), "test": counts(parts["test"])},
             "notes": self.union.notes,
             **record,
+            "test_examples": len(parts["test"]),
+            "sampled": cut,
             "calibration": calibration,
             **scored,
             "out_of_set_gap_points": gap_points(scored["in_set"], scored["out_of_set"]),
@@ -137,17 +149,17 @@ class _Making:
                 "at_thresholds": check(Classifier(runs, list(LABELS), True, known)),
             },
         }
-        errors = [*worst_errors(task.test, inside), *worst_errors(self.union.outside, outside)]
+        errors = [*worst_errors(parts["test"], inside), *worst_errors(parts["left-out"], outside)]
         self._write(folder, model, report, {**thresholds, "calibration": calibration}, errors)
         return {name: report[name] for name in SUMMARY} | {"functional": functional_summary(report)}
 
-    def _decided(self, model: Any, runs: Runs, task: Task) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
-        """Fold the calibration into the model, and choose the thresholds, both on all dev rows."""
-        truth = as_array(task.dev.labels)
-        calibration = calibrate(_logits(runs, task.dev), truth, LABELS)
+    def _decided(self, model: Any, runs: Runs, dev: Split) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
+        """Fold the calibration into the model, and choose the thresholds, both on the same dev rows."""
+        truth = as_array(dev.labels)
+        calibration = calibrate(_logits(runs, dev), truth, LABELS)
         fold_calibration(model, calibration)
-        chances = sigmoid(_logits(runs, task.dev))
-        return calibration, choose_thresholds(truth, chances, task.dev.languages, LABELS, self.options.wanted)
+        chances = sigmoid(_logits(runs, dev))
+        return calibration, choose_thresholds(truth, chances, dev.languages, LABELS, self.options.wanted)
 
     def _write(
         self,
@@ -172,6 +184,7 @@ class _Making:
             os.replace(file, folder / file.name)
         saving.rmdir()
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+        (folder / PLAN).unlink(missing_ok=True)
 
 
 def _logits(runs: Runs, split: Split) -> np.ndarray:
@@ -202,6 +215,12 @@ def show_report(report: Mapping[str, Any]) -> None:
     if report["out_of_set_gap_points"]:
         gaps = ", ".join(f"{label} {points:.1f}" for label, points in report["out_of_set_gap_points"].items())
         say(f"hap: points of macro-F1 lost outside of the trained sets: {gaps}")
+    if report["reduced"]:
+        say(
+            f"hap: to fit --max-minutes: trained with {', '.join(report['reduced'])}; without the limit scores may be higher"
+        )
+    if report["sampled"]:
+        say(f"hap: with --max-test: scored {', '.join(report['sampled'])}; thresholds and scores vary with the sample")
 
 
 def _shown(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """The training of `kdnas hap`: the train rows with all levers, and fine-tuning of one multi-label head."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from kdnas.evaluation.hap_classifier.words import label_profanity, read_word_lis
 from kdnas.evaluation.overlap import without
 from kdnas.evaluation.tasks import Task
 from kdnas.store.progress import stage
+
+PLAN, UNFINISHED = "plan.json", "tuning"  # of a fine-tuning that has not finished
 
 
 def training_task(union: Union, options: HapOptions) -> tuple[Task, dict[str, Any]]:
@@ -42,21 +45,26 @@ def training_task(union: Union, options: HapOptions) -> tuple[Task, dict[str, An
     return replace(task, train=train, dev=spread_over_sets(task.dev, options.seed)), record
 
 
-def fine_tune(model: Path, task: Task, options: HapOptions, folder: Path) -> tuple[Any, dict[str, Any]]:
+def fine_tune(
+    model: Path, task: Task, options: HapOptions, folder: Path, scored_rows: int
+) -> tuple[Any, dict[str, Any]]:
     """Fine-tune with each learning rate; dev selects the rate and the epoch by the mean macro-F1 over languages and labels.
 
     Args:
         model: folder of the encoder.
         task: what `training_task` returns.
-        options: learning rates, epochs and lengths.
-        folder: folder of checkpoints, from which a stopped run resumes exactly.
+        options: learning rates, epochs, lengths and time.
+        folder: working folder, with the plan and the checkpoints, from which a stopped run resumes exactly.
+        scored_rows: rows that are scored afterwards; `max_minutes` includes them.
 
     Returns:
-        The best model on the CPU and the record of `kdnas.evaluation.finetune.tune`.
+        The best model on the CPU and the record of `kdnas.evaluation.finetune.tune`, with the plan, the measured throughput and
+        `reduced`: what was reduced to fit the time.
 
     Raises:
         KdnasError: the loss was not finite with any learning rate.
     """
+    from kdnas.evaluation.budget import Limit, kept_plan
     from kdnas.evaluation.encoded import Encoded
     from kdnas.evaluation.finetune import Plan, Recipe, tune
     from kdnas.export.checkpoint import open_checkpoint
@@ -65,6 +73,15 @@ def fine_tune(model: Path, task: Task, options: HapOptions, folder: Path) -> tup
     sample = Encoded.of(task.kind, task.train.first(500), model, seq_len)
     batch_tokens = max(int(options.batch_size * sample.lengths.mean()), seq_len)
     recipe = Recipe(list(options.learning_rates), options.seed, seq_len, batch_tokens, options.embedding_rows)
-    plan = Plan(len(task.train), options.epochs, len(options.learning_rates), min(len(task.dev), options.max_dev))
+    wanted = Plan(len(task.train), options.epochs, len(options.learning_rates), min(len(task.dev), options.max_dev))
+    limit = Limit(options.max_minutes, scored_rows, "hap")
+    measured = task if len(task.test) else replace(task, test=task.dev)
+    plan, speed = kept_plan(folder / PLAN, model, measured, wanted, recipe, limit)
     with stage("hap: fine-tuning", plan.train_examples * plan.epochs * plan.learning_rates) as progress:
-        return tune(model, task, plan, recipe, progress, folder)
+        best, record = tune(model, task, plan, recipe, progress, folder / UNFINISHED)
+    return best, {**record, "plan": asdict(plan), "speed": speed, "reduced": _reduced(asdict(wanted), asdict(plan))}
+
+
+def _reduced(wanted: Mapping[str, int], plan: Mapping[str, int]) -> list[str]:
+    """What a plan has less of than was wanted, as in `1 of 3 epochs`."""
+    return [f"{plan[name]} of {wanted[name]} {name.replace('_', ' ')}" for name in wanted if plan[name] < wanted[name]]

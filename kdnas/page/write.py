@@ -31,14 +31,19 @@ def write_page(page: Path, package: str, values: Mapping[str, Any]) -> None:
         package: package with the template, such as `kdnas.latency`.
         values: variables of the template; the version and the chart library are added.
     """
-    from plotly.offline import get_plotlyjs
-
-    text = template(package).render({"version": __version__, "plotly_js": get_plotlyjs(), **values})
+    text = page_text(package, values)
     with disk_errors(page.parent):
         page.parent.mkdir(parents=True, exist_ok=True)
         temporary = page.with_name(page.name + ".tmp")
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, page)
+
+
+def page_text(package: str, values: Mapping[str, Any]) -> str:
+    """The text of a page, see `write_page`."""
+    from plotly.offline import get_plotlyjs
+
+    return str(template(package).render({"version": __version__, "plotly_js": get_plotlyjs(), **values}))
 
 
 def template(package: str) -> Any:

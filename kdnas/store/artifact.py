@@ -272,7 +272,12 @@ def _whole_floats_as_ints(value: Any) -> Any:
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write manifest.json with a hash of its own content."""
-    write_json(folder / MANIFEST, {**manifest, SEAL: seal_of(manifest)})
+    write_json(folder / MANIFEST, sealed(manifest))
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with its seal."""
+    return {**manifest, SEAL: seal_of(manifest)}
 
 
 def seal_of(manifest: Mapping[str, Any]) -> str:

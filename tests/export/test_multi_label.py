@@ -66,6 +66,7 @@ def test_every_form_gives_the_probabilities_of_transformers(
     kept = read_thresholds(exported.path)
     assert kept is not None
     assert kept.of("hate") == 0.7
+    assert THRESHOLDS in exported.manifest["files"]
 
 
 def test_each_label_counts_in_the_agreement() -> None:

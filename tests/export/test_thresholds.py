@@ -1,6 +1,7 @@
 """Reading of `thresholds.json`."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,10 @@ def test_a_language_has_its_own_threshold_or_the_common_one(tmp_path: Path) -> N
     assert [found.of("hate", code) for code in ("de", "en", "")] == [0.7, 0.6, 0.6]
     assert found.of("hate", "fr") is None  # not reachable
     assert found.wanted == {"precision": 0.9}
+    assert [found.of("hate", code) for code in ("de-AT", "DE_ch", "fr-CA", "deu")] == [0.7, 0.7, None, 0.6]
+    assert found.limits(["hate", "spam"], "fr") == [math.inf, 0.5]
+    assert found.languages == ["de", "fr"]
+    assert found.describe() == "precision 0.9 on dev rows"
     with pytest.raises(UsageError, match="no label 'spam'; it has hate"):
         found.of("spam")
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import zstandard
 
+from kdnas.filtering.commits import RunFolder
+from kdnas.filtering.open_store import open_store
 from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.run import filter_documents
 from kdnas.store.outcome import Outcome
@@ -46,10 +48,15 @@ def write_documents(path: Path, texts: list[str]) -> Path:
     return path
 
 
-def outcome(model: Path, source: Path | str | tuple[str, ...], out: Path, **options: Any) -> Outcome:
+def run_folder(out: Path | str) -> RunFolder:
+    """The output of a run that scores the label hap."""
+    return RunFolder(open_store(str(out)), ["hap"])
+
+
+def outcome(model: Path, source: Path | str | tuple[str, ...], out: Path | str, **options: Any) -> Outcome:
     inputs = source if isinstance(source, tuple) else (str(source),)
-    return filter_documents(model, inputs, out, FORM, 1, FilterOptions(**options))
+    return filter_documents(model, inputs, str(out), FORM, 1, FilterOptions(**options))
 
 
-def run(model: Path, source: Path | str | tuple[str, ...], out: Path, **options: Any) -> int:
+def run(model: Path, source: Path | str | tuple[str, ...], out: Path | str, **options: Any) -> int:
     return outcome(model, source, out, **options).exit_code

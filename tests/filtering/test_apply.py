@@ -58,7 +58,7 @@ def test_apply_equals_a_new_run(classifier: Path, articles: Path, tmp_path: Path
     run(classifier, articles, tmp_path / "scores", mode="annotate", unit_mb=0.01)
     options = {"document_score": how, "threshold": (threshold,)}
     fresh = outcome(classifier, articles, tmp_path / "fresh", unit_mb=0.01, **options)
-    applied = filter_apply(tmp_path / "scores", tmp_path / "applied", DecisionOptions(**options))  # type: ignore[arg-type]
+    applied = filter_apply(str(tmp_path / "scores"), str(tmp_path / "applied"), DecisionOptions(**options))  # type: ignore[arg-type]
     for fate in ("kept", "quarantine"):
         assert lines(tmp_path / "applied" / fate) == lines(tmp_path / "fresh" / fate)
     found, expected = rows(tmp_path / "applied/dropped"), rows(tmp_path / "fresh/dropped")
@@ -73,13 +73,13 @@ def test_apply_equals_a_new_run(classifier: Path, articles: Path, tmp_path: Path
 def test_apply_refuses_what_does_not_fit(classifier: Path, articles: Path, tmp_path: Path) -> None:
     run(classifier, articles, tmp_path / "split")
     with pytest.raises(UsageError, match="give a finished run of `kdnas filter --mode annotate`"):
-        filter_apply(tmp_path / "split", tmp_path / "out")
+        filter_apply(str(tmp_path / "split"), str(tmp_path / "out"))
     run(classifier, articles, tmp_path / "scores", mode="annotate")
     with pytest.raises(UsageError, match="has no scores for it; it has hap"):
-        filter_apply(tmp_path / "scores", tmp_path / "out", DecisionOptions(label=("ok",)))
+        filter_apply(str(tmp_path / "scores"), str(tmp_path / "out"), DecisionOptions(label=("ok",)))
     articles.write_text(articles.read_text() + '{"text": "more"}\n')
     with pytest.raises(KdnasError, match="it has changed since this run was planned"):
-        filter_apply(tmp_path / "scores", tmp_path / "out")
+        filter_apply(str(tmp_path / "scores"), str(tmp_path / "out"))
 
 
 def test_a_document_is_decided_by_its_first_sentences_if_they_suffice() -> None:
@@ -107,7 +107,7 @@ def test_scores_of_an_integer_form_may_depend_on_the_batch(
     path = tmp_path / "docs.txt"
     path.write_text("\n".join([*sentences[:100], *sentences[:50]]))
     for name in ("one", "two"):
-        filter_documents(classifier, (str(path),), tmp_path / name, form, 1, FilterOptions(unit_mb=0.005))
+        filter_documents(classifier, (str(path),), str(tmp_path / name), form, 1, FilterOptions(unit_mb=0.005))
     for fate in ("kept", "dropped"):
         assert lines(tmp_path / "one" / fate) == lines(tmp_path / "two" / fate)
 

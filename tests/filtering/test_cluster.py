@@ -10,11 +10,10 @@ import ray
 
 from kdnas.cluster import TRIES, Workers
 from kdnas.errors import UsageError
-from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.run import filter_documents
 
-from .filter_fixture import FORM, contents, run, write_documents
+from .filter_fixture import FORM, contents, run, run_folder, write_documents
 
 pytestmark = pytest.mark.slow
 OPTIONS = FilterOptions(unit_mb=0.004)
@@ -32,12 +31,12 @@ def corpus_folder(tmp_path: Path, sentences: list[str]) -> Path:
 def test_a_cluster_gives_the_rows_of_one_process(classifier: Path, corpus_folder: Path, tmp_path: Path) -> None:
     assert run(classifier, corpus_folder, tmp_path / "whole", unit_mb=0.004) == 4
     out = tmp_path / "out"
-    found = filter_documents(classifier, (str(corpus_folder),), out, FORM, 1, OPTIONS, cluster="local")
+    found = filter_documents(classifier, (str(corpus_folder),), str(out), FORM, 1, OPTIONS, cluster="local")
     assert found.exit_code == 4
     assert not ray.is_initialized()
     assert contents(out) == contents(tmp_path / "whole")
     with pytest.raises(UsageError, match="give one of them"):
-        filter_documents(classifier, (str(corpus_folder),), out, FORM, 1, OPTIONS, True, 0, 2, "local")
+        filter_documents(classifier, (str(corpus_folder),), str(out), FORM, 1, OPTIONS, True, 0, 2, "local")
 
 
 def deadly(folder: Path, item: str) -> str:
@@ -62,9 +61,9 @@ def test_a_run_that_a_cluster_began_is_resumed_by_one_process(
 ) -> None:
     run(classifier, corpus_folder, tmp_path / "whole", unit_mb=0.004)
     out = tmp_path / "out"
-    filter_documents(classifier, (str(corpus_folder),), out, FORM, 1, OPTIONS, True, 0, 2)
+    filter_documents(classifier, (str(corpus_folder),), str(out), FORM, 1, OPTIONS, True, 0, 2)
     before = sorted(out.glob("commits/00000/*.json"))
     assert before
-    assert list(RunFolder(out, ["hap"]).missing())
-    filter_documents(classifier, (str(corpus_folder),), out, FORM, 1, OPTIONS, cluster="local")
+    assert list(run_folder(out).missing())
+    filter_documents(classifier, (str(corpus_folder),), str(out), FORM, 1, OPTIONS, cluster="local")
     assert contents(out) == contents(tmp_path / "whole")

@@ -184,8 +184,8 @@ def test_invalid_arguments_are_refused(classifier: Path, encoder: Path, document
     model = Path(shutil.copytree(classifier, tmp_path / "model"))
     (model / "README.md").write_text("changed")
     with pytest.raises(KdnasError, match=r"README\.md: missing or changed since it was written"):
-        filter_documents(model, (str(documents),), out, FORM, 1)
-    assert filter_documents(model, (str(documents),), out, FORM, 1, verify=False).exit_code == 0
+        filter_documents(model, (str(documents),), str(out), FORM, 1)
+    assert filter_documents(model, (str(documents),), str(out), FORM, 1, verify=False).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_the_filter_imports_neither_torch_nor_transformers(classifier: Path, doc
     program = (
         "import sys; from pathlib import Path; from kdnas.commands import load_command\n"
         "model, source, out = sys.argv[1:]\n"
-        "assert load_command('filter')(Path(model), (source,), Path(out)).exit_code == 0\n"
+        "assert load_command('filter')(Path(model), (source,), out).exit_code == 0\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}), *(name for name in sys.modules if name.count('.') == 1))"
     )
     command = [sys.executable, "-c", program, classifier, documents, tmp_path / "out"]

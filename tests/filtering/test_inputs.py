@@ -20,13 +20,14 @@ from kdnas.extras import is_installed
 from kdnas.filtering import reading
 from kdnas.filtering import run as run_module
 from kdnas.filtering.inputs import find_inputs
+from kdnas.filtering.open_store import open_store
 from kdnas.filtering.options import FilterOptions
-from kdnas.filtering.plan import cut_units, read_block
+from kdnas.filtering.plan import cut_units
 from kdnas.filtering.reading import read_chunks
 from kdnas.store.artifact import Artifact
 from kdnas.text import lines as text_lines
 
-from .filter_fixture import lines, opened, outcome, parts, rows, run, write_documents
+from .filter_fixture import lines, opened, outcome, parts, rows, run, run_folder, write_documents
 
 
 def read(*paths: Path | str, unit_mb: float = 96.0) -> list[reading.Document]:
@@ -71,10 +72,12 @@ def test_urls_are_read_like_files(classifier: Path, documents: Path, sentences: 
         find_inputs(["nosuch://bucket/a.jsonl"])
 
 
-@pytest.mark.skipif(is_installed("s3fs"), reason="s3fs is installed")
+@pytest.mark.skipif(is_installed("gcsfs"), reason="gcsfs is installed")
 def test_a_missing_package_for_a_store_is_named() -> None:
-    with pytest.raises(KdnasError, match="run: pip install s3fs"):
-        find_inputs(["s3://bucket/a.jsonl"])
+    with pytest.raises(KdnasError, match=r"input 'gs://bucket/a\.jsonl': .*run: pip install gcsfs"):
+        find_inputs(["gs://bucket/a.jsonl"])
+    with pytest.raises(KdnasError, match=r"output 'gs://bucket/run': .*run: pip install gcsfs"):
+        open_store("gs://bucket/run")
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".txt", ".jsonl.gz", ".jsonl.zst"])
@@ -254,7 +257,7 @@ def test_changed_missing_and_new_files_are_named(
     (tmp_path / "2.jsonl").rename(folder / "2.jsonl")
     state = find_inputs([str(folder / "0.jsonl")])[0]
     stamp = next(
-        one for unit in read_block(out / "plan", 0) for one in unit.segments if one.file.url.endswith("1.jsonl")
+        one for unit in run_folder(out).plan.block(0) for one in unit.segments if one.file.url.endswith("1.jsonl")
     )
     os.utime(folder / "1.jsonl", ns=(int(stamp.file.stamp), int(stamp.file.stamp)))
     os.utime(folder / "0.jsonl", ns=(int(state.stamp) + 1, int(state.stamp) + 1))

@@ -1,6 +1,5 @@
 """Killed, terminated and shared filter runs give the rows of one undisturbed run."""
 
-import gzip
 import json
 import os
 import shutil
@@ -10,36 +9,23 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kdnas.errors import KdnasError, UsageError
-from kdnas.filtering.commits import RunFolder, create_once
+from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.finish import filter_finish
 from kdnas.filtering.options import FilterOptions
-from kdnas.filtering.plan import blocks_of
 from kdnas.filtering.run import filter_documents
 from kdnas.filtering.shards import shard_of
+from kdnas.filtering.store import create_json
 from kdnas.store.artifact import Artifact
 
-from .filter_fixture import FORM, contents, run, write_documents
+from .filter_fixture import FORM, contents, run, run_folder
 
 SMALL = FilterOptions(unit_mb=0.006)
 COUNTS = ("documents", "kept", "dropped", "quarantine", "sentences", "tokens", "scores", "drops", "samples")
-
-
-@pytest.fixture
-def mixed(tmp_path: Path, sentences: list[str]) -> Path:
-    """A folder of files of several kinds, with a torn record and an archive that is longer than a unit."""
-    folder = tmp_path / "in"
-    for number in range(6):
-        write_documents(folder / f"a{number}.jsonl", sentences[number * 40 : number * 40 + 40])
-    with (folder / "a3.jsonl").open("a") as file:
-        file.write('{"text": "torn\n')
-    texts = [json.dumps({"text": " ".join(sentences[at : at + 3])}) for at in range(0, 900, 3)]
-    (folder / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(texts).encode()))
-    (folder / "c.txt").write_text("\n".join(sentences[500:700]))
-    return folder
 
 
 def count_of(out: Path) -> int:
@@ -82,11 +68,11 @@ def test_a_worker_that_died_between_commit_and_rename_loses_nothing(
     run(classifier, mixed, tmp_path / "whole", unit_mb=0.006)
     settle, calls = RunFolder.settle, []
 
-    def die(folder: RunFolder, record: dict[str, object]) -> None:
+    def die(folder: RunFolder, record: dict[str, object], *rest: Any) -> None:
         calls.append(record["unit"])
         if len(calls) == 5:
             raise KeyboardInterrupt
-        settle(folder, record)  # type: ignore[arg-type]
+        settle(folder, record, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RunFolder, "settle", die)
     with pytest.raises(KeyboardInterrupt):
@@ -99,14 +85,14 @@ def test_a_worker_that_died_between_commit_and_rename_loses_nothing(
 def test_of_two_workers_on_a_unit_one_commits(classifier: Path, mixed: Path, tmp_path: Path) -> None:
     run(classifier, mixed, tmp_path / "whole", unit_mb=0.006)
     out = tmp_path / "out"
-    filter_documents(classifier, (str(mixed),), out, FORM, 1, SMALL, True, 1, 50)  # unit 1 alone
-    folder = RunFolder(out, ["hap"])
+    filter_documents(classifier, (str(mixed),), str(out), FORM, 1, SMALL, True, 1, 50)  # unit 1 alone
+    folder = run_folder(out)
     (record,) = [json.loads(file.read_text()) for file in out.glob("commits/00000/*.json")]
     late = {name: row | {"scratch": "late", "sha256": "of another worker"} for name, row in record["files"].items()}
     (out / "work/late").write_text("must not be used")
     found = folder.commit(1, [{"files": late, "totals": record["totals"]}])
     assert found == record
-    assert not create_once(folder.commit_path(1), {})
+    assert not create_json(folder.store, folder.commit_name(1), {})
     run(classifier, mixed, out, unit_mb=0.006)
     assert contents(out) == contents(tmp_path / "whole")
 
@@ -116,21 +102,21 @@ def test_shards_give_the_rows_of_one_run(classifier: Path, mixed: Path, tmp_path
     out = tmp_path / "out"
 
     def shard(index: int) -> None:
-        filter_documents(classifier, (str(mixed),), out, FORM, 1, SMALL, True, index, 4)
+        filter_documents(classifier, (str(mixed),), str(out), FORM, 1, SMALL, True, index, 4)
 
     for index in (2, 0, 3):
         shard(index)
     with pytest.raises(KdnasError, match=r"units are not committed: 1 \("):
-        filter_finish(out)
+        filter_finish(str(out))
     shard(1)
     assert not (out / "manifest.json").exists()
-    assert filter_finish(out).exit_code == 4
-    assert filter_finish(out).exit_code == 4  # finished: the same again
+    assert filter_finish(str(out)).exit_code == 4
+    assert filter_finish(str(out)).exit_code == 4  # finished: the same again
     assert contents(out) == contents(tmp_path / "whole")
     found, expected = Artifact.load(out).results, Artifact.load(tmp_path / "whole").results
     assert {key: found[key] for key in COUNTS} == {key: expected[key] for key in COUNTS}
     with pytest.raises(UsageError, match="no run of `kdnas filter`"):
-        filter_finish(tmp_path / "elsewhere")
+        filter_finish(str(tmp_path / "elsewhere"))
 
 
 def test_shards_come_from_slurm_and_kubernetes() -> None:
@@ -164,14 +150,14 @@ def test_resuming_reads_only_blocks_with_missing_units(
     monkeypatch.setattr("kdnas.filtering.pieces.BLOCK_UNITS", 4)
     out = tmp_path / "out"
     run(classifier, mixed, out, unit_mb=0.006)
-    folder = RunFolder(out, ["hap"])
-    assert len(blocks_of(out / "plan")) > 2
+    folder = run_folder(out)
+    assert len(folder.plan.blocks) > 2
     assert folder.open_blocks() == []
     assert max(len(os.listdir(one)) for one in out.glob("kept/*")) <= 4 * 20  # pieces of the archive
     for sealed in out.glob("commits/0*.json"):
         sealed.chmod(0o644)
     shutil.copytree(out, tmp_path / "again")
-    again = RunFolder(tmp_path / "again", ["hap"])
+    again = run_folder(tmp_path / "again")
     (tmp_path / "again/commits/00001.json").unlink()
     (tmp_path / "again/commits/00001/0000005.json").unlink()
     shutil.rmtree(tmp_path / "again/commits/00000")  # a sealed block: its records are not read again

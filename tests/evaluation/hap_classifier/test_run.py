@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TextClassificationPipeline
 
 from kdnas.errors import UsageError
+from kdnas.evaluation.budget import Speed
 from kdnas.evaluation.finetune import Trainer
 from kdnas.evaluation.hap_classifier.options import HapOptions
 from kdnas.evaluation.hap_classifier.run import ERRORS_FILE, REPORT, hap, run_hap
@@ -115,7 +116,47 @@ def test_a_killed_run_resumes_with_the_same_result(
     first, second = (json.loads((one.path / REPORT).read_text()) for one in (whole, again))
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
     assert not (again.path / "tuning").exists()
+    assert not (again.path / "plan.json").exists()
+    assert first["reduced"] == first["sampled"] == []
     assert run_hap(tmp_path / "killed", str(tiny_teacher.path), given).path == again.path
+
+
+@pytest.mark.slow
+def test_time_and_scored_rows_are_bounded_and_stated(
+    tiny_teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_sets(tmp_path / "data", rows=600)
+    given = options(
+        root, epochs=40, learning_rates=(2e-3, 1e-3), max_minutes=0.05, max_test=20, leave_out=("germeval18",)
+    )
+    monkeypatch.setattr("kdnas.evaluation.budget.MEASURE_SECONDS", 0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", lambda *_: (_ for _ in ()).throw(StoppedError))
+        patch.setattr("kdnas.evaluation.budget.measured_speed", lambda *_, **__: Speed(2000.0, 4000.0))
+        with pytest.raises(StoppedError):
+            run_hap(tmp_path / "home", str(tiny_teacher.path), given)
+    (file,) = tmp_path.glob("home/hap/*.partial/plan.json")
+    plan = json.loads(file.read_text())["plan"]
+    monkeypatch.setattr("kdnas.evaluation.budget.measured_speed", None)  # a resumed run keeps its plan
+    hap(str(tiny_teacher.path), given, tmp_path / "home", tmp_path / "model")
+    printed = capsys.readouterr().err
+    report = json.loads((tmp_path / "model" / REPORT).read_text())
+    assert report["plan"] == plan
+    assert plan["epochs"] < 40
+    assert f"{plan['epochs']} of 40 epochs" in report["reduced"]
+    # At most 20 rows of each set and language: Davidson en, MLMA ar, en and fr in dev and test; GermEval de left out.
+    assert report["in_set"]["rows"] == report["test_examples"] == 80
+    assert report["out_of_set"]["rows"] == 20
+    assert [line.split()[0] for line in report["sampled"]] == ["80", "80", "20"]
+    entry = json.loads((tmp_path / "model/thresholds.json").read_text())["labels"]["hate"]
+    assert entry["rows"] <= 80
+    assert sum(row["rows"] for codes in report["rows"]["test"].values() for row in codes.values()) == 80
+    card = (tmp_path / "model/README.md").read_text()
+    for part in (*report["reduced"], *report["sampled"], "To fit 0.05 minutes"):
+        assert part in card
+    assert "hap: to fit --max-minutes: trained with" in printed
+    assert "hap: with --max-test: scored 80 of" in printed
+    assert not (tmp_path / "model/plan.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -127,6 +168,8 @@ def test_a_killed_run_resumes_with_the_same_result(
         ({"teacher": Path()}, "belong together"),
         ({"word_lists": Path("missing.jsonl")}, "no such file"),
         ({"max_per_set": 3}, "at least 20"),
+        ({"max_test": 9}, "max_test is 9; at least 10"),
+        ({"max_minutes": 0.0}, "max_minutes is 0.0; more than 0"),
     ],
 )
 def test_options_out_of_range_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
