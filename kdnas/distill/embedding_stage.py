@@ -8,9 +8,10 @@ from transformers import PreTrainedModel
 
 from kdnas.distill.embedding import EmbeddingLoss, EmbeddingObjective, TeacherVectors, width_of
 from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates
-from kdnas.distill.options import DistillOptions
+from kdnas.distill.options import DistillOptions, LoopOptions
 from kdnas.distill.prompting import read_prompting
 from kdnas.distill.validation import sample_batches
+from kdnas.errors import UsageError
 from kdnas.models.family import shape_of
 from kdnas.models.head import read_head, read_prompts
 from kdnas.models.pooling import pooling_of
@@ -37,11 +38,16 @@ def embedding_objective(
         options: kinds and weights of the losses.
         hidden: Eq. 1, for embeddings beside hidden states.
         variance: as in `HiddenStateObjective`.
+
+    Raises:
+        UsageError: a width of `matryoshka` is not below that of the teacher's vectors.
     """
     own, sizes = read_head(teacher.path), shape_of(student.config)
-    last = shape_of(encoder.config).layers
+    last, width = shape_of(encoder.config).layers, width_of(encoder, own)
     layers = [last, *(layer for _, layer in hidden.pairs)] if hidden is not None else [last]
-    loss = EmbeddingLoss(sizes.hidden, width_of(encoder, own), options.embedding_loss, options.matryoshka)
+    if max(options.matryoshka, default=0) >= width:
+        raise UsageError(f"matryoshka is {list(options.matryoshka)}; the teacher's vectors have {width} dimensions")
+    loss = EmbeddingLoss(sizes.hidden, width, options.embedding_loss, options.matryoshka)
     return EmbeddingObjective(
         student,
         TeacherStates(encoder, layers),
@@ -57,7 +63,7 @@ def embedding_objective(
 
 
 def start_head(
-    objective: EmbeddingObjective, corpus: Corpus, options: DistillOptions, start: Path | None, accelerator: Accelerator
+    objective: EmbeddingObjective, corpus: Corpus, options: LoopOptions, start: Path | None, accelerator: Accelerator
 ) -> None:
     """Start the head with that of the student in `start`, else in closed form on train sentences."""
     device = next(objective.student.parameters()).device
