@@ -1,6 +1,7 @@
 """Builds the objective of embeddings from a teacher's files and the options of a distillation."""
 
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor
@@ -10,7 +11,7 @@ from kdnas.distill.embedding import EmbeddingLoss, EmbeddingObjective, TeacherVe
 from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates
 from kdnas.distill.options import DistillOptions, LoopOptions
 from kdnas.distill.prompting import read_prompting
-from kdnas.distill.validation import sample_batches
+from kdnas.distill.validation import sample_batches, validate
 from kdnas.errors import UsageError
 from kdnas.models.family import shape_of
 from kdnas.models.head import read_head, read_prompts
@@ -71,3 +72,30 @@ def start_head(
     objective.student.eval()  # no dropout
     with accelerator.autocast():
         objective.start_head(batches, read_head(start) if start is not None else None)
+
+
+def objective_of_head(
+    before: Path, teacher: Teacher, encoder: PreTrainedModel, student: PreTrainedModel
+) -> EmbeddingObjective | None:
+    """The objective that fits a new head to a student whose states change; None if it has no head.
+
+    Args:
+        before: folder of the student before the change.
+        teacher: the teacher, whose files say how its states become a vector.
+        encoder: the same teacher, loaded.
+        student: the student.
+    """
+    if read_head(before) is None:
+        return None
+    objective = embedding_objective(teacher, encoder, student, DistillOptions(objective="embedding"), None, None)
+    return objective.to(encoder.device)
+
+
+def fit_again(
+    objective: EmbeddingObjective, corpus: Corpus, options: LoopOptions, accelerator: Accelerator
+) -> dict[str, Any]:
+    """Fit the head in closed form on train sentences; returns its distance on held-out ones, for the manifest."""
+    start_head(objective, corpus, options, None, accelerator)
+    sizes = (options.validation_sentences, options.batch_tokens)
+    held_out = sample_batches(corpus.validation, *sizes, corpus.pad_id, accelerator.device)
+    return {"embedding_distance": validate(objective, held_out, accelerator)["validation_loss"]}
