@@ -124,6 +124,12 @@ GROUPS: dict[str, dict[str, Command]] = {
             ("train",),
             ("family", "budget_ms"),
         ),
+        "static-student": Command(
+            "kdnas.distill.static_options:static_student",
+            "make a student without layers: averaged token vectors, fitted to the teacher's in closed form",
+            ("train",),
+            ("sentences", "inverse_frequency"),
+        ),
         "task-texts": Command(
             "kdnas.evaluation.task_texts:task_texts",
             "write the texts of tasks, without labels, as a corpus for distill",
