@@ -188,6 +188,12 @@ GROUPS: dict[str, dict[str, Command]] = {
             ("report",),
             ("page",),
         ),
+        "compare-embeddings": Command(
+            "kdnas.evaluation.front:compare_embeddings",
+            "draw nDCG of embeddings against milliseconds, between the static student and the teacher",
+            ("train",),
+            ("page",),
+        ),
     },
     "use": {
         "serve": Command(
