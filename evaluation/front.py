@@ -160,8 +160,8 @@ def scored(
     missing = [name for name in (TEACHER, STATIC) if name not in names]
     if missing or len(names) < 3:
         raise UsageError(
-            f"no scores of retrieval for {missing[0] if missing else 'any student'}; run `kdnas suites --tasks embeddings --model "
-            "MODEL --teacher TEACHER` with the same --home"
+            f"no scores of retrieval for {missing[0] if missing else 'any student'}; run `kdnas suites --tasks embeddings "
+            "--model MODEL --teacher TEACHER` with the same --home"
         )
     tasks = sorted(set.intersection(*(set(rows) for rows in known.values())))
     if not tasks:

@@ -83,7 +83,7 @@ def retrieval(
         for model in models:
             vectors.append({role: model.vectors(prompted(texts[role], model.prompts, role)) for role in texts})
             progress.advance(1)
-    scores = scores_of(*vectors, in_teachers_space=models[1].head is not None)
+    scores = scores_of(vectors[0], vectors[1], in_teachers_space=models[1].head is not None)
     found = {"metric": METRIC, "queries": len(pairs), **scores, "seconds": round(time.monotonic() - start, 1)}
     return {"retrieval": found, "retrieval_note": ""}
 

@@ -12,7 +12,7 @@ from kdnas.distill.embedding_stage import embedding_objective
 from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, loss_divisors
 from kdnas.distill.mapping import Mapping as Layers
 from kdnas.distill.mapping import layer_pairs
-from kdnas.distill.options import DistillOptions
+from kdnas.distill.options import DistillOptions, ObjectiveName
 from kdnas.distill.projection import fit_projections
 from kdnas.distill.prompting import Prompting, read_prompting
 from kdnas.models.arch import Arch
@@ -53,7 +53,7 @@ class Candidates:
         distill: options of the later distillation.
     """
 
-    objective: str
+    objective: ObjectiveName
     teacher: Teacher
     encoder: PreTrainedModel
     distill: DistillOptions
