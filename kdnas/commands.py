@@ -67,6 +67,7 @@ GROUPS: dict[str, dict[str, Command]] = {
                 "max_latency_fraction",
                 "episodes",
                 "candidates_per_episode",
+                "proxy.objective",
                 "replay",
                 "ray",
             ),
@@ -75,7 +76,7 @@ GROUPS: dict[str, dict[str, Command]] = {
             "kdnas.search.record:record",
             "record proxy losses of many architectures, to compare strategies on (search --replay)",
             ("train",),
-            ("architectures", "seed", "second_seed_for", "ray"),
+            ("architectures", "seed", "second_seed_for", "proxy.objective", "ray"),
         ),
         "compare-strategies": Command(
             "kdnas.search.comparison:compare_strategies",
@@ -125,7 +126,7 @@ GROUPS: dict[str, dict[str, Command]] = {
             ("family", "budget_ms"),
         ),
         "static-student": Command(
-            "kdnas.distill.static_options:static_student",
+            "kdnas.distill.static_run:static_student",
             "make a student without layers: averaged token vectors, fitted to the teacher's in closed form",
             ("train",),
             ("sentences", "inverse_frequency"),

@@ -1,4 +1,4 @@
-"""`kdnas static-student`: a student without layers, the fast end of the front of quality and time.
+"""A student without layers, the fast end of the front of quality and time.
 
 A text's vector is the mean of its tokens' vectors: the teacher's word embeddings, weighted by inverse frequency (Arora, Liang
 and Ma 2017, "A simple but tough-to-beat baseline for sentence embeddings": a / (a + p)), through the linear map that fits the

@@ -8,7 +8,8 @@ import torch
 
 from kdnas.distill.projection import RIDGE
 from kdnas.distill.static import frequency_weights
-from kdnas.distill.static_options import StaticOptions, run_static
+from kdnas.distill.static_options import StaticOptions
+from kdnas.distill.static_run import run_static
 from kdnas.errors import UsageError
 from kdnas.evaluation.embedder import open_embedder
 from kdnas.models.folder import model_digest
