@@ -26,9 +26,9 @@ from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
 
 ARCH = Arch.parse("3,12,384,384,gelu")
-TEXT = TextOptions(languages=("en",), passages=True, title="title", validation_fraction=0.2)
-WEIGHTS = (0.0, 0.1, 1.0)  # of the contrastive term
-COMMON = {"objective": "embedding", "batch_tokens": 4096, "validations": 1, "pair_fraction": 0.0}
+TEXT = TextOptions(languages=("en",), passages=True, title="title", seq_len=64, validation_fraction=0.2)
+WEIGHTS = (1.0, 0.0)  # of the contrastive term
+COMMON = {"objective": "embedding", "batch_tokens": 2048, "validations": 1, "pair_fraction": 0.0}
 
 
 def held_out(corpus: Corpus) -> dict[str, tuple[list[str], list[str]]]:
@@ -71,7 +71,7 @@ def main(documents: str, general: str, steps: int) -> None:
             print(f"| {name} | {' | '.join(cells)} | {seconds / 60:.1f} |", flush=True)
 
         show("teacher", teacher.path, 0)
-        corpus = build_corpus(home, general, TextOptions(max_sentences=60_000), teacher)
+        corpus = build_corpus(home, general, TextOptions(max_sentences=30_000), teacher)
         first = DistillOptions(**COMMON, steps=3 * steps // 2)  # type: ignore[arg-type]
         begun = time.monotonic()
         student = run_distill(home, teacher, corpus, ARCH, first).path / "student"
