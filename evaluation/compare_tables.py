@@ -27,9 +27,9 @@ PAPER_LEAVES_OUT = ("glue/cola",)  # tasks that the paper's means of GLUE leave 
 NEXT_TO_NER = ("ner/panx-in-language", "ner/masakhaner-in-language")
 
 
-def markdown(tables: Sequence[Table]) -> str:
+def markdown(tables: Sequence[Table], title: str = "Downstream suites") -> str:
     """The tables as Markdown."""
-    parts = ["# Downstream suites"]
+    parts = [f"# {title}"]
     for table in tables:
         lines = [table.head, ["---", *["---:"] * (len(table.head) - 1)], *table.rows]
         parts += [f"## {table.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines), table.note]

@@ -1,4 +1,4 @@
-"""A model as a function from texts to unit vectors: in PyTorch, or a session of its export."""
+"""A model as a function from texts to unit vectors: in PyTorch, a session of its export, or static."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,9 @@ from kdnas.evaluation.suite_options import TRAINED
 from kdnas.export.folder import SETTINGS, read_tokenizer, token_ids
 from kdnas.export.outputs import pool_states, unit
 from kdnas.export.session import Session, token_budget_batches
+from kdnas.models.folder import model_in
 from kdnas.models.head import Head, Prompts
+from kdnas.models.static import StaticModel, is_static, read_static
 from kdnas.text.padding import pad
 
 BATCH_TOKENS = 4096
@@ -69,6 +71,27 @@ class SessionEmbedder:
         return self.session.predict_ids(self.session.encode(list(texts)))
 
 
+@dataclass(frozen=True)
+class StaticEmbedder:
+    """A static model, which needs no engine."""
+
+    model: StaticModel
+
+    @property
+    def prompts(self) -> Prompts:
+        return Prompts()
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, D) of N texts."""
+        return np.stack([self.model.vector(ids) for ids in self.model.ids(list(texts))])
+
+
+def static_folder(model: str) -> Path | None:
+    """The folder of a static model, given it or the artifact of `kdnas static-student`; None for other models."""
+    folder = model_in(Path(model))
+    return folder if is_static(folder) else None
+
+
 def is_export(model: str) -> bool:
     """Whether a model is the folder of an export."""
     return (Path(model) / SETTINGS).is_file()
@@ -78,7 +101,7 @@ def open_embedder(model: str, engine: str, home: Path) -> Embedder:
     """A model in an engine.
 
     Args:
-        model: a model for `kdnas.export.checkpoint.open_checkpoint`, or the folder of an export.
+        model: a model for `kdnas.export.checkpoint.open_checkpoint`, or the folder of a static model or an export.
         engine: `pytorch`, or a form of the export.
         home: root folder of all artifacts.
 
@@ -89,6 +112,11 @@ def open_embedder(model: str, engine: str, home: Path) -> Embedder:
         session = Session(model, engine)
         session.require_task("feature-extraction")
         return SessionEmbedder(session)
+    static = static_folder(model)
+    if static is not None and engine == TRAINED:
+        return StaticEmbedder(read_static(static))
+    if static is not None:
+        raise UsageError(f"engine {engine}: model '{model}' is static and has no layers to run; leave --engines out")
     if engine != TRAINED:
         raise UsageError(
             f"engine {engine} needs the folder of an export as --model; make one with `kdnas export --model {model}`"

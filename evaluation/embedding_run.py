@@ -12,13 +12,13 @@ import numpy as np
 from rich.table import Table
 
 from kdnas.errors import UsageError
-from kdnas.evaluation.embedder import Embedder, is_export, open_embedder, prompted
+from kdnas.evaluation.embedder import Embedder, is_export, open_embedder, prompted, static_folder
 from kdnas.evaluation.embedding_tasks import EmbeddingTask, Texts, chosen_tasks, means, read_texts
 from kdnas.evaluation.metrics import recall_at_k
 from kdnas.evaluation.reading import NoDataError
 from kdnas.evaluation.suite_options import TRAINED, SuiteOptions
 from kdnas.export.vectors import VectorPrecision
-from kdnas.models.folder import model_label
+from kdnas.models.folder import model_digest, model_label
 from kdnas.store.artifact import Artifact, build, write_json
 from kdnas.store.host import host_line
 from kdnas.store.progress import say, say_table, stage
@@ -86,7 +86,10 @@ def run_embeddings(home: Path, model: str, tasks: Sequence[str], options: SuiteO
 def _digest(model: str, home: Path) -> str:
     from kdnas.export.checkpoint import open_checkpoint
 
-    return Artifact.load(Path(model), "export").digest if is_export(model) else open_checkpoint(model, home).digest
+    if is_export(model):
+        return Artifact.load(Path(model), "export").digest
+    static = static_folder(model)
+    return model_digest(static) if static is not None else open_checkpoint(model, home).digest
 
 
 @dataclass

@@ -54,9 +54,11 @@ class Evaluation:
             say(f"evaluate: {topic_note}")
         tasks = [self._with_cut_note(task) for task in (topic, self.hap) if task is not None]
         geometry = _part(folder, "geometry", self._geometry)
-        # Geometry is not limited; at least half of the time is reserved for the tasks.
-        left = options.minutes * 60 - min(geometry["seconds"], options.minutes * 30)
-        results = {**geometry, "topic": None, "topic_note": topic_note, "hap": None, "hap_note": NOTE}
+        retrieval = _part(folder, "retrieval", self._retrieval)
+        # Geometry and retrieval are not limited; at least half of the time is reserved for the tasks.
+        spent = geometry["seconds"] + (retrieval["retrieval"] or {}).get("seconds", 0.0)
+        left = options.minutes * 60 - min(spent, options.minutes * 30)
+        results = {**geometry, **retrieval, "topic": None, "topic_note": topic_note, "hap": None, "hap_note": NOTE}
         for task in tasks:
             results[task.name] = self._task(folder, task, left / len(tasks))
         results |= {f"{task.name}_note": task.notes for task in tasks}
@@ -80,6 +82,13 @@ class Evaluation:
             self.teacher, self.student, self.corpus, options.map_sentences, options.sentences, options.seed
         )
         return found | {"seconds": round(time.monotonic() - start, 1)}
+
+    def _retrieval(self) -> dict[str, Any]:
+        from kdnas.evaluation.retrieval import retrieval
+
+        corpus, options = self.corpus, self.options
+        given = (corpus.validation, corpus.pad_id, self.seq_len, options.retrieval_queries, options.seed)
+        return retrieval(self.teacher, self.student, *given)
 
     def _task(self, folder: Path, task: Task, seconds: float) -> dict[str, Any]:
         """Fine-tune teacher and student with the same plan and compare their scores."""

@@ -25,7 +25,7 @@ from kdnas.models.teacher import Teacher, resolve_teacher
 from kdnas.search.cluster import all_of
 from kdnas.search.full import Full
 from kdnas.search.outcome import ProxyResult
-from kdnas.search.recording import Recording, read_recording, require_recorded_with
+from kdnas.search.recording import Recording, read_recording, require_objective, require_recorded_with
 from kdnas.store.artifact import Artifact, build, digest_of
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
@@ -96,8 +96,8 @@ def fidelity(
         output: folder to which the result is also copied as plain files; null writes only below `home`.
 
     Raises:
-        UsageError: `--distill.steps` is missing, the recording is of another teacher, or it has fewer architectures than
-            requested.
+        UsageError: `--distill.steps` is missing, the recording is of another teacher or objective, or it has fewer architectures
+            than requested.
     """
     require_output(output, "fidelity")
     if distill.steps is None:
@@ -108,6 +108,7 @@ def fidelity(
     found = read_recording(recording)
     resolved = resolve_teacher(teacher, home)
     require_recorded_with(found, resolved, "fidelity")
+    require_objective(found, distill.objective, "fidelity", "distill.objective")
     space = space.teachable(resolved.layers)
     chosen(found, found.within(space), options.architectures)  # checked before the corpus is built
     built = build_corpus(home, corpus, text, resolved)

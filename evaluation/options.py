@@ -19,6 +19,7 @@ class EvaluationOptions:
         seed: seed of samples, splits, heads, dropout and row order.
         sentences: number of validation sentences for explained variance and recall@10.
         map_sentences: number of train sentences on which the linear map from student to teacher is fitted.
+        retrieval_queries: maximum number of validation sentences that must find the one after them.
         topics: number of topics in the topic task; it uses the most frequent topics of the corpus.
         topic_train: maximum number of train and dev sentences for each topic.
         topic_test: maximum number of test sentences for each topic.
@@ -35,6 +36,7 @@ class EvaluationOptions:
     seed: int = 0
     sentences: int = 4000
     map_sentences: int = 3000
+    retrieval_queries: int = 1000
     topics: int = 12
     topic_train: int = 400
     topic_test: int = 150
@@ -46,7 +48,8 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         bounds = {"sentences": 100, "map_sentences": 100, "topics": 2, "topic_train": 20, "topic_test": 5}
-        for name, least in (bounds | {"batch_tokens": 128, "hap_examples": 100, "epochs": 1}).items():
+        bounds |= {"retrieval_queries": 20, "batch_tokens": 128, "hap_examples": 100, "epochs": 1}
+        for name, least in bounds.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}; at least {least} is needed")

@@ -56,6 +56,8 @@ def show(results: dict[str, Any]) -> None:
             mean, lowest, language = found
             table.add_row(f"{title}, mean over languages", "", f"{mean:.4f}", "")
             table.add_row(f"{title}, lowest: {language}", "", f"{lowest:.4f}", "")
+    for row in retrieval_rows(results):
+        table.add_row(*row)
     for name in ("topic", "hap"):
         task = results[name]
         if task is not None:
@@ -69,6 +71,24 @@ def show(results: dict[str, Any]) -> None:
                     values = (f"{task[side][role]:.4f}" for role in ROLES)
                     table.add_row(f"{name}: {side.replace('_', ' ')}", *values, "")
     say_table(table)
-    for name in ("topic", "hap"):
-        if results[name] is None:
-            say(f"{name}: {results[f'{name}_note']}")
+    for name in ("retrieval", "topic", "hap"):
+        if results.get(name) is None:
+            say(f"{name}: {results.get(f'{name}_note', 'not measured')}")
+
+
+def retrieval_rows(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Name, teacher, student and retention of the retrieval's scores; empty if it was not measured."""
+    found = results.get("retrieval")
+    if not found:
+        return []
+    sides = {"student": "", "asymmetric": ", student's queries in the teacher's documents"}
+    return [
+        (
+            f"retrieval of the next sentence, {found['metric']}{text}",
+            f"{found['teacher']:.4f}",
+            f"{found[side]:.4f}",
+            "" if found[kept] is None else f"{100 * found[kept]:.1f} %",
+        )
+        for (side, text), kept in zip(sides.items(), ("retention", "asymmetric_retention"), strict=True)
+        if found[side] is not None
+    ]

@@ -67,6 +67,7 @@ GROUPS: dict[str, dict[str, Command]] = {
                 "max_latency_fraction",
                 "episodes",
                 "candidates_per_episode",
+                "proxy.objective",
                 "replay",
                 "ray",
             ),
@@ -75,7 +76,7 @@ GROUPS: dict[str, dict[str, Command]] = {
             "kdnas.search.record:record",
             "record proxy losses of many architectures, to compare strategies on (search --replay)",
             ("train",),
-            ("architectures", "seed", "second_seed_for", "ray"),
+            ("architectures", "seed", "second_seed_for", "proxy.objective", "ray"),
         ),
         "compare-strategies": Command(
             "kdnas.search.comparison:compare_strategies",
@@ -123,6 +124,12 @@ GROUPS: dict[str, dict[str, Command]] = {
             "write one member of a family as a stock model",
             ("train",),
             ("family", "budget_ms"),
+        ),
+        "static-student": Command(
+            "kdnas.distill.static_run:static_student",
+            "make a student without layers: averaged token vectors, fitted to the teacher's in closed form",
+            ("train",),
+            ("sentences", "inverse_frequency"),
         ),
         "task-texts": Command(
             "kdnas.evaluation.task_texts:task_texts",
@@ -180,6 +187,12 @@ GROUPS: dict[str, dict[str, Command]] = {
             "kdnas.evaluation.compare:compare_suites",
             "compare models on the suites, with each other and with the paper's",
             ("report",),
+            ("page",),
+        ),
+        "compare-embeddings": Command(
+            "kdnas.evaluation.front:compare_embeddings",
+            "draw nDCG of embeddings against milliseconds, between the static student and the teacher",
+            ("train",),
             ("page",),
         ),
     },

@@ -76,9 +76,17 @@ def deciding(options: LoopOptions) -> dict[str, Any]:
     return {key: value for key, value in asdict(options).items() if key not in others}
 
 
-def shared_with_candidates(options: DistillOptions) -> dict[str, str]:
-    """The options of a distillation that the short distillations of the search's candidates use, too."""
-    return {name: getattr(options, name) for name in ("start", "mapping", "projections", "loss_scale")}
+def shared_with_candidates(options: DistillOptions, objective: str) -> dict[str, Any]:
+    """The options of a distillation that the short distillations of the search's candidates use, too.
+
+    Args:
+        options: options of the distillation.
+        objective: objective of the candidates.
+    """
+    names = ["start", "mapping", "projections", "loss_scale"]
+    if objective != "hidden-state":
+        names += [name for name in EMBEDDING if name != "contrastive_weight"]
+    return {name: getattr(options, name) for name in names}
 
 
 def needed_bytes(arch: Arch, rows: int) -> int:

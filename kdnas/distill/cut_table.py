@@ -4,6 +4,8 @@ XLM-R's vocabulary has 250,002 rows, of which a corpus uses a part. The others n
 student started with, and the trained model has the whole table again, so a stock tokenizer fits it.
 """
 
+from itertools import chain
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kdnas.distill.lazy_rows import LAZY, LazyRows, lazy_rows_of
+from kdnas.distill.prompting import read_prompting
+from kdnas.models.head import read_prompts
 from kdnas.models.teacher import Teacher
 from kdnas.text.corpus import Corpus
 
@@ -55,13 +59,14 @@ class CutEmbedding(nn.Embedding):
 
 
 def ids_of(corpus: Corpus, teacher: Teacher) -> np.ndarray:
-    """Ids (K,), ascending, of the tokens in both splits of a corpus, and of all special tokens: pairs add some."""
+    """Ids (K,), ascending, of the tokens in both splits of a corpus, of the teacher's prompts, and of all special tokens."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(teacher.path / "tokenizer.json"))
     used = np.zeros(int(teacher.config["vocab_size"]), dtype=bool)
     added = [number for number in tokenizer.get_added_tokens_decoder() if number < len(used)]
-    used[[corpus.pad_id, *added]] = True
+    prompts = read_prompting(teacher.path, read_prompts(teacher.path), positions=0).prompts
+    used[[corpus.pad_id, *added, *chain.from_iterable(prompts)]] = True
     for split in (corpus.train, corpus.validation):
         for start in range(0, len(split.tokens), READ):
             used[split.tokens[start : start + READ]] = True

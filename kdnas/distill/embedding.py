@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from kdnas.distill.contrast import contrast
-from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, student_states
+from kdnas.distill.hidden_state import HiddenStateLoss, TeacherStates, paired_states, student_states
 from kdnas.distill.objective import Objective
 from kdnas.distill.projection import set_ridge, with_ones
 from kdnas.distill.prompting import Prompting
@@ -134,7 +134,7 @@ class EmbeddingObjective(Objective):
         self.name = "embedding" if hidden is None else "hidden-state+embedding"
         self.student, self.loss, self.hidden = student, loss, hidden
         self.teacher, self._vectors, self._prompting = teacher, vectors, prompting
-        self._variance, self._last = variance, 0 if teacher is None else teacher.layers[-1]
+        self._variance = variance
         scale = 1.0 if hidden is None else weight
         counts = {"distance": (len(loss.widths), scale)}
         if similarity_weight:
@@ -211,14 +211,23 @@ class EmbeddingObjective(Objective):
             linear.bias.copy_(torch.from_numpy(head.bias))
             return
         assert self.teacher is not None
+        prompted = (self._prompting(input_ids, attention_mask, None)[:2] for input_ids, attention_mask in batches)
+        self.fit_head(paired_states(self.student, self.teacher, prompted))
+
+    @torch.no_grad()
+    def fit_head(self, batches: Iterable[tuple[Sequence[Tensor], Mapping[int, Tensor], Tensor]]) -> None:
+        """Set the head to the ridge regression of the teacher's vectors on the student's pooled ones.
+
+        Args:
+            batches: student states (L_S + 1 of (B, T, D_S)), teacher states (layer to (B, T, D_T)) and mask (B, T).
+        """
+        linear = self.loss.head
         size = linear.in_features + 1
         gram = torch.zeros(size, size, dtype=torch.float64, device=linear.weight.device)
         cross = gram.new_zeros(size, linear.out_features)
-        for input_ids, attention_mask in batches:
-            ids, mask, types = self._prompting(input_ids, attention_mask, None)
-            states = student_states(self.student, ids, mask, types)
-            inputs = with_ones(pooled(states[-1], mask, self._vectors.pooling))
-            wanted = self._vectors(self.teacher(ids, mask, types)[self._last], mask).double()
+        for ours, theirs, mask in batches:
+            inputs = with_ones(pooled(ours[-1], mask, self._vectors.pooling))
+            wanted = self._vectors(theirs[max(theirs)], mask).double()
             gram, cross = gram + inputs.T @ inputs, cross + inputs.T @ wanted
         set_ridge(linear, gram, cross)
 

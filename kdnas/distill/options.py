@@ -1,7 +1,7 @@
 """Options of the training stages, without heavy imports, so that the command line starts fast."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from kdnas.errors import UsageError
 
@@ -9,6 +9,7 @@ LANGUAGE_POWER = 0.3  # of XLM-R (arXiv 1911.02116, Section 3), for corpora of s
 LARGE_VOCABULARY = 65_536  # tokens above which `embedding_rows` is `corpus` by default
 PUBLISHED_RELATIONS = ("QQ", "KK", "VV")
 ALL_RELATIONS = {one + other for one in "QKV" for other in "QKV"}
+ObjectiveName = Literal["hidden-state", "embedding", "hidden-state+embedding"]
 # Options of the objectives with embeddings alone.
 EMBEDDING = ("embedding_loss", "embedding_weight", "similarity_weight", "matryoshka", "contrastive_weight")
 _AT_LEAST_ONE = (
@@ -150,7 +151,7 @@ class DistillOptions(StudentOptions):
             relative to the distance; 0 omits it.
     """
 
-    objective: Literal["hidden-state", "embedding", "hidden-state+embedding"] = "hidden-state"
+    objective: ObjectiveName = "hidden-state"
     mapping: Literal["last-1", "last", "uniform", "uniform+last"] = "uniform+last"
     projections: Literal["fitted", "random"] = "fitted"
     loss_scale: Literal["normalised", "mean", "sum"] = "normalised"
@@ -169,7 +170,7 @@ class DistillOptions(StudentOptions):
         _require_weight("relation_weight", self.relation_weight)
 
     def _check_embedding(self) -> None:
-        _require_one_of("objective", self.objective, ("hidden-state", "embedding", "hidden-state+embedding"))
+        _require_one_of("objective", self.objective, get_args(ObjectiveName))
         _require_one_of("embedding_loss", self.embedding_loss, ("cosine", "mse"))
         for name in ("embedding_weight", "similarity_weight", "contrastive_weight"):
             _require_weight(name, getattr(self, name))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,13 +26,13 @@ class Prompting:
     """
 
     def __init__(self, prompts: Sequence[Sequence[int]] = (), before: int = 1, positions: int = 512) -> None:
-        self._prompts, self._before, self._positions = prompts, before, positions
+        self.prompts, self._before, self._positions = prompts, before, positions
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Inputs:
         """Ids, mask and token types (B, T) with the prompt, (B, T + P)."""
-        if not self._prompts:
+        if not self.prompts:
             return input_ids, attention_mask, token_type_ids
-        prompt = self._prompts[int(attention_mask.sum()) % len(self._prompts)]
+        prompt = self.prompts[int(attention_mask.sum()) % len(self.prompts)]
         if input_ids.shape[1] + len(prompt) > self._positions:
             return input_ids, attention_mask, token_type_ids
         rows = input_ids.new_tensor(list(prompt)).expand(len(input_ids), -1)
@@ -41,6 +42,18 @@ class Prompting:
 
         types = None if token_type_ids is None else inserted(token_type_ids, torch.zeros_like(rows))
         return inserted(input_ids, rows), inserted(attention_mask, torch.ones_like(rows)), types
+
+    def row(self, ids: np.ndarray, number: int) -> np.ndarray:
+        """One text's ids (T,) with the prompt of a number, modulo the number of prompts: (T + P,)."""
+        prompt = self.prompts[number % len(self.prompts)] if self.prompts else ()
+        return np.insert(ids, self._before, prompt) if len(ids) + len(prompt) <= self._positions else ids
+
+    def lengths(self, lengths: np.ndarray) -> np.ndarray:
+        """Number of tokens of each row (N,) of `row`, from the lengths (N,) without prompts."""
+        if not self.prompts:
+            return lengths
+        longer = lengths + np.resize([len(prompt) for prompt in self.prompts], len(lengths))
+        return np.where(longer <= self._positions, longer, lengths)
 
 
 def read_prompting(tokenizer: Path, prompts: Prompts, positions: int) -> Prompting:

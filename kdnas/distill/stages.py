@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from kdnas.distill.batches import Batch
 from kdnas.distill.cut_table import ids_of
 from kdnas.distill.embedding import EmbeddingObjective
-from kdnas.distill.embedding_stage import embedding_objective, start_head
+from kdnas.distill.embedding_stage import embedding_objective, fit_again, objective_of_head, start_head
 from kdnas.distill.fit import Fitting, finish, finished, fit, prepare, train_alone
 from kdnas.distill.hidden_state import (
     HiddenStateLoss,
@@ -39,6 +39,7 @@ from kdnas.distill.warm_start import TeacherLayers
 from kdnas.models.arch import Arch
 from kdnas.models.family import shape_of
 from kdnas.models.folder import save_model
+from kdnas.models.head import Head
 from kdnas.models.teacher import Teacher, load_encoder
 from kdnas.text.corpus import Corpus
 
@@ -175,10 +176,14 @@ def refine_into(
     model = model.to(accelerator.device)
     relations = _relations(options, model, encoder)
     objective = _refined(loaded, model, relations, options)
+    vectors = None if isinstance(student, Arch) else objective_of_head(student, teacher, encoder, model)
     ids = trained_ids(corpus, teacher, options)
     results = fit(folder, objective, corpus, options, accelerator, "refine", teacher.path, ids)
     results |= {"teacher_layers_used": [relations.teacher_layer], "relation_heads": relations.heads}
-    return _finish(folder, objective, teacher, corpus, results)
+    if vectors is None:
+        return _finish(folder, objective, teacher, corpus, results)
+    results |= fit_again(vectors, corpus, options, accelerator)
+    return _finish(folder, objective, teacher, corpus, results, vectors.head())
 
 
 def begun_student(
@@ -254,10 +259,15 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _finish(
-    folder: Path, objective: Objective, teacher: Teacher, corpus: Corpus, results: dict[str, Any]
+    folder: Path,
+    objective: Objective,
+    teacher: Teacher,
+    corpus: Corpus,
+    results: dict[str, Any],
+    head: Head | None = None,
 ) -> dict[str, Any]:
     card = student_card(teacher, corpus.name, results)
-    head = objective.head() if isinstance(objective, EmbeddingObjective) else None
+    head = objective.head() if isinstance(objective, EmbeddingObjective) else head
     return finish(
         folder, results, lambda: save_model(folder / "student", objective.student.cpu(), teacher.path, card, head)
     )

@@ -23,15 +23,19 @@ def require_file_name(page: Path, example: str) -> None:
         raise UsageError(f"{page}: is a folder; give a file name, as in {page / example}")
 
 
-def write_page(page: Path, package: str, values: Mapping[str, Any]) -> None:
-    """Fill the template `report.html.jinja` of a package and replace the file `page` atomically.
+REPORT = "report.html.jinja"
+
+
+def write_page(page: Path, package: str, values: Mapping[str, Any], name: str = REPORT) -> None:
+    """Fill a template of a package and replace the file `page` atomically.
 
     Args:
         page: file to write.
         package: package with the template, such as `kdnas.latency`.
         values: variables of the template; the version and the chart library are added.
+        name: file name of the template.
     """
-    text = page_text(package, values)
+    text = page_text(package, values, name)
     with disk_errors(page.parent):
         page.parent.mkdir(parents=True, exist_ok=True)
         temporary = page.with_name(page.name + ".tmp")
@@ -39,15 +43,15 @@ def write_page(page: Path, package: str, values: Mapping[str, Any]) -> None:
         os.replace(temporary, page)
 
 
-def page_text(package: str, values: Mapping[str, Any]) -> str:
+def page_text(package: str, values: Mapping[str, Any], name: str = REPORT) -> str:
     """The text of a page, see `write_page`."""
     from plotly.offline import get_plotlyjs
 
-    return str(template(package).render({"version": __version__, "plotly_js": get_plotlyjs(), **values}))
+    return str(template(package, name).render({"version": __version__, "plotly_js": get_plotlyjs(), **values}))
 
 
-def template(package: str) -> Any:
-    """The template of a package's page; a missing number is shown as "not measured", never as 0."""
+def template(package: str, name: str = REPORT) -> Any:
+    """A template of a package; a missing number is shown as "not measured", never as 0."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("kdnas.page", ".")]),
         autoescape=True,
@@ -56,4 +60,4 @@ def template(package: str) -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= FILTERS
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)

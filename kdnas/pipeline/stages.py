@@ -12,6 +12,7 @@ from kdnas.distill.run import run_distill, run_refine
 from kdnas.evaluation.evaluating import LABELLED
 from kdnas.evaluation.hap import read_hap
 from kdnas.evaluation.options import EvaluationOptions
+from kdnas.evaluation.report import show
 from kdnas.evaluation.run import run_evaluation
 from kdnas.export.labelled import LEAST
 from kdnas.export.options import ExportOptions
@@ -146,6 +147,7 @@ def ship_student(run: PipelineRun, refined: Artifact, export: ExportOptions, eva
         "evaluation",
         lambda: run_evaluation(run.home, run.teacher, run.corpus, student, digest, evaluation),
     )
+    show(judged.results)
     task = next((name for name in ("hap", "topic") if judged.results.get(name)), None)
     if task:
         folder = judged.path / "classifiers" / task

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kdnas.evaluation.report import BY_LANGUAGE, over_languages
+from kdnas.evaluation.report import BY_LANGUAGE, over_languages, retrieval_rows
 from kdnas.latency.speed import STUDENT
 from kdnas.models.arch import Arch
 from kdnas.store.artifact import Artifact
@@ -107,6 +107,11 @@ def _evaluation(results: dict[str, Any]) -> Iterator[Cell]:
         if found := over_languages(results, name):
             mean, lowest, language = found
             yield f"{measure} by language", f"mean {mean:.3f}, lowest {lowest:.3f} ({language})"
+    for name, teacher, student, kept in retrieval_rows(results):
+        yield (
+            name,
+            f"teacher {teacher}, student {student}: retention {kept} ({results['retrieval']['queries']:,} queries)",
+        )
     for task, title in TASKS:
         figures = results.get(task)
         if figures:

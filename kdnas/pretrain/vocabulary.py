@@ -36,7 +36,7 @@ def build_tokenizer(home: Path, source: str, text: TextOptions, options: Pretrai
         UsageError: the corpus is missing, empty, or too small for the vocabulary.
     """
     names = ("vocabulary", "tokenizer_sentences", "language_power", "seed")
-    config = {"source": source, "text": text, **{name: getattr(options, name) for name in names}}
+    config = {"source": source, "text": text.deciding, **{name: getattr(options, name) for name in names}}
     inputs = {"source": source_digest(source)}
     label = f"unigram-{options.vocabulary}"
 

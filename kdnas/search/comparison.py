@@ -48,7 +48,8 @@ def compare_strategies(
         output: folder that gets the result as plain files; null writes only below `home`.
 
     Raises:
-        UsageError: a table is of another teacher than its recording, or the strategies are not those of `--frozen`.
+        UsageError: a table is of another teacher than its recording, a recording is of another objective, or the strategies are
+            not those of `--frozen`.
     """
     require_output(output, STUDY if options.limits else KIND)
     frozen = require_frozen(options.frozen) if options.frozen else None
@@ -57,7 +58,7 @@ def compare_strategies(
             f"{len(recording)} recordings and no limits; several recordings are compared within random limits of latency: add "
             "--limits 20"
         )
-    replays = open_replays(recording, table, space, teacher, home)
+    replays = open_replays(recording, table, space, teacher, home, options.objective)
     options = replace(options, frozen=frozen)
     if options.limits:
         return deliver(run_study(home, replays, options), output)

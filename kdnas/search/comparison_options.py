@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from kdnas.distill.options import ObjectiveName
 from kdnas.errors import UsageError
 from kdnas.search.options import SearchOptions
 from kdnas.search.strategies import STRATEGIES
@@ -19,6 +20,7 @@ class ComparisonOptions:
 
     Args:
         strategies: names of strategies of `kdnas search`, the reference first.
+        objective: what the recorded architectures learned (`kdnas record --proxy.objective`); other recordings are rejected.
         runs: seeds per strategy; with `limits`, per strategy and limit.
         fewer_runs: other numbers of seeds for slow strategies, each as NAME=N, for example gp=3.
         settings: settings of the strategies other than the defaults, each as NAME=VALUE with an option epsilon_* or controller_*
@@ -41,6 +43,7 @@ class ComparisonOptions:
     """
 
     strategies: tuple[str, ...] = tuple(STRATEGIES)
+    objective: ObjectiveName = "hidden-state"
     runs: int = 50
     fewer_runs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()

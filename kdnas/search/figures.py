@@ -100,7 +100,9 @@ def search_scatter(journal: Sequence[Record], results: Record) -> go.Figure:
         figure.add_trace(winner_trace(row, "latency_ms", "loss"))
     style(figure, 470).update_layout(coloraxis=episode_colours(rows))
     figure.update_xaxes(title_text="latency, batch 1 (ms)", rangemode="tozero")
-    figure.update_yaxes(title_text="distillation loss (1 − explained variance)")
+    hidden = results.get("objective", "hidden-state") == "hidden-state"
+    title = "distillation loss (1 − explained variance)" if hidden else "distance from the teacher's embeddings"
+    figure.update_yaxes(title_text=title)
     return figure
 
 

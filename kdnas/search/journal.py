@@ -19,7 +19,7 @@ class Candidate:
         episode: from 0.
         arch: the architecture.
         explored: chosen at random, not by the strategy's model.
-        loss: proxy loss on held-out sentences, as a fraction of the teacher's variance; None if it failed.
+        loss: proxy loss on held-out sentences (`ProxyResult`); None if it failed.
         latency_ms: from the latency table.
         reward: Eq. 4; None if it failed.
         predicted_reward: the reward that the strategy expected; None before it has a model.

@@ -1,8 +1,9 @@
 """Options of a search. No heavy imports: the command line must read them quickly."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
+from kdnas.distill.options import ObjectiveName
 from kdnas.errors import UsageError
 from kdnas.search.reward import ALPHA, BETA
 from kdnas.search.strategies import STRATEGIES
@@ -23,6 +24,8 @@ class ProxyOptions:
     """The short distillation that scores a candidate (the paper's mini-KD). All candidates see the same batches.
 
     Args:
+        objective: what candidates learn, as in `kdnas distill`. The loss in the reward is that of the hidden states, or with
+            embeddings the distance of the whole vectors, which is 1 - cosine unless `distill.embedding_loss` is `mse`.
         tokens: training tokens per candidate. The default ranks candidates like a budget 15 times larger with
             Kendall's tau 0.81 [0.68, 0.90] (`results/search/fidelity.md`); null if corpus_fraction sets the budget.
         corpus_fraction: fraction of the training split that makes the proxy set, instead of `tokens` (the paper: 0.3).
@@ -35,6 +38,7 @@ class ProxyOptions:
             need more, the teacher runs again for every candidate.
     """
 
+    objective: ObjectiveName = "hidden-state"
     tokens: int | None = 33_000
     corpus_fraction: float | None = None
     epochs: float = 1.0
@@ -45,6 +49,8 @@ class ProxyOptions:
     cache_gb: float = 2.0
 
     def __post_init__(self) -> None:
+        if self.objective not in get_args(ObjectiveName):
+            raise UsageError(f"proxy.objective is '{self.objective}'; allowed are {', '.join(get_args(ObjectiveName))}")
         if (self.tokens is None) == (self.corpus_fraction is None):
             raise UsageError(
                 f"proxy.tokens is {self.tokens} and proxy.corpus_fraction {self.corpus_fraction}; "

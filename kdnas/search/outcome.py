@@ -14,7 +14,8 @@ class ProxyResult:
     """The result of proxy distillation.
 
     Args:
-        loss: held-out loss, mean over layer pairs, as a fraction of the teacher's variance; NaN or infinite if it diverged.
+        loss: held-out loss: of hidden states the mean over layer pairs, as a fraction of the teacher's variance; of embeddings
+            the distance at full width. NaN or infinite if it diverged.
         tokens: training tokens seen, without padding.
         curve: tokens and loss at each checkpoint, the last one included; empty if there was only one.
     """

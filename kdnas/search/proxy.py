@@ -12,14 +12,7 @@ from transformers import PreTrainedModel
 
 from kdnas.distill.batches import Batch
 from kdnas.distill.cut_table import cut_table, ids_of
-from kdnas.distill.hidden_state import (
-    HiddenStateLoss,
-    HiddenStateObjective,
-    TeacherStates,
-    loss_divisors,
-    student_states,
-    teacher_layer_variance,
-)
+from kdnas.distill.hidden_state import TeacherStates, student_states, teacher_layer_variance
 from kdnas.distill.loop import (
     lr_factor,
     make_accelerator,
@@ -28,16 +21,17 @@ from kdnas.distill.loop import (
     train_step,
     use_all_cores,
 )
-from kdnas.distill.mapping import Mapping, layer_pairs
 from kdnas.distill.moments import cut_layers, kept_moments, sample_of
 from kdnas.distill.options import LANGUAGE_POWER, LARGE_VOCABULARY, DistillOptions
-from kdnas.distill.projection import fit_projections
+from kdnas.distill.prompting import Prompting
 from kdnas.distill.starting import start_student
 from kdnas.distill.warm_start import TeacherLayers
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.teacher import Teacher, load_encoder
+from kdnas.search.candidates import CandidateObjective, Candidates
 from kdnas.search.options import ProxyOptions
 from kdnas.search.outcome import ProxyResult
+from kdnas.search.prompted import PromptedSentences
 from kdnas.search.teacher_states import VARIANCE_TOKENS, CachedStates, Subset, cache_bytes
 from kdnas.store.artifact import require_space
 from kdnas.store.progress import say, stage
@@ -70,16 +64,16 @@ class LiveStates:
 
 
 class Proxy:
-    """Distils candidates by hidden states (Eq. 1) on the same batches. They start as the later distillation starts them.
+    """Distils candidates on the same batches. They start and learn as in the later distillation.
 
     Args:
         folder: scratch folder for the teacher's states; kept after an interruption, deleted by `close`.
         teacher: the teacher.
         corpus: its splits give the proxy set and the held-out sentences.
         space: decides which of the teacher's layers are needed.
-        options: budget and optimizer.
+        options: objective, budget and optimizer.
         seed: seed of the proxy set, the batches and the students' random weights.
-        distill: its start, mapping, projections and scale of the loss are those of the candidates, too.
+        distill: its start, mapping, projections, scale of the loss and losses of embeddings are those of the candidates, too.
         home: root of artifacts, where the start of the students is kept for other searches; None keeps it in memory.
     """
 
@@ -95,16 +89,17 @@ class Proxy:
         home: Path | None = None,
     ) -> None:
         use_all_cores()
-        self._distill, self._mapping = distill, Mapping(distill.mapping)
-        self.options, self.seed, self._folder = options, seed, folder
-        self._pad_id, self._depth = corpus.pad_id, teacher.layers
+        self._distill, self.options, self.seed, self._folder = distill, options, seed, folder
+        self._pad_id = corpus.pad_id
         large = teacher.config["vocab_size"] > LARGE_VOCABULARY
         self._table_ids = ids_of(corpus, teacher) if large else None
         self.precision = resolve_precision("auto")
         self.accelerator = make_accelerator(self.precision)
         self._teacher = load_encoder(teacher.path).to(self.accelerator.device)
-        self.train = training_subset(corpus, options, seed)
-        self.validation = validation_subset(corpus, options, seed)
+        self._candidates = Candidates(options.objective, teacher, self._teacher, distill)
+        prompting = self._candidates.prompting()
+        self.train = prompted(training_subset(corpus, options, seed), prompting)
+        self.validation = prompted(validation_subset(corpus, options, seed), prompting)
         self.plan = batch_plan(self.train.lengths, options, seed)
         self.tokens = int(sum(int(self.train.lengths[indices].sum()) for indices in self.plan))
         sample, moments = sample_of(self._batch(indices) for indices in self.plan), None
@@ -112,7 +107,7 @@ class Proxy:
             cut = cut_layers(space.layers, min(space.ffn), self._teacher)
             moments = kept_moments(home, teacher, corpus, self._teacher, sample, cut)
         self._layers = TeacherLayers(self._teacher, sample, moments)
-        layers = wanted_layers(space, teacher.layers, self._mapping)
+        layers = self._candidates.layers(space.layers)
         self._states, self._held_out = self._teacher_states(layers)
         self._variance = self._states.variance(layers)
 
@@ -139,8 +134,13 @@ class Proxy:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Budget and precision of every candidate, for the manifest."""
-        return {"proxy_tokens": self.tokens, "precision": self.precision, "teacher_seconds": self.teacher_seconds}
+        """Objective, budget and precision of every candidate, for the manifest."""
+        return {
+            "objective": self.options.objective,
+            "proxy_tokens": self.tokens,
+            "precision": self.precision,
+            "teacher_seconds": self.teacher_seconds,
+        }
 
     @property
     def teacher_seconds(self) -> float | None:
@@ -158,16 +158,12 @@ class Proxy:
         If the loss diverges, the curve ends there with that loss.
         """
         ends = {max(1, round(mark * len(self.plan))) for mark in marks}
-        pairs = layer_pairs(arch.layers, self._depth, self._mapping)
-        layers = sorted({layer for _, layer in pairs})
+        layers = self._candidates.layers([arch.layers])
         student = start_student(arch, self._teacher, self._distill.start, self.seed, self._layers).eval()  # no dropout
-        variance = torch.tensor([self._variance[layer] for _, layer in pairs])
-        divisors = loss_divisors(self._distill.loss_scale, variance)
-        loss = HiddenStateLoss(pairs, arch.hidden, int(self._teacher.config.hidden_size), divisors)
-        objective = HiddenStateObjective(student, None, loss).to(self.accelerator.device)
-        if self._distill.projections == "fitted":
-            with torch.no_grad(), self.accelerator.autocast():
-                fit_projections(loss, self._first_states(objective, layers))
+        objective = self._candidates.make(arch, student, self._variance).to(self.accelerator.device)
+        with torch.no_grad(), self.accelerator.autocast():
+            first, again = (self._first_states(objective, layers) for _ in range(2))
+            self._candidates.start(objective, first, again)
         if self._table_ids is not None:
             cut_table(student, self._table_ids)
         for tokens in self._train(objective, layers, ends):
@@ -177,14 +173,14 @@ class Proxy:
         return self.train.batch(indices, self._pad_id, self.accelerator.device)
 
     def _first_states(
-        self, objective: HiddenStateObjective, layers: list[int]
+        self, objective: CandidateObjective, layers: list[int]
     ) -> Iterator[tuple[Sequence[Tensor], dict[int, Tensor], Tensor]]:
         """Student states, teacher states and mask of each batch of the plan."""
         for indices in self.plan:
             ids, mask = self._batch(indices)
             yield student_states(objective.student, ids, mask), self._states(indices, mask, layers), mask
 
-    def _train(self, objective: HiddenStateObjective, layers: list[int], ends: set[int]) -> Iterator[int]:
+    def _train(self, objective: CandidateObjective, layers: list[int], ends: set[int]) -> Iterator[int]:
         """Cumulative number of real tokens after each of some steps; a diverged run ends where that was detected."""
         optimizer = make_optimizer(objective, self.options.peak_lr)
         tokens = 0
@@ -200,28 +196,30 @@ class Proxy:
             if diverged:
                 return
 
-    def _validate(self, objective: HiddenStateObjective, layers: list[int]) -> float:
-        """Held-out loss over all real tokens and layer pairs, in the scale of the options."""
-        total, tokens = 0.0, 0
+    def _validate(self, objective: CandidateObjective, layers: list[int]) -> float:
+        """Held-out loss over all real tokens, as `kdnas distill` reports it."""
+        total, tokens = torch.zeros(1, dtype=torch.float64), 0
         for indices in token_batches(self.validation.lengths, VALIDATION_BATCH_TOKENS, seed=0, epoch=0):
             ids, mask = self.validation.batch(indices, self._pad_id, self.accelerator.device)
             targets = self._held_out(indices, mask, layers)
             with torch.no_grad(), self.accelerator.autocast():
                 losses = objective(ids, mask, targets=targets)
             count = int(self.validation.lengths[indices].sum())
-            total += float(losses.double().mean()) * count
+            total = total + losses.double().cpu() * count
             tokens += count
-        return total / tokens
+        return float(objective.metrics(total / tokens)["validation_loss"])
 
     def close(self) -> None:
         """Delete the teacher's states."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def wanted_layers(space: SearchSpace, teacher_layers: int, mapping: Mapping = Mapping.UNIFORM_LAST) -> list[int]:
-    """Teacher layers, 1-based, that some student of the space learns from."""
-    pairs = [pair for depth in space.layers for pair in layer_pairs(depth, teacher_layers, mapping)]
-    return sorted({layer for _, layer in pairs})
+def prompted(subset: Subset, prompting: Prompting) -> Subset:
+    """The same sentences with the prompts before them."""
+    if not prompting.prompts:
+        return subset
+    sentences = subset.sentences
+    return Subset(PromptedSentences(sentences.path, sentences.split, prompting), subset.numbers)
 
 
 def training_subset(corpus: Corpus, options: ProxyOptions, seed: int) -> Subset:

@@ -86,7 +86,8 @@ def record(
         text: how the corpus is read.
         space: values that each field may take; depths beyond the teacher's are left out.
         ray: `local`, or the address of a Ray cluster, to distil architectures in parallel, each on one core.
-        distill: its start, mapping, projections and loss_scale are used; the others do not matter here.
+        distill: its start, mapping, projections and loss_scale are used and, if architectures learn embeddings, its options of
+            the losses of embeddings, except the contrastive term; the others do not matter here.
         home: root of all artifacts.
         output: folder that gets the result as plain files; null writes only below `home`.
     """
@@ -126,7 +127,7 @@ def run_record(
         KdnasError: all architectures failed.
     """
     space = space.teachable(teacher.layers)
-    config = {"space": space, "options": options, "distill": shared_with_candidates(distill)}
+    config = {"space": space, "options": options, "distill": shared_with_candidates(distill, options.proxy.objective)}
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest}
     absolute = replace(teacher, path=teacher.path.resolve())
 
@@ -173,10 +174,12 @@ def _work(
         raise KdnasError(f"record: all {len(rows)} architectures failed, the first with '{rows[0]['failed']}'")
     order = {(seed, str(arch)): index for seed, archs in wanted.items() for index, arch in enumerate(archs)}
     rows.sort(key=lambda row: (row["seed"], order[row["seed"], row["arch"]]))
-    _write(path / FILE, rows, {str(arch): origin for arch, origin in every.items()}, teacher)
+    origin = {str(arch): found for arch, found in every.items()}
+    _write(path / FILE, rows, origin, teacher, options.proxy.objective)
     return {
         "architectures": len(every),
         "drawn": len(chosen),
+        "objective": options.proxy.objective,
         "space_size": len(space),
         "losses": sum(len(row["curve"]) for row in rows),
         "failed": sum(row["failed"] is not None for row in rows),
@@ -217,7 +220,7 @@ class _Curves:
         return ProxyResult(loss, found[-1].tokens, tuple(finite))
 
 
-def _write(file: Path, rows: list[dict[str, Any]], origin: dict[str, str], teacher: Teacher) -> None:
+def _write(file: Path, rows: list[dict[str, Any]], origin: dict[str, str], teacher: Teacher, objective: str) -> None:
     shape = str(teacher.shape or "")
     with file.open("w", newline="") as written:
         table = csv.writer(written, lineterminator="\n")
@@ -225,6 +228,6 @@ def _write(file: Path, rows: list[dict[str, Any]], origin: dict[str, str], teach
         for row in rows:
             arch = Arch.parse(row["arch"])
             fields = [getattr(arch, name) for name in FIELDS]
-            known = [origin[row["arch"]], teacher.label, teacher.digest, shape, row["commit"], row["host"]]
+            known = [origin[row["arch"]], teacher.label, teacher.digest, shape, row["commit"], row["host"], objective]
             for tokens, loss in row["curve"]:
                 table.writerow([arch_id(arch), *fields, row["seed"], tokens, f"{loss:.6f}", row["seconds"], *known])

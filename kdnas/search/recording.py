@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdnas.distill.options import ObjectiveName
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.teacher import Teacher
@@ -15,8 +16,10 @@ from kdnas.store.artifact import file_sha256
 
 FILE = "recording.csv"
 LOSSES = ("id", "layers", "heads", "hidden", "ffn", "activation", "seed", "tokens", "loss", "seconds")
-# Recordings of earlier versions lack these: how the architecture was chosen, the teacher, and where the row was made.
-PROVENANCE = ("origin", "teacher", "teacher_digest", "teacher_shape", "commit", "host")
+# Recordings of earlier versions lack these: how the architecture was chosen, the teacher, where the row was made, and what the
+# architectures learned; it was hidden states.
+PROVENANCE = ("origin", "teacher", "teacher_digest", "teacher_shape", "commit", "host", "objective")
+HIDDEN_STATE: ObjectiveName = "hidden-state"
 COLUMNS = LOSSES + PROVENANCE
 DIGITS = 10  # shown of a digest
 
@@ -31,6 +34,7 @@ class Source:
         shape: architecture of the teacher's layers; None also if no student can have it.
         commits: commits of the source checkout.
         hosts: CPU and cores.
+        objective: what the architectures learned; the scale of the losses depends on it.
     """
 
     teacher: str = ""
@@ -38,6 +42,7 @@ class Source:
     shape: Arch | None = None
     commits: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    objective: str = HIDDEN_STATE
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Recording:
     """Losses of architectures by seed and by the tokens that they were distilled on.
 
     Args:
-        losses: architecture to seed to tokens to held-out loss, as a fraction of the teacher's variance.
+        losses: architecture to seed to tokens to held-out loss: that of the hidden states, as a fraction of the teacher's
+            variance, or the distance of the embeddings.
         digest: changes when the file does.
         source: where they come from.
         drawn_at_random: the architectures of a random draw; the others were added by name. None if the file does not say.
@@ -78,7 +84,7 @@ def read_recording(path: Path) -> Recording:
     """A recording's CSV, or the folder that `kdnas record` printed.
 
     Raises:
-        UsageError: the file is missing, lacks a column, or has losses of several teachers.
+        UsageError: the file is missing, lacks a column, or has losses of several teachers or objectives.
     """
     file = path / FILE if path.is_dir() else path
     losses: dict[Arch, dict[int, dict[int, float]]] = {}
@@ -95,7 +101,7 @@ def read_recording(path: Path) -> Recording:
                     raise ValueError(f"the loss of {arch} is {loss}")
                 losses.setdefault(arch, {}).setdefault(int(row["seed"]), {})[int(row["tokens"])] = loss
                 for name in PROVENANCE:
-                    known[name].setdefault(row.get(name) or "")
+                    known[name].setdefault(row.get(name) or (HIDDEN_STATE if name == "objective" else ""))
                 if row.get("origin") == RANDOM:
                     at_random.add(arch)
         source = _source(file, {name: [value for value in values if value] for name, values in known.items()})
@@ -109,7 +115,9 @@ def read_recording(path: Path) -> Recording:
 
 
 def _source(file: Path, known: dict[str, Sequence[str]]) -> Source:
-    digests, shapes = known["teacher_digest"], known["teacher_shape"]
+    digests, shapes, objectives = known["teacher_digest"], known["teacher_shape"], known["objective"]
+    if len(objectives) > 1:
+        raise UsageError(f"{file}: losses of the objectives {', '.join(objectives)}; give a recording of each")
     if len(digests) > 1:
         raise UsageError(
             f"{file}: losses of {len(digests)} teachers (digests {', '.join(one[:DIGITS] for one in digests)}); "
@@ -121,6 +129,7 @@ def _source(file: Path, known: dict[str, Sequence[str]]) -> Source:
         Arch.parse(shapes[0]) if shapes else None,
         tuple(known["commit"]),
         tuple(known["host"]),
+        next(iter(objectives), HIDDEN_STATE),
     )
 
 
@@ -141,4 +150,24 @@ def require_recorded_with(recording: Recording, teacher: Teacher, what: str) -> 
             f"{what}: the recording is of teacher '{source.teacher}' (digest {source.digest[:DIGITS]}), not of "
             f"'{teacher.spec}' (digest {teacher.digest[:DIGITS]}); give the recording's teacher with --teacher, or record one "
             f"with `kdnas record --teacher {teacher.spec}`"
+        )
+
+
+def require_objective(recording: Recording, objective: str, what: str, option: str = "proxy.objective") -> None:
+    """Reject a recording of another objective: its losses have another scale.
+
+    Args:
+        recording: the recording.
+        objective: the objective that is wanted.
+        what: the command, for messages.
+        option: the command's option that names the objective.
+
+    Raises:
+        UsageError: the recording is of another objective.
+    """
+    found = recording.source.objective
+    if found != objective:
+        raise UsageError(
+            f"{what}: the recording is of objective '{found}', not of '{objective}'; give --{option} {found}, or record losses "
+            f"with `kdnas record --proxy.objective {objective}`"
         )

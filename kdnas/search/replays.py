@@ -8,7 +8,7 @@ from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.table import LatencyTable
 from kdnas.models.teacher import Teacher, resolve_teacher
-from kdnas.search.recording import DIGITS, Recording, read_recording
+from kdnas.search.recording import DIGITS, HIDDEN_STATE, Recording, read_recording, require_objective
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,12 @@ def without_shape(states: Sequence[Arch], shape: Arch | None) -> list[Arch]:
 
 
 def open_replays(
-    recordings: Sequence[Path], tables: Sequence[Path], space: SearchSpace, teacher: str, home: Path
+    recordings: Sequence[Path],
+    tables: Sequence[Path],
+    space: SearchSpace,
+    teacher: str,
+    home: Path,
+    objective: str = HIDDEN_STATE,
 ) -> list[Replay]:
     """Read recordings and the table of each.
 
@@ -88,10 +93,11 @@ def open_replays(
         space: values that each field may take.
         teacher: teacher of recordings that do not name theirs.
         home: root of all artifacts, with the fetched teachers.
+        objective: what the recorded architectures must have learned.
 
     Raises:
-        UsageError: there are not as many tables as recordings, one cannot be read, or a table is of another teacher than its
-            recording.
+        UsageError: there are not as many tables as recordings, one cannot be read, a table is of another teacher than its
+            recording, or a recording is of another objective.
     """
     if len(recordings) != len(tables) or not recordings:
         raise UsageError(
@@ -100,6 +106,7 @@ def open_replays(
     found: list[Replay] = []
     for file, folder in zip(recordings, tables, strict=True):
         recording, table = read_recording(file), LatencyTable.load(folder)
+        require_objective(recording, objective, f"compare-strategies: {file}", "objective")
         known = None if recording.source.digest else resolve_teacher(teacher, home)
         found.append(make_replay(recording, table, space, known, f"table {folder}: "))
     names = [one.name for one in found]

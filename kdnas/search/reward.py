@@ -20,8 +20,9 @@ def reward(
     all below 1.
 
     Args:
-        loss: distillation loss L of the student. In the scale `normalised`, 1 - L is the explained variance. The recommended
-            architecture depends on the scale (results/search/reward.md).
+        loss: distillation loss L of the student. In the scale `normalised`, 1 - L is the explained variance; of embeddings, 1 - L
+            is the mean cosine with the teacher's vectors. The recommended architecture depends on the scale
+            (results/search/reward.md).
         latency_ms: the student's latency.
         teacher_latency_ms: the teacher's, from the same table.
         alpha: exponent, at most 0; 0 ignores latency.

@@ -25,7 +25,7 @@ from kdnas.search.limits import make_goal
 from kdnas.search.options import SearchOptions
 from kdnas.search.outcome import Evaluate, EvaluateAll, one_by_one
 from kdnas.search.pareto import hypervolume, pareto_front
-from kdnas.search.recording import Recording, read_recording, require_recorded_with
+from kdnas.search.recording import Recording, read_recording, require_objective, require_recorded_with
 from kdnas.search.strategies import make_strategy
 from kdnas.store.artifact import Artifact, build
 from kdnas.store.host import host, host_name
@@ -68,14 +68,16 @@ def search(
             architectures are proposed.
         ray: `local`, or the address of a Ray cluster, to distil candidates in parallel, each on one core; its nodes must see
             the teacher, the corpus and the home under the same paths.
-        distill: options of the distillation that follows: candidates start, map their layers and scale the loss as it does; with
-            `--evaluator full` all its options hold, and `steps` is required.
+        distill: options of the distillation that follows: candidates start, map their layers and scale the loss as it does, and
+            with `proxy.objective` embedding have its losses of embeddings; with `--evaluator full` all its options hold, and
+            `steps` is required.
         allow_other_teacher: use a table that was measured with another teacher; by default it is rejected.
         home: root of all artifacts.
         output: folder that gets the result as plain files; null writes only below `home`.
 
     Raises:
-        UsageError: the table or the recording is of another teacher, or options do not fit together.
+        UsageError: the table or the recording is of another teacher, the recording is of another objective, or options do not
+            fit together.
     """
     require_output(output, "search")
     require_compatible(replay, ray)
@@ -87,6 +89,7 @@ def search(
     if replay is not None:
         recording = read_recording(replay)
         require_recorded_with(recording, found, "search")
+        require_objective(recording, options.proxy.objective, "search")
         return deliver(run_replay(home, recording, space, known, options, found), output)
     make_goal(space.teachable(found.layers), known, options, found)  # reject now: building the corpus may take minutes
     built = build_corpus(home, corpus, text, found)
@@ -152,16 +155,18 @@ def run_search(
     def full_work(path: Path) -> dict[str, Any]:
         make = partial(Full, home, absolute, corpus, distill)
         results = distilled(path, make, make())
-        return results | {"proxy_tokens": results["tokens"] // results["candidates"]}
+        return results | {
+            "proxy_tokens": results["tokens"] // results["candidates"],
+            "objective": distill.objective,
+        }
 
     config = {"space": space, "options": options, "teacher_latency_ms": table.teacher_latency_ms}
     inputs = {"teacher": teacher.digest, "corpus": corpus.digest, "latency-table": table.digest}
     if options.evaluator == "full":
         chosen = deciding(settled(distill, corpus, teacher))
         return build(home, "search", teacher.label, config | {"distill": chosen}, inputs, full_work)
-    return build(
-        home, "search", teacher.label, config | {"distill": shared_with_candidates(distill)}, inputs, proxy_work
-    )
+    config |= {"distill": shared_with_candidates(distill, options.proxy.objective)}
+    return build(home, "search", teacher.label, config, inputs, proxy_work)
 
 
 def _warn_of_other_host(table: LatencyTable) -> None:
@@ -194,7 +199,8 @@ def run_replay(
     shapes = baselines.possible(space, recording.losses) if options.baselines else {}
 
     def work(path: Path) -> dict[str, Any]:
-        return _explored(path, one_by_one(recording), goal, options, table, shapes)
+        results = _explored(path, one_by_one(recording), goal, options, table, shapes)
+        return results | {"objective": recording.source.objective}
 
     config = {"space": space, "options": options, "teacher_latency_ms": table.teacher_latency_ms}
     inputs = {"recording": recording.digest, "latency-table": table.digest}

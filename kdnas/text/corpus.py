@@ -16,6 +16,7 @@ from kdnas.errors import UsageError
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact, build, digest_of, file_sha256, find
 from kdnas.store.progress import stage
+from kdnas.text.passages import passage_rows
 from kdnas.text.pydocs import installed_packages
 from kdnas.text.readers import BUILTIN, TextOptions, TextRow, read_rows, text_files
 from kdnas.text.sample import spread_rows, spread_sentences
@@ -80,11 +81,9 @@ def build_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher) -
         home,
         KIND,
         label_of(source),
-        {"source": source, "text": text},
+        {"source": source, "text": text.deciding},
         inputs_of(source, teacher),
-        lambda path: _work(
-            path, source, text, teacher, unique_rows(read_rows(source, text), source, text.max_sentences)
-        ),
+        lambda path: _work(path, source, text, teacher, _unique_rows(source, text, teacher)),
     )
     return Corpus(artifact, pad_id_of(teacher))
 
@@ -106,7 +105,7 @@ def sample_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher, 
     Raises:
         UsageError, KdnasError: as in `build_corpus`.
     """
-    inputs, config = inputs_of(source, teacher), {"source": source, "text": text}
+    inputs, config = inputs_of(source, teacher), {"source": source, "text": text.deciding}
     whole = find(home, KIND, label_of(source), config, inputs)
     if whole is not None:
         return Corpus(whole, pad_id_of(teacher))
@@ -118,7 +117,7 @@ def sample_corpus(home: Path, source: str, text: TextOptions, teacher: Teacher, 
         label_of(source),
         {**config, "sample": sentences},
         inputs,
-        lambda path: _work(path, source, text, teacher, _sampled_rows(source, text, sentences), sentences),
+        lambda path: _work(path, source, text, teacher, _sampled_rows(source, text, teacher, sentences), sentences),
     )
     return Corpus(artifact, pad_id_of(teacher))
 
@@ -128,10 +127,28 @@ def sentences_needed(train: int, validation: int, validation_fraction: float) ->
     return math.ceil(1.25 * max(train / (1 - validation_fraction), validation / validation_fraction))
 
 
-def _sampled_rows(source: str, text: TextOptions, sentences: int) -> Iterator[TextRow]:
+def _unique_rows(source: str, text: TextOptions, teacher: Teacher) -> Iterator[TextRow]:
+    """The rows of a source, documents as passages, without repeated texts."""
+    rows = read_rows(source, text)
+    if text.passages:
+        tokenizer = _tokenizer(teacher)
+        tokenizer.no_truncation()
+        rows = passage_rows(rows, tokenizer, text.seq_len, text.group is not None)
+    return unique_rows(rows, source, text.max_sentences)
+
+
+def _tokenizer(teacher: Teacher) -> Any:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(teacher.path / "tokenizer.json"))
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _sampled_rows(source: str, text: TextOptions, teacher: Teacher, sentences: int) -> Iterator[TextRow]:
     if source == BUILTIN:
         return unique_rows(spread_sentences(), source, sentences)
-    rows = unique_rows(read_rows(source, text), source, text.max_sentences)
+    rows = _unique_rows(source, text, teacher)
     return spread_rows(rows, sentences) if is_local(source) else islice(rows, sentences)
 
 
@@ -177,10 +194,7 @@ def source_digest(source: str) -> str:
 def _work(
     path: Path, source: str, text: TextOptions, teacher: Teacher, rows: Iterator[TextRow], total: int | None = None
 ) -> dict[str, Any]:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(teacher.path / "tokenizer.json"))
-    tokenizer.no_padding()
+    tokenizer = _tokenizer(teacher)
     tokenizer.enable_truncation(text.seq_len)
     splits = {name: _Split(path, name) for name in SPLITS}
     with stage("corpus: tokenise", total or text.max_sentences) as progress:

@@ -1,7 +1,7 @@
 """Iterate over the rows of text of any source: docstrings, local files, data sets on the hub."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +39,9 @@ class TextOptions:
         hub_split: split of a hub data set.
         max_sentences: maximum number of unique sentences to read; null reads all.
         seq_len: maximum number of tokens in a sentence, with special tokens; longer sentences are truncated.
+        passages: whether texts are whole documents, which are cut into passages of at most `seq_len` tokens at the ends of
+            sentences; the passages of a document are a group.
+        title: column with a title or a question of each text; it becomes a text before it, of the same group.
         validation_fraction: fraction of the groups that goes to validation.
     """
 
@@ -52,12 +55,19 @@ class TextOptions:
     max_sentences: int | None = None
     seq_len: int = 128
     validation_fraction: float = 0.1
+    passages: bool = False
+    title: str | None = None
 
     @property
     def columns(self) -> list[str]:
         """Columns that every row must have."""
         language = self.language_column if self.languages else None
-        return [name for name in (self.column, self.topic, self.group, language) if name]
+        return [name for name in (self.column, self.topic, self.group, self.title, language) if name]
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """The options for the key of a corpus; corpora of earlier versions, without passages and titles, keep their keys."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ("passages", "title")}
 
     def __post_init__(self) -> None:
         if not 8 <= self.seq_len <= 512:
@@ -75,6 +85,10 @@ def read_rows(source: str, text: TextOptions) -> Iterator[TextRow]:
     names = [Path(part) for part in sources_of(source)]
     if text.languages is not None and (source == BUILTIN or any(".txt" in name.suffixes for name in names)):
         raise UsageError(f"corpus '{source}': it has no language column; leave out text.languages")
+    if source == BUILTIN and (text.passages or text.title):
+        raise UsageError(
+            f"corpus '{source}': its texts are sentences without titles; leave out text.passages and text.title"
+        )
     if source == BUILTIN:
         return (TextRow(*row) for row in docstring_sentences())
     files: list[Path] = []
@@ -132,7 +146,7 @@ def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions, 
         if missing:
             raise UsageError(
                 f"corpus '{source}': row {number} has no column '{missing[0]}'; it has {', '.join(sorted(row))} "
-                "(set --text.column, --text.topic, --text.group or --text.language_column)"
+                "(set --text.column, --text.topic, --text.group, --text.title or --text.language_column)"
             )
         language = str(row.get(text.language_column) or "")
         if text.languages:
@@ -146,6 +160,8 @@ def _table_rows(rows: Iterator[dict[str, Any]], source: str, text: TextOptions, 
             raise UsageError(f"corpus '{source}': row {number} is {too_long()}; cut its text into sentences")
         topic = str(row[text.topic]) if text.topic else ""
         group = str(row[text.group]) if text.group else " ".join(value.split()).lower()
+        if text.title and isinstance(row[text.title], str):
+            yield TextRow(row[text.title], topic, group, language)
         yield TextRow(value, topic, group, language)
 
 

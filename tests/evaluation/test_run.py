@@ -86,6 +86,8 @@ def test_results_have_all_values_of_the_report(evaluation: Artifact) -> None:
     assert results["explained_variance"] == pytest.approx(1, abs=1e-5)
     assert results["recall_at_10"] == 1.0
     assert results["sentences"] == 100
+    assert results["retrieval"]["retention"] == results["retrieval"]["teacher"] / results["retrieval"]["student"] == 1
+    assert results["retrieval"]["asymmetric"] is None  # the teacher has no head
     for name, classes in (("topic", 3), ("hap", 2)):
         task = results[name]
         assert len(task["labels"]) == classes
@@ -121,6 +123,7 @@ def test_the_table_shows_scores_and_notes(evaluation: Artifact, capsys: pytest.C
     show(evaluation.results)
     printed = capsys.readouterr()
     assert f"{evaluation.results['topic']['student']:.4f}" in printed.err
+    assert f"{evaluation.results['retrieval']['student']:.4f}" in printed.err
     assert printed.out == ""
     show(evaluation.results | {"hap": None, "hap_note": "give it with --hap"})
     assert "give it with --hap" in capsys.readouterr().err

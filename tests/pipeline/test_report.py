@@ -78,6 +78,24 @@ def test_numbers_match_the_artifacts(run: dict[str, Artifact], tmp_path: Path) -
     )  # distil first, as it was run
 
 
+def test_retrieval_is_shown_or_its_absence_explained(run: dict[str, Artifact], tmp_path: Path) -> None:
+    page = render(run, tmp_path)
+    words = page.within("evaluation")
+    assert "812 held-out sentences must find the sentence that follows them" in words
+    for row in ("teacherteacher0.4321", "studentstudent0.401292.8", "studentteacher0.410795.0"):
+        assert row in re.sub(r"\s", "", words)
+    assert "92.8\xa0%" in page.text_of[""]  # a tile
+    without_head = run["evaluation"].results["retrieval"] | {"asymmetric": None, "asymmetric_retention": None}
+    words = render({**run, "evaluation": changed(run["evaluation"], retrieval=without_head)}, tmp_path).within(
+        "evaluation"
+    )
+    assert "studentteacher" not in re.sub(r"\s", "", words)
+    absent = changed(run["evaluation"], retrieval=None, retrieval_note="no retrieval: 3 pairs")
+    words = render({**run, "evaluation": absent}, tmp_path).within("evaluation")
+    assert "no retrieval: 3 pairs." in words
+    assert "must find" not in words
+
+
 def test_speedup_over_the_teacher_in_the_same_engine(run: dict[str, Artifact], tmp_path: Path) -> None:
     assert "same engine" not in render(run, tmp_path).within("speed")
     alike = {"same_engine_speedup": 4.4, "same_engine_speedup_low": 3.9, "same_engine_speedup_high": 4.6}

@@ -15,6 +15,10 @@ def test_table_has_the_results_of_each_stage(tmp_path: Path) -> None:
     hap = artifacts["evaluation"].results["hap"]
     assert f"student {100 * hap['student']:.1f}: retention {100 * hap['retention']:.1f} %" in rows["HAP, macro-F1"]
     assert rows["explained variance by language"] == "mean 0.715, lowest 0.620 (sw)"
+    own = "teacher 0.4321, student 0.4012: retention 92.8 % (812 queries)"
+    assert rows["retrieval of the next sentence, nDCG@10"] == own
+    mixed = "retrieval of the next sentence, nDCG@10, student's queries in the teacher's documents"
+    assert rows[mixed] == "teacher 0.4321, student 0.4107: retention 95.0 % (812 queries)"
     for row in artifacts["speed"].results["rows"]:
         assert f"p50 {row['p50_ms']:.2f} ms" in rows[row["name"]]
     assert f"{artifacts['search'].results['candidates']} candidates" in rows["search"]

@@ -20,8 +20,9 @@ from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.student import student_from_teacher
 from kdnas.models.teacher import Teacher, load_encoder
 from kdnas.search import teacher_states
+from kdnas.search.candidates import wanted_layers
 from kdnas.search.options import ProxyOptions, SearchOptions
-from kdnas.search.proxy import LiveStates, Proxy, batch_plan, training_subset, wanted_layers
+from kdnas.search.proxy import LiveStates, Proxy, batch_plan, training_subset
 from kdnas.search.teacher_states import CachedStates, Subset, cache_bytes
 from kdnas.text.corpus import Corpus
 
@@ -107,7 +108,7 @@ def test_gpu_teacher_gives_the_same_states_and_initialisation(
 
 
 def test_states_of_a_12_layer_teacher_fit_the_cache() -> None:
-    layers = wanted_layers(SearchSpace(), 12)
+    layers = wanted_layers(SearchSpace().layers, 12)
     assert layers == list(range(1, 13))
     needed = cache_bytes(48_000, layers, 768)
     assert needed == 48_000 * 12 * 768 * 2 < 1e9
@@ -115,9 +116,15 @@ def test_states_of_a_12_layer_teacher_fit_the_cache() -> None:
 
 
 def test_wanted_layers_cover_every_depth() -> None:
-    assert wanted_layers(SearchSpace(layers=(3,)), 6) == [1, 3, 4, 5, 6]
-    assert wanted_layers(SearchSpace(layers=(3,)), 12) == [1, 5, 9, 10, 11, 12]
-    assert wanted_layers(SearchSpace(), 12) == list(range(1, 13))
+    assert wanted_layers((3,), 6) == [1, 3, 4, 5, 6]
+    assert wanted_layers((3,), 12) == [1, 5, 9, 10, 11, 12]
+    assert wanted_layers(SearchSpace().layers, 12) == list(range(1, 13))
+
+
+def test_embeddings_need_the_last_layer_whatever_the_mapping() -> None:
+    assert wanted_layers((3, 4), 6, objective="embedding") == [6]
+    assert wanted_layers((3,), 6, Mapping.UNIFORM, "hidden-state+embedding") == [1, 3, 5, 6]
+    assert wanted_layers((3,), 6, Mapping.UNIFORM) == [1, 3, 5]
 
 
 def test_plan_follows_the_budget(corpus: Corpus) -> None:
