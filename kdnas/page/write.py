@@ -12,6 +12,8 @@ from kdnas.errors import UsageError
 from kdnas.page.formatting import FILTERS
 from kdnas.store.artifact import disk_errors
 
+REPORT = "report.html.jinja"  # template of a package
+
 
 def require_file_name(page: Path, example: str) -> None:
     """Check that the path of a page is not a folder.
@@ -21,9 +23,6 @@ def require_file_name(page: Path, example: str) -> None:
     """
     if page.is_dir():
         raise UsageError(f"{page}: is a folder; give a file name, as in {page / example}")
-
-
-REPORT = "report.html.jinja"
 
 
 def write_page(page: Path, package: str, values: Mapping[str, Any], name: str = REPORT) -> None:
