@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from kdnas.autodistil.cutting import sliced
 from kdnas.autodistil.extract import extract
 from kdnas.autodistil.family import SCORES, SPACE, Family
 from kdnas.autodistil.options import FamilyOptions
 from kdnas.autodistil.recipes import planned
 from kdnas.autodistil.run import PAGE, autodistil, run_autodistil
-from kdnas.autodistil.slices import sliced
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.run import run_distill
 from kdnas.distill.student_folder import find_student
