@@ -87,7 +87,9 @@ def untrained_family(home: Path, space: SubSpace, net: PreTrainedModel, tokenize
         save_model(folder / space.name / NET, net, tokenizer, "---\nlicense: mit\n---\n\n# A net\n")
         teacher = Teacher("a-teacher", Path(), net.config.to_dict(), "digest")
         write_space(folder, [space], teacher)
-        scores = {arch: {"loss": 0.01 * number, "explained_variance": None} for number, arch in enumerate(space.members)}
+        scores = {
+            arch: {"loss": 0.01 * number, "explained_variance": None} for number, arch in enumerate(space.members)
+        }
         write_rows(folder, member_rows([space], scores, teacher.student_sizes.rows, {}))
         return {"members": len(space.members)}
 

@@ -110,7 +110,10 @@ def test_members_pass_export_parity(family: Artifact, corpus: Corpus, tmp_path: 
 @pytest.mark.parametrize(
     ("arch", "message"),
     [
-        ("5,6,48,97,gelu", "architecture 5,6,48,97,gelu is not in the family; the nearest members are 5,6,48,96,gelu; "),
+        (
+            "5,6,48,97,gelu",
+            "architecture 5,6,48,97,gelu is not in the family; the nearest members are 5,6,48,96,gelu; ",
+        ),
         ("2,6,48,40,gelu", "architecture 2,6,48,40,gelu is not in the family; the nearest members are "),
         ("5,4,48,96,gelu", "is not in the family; the nearest members are 5,6,48,96,gelu; "),
         ("5,6,96,96,gelu", "is not in the family"),

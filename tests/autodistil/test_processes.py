@@ -14,7 +14,18 @@ from kdnas.store.artifact import Artifact, read_jsonl
 pytestmark = pytest.mark.slow
 
 STEPS = 12
-OPTIONS = ["--steps", str(STEPS), "--batch_tokens", "512", "--accumulate", "4", "--precision", "f32", "--log_every", "1"]
+OPTIONS = [
+    "--steps",
+    str(STEPS),
+    "--batch_tokens",
+    "512",
+    "--accumulate",
+    "4",
+    "--precision",
+    "f32",
+    "--log_every",
+    "1",
+]
 OPTIONS += ["--layers", "2,3", "--ffn", "24,96", "--heads", "4,12", "--hidden", "48", "--activation", "gelu"]
 OPTIONS += ["--validations", "2", "--validation_sentences", "60", "--members_per_pass", "3"]
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
