@@ -111,8 +111,8 @@ def test_the_family_on_disk(family: Artifact, opened: Family, tiny_teacher: Teac
     assert family.results["best"]["loss"] <= family.results["mean_loss"] <= family.results["worst"]["loss"]
 
 
-# Checkpoints 4 and 5 of 14 are between the members of one batch, 12 is between two batches. The updates count from the start of each
-# process; their weights have changed and are in no checkpoint.
+# Checkpoints 4 and 5 of 14 are between the members of one batch, 12 is between two batches. The updates count from the start of
+# each process; their weights have changed and are in no checkpoint.
 KILLS = {
     "checkpoints": [("checkpoint", 4), ("checkpoint", 5), ("checkpoint", 12)],
     "random updates": [("update", number) for number in random.Random(33).choices(range(2, 6), k=3)],

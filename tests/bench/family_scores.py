@@ -1,4 +1,4 @@
-"""Held-out losses of any students of one teacher, in the same way for all: projections refitted in closed form, same sentences."""
+"""Held-out losses of any students of one teacher, alike for all: projections refitted in closed form, the same sentences."""
 
 from collections.abc import Mapping
 from pathlib import Path

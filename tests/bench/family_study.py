@@ -1,7 +1,7 @@
 """N students from one training of a family, against N students in the same time by other ways.
 
-Run as `python tests/bench/family_study.py FOLDER [options]`; `--help` lists them. All ways train the members for `--minutes`, from
-the teacher's layers, and all students are scored alike: linear maps refitted in closed form, the same held-out sentences.
+Run as `python tests/bench/family_study.py FOLDER [options]`; `--help` lists them. All ways train the members for `--minutes`,
+from the teacher's layers, and all students are scored alike: linear maps refitted in closed form, the same held-out sentences.
 
 | way | what it does |
 |---|---|
@@ -14,9 +14,9 @@ the teacher's layers, and all students are scored alike: linear maps refitted in
 | separate-of-N | three members alone, each with 1/N of the time: for the break-even |
 | reference | each member alone with `--reference-steps` |
 
-FOLDER gets all artifacts, `family_study.csv` with a row for each member of each finished run, and `family_study.html` with a plot. The
-same command resumes there after a kill, and finished runs are not repeated. Prints three tables: losses of all ways and their
-ratios to separate distillation, Kendall's tau with the members trained alone, and the break-even.
+FOLDER gets all artifacts, `family_study.csv` with a row for each member of each finished run, and `family_study.html` with a
+plot. The same command resumes there after a kill, and finished runs are not repeated. Prints three tables: losses of all ways
+and their ratios to separate distillation, Kendall's tau with the members trained alone, and the break-even.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -57,7 +58,7 @@ def break_even(family: float, separate: Mapping[int, float]) -> float | None:
     counts = sorted(separate)
     if family <= separate[counts[0]]:
         return float(counts[0])
-    for low, high in zip(counts, counts[1:], strict=False):
+    for low, high in pairwise(counts):
         if separate[low] < family <= separate[high]:
             part = (family - separate[low]) / (separate[high] - separate[low])
             return math.exp(math.log(low) + part * (math.log(high) - math.log(low)))
@@ -68,8 +69,8 @@ def ways_table(rows: Rows) -> list[str]:
     """Lines of the table of all ways that trained all members."""
     found, effort = by_seed(rows), {(row["way"], int(row["seed"])): row for row in rows}
     lines = [
-        f"| way | seeds | mean loss | worst member | mean / {CONTROL} | worst ratio of a member | updates | tokens of all members | "
-        "training s |",
+        f"| way | seeds | mean loss | worst member | mean / {CONTROL} | worst ratio of a member | updates | "
+        "tokens of all members | training s |",
         "|---|---:|---:|---|---:|---:|---:|---:|---:|",
     ]
     for way, seeds in found.items():
