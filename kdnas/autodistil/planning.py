@@ -72,7 +72,9 @@ def planned_updates(
     validate()
     validation_seconds = time.monotonic() - validation_start
     long_run = range(20 * len(space.members) * each)
-    step_seconds = seconds / relative_cost(space, teacher, options, timed) * relative_cost(space, teacher, options, long_run)
+    step_seconds = (
+        seconds / relative_cost(space, teacher, options, timed) * relative_cost(space, teacher, options, long_run)
+    )
     step_seconds /= len(long_run)
     left = options.minutes * 60 - (time.monotonic() - start) - (options.validations + 1) * validation_seconds
     steps = max(1, int(left / step_seconds))

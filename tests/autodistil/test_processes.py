@@ -73,3 +73,4 @@ def test_several_processes_need_steps(tmp_path: Path, tiny_teacher: Teacher, cor
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert "the number of updates cannot be measured; give it with --steps" in done.stderr
+    assert not list(tmp_path.iterdir())
