@@ -108,11 +108,11 @@ def _latencies(family: Family, table: Path | None, other_teacher: bool, other_ho
 
 
 def _write(family: Family, arch: Arch, output: Path) -> None:
+    space = require_member(arch, family.spaces)
     card = CARD.format(arch=arch, teacher=family.teacher.spec, loss=family.rows[arch]["loss"])
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".extract-") as scratch:
         folder = Path(scratch) / "student"
-        space = require_member(arch, family.spaces)
         write_member(folder, family.net(space), space, arch, card)
         copy_output({file: folder / file for file in files_below(folder)}, output, "extract")
 

@@ -18,6 +18,7 @@ from kdnas.models.arch import Arch
 from .family_nets import TYPES, extracted, tiny_batch, tiny_net, tiny_space
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", TYPES)
 def test_every_member_equals_its_stock_model_bit_for_bit(model_type: str, tmp_path: Path) -> None:
     space = tiny_space(model_type)
