@@ -1,7 +1,7 @@
 """Seconds of an update of each way of `family_study.py`, so that all ways get as many updates as fit into the same time.
 
-The ways take turns in two rounds, and the faster round of each counts: other work on the host only makes updates slow. They are
-measured once and kept, so the plan does not change when the study resumes.
+The ways take turns in several rounds, and the fastest round of each counts: other work on the host only makes updates slow. They
+are measured once and kept, so the plan does not change when the study resumes.
 """
 
 import json
@@ -20,12 +20,11 @@ from kdnas.distill.several import run_distill_several, students_of
 from kdnas.models.arch import Arch
 from kdnas.store.artifact import write_json
 
-ROUNDS = 2
 WARM, TIMED = 4, 12  # updates of a student alone or side by side
 TIMED_A_MEMBER = 2  # updates of a family, for each of its members
 
 
-def update_seconds(setting: Setting) -> dict[str, float]:
+def update_seconds(setting: Setting, rounds: int) -> dict[str, float]:
     """Seconds of an update of each architecture alone, of `side-by-side` (all members), and of each schedule of a family."""
     file = setting.home / f"speeds-{setting.members_digest}.json"
     if file.exists():
@@ -35,7 +34,7 @@ def update_seconds(setting: Setting) -> dict[str, float]:
     ways["side-by-side"] = _together(setting)
     ways |= {schedule: _family(setting, schedule) for schedule in get_args(Schedule)}
     found = dict[str, float]()
-    for number in range(ROUNDS):
+    for number in range(rounds):
         for name, measure in ways.items():
             seconds = measure(setting.home / "timing", number)
             found[name] = min(seconds, found.get(name, seconds))

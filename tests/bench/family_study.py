@@ -83,6 +83,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--proxy-steps", type=int, default=30)
     parser.add_argument("--reference-steps", type=int, default=0, help="updates of each member alone; 0 for none")
     parser.add_argument("--counts", type=numbers, default=(2, 4, 8), help="numbers of students for the break-even")
+    parser.add_argument("--timing-rounds", type=int, default=2)
     parser.add_argument("--chain-first", type=float, default=1 / 3, help="fraction of the time for the largest")
     return parser.parse_args()
 
@@ -110,7 +111,7 @@ def main() -> None:
     chosen = given.ways.split(",") if given.ways else list(ways)
     if unknown := set(chosen) - set(ways):
         raise SystemExit(f"--ways has {', '.join(sorted(unknown))}; allowed are {', '.join(ways)}")
-    speeds = update_seconds(setting)
+    speeds = update_seconds(setting, given.timing_rounds)
     key = {"setting": setting.digest, "teacher": given.teacher, "minutes": f"{given.minutes:g}"}
     for seed in given.seeds:
         for way in chosen:
