@@ -251,7 +251,7 @@ def test_bad_families_are_rejected_before_the_corpus_is_built(tmp_path: Path, ti
     other = table_artifact(tmp_path / "tables", law_rows(), teacher="a" * 64)
     rejected("the latency table was measured with another teacher", table=other.path)
     own = table_artifact(tmp_path / "tables", law_rows(), teacher=tiny_teacher.digest)
-    rejected("the latency table has no rows with 4 heads, hidden size 48", table=own.path)
+    rejected("the latency table has no rows with 12 heads, hidden size 48", table=own.path)
     manifest = {**own.manifest, "host": {**own.manifest["host"], "cpu": "Old CPU"}}
     (own.path / "manifest.json").write_text(json.dumps(manifest))
     rejected("measured on another host: Old CPU", table=own.path)
