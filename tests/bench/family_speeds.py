@@ -1,11 +1,11 @@
 """Seconds of an update of each way of `family_study.py`, so that all ways get as many updates as fit into the same time.
 
-The ways take turns in several rounds, and the fastest round of each counts: other work on the host only makes updates slow. They
-are measured once and kept, so the plan does not change when the study resumes.
+What the chosen ways need takes turns in several rounds, and the fastest round of each counts: other work on the host only makes
+updates slow. The times are measured once and kept, so the plan does not change when the study resumes.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from statistics import median
 from typing import get_args
@@ -20,26 +20,42 @@ from kdnas.distill.several import run_distill_several, students_of
 from kdnas.models.arch import Arch
 from kdnas.store.artifact import write_json
 
+K_PER_PASS = {"unordered", "3-nets"}  # ablations of this schedule
 WARM, TIMED = 4, 12  # updates of a student alone or side by side
 TIMED_A_MEMBER = 2  # updates of a family, for each of its members
 
 
-def update_seconds(setting: Setting, rounds: int) -> dict[str, float]:
-    """Seconds of an update of each architecture alone, of `side-by-side` (all members), and of each schedule of a family."""
+def update_seconds(setting: Setting, rounds: int, ways: Collection[str]) -> dict[str, float]:
+    """Seconds of an update of each architecture alone, of `side-by-side` (all members), and of each schedule of a family.
+
+    Args:
+        setting: the setting.
+        rounds: number of rounds.
+        ways: the chosen ways; only what they need is measured.
+    """
     file = setting.home / f"speeds-{setting.members_digest}.json"
-    if file.exists():
-        known: dict[str, float] = json.loads(file.read_text())
-        return known
-    ways: dict[str, Callable[[Path, int], float]] = {str(arch): _alone(setting, arch) for arch in setting.archs}
-    ways["side-by-side"] = _together(setting)
-    ways |= {schedule: _family(setting, schedule) for schedule in get_args(Schedule)}
-    found = dict[str, float]()
-    for number in range(rounds):
-        for name, measure in ways.items():
+    found: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+    measures = {name: measure for name, measure in _measures(setting, ways).items() if name not in found}
+    for number in range(rounds if measures else 0):
+        for name, measure in measures.items():
             seconds = measure(setting.home / "timing", number)
             found[name] = min(seconds, found.get(name, seconds))
             print(f"round {number + 1}: an update of {name} takes {seconds:.3f} s", flush=True)
     write_json(file, found)
+    return found
+
+
+def _measures(setting: Setting, ways: Collection[str]) -> dict[str, Callable[[Path, int], float]]:
+    schedules: tuple[Schedule, ...] = get_args(Schedule)
+    without = {*schedules, *K_PER_PASS, "side-by-side", "untrained"}
+    found: dict[str, Callable[[Path, int], float]] = {}
+    if set(ways) - without:
+        found |= {str(arch): _alone(setting, arch) for arch in setting.archs}
+    if "side-by-side" in ways:
+        found["side-by-side"] = _together(setting)
+    for schedule in schedules:
+        if schedule in ways or (schedule == "k-per-pass" and K_PER_PASS & set(ways)):
+            found[schedule] = _family(setting, schedule)
     return found
 
 

@@ -111,7 +111,7 @@ def main() -> None:
     chosen = given.ways.split(",") if given.ways else list(ways)
     if unknown := set(chosen) - set(ways):
         raise SystemExit(f"--ways has {', '.join(sorted(unknown))}; allowed are {', '.join(ways)}")
-    speeds = update_seconds(setting, given.timing_rounds)
+    speeds = update_seconds(setting, given.timing_rounds, chosen)
     key = {"setting": setting.digest, "teacher": given.teacher, "minutes": f"{given.minutes:g}"}
     for seed in given.seeds:
         for way in chosen:
