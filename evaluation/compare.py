@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kdnas.autodistil.family import Family
+from kdnas.autodistil.page import write_family_page
 from kdnas.errors import UsageError
-from kdnas.evaluation.compare_models import Model
+from kdnas.evaluation.compare_models import Model, retention
 from kdnas.evaluation.compare_page import write_suites_page
 from kdnas.evaluation.compare_results import read_model
 from kdnas.evaluation.compare_settings import check_settings
@@ -16,6 +18,7 @@ from kdnas.store.artifact import Artifact, disk_errors
 from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
 
+FAMILY_PAGE = "family.html"
 PAPER = Path(__file__).with_name("paper.json")
 
 
@@ -25,6 +28,7 @@ def compare_suites(
     speeds: tuple[Path, ...] = (),
     output: Path | None = None,
     page: Path | None = None,
+    family: Path | None = None,
     allow_different_settings: bool = False,
     home: Path = Path("artifacts"),
 ) -> Outcome:
@@ -37,17 +41,22 @@ def compare_suites(
         speeds: folders that `kdnas speed` printed for these models and their teacher; adds the speed-up of each exported form.
         output: Markdown file to write; by default `suites.md` below `home`.
         page: HTML file to write, with the same tables and a plot; by default `suites.html` below `home`.
+        family: folder that `kdnas autodistil` printed; its page is written again, as `family.html` below `home`, with the
+            retention of those models that are members of the family.
         allow_different_settings: whether models are compared although they differ in data, languages, rows, epochs, learning
             rates, seeds, time budget, batch size or engine; the differences are then shown above the tables.
         home: root folder of all artifacts.
 
     Raises:
-        UsageError: fewer than two models are given, a model has no results, or results have different settings.
+        UsageError: fewer than two models are given, a model has no results, results have different settings, or no model is
+            a member of the family.
     """
     if len(models) < 2:
         raise UsageError(f"models: {len(models)} given; at least two are needed, the teacher first")
+    opened = None if family is None else Family.load(family)
     found = [read_model(home, model) for model in models]
     different = check_settings(found, allow_different_settings)
+    kept = {} if opened is None else member_retention(opened, found)
     if latency_table is not None:
         found = of_table(found, latency_table)
     for measured in speeds:
@@ -61,7 +70,32 @@ def compare_suites(
         file.write_text(text, encoding="utf-8")
     say(text)
     say(f"page: {write_suites_page(found, tables, paper, page or home / 'suites.html', bool(different))}")
+    if opened is not None:
+        write_family_page(home / FAMILY_PAGE, list(opened.rows.values()), opened.teacher.spec, retention=kept)
+        say(f"page of the family: {home / FAMILY_PAGE}")
     return Outcome(file, {"models": [model.name for model in found]})
+
+
+def member_retention(family: Family, models: Sequence[Model]) -> dict[str, float]:
+    """Mean retention of those models that are members of a family, by member; the first model is the teacher.
+
+    Raises:
+        UsageError: no model is a member, or none of the members shares a task with the teacher.
+    """
+    names = {arch.name: str(arch) for arch in family.members}
+    members = [model for model in models[1:] if model.architecture in names]
+    if not members:
+        others = ", ".join(f"{model.name} ({model.architecture})" for model in models[1:])
+        raise UsageError(
+            f"family: none of the models is a member of {family.path}: {others}; `kdnas extract` writes one"
+        )
+    kept = {names[model.architecture]: retention(models[0], model) for model in members}
+    found = {member: value for member, value in kept.items() if value is not None}
+    if not found:
+        raise UsageError(
+            f"family: no member has results of a task that {models[0].name} has; run `kdnas suites` for both"
+        )
+    return found
 
 
 def of_table(models: Sequence[Model], table: Path) -> list[Model]:

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "search": BASE | {"distill"},
     "export": BASE,
     "latency": BASE | {"export", "search"},
-    "evaluation": BASE | {"export", "distill", "search"},
+    "evaluation": BASE | {"export", "distill", "autodistil", "search"},
     "serving": BASE | {"export"},
     "filtering": BASE | {"export"},
     "pipeline": BASE | {"distill", "search", "export", "latency", "evaluation"},

@@ -1,15 +1,20 @@
 """`kdnas extract`: one member of a family as a stock Hugging Face folder, without training."""
 
+import json
 import math
 import tempfile
 from pathlib import Path
 
+from kdnas.autodistil.cutting import sliced
 from kdnas.autodistil.family import Family
 from kdnas.autodistil.latency import latencies, require_table
-from kdnas.autodistil.sub_space import require_member
+from kdnas.autodistil.sub_space import SubSpace, require_member
+from kdnas.distill.student_folder import METADATA
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
 from kdnas.models.card import inherited, with_metadata
+from kdnas.models.family import family_of
+from kdnas.models.folder import save_tensors
 from kdnas.models.table import LatencyTable
 from kdnas.store.outcome import Outcome
 from kdnas.store.output import copy_output, files_below, require_output
@@ -103,19 +108,29 @@ def _latencies(family: Family, table: Path | None, other_teacher: bool, other_ho
 
 
 def _write(family: Family, arch: Arch, output: Path) -> None:
-    from safetensors.torch import load_file
-
-    from kdnas.autodistil.slices import extracted
-    from kdnas.models.folder import save_model
-    from kdnas.models.teacher import load_config
-
     space = require_member(arch, family.spaces)
-    net = family.net(space)
-    model = extracted(load_file(net / "model.safetensors"), load_config(net), space, arch)
     card = CARD.format(arch=arch, teacher=family.teacher.spec, loss=family.rows[arch]["loss"])
-    tags = {"library_name": "transformers", "pipeline_tag": "feature-extraction", "tags": ["distillation", "kdnas"]}
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".extract-") as scratch:
         folder = Path(scratch) / "student"
-        save_model(folder, model, net, with_metadata(inherited(net) | tags, card))
+        write_member(folder, family.net(space), space, arch, card)
         copy_output({file: folder / file for file in files_below(folder)}, output, "extract")
+
+
+def write_member(folder: Path, net: Path, space: SubSpace, arch: Arch, card: str) -> None:
+    """Write a member as a stock Hugging Face folder. Neither torch nor transformers is imported, which would take seconds.
+
+    Args:
+        folder: folder to write; an existing one is replaced.
+        net: stock folder of the net.
+        space: the members of the net.
+        arch: the member.
+        card: text of README.md, without metadata.
+    """
+    from safetensors.numpy import load_file
+
+    tensors = sliced(load_file(net / "model.safetensors"), space, arch)
+    config = json.loads((net / "config.json").read_text())
+    save_tensors(
+        folder, tensors, family_of(config).resized(config, arch), net, with_metadata(inherited(net) | METADATA, card)
+    )

@@ -15,22 +15,33 @@ from kdnas.store.host import host_line
 Row = Mapping[str, Any]
 
 
-def write_family_page(page: Path, rows: Sequence[Row], teacher: str, corpus: str) -> None:
+def write_family_page(
+    page: Path,
+    rows: Sequence[Row],
+    teacher: str,
+    corpus: str | None = None,
+    retention: Mapping[str, float] | None = None,
+) -> None:
     """Write one HTML file that needs no network.
 
     Args:
         page: the file.
         rows: rows of `family.csv`; latencies may be None.
         teacher: the teacher, as it was given.
-        corpus: name of the corpus.
+        corpus: name of the corpus, if it is known.
+        retention: scores of some members divided by the teacher's, by member.
     """
+    retention = retention or {}
     timed = all(row["latency_ms"] is not None for row in rows)
-    figure = json.loads(family_curve(rows, timed).to_json())
+    rows = [{**row, "retention": retention.get(row["member"])} for row in rows]
+    figures = {"family": family_curve(rows, timed)}
+    if retention:
+        figures["retention"] = family_curve([row for row in rows if row["retention"] is not None], timed, "retention")
     write_page(
         page,
         "kdnas.autodistil",
         {
-            "figures": {"family": figure},
+            "figures": {name: json.loads(figure.to_json()) for name, figure in figures.items()},
             "rows": [{**row, "name": Arch.parse(row["member"]).name} for row in rows],
             "affordable": affordable(rows) if timed else [],
             "timed": timed,
@@ -48,12 +59,12 @@ def affordable(rows: Sequence[Row]) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     for row in sorted(rows, key=lambda row: (row["latency_ms"], row["loss"])):
         if not kept or row["loss"] < kept[-1]["loss"]:
-            kept.append({"arch": row["member"], "latency_ms": row["latency_ms"], "loss": row["loss"]})
+            kept.append({"arch": row["member"], **{name: row[name] for name in ("latency_ms", "loss", "retention")}})
     return kept
 
 
-def family_curve(rows: Sequence[Row], timed: bool) -> go.Figure:
-    """Held-out loss over latency, or over the parameters of the layers without latencies; one line a depth."""
+def family_curve(rows: Sequence[Row], timed: bool, value: str = "loss") -> go.Figure:
+    """Held-out loss, or retention, over latency, or over the parameters of the layers without latencies; one line a depth."""
     column, title = (
         ("latency_ms", "latency, batch 1 (ms)")
         if timed
@@ -68,14 +79,14 @@ def family_curve(rows: Sequence[Row], timed: bool) -> go.Figure:
         drawn = mark(index)
         figure.add_scatter(
             x=[row[column] for row in points],
-            y=[row["loss"] for row in points],
+            y=[row[value] for row in points],
             mode="lines+markers",
             name=f"{depth} layers",
             line={"color": drawn.colour, "width": 1, "dash": drawn.dash},
             marker={"size": 9, "color": drawn.colour, "symbol": drawn.symbol, "line": {"width": 1, "color": HALO}},
             hovertext=[text(row["member"]) for row in points],
-            hovertemplate="<b>%{hovertext}</b><br>%{x:.3f}, loss %{y:.4f}<extra></extra>",
+            hovertemplate="<b>%{hovertext}</b><br>%{x:.3f}, " + value + " %{y:.4f}<extra></extra>",
         )
     figure.update_xaxes(title_text=title, rangemode="tozero")
-    figure.update_yaxes(title_text="held-out loss")
+    figure.update_yaxes(title_text={"loss": "held-out loss", "retention": "score divided by the teacher's"}[value])
     return style(figure, 460)

@@ -72,7 +72,9 @@ def planned_updates(
     validate()
     validation_seconds = time.monotonic() - validation_start
     long_run = range(20 * len(space.members) * each)
-    step_seconds = seconds / _cost(space, teacher, options, timed) * _cost(space, teacher, options, long_run)
+    step_seconds = (
+        seconds / relative_cost(space, teacher, options, timed) * relative_cost(space, teacher, options, long_run)
+    )
     step_seconds /= len(long_run)
     left = options.minutes * 60 - (time.monotonic() - start) - (options.validations + 1) * validation_seconds
     steps = max(1, int(left / step_seconds))
@@ -81,8 +83,15 @@ def planned_updates(
     return steps
 
 
-def _cost(space: SubSpace, teacher: Arch | None, options: FamilyOptions, steps: range | list[int]) -> float:
-    """Operations of some updates, relative only."""
+def relative_cost(space: SubSpace, teacher: Arch | None, options: FamilyOptions, steps: range | list[int]) -> float:
+    """Operations of some updates, relative only.
+
+    Args:
+        space: the members.
+        teacher: shape of the teacher; None leaves it out.
+        options: schedule and seed.
+        steps: 0-based updates.
+    """
     passes = 0 if teacher is None else teacher.flops(SEQ_LEN) / updates_per_pass(options)
     trained = sum(arch.flops(SEQ_LEN) for step in steps for arch in members(space, options, step))
     return passes * len(steps) + BACKWARD * trained

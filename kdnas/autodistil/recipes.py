@@ -146,11 +146,11 @@ def require_trainable(nets: Planned, teacher: Teacher) -> None:
     Raises:
         UsageError: a member is deeper than its teacher, a schedule needs more members, or relation heads do not divide a width.
     """
-    from kdnas.distill.relation import resolve_relation_heads, resolve_teacher_layer
-
     for space, options in nets:
         require_no_deeper(space.largest.layers, teacher.layers)
         require_schedule(space, options)
         if options.objective == "relations":
+            from kdnas.distill.relation import resolve_relation_heads, resolve_teacher_layer  # takes seconds: torch
+
             resolve_relation_heads(options.relation_heads, space.hidden, teacher.hidden)
             resolve_teacher_layer(options.teacher_layer, teacher.layers)

@@ -43,9 +43,7 @@ def run_autodistil(
         UsageError: a net cannot be trained from this teacher, or the table has no rows for a member.
     """
     require_trainable(nets, teacher)
-    for _, options in nets:
-        require_possible(options)
-        _require_steps(options)
+    _require_possible(nets)
     pooling_of(teacher.path)  # members get the same pooling, so reject unsupported pooling now
     nets = [(space, settled(options, corpus, teacher)) for space, options in nets]
     members = [arch for space, _ in nets for arch in space.members]
@@ -92,12 +90,14 @@ def _train(
     }
 
 
-def _require_steps(options: FamilyOptions) -> None:
-    """Raise UsageError if several processes should find the number of updates themselves."""
+def _require_possible(nets: Planned) -> None:
+    """Raise UsageError as `require_possible`, or if several processes should find the number of updates themselves."""
     from kdnas.distill.processes import processes
 
-    if processes().num_processes > 1 and options.steps is None:
-        raise UsageError("with several processes the number of updates cannot be measured; give it with --steps")
+    for _, options in nets:
+        require_possible(options)
+        if processes().num_processes > 1 and options.steps is None:
+            raise UsageError("with several processes the number of updates cannot be measured; give it with --steps")
 
 
 def autodistil(
@@ -147,7 +147,8 @@ def autodistil(
         nets = paper(resolved, options, paper_sub_spaces)
     else:
         nets = planned(resolved, options, layers, ffn, heads, hidden, activation, sub_spaces)
-    require_trainable(nets, resolved)  # before the corpus is built
+    require_trainable(nets, resolved)  # before the corpus is built, as all checks below
+    _require_possible(nets)
     known = None
     if table is not None:
         known = LatencyTable.load(table)

@@ -4,77 +4,25 @@ The net is a stock model of the largest shape. `sliced` gives the tensors of a m
 on a stock model of the member's shape, which has no memory for its layers.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PretrainedConfig, PreTrainedModel
 
-from kdnas.autodistil.sub_space import SubSpace, require_member
+from kdnas.autodistil.cutting import sliced
+from kdnas.autodistil.sub_space import SubSpace
 from kdnas.distill.hidden_state import student_states
 from kdnas.distill.moments import Moments
 from kdnas.distill.relation import Vectors, queries_keys_values
 from kdnas.models.arch import Arch
-from kdnas.models.family import FAMILIES, family_of, shape_of
+from kdnas.models.family import family_of, shape_of
 from kdnas.models.student import new_encoder, student_config
-
-
-def sliced(tensors: Mapping[str, Tensor], space: SubSpace, arch: Arch) -> dict[str, Tensor]:
-    """The tensors of a member by their names in a stock model of its shape: views, nothing is copied.
-
-    Args:
-        tensors: tensors of the net by name, a stock model of the shape `space.largest`; names without a layer are passed on.
-        space: the members of the net.
-        arch: the member.
-
-    Raises:
-        UsageError: the architecture is not a member.
-    """
-    require_member(arch, [space])
-    family = FAMILIES[space.model_type]
-    numbers = {layer - 1: index for index, layer in enumerate(space.kept(arch.layers))}
-    start, expand, contract = f"{family.layers}.", f"{family.parts['expand']}.", f"{family.parts['contract']}.weight"
-    found = {}
-    for name, tensor in tensors.items():
-        if not name.startswith(start):
-            found[name] = tensor
-            continue
-        number, _, part = name.removeprefix(start).partition(".")
-        if int(number) not in numbers:
-            continue
-        if part.startswith(expand):
-            tensor = tensor[: arch.ffn]
-        elif part == contract:
-            tensor = tensor[:, : arch.ffn]
-        found[f"{start}{numbers[int(number)]}.{part}"] = tensor
-    return found
 
 
 def skeleton(arch: Arch, config: PretrainedConfig) -> PreTrainedModel:
     """A stock model of a member's shape whose tensors have no memory; `config` is the net's."""
     with torch.device("meta"):
         return new_encoder(student_config(arch, config)).eval()
-
-
-def extracted(tensors: Mapping[str, Tensor], config: PretrainedConfig, space: SubSpace, arch: Arch) -> PreTrainedModel:
-    """A member as a stock model with its own tensors, to be saved.
-
-    Its buffers that are not saved, such as the position ids, have no memory: save the model and load it to run it.
-
-    Args:
-        tensors: saved tensors of the net by name.
-        config: configuration of the net.
-        space: the members of the net.
-        arch: the member.
-    """
-    model = skeleton(arch, config)
-    copies = {
-        name: tensor.detach().clone(memory_format=torch.contiguous_format)
-        for name, tensor in sliced(tensors, space, arch).items()
-    }
-    model.load_state_dict(copies, assign=True)
-    return model
 
 
 class Member(nn.Module):

@@ -31,6 +31,7 @@ from kdnas.distill.pairs import Pairs
 from kdnas.distill.processes import broadcast, processes
 from kdnas.distill.stages import begun_student, trained_ids
 from kdnas.distill.step_budget import extended_steps
+from kdnas.distill.student_folder import METADATA
 from kdnas.distill.validation import sample_batches
 from kdnas.models.arch import Arch
 from kdnas.models.card import inherited, with_metadata
@@ -42,7 +43,6 @@ from kdnas.text.corpus import Corpus
 from kdnas.text.joining import read_joining
 
 NET, PROJECTIONS = "net", "projections.safetensors"
-METADATA = {"library_name": "transformers", "pipeline_tag": "feature-extraction", "tags": ["distillation", "kdnas"]}
 CARD = """# {name}: the net of a family
 
 The weights of {members} students that share them, trained with kdnas (AutoDistil, arXiv 2201.12507). This folder is the largest

@@ -6,19 +6,21 @@ from typing import Any
 
 # Metadata that a derived model inherits.
 CARRIED = ("license", "license_name", "license_link", "language")
+BLOCK = re.compile(r"\s*---\r?\n(.*?)\r?\n---\s*?(?:\n|\Z)", re.S)  # metadata, as model hubs find it
 LONGEST = 6000  # maximum characters of a card that another card quotes
 
 
 def read_card(folder: Path) -> tuple[dict[str, Any], str]:
     """Metadata and text of the folder's README.md; both empty if it is missing or damaged."""
     import yaml
-    from huggingface_hub import ModelCard
 
     try:
-        card = ModelCard.load(folder / "README.md", ignore_metadata_errors=True)
+        content = (folder / "README.md").read_text(encoding="utf-8")
+        block = BLOCK.match(content)
+        metadata = yaml.safe_load(block[1]) if block else None
     except (OSError, ValueError, yaml.YAMLError):
         return {}, ""
-    return card.data.to_dict(), str(card.text).strip()
+    return metadata if isinstance(metadata, dict) else {}, content[block.end() if block else 0 :].strip()
 
 
 def inherited(folder: Path) -> dict[str, Any]:
@@ -29,9 +31,9 @@ def inherited(folder: Path) -> dict[str, Any]:
 
 def with_metadata(metadata: dict[str, Any], text: str) -> str:
     """A card: metadata for model hubs, then the text."""
-    from huggingface_hub import ModelCardData
+    import yaml
 
-    return f"---\n{ModelCardData(**metadata).to_yaml()}\n---\n\n{text}"
+    return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n\n{text}"
 
 
 def demoted(text: str) -> str:

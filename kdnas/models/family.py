@@ -33,7 +33,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from kdnas.errors import UsageError
-from kdnas.models.arch import Arch
+from kdnas.models.arch import FIELDS, Arch
 from kdnas.models.parts import Embeddings, Layer, Shape
 
 if TYPE_CHECKING:
@@ -127,6 +127,10 @@ class Family:
         if self.student is None:
             return shape
         return replace(shape, position_rows=shape.positions, types=STUDENT_TYPES)
+
+    def resized(self, config: Mapping[str, Any], arch: Arch) -> dict[str, Any]:
+        """The content of a config.json with the layers of an architecture; all else stays."""
+        return {**config, **{self.sizes.get(name, BERT_SIZES[name]): getattr(arch, name) for name in FIELDS}}
 
     def layer_list(self, encoder: "PreTrainedModel") -> "nn.ModuleList":
         """The layers of an encoder."""

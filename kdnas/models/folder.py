@@ -4,8 +4,11 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from kdnas.models.family import FAMILIES, shape_of
 from kdnas.models.head import Head, marks_of, read_prompts
@@ -76,14 +79,44 @@ def save_model(folder: Path, model: "PreTrainedModel", tokenizer: Path, card: st
         card: text of README.md.
         head: linear map of the pooled vector, for a model that was taught embeddings.
     """
+
+    def write(target: Path) -> None:
+        model.save_pretrained(target, safe_serialization=True)
+
+    _save(folder, write, model.config.to_dict(), tokenizer, card, head)
+
+
+def save_tensors(
+    folder: Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any], tokenizer: Path, card: str
+) -> None:
+    """Like `save_model`, for tensors by name and the content of config.json; without torch and transformers."""
+    from safetensors.numpy import save_file
+
+    def write(target: Path) -> None:
+        target.mkdir(parents=True)
+        write_json(target / "config.json", config)
+        contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+        save_file(contiguous, target / "model.safetensors", metadata={"format": "pt"})
+
+    _save(folder, write, config, tokenizer, card)
+
+
+def _save(
+    folder: Path,
+    write: Callable[[Path], None],
+    config: Mapping[str, Any],
+    tokenizer: Path,
+    card: str,
+    head: Head | None = None,
+) -> None:
     writing = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(writing, ignore_errors=True)
-    model.save_pretrained(writing, safe_serialization=True)
+    write(writing)
     copy_tokenizer(tokenizer, writing)
-    fit_tokenizer(tokenizer, writing, model.config.model_type)
+    fit_tokenizer(tokenizer, writing, config["model_type"])
     pooling, prompts = pooling_of(tokenizer), read_prompts(tokenizer)
     if pooling != "mean" or head is not None or prompts.texts:
-        shape = shape_of(model.config)
+        shape = shape_of(config)
         write_modules(writing, shape.hidden, shape.positions, pooling, head, prompts)
     (writing / "README.md").write_text(card)
     for file in (path for path in writing.rglob("*") if path.is_file()):

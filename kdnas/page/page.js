@@ -24,8 +24,9 @@ function choose() {
   const ms = fastest + (slowest - fastest) * slider.value / slider.max;
   const best = rows.filter(row => row.latency_ms <= ms * (1 + 1e-9)).pop();
   const times = teacher_ms ? `, ${(teacher_ms / best.latency_ms).toFixed(1)} times as fast as the teacher` : "";
+  const kept = best.retention ? `, ${(100 * best.retention).toFixed(1)} % of the teacher's scores` : "";
   document.getElementById("budget-out").value = `${ms.toFixed(3)} ms`;
-  document.getElementById("budget-arch").textContent = `${best.arch}: loss ${best.loss.toFixed(4)}, ${best.latency_ms.toFixed(3)} ms${times}`;
+  document.getElementById("budget-arch").textContent = `${best.arch}: loss ${best.loss.toFixed(4)}, ${best.latency_ms.toFixed(3)} ms${times}${kept}`;
   const line = {type: "line", x0: ms, x1: ms, y0: 0, y1: 1, yref: "paper", line: {color: colour("--accent"), width: 1.5, dash: "dash"}};
   Plotly.relayout(slider.dataset.chart || "chart-search_scatter", {shapes: [line]});
   const command = document.getElementById("budget-command");

@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import nn
 
+from kdnas.autodistil.cutting import sliced
 from kdnas.autodistil.elastic import ElasticParameters
-from kdnas.autodistil.slices import Member, extracted, sliced
+from kdnas.autodistil.slices import Member
 from kdnas.autodistil.sub_space import SubSpace
 from kdnas.distill.checkpoint import Position, load_checkpoint, save_checkpoint
 from kdnas.distill.loop import make_optimizer
 from kdnas.distill.updates import update
 from kdnas.models.arch import Arch
 
-from .family_nets import tiny_batch, tiny_net, tiny_space
+from .family_nets import extracted, tiny_batch, tiny_net, tiny_space
 
 LR = 1e-2
 

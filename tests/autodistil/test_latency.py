@@ -72,7 +72,7 @@ def test_extract_rejects_the_table_of_another_teacher(tmp_path: Path, monkeypatc
 
 def test_the_slider_shows_members_that_no_faster_one_beats() -> None:
     rows = [
-        {"member": name, "latency_ms": ms, "loss": loss}
+        {"member": name, "latency_ms": ms, "loss": loss, "retention": None}
         for name, ms, loss in (("a", 3.0, 0.2), ("b", 1.0, 0.4), ("c", 2.0, 0.5), ("d", 1.0, 0.6))
     ]
     assert [row["arch"] for row in affordable(rows)] == ["b", "a"]

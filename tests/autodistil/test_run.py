@@ -1,6 +1,7 @@
 """Training of a family with a tiny teacher: killed and resumed runs, the folder on disk, extraction, bad input."""
 
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -13,20 +14,22 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from kdnas.autodistil.cutting import sliced
 from kdnas.autodistil.extract import extract
 from kdnas.autodistil.family import SCORES, SPACE, Family
 from kdnas.autodistil.options import FamilyOptions
 from kdnas.autodistil.recipes import planned
 from kdnas.autodistil.run import PAGE, autodistil, run_autodistil
-from kdnas.autodistil.slices import sliced
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.run import run_distill
 from kdnas.distill.student_folder import find_student
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.arch import Arch
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, file_sha256, read_jsonl
+from kdnas.store.artifact import SEAL, Artifact, file_hashes, file_sha256, read_jsonl, write_manifest
 from kdnas.text.corpus import Corpus
+
+from ..latency.table_fixture import law_rows, table_artifact
 
 pytestmark = pytest.mark.slow
 
@@ -48,19 +51,28 @@ from pathlib import Path
 from kdnas.autodistil.options import FamilyOptions
 from kdnas.autodistil.recipes import planned
 from kdnas.autodistil.run import run_autodistil
+from kdnas.autodistil.updates import FamilyUpdates
 from kdnas.distill import checkpoint
 from kdnas.models.teacher import resolve_teacher
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 
-home, teacher, corpus, options, shape, kill_at = sys.argv[1:]
-rename = checkpoint.os.rename
-def dying(source, target):
+home, teacher, corpus, options, shape, moment, number = sys.argv[1:]
+rename, apply, done = checkpoint.os.rename, FamilyUpdates.apply, []
+def dying_after_checkpoint(source, target):
     rename(source, target)
-    if f"step-{int(kill_at):09d}" in str(target):
+    if f"step-{int(number):09d}" in str(target):
         os.kill(os.getpid(), signal.SIGKILL)
-if int(kill_at):
-    checkpoint.os.rename = dying
+def dying_after_update(updates, lr):
+    norm = apply(updates, lr)
+    done.append(norm)
+    if len(done) == int(number):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return norm
+if moment == "checkpoint":
+    checkpoint.os.rename = dying_after_checkpoint
+else:
+    FamilyUpdates.apply = dying_after_update
 teacher = resolve_teacher(teacher)
 nets = planned(teacher, FamilyOptions(**json.loads(options)), **json.loads(shape), sub_spaces=1)
 run_autodistil(Path(home), teacher, Corpus(Artifact.load(Path(corpus)), 0), nets)
@@ -99,14 +111,20 @@ def test_the_family_on_disk(family: Artifact, opened: Family, tiny_teacher: Teac
     assert family.results["best"]["loss"] <= family.results["mean_loss"] <= family.results["worst"]["loss"]
 
 
-@pytest.mark.parametrize(
-    "kills", [(4, 5, 12)]
-)  # 4 and 5 of 14 are between the members of one batch, 12 between batches
-def test_a_run_killed_between_members_is_bit_identical(
-    kills: tuple[int, ...], tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, family: Artifact
+# Checkpoints 4 and 5 of 14 are between the members of one batch, 12 is between two batches. The updates count from the start of
+# each process; their weights have changed and are in no checkpoint.
+KILLS = {
+    "checkpoints": [("checkpoint", 4), ("checkpoint", 5), ("checkpoint", 12)],
+    "random updates": [("update", number) for number in random.Random(33).choices(range(2, 6), k=3)],
+}
+
+
+@pytest.mark.parametrize("kills", KILLS.values(), ids=KILLS)
+def test_a_killed_run_is_bit_identical(
+    kills: list[tuple[str, int]], tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, family: Artifact
 ) -> None:
-    for kill_at in kills:
-        arguments = [tmp_path, tiny_teacher.path, corpus.artifact.path, json.dumps(COMMON), json.dumps(SHAPE), kill_at]
+    for kill in kills:
+        arguments = [tmp_path, tiny_teacher.path, corpus.artifact.path, json.dumps(COMMON), json.dumps(SHAPE), *kill]
         command = [sys.executable, "-c", CHILD, *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == -signal.SIGKILL, done.stderr
@@ -191,6 +209,25 @@ def test_bad_extractions(family: Artifact, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_a_family_with_bad_content(family: Artifact, tmp_path: Path) -> None:
+    """Its hashes are right, so another version wrote it."""
+
+    def changed(name: str, text: str) -> Path:
+        folder = Path(shutil.copytree(family.path, tmp_path / name))
+        (folder / name).write_text(text)
+        manifest = {key: value for key, value in family.manifest.items() if key != SEAL}
+        write_manifest(folder, {**manifest, "files": file_hashes(folder)})
+        return folder
+
+    known = json.loads((family.path / SPACE).read_text())
+    kept = [{**space, "kept": {"2": [1, 2], "3": [1, 2, 3]}} for space in known["sub_spaces"]]
+    with pytest.raises(UsageError, match="trained with other kept layers than this version has"):
+        Family.load(changed(SPACE, json.dumps({**known, "sub_spaces": kept})))
+    lines = (family.path / SCORES).read_text().splitlines(keepends=True)
+    with pytest.raises(UsageError, match=r"a damaged family \(ValueError: family.csv and space.json have different"):
+        Family.load(changed(SCORES, "".join(lines[:-1])))
+
+
 def test_bad_families_are_rejected_before_the_corpus_is_built(tmp_path: Path, tiny_teacher: Teacher) -> None:
     home, options = tmp_path / "home", FamilyOptions(**COMMON)
 
@@ -200,13 +237,45 @@ def test_bad_families_are_rejected_before_the_corpus_is_built(tmp_path: Path, ti
 
     rejected("student has 5 layers, its teacher 4", layers=(2, 5))
     rejected("7 heads do not divide hidden size 48", heads=(7,))
-    rejected("layers is empty", layers=())
-    rejected("ffn is 24, 24: a value is there twice", ffn=(24, 24))
+    for name in ("layers", "ffn", "heads"):
+        rejected(f"{name} is empty", **{name: ()})
+        rejected(f"{name} is 4, 4: a value is there twice", **{name: (4, 4)})
+        rejected(f"{name} is 0; a whole number of at least 1", **{name: (0, 4)})
     rejected("members_per_pass is 9, sub-space L2-3-D48 has 8", replace(options, members_per_pass=9))
-    rejected("has one member only", layers=(2,), ffn=(24,), heads=(4,))
+    rejected("has one member only, 2,4,48,24,gelu; use `kdnas distill", layers=(2,), ffn=(24,), heads=(4,))
     rejected("sub_spaces is 3; allowed are 1 to 2", sub_spaces=3)
     rejected("recipe paper: sub-space base has 9 to 12 layers, the teacher 4", recipe="paper")
     rejected("paper_sub_spaces is huge", recipe="paper", paper_sub_spaces=("huge",))
     relations = replace(options, objective="relations", relation_heads=36)
     rejected("relation_heads is 36, which does not divide", relations)
+    other = table_artifact(tmp_path / "tables", law_rows(), teacher="a" * 64)
+    rejected("the latency table was measured with another teacher", table=other.path)
+    own = table_artifact(tmp_path / "tables", law_rows(), teacher=tiny_teacher.digest)
+    rejected("the latency table has no rows with 12 heads, hidden size 48", table=own.path)
+    manifest = {**own.manifest, "host": {**own.manifest["host"], "cpu": "Old CPU"}}
+    (own.path / "manifest.json").write_text(json.dumps(manifest))
+    rejected("measured on another host: Old CPU", table=own.path)
+    rejected("no finished artifact here", table=tmp_path)
     assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["autodistil", "--layers", "3,7"], "the student has 7 layers, its teacher 6"),
+        (["autodistil", "--heads", "5"], "5 heads do not divide hidden size 384"),
+        (["autodistil", "--layers", "3", "--ffn", "96"], "has one member only, 3,12,384,96,gelu; use `kdnas distill"),
+        (["autodistil", "--ffn", "96,96"], "ffn is 96, 96: a value is there twice"),
+        (["extract", "--family", "nowhere", "--arch", "3,12,384,96,gelu"], "nowhere: no finished artifact here"),
+        (["extract", "--family", "nowhere"], "give --arch for one member, or --budget-ms"),
+    ],
+)
+def test_the_command_says_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    more = ["--output", str(tmp_path / "out")] if arguments[0] == "extract" else ["--home", str(tmp_path / "home")]
+    done = subprocess.run([sys.executable, "-m", "kdnas", *arguments, *more], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("kdnas: ")
+    assert message in line
+    assert not list(tmp_path.iterdir())
