@@ -140,8 +140,7 @@ def run_fidelity(
     archs = chosen(recording, recording.within(space.teachable(teacher.layers)), options.architectures)
     make = partial(_Trained, home, teacher, corpus, distill, options.tasks, suites)
     if ray is None:
-        for start in range(0, len(archs), options.together):
-            run_distill_several(home, teacher, corpus, archs[start : start + options.together], distill)
+        train_in_groups(home, teacher, corpus, archs, distill, options.together)
     done = _train(archs, make, ray)
     if len(done) < LEAST:
         raise KdnasError(
@@ -192,6 +191,14 @@ def chosen(recording: Recording, archs: Sequence[Arch], count: int) -> list[Arch
         )
     ordered = sorted(archs, key=lambda arch: recording(arch).loss)
     return [ordered[round(index)] for index in np.linspace(0, len(ordered) - 1, count)]
+
+
+def train_in_groups(
+    home: Path, teacher: Teacher, corpus: Corpus, archs: Sequence[Arch], distill: DistillOptions, size: int
+) -> None:
+    """Train students side by side, `size` at a time. One that diverges is named when its artifact is asked for."""
+    for start in range(0, len(archs), size):
+        run_distill_several(home, teacher, corpus, archs[start : start + size], distill)
 
 
 class _Trained:

@@ -247,9 +247,7 @@ def training(
     title: str,
     updates: Updates | None = None,
 ) -> TrainingLoop:
-    """Train from `position` to `steps`, logging to `history.jsonl` and keeping checkpoints in `folder`.
-
-    On a CPU, a killed run that resumes from its checkpoint is bit-identical to an uninterrupted run.
+    """Train to `steps`. On a CPU, a killed run that resumes from its checkpoint is bit-identical to an uninterrupted run.
 
     Args:
         objective: maps ids and mask (B, T) to one loss per part, (n_parts,); on the accelerator's device.
@@ -257,7 +255,7 @@ def training(
         batches: batches of the training split.
         options: learning rate, precision, logging.
         steps: total number of updates.
-        folder: working folder of the artifact.
+        folder: working folder of the artifact, for `history.jsonl` and checkpoints.
         position: state to start from; it advances with the training.
         title: title of the run for trackers.
         updates: by default, updates of the objective on `batches`; others have the state in `objective` and `optimizer`.
@@ -267,8 +265,7 @@ def training(
     """
     if updates is None:
         updates = BatchUpdates(objective, optimizer, batches.after(position.epoch, position.index), options)
-    saver = Saver(folder, objective, optimizer, options.checkpoint_seconds)
-    freed, note = FreedMemory(), ""
+    saver, freed, note = Saver(folder, objective, optimizer, options.checkpoint_seconds), FreedMemory(), ""
     with tracked(options, folder, title) as track:
         log = log_of(folder / "history.jsonl", position, steps, options, track)
         try:
