@@ -7,7 +7,7 @@ times as long as tokie (results/export). `kdnas.export.fast_tokenizer` writes th
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,7 +47,11 @@ def read_encoder(folder: Path, name: str = TOKENIZER) -> Encoder:
     Raises:
         UsageError: the file is missing or damaged, or of another kind.
     """
-    kinds = {TOKENIZER: TokenizersEncoder, SENTENCEPIECE: SentencePieceEncoder, TOKIE: TokieEncoder}
+    kinds: dict[str, Callable[[Path], Encoder]] = {
+        TOKENIZER: TokenizersEncoder,
+        SENTENCEPIECE: SentencePieceEncoder,
+        TOKIE: TokieEncoder,
+    }
     try:
         return kinds[name](folder / name)
     except BaseException as error:  # the libraries raise plain Exception for a damaged file; tokie panics

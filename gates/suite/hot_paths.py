@@ -69,7 +69,8 @@ def test_filter(benchmark: Any, session: Any, exported: Path, texts: list[str], 
 
     def run() -> int:
         shutil.rmtree(out, ignore_errors=True)
-        return filter_documents(exported, (str(source),), out, threads=THREADS, options=options, verify=False).exit_code
+        outcome = filter_documents(exported, (str(source),), str(out), threads=THREADS, options=options, verify=False)
+        return outcome.exit_code
 
     assert benchmark(run) == 0
 
