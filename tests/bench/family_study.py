@@ -131,7 +131,7 @@ def main() -> None:
             print(f"{way}, seed {seed}: mean loss {sum(losses.values()) / len(losses):.4f}", flush=True)
     rows = [row for row in read_rows(file) if row["setting"] == setting.digest]
     write_plot(given.folder / "family_study.html", rows)
-    print(f"\n{host_line()}; {given.teacher}, {len(setting.archs)} members, {given.minutes:g} minutes a way\n")
+    print(f"\n{host_line()}; {given.teacher}, {len(setting.archs)} members, minutes of each way: {given.minutes:g}\n")
     for table in (ways_table(rows), ranks_table(rows), break_even_table(rows)):
         print("\n".join(table), end="\n\n")
 
