@@ -58,7 +58,7 @@ def test_concurrent_requests_get_the_right_answers(served: Served, sentences: li
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
-        (b'{"texts": []}', 422, "'texts' is empty"),
+        (b'{"texts": []}', 422, "texts: List should have at least 1 item"),
         (b"{}", 422, "give either 'text' or 'texts'"),
         (b'{"text": "a", "texts": ["b"]}', 422, "give either 'text' or 'texts'"),
         (b'{"texts": [1]}', 422, "texts.0: Input should be a valid string"),
