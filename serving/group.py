@@ -113,9 +113,15 @@ async def metrics_text(service: Service) -> bytes:
     group = service.group
     if group is None:
         return service.metrics.text(service.gauges())
-    found = await asyncio.gather(*(group.ask(number, "GET", "/gauges") for number in group.numbers), return_exceptions=True)
-    answers = [answer for answer in found if not isinstance(answer, BaseException)]  # a process that is replaced has none
-    return service.metrics.text({name: sum(answer[name] for answer in answers) for name in service.gauges()}, group.folder)
+    found = await asyncio.gather(
+        *(group.ask(number, "GET", "/gauges") for number in group.numbers), return_exceptions=True
+    )
+    answers = [
+        answer for answer in found if not isinstance(answer, BaseException)
+    ]  # a process that is replaced has none
+    return service.metrics.text(
+        {name: sum(answer[name] for answer in answers) for name in service.gauges()}, group.folder
+    )
 
 
 async def reload_all(service: Service) -> list[str]:
@@ -149,7 +155,9 @@ async def _reload_group(group: Group) -> None:
         for number in group.numbers:
             await group.ask(number, "POST", "/prepare", RELOAD_SECONDS)
     except Exception:
-        await asyncio.gather(*(group.ask(number, "POST", "/discard") for number in group.numbers), return_exceptions=True)
+        await asyncio.gather(
+            *(group.ask(number, "POST", "/discard") for number in group.numbers), return_exceptions=True
+        )
         raise
     await asyncio.gather(*(group.ask(number, "POST", "/commit") for number in group.numbers))
 

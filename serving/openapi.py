@@ -113,7 +113,9 @@ class Document:
                 "parameters": parameters,
                 "requestBody": {
                     "required": True,
-                    "content": {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}},
+                    "content": {
+                        "application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
+                    },
                 },
                 "responses": {"200": good} | self.refusals(contract.errors, CALL_KINDS),
             }

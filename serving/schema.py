@@ -62,9 +62,7 @@ class PredictRequest(Texts):
 class EntitiesRequest(Texts):
     """Texts of any length in which to find entities."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": ONE_OF_BOTH, "examples": [{"text": "Ada lives in London."}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"oneOf": ONE_OF_BOTH, "examples": [{"text": "Ada lives in London."}]})
 
 
 class Question(BaseModel):

@@ -1,7 +1,6 @@
-"""Every curl and Python example of the guide and the README, run as a reader would, against the service of the page's commands."""
+"""Every curl and Python example of the guide and the README, run as a reader would."""
 
 import json
-import os
 import re
 import shlex
 import signal
@@ -102,10 +101,7 @@ def reader(classifier: Path, encoder: Path, tagger: Path, tmp_path: Path) -> Ite
         (latest.parent / "hap", classifier),
         (latest.parent / "ner", tagger),
     ):
-        # A copy has the name of the page; a link would have that of the fixture.
-        link.mkdir()
-        for file in folder.iterdir():
-            os.link(file, link / file.name) if file.is_file() else (link / file.name).symlink_to(file)
+        link.symlink_to(folder)
     found = Reader(tmp_path)
     yield found
     if found.process is not None:
