@@ -151,7 +151,7 @@ def _operations(service: Service) -> list[Route]:
 
 
 def _pages(service: Service) -> list[Route]:
-    document = openapi(CONTRACTS, bool(service.keys))
+    document = openapi(CONTRACTS, bool(service.keys), list(service.models))
 
     async def schema_document(_request: Request) -> Response:
         return _json(document)

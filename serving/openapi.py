@@ -1,7 +1,7 @@
 """The OpenAPI document of the service, made from the types of the bodies and the forms of the errors."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -57,14 +57,17 @@ class Document:
     Args:
         contracts: the endpoints.
         keys: whether the service has keys.
+        models: names of its models.
     """
 
-    def __init__(self, contracts: Sequence[Contract], keys: bool) -> None:
+    def __init__(self, contracts: Sequence[Contract], keys: bool, models: Sequence[str]) -> None:
         self._keys = keys
+        self._name = {"type": "string", "enum": list(models)}
         self._kinds: list[Any] = [*BODIES.values(), Health, Info, ModelList, Reloaded]
         for contract in contracts:
             self._kinds += [*contract.requests, contract.answer]
-        adapters = [(index, "validation", TypeAdapter(kind)) for index, kind in enumerate(self._kinds)]
+        mode: Literal["validation"] = "validation"
+        adapters = [(index, mode, TypeAdapter(kind)) for index, kind in enumerate(self._kinds)]
         self._schemas, definitions = TypeAdapter.json_schemas(adapters, ref_template=REFERENCE)
         self.definitions: dict[str, Any] = definitions["$defs"]
 
@@ -101,11 +104,13 @@ class Document:
         good = self.answer(contract.answer)
         good["headers"] = {name: header for time in TIMES for name, header in _headers(time, "integer").items()}
         deadline = {"type": "number", "exclusiveMinimum": 0}
+        # A name in the body comes before the header x-model, which is therefore not always read.
+        in_header = self._name if contract.model_needed else {"type": "string"}
         parameters = [
             _parameter("x-timeout-ms", "header", "how long the client waits, in ms", deadline),
-            _parameter("model", "path", "name of the model")
+            _parameter("model", "path", "name of the model", self._name)
             if in_path
-            else _parameter(contract.model_header, "header", "name of the model", required=contract.model_needed),
+            else _parameter(contract.model_header, "header", "name of the model", in_header, contract.model_needed),
         ]
         return self.secured(
             {
@@ -125,20 +130,21 @@ class Document:
         """An operation without a body that needs a key."""
         operation = {
             "summary": summary,
-            "parameters": [_parameter("model", "path", "name of the model")] if in_path else [],
+            "parameters": [_parameter("model", "path", "name of the model", self._name)] if in_path else [],
             "responses": {"200": good} | self.refusals(own_error, [Kind.UNAUTHORISED, *kinds]),
         }
         return {"get": self.secured(operation)}
 
 
-def openapi(contracts: Sequence[Contract], keys: bool) -> dict[str, Any]:
+def openapi(contracts: Sequence[Contract], keys: bool, models: Sequence[str]) -> dict[str, Any]:
     """The document of a service.
 
     Args:
         contracts: the endpoints with a body.
         keys: whether the service has keys.
+        models: names of its models.
     """
-    document = Document(contracts, keys)
+    document = Document(contracts, keys, models)
     paths: dict[str, Any] = {}
     for prefix in ("", MODEL_PREFIX):
         for contract in contracts:
@@ -186,12 +192,12 @@ def _headers(name: str, kind: str) -> dict[str, Any]:
 
 
 def _parameter(
-    name: str, place: str, description: str, schema: dict[str, Any] | None = None, required: bool = False
+    name: str, place: str, description: str, schema: dict[str, Any], required: bool = False
 ) -> dict[str, Any]:
     return {
         "name": name,
         "in": place,
         "description": description,
         "required": required or place == "path",
-        "schema": schema or {"type": "string"},
+        "schema": schema,
     }

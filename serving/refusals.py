@@ -75,8 +75,8 @@ def openai_error(refusal: RefusalError) -> Response:
 
 
 def detector_error(refusal: RefusalError) -> Response:
-    """`{"code", "message"}`, as detectors of FMS guardrails answer."""
-    status = 422 if refusal.kind is Kind.OTHER_TASK else refusal.kind.value[0]
+    """`{"code", "message"}`, as detectors of FMS guardrails answer; a model of another task is no detector."""
+    status = 404 if refusal.kind is Kind.OTHER_TASK else refusal.kind.value[0]
     return _json({"code": status, "message": refusal.message}, status, refusal)
 
 

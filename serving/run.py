@@ -96,7 +96,8 @@ def _listen(sock: socket.socket) -> None:
     try:
         sock.listen(BACKLOG)
     except OSError as error:
-        raise _bind_error(*sock.getsockname()[:2], error) from error
+        host, port = sock.getsockname()[:2]
+        raise _bind_error(host, port, error) from error
 
 
 def _measured(server: Server, sock: socket.socket, texts: list[str]) -> Outcome:

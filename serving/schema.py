@@ -5,6 +5,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from kdnas.serving.wire import Whole
+
 TooLongPolicy = Literal["error", "truncate", "windows"]
 EXAMPLE = '{"texts": ["..."]}'
 
@@ -89,7 +91,7 @@ class AnswerRequest(BaseModel):
     question: str | None = None
     context: str | None = None
     questions: list[Question] | None = Field(None, description="several questions with their contexts", min_length=1)
-    max_answer_tokens: int = Field(30, ge=1, le=512)
+    max_answer_tokens: Whole = Field(30, ge=1, le=512)
     model: str | None = None
 
     @model_validator(mode="after")

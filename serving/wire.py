@@ -1,17 +1,21 @@
 """Bodies of requests and answers: reading with limits, and JSON that is always valid."""
 
 import asyncio
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
 from kdnas.serving.jobs import NotFiniteError
 
 Body = TypeVar("Body", bound=BaseModel)
+# JSON has one kind of numbers: 5.0 is a whole number too, and "5" is none.
+Whole = Annotated[
+    int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
+]
 
 
 class BodyError(Exception):

@@ -15,7 +15,8 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
         labels = params.get("labels") if isinstance(params, dict) else None
         if isinstance(body.get("label"), str):
             del body["label"]
-        if type(body.get("dimensions")) is int and body["dimensions"] >= 1:
+        dimensions = body.get("dimensions")
+        if type(dimensions) in (int, float) and dimensions >= 1 and dimensions == int(dimensions):
             del body["dimensions"]
         if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
             body["detector_params"] = {name: value for name, value in params.items() if name != "labels"}

@@ -171,7 +171,7 @@ def test_guardrails_detectors(many: Served, classifier: Path, tagger: Path) -> N
         ({"detector-id": "other"}, {"contents": ["a"]}, 404),
         ({"detector-id": "hap"}, {"contents": []}, 422),
         ({"detector-id": "hap"}, {"contents": ["a"], "detector_params": {"labels": ["bad"]}}, 422),
-        ({"detector-id": "enc"}, {"contents": ["a"]}, 422),
+        ({"detector-id": "enc"}, {"contents": ["a"]}, 404),
     ):
         answer = post(many, "/api/v1/text/contents", headers, **body)
         assert answer.status_code == answer.json()["code"] == status
