@@ -10,7 +10,7 @@ from starlette.responses import Response
 from kdnas.serving.call import Call
 from kdnas.serving.tasks import TextInput, TextTask, text_vector
 from kdnas.serving.tei import check_dimensions, shortened
-from kdnas.serving.wire import NotFiniteError, Whole, numbers
+from kdnas.serving.wire import WHOLE, NotFiniteError, numbers
 
 
 class EmbeddingsRequest(BaseModel):
@@ -21,7 +21,9 @@ class EmbeddingsRequest(BaseModel):
     input: str | Annotated[list[str], Field(min_length=1)]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: Annotated[Whole, Field(ge=1)] | None = Field(None, description="the first dimensions, normalised again")
+    dimensions: Annotated[int, Field(ge=1), WHOLE] | None = Field(
+        None, description="the first dimensions, normalised again"
+    )
     user: str | None = None
 
 

@@ -1,11 +1,11 @@
 """Request bodies of our own contract, and the bodies of its answers, for the OpenAPI document."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from kdnas.serving.wire import Whole
+from kdnas.serving.wire import WHOLE
 
 TooLongPolicy = Literal["error", "truncate", "windows"]
 EXAMPLE = '{"texts": ["..."]}'
@@ -91,7 +91,7 @@ class AnswerRequest(BaseModel):
     question: str | None = None
     context: str | None = None
     questions: list[Question] | None = Field(None, description="several questions with their contexts", min_length=1)
-    max_answer_tokens: Whole = Field(30, ge=1, le=512)
+    max_answer_tokens: Annotated[int, Field(ge=1, le=512), WHOLE] = 30
     model: str | None = None
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ from kdnas.serving.model import Model
 from kdnas.serving.refusals import Kind, RefusalError
 from kdnas.serving.service import Service
 from kdnas.serving.tasks import TextInput, TextTask, text_scores, text_vector
-from kdnas.serving.wire import Whole, numbers
+from kdnas.serving.wire import WHOLE, numbers
 
 EXAMPLE = '{"inputs": "..."}'
 TextOrPair = Annotated[list[str], Field(min_length=1, max_length=2)]
@@ -40,7 +40,7 @@ class EmbedRequest(Inputs):
     inputs: str | Annotated[list[str], Field(min_length=1)]
     normalize: bool = True
     prompt_name: None = None
-    dimensions: Annotated[Whole, Field(ge=1)] | None = None
+    dimensions: Annotated[int, Field(ge=1), WHOLE] | None = None
 
 
 class PredictInputs(Inputs):

@@ -1,7 +1,7 @@
 """Bodies of requests and answers: reading with limits, and JSON that is always valid."""
 
 import asyncio
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -12,10 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 from kdnas.serving.jobs import NotFiniteError
 
 Body = TypeVar("Body", bound=BaseModel)
-# JSON has one kind of numbers: 5.0 is a whole number too, and "5" is none.
-Whole = Annotated[
-    int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
-]
+# For fields that are integers: 5.0 is a whole number of JSON too, and "5" is none.
+WHOLE = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 class BodyError(Exception):

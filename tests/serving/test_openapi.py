@@ -34,6 +34,14 @@ def test_errors_have_the_documented_form(shape: Shape) -> None:
         BODIES[shape].model_validate(orjson.loads(shape(RefusalError(kind, "why")).body), strict=True, extra="forbid")
 
 
+def test_limits_of_numbers_are_documented() -> None:
+    schemas = openapi(CONTRACTS, False, ())["components"]["schemas"]
+    for name in ("EmbedRequest", "EmbeddingsRequest"):
+        assert schemas[name]["properties"]["dimensions"]["anyOf"][0] == {"type": "integer", "minimum": 1}
+    tokens = schemas["AnswerRequest"]["properties"]["max_answer_tokens"]
+    assert (tokens["minimum"], tokens["maximum"]) == (1, 512)
+
+
 def test_only_a_service_with_keys_documents_them() -> None:
     for keys in (False, True):
         document = openapi(CONTRACTS, keys, ())
