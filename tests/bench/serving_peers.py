@@ -8,6 +8,8 @@ peer the most requests a second of all loads whose p99 is within the bound.
 import argparse
 import http.client
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -52,8 +54,8 @@ def environment(folder: Path, packages: Sequence[str]) -> Path:
 
 @contextmanager
 def running(command: Sequence[str | Path], url: str) -> Iterator[str]:
-    """A service that answers; ended on exit."""
-    with subprocess.Popen(command, cwd=SERVERS) as process:
+    """A service that answers; on exit, it ends with all its processes."""
+    with subprocess.Popen(command, cwd=SERVERS, start_new_session=True) as process:
         try:
             until = time.monotonic() + START_SECONDS
             while not answers(url):
@@ -62,7 +64,7 @@ def running(command: Sequence[str | Path], url: str) -> Iterator[str]:
                 time.sleep(0.2)
             yield url
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGKILL)  # LitServe's workers do not end with their parent
 
 
 def answers(url: str) -> bool:
