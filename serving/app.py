@@ -20,8 +20,8 @@ from kdnas.serving.call import Call
 from kdnas.serving.contracts import CONTRACTS, Contract
 from kdnas.serving.docs_page import docs_page
 from kdnas.serving.front import Front
-from kdnas.serving.group import metrics_text, problem, reload_all
 from kdnas.serving.openapi import MODEL_PREFIX, openapi
+from kdnas.serving.processes import metrics_text, problem, reload_all
 from kdnas.serving.refusals import Kind, RefusalError, own_error, refusal_of, tei_error
 from kdnas.serving.service import Service
 from kdnas.serving.try_page import try_page

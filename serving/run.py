@@ -60,8 +60,8 @@ def serve(
     sock = bind(host, port if bench is None else 0)
 
     def opened(group: Group | None = None) -> Server:
-        share = threads if threads is None or group is None else max(1, threads // group.size)
-        models = [Model(name, folder, form, share, verify, options.streams) for name, folder in folders.items()]
+        each = threads_each(threads, processes)
+        models = [Model(name, folder, form, each, verify, options.streams) for name, folder in folders.items()]
         return Server(Service(models, options, group), sock)
 
     with sock:
@@ -78,6 +78,11 @@ def serve(
         sys.stderr.flush()
         os._exit(exit_code)
     return Outcome(None)
+
+
+def threads_each(threads: int | None, processes: int) -> int | None:
+    """Threads of a model in one of several processes, at least one; None, the default, depends on the cores of the process."""
+    return threads if threads is None or processes == 1 else max(1, threads // processes)
 
 
 def _answer(server: Server, sock: socket.socket) -> int:

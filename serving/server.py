@@ -12,7 +12,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from kdnas.serving.app import create_app
-from kdnas.serving.group import Group, private_app, reload_all
+from kdnas.serving.group import Group
+from kdnas.serving.processes import private_app, reload_all
 from kdnas.serving.protocol import protocol_class
 from kdnas.serving.service import Service
 from kdnas.store.progress import say

@@ -5,10 +5,11 @@ import math
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 
+from kdnas.serving.group import Group
 from kdnas.serving.jobs import ExpiredError, Job, Runner, Task
 from kdnas.serving.keys import Keys
 from kdnas.serving.metrics import Metrics
@@ -18,9 +19,6 @@ from kdnas.serving.refusals import Kind, RefusalError, refusal_of
 from kdnas.serving.scheduler import Limits, Scheduler
 from kdnas.serving.tasks import AnswerTask, EntityTask, TextInput, TextTask
 from kdnas.store.progress import say
-
-if TYPE_CHECKING:
-    from kdnas.serving.group import Group
 
 MODEL_HEADER = "x-model"
 DEADLINE_HEADER = "x-timeout-ms"
@@ -40,7 +38,7 @@ class Service:
         UsageError: the file of keys is invalid.
     """
 
-    def __init__(self, models: Sequence[Model], options: ServeOptions, group: "Group | None" = None) -> None:
+    def __init__(self, models: Sequence[Model], options: ServeOptions, group: Group | None = None) -> None:
         self.models = {model.name: model for model in models}
         self.options, self.group = options, group
         self.keys = Keys(options.key_file)

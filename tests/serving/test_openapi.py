@@ -63,7 +63,7 @@ def many(classifier: Path, encoder: Path, tagger: Path, answerer: Path) -> Itera
 def test_schemathesis_finds_no_difference(many: Served) -> None:
     pytest.importorskip("schemathesis")
     twice = "^/models/.*/(v1/.*|predict)$"  # the same endpoints without /models are enough here
-    done = schemathesis(many.url, 10, "--seed", "0", "--exclude-path-regex", twice)
+    done = schemathesis(many.url, 5, "--seed", "0", "--exclude-path-regex", twice)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -72,7 +72,7 @@ def test_schemathesis_finds_no_way_around_the_keys(classifier: Path, tmp_path: P
     pytest.importorskip("schemathesis")
     (tmp_path / "keys").write_text(KEY)
     with serving(f"hap={classifier}", "--form", FORM, "--key-file", tmp_path / "keys") as served:
-        words = [word for path in ("/v1/classify", "/info", "/metrics", "/v1/models", "/v1/reload")
+        words = [word for path in ("/v1/entities", "/info", "/v1/reload")
                  for word in ("--include-path", path)]  # fmt: skip
         words += ["--header", f"Authorization: Bearer {KEY}", "--exclude-checks", "missing_required_header"]
         done = schemathesis(served.url, 3, "--seed", "0", *words)

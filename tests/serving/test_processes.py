@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,6 +73,12 @@ def test_each_process_has_its_group_of_cores(served: Served) -> None:
     assert all(groups)
     if len(os.sched_getaffinity(0)) > 1 and psutil.cpu_count(logical=False) != 1:
         assert not groups[0] & groups[1]
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_parent_alone(served: Served) -> None:
+    groups = {os.getpgid(process.pid) for process in children(served)}
+    assert len(groups) == 2
+    assert os.getpgid(served.process.pid) not in groups
 
 
 def test_the_probes_fail_if_one_process_fails(served: Served) -> None:
@@ -165,6 +172,25 @@ def test_sigterm_under_load_loses_no_request(classifier: Path) -> None:
         clients.join()
     assert not clients.errors
     assert set(clients.statuses) == {200}
+
+
+def test_a_second_signal_cuts_off_requests(classifier: Path, sentences: list[str]) -> None:
+    with serving(classifier, *TWO, "--max-texts", 99999, "--max-body-bytes", 10**8) as served:
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(served.post, texts=(sentences * 60)[:20000])
+            wait_until(lambda: served_texts(served) >= 1)
+            served.process.send_signal(signal.SIGTERM)
+            assert served.process.stderr is not None
+            next(line for line in served.process.stderr if "1 requests in flight" in line)
+            served.process.send_signal(signal.SIGTERM)
+            assert answer.result(20).status_code == 503
+        assert served.process.wait(20) == 143
+
+
+def served_texts(served: Served) -> float:
+    """Texts that all models have run."""
+    lines = fresh(served, "GET", "/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("kdnas_texts_total{"))
 
 
 def test_a_reload_replaces_the_models_of_all_processes_or_of_none(
