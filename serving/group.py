@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import KdnasError
+from kdnas.serving.listener import Counts
 from kdnas.serving.refusals import Kind, RefusalError
 
 PROBE_SECONDS = 15.0  # in which a process must answer; the canary of /readyz takes at most 5
@@ -20,11 +21,13 @@ class Group:
         folder: folder of their socket files and metrics.
         number: number of this process, from 1.
         size: number of processes.
+        counts: open connections of each.
     """
 
     folder: Path
     number: int
     size: int
+    counts: Counts
 
     @property
     def numbers(self) -> range:

@@ -5,6 +5,7 @@ import logging
 import signal
 import socket
 import threading
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -13,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from kdnas.serving.app import create_app
 from kdnas.serving.group import Group
+from kdnas.serving.listener import Listener
 from kdnas.serving.processes import private_app, reload_all
 from kdnas.serving.protocol import protocol_class
 from kdnas.serving.service import Service
@@ -37,6 +39,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self.service, self.url = service, url_of(sock)
+        self._listener: Listener | None = None  # in a group
         self._signal = 0
         self._cut = False
 
@@ -47,19 +50,24 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening and report the address; in a group, first wait until the models are warm."""
-        await super().startup(sockets)
+        group = self.service.group
+        await super().startup(sockets if group is None else [])
         served = "; ".join(
             f"{model.name}, {model.session.form}, {model.session.threads} threads"
             for model in self.service.models.values()
         )
-        if self.service.group is None:
+        if group is None:
             say(f"serve: listening on {self.url} ({served}); docs at /docs")
         else:
-            await self._listen_to_group(self.service.group)
-            say(f"serve: process {self.service.group.number} is ready ({served})")
+            assert sockets is not None
+            await self._listen_in_group(group, sockets[0])
+            say(f"serve: process {group.number} is ready ({served})")
 
-    async def _listen_to_group(self, group: Group) -> None:
-        """Answer the other processes on a socket file, which is there from now on."""
+    async def _listen_in_group(self, group: Group, sock: socket.socket) -> None:
+        """Share the listening socket with the other processes, and answer them on a socket file, which is there from now on."""
+        protocol: Any = self.config.http_protocol_class
+        public = partial(protocol, self.config, self.server_state, self.lifespan.state)
+        self._listener = Listener(sock, public, lambda: len(self.server_state.connections), group.counts, group.number)
         config = uvicorn.Config(
             private_app(self.service),
             http="httptools",
@@ -70,12 +78,16 @@ class Server(uvicorn.Server):
             server_header=False,
         )
         config.load()
-
-        def protocol() -> asyncio.Protocol:
-            return HttpToolsProtocol(config, self.server_state, {})
-
+        private = partial(HttpToolsProtocol, config, self.server_state, {})
         file = group.socket_file(group.number)
-        self.servers.append(await asyncio.get_running_loop().create_unix_server(protocol, file))
+        listeners: list[Any] = self.servers
+        listeners += [self._listener, await asyncio.get_running_loop().create_unix_server(private, file)]
+
+    async def on_tick(self, counter: int) -> bool:
+        """State the number of open connections to the other processes, besides what uvicorn does ten times a second."""
+        if self._listener is not None:
+            self._listener.publish()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait at most `shutdown_seconds` for the requests in flight."""

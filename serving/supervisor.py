@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from kdnas.errors import KdnasError, Terminated, UsageError
 from kdnas.serving.group import Group
+from kdnas.serving.listener import NONE, Counts
 from kdnas.serving.metrics import record_in_files
 from kdnas.serving.options import ServeOptions
 from kdnas.serving.server import url_of
@@ -63,6 +64,7 @@ class Supervisor:
     def __init__(self, size: int, sock: socket.socket, options: ServeOptions, answer: Callable[[Group], int]) -> None:
         self._sock, self._answer, self._url = sock, answer, url_of(sock)
         self._children = [Child(number) for number in range(1, size + 1)]
+        self._counts = Counts(size)
         self._end_seconds = options.drain_seconds + options.shutdown_seconds + GRACE_SECONDS
         self._listening = False  # whether all processes were ready once
         self._kill_time: float | None = None  # set by the first signal to stop
@@ -95,7 +97,7 @@ class Supervisor:
         return [child for child in self._children if child.pid is not None]
 
     def _group(self, child: Child) -> Group:
-        return Group(self._folder, child.number, len(self._children))
+        return Group(self._folder, child.number, len(self._children), self._counts)
 
     def _error_file(self, child: Child) -> Path:
         return self._folder / f"{child.number}.error"
@@ -141,6 +143,7 @@ class Supervisor:
             pid, status = os.waitpid(child.pid, os.WNOHANG)
             if pid:
                 child.pid = None
+                self._counts.set(child.number, NONE)
                 self._ended(child, pid, os.waitstatus_to_exitcode(status))
 
     def _ended(self, child: Child, pid: int, code: int) -> None:

@@ -8,6 +8,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from kdnas.serving.run import bind
@@ -28,12 +29,14 @@ def schemathesis(url: str, cases: int, *words: str) -> subprocess.CompletedProce
     program = [sys.executable, "-c", start, "--config-file", str(HERE / "schemathesis.toml"), "run"]
     options = ["--max-examples", str(cases), "--generation-database", "none", "--no-color", *words]
     paths = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        [*program, f"{url}/openapi.json", *options],
-        env=os.environ | {"SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-    )
+    with tempfile.TemporaryDirectory() as folder:  # it writes its cache into the current folder
+        return subprocess.run(
+            [*program, f"{url}/openapi.json", *options],
+            env=os.environ | {"SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": paths},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
 
 
 def main() -> int:

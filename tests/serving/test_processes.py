@@ -5,7 +5,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -73,6 +73,17 @@ def test_each_process_has_its_group_of_cores(served: Served) -> None:
     assert all(groups)
     if len(os.sched_getaffinity(0)) > 1 and psutil.cpu_count(logical=False) != 1:
         assert not groups[0] & groups[1]
+
+
+def test_each_process_gets_as_many_connections(served: Served) -> None:
+    with ExitStack() as stack:
+        for _ in range(10):
+            client = stack.enter_context(httpx.Client(base_url=served.url, timeout=20, trust_env=False))
+            client.post("/predict", json={"text": "a"}).raise_for_status()
+        numbers = [len([one for one in process.net_connections("tcp") if one.status == "ESTABLISHED"])
+                   for process in children(served)]  # fmt: skip
+    assert sum(numbers) >= 10
+    assert min(numbers) >= 4
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_parent_alone(served: Served) -> None:
