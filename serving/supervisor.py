@@ -76,9 +76,15 @@ class Supervisor:
         Raises:
             UsageError, KdnasError: a process could not start, for example because a folder has no model.
         """
+        try:
+            temporary = tempfile.TemporaryDirectory(prefix="kdnas-serve-")
+        except OSError as error:
+            raise KdnasError(
+                f"processes: no folder for temporary files ({error}); set TMPDIR to one that can be written"
+            ) from error
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._lifeline = os.pipe()  # its writing end closes when this process ends, however it ends
-        with tempfile.TemporaryDirectory(prefix="kdnas-serve-") as folder:
+        with temporary as folder:
             self._folder = Path(folder)
             try:
                 while self._kill_time is None or self._running():
@@ -153,9 +159,14 @@ class Supervisor:
             return
         self._group(child).socket_file(child.number).unlink(missing_ok=True)
         file = self._error_file(child)
-        reason = file.read_text() if file.exists() else f"it ended with {_named(code)}"
+        known = file.read_text() if file.exists() else ""
         if not self._listening:
+            reason = (
+                known
+                or f"process {child.number} ended with {_named(code)} before it could answer; see the messages above"
+            )
             raise (UsageError if code == UsageError.exit_code else KdnasError)(reason)
+        reason = known or f"it ended with {_named(code)}"
         now = time.monotonic()
         child.deaths = child.deaths + 1 if now - child.started < STABLE_SECONDS else 1
         delay = 0.0 if child.deaths == 1 else min(2.0 ** (child.deaths - 2), MOST_DELAY_SECONDS)

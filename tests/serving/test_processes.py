@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -244,6 +245,18 @@ def test_the_processes_end_with_their_parent(classifier: Path) -> None:
         served.process.kill()
         psutil.wait_procs(both, timeout=20)
         assert not any(process.is_running() for process in both)
+
+
+def test_a_process_that_is_killed_at_the_start_ends_the_service(classifier: Path) -> None:
+    patch = "import os, kdnas.serving.model as m; m.Model.warm = lambda self: os.kill(os.getpid(), 9)"
+    program = (
+        f"{patch}\nfrom kdnas.cli import main\n"
+        f"main(['serve', {str(classifier)!r}, '--form', {FORM!r}, '--port', '0', '--processes', '2'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "ended with SIGKILL before it could answer" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_wrong_options_are_refused_once(tmp_path: Path, kdnas: Callable[..., subprocess.CompletedProcess[str]]) -> None:
