@@ -201,7 +201,7 @@ GROUPS: dict[str, dict[str, Command]] = {
             "kdnas.serving.run:serve",
             "answer HTTP requests with exported models",
             ("serve",),
-            ("host", "port", "key_file", "too_long", "form", "threads", "bench"),
+            ("host", "port", "key_file", "too_long", "form", "threads", "processes", "bench"),
             "model",
         ),
         "filter": Command(

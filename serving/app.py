@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -16,89 +15,18 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from kdnas.errors import KdnasError
-from kdnas.serving import detectors, openai_api, own, schema, tei
+from kdnas.serving import tei
 from kdnas.serving.call import Call
+from kdnas.serving.contracts import CONTRACTS, Contract
 from kdnas.serving.docs_page import docs_page
 from kdnas.serving.front import Front
-from kdnas.serving.openapi import openapi
-from kdnas.serving.refusals import (
-    Kind,
-    RefusalError,
-    Shape,
-    detector_error,
-    openai_error,
-    own_error,
-    refusal_of,
-    tei_error,
-)
+from kdnas.serving.openapi import MODEL_PREFIX, openapi
+from kdnas.serving.processes import metrics_text, problem, reload_all
+from kdnas.serving.refusals import Kind, RefusalError, own_error, refusal_of, tei_error
 from kdnas.serving.service import Service
 from kdnas.serving.try_page import try_page
 from kdnas.serving.wire import dumps
 from kdnas.store.progress import say
-
-MODEL_PREFIX = "/models/{model}"
-
-
-@dataclass(frozen=True)
-class Contract:
-    """One endpoint of a contract.
-
-    Args:
-        path: path, also available below /models/NAME.
-        handler: what answers it.
-        errors: the form of its errors.
-        requests: classes of its bodies, for the OpenAPI document.
-        answer: class of its answer, or None for a list or a value that is described in words.
-        summary: one line.
-    """
-
-    path: str
-    handler: Callable[[Call], Awaitable[Response]]
-    errors: Shape
-    requests: tuple[type[Any], ...]
-    answer: type[Any] | None
-    summary: str
-
-
-CONTRACTS = (
-    Contract(
-        "/v1/classify",
-        own.classify,
-        own_error,
-        (schema.PredictRequest,),
-        schema.Classified,
-        "Labels and scores of texts",
-    ),
-    Contract(
-        "/v1/entities", own.entities, own_error, (schema.EntitiesRequest,), schema.FoundEntities, "Entities of texts"
-    ),
-    Contract("/v1/answer", own.answer, own_error, (schema.AnswerRequest,), schema.Answered, "Answers to questions"),
-    Contract(
-        "/predict",
-        tei.predict,
-        tei_error,
-        (tei.PredictInputs, schema.PredictRequest),
-        None,
-        "Labels and scores: Text Embeddings Inference with `inputs`, as /v1/classify with `text` or `texts`",
-    ),
-    Contract("/embed", tei.embed, tei_error, (tei.EmbedRequest,), None, "Embeddings: Text Embeddings Inference"),
-    Contract(
-        "/v1/embeddings",
-        openai_api.embeddings,
-        openai_error,
-        (openai_api.EmbeddingsRequest,),
-        None,
-        "Embeddings: OpenAI",
-    ),
-    Contract(
-        "/api/v1/text/contents",
-        detectors.contents,
-        detector_error,
-        (detectors.ContentsRequest,),
-        None,
-        "Detections: FMS guardrails; the header detector-id names the model",
-    ),
-)
 
 
 def create_app(service: Service) -> Front:
@@ -107,6 +35,8 @@ def create_app(service: Service) -> Front:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         service.start()
+        if service.group is not None:  # the other processes answer meanwhile
+            await asyncio.to_thread(service.warmed.wait)
         yield
         await asyncio.to_thread(service.stop)
 
@@ -169,23 +99,23 @@ def _with_key(service: Service, answer: Callable[[Request], Awaitable[Response]]
 
 def _operations(service: Service) -> list[Route]:
     async def livez(_request: Request) -> Response:
-        reason = service.dead()
+        reason = await problem(service, "/livez")
         return _json({"status": reason or "alive"}, 503 if reason else 200)
 
     async def readyz(_request: Request) -> Response:
-        reason = await service.unready()
+        reason = await problem(service, "/readyz")
         return _json({"status": reason or "ready"}, 503 if reason else 200)
 
     async def startupz(_request: Request) -> Response:
-        started = service.warmed.is_set()
-        return _json({"status": "started" if started else "warming up"}, 200 if started else 503)
+        reason = await problem(service, "/startupz")
+        return _json({"status": reason or "started"}, 503 if reason else 200)
 
     async def health(_request: Request) -> Response:
-        reason = await service.unready()
+        reason = await problem(service, "/readyz")
         return tei_error(RefusalError(Kind.STOPPED, reason)) if reason else Response()
 
     async def metrics(_request: Request) -> Response:
-        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(await metrics_text(service), media_type=CONTENT_TYPE_LATEST)
 
     async def info(request: Request) -> Response:
         name = request.path_params.get("model")
@@ -203,7 +133,7 @@ def _operations(service: Service) -> list[Route]:
                 Kind.FORBIDDEN, "reload needs a key; start the service with --key-file FILE, or send it SIGHUP"
             )
         try:
-            names = await asyncio.to_thread(service.reload)
+            names = await reload_all(service)
         except KdnasError as error:
             raise RefusalError(Kind.FAILED, f"the old models stay: {error}") from error
         say(f"serve: reloaded {', '.join(names)}")
@@ -221,7 +151,7 @@ def _operations(service: Service) -> list[Route]:
 
 
 def _pages(service: Service) -> list[Route]:
-    document = openapi(CONTRACTS)
+    document = openapi(CONTRACTS, bool(service.keys), list(service.models))
 
     async def schema_document(_request: Request) -> Response:
         return _json(document)

@@ -77,7 +77,7 @@ def measure(url: str, model: Model, texts: Sequence[str], key: str | None = None
     rows = []
     for number in CLIENTS:
         say(f"serve: {number} clients for {SECONDS:g} s")
-        rows.append(_in_process(url + path, bodies, number, key))
+        rows.append(load_of(url + path, bodies, number, key, SECONDS))
         if not rows[-1]["requests_per_second"]:
             raise KdnasError(f"no request succeeded with {number} clients; try the texts with one request first")
     table = Table("clients", "requests/s", "p50 ms", "p95 ms", "p99 ms", "refused", "failed")
@@ -91,10 +91,22 @@ def measure(url: str, model: Model, texts: Sequence[str], key: str | None = None
     return Outcome(None, results, text=json.dumps(results))
 
 
-def _in_process(url: str, bodies: list[bytes], number: int, key: str | None) -> dict[str, Any]:
+def load_of(url: str, bodies: list[bytes], number: int, key: str | None, seconds: float) -> dict[str, Any]:
+    """Latency and throughput of one load, whose clients run in a process of their own.
+
+    Args:
+        url: address and path.
+        bodies: the bodies, sent in turn.
+        number: number of clients.
+        key: key of the service.
+        seconds: duration, after a short warm-up.
+
+    Raises:
+        KdnasError: the clients failed.
+    """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_load, args=(sender, url, bodies, number, key, SECONDS), daemon=True)
+    process = context.Process(target=_load, args=(sender, url, bodies, number, key, seconds), daemon=True)
     process.start()
     sender.close()
     try:

@@ -55,8 +55,7 @@ class Call:
 
     def model_name(self, in_body: str | None = None) -> str | None:
         """The name of the model: from the path, the body or the header, in this order."""
-        found: str | None = self.request.path_params.get("model") or in_body or self.request.headers.get(MODEL_HEADER)
-        return found
+        return self.request.path_params.get("model") or in_body or self.request.headers.get(MODEL_HEADER) or None
 
     def answer(self, job: Job, characters: int, body: Any) -> Response:
         """The answer with the times in ms that Text Embeddings Inference gives."""

@@ -23,7 +23,7 @@ HEADER = "detector-id"
 class DetectorParams(BaseModel):
     """Parameters of a detection; the contract leaves them to the detector."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     threshold: float | None = Field(
         None, ge=0, le=1, description="lowest score of a detection; by default the model's thresholds, or 0.5"
@@ -34,6 +34,8 @@ class DetectorParams(BaseModel):
 
 class ContentsRequest(BaseModel):
     """Body of /api/v1/text/contents."""
+
+    model_config = ConfigDict(strict=True)
 
     contents: list[str] = Field(min_length=1)
     detector_params: DetectorParams = Field(default_factory=lambda: DetectorParams.model_validate({}))
@@ -52,7 +54,7 @@ class Detection(BaseModel):
 
 async def contents(call: Call) -> Response:
     """Detections in each content: a list of lists."""
-    name = call.request.headers.get(HEADER)
+    name = call.request.path_params.get("model") or call.request.headers.get(HEADER)
     if name is None:
         raise RefusalError(Kind.INVALID, f"the header {HEADER} is missing; give {' or '.join(call.service.models)}")
     body = call.parse(ContentsRequest, '{"contents": ["..."]}')

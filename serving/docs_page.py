@@ -50,6 +50,7 @@ def docs_page(schema: dict[str, Any], models: Sequence[Model]) -> str:
         _operation(path, method, operation, schemas)
         for path, methods in schema["paths"].items()
         for method, operation in methods.items()
+        if not path.startswith("/models/")
     ]
     served = "".join(_described(model) for model in models)
     return f"""<!doctype html>
@@ -95,11 +96,12 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
         f"<p>{html.escape(operation.get('summary', ''))}</p><table>{rows}</table>",
     ]
     for title, holder in (("Request", operation.get("requestBody")), ("Answer", operation["responses"].get("200"))):
-        reference = (holder or {}).get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
-        if reference:
-            name = reference.rsplit("/", 1)[-1]
-            content = html.escape(json.dumps(_resolved(schemas[name], schemas), indent=2))
-            parts.append(f"<details><summary>{title}: {html.escape(name)}</summary><pre>{content}</pre></details>")
+        schema = (holder or {}).get("content", {}).get("application/json", {}).get("schema")
+        if schema:
+            name = schema.get("$ref", "").rsplit("/", 1)[-1]
+            content = html.escape(json.dumps(_resolved(schema, schemas), indent=2))
+            heading = f"{title}: {html.escape(name)}" if name else title
+            parts.append(f"<details><summary>{heading}</summary><pre>{content}</pre></details>")
     return "".join(parts)
 
 

@@ -27,15 +27,6 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def reload(self) -> None:
-        """Read the file again; on an error the earlier keys stay.
-
-        Raises:
-            UsageError: as for the constructor.
-        """
-        if self.file is not None:
-            self._digests = [_digest(key) for key in read_keys(self.file)]
-
     def first(self) -> str | None:
         """The first key of the file; None without a file."""
         return None if self.file is None else read_keys(self.file)[0]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from enum import Enum
 
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from kdnas.serving.jobs import (
@@ -74,8 +75,8 @@ def openai_error(refusal: RefusalError) -> Response:
 
 
 def detector_error(refusal: RefusalError) -> Response:
-    """`{"code", "message"}`, as detectors of FMS guardrails answer."""
-    status = 422 if refusal.kind is Kind.OTHER_TASK else refusal.kind.value[0]
+    """`{"code", "message"}`, as detectors of FMS guardrails answer; a model of another task is no detector."""
+    status = 404 if refusal.kind is Kind.OTHER_TASK else refusal.kind.value[0]
     return _json({"code": status, "message": refusal.message}, status, refusal)
 
 
@@ -98,3 +99,40 @@ def refusal_of(error: Exception) -> RefusalError:
 
 def _json(body: object, status: int, refusal: RefusalError) -> Response:
     return Response(dumps(body), status, refusal.headers, "application/json")
+
+
+class Problem(BaseModel):
+    """Body of `own_error` and `tei_error`."""
+
+    error: str
+    error_type: str
+
+
+class OpenAIDetail(BaseModel):
+    """Why a request was refused."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIProblem(BaseModel):
+    """Body of `openai_error`."""
+
+    error: OpenAIDetail
+
+
+class DetectorProblem(BaseModel):
+    """Body of `detector_error`."""
+
+    code: int
+    message: str
+
+
+BODIES: dict[Shape, type[BaseModel]] = {
+    own_error: Problem,
+    tei_error: Problem,
+    openai_error: OpenAIProblem,
+    detector_error: DetectorProblem,
+}

@@ -1,30 +1,24 @@
 """`kdnas serve`: the process of the HTTP service."""
 
-import asyncio
-import logging
 import os
 import signal
 import socket
 import sys
 import threading
 from pathlib import Path
-from types import FrameType
-from typing import Any
-
-import uvicorn
 
 from kdnas.errors import KdnasError, UsageError
-from kdnas.serving.app import create_app
 from kdnas.serving.bench import measure, read_texts
-from kdnas.serving.keys import require_keys
+from kdnas.serving.group import Group
+from kdnas.serving.keys import Keys, require_keys
 from kdnas.serving.model import Model
 from kdnas.serving.options import ServeOptions
-from kdnas.serving.protocol import protocol_class
+from kdnas.serving.server import Server
 from kdnas.serving.service import Service
+from kdnas.serving.supervisor import Supervisor
 from kdnas.store.outcome import Outcome
-from kdnas.store.progress import say
 
-LINGER_SECONDS = 0.1  # in which requests on accepted connections are read after the service stopped listening
+BACKLOG = 2048  # connections that wait to be accepted
 
 
 def serve(
@@ -33,6 +27,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     threads: int | None = None,
+    processes: int = 1,
     options: ServeOptions = ServeOptions(),
     verify: bool = True,
     bench: Path | None = None,
@@ -48,36 +43,69 @@ def serve(
         form: form of the models to run, for example `openvino-int8`; by default the fastest.
         host: address to listen on; 0.0.0.0 for all addresses of this machine, which needs `key_file` or `anonymous`.
         port: port to listen on; 0 chooses a free one.
-        threads: number of threads of a model; by default the number that was fastest when it was exported, at most 4.
+        threads: number of threads of a model, divided among the processes; by default the number that was fastest when it was
+            exported, at most 4 and the cores of a process.
+        processes: number of processes that answer on the same port, each with its own models, queue and group of cores.
         options: limits, batching and operation of the service.
         verify: check the models' files against the hashes in their manifests first.
         bench: file of texts, one a line or `.jsonl` with the field `text`: instead of serving, measure latency and throughput of
             the first model with these texts and 1 to 32 clients, print them and end.
     """
+    if processes < 1:
+        raise UsageError(f"processes is {processes}; at least 1 is needed")
+    if bench is not None and processes > 1:
+        raise UsageError(f"processes is {processes}; bench measures one process: leave one of them out")
     texts = None if bench is None else read_texts(bench)
+    folders = named_folders(model)
     sock = bind(host, port if bench is None else 0)
+
+    def opened(group: Group | None = None) -> Server:
+        each = threads_each(threads, processes)
+        models = [Model(name, folder, form, each, verify, options.streams) for name, folder in folders.items()]
+        return Server(Service(models, options, group), sock)
+
     with sock:
-        models = [
-            Model(name, folder, form, threads, verify, options.streams) for name, folder in named_folders(model).items()
-        ]
-        service = Service(models, options)
-        require_keys(sock.getsockname()[0], service.keys, options.anonymous)
-        server = Server(service, sock)
+        require_keys(sock.getsockname()[0], Keys(options.key_file), options.anonymous)
         if texts is not None:
-            return _measured(server, sock, texts)
-        signal.signal(signal.SIGHUP, server.handle_reload)
-        try:
-            server.run(sockets=[sock])
-        except OSError as error:  # the port was taken between the bind and the listening
-            raise _bind_error(host, port, error) from error
-    if server.exit_code:
+            return _measured(opened(), sock, texts)
+        if processes > 1:
+            _listen(sock)
+            exit_code = Supervisor(processes, sock, options, lambda group: _answer(opened(group), sock)).run()
+        else:
+            exit_code = _answer(opened(), sock)
+    if exit_code:
         # A model's thread may still run and cannot be stopped: a normal exit would abort in it.
         sys.stderr.flush()
-        os._exit(server.exit_code)
+        os._exit(exit_code)
     return Outcome(None)
 
 
-def _measured(server: "Server", sock: socket.socket, texts: list[str]) -> Outcome:
+def threads_each(threads: int | None, processes: int) -> int | None:
+    """Threads of a model in one of several processes, at least one; None, the default, depends on the cores of the process."""
+    return threads if threads is None or processes == 1 else max(1, threads // processes)
+
+
+def _answer(server: Server, sock: socket.socket) -> int:
+    """Answer requests until a signal; returns the exit code."""
+    signal.signal(signal.SIGHUP, server.handle_reload)
+    address = sock.getsockname()
+    try:
+        server.run(sockets=[sock])
+    except OSError as error:  # the port was taken between the bind and the listening
+        raise _bind_error(address[0], address[1], error) from error
+    return server.exit_code
+
+
+def _listen(sock: socket.socket) -> None:
+    """Let connections wait until a process accepts them."""
+    try:
+        sock.listen(BACKLOG)
+    except OSError as error:
+        host, port = sock.getsockname()[:2]
+        raise _bind_error(host, port, error) from error
+
+
+def _measured(server: Server, sock: socket.socket, texts: list[str]) -> Outcome:
     """Serve in a thread while the clients of the measurement run in other processes."""
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, name="kdnas-serve", daemon=True)
     thread.start()
@@ -113,82 +141,6 @@ def named_folders(given: tuple[str, ...]) -> dict[str, Path]:
     if not found:
         raise UsageError("no model; give FOLDER or NAME=FOLDER")
     return found
-
-
-class Server(uvicorn.Server):
-    """uvicorn that reports its address, drains before it closes, and records whether it cut off requests."""
-
-    def __init__(self, service: Service, sock: socket.socket) -> None:
-        options = service.options
-        config = uvicorn.Config(
-            create_app(service),
-            http=protocol_class(options.max_header_bytes, options.receive_seconds),
-            ws="none",
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=options.shutdown_seconds,
-        )
-        super().__init__(config)
-        self.service, self._sock = service, sock
-        self._signal = 0
-        self._cut = False
-
-    @property
-    def url(self) -> str:
-        """The address on which the service listens."""
-        host, port = self._sock.getsockname()[:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-    @property
-    def exit_code(self) -> int:
-        """0 after a clean end, 128 + the signal's number if requests were cut off."""
-        return 128 + self._signal if self._cut else 0
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening and report the address."""
-        await super().startup(sockets)
-        served = "; ".join(
-            f"{model.name}, {model.session.form}, {model.session.threads} threads"
-            for model in self.service.models.values()
-        )
-        say(f"serve: listening on {self.url} ({served}); docs at /docs")
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait at most `shutdown_seconds` for the requests in flight."""
-        say(f"serve: shutting down, {self.service.in_flight} requests in flight")
-        for server in self.servers:
-            server.close()
-        await asyncio.sleep(LINGER_SECONDS)  # their answers have `Connection: close`
-        await super().shutdown(sockets)
-        self._cut = self.service.in_flight + self.service.cut > 0
-        say("serve: stopped" + (", requests were cut off" if self._cut else ""))
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: drain and stop; second: stop at once. The signal is not re-raised: a drained service exits with 0."""
-        if self._signal:
-            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # these requests are cut off on purpose
-            self.should_exit = self.force_exit = True
-            return
-        self._signal = sig
-        self.service.draining = True
-        wait = self.service.options.drain_seconds if sig == signal.SIGTERM else 0
-        timer = threading.Timer(wait, self._stop)
-        timer.daemon = True
-        timer.start()
-
-    def handle_reload(self, _sig: int, _frame: Any) -> None:
-        """Reload the models and keys in a thread."""
-        threading.Thread(target=self._reload, name="kdnas-reload", daemon=True).start()
-
-    def _reload(self) -> None:
-        try:
-            say(f"serve: reloaded {', '.join(self.service.reload())}")
-        except Exception as error:
-            say(f"serve: the old models stay: {error}")
-
-    def _stop(self) -> None:
-        self.should_exit = True
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -1,28 +1,43 @@
 """Request bodies of our own contract, and the bodies of its answers, for the OpenAPI document."""
 
-from typing import Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from kdnas.serving.wire import WHOLE
 
 TooLongPolicy = Literal["error", "truncate", "windows"]
 EXAMPLE = '{"texts": ["..."]}'
 
 
+def _either(given: dict[str, str], missing: Sequence[str]) -> dict[str, JsonValue]:
+    """JSON Schema of an object that has fields of these types and lacks others, or has null for them."""
+    kinds: dict[str, JsonValue] = {name: {"type": kind} for name, kind in given.items()}
+    return {"required": list(given), "properties": kinds | {name: {"type": "null"} for name in missing}}
+
+
+# What the validators below check, for the OpenAPI document.
+ONE_OF_BOTH: list[JsonValue] = [_either({"text": "string"}, ["texts"]), _either({"texts": "array"}, ["text"])]
+ONE_QUESTION_OR_SEVERAL: list[JsonValue] = [
+    _either({"question": "string", "context": "string"}, ["questions"]),
+    _either({"questions": "array"}, ["question", "context"]),
+]
+
+
 class Texts(BaseModel):
     """One text or several."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     text: str | None = Field(None, description="one text; give this or `texts`")
-    texts: list[str] | None = Field(None, description="several texts; give this or `text`")
+    texts: list[str] | None = Field(None, description="several texts; give this or `text`", min_length=1)
     model: str | None = Field(None, description="name of the model; by default the first one that fits")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.text is None) == (self.texts is None):
             raise ValueError("give either 'text' or 'texts'")
-        if self.texts == []:
-            raise ValueError("'texts' is empty; give at least one text")
         return self
 
     def all_texts(self) -> list[str]:
@@ -34,7 +49,7 @@ class PredictRequest(Texts):
     """Texts to classify or to embed."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"texts": ["You are very kind.", "Go away."]}]}
+        json_schema_extra={"oneOf": ONE_OF_BOTH, "examples": [{"texts": ["You are very kind.", "Go away."]}]}
     )
 
     truncate: bool = Field(False, description='cut texts that are too long; the same as `too_long`: "truncate"')
@@ -52,13 +67,13 @@ class PredictRequest(Texts):
 class EntitiesRequest(Texts):
     """Texts of any length in which to find entities."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": "Ada lives in London."}]})
+    model_config = ConfigDict(json_schema_extra={"oneOf": ONE_OF_BOTH, "examples": [{"text": "Ada lives in London."}]})
 
 
 class Question(BaseModel):
     """A question, and the text that answers it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     question: str
     context: str
@@ -69,13 +84,17 @@ class AnswerRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"question": "Where does Ada live?", "context": "Ada lives in London."}]},
+        strict=True,
+        json_schema_extra={
+            "oneOf": ONE_QUESTION_OR_SEVERAL,
+            "examples": [{"question": "Where does Ada live?", "context": "Ada lives in London."}],
+        },
     )
 
     question: str | None = None
     context: str | None = None
     questions: list[Question] | None = Field(None, description="several questions with their contexts", min_length=1)
-    max_answer_tokens: int = Field(30, ge=1, le=512)
+    max_answer_tokens: Annotated[int, Field(ge=1, le=512), WHOLE] = 30
     model: str | None = None
 
     @model_validator(mode="after")
@@ -164,14 +183,13 @@ class Answered(BaseModel):
     answers: list[FoundAnswer]
 
 
-class Problem(BaseModel):
-    """Why a request was refused."""
-
-    error: str
-    error_type: str
-
-
 class Health(BaseModel):
     """Whether the process is alive or ready for requests."""
 
     status: str
+
+
+class Reloaded(BaseModel):
+    """Names of the models after a reload."""
+
+    models: list[str]

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from kdnas.serving.group import Group
 from kdnas.serving.jobs import ExpiredError, Job, Runner, Task
 from kdnas.serving.keys import Keys
 from kdnas.serving.metrics import Metrics
@@ -31,21 +32,23 @@ class Service:
     Args:
         models: the models, the default first.
         options: limits and operation.
+        group: the processes of which this is one; None if it is the only one.
 
     Raises:
         UsageError: the file of keys is invalid.
     """
 
-    def __init__(self, models: Sequence[Model], options: ServeOptions) -> None:
+    def __init__(self, models: Sequence[Model], options: ServeOptions, group: Group | None = None) -> None:
         self.models = {model.name: model for model in models}
-        self.options = options
+        self.options, self.group = options, group
         self.keys = Keys(options.key_file)
         self.draining = False
         self.in_flight = 0
         self.cut = 0  # requests cut off by the end of the process
         self.warmed = threading.Event()
         self.failure: Exception | None = None
-        self.reloading = threading.Lock()
+        self._preparing = threading.Lock()
+        self._prepared: tuple[list[Model], Keys] | None = None
         limits = Limits(
             options.max_batch_tokens,
             options.max_queue_texts,
@@ -55,9 +58,7 @@ class Service:
             options.stuck_seconds,
         )
         self.scheduler = Scheduler(limits, self._observe)
-        self.metrics = Metrics(
-            lambda: self.scheduler.waiting, lambda: self.scheduler.backlog_seconds, lambda: self.in_flight
-        )
+        self.metrics = Metrics()
 
     def _observe(self, model: Runner, texts: int, tokens: int, tokenise: float, run: float) -> None:
         self.metrics.observe_batch(model.name, texts, tokens, tokenise, run)
@@ -81,34 +82,41 @@ class Service:
         self.warmed.wait()
         self.scheduler.stop()
 
-    def reload(self) -> list[str]:
-        """Open, verify and warm every model beside the old one, then replace it; read the keys again.
-
-        Requests that are running or waiting finish with the old models. If anything fails, all old models and keys stay.
-
-        Returns:
-            Names of the models.
+    def prepare(self) -> None:
+        """Open, verify and warm every model beside the old one, and read the keys again, for `commit`.
 
         Raises:
             KdnasError: a folder or the file of keys is invalid.
             RefusalError: another reload is running.
         """
-        if not self.reloading.acquire(blocking=False):
+        if not self._preparing.acquire(blocking=False):
             raise RefusalError(Kind.OVERLOADED, "another reload is running; try again later", {"Retry-After": "10"})
         try:
             fresh = [model.again() for model in self.models.values()]
             for model in fresh:
                 model.warm()
-            self.keys.reload()
-        except Exception:
-            self.metrics.reloads.labels("failed").inc()
-            raise
+            self._prepared = fresh, Keys(self.options.key_file)
         finally:
-            self.reloading.release()
-        self.models = {model.name: model for model in fresh}
-        self.failure = None
-        self.metrics.reloads.labels("done").inc()
-        return list(self.models)
+            self._preparing.release()
+
+    def commit(self) -> None:
+        """Replace models and keys by the prepared ones. Running and waiting requests finish with the old models."""
+        if self._prepared is not None:
+            fresh, self.keys = self._prepared
+            self.models = {model.name: model for model in fresh}
+            self.failure = self._prepared = None
+
+    def discard(self) -> None:
+        """Forget the prepared models and keys."""
+        self._prepared = None
+
+    def gauges(self) -> dict[str, float]:
+        """Values of the metrics `kdnas.serving.metrics.GAUGES`, now."""
+        return {
+            "kdnas_queue_texts": self.scheduler.waiting,
+            "kdnas_backlog_seconds": self.scheduler.backlog_seconds,
+            "kdnas_requests_in_flight": self.in_flight,
+        }
 
     def dead(self) -> str:
         """Why the process should be restarted; empty if it is alive."""

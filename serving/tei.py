@@ -4,10 +4,10 @@ Published in docs/openapi.json of huggingface/text-embeddings-inference. Differe
 `prompt_name` and truncation at the left are refused, because the service does not have them.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from kdnas import __version__
@@ -18,13 +18,16 @@ from kdnas.serving.model import Model
 from kdnas.serving.refusals import Kind, RefusalError
 from kdnas.serving.service import Service
 from kdnas.serving.tasks import TextInput, TextTask, text_scores, text_vector
-from kdnas.serving.wire import numbers
+from kdnas.serving.wire import WHOLE, numbers
 
 EXAMPLE = '{"inputs": "..."}'
+TextOrPair = Annotated[list[str], Field(min_length=1, max_length=2)]
 
 
 class Inputs(BaseModel):
     """Fields that /embed and /predict share."""
+
+    model_config = ConfigDict(strict=True)
 
     truncate: bool | None = Field(None, description="cut inputs that are too long")
     truncation_direction: Literal["right", "Right"] = "right"
@@ -34,16 +37,16 @@ class Inputs(BaseModel):
 class EmbedRequest(Inputs):
     """Body of /embed."""
 
-    inputs: str | list[str]
+    inputs: str | Annotated[list[str], Field(min_length=1)]
     normalize: bool = True
     prompt_name: None = None
-    dimensions: int | None = Field(None, ge=1)
+    dimensions: Annotated[int, Field(ge=1), WHOLE] | None = None
 
 
 class PredictInputs(Inputs):
     """Body of /predict: a text, a pair [first, second], or a batch [[first], [first, second]]."""
 
-    inputs: str | list[str] | list[list[str]]
+    inputs: str | TextOrPair | Annotated[list[TextOrPair], Field(min_length=1)]
     raw_scores: bool = False
 
 
@@ -52,6 +55,39 @@ class Score(BaseModel):
 
     score: float
     label: str
+
+
+class ModelInfo(BaseModel):
+    """One model of /info."""
+
+    name: str
+    task: str
+    form: str
+    labels: list[str]
+    problem_type: str | None
+    max_seq_len: int
+    dimensions: int | None
+    threads: int
+
+
+class Info(BaseModel):
+    """Answer of /info: the fields of the contract for one model, our own limits, and all models."""
+
+    model_id: str
+    model_sha: str | None
+    model_dtype: str
+    model_type: dict[str, dict[str, Any]]
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int
+    max_batch_requests: int | None
+    max_client_batch_size: int
+    auto_truncate: bool
+    tokenization_workers: int
+    version: str
+    too_long: str
+    max_body_bytes: int
+    models: list[ModelInfo]
 
 
 def policy(call: Call, truncate: bool | None) -> str:
@@ -63,8 +99,6 @@ async def embed(call: Call) -> Response:
     """Embeddings of texts: a list of vectors."""
     body = call.parse(EmbedRequest, EXAMPLE)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    if not texts:
-        raise RefusalError(Kind.INVALID, "inputs: is empty; give at least one text")
     model = call.service.choose(call.model_name(body.model), ("feature-extraction",))
     dimensions = check_dimensions(model, body.dimensions)
     items = [TextInput(text, None, policy(call, body.truncate)) for text in texts]
@@ -110,8 +144,6 @@ def predict_items(inputs: str | list[str] | list[list[str]], too_long: str) -> t
     """The inputs of /predict, and whether they are a batch."""
     batch = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], list)
     rows: list[Any] = list(inputs) if batch else [[inputs] if isinstance(inputs, str) else inputs]
-    if any(len(row) not in (1, 2) for row in rows):
-        raise RefusalError(Kind.INVALID, "inputs: give a text, a pair [a, b], or a batch [[a], [a, b], ...]")
     return [TextInput(row[0], row[1] if len(row) == 2 else None, too_long) for row in rows], batch
 
 

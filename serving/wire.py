@@ -5,13 +5,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
 from kdnas.serving.jobs import NotFiniteError
 
 Body = TypeVar("Body", bound=BaseModel)
+# For fields that are integers: 5.0 is a whole number of JSON too, and "5" is none.
+WHOLE = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 class BodyError(Exception):

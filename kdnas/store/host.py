@@ -49,13 +49,18 @@ def cpus_of_cores(count: int) -> list[int]:
     """
     if not hasattr(os, "sched_getaffinity"):
         raise UsageError("pin: only Linux can pin a process to cores; leave this option out")
-    cores: dict[tuple[str, ...], int] = {}
+    return [cpus[0] for cpus in cpus_of_all_cores()[:count]]
+
+
+def cpus_of_all_cores() -> list[list[int]]:
+    """The logical CPUs of each physical core that this process may use, on Linux."""
+    cores: dict[tuple[str, ...], list[int]] = {}
     for cpu in sorted(os.sched_getaffinity(0)):
         topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
         files = (topology / "physical_package_id", topology / "core_id")
         core = tuple(file.read_text().strip() for file in files) if topology.is_dir() else (str(cpu),)
-        cores.setdefault(core, cpu)
-    return list(cores.values())[:count]
+        cores.setdefault(core, []).append(cpu)
+    return list(cores.values())
 
 
 def default_threads() -> int:

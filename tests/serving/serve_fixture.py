@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,11 @@ class Served:
         """The sum of a metric over its labels; 0 if it has no value yet."""
         lines = self.client.get("/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith((name + " ", name + "{")))
+
+
+def post(served: Served, text: str, path: str = "/predict", **headers: str) -> httpx.Response:
+    body = {"inputs": text} if path == "/predict" else {"text": text}
+    return served.client.post(path, json=body, headers=headers)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -58,3 +64,45 @@ def serving(model: Path | str, *words: object, patch: str = "", stdout: int | No
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+class Clients:
+    """Clients that send requests without pause, each on a kept connection, and count the answers.
+
+    Args:
+        url: address of the service.
+        number: number of clients.
+        again: whether a client connects again after a failed request, instead of ending.
+    """
+
+    def __init__(self, url: str, number: int, again: bool = False) -> None:
+        self.url, self.again = url, again
+        self.stopped = threading.Event()
+        self.statuses: list[int] = []
+        self.errors: list[Exception] = []
+        self.closed = 0
+        self.threads = [threading.Thread(target=self._send) for _ in range(number)]
+        for thread in self.threads:
+            thread.start()
+
+    def _send(self) -> None:
+        with httpx.Client(base_url=self.url, timeout=20, trust_env=False) as client:
+            while not self.stopped.is_set():
+                try:
+                    answer = client.post("/predict", json={"text": "You are very kind."})
+                except httpx.TransportError as error:
+                    if self.again:
+                        self.errors.append(error)
+                        continue
+                    if not isinstance(error, httpx.ConnectError):  # it no longer listens: nothing was accepted
+                        self.errors.append(error)
+                    return
+                self.statuses.append(answer.status_code)
+                if answer.headers.get("connection") == "close":
+                    self.closed += 1
+                    return
+
+    def join(self) -> None:
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join(30)

@@ -15,7 +15,7 @@ import pytest
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.export.session import Session
-from kdnas.serving.run import bind, named_folders
+from kdnas.serving.run import bind, named_folders, threads_each
 
 from .serve_fixture import Served, serving, wait_until
 
@@ -58,7 +58,7 @@ def test_concurrent_requests_get_the_right_answers(served: Served, sentences: li
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
-        (b'{"texts": []}', 422, "'texts' is empty"),
+        (b'{"texts": []}', 422, "texts: List should have at least 1 item"),
         (b"{}", 422, "give either 'text' or 'texts'"),
         (b'{"text": "a", "texts": ["b"]}', 422, "give either 'text' or 'texts'"),
         (b'{"texts": [1]}', 422, "texts.0: Input should be a valid string"),
@@ -268,3 +268,8 @@ def test_models_are_named_by_the_user_or_their_folders(tmp_path: Path) -> None:
     assert found == {"hap": tmp_path / "one", "two": tmp_path / "two", "a=b": tmp_path / "a=b"}
     with pytest.raises(UsageError, match="the name 'two' is given twice"):
         named_folders((f"{tmp_path}/two", f"two={tmp_path}/three"))
+
+
+def test_threads_are_divided_among_the_processes() -> None:
+    assert [threads_each(threads, 2) for threads in (5, 4, 1, None)] == [2, 2, 1, None]
+    assert threads_each(0, 1) == 0  # refused by the session

@@ -1,0 +1,114 @@
+"""Accepting connections from a listening socket that several processes share, so that each gets about as many.
+
+A process that is woken by a new connection leaves it to a process with fewer open ones, but takes it after a short while: the
+other process may be stopped.
+"""
+
+import asyncio
+import mmap
+import socket
+from collections.abc import Callable
+
+YIELD_SECONDS = 0.002
+PAUSE_SECONDS = 1.0  # after an error such as too many open files
+NONE = -1  # the process does not accept connections
+
+
+class Counts:
+    """Numbers of open connections of each process, in memory that processes share after a fork.
+
+    Args:
+        size: number of processes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._counts = memoryview(mmap.mmap(-1, 4 * size)).cast("i")
+        for number in range(1, size + 1):
+            self.set(number, NONE)
+
+    def set(self, number: int, count: int) -> None:
+        """State the number of open connections of a process, or `NONE`; processes are numbered from 1."""
+        self._counts[number - 1] = count
+
+    def is_fewest(self, number: int, count: int) -> bool:
+        """Whether no other process has fewer than `count` connections."""
+        others = [found for at, found in enumerate(self._counts, 1) if at != number and found != NONE]
+        return count <= min(others, default=count)
+
+
+class Listener:
+    """Accepts connections in an event loop; has the methods of `asyncio.Server` that uvicorn calls.
+
+    Args:
+        sock: the listening socket.
+        protocol: makes the protocol of a connection.
+        open_connections: number of open connections of this process.
+        counts: numbers of all processes.
+        number: number of this process.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        protocol: Callable[[], asyncio.Protocol],
+        open_connections: Callable[[], int],
+        counts: Counts,
+        number: int,
+    ) -> None:
+        self._sock, self._protocol, self._open = sock, protocol, open_connections
+        self._counts, self._number = counts, number
+        self._loop = asyncio.get_running_loop()
+        self._starting: set[asyncio.Task[object]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        sock.setblocking(False)
+        self.publish()
+        self._watch()
+
+    def publish(self) -> None:
+        """Tell the other processes how many connections are open here."""
+        if self._sock.fileno() >= 0:
+            self._counts.set(self._number, self._open() + len(self._starting))
+
+    def close(self) -> None:
+        """Accept no more connections; may be called again."""
+        if self._sock.fileno() < 0:
+            return
+        self._loop.remove_reader(self._sock)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._counts.set(self._number, NONE)
+        self._sock.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until accepted connections have their protocols."""
+        await asyncio.gather(*self._starting, return_exceptions=True)
+
+    def _watch(self) -> None:
+        self._loop.add_reader(self._sock, self._woken)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self._loop.remove_reader(self._sock)
+        self._timer = self._loop.call_later(seconds, call)
+
+    def _woken(self) -> None:
+        if self._counts.is_fewest(self._number, self._open() + len(self._starting)):
+            self._accept()
+        else:
+            self._later(YIELD_SECONDS, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._sock.accept()
+        except BlockingIOError:  # another process was faster
+            self._watch()
+        except OSError:
+            self._later(PAUSE_SECONDS, self._watch)
+        else:
+            connection.setblocking(False)
+            task: asyncio.Task[object] = self._loop.create_task(
+                self._loop.connect_accepted_socket(self._protocol, connection)
+            )
+            self._starting.add(task)
+            task.add_done_callback(self._starting.discard)
+            self.publish()
+            self._watch()
