@@ -1,6 +1,7 @@
 """The output folder of a filter run: plan, commit records, and files that count only once their unit is committed.
 
 run.json                the configuration
+gate.json               the gate, if one is used
 plan/00000.jsonl        the units of a block of 1000
 commits/00000/          one record for each committed unit of the block: its files with hashes, and its counts
 commits/00000.json      the sum of a block whose units are all committed
@@ -113,17 +114,17 @@ class RunFolder:
         for folder in folders:
             fsync_folder(folder)
 
-    def pieces(self, unit: int) -> list[dict[str, Any]]:
-        """Finished pieces of a unit in progress, in order."""
-        folder = self.path / "work" / f"{unit:07d}"
+    def pieces(self, unit: int, again: bool = False) -> list[dict[str, Any]]:
+        """Finished pieces of a unit in progress, in order; with `again`, those of its second scoring."""
+        folder = self._pieces(unit, again)
         found: list[dict[str, Any]] = []
         while (path := folder / f"{len(found):05d}.json").exists():
             found.append(dict(read_json(path)))
         return found
 
-    def keep_piece(self, unit: int, number: int, piece: dict[str, Any]) -> dict[str, Any]:
+    def keep_piece(self, unit: int, number: int, piece: dict[str, Any], again: bool = False) -> dict[str, Any]:
         """Record a finished piece, whose files are durable; returns the record that counts."""
-        path = self.path / "work" / f"{unit:07d}" / f"{number:05d}.json"
+        path = self._pieces(unit, again) / f"{number:05d}.json"
         path.parent.mkdir(exist_ok=True)
         create_once(path, piece)
         return dict(read_json(path))
@@ -178,6 +179,9 @@ class RunFolder:
     def clear_work(self) -> None:
         """Remove the files that units in progress left. Call it when every unit is committed and settled."""
         shutil.rmtree(self.path / "work", ignore_errors=True)
+
+    def _pieces(self, unit: int, again: bool) -> Path:
+        return self.path / "work" / (f"{unit:07d}-again" if again else f"{unit:07d}")
 
     def _seal(self, block: int) -> Path:
         return self.path / "commits" / f"{block_name(block)}.json"

@@ -1,6 +1,6 @@
 """From the scores of sentences to the decision about a document; the same for the model's scores and for recorded ones."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,14 +32,26 @@ class Policy:
         return bool((scores >= np.asarray(self.thresholds)).any())
 
     def whole(self, scores: np.ndarray) -> np.ndarray:
-        """Scores (L,) of a document from all its sentences' scores (S, L); 0 without sentences."""
+        """Scores (L,) of a document from all its sentences' scores (S, L), where NaN counts as 0; 0 without sentences."""
         if not len(scores):
             return np.zeros(len(self.labels))
+        scores = np.nan_to_num(scores)
         if self.document_score == "mean":
             return np.round(scores.mean(axis=0), DIGITS)
         if self.document_score == "fraction":
             return np.round((scores >= self.sentence_threshold).mean(axis=0), DIGITS)
         return np.asarray(scores.max(axis=0))
+
+    @property
+    def sentence_levels(self) -> np.ndarray:
+        """(L,) score from which a sentence counts for its document."""
+        if self.document_score == "fraction":
+            return np.full(len(self.labels), self.sentence_threshold)
+        return np.asarray(self.thresholds)
+
+    def positive(self, scores: np.ndarray) -> np.ndarray:
+        """(S,) whether one of each sentence's scores (S, L) reaches its level; NaN does not."""
+        return np.asarray((scores >= self.sentence_levels).any(axis=1))
 
     def decide(self, scores: np.ndarray) -> np.ndarray:
         """Scores (L,) that decide about a document: of its first sentences if these reach a threshold, else of all."""
@@ -56,11 +68,14 @@ class Scored:
 
     Args:
         spans: start and end of each sentence in code points.
-        scores: (S, L) probabilities, rounded to six digits; NaN for sentences that were not needed for the decision.
+        scores: (S, L) probabilities, rounded to six digits; NaN for sentences that were not needed for the decision, or that
+            passed the gate.
+        audited: indices of the sentences that passed the gate and were scored all the same.
     """
 
     spans: list[tuple[int, int]]
     scores: np.ndarray
+    audited: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

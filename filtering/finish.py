@@ -6,6 +6,8 @@ from typing import Any
 from kdnas.errors import KdnasError
 from kdnas.extras import require_extras
 from kdnas.filtering.commits import RUN, RunFolder
+from kdnas.filtering.gate import GATE
+from kdnas.filtering.gate_report import gate_line, gate_results
 from kdnas.filtering.inputs import find_inputs
 from kdnas.filtering.opening import KIND, is_finished, output_errors, run_config
 from kdnas.filtering.page import write_filter_page
@@ -48,9 +50,12 @@ def finish(folder: RunFolder, config: dict[str, Any]) -> Outcome:
                 f"output '{path}': {len(missing)} units are not committed: {names}{', ...' if len(missing) > SHOWN else ''}; "
                 "run the same command, or the shards with these units, again"
             )
-        results = folder.totals() | changes(folder, config)
+        totals = folder.totals()
+        results = totals | changes(folder, config) | {"gate": gate_results(path, config, totals)}
         _write_page(path, config, results)
         files = {f"commits/{file.name}": file_sha256(file) for file in folder.seals()}
+        if (path / GATE).exists():
+            files[GATE] = file_sha256(path / GATE)
         write_manifest(
             path,
             {
@@ -99,6 +104,7 @@ def changes(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
 def report(path: Path, totals: dict[str, Any], config: dict[str, Any], earlier: bool) -> Outcome:
     """Log the counts of a run and return its outcome."""
     documents, seconds = totals["documents"], max(totals["seconds"], 1e-9)
+    gate = gate_results(path, config, totals)
     reasons = ", ".join(f"{count} {label}" for label, count in sorted(totals["drops"].items()))
     say(
         f"filter: {documents} documents: {totals['kept']} kept, {totals['dropped']} dropped"
@@ -106,8 +112,10 @@ def report(path: Path, totals: dict[str, Any], config: dict[str, Any], earlier: 
         + f", {totals['quarantine']} quarantined; {documents / seconds:.0f} docs/s, {totals['tokens'] / seconds:.0f} tokens/s"
         + ("; finished by an earlier run" if earlier else "")
     )
+    if gate is not None:
+        say(gate_line(gate))
     too_many = totals["quarantine"] > config["max_quarantine"] * documents
     if too_many:
         problems = ", ".join(f"{count} {name}" for name, count in sorted(totals["problems"].items()))
         say(f"filter: quarantined: {problems}; --max-quarantine allows {config['max_quarantine']:g} of the documents")
-    return Outcome(path, totals, QUARANTINED_EXIT if too_many else 0)
+    return Outcome(path, totals | {"gate": gate}, QUARANTINED_EXIT if too_many else 0)

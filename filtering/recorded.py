@@ -9,15 +9,18 @@ import numpy as np
 import zstandard
 
 from kdnas.errors import KdnasError, UsageError
+from kdnas.filtering.audit import count_gate
 from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.decision import Policy, Scored
 from kdnas.filtering.finish import finish
+from kdnas.filtering.gate import read_gate_record
 from kdnas.filtering.opening import is_finished, open_run, output_errors, require_output, run_config
 from kdnas.filtering.options import DecisionOptions, FilterOptions
 from kdnas.filtering.plan import BLOCK_UNITS, Unit, block_name, blocks_of, read_block
 from kdnas.filtering.reading import Chunk
 from kdnas.filtering.run import run_units
 from kdnas.filtering.scoring import ScoredChunk
+from kdnas.filtering.units import Scoring
 from kdnas.store.artifact import locked
 from kdnas.store.outcome import Outcome
 
@@ -45,17 +48,20 @@ def filter_apply(run: Path, output: Path, options: DecisionOptions = DecisionOpt
             )
         require_output(output)
         policy = _policy(earlier, run, options)
+        gate = gate_of_run(run, earlier, policy)
         reading = FilterOptions(**{name: earlier[name] for name in READ})
         config = earlier | {
             "mode": "split", "labels": list(policy.labels), "threshold": list(policy.thresholds),
             "document_score": policy.document_score, "sentence_threshold": policy.sentence_threshold,
-            "scores": str(run.resolve()),
+            "scores": str(run.resolve()), "gate": gate,
         }  # fmt: skip
         folder = open_run(output, config, lambda: _units(run))
         source, columns = RunFolder(run, earlier["labels"]), [earlier["labels"].index(one) for one in policy.labels]
         if not is_finished(output):
             with locked(output / "filter.lock"):
-                run_units(folder, lambda unit, chunks: recorded(source, unit, chunks, columns), policy, reading)
+                counted = policy if gate else None
+                scoring = Scoring(lambda unit, chunks: recorded(source, unit, chunks, columns, counted))
+                run_units(folder, scoring, policy, reading)
         return finish(folder, config)
 
 
@@ -69,12 +75,40 @@ def _policy(earlier: dict[str, Any], run: Path, options: DecisionOptions) -> Pol
     return Policy(tuple(labels), tuple(options.thresholds(labels)), options.document_score, options.sentence_threshold)
 
 
+def gate_of_run(run: Path, earlier: dict[str, Any], policy: Policy) -> dict[str, Any] | None:
+    """The settings of the gate that a run used; None if every sentence has scores.
+
+    Raises:
+        UsageError: sentences that passed the gate could decide about documents.
+    """
+    record = read_gate_record(run)
+    if record is None or not record["used"]:
+        return None
+    again = "or score the corpus with --mode annotate and without --gate.use"
+    if policy.document_score == "mean":
+        raise UsageError(
+            f"run '{run}': sentences that passed its gate have no scores; give --document-score max or fraction, {again}"
+        )
+    fraction = earlier["document_score"] == "fraction"
+    for label, level in zip(policy.labels, policy.sentence_levels.tolist(), strict=True):
+        least = earlier["sentence_threshold"] if fraction else earlier["threshold"][earlier["labels"].index(label)]
+        if level < least:
+            name = "sentence_threshold" if policy.document_score == "fraction" else "threshold"
+            raise UsageError(
+                f"{name} {level:g} for label '{label}': the gate of run '{run}' let sentences pass that are below {least:g}; "
+                f"give at least {least:g}, {again}"
+            )
+    return dict(earlier["gate"])
+
+
 def _units(run: Path) -> Iterator[Unit]:
     for block in blocks_of(run / "plan"):
         yield from read_block(run / "plan", block)
 
 
-def recorded(source: RunFolder, unit: Unit, chunks: Iterable[Chunk], columns: list[int]) -> Iterator[ScoredChunk]:
+def recorded(
+    source: RunFolder, unit: Unit, chunks: Iterable[Chunk], columns: list[int], counted: Policy | None = None
+) -> Iterator[ScoredChunk]:
     """The chunks of a unit with the scores of its side-car.
 
     Args:
@@ -82,6 +116,7 @@ def recorded(source: RunFolder, unit: Unit, chunks: Iterable[Chunk], columns: li
         unit: the unit.
         chunks: its chunks.
         columns: columns of the scores that are wanted.
+        counted: count what a gate did, with the positive sentences of this policy.
 
     Raises:
         KdnasError: a side-car is missing, or does not belong to these documents.
@@ -100,7 +135,7 @@ def recorded(source: RunFolder, unit: Unit, chunks: Iterable[Chunk], columns: li
                     f"'{source.path / sidecar(unit.number, piece)}': it does not fit '{document.name}'; filter again"
                 )
             scored.append(None if document.text is None else _scored(row, columns))
-        yield ScoredChunk(chunk, scored)
+        yield ScoredChunk(chunk, scored, gate=_gate_counts(chunk, scored, counted) if counted else {})
 
 
 def sidecar(unit: int, piece: int) -> str:
@@ -119,7 +154,22 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _scored(row: dict[str, Any], columns: list[int]) -> Scored:
     sentences = row["sentences"]
-    scores = np.array([[one[2 + column] for column in columns] for one in sentences]).reshape(
+    scores = np.array([[one[2 + column] for column in columns] for one in sentences], float).reshape(
         len(sentences), len(columns)
     )
-    return Scored([(one[0], one[1]) for one in sentences], scores)
+    return Scored([(one[0], one[1]) for one in sentences], scores, row.get("audited", []))
+
+
+def _gate_counts(chunk: Chunk, scored: list[Scored | None], policy: Policy) -> dict[str, list[int]]:
+    known = [one for one in scored if one is not None]
+    if not known:
+        return {}
+    scores = np.concatenate([one.scores for one in known])
+    audited = np.concatenate([np.isin(np.arange(len(one.spans)), one.audited) for one in known])
+    return count_gate(
+        [one.language for one in chunk.documents if one.text is not None],
+        [len(one.spans) for one in known],
+        audited | np.isnan(scores).any(axis=1),
+        audited,
+        policy.positive(scores),
+    )

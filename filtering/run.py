@@ -10,9 +10,12 @@ from typing import Any
 
 from kdnas.cluster import require_ray
 from kdnas.errors import UsageError
+from kdnas.filtering.cascade import open_gate, scoring_of
 from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.decision import Policy
 from kdnas.filtering.finish import finish
+from kdnas.filtering.gate import gate_hash
+from kdnas.filtering.gate_options import GateOptions
 from kdnas.filtering.inputs import InputFile, find_inputs, is_url
 from kdnas.filtering.opening import is_finished, open_run, output_errors, require_output
 from kdnas.filtering.options import FilterOptions
@@ -20,7 +23,7 @@ from kdnas.filtering.plan import cut_units
 from kdnas.filtering.reading import read_chunks
 from kdnas.filtering.scoring import Scorer, choose_labels
 from kdnas.filtering.shards import shard_of
-from kdnas.filtering.units import Failures, Score, Speed, attempt_unit
+from kdnas.filtering.units import Failures, Scoring, Speed, attempt_unit
 from kdnas.filtering.workers import WorkerSettings, run_on_cluster
 from kdnas.store.artifact import MANIFEST, Artifact, digest_of, file_sha256, locked
 from kdnas.store.host import default_threads
@@ -42,6 +45,7 @@ def filter_documents(
     shard_index: int | None = None,
     shard_count: int | None = None,
     cluster: str | None = None,
+    gate: GateOptions = GateOptions(),
 ) -> Outcome:
     """Score documents with an exported classifier, sentence by sentence, and split them into kept and dropped ones.
 
@@ -62,6 +66,7 @@ def filter_documents(
             hosts see the model, the input and the output under the same paths.
         options: what is read, how it is scored, and what is written.
         verify: check the model's files against the hashes in its manifest first.
+        gate: a cheap model that lets clearly clean sentences pass.
 
     Returns:
         The folder and the counts; exit code 4 if too many records were quarantined.
@@ -69,6 +74,7 @@ def filter_documents(
     require_ray(cluster, "--cluster")
     if cluster is not None and (shard_index is not None or shard_count is not None):
         raise UsageError("cluster and shard_index divide the units in two ways; give one of them")
+    gate.require_possible(options)
     index, count = shard_of(shard_index, shard_count) if cluster is None else (0, 1)
     with output_errors(output):
         check_apart(input, output)
@@ -81,14 +87,21 @@ def filter_documents(
         policy = Policy(
             tuple(labels), tuple(options.thresholds(labels)), options.document_score, options.sentence_threshold
         )
-        config = config_of(options, policy, inputs) | {"model": export_digest(model), "form": scorer.session.form}
+        config = config_of(options, policy, inputs) | {
+            "gate": gate.config(), "model": export_digest(model), "form": scorer.session.form,
+        }  # fmt: skip
         folder = open_run(output, config, lambda: cut_units(files, options.unit_bytes))
         if not is_finished(output):
             with locked(output / f"filter-{index}-of-{count}.lock"):
+                built = open_gate(folder, scorer, policy, options, gate)
                 if cluster is None:
-                    run_units(folder, partial(scorer.scored_unit, policy, options), policy, options, index, count)
+                    scoring = scoring_of(scorer, policy, options, gate, built)
+                    run_units(folder, scoring, policy, options, index, count)
                 else:
-                    settings = WorkerSettings(output.resolve(), model.resolve(), scorer.session.form, policy, options)
+                    form = scorer.session.form
+                    settings = WorkerSettings(
+                        output.resolve(), model.resolve(), form, policy, options, gate, gate_hash(output)
+                    )
                     run_on_cluster(cluster, folder, settings)
             if count > 1:
                 say(
@@ -123,7 +136,7 @@ def config_of(options: FilterOptions, policy: Policy, inputs: tuple[str, ...]) -
 
 
 def run_units(
-    folder: RunFolder, score: Score, policy: Policy, options: FilterOptions, index: int = 0, count: int = 1
+    folder: RunFolder, scoring: Scoring, policy: Policy, options: FilterOptions, index: int = 0, count: int = 1
 ) -> None:
     """Score, write and commit every unit that is not committed, in this process.
 
@@ -136,7 +149,7 @@ def run_units(
         done = 0
         for unit in missing:
             note = partial(_show, progress, speed, done)
-            found = attempt_unit(folder, unit, score, policy, options, note)
+            found = attempt_unit(folder, unit, scoring, policy, options, note)
             done += unit.bytes
             if isinstance(found, str):
                 failures.add(found)

@@ -1,0 +1,136 @@
+"""Builds the gate of a run: the classifier scores a sample, one half teaches the gate, the other half sets its threshold."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from kdnas.filtering.audit import is_beyond
+from kdnas.filtering.bounds import positives_needed, threshold_rank
+from kdnas.filtering.commits import RunFolder, create_once
+from kdnas.filtering.decision import Policy
+from kdnas.filtering.gate import GATE, Gate, gate_record, gate_scores, read_gate
+from kdnas.filtering.gate_options import GateOptions
+from kdnas.filtering.options import FilterOptions
+from kdnas.filtering.plan import blocks_of, read_block
+from kdnas.filtering.sample import Sample, draw_sample
+from kdnas.filtering.scoring import Scorer
+from kdnas.filtering.teach import targets, teach
+from kdnas.filtering.units import Scoring
+from kdnas.store.artifact import locked
+from kdnas.store.progress import say, stage
+
+BLOCK_TEXTS = 4096  # sentences of the sample that are scored at once
+LEAST_PASSED = 0.05  # a gate that lets a smaller fraction pass does not pay
+
+
+def open_gate(
+    folder: RunFolder, scorer: Scorer, policy: Policy, options: FilterOptions, settings: GateOptions
+) -> Gate | None:
+    """The gate of a run, which is built if the run has none; None without `gate.use`, or if no gate can hold the bound.
+
+    Of several processes that open the run at the same time, one builds it; all use the one that was written first.
+
+    Args:
+        folder: the run's folder, planned.
+        scorer: the classifier.
+        policy: decides about documents.
+        options: how the corpus is read.
+        settings: settings of the gate.
+
+    Raises:
+        KdnasError: the gate of the run has changed.
+    """
+    if not settings.use:
+        return None
+    path = folder.path / GATE
+    if not path.exists():
+        with locked(folder.path / "gate.lock", wait=True):
+            if not path.exists():
+                create_once(path, build_gate(folder, scorer, policy, options, settings))
+    return read_gate(folder.path)
+
+
+def scoring_of(
+    scorer: Scorer, policy: Policy, options: FilterOptions, settings: GateOptions, gate: Gate | None
+) -> Scoring:
+    """How units are scored with a gate, or without one."""
+    plain = partial(scorer.scored_unit, policy, options, None)
+    if gate is None:
+        return Scoring(plain)
+    is_beyond_miss = partial(is_beyond, miss=settings.miss, confidence=settings.confidence)
+    return Scoring(partial(scorer.scored_unit, policy, options, gate), plain, is_beyond_miss)
+
+
+def build_gate(
+    folder: RunFolder, scorer: Scorer, policy: Policy, options: FilterOptions, settings: GateOptions
+) -> dict[str, Any]:
+    """The record of a new gate; it says why if there is none to use."""
+    units = (unit for block in blocks_of(folder.plan) for unit in read_block(folder.plan, block))
+    sample = draw_sample(units, options, settings.sample, settings.seed)
+    count = len(sample.texts)
+    if sample.whole or count < 2:
+        return _unused(
+            {"sample": count}, f"the sample of {settings.sample} is not smaller than the corpus, {count} sentences"
+        )
+    scores = _scores(sample, scorer, policy, options)
+    record, weights = gate_of(sample.texts, scores, policy.sentence_levels, settings)
+    if weights is None:
+        return _unused(record, record["reason"])
+    say(
+        f"gate: {100 * record['pass_fraction']:.1f} % of the sample pass; {record['positives']} positive sentences set the threshold"
+    )
+    return gate_record(record, weights)
+
+
+def gate_of(
+    texts: list[str], scores: np.ndarray, levels: np.ndarray, settings: GateOptions
+) -> tuple[dict[str, Any], np.ndarray | None]:
+    """A gate from scored sentences in random order.
+
+    Args:
+        texts: N sentences.
+        scores: (N, L) probabilities of the classifier.
+        levels: (L,) score from which a sentence is positive.
+        settings: settings of the gate.
+
+    Returns:
+        How the gate was made, and its weights; None for the weights if it cannot be used, with the `reason`.
+    """
+    positive = (scores[1::2] >= levels).any(axis=1)
+    count, needed = int(positive.sum()), positives_needed(settings.miss, settings.confidence)
+    record: dict[str, Any] = {"used": True, "reason": "", "sample": len(texts), "positives": count, "needed": needed}
+    rank = threshold_rank(count, settings.miss, settings.confidence)
+    if not rank:
+        rate = max(count, 1) / max(len(positive), 1)
+        record["reason"] = (
+            f"half of the sample has {count} positive sentences, and gate.miss {settings.miss:g} at gate.confidence "
+            f"{settings.confidence:g} needs {needed}; a --gate.sample of about {2 * needed / rate:.2g} would have them"
+        )
+        return record, None
+    weights = teach(texts[::2], targets(scores[::2], levels))
+    held = gate_scores(weights, texts[1::2])
+    threshold = float(np.sort(held[positive])[rank - 1])
+    passed = float((held < threshold).mean())
+    record |= {"rank": rank, "threshold": threshold, "pass_fraction": round(passed, 6)}
+    record |= {"audit": settings.audit, "seed": settings.seed}
+    if passed < LEAST_PASSED:
+        record["reason"] = f"the gate would let only {100 * passed:.1f} % of the sentences pass"
+        return record, None
+    return record, weights
+
+
+def _unused(record: dict[str, Any], reason: str) -> dict[str, Any]:
+    say(f"gate: {reason}; the model scores every sentence")
+    return gate_record(record | {"used": False, "reason": reason})
+
+
+def _scores(sample: Sample, scorer: Scorer, policy: Policy, options: FilterOptions) -> np.ndarray:
+    """The classifier's scores (N, L) of the sample."""
+    found = []
+    with stage("gate: score", len(sample.texts)) as progress:
+        for first in range(0, len(sample.texts), BLOCK_TEXTS):
+            part = sample.texts[first : first + BLOCK_TEXTS]
+            found.append(scorer.text_scores(part, policy, options))
+            progress.advance(len(part))
+    return np.concatenate(found)
