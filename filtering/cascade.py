@@ -77,9 +77,8 @@ def build_gate(
     record, weights = gate_of(sample.texts, scores, policy.sentence_levels, settings)
     if weights is None:
         return _unused(record, record["reason"])
-    say(
-        f"gate: {100 * record['pass_fraction']:.1f} % of the sample pass; {record['positives']} positive sentences set the threshold"
-    )
+    percent = 100 * record["pass_fraction"]
+    say(f"gate: {percent:.1f} % of the sample pass; {record['positives']} positive sentences set the threshold")
     return gate_record(record, weights)
 
 

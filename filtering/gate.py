@@ -78,25 +78,13 @@ def read_gate_record(folder: Path) -> dict[str, Any] | None:
     return None if record is None else {key: value for key, value in record.items() if key not in ("weights", "bits")}
 
 
-def gate_hash(folder: Path) -> str | None:
-    """The hash of the gate in a run's folder; None if there is none."""
-    record = read_gate_record(folder)
-    return None if record is None else str(record["sha256"])
-
-
-def read_gate(folder: Path, expected: str | None = None) -> Gate | None:
+def read_gate(folder: Path) -> Gate | None:
     """The gate in a run's folder; None if the run found that it cannot be used.
-
-    Args:
-        folder: the run's folder.
-        expected: its hash, if known.
 
     Raises:
         KdnasError: the file is missing or has changed.
     """
     record = _record(folder)
-    if expected is not None and record["sha256"] != expected:
-        raise KdnasError(f"'{folder / GATE}': it is not the gate of this run; give a new --output")
     if not record["used"]:
         return None
     if record["bits"] != BITS:

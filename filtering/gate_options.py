@@ -64,6 +64,6 @@ class GateOptions:
                 f"{self.confidence:g} needs {needed} positive sentences there; give a larger sample or a larger gate.miss"
             )
 
-    def config(self) -> dict[str, Any] | None:
-        """The settings as they are written in the run; None without a gate."""
-        return asdict(self) if self.use else None
+    def config(self) -> dict[str, Any]:
+        """The settings as a run records them. Runs of earlier versions have none of them, as a run without a gate."""
+        return {f"gate.{name}": value for name, value in asdict(self).items()} if self.use else {"gate.use": None}

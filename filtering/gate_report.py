@@ -16,17 +16,16 @@ def gate_results(path: Path, config: Mapping[str, Any], totals: Mapping[str, Any
         config: settings of the run.
         totals: sum over its units.
     """
-    settings = config.get("gate")
-    if settings is None:
+    if not config.get("gate.use"):
         return None
     record = read_gate_record(path) or {}
     if record and not record["used"]:
         return record
-    counts, confidence = totals["gate"], settings["confidence"]
+    counts, confidence = totals["gate"], config["gate.confidence"]
     return (
         {"used": True}
         | record
-        | {"miss": settings["miss"], "confidence": confidence, "units_again": totals["units_again"]}
+        | {"miss": config["gate.miss"], "confidence": confidence, "units_again": totals["units_again"]}
         | bounds_of(added_counts(NO_COUNTS, *counts.values()), confidence)
         | {"languages": {name: bounds_of(row, confidence) for name, row in counts.items()}}
     )

@@ -14,6 +14,7 @@ from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.decision import Policy, Scored
 from kdnas.filtering.finish import finish
 from kdnas.filtering.gate import read_gate_record
+from kdnas.filtering.gate_options import GateOptions
 from kdnas.filtering.opening import is_finished, open_run, output_errors, require_output, run_config
 from kdnas.filtering.options import DecisionOptions, FilterOptions
 from kdnas.filtering.plan import BLOCK_UNITS, Unit, block_name, blocks_of, read_block
@@ -48,18 +49,20 @@ def filter_apply(run: Path, output: Path, options: DecisionOptions = DecisionOpt
             )
         require_output(output)
         policy = _policy(earlier, run, options)
-        gate = gate_of_run(run, earlier, policy)
+        gated = uses_gate(run, earlier, policy)
         reading = FilterOptions(**{name: earlier[name] for name in READ})
         config = earlier | {
             "mode": "split", "labels": list(policy.labels), "threshold": list(policy.thresholds),
             "document_score": policy.document_score, "sentence_threshold": policy.sentence_threshold,
-            "scores": str(run.resolve()), "gate": gate,
+            "scores": str(run.resolve()),
         }  # fmt: skip
+        if not gated:
+            config |= GateOptions().config()
         folder = open_run(output, config, lambda: _units(run))
         source, columns = RunFolder(run, earlier["labels"]), [earlier["labels"].index(one) for one in policy.labels]
         if not is_finished(output):
             with locked(output / "filter.lock"):
-                counted = policy if gate else None
+                counted = policy if gated else None
                 scoring = Scoring(lambda unit, chunks: recorded(source, unit, chunks, columns, counted))
                 run_units(folder, scoring, policy, reading)
         return finish(folder, config)
@@ -75,15 +78,15 @@ def _policy(earlier: dict[str, Any], run: Path, options: DecisionOptions) -> Pol
     return Policy(tuple(labels), tuple(options.thresholds(labels)), options.document_score, options.sentence_threshold)
 
 
-def gate_of_run(run: Path, earlier: dict[str, Any], policy: Policy) -> dict[str, Any] | None:
-    """The settings of the gate that a run used; None if every sentence has scores.
+def uses_gate(run: Path, earlier: dict[str, Any], policy: Policy) -> bool:
+    """Whether a run used a gate, so that sentences that passed it have no scores.
 
     Raises:
         UsageError: sentences that passed the gate could decide about documents.
     """
     record = read_gate_record(run)
     if record is None or not record["used"]:
-        return None
+        return False
     again = "or score the corpus with --mode annotate and without --gate.use"
     if policy.document_score == "mean":
         raise UsageError(
@@ -98,7 +101,7 @@ def gate_of_run(run: Path, earlier: dict[str, Any], policy: Policy) -> dict[str,
                 f"{name} {level:g} for label '{label}': the gate of run '{run}' let sentences pass that are below {least:g}; "
                 f"give at least {least:g}, {again}"
             )
-    return dict(earlier["gate"])
+    return True
 
 
 def _units(run: Path) -> Iterator[Unit]:

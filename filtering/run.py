@@ -14,7 +14,6 @@ from kdnas.filtering.cascade import open_gate, scoring_of
 from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.decision import Policy
 from kdnas.filtering.finish import finish
-from kdnas.filtering.gate import gate_hash
 from kdnas.filtering.gate_options import GateOptions
 from kdnas.filtering.inputs import InputFile, find_inputs, is_url
 from kdnas.filtering.opening import is_finished, open_run, output_errors, require_output
@@ -87,9 +86,8 @@ def filter_documents(
         policy = Policy(
             tuple(labels), tuple(options.thresholds(labels)), options.document_score, options.sentence_threshold
         )
-        config = config_of(options, policy, inputs) | {
-            "gate": gate.config(), "model": export_digest(model), "form": scorer.session.form,
-        }  # fmt: skip
+        config = config_of(options, policy, inputs) | gate.config()
+        config |= {"model": export_digest(model), "form": scorer.session.form}
         folder = open_run(output, config, lambda: cut_units(files, options.unit_bytes))
         if not is_finished(output):
             with locked(output / f"filter-{index}-of-{count}.lock"):
@@ -98,10 +96,8 @@ def filter_documents(
                     scoring = scoring_of(scorer, policy, options, gate, built)
                     run_units(folder, scoring, policy, options, index, count)
                 else:
-                    form = scorer.session.form
-                    settings = WorkerSettings(
-                        output.resolve(), model.resolve(), form, policy, options, gate, gate_hash(output)
-                    )
+                    paths = output.resolve(), model.resolve()
+                    settings = WorkerSettings(*paths, scorer.session.form, policy, options, gate, built)
                     run_on_cluster(cluster, folder, settings)
             if count > 1:
                 say(

@@ -10,7 +10,7 @@ from kdnas.cluster import TRIES, Workers
 from kdnas.filtering.cascade import scoring_of
 from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.decision import Policy
-from kdnas.filtering.gate import read_gate
+from kdnas.filtering.gate import Gate
 from kdnas.filtering.gate_options import GateOptions
 from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.plan import Unit
@@ -29,8 +29,8 @@ class WorkerSettings:
         form: form of the model.
         policy: decides about documents.
         options: what is read, how it is scored, and what is written.
-        gate: settings of the gate.
-        gate_hash: hash of the gate in the run's folder, if there is one.
+        gate_options: settings of the gate.
+        gate: the gate, if the run uses one.
     """
 
     output: Path
@@ -38,8 +38,8 @@ class WorkerSettings:
     form: str
     policy: Policy
     options: FilterOptions
-    gate: GateOptions
-    gate_hash: str | None
+    gate_options: GateOptions
+    gate: Gate | None
 
 
 def run_on_cluster(address: str, folder: RunFolder, settings: WorkerSettings) -> None:
@@ -67,8 +67,7 @@ def make_worker(settings: WorkerSettings) -> Callable[[Unit], dict[str, Any] | s
     """The function of a worker: filters a unit and returns its totals, or the message of its failure."""
     scorer = Scorer(settings.model, settings.form, 1, verify=False)  # the driver has verified the files
     folder = RunFolder(settings.output, list(settings.policy.labels))
-    gate = None if settings.gate_hash is None else read_gate(settings.output, settings.gate_hash)
-    scoring = scoring_of(scorer, settings.policy, settings.options, settings.gate, gate)
+    scoring = scoring_of(scorer, settings.policy, settings.options, settings.gate_options, settings.gate)
 
     def work(unit: Unit) -> dict[str, Any] | str:
         found = attempt_unit(folder, unit, scoring, settings.policy, settings.options)
