@@ -10,8 +10,10 @@ def positives_needed(miss: float, confidence: float) -> int:
         miss: largest fraction of positives below the threshold.
         confidence: probability with which the bound holds.
     """
-    needed = math.ceil(math.log(1 - confidence) / math.log1p(-miss))
-    return needed if threshold_rank(needed, miss, confidence) else needed + 1
+    needed = max(1, math.ceil(math.log(1 - confidence) / math.log1p(-miss)) - 1)
+    while not threshold_rank(needed, miss, confidence):
+        needed += 1
+    return needed
 
 
 def threshold_rank(positives: int, miss: float, confidence: float) -> int:

@@ -1,5 +1,6 @@
 """Builds the gate of a run: the classifier scores a sample, one half teaches the gate, the other half sets its threshold."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -101,10 +102,10 @@ def gate_of(
     record: dict[str, Any] = {"used": True, "reason": "", "sample": len(texts), "positives": count, "needed": needed}
     rank = threshold_rank(count, settings.miss, settings.confidence)
     if not rank:
-        rate = max(count, 1) / max(len(positive), 1)
+        wanted = 2 * needed * max(len(positive), 1) / max(count, 1)
         record["reason"] = (
             f"half of the sample has {count} positive sentences, and gate.miss {settings.miss:g} at gate.confidence "
-            f"{settings.confidence:g} needs {needed}; a --gate.sample of about {2 * needed / rate:.2g} would have them"
+            f"{settings.confidence:g} needs {needed}; a --gate.sample of about {math.ceil(wanted / 1000)}000 has as many"
         )
         return record, None
     weights = teach(texts[::2], targets(scores[::2], levels))

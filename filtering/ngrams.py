@@ -56,7 +56,8 @@ def grams(texts: Sequence[str]) -> Iterator[Grams]:
     hashes = codes
     for count in range(2, LONGEST + 1):
         hashes = hashes[:-1] * _MULTIPLIER + codes[count - 1 :]
-        yield Grams(_buckets(hashes, count), edges[:-1], edges[:-1] + np.maximum(0, lengths + 3 - count))
+        starts = np.minimum(edges[:-1], len(hashes))
+        yield Grams(_buckets(hashes, count), starts, starts + np.maximum(0, lengths + 3 - count))
     yield from _word_grams(codes, edges)
 
 
@@ -70,7 +71,9 @@ def _word_grams(codes: np.ndarray, edges: np.ndarray) -> Iterator[Grams]:
     bounds = np.searchsorted(index[first], edges)
     starts, ends = bounds[:-1], bounds[1:]
     yield Grams(_buckets(hashes, LONGEST + 1), starts, ends)
-    yield Grams(_buckets(hashes[:-1] * _MULTIPLIER + hashes[1:], LONGEST + 2), starts, np.maximum(starts, ends - 1))
+    pairs = hashes[:-1] * _MULTIPLIER + hashes[1:]
+    starts = np.minimum(starts, len(pairs))
+    yield Grams(_buckets(pairs, LONGEST + 2), starts, np.maximum(starts, ends - 1))
 
 
 def _buckets(hashes: np.ndarray, kind: int) -> np.ndarray:

@@ -61,6 +61,8 @@ def teach(texts: Sequence[str], wanted: np.ndarray) -> np.ndarray:
     from scipy.optimize import minimize
 
     matrix = feature_matrix(texts)
+    used = np.unique(matrix.indices)  # other buckets keep the weight 0
+    matrix = matrix[:, used]
     turned = matrix.T.tocsr()
 
     def loss(point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -70,7 +72,8 @@ def teach(texts: Sequence[str], wanted: np.ndarray) -> np.ndarray:
         slope = (1 / (1 + np.exp(-logits)) - wanted) / len(texts)
         return float(value), np.concatenate([turned @ slope + DECAY * weights, [slope.sum()]])
 
-    start = np.zeros(2**BITS + 1)
-    weights = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS}).x[:-1]
-    largest = max(float(np.abs(weights).max()), 1e-9)
-    return np.round(weights * (LARGEST / largest)).astype(np.int16)
+    start = np.zeros(len(used) + 1)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS}).x[:-1]
+    weights = np.zeros(2**BITS, np.int16)
+    weights[used] = np.round(found * (LARGEST / max(float(np.abs(found).max()), 1e-9)))
+    return weights

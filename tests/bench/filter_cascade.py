@@ -1,8 +1,8 @@
 """`kdnas filter` with and without its cascade: tokens per second, and the fraction of the positive sentences that it misses.
 
-Run as `python tests/bench/filter_cascade.py MODEL CORPUS [ROUNDS [SAMPLE]]`; MODEL is an exported classifier, CORPUS a file of JSON
-lines with `text`. Rounds with and without the gate alternate. All tokens of the corpus count, also those of sentences that the gate
-lets pass. Then the model scores every sentence, and the sentences of the sample are left out of the missed fraction.
+Run as `python tests/bench/filter_cascade.py MODEL CORPUS [ROUNDS [SAMPLE]]`; MODEL is an exported classifier, CORPUS a file of
+JSON lines with `text`. Rounds with and without the gate alternate. All tokens of the corpus count, also those of sentences that
+pass. Then the model scores every sentence, and the sentences of the sample are left out of the missed fraction.
 
 `python tests/bench/filter_cascade.py mix DATA_ROOT CORPUS [PERCENT]` writes such a corpus: documents of 20 English sentences from
 `text/english.jsonl.gz`, of which PERCENT (by default 2) are replaced by tweets of `hap/hate_speech_offensive` that people called
