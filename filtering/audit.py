@@ -74,7 +74,8 @@ def added_counts(*parts: Iterable[int]) -> list[int]:
 
 def bounds_of(counts: Sequence[int], confidence: float) -> dict[str, Any]:
     """Counts by name, and the bounds of the fraction of positive sentences that the gate let pass."""
-    lower, upper = missed_bounds(*counts, confidence)
+    passed, audited, missed, found = counts
+    lower, upper = missed_bounds(passed, audited, missed, found, confidence)
     names = ("passed", "audited", "missed", "found")
     return dict(zip(names, counts, strict=True)) | {
         "missed_at_least": round(lower, 6),
@@ -84,5 +85,5 @@ def bounds_of(counts: Sequence[int], confidence: float) -> dict[str, Any]:
 
 def is_beyond(gate: dict[str, list[int]], miss: float, confidence: float) -> bool:
     """Whether the audit of a unit shows, with this confidence, that more than the fraction `miss` was missed."""
-    whole = added_counts(NO_COUNTS, *gate.values())
-    return missed_bounds(*whole, confidence)[0] > miss
+    passed, audited, missed, found = added_counts(NO_COUNTS, *gate.values())
+    return missed_bounds(passed, audited, missed, found, confidence)[0] > miss

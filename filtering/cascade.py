@@ -97,7 +97,7 @@ def gate_of(
     Returns:
         How the gate was made, and its weights; None for the weights if it cannot be used, with the `reason`.
     """
-    positive = (scores[1::2] >= levels).any(axis=1)
+    positive = np.asarray((scores[1::2] >= levels).any(axis=1))
     count, needed = int(positive.sum()), positives_needed(settings.miss, settings.confidence)
     record: dict[str, Any] = {"used": True, "reason": "", "sample": len(texts), "positives": count, "needed": needed}
     rank = threshold_rank(count, settings.miss, settings.confidence)

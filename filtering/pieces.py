@@ -98,8 +98,9 @@ class PieceWriter:
             }
             if one.audited:
                 row["audited"] = one.audited
-            values = np.where(np.isnan(one.scores), None, one.scores).tolist()  # null: the sentence passed the gate
-            pairs = zip(one.spans, values, strict=True)
+            values = one.scores.astype(object)
+            values[np.isnan(one.scores)] = None  # these sentences passed the gate
+            pairs = zip(one.spans, values.tolist(), strict=True)
             out.write_json(row | {"sentences": [[start, end, *scores] for (start, end), scores in pairs]})
 
     def _split_lines(self, documents: Sequence[Document], verdicts: Sequence[Verdict]) -> None:
