@@ -2,8 +2,8 @@
 
 Run as `python tests/bench/filter_cascade.py MODEL CORPUS [ROUNDS [SAMPLE]]`; MODEL is an exported classifier, CORPUS a file of
 JSON lines with `text`. The gate is built once. Then rounds with and without it alternate, without the time to build it. All
-tokens of the corpus count, also those of sentences that pass. At last the model scores every sentence, and those of the sample are left
-out of the missed fraction.
+tokens of the corpus count, also those of sentences that pass. At last the model scores every sentence, and those of the sample
+are left out of the missed fraction.
 
 `python tests/bench/filter_cascade.py mix DATA_ROOT CORPUS [PERCENT [SENTENCES]]` writes such a corpus: documents of 20 English
 sentences from `text/english.jsonl.gz`, of which PERCENT (by default 2) are replaced by tweets of `hap/hate_speech_offensive` that
