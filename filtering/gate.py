@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdnas.errors import KdnasError
-from kdnas.filtering.ngrams import BITS, blocks, grams
+from kdnas.filtering.ngrams import FEATURES, blocks, grams
 
 GATE = "gate.json"
 
@@ -64,8 +64,8 @@ def gate_record(found: dict[str, Any], weights: np.ndarray | None = None) -> dic
     data = None
     if weights is not None:
         data = base64.b64encode(zlib.compress(weights.astype("<i2").tobytes())).decode("ascii")
-    record = found | {"bits": BITS, "weights": data}
-    return record | {"sha256": _hash(record)}
+    record = found | {"features": FEATURES, "weights": data}
+    return record | {"sha256": gate_hash(record)}
 
 
 def read_gate_record(folder: Path) -> dict[str, Any] | None:
@@ -75,7 +75,7 @@ def read_gate_record(folder: Path) -> dict[str, Any] | None:
         KdnasError: as `read_gate`.
     """
     record = _record(folder) if (folder / GATE).exists() else None
-    return None if record is None else {key: value for key, value in record.items() if key not in ("weights", "bits")}
+    return None if record is None else {key: value for key, value in record.items() if key != "weights"}
 
 
 def read_gate(folder: Path) -> Gate | None:
@@ -87,7 +87,7 @@ def read_gate(folder: Path) -> Gate | None:
     record = _record(folder)
     if not record["used"]:
         return None
-    if record["bits"] != BITS:
+    if record["features"] != FEATURES:
         raise KdnasError(f"'{folder / GATE}': it is from another version of kdnas; give a new --output")
     weights = np.frombuffer(zlib.decompress(base64.b64decode(record["weights"])), "<i2")
     return Gate(weights, record["threshold"], record["audit"], record["seed"])
@@ -100,10 +100,11 @@ def _record(folder: Path) -> dict[str, Any]:
         found = record.pop("sha256")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise KdnasError(f"'{path}': the gate of this run cannot be read ({error}); give a new --output") from error
-    if _hash(record) != found:
+    if gate_hash(record) != found:
         raise KdnasError(f"'{path}': it has changed since this run began; give a new --output")
     return record | {"sha256": found}
 
 
-def _hash(record: dict[str, Any]) -> str:
+def gate_hash(record: dict[str, Any]) -> str:
+    """SHA-256 of a gate's record without its hash."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
