@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kdnas.errors import KdnasError
-from kdnas.filtering.ngrams import BITS, blocks, grams
+from kdnas.filtering.ngrams import FEATURES, blocks, grams
 from kdnas.filtering.store import Store
 
 GATE = "gate.json"
@@ -64,8 +64,8 @@ def gate_record(found: dict[str, Any], weights: np.ndarray | None = None) -> dic
     data = None
     if weights is not None:
         data = base64.b64encode(zlib.compress(weights.astype("<i2").tobytes())).decode("ascii")
-    record = found | {"bits": BITS, "weights": data}
-    return record | {"sha256": _hash(record)}
+    record = found | {"features": FEATURES, "weights": data}
+    return record | {"sha256": gate_hash(record)}
 
 
 def read_gate_record(store: Store) -> dict[str, Any] | None:
@@ -77,7 +77,7 @@ def read_gate_record(store: Store) -> dict[str, Any] | None:
     data = store.read(GATE)
     if data is None:
         return None
-    return {key: value for key, value in _record(store, data).items() if key not in ("weights", "bits")}
+    return {key: value for key, value in _record(store, data).items() if key != "weights"}
 
 
 def read_gate(store: Store) -> Gate | None:
@@ -89,7 +89,7 @@ def read_gate(store: Store) -> Gate | None:
     record = _record(store, store.read(GATE))
     if not record["used"]:
         return None
-    if record["bits"] != BITS:
+    if record["features"] != FEATURES:
         raise KdnasError(f"'{store.url}/{GATE}': it is from another version of kdnas; give a new --output")
     weights = np.frombuffer(zlib.decompress(base64.b64decode(record["weights"])), "<i2")
     return Gate(weights, record["threshold"], record["audit"], record["seed"])
@@ -104,10 +104,11 @@ def _record(store: Store, data: bytes | None) -> dict[str, Any]:
         found = record.pop("sha256")
     except (ValueError, KeyError, TypeError) as error:
         raise KdnasError(f"'{name}': the gate of this run cannot be read ({error}); give a new --output") from error
-    if _hash(record) != found:
+    if gate_hash(record) != found:
         raise KdnasError(f"'{name}': it has changed since this run began; give a new --output")
     return record | {"sha256": found}
 
 
-def _hash(record: dict[str, Any]) -> str:
+def gate_hash(record: dict[str, Any]) -> str:
+    """SHA-256 of a gate's record without its hash."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

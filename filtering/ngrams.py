@@ -9,6 +9,7 @@ import numpy as np
 
 BITS = 18  # an n-gram falls into one of 2**BITS buckets
 LONGEST = 5  # characters in an n-gram: 2 to this number, with the start and the end of the text as one each
+FEATURES = f"1: {2**BITS} buckets, 2 to {LONGEST} characters, 1 to 2 words"  # change it with the code that makes them
 BLOCK_CHARACTERS = 2**16  # characters that are worked on at once: the arrays fit into a core's cache
 WORD_CHARACTERS = 64  # word hashes repeat their factors after so many characters
 _PLANE = 2**16

@@ -13,7 +13,7 @@ from kdnas.errors import KdnasError, UsageError
 from kdnas.filtering import ngrams
 from kdnas.filtering.audit import count_gate, document_keys, sentence_uniforms, uniforms
 from kdnas.filtering.cascade import gate_of
-from kdnas.filtering.gate import GATE, Gate, gate_record, gate_scores, read_gate
+from kdnas.filtering.gate import GATE, Gate, gate_hash, gate_record, gate_scores, read_gate
 from kdnas.filtering.gate_options import GateOptions
 from kdnas.filtering.inputs import find_inputs
 from kdnas.filtering.open_store import open_store
@@ -133,6 +133,10 @@ def test_the_file_of_a_gate_is_checked(tmp_path: Path) -> None:
     record = json.loads((tmp_path / GATE).read_text())
     (tmp_path / GATE).write_text(json.dumps(record | {"threshold": 0.5}))
     with pytest.raises(KdnasError, match="it has changed since this run began"):
+        read_gate(store)
+    other = {name: value for name, value in record.items() if name != "sha256"} | {"features": "0"}
+    (tmp_path / GATE).write_text(json.dumps(other | {"sha256": gate_hash(other)}))
+    with pytest.raises(KdnasError, match="from another version of kdnas"):
         read_gate(store)
     (tmp_path / GATE).write_text("{")
     with pytest.raises(KdnasError, match="cannot be read"):
