@@ -112,7 +112,7 @@ def gate_of(
             f"{settings.confidence:g} needs {needed}; a --gate.sample of about {math.ceil(wanted / 1000)}000 has as many"
         )
         return record, None
-    weights = teach(texts[::2], targets(scores[::2], levels))
+    weights = teach(texts[::2], targets(scores[::2], levels[::2]))
     held = gate_scores(weights, texts[1::2])
     reaching = held[(scores[1::2] >= lowest).any(axis=1)]
     lower = np.sort(reaching)[threshold_rank(len(reaching), settings.miss, settings.confidence) - 1]
