@@ -92,6 +92,7 @@ def words_and_scores(count: int, seed: int) -> tuple[list[str], np.ndarray]:
     return texts, np.where(bad, 0.9, 0.05)[:, None]
 
 
+@pytest.mark.slow
 def test_a_gate_lets_clean_sentences_pass_and_few_others() -> None:
     texts, scores = words_and_scores(8000, 1)
     settings = GateOptions(True, sample=4000, miss=0.02)
