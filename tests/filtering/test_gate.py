@@ -98,17 +98,18 @@ def levels_of(count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.full((count, 1), 0.5), np.array([0.5])
 
 
+@pytest.mark.slow
 def test_a_gate_lets_clean_sentences_pass_and_few_others() -> None:
-    texts, scores = words_and_scores(12_000, 1)
-    settings = GateOptions(True, sample=8000)
-    record, weights = gate_of(texts[:8000], scores[:8000], *levels_of(8000), settings)
+    texts, scores = words_and_scores(8000, 1)
+    settings = GateOptions(True, sample=4000, miss=0.02)
+    record, weights = gate_of(texts[:4000], scores[:4000], *levels_of(4000), settings)
     assert weights is not None
-    assert record["positives"] == int((scores[1:8000:2] >= 0.5).sum()) >= record["needed"] == 299
+    assert record["positives"] == int((scores[1:4000:2] >= 0.5).sum()) >= record["needed"] == 149
     gate = Gate(weights, record["threshold"], 0.005, 0)
-    passed = gate.passes(texts[8000:])
-    positive = scores[8000:, 0] >= 0.5
+    passed = gate.passes(texts[4000:])
+    positive = scores[4000:, 0] >= 0.5
     assert passed[~positive].mean() > 0.9
-    assert passed[positive].mean() <= 0.01
+    assert passed[positive].mean() <= 0.02
 
 
 def test_a_gate_that_cannot_hold_its_bound_is_not_used() -> None:
