@@ -17,66 +17,20 @@ from kdnas.errors import KdnasError, UsageError
 from kdnas.export.session import Session
 from kdnas.filtering import cascade
 from kdnas.filtering.finish import filter_finish
-from kdnas.filtering.gate import GATE, gate_record, read_gate
+from kdnas.filtering.gate import GATE, read_gate
 from kdnas.filtering.gate_options import GateOptions
-from kdnas.filtering.ngrams import BITS
 from kdnas.filtering.open_store import open_store
 from kdnas.filtering.options import DecisionOptions, FilterOptions
 from kdnas.filtering.recorded import filter_apply
 from kdnas.filtering.run import filter_documents
 from kdnas.filtering.spans import sentence_spans
 from kdnas.store.artifact import Artifact
-from kdnas.store.outcome import Outcome
 
 from ..page_fixture import Page
 from .filter_fixture import FORM, contents, lines, rows, run, write_documents
+from .gate_fixture import GATE_OPTIONS, LEVEL, UNIT_MB, bad_gate, counts_of, gated
 
 pytestmark = pytest.mark.slow
-
-GATE_OPTIONS = GateOptions(True, sample=400, miss=0.2, confidence=0.9, audit=0.2)
-UNIT_MB = 0.004
-LEVEL = 0.8
-
-
-def gated(model: Path, source: Path, out: Path, gate: GateOptions = GATE_OPTIONS, **options: Any) -> Outcome:
-    options = {"threshold": (LEVEL,), "unit_mb": UNIT_MB} | options
-    return filter_documents(model, (str(source),), str(out), FORM, 1, FilterOptions(**options), gate=gate)
-
-
-@pytest.fixture(scope="session")
-def articles(sentences: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Documents of one to eight sentences in two languages, and one that cannot be read."""
-    folder, first, number = tmp_path_factory.mktemp("articles"), 0, 0
-    records: list[list[dict[str, object]]] = [[], [], []]
-    while first < len(sentences):
-        size = 1 + number % 8
-        text = "\n".join(sentences[first : first + size])
-        records[number % 3].append({"id": f"d{number}", "text": text, "lang": ["en", "de"][number % 2]})
-        first, number = first + size, number + 1
-    records[1].insert(4, {"text": None})
-    for index, part in enumerate(records):
-        (folder / f"{index}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in part))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def whole(classifier: Path, articles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A gated run in one process."""
-    out = tmp_path_factory.mktemp("gated") / "out"
-    assert gated(classifier, articles, out).exit_code == 4
-    return out
-
-
-def counts_of(out: Path) -> dict[str, Any]:
-    results = Artifact.load(out, "filter").results
-    names = ("documents", "kept", "dropped", "quarantine", "sentences", "tokens", "scores", "samples", "gate")
-    return {name: results[name] for name in names}
-
-
-def bad_gate(passes: bool) -> dict[str, Any]:
-    """The record of a gate that lets all sentences pass, or none."""
-    made = {"used": True, "reason": "", "threshold": 1.0 if passes else -1.0, "audit": 0.5, "seed": 0}
-    return gate_record(made, np.zeros(2**BITS, np.int16))
 
 
 def test_a_gated_run_scores_fewer_sentences_and_bounds_what_it_missed(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kdnas.errors import KdnasError, UsageError
 from kdnas.filtering import ngrams
 from kdnas.filtering.audit import count_gate, document_keys, sentence_uniforms, uniforms
+from kdnas.filtering.bounds import threshold_rank
 from kdnas.filtering.cascade import gate_of
 from kdnas.filtering.gate import GATE, Gate, gate_hash, gate_record, gate_scores, read_gate
 from kdnas.filtering.gate_options import GateOptions
@@ -80,6 +81,8 @@ def test_targets_are_a_half_at_the_level() -> None:
     assert found[:2].tolist() == [0.5, 0.5]
     assert found[2] < 0.01
     assert found[3] > 0.99
+    assert targets(np.array([[1.0, 0.3], [1.0, 0.0]]), np.array([[np.inf, 0.3]] * 2)).tolist()[0] == 0.5
+    assert targets(np.array([[1.0]]), np.array([[np.inf]])).tolist() == [0.0]
 
 
 def words_and_scores(count: int, seed: int) -> tuple[list[str], np.ndarray]:
@@ -110,6 +113,24 @@ def test_a_gate_lets_clean_sentences_pass_and_few_others() -> None:
     positive = scores[4000:, 0] >= 0.5
     assert passed[~positive].mean() > 0.9
     assert passed[positive].mean() <= 0.02
+
+
+@pytest.mark.slow
+def test_the_threshold_of_a_gate_also_holds_for_the_lowest_level() -> None:
+    """In the second language only the higher of two scores is positive; the gate has to find both."""
+    texts, scores = words_and_scores(4000, 1)
+    scores[scores == 0.9] = np.where(np.arange((scores == 0.9).sum()) % 2, 0.9, 0.6)
+    levels = np.where(np.arange(4000) // 2 % 2, 0.5, 0.8)[:, None]
+    settings = GateOptions(True, sample=4000, miss=0.05)
+    record, weights = gate_of(texts, scores, levels, np.array([0.5]), settings)
+    assert weights is not None
+    held, half = gate_scores(weights, texts[1::2]), scores[1::2, 0]
+    ranked = []
+    for reaching in (half >= levels[1::2, 0], half >= 0.5):
+        rank = threshold_rank(int(reaching.sum()), 0.05, 0.95)
+        ranked.append(np.sort(held[reaching])[rank - 1])
+    assert record["positives"] == (half >= levels[1::2, 0]).sum() < (half >= 0.5).sum()
+    assert record["threshold"] == min(ranked) < max(ranked)
 
 
 def test_a_gate_that_cannot_hold_its_bound_is_not_used() -> None:
