@@ -1,6 +1,7 @@
 """The output of a filter run: plan, commit records, and files that count only once their unit is committed.
 
 run.json                the configuration
+gate.json               the gate, if one is used
 plan.json, plan/        the units in blocks of 1000
 commits/00000/          one record for each committed unit of the block: its files with hashes, and its counts
 commits/00000.json      the sum of a block whose units are all committed: such a block is not looked at again
@@ -80,14 +81,13 @@ class RunFolder:
             if leftover is None or row["scratch"] in leftover:
                 self.store.move(f"{WORK}/{row['scratch']}", name)
 
-    def pieces(self, unit: int) -> list[dict[str, Any]]:
-        """Finished pieces of a unit in progress, in order."""
-        folder = f"{WORK}/{unit:07d}"
-        return [json.loads(data) for _, data in sorted(self.store.read_all(folder).items())]
+    def pieces(self, unit: int, again: bool = False) -> list[dict[str, Any]]:
+        """Finished pieces of a unit in progress, in order; with `again`, those of its second scoring."""
+        return [json.loads(data) for _, data in sorted(self.store.read_all(_pieces(unit, again)).items())]
 
-    def keep_piece(self, unit: int, number: int, piece: dict[str, Any]) -> dict[str, Any]:
+    def keep_piece(self, unit: int, number: int, piece: dict[str, Any], again: bool = False) -> dict[str, Any]:
         """Record a finished piece, whose files are durable; returns the record that counts."""
-        return self._created(f"{WORK}/{unit:07d}/{number:05d}.json", piece)
+        return self._created(f"{_pieces(unit, again)}/{number:05d}.json", piece)
 
     def open_blocks(self) -> list[int]:
         """Numbers of the blocks that are not sealed."""
@@ -153,3 +153,7 @@ class RunFolder:
         totals = added((record["totals"] for record in records), self.labels)
         create_json(self.store, self.seal_name(block), {"units": units, "totals": totals})
         return True
+
+
+def _pieces(unit: int, again: bool) -> str:
+    return f"{WORK}/{unit:07d}" + ("-again" if again else "")

@@ -1,6 +1,6 @@
 """From the scores of sentences to the decision about a document; the same for the model's scores and for recorded ones."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,14 +40,37 @@ class Policy:
         return bool((scores >= np.asarray(self.limits(language))).any())
 
     def whole(self, scores: np.ndarray) -> np.ndarray:
-        """Scores (L,) of a document from all its sentences' scores (S, L); 0 without sentences."""
+        """Scores (L,) of a document from all its sentences' scores (S, L), where NaN counts as 0; 0 without sentences."""
         if not len(scores):
             return np.zeros(len(self.labels))
+        scores = np.nan_to_num(scores)
         if self.document_score == "mean":
             return np.round(scores.mean(axis=0), DIGITS)
         if self.document_score == "fraction":
             return np.round((scores >= self.sentence_threshold).mean(axis=0), DIGITS)
         return np.asarray(scores.max(axis=0))
+
+    def sentence_levels(self, languages: Sequence[str]) -> np.ndarray:
+        """(D, L) score from which a sentence counts for a document in each of D languages."""
+        if self.document_score == "fraction":
+            return np.full((len(languages), len(self.labels)), self.sentence_threshold)
+        return np.array([self.limits(language) for language in languages]).reshape(-1, len(self.labels))
+
+    @property
+    def lowest_levels(self) -> np.ndarray:
+        """(L,) lowest score from which a sentence counts in any language."""
+        return np.asarray(self.sentence_levels(["", *self.by_language]).min(axis=0))
+
+    def positive(self, scores: np.ndarray, languages: Sequence[str], counts: Sequence[int]) -> np.ndarray:
+        """(S,) whether one of each sentence's scores (S, L) reaches the level of its document's language; NaN does not.
+
+        Args:
+            scores: scores of S sentences.
+            languages: language of each of D documents.
+            counts: number of sentences of each document.
+        """
+        levels = np.repeat(self.sentence_levels(languages), counts, axis=0)
+        return np.asarray((scores >= levels).any(axis=1))
 
     def decide(self, scores: np.ndarray, language: str = "") -> np.ndarray:
         """Scores (L,) that decide about a document: of its first sentences if these reach a threshold, else of all."""
@@ -64,11 +87,14 @@ class Scored:
 
     Args:
         spans: start and end of each sentence in code points.
-        scores: (S, L) probabilities, rounded to six digits; NaN for sentences that were not needed for the decision.
+        scores: (S, L) probabilities, rounded to six digits; NaN for sentences that were not needed for the decision, or that
+            passed the gate.
+        audited: indices of the sentences that passed the gate and were scored all the same.
     """
 
     spans: list[tuple[int, int]]
     scores: np.ndarray
+    audited: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

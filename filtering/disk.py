@@ -108,8 +108,8 @@ class DiskStore:
         else:
             path.unlink(missing_ok=True)
 
-    def locked(self, name: str) -> AbstractContextManager[None]:
-        return locked(self._path / name)
+    def locked(self, name: str, wait: bool = False) -> AbstractContextManager[None]:
+        return locked(self._path / name, wait)
 
     def _made(self, name: str) -> Path:
         """The path of a file, whose folder is made."""

@@ -7,6 +7,8 @@ from typing import Any
 from kdnas.errors import KdnasError
 from kdnas.extras import require_extras
 from kdnas.filtering.commits import RUN, RunFolder
+from kdnas.filtering.gate import GATE
+from kdnas.filtering.gate_report import gate_line, gate_results
 from kdnas.filtering.inputs import find_inputs
 from kdnas.filtering.open_store import open_store
 from kdnas.filtering.opening import KIND, is_finished, output_errors, run_config
@@ -53,13 +55,15 @@ def finish(folder: RunFolder, config: dict[str, Any]) -> Outcome:
                 f"{', ...' if len(missing) > SHOWN else ''}; "
                 "run the same command, or the shards with these units, again"
             )
-        results = folder.totals() | changes(folder, config)
+        totals = folder.totals()
+        results = totals | changes(folder, config) | {"gate": gate_results(store, config, totals)}
         _write_page(store, config, results)
         seals = [folder.seal_name(block) for block in folder.plan.blocks]
+        found = {name: store.read(name) for name in (*seals, GATE)}
         manifest = {
             "schema": SCHEMA, "kind": KIND, "config": config, "inputs": {"model": config.get("model", "")},
             "results": results, "host": host(), "finished": now(), "seconds": round(results["seconds"], 1),
-            "files": {name: sha256(store.read(name) or b"").hexdigest() for name in seals},
+            "files": {name: sha256(data).hexdigest() for name, data in found.items() if data is not None},
         }  # fmt: skip
         store.write(MANIFEST, json_text(sealed(manifest)).encode())
         for name in (RUN, *(name for name in store.names() if name.endswith(".lock"))):
@@ -102,6 +106,7 @@ def changes(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
 def report(store: Store, totals: dict[str, Any], config: dict[str, Any], earlier: bool) -> Outcome:
     """Log the counts of a run and return its outcome."""
     documents, seconds = totals["documents"], max(totals["seconds"], 1e-9)
+    gate = gate_results(store, config, totals)
     reasons = ", ".join(f"{count} {label}" for label, count in sorted(totals["drops"].items()))
     say(
         f"filter: {documents} documents: {totals['kept']} kept, {totals['dropped']} dropped"
@@ -109,11 +114,13 @@ def report(store: Store, totals: dict[str, Any], config: dict[str, Any], earlier
         + f", {totals['quarantine']} quarantined; {documents / seconds:.0f} docs/s, {totals['tokens'] / seconds:.0f} tokens/s"
         + ("; finished by an earlier run" if earlier else "")
     )
+    if gate is not None:
+        say(gate_line(gate))
     too_many = totals["quarantine"] > config["max_quarantine"] * documents
     if too_many:
         problems = ", ".join(f"{count} {name}" for name, count in sorted(totals["problems"].items()))
         say(f"filter: quarantined: {problems}; --max-quarantine allows {config['max_quarantine']:g} of the documents")
-    return outcome(store, totals, QUARANTINED_EXIT if too_many else 0)
+    return outcome(store, totals | {"gate": gate}, QUARANTINED_EXIT if too_many else 0)
 
 
 def outcome(store: Store, totals: dict[str, Any], exit_code: int = 0) -> Outcome:

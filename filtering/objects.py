@@ -147,7 +147,7 @@ class ObjectStore:
             except FileNotFoundError:
                 return
 
-    def locked(self, name: str) -> AbstractContextManager[None]:
+    def locked(self, name: str, wait: bool = False) -> AbstractContextManager[None]:
         return nullcontext()
 
     def _path(self, name: str) -> str:

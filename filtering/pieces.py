@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+
 from kdnas.filtering.commits import WORK, RunFolder
 from kdnas.filtering.decision import Policy, Scored, Verdict, verdict_of
 from kdnas.filtering.options import Mode
@@ -15,7 +17,7 @@ from kdnas.filtering.parts import HashedFile, LinePart, Part, TablePart
 from kdnas.filtering.plan import BLOCK_UNITS, Unit, block_name
 from kdnas.filtering.reading import Chunk, Document, json_safe
 from kdnas.filtering.scoring import ScoredChunk
-from kdnas.filtering.totals import add_document, no_totals
+from kdnas.filtering.totals import add_document, add_gate, no_totals
 
 KEY = "kdnas"  # name of the verdict in a dropped document
 
@@ -62,6 +64,7 @@ class PieceWriter:
         self.totals["sentences"] += scored.sentences
         self.totals["tokens"] += scored.tokens
         self.totals["bytes"] += chunk.bytes
+        add_gate(self.totals, scored.gate)
 
     def finish(self) -> dict[str, Any]:
         """Make the files durable; returns the record of the piece."""
@@ -92,8 +95,12 @@ class PieceWriter:
             row["scores"] = {
                 label: round(float(value), 6) for label, value in zip(self.policy.labels, whole, strict=True)
             }
-            pairs = zip(one.spans, one.scores.tolist(), strict=True)
-            out.write_json(row | {"sentences": [[start, end, *values] for (start, end), values in pairs]})
+            if one.audited:
+                row["audited"] = one.audited
+            values = one.scores.astype(object)
+            values[np.isnan(one.scores)] = None  # these sentences passed the gate
+            pairs = zip(one.spans, values.tolist(), strict=True)
+            out.write_json(row | {"sentences": [[start, end, *scores] for (start, end), scores in pairs]})
 
     def _split_lines(self, documents: Sequence[Document], verdicts: Sequence[Verdict]) -> None:
         for document, verdict in zip(documents, verdicts, strict=True):

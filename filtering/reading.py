@@ -67,6 +67,11 @@ class Chunk:
     batch: Any = None
     codec: str = "snappy"
 
+    @property
+    def languages(self) -> list[str]:
+        """Languages of the documents with text."""
+        return [one.language for one in self.documents if one.text is not None]
+
 
 def read_chunks(unit: Unit, options: FilterOptions, first_piece: int = 0) -> Iterator[Chunk]:
     """The documents of a unit from a piece on. The chunks and pieces depend on the unit alone.

@@ -9,9 +9,12 @@ import numpy as np
 import zstandard
 
 from kdnas.errors import KdnasError, UsageError
+from kdnas.filtering.audit import count_gate
 from kdnas.filtering.commits import RunFolder
-from kdnas.filtering.decision import Scored
+from kdnas.filtering.decision import Policy, Scored
 from kdnas.filtering.finish import finish
+from kdnas.filtering.gate import read_gate_record
+from kdnas.filtering.gate_options import GateOptions
 from kdnas.filtering.open_store import open_store
 from kdnas.filtering.opening import is_finished, open_run, output_errors, require_output, run_config
 from kdnas.filtering.options import DecisionOptions, FilterOptions
@@ -22,6 +25,7 @@ from kdnas.filtering.remote import is_url, named_errors
 from kdnas.filtering.run import run_units
 from kdnas.filtering.scoring import ScoredChunk
 from kdnas.filtering.store import Store
+from kdnas.filtering.units import Scoring
 from kdnas.store.outcome import Outcome
 
 READ = ("column", "id_column", "language_column", "unit_mb")  # settings with which the corpus was read
@@ -50,17 +54,20 @@ def filter_apply(run: str, output: str, options: DecisionOptions = DecisionOptio
         require_output(store)
         _require_labels(earlier, run, options)
         policy, origin = recorded_policy(earlier, options)
+        gated = uses_gate(recording, earlier, policy)
         reading = FilterOptions(**{name: earlier[name] for name in READ})
         config = earlier | policy_config(policy, origin) | {"mode": "split"}
         config["scores"] = run if is_url(run) else os.path.realpath(run)
-        source, columns = (
-            RunFolder(recording, earlier["labels"]),
-            [earlier["labels"].index(one) for one in policy.labels],
-        )
+        if not gated:
+            config |= GateOptions().config()
+        source = RunFolder(recording, earlier["labels"])
+        columns = [earlier["labels"].index(one) for one in policy.labels]
         folder = open_run(store, config, source.plan.units)
         if not is_finished(store):
             with store.locked("filter.lock"):
-                run_units(folder, lambda unit, chunks: recorded(recording, unit, chunks, columns), policy, reading)
+                counted = policy if gated else None
+                scoring = Scoring(lambda unit, chunks: recorded(recording, unit, chunks, columns, counted))
+                run_units(folder, scoring, policy, reading)
         return finish(folder, config)
 
 
@@ -72,7 +79,40 @@ def _require_labels(earlier: dict[str, Any], run: str, options: DecisionOptions)
             )
 
 
-def recorded(source: Store, unit: Unit, chunks: Iterable[Chunk], columns: list[int]) -> Iterator[ScoredChunk]:
+def uses_gate(run: Store, earlier: dict[str, Any], policy: Policy) -> bool:
+    """Whether a run used a gate, so that sentences that passed it have no scores.
+
+    Args:
+        run: output of the run.
+        earlier: its settings.
+        policy: decides about documents now; its labels are among those of the run.
+
+    Raises:
+        UsageError: sentences that passed the gate could decide about documents.
+    """
+    record = read_gate_record(run)
+    if record is None or not record["used"]:
+        return False
+    again = "or score the corpus with --mode annotate and without --gate.use"
+    if policy.document_score == "mean":
+        raise UsageError(
+            f"run '{run.url}': sentences that passed its gate have no scores; give --document-score max or fraction, {again}"
+        )
+    decision = DecisionOptions(policy.labels, None, earlier["document_score"], earlier["sentence_threshold"])
+    allowed = recorded_policy(earlier, decision)[0].lowest_levels.tolist()
+    for label, level, least in zip(policy.labels, policy.lowest_levels.tolist(), allowed, strict=True):
+        if level < least:
+            name = "sentence_threshold" if policy.document_score == "fraction" else "threshold"
+            raise UsageError(
+                f"{name} {level:g} for label '{label}': the gate of run '{run.url}' let sentences pass that are below "
+                f"{least:g}; give at least {least:g}, {again}"
+            )
+    return True
+
+
+def recorded(
+    source: Store, unit: Unit, chunks: Iterable[Chunk], columns: list[int], counted: Policy | None = None
+) -> Iterator[ScoredChunk]:
     """The chunks of a unit with the scores of its side-car.
 
     Args:
@@ -80,6 +120,7 @@ def recorded(source: Store, unit: Unit, chunks: Iterable[Chunk], columns: list[i
         unit: the unit.
         chunks: its chunks.
         columns: columns of the scores that are wanted.
+        counted: count what a gate did, with the positive sentences of this policy.
 
     Raises:
         KdnasError: a side-car is missing, or does not belong to these documents.
@@ -98,7 +139,7 @@ def recorded(source: Store, unit: Unit, chunks: Iterable[Chunk], columns: list[i
                     f"'{source.url}/{sidecar(unit.number, piece)}': it does not fit '{document.name}'; filter again"
                 )
             scored.append(None if document.text is None else _scored(row, columns))
-        yield ScoredChunk(chunk, scored)
+        yield ScoredChunk(chunk, scored, gate=_gate_counts(chunk, scored, counted) if counted else {})
 
 
 def sidecar(unit: int, piece: int) -> str:
@@ -114,7 +155,18 @@ def _rows(source: Store, name: str) -> Iterator[dict[str, Any]]:
 
 def _scored(row: dict[str, Any], columns: list[int]) -> Scored:
     sentences = row["sentences"]
-    scores = np.array([[one[2 + column] for column in columns] for one in sentences]).reshape(
+    scores = np.array([[one[2 + column] for column in columns] for one in sentences], float).reshape(
         len(sentences), len(columns)
     )
-    return Scored([(one[0], one[1]) for one in sentences], scores)
+    return Scored([(one[0], one[1]) for one in sentences], scores, row.get("audited", []))
+
+
+def _gate_counts(chunk: Chunk, scored: list[Scored | None], policy: Policy) -> dict[str, list[int]]:
+    known = [one for one in scored if one is not None]
+    if not known:
+        return {}
+    scores = np.concatenate([one.scores for one in known])
+    audited = np.concatenate([np.isin(np.arange(len(one.spans)), one.audited) for one in known])
+    languages, counts = chunk.languages, [len(one.spans) for one in known]
+    passed, positive = audited | np.isnan(scores).any(axis=1), policy.positive(scores, languages, counts)
+    return count_gate(languages, counts, passed, audited, positive)

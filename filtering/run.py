@@ -11,9 +11,11 @@ from typing import Any
 
 from kdnas.cluster import require_ray
 from kdnas.errors import UsageError
+from kdnas.filtering.cascade import open_gate, scoring_of
 from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.decision import Policy
 from kdnas.filtering.finish import finish, outcome
+from kdnas.filtering.gate_options import GateOptions
 from kdnas.filtering.inputs import InputFile, find_inputs
 from kdnas.filtering.open_store import open_store
 from kdnas.filtering.opening import is_finished, open_run, output_errors, require_output
@@ -25,7 +27,7 @@ from kdnas.filtering.remote import is_url
 from kdnas.filtering.scoring import Scorer
 from kdnas.filtering.shards import shard_of
 from kdnas.filtering.store import Store
-from kdnas.filtering.units import Failures, Score, Speed, attempt_unit
+from kdnas.filtering.units import Failures, Scoring, Speed, attempt_unit
 from kdnas.filtering.workers import WorkerSettings, run_on_cluster
 from kdnas.store.artifact import MANIFEST, Artifact, digest_of, file_sha256
 from kdnas.store.host import default_threads
@@ -47,6 +49,7 @@ def filter_documents(
     shard_index: int | None = None,
     shard_count: int | None = None,
     cluster: str | None = None,
+    gate: GateOptions = GateOptions(),
 ) -> Outcome:
     """Score documents with an exported classifier, sentence by sentence, and split them into kept and dropped ones.
 
@@ -67,6 +70,7 @@ def filter_documents(
             hosts see the model, the input and the output under the same paths.
         options: what is read, how it is scored, and what is written.
         verify: check the model's files against the hashes in its manifest first.
+        gate: a cheap model that lets clearly clean sentences pass.
 
     Returns:
         The folder and the counts; exit code 4 if too many records were quarantined.
@@ -74,6 +78,7 @@ def filter_documents(
     require_ray(cluster, "--cluster")
     if cluster is not None and (shard_index is not None or shard_count is not None):
         raise UsageError("cluster and shard_index divide the units in two ways; give one of them")
+    gate.require_possible(options)
     index, count = shard_of(shard_index, shard_count) if cluster is None else (0, 1)
     with output_errors(output):
         store = open_store(output)
@@ -85,16 +90,19 @@ def filter_documents(
         scorer = Scorer(model, form, default_threads() if threads is None else threads, verify)
         policy, source = choose_policy(model, scorer.session.labels, options)
         say(f"filter: {policy_line(policy, source)}")
-        config = config_of(options, inputs) | policy_config(policy, source)
+        config = config_of(options, inputs) | policy_config(policy, source) | gate.config()
         config |= {"model": export_digest(model), "form": scorer.session.form}
         folder = open_run(store, config, lambda: cut_units(files, options.unit_bytes))
         if not is_finished(store):
             with store.locked(f"filter-{index}-of-{count}.lock"):
+                built = open_gate(folder, scorer, policy, options, gate)
                 if cluster is None:
-                    run_units(folder, partial(scorer.scored_unit, policy, options), policy, options, index, count)
+                    scoring = scoring_of(scorer, policy, options, gate, built)
+                    run_units(folder, scoring, policy, options, index, count)
                 else:
                     place = output if is_url(output) else os.path.realpath(output)
-                    settings = WorkerSettings(place, model.resolve(), scorer.session.form, policy, options)
+                    around = (policy, options, gate, built)
+                    settings = WorkerSettings(place, model.resolve(), scorer.session.form, *around)
                     run_on_cluster(cluster, folder, settings)
             if count > 1:
                 say(
@@ -120,7 +128,7 @@ def config_of(options: FilterOptions, inputs: tuple[str, ...]) -> dict[str, Any]
 
 
 def run_units(
-    folder: RunFolder, score: Score, policy: Policy, options: FilterOptions, index: int = 0, count: int = 1
+    folder: RunFolder, scoring: Scoring, policy: Policy, options: FilterOptions, index: int = 0, count: int = 1
 ) -> None:
     """Score, write and commit every unit that is not committed, in this process.
 
@@ -133,7 +141,7 @@ def run_units(
         done = 0
         for unit in missing:
             note = partial(_show, progress, speed, done)
-            found = attempt_unit(folder, unit, score, policy, options, note)
+            found = attempt_unit(folder, unit, scoring, policy, options, note)
             done += unit.bytes
             if isinstance(found, str):
                 failures.add(found)

@@ -2,8 +2,9 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import numpy as np
 from kdnas.errors import KdnasError, UsageError
 from kdnas.export.session import Session
 from kdnas.filtering.ahead import ahead
+from kdnas.filtering.audit import count_gate, document_keys, sentence_uniforms
 from kdnas.filtering.decision import DIGITS, FIRST_SENTENCES, Policy, Scored
+from kdnas.filtering.gate import Gate
 from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.plan import Unit
 from kdnas.filtering.reading import Chunk
@@ -27,31 +30,59 @@ SAME = 1e-4  # largest difference of a score between batches, to call it indepen
 
 
 class Sentence:
-    """One distinct sentence: its token ids until it is scored, then its scores (L,)."""
+    """One distinct sentence: its token ids until it is scored, then its scores (L,); None before.
 
-    __slots__ = ("scores", "windows")
+    Args:
+        passed: whether it passed the gate.
+    """
 
-    def __init__(self, windows: list[np.ndarray]) -> None:
-        self.windows = windows
+    __slots__ = ("passed", "scores", "windows")
+
+    def __init__(self, passed: bool) -> None:
+        self.passed = passed
+        self.windows: list[np.ndarray] | None = None
         self.scores: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A chunk, and the sentences of each document with their spans; None for documents without text."""
+    """A chunk and the S sentences of its documents with text, in order.
+
+    Args:
+        chunk: the chunk.
+        spans: for each document, the spans of its sentences; None without text.
+        sentences: (S,) the sentences; equal ones are the same object.
+        shown: (S,) whether the model scores the sentence: it did not pass the gate, or it is audited.
+    """
 
     chunk: Chunk
-    sentences: list[tuple[list[tuple[int, int]], list[Sentence]] | None]
+    spans: list[list[tuple[int, int]] | None]
+    sentences: list[Sentence]
+    shown: np.ndarray
+
+    @property
+    def edges(self) -> list[int]:
+        """Where the sentences of each document with text start, and S."""
+        return np.cumsum([0, *(len(one) for one in self.spans if one is not None)]).tolist()
 
 
 @dataclass(frozen=True)
 class ScoredChunk:
-    """A chunk, the scores of its documents, and the numbers of sentences and tokens that the model read for it."""
+    """A chunk and the scores of its documents.
+
+    Args:
+        chunk: the chunk.
+        scored: for each document, its scores; None without text.
+        sentences: sentences that the model read.
+        tokens: tokens that the model read.
+        gate: what the gate did, by language, as in `kdnas.filtering.audit`.
+    """
 
     chunk: Chunk
     scored: list[Scored | None]
     sentences: int = 0
     tokens: int = 0
+    gate: dict[str, list[int]] = field(default_factory=dict)
 
 
 class Scorer:
@@ -84,21 +115,30 @@ class Scorer:
             raise UsageError(f"{model}: this is a regression model; give a classifier")
         self.independent = independent_of_batch(self.session)
 
-    def scored(self, chunks: Iterable[Chunk], policy: Policy, options: FilterOptions) -> Iterator[ScoredChunk]:
+    def scored(
+        self, chunks: Iterable[Chunk], policy: Policy, options: FilterOptions, gate: Gate | None = None
+    ) -> Iterator[ScoredChunk]:
         """Chunks with their scores, in order; reading, tokenising and scoring run at the same time, in bounded queues."""
         early = self.independent and options.mode == "split" and policy.document_score == "max"
-        columns = [self.session.labels.index(label) for label in policy.labels]
-        prepared = ahead(self._prepare(ahead(chunks), options.overlap))
+        prepared = ahead(self._prepare(ahead(chunks), options.overlap, gate))
         for one in prepared:
-            yield self._score(one, policy, columns, options.batch_tokens, early)
+            yield self._score(one, policy, options.batch_tokens, early, gate is not None)
 
     def scored_unit(
-        self, policy: Policy, options: FilterOptions, _unit: Unit, chunks: Iterable[Chunk]
+        self, policy: Policy, options: FilterOptions, gate: Gate | None, _unit: Unit, chunks: Iterable[Chunk]
     ) -> Iterator[ScoredChunk]:
         """As `scored`, for the chunks of one unit."""
-        return self.scored(chunks, policy, options)
+        return self.scored(chunks, policy, options, gate)
 
-    def _prepare(self, chunks: Iterable[Chunk], overlap: int) -> Iterator[Prepared]:
+    def text_scores(self, texts: list[str], policy: Policy, options: FilterOptions) -> np.ndarray:
+        """Scores (N, L) of N sentences."""
+        sentences = [Sentence(False) for _ in texts]
+        for sentence, windows in zip(sentences, self._windows(texts, options.overlap), strict=True):
+            sentence.windows = windows
+        self._fill(sentences, policy, options.batch_tokens)
+        return _matrix(sentences, np.ones(len(texts), bool), len(policy.labels))
+
+    def _prepare(self, chunks: Iterable[Chunk], overlap: int, gate: Gate | None) -> Iterator[Prepared]:
         from kdnas.filtering.spans import sentence_spans
 
         known: OrderedDict[bytes, Sentence] = OrderedDict()
@@ -107,26 +147,34 @@ class Scorer:
             if chunk.piece != piece:
                 known.clear()
                 piece = chunk.piece
-            new: dict[bytes, str] = {}
-            split: list[tuple[list[tuple[int, int]], list[bytes]] | None] = []
-            for document in chunk.documents:
-                if document.text is None:
-                    split.append(None)
-                    continue
-                spans = sentence_spans(document.text)
-                texts = [document.text[start:end] for start, end in spans]
-                keys = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
-                new |= {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-                split.append((spans, keys))
-            windows = self._windows(list(new.values()), overlap)
-            local = {key: Sentence(rows) for key, rows in zip(new, windows, strict=True)}
-            sentences: list[tuple[list[tuple[int, int]], list[Sentence]] | None] = [
-                None if one is None else (one[0], [local.get(key) or known[key] for key in one[1]]) for one in split
+            spans = [None if one.text is None else sentence_spans(one.text) for one in chunk.documents]
+            texts = [
+                one.text[start:end]
+                for one, found in zip(chunk.documents, spans, strict=True)
+                if one.text is not None
+                for start, end in found or ()
             ]
+            keys = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
+            new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+            passed = gate.passes(list(new.values())).tolist() if gate is not None else [False] * len(new)
+            local = {key: Sentence(one) for key, one in zip(new, passed, strict=True)}
+            sentences = [local.get(key) or known[key] for key in keys]
             known |= local
             while len(known) > CACHED:
                 known.popitem(last=False)
-            yield Prepared(chunk, sentences)
+            prepared = Prepared(chunk, spans, sentences, _shown(chunk, spans, sentences, gate))
+            self._tokenise(prepared, texts, overlap)
+            yield prepared
+
+    def _tokenise(self, prepared: Prepared, texts: list[str], overlap: int) -> None:
+        """Set the token ids of the sentences that the model will read."""
+        wanted: dict[int, tuple[Sentence, str]] = {}
+        for sentence, text, shown in zip(prepared.sentences, texts, prepared.shown.tolist(), strict=True):
+            if shown and sentence.windows is None:
+                wanted.setdefault(id(sentence), (sentence, text))
+        windows = self._windows([text for _, text in wanted.values()], overlap)
+        for (sentence, _), rows in zip(wanted.values(), windows, strict=True):
+            sentence.windows = rows
 
     def _windows(self, texts: list[str], overlap: int) -> list[list[np.ndarray]]:
         """Token ids of each text, special tokens included, in windows that the model can read."""
@@ -141,28 +189,31 @@ class Scorer:
             )
         return found
 
-    def _score(
-        self, prepared: Prepared, policy: Policy, columns: list[int], batch_tokens: int, early: bool
-    ) -> ScoredChunk:
-        texts = zip(prepared.chunk.documents, prepared.sentences, strict=True)
-        documents = [(document.language, one[1]) for document, one in texts if one is not None]
+    def _score(self, prepared: Prepared, policy: Policy, batch_tokens: int, early: bool, gated: bool) -> ScoredChunk:
+        sentences, shown, width = prepared.sentences, prepared.shown, len(policy.labels)
+        needed = np.ones(len(sentences), bool)  # sentences that may decide about their document
         count = tokens = 0
         for later in (False, True) if early else (None,):
             wanted: dict[int, Sentence] = {}
-            for language, sentences in documents:
-                if later and (
-                    len(sentences) <= FIRST_SENTENCES or policy.reached(_whole(sentences[:FIRST_SENTENCES]), language)
-                ):
-                    continue
-                part = sentences[:FIRST_SENTENCES] if later is False else sentences
-                wanted |= {id(one): one for one in part if one.scores is None}
-            rows, total = self._fill(list(wanted.values()), columns, batch_tokens)
+            for language, (start, end) in zip(prepared.chunk.languages, pairwise(prepared.edges), strict=True):
+                middle = min(end, start + FIRST_SENTENCES)
+                if later:
+                    if middle == end:
+                        continue
+                    first = _matrix(sentences[start:middle], shown[start:middle], width)
+                    if policy.reached(policy.whole(first), language):
+                        needed[middle:end] = False
+                        continue
+                stop = middle if later is False else end
+                part = zip(sentences[start:stop], shown[start:stop].tolist(), strict=True)
+                wanted |= {id(one): one for one, is_shown in part if is_shown and one.scores is None}
+            rows, total = self._fill(list(wanted.values()), policy, batch_tokens)
             count, tokens = count + rows, tokens + total
-        nothing = np.full(len(columns), np.nan)
-        scored = [None if one is None else Scored(one[0], _matrix(one[1], nothing)) for one in prepared.sentences]
-        return ScoredChunk(prepared.chunk, scored, count, tokens)
+        scores = _matrix(sentences, shown, width)
+        gate = _gate_counts(prepared, scores, needed, policy) if gated else {}
+        return ScoredChunk(prepared.chunk, _by_document(prepared, scores), count, tokens, gate)
 
-    def _fill(self, sentences: list[Sentence], columns: list[int], batch_tokens: int) -> tuple[int, int]:
+    def _fill(self, sentences: list[Sentence], policy: Policy, batch_tokens: int) -> tuple[int, int]:
         """Score sentences; returns the numbers of sentences and tokens.
 
         Raises:
@@ -170,12 +221,14 @@ class Scorer:
         """
         if not sentences:
             return 0, 0
-        rows = [window for sentence in sentences for window in sentence.windows]
+        columns = [self.session.labels.index(label) for label in policy.labels]
+        parts = [sentence.windows or [] for sentence in sentences]
+        rows = list(chain.from_iterable(parts))
         chances = self.session.predict_ids(rows, batch_tokens)[:, columns].astype(np.float64)
         if not ((chances >= 0) & (chances <= 1 + 1e-5)).all():
             wrong = chances[~((chances >= 0) & (chances <= 1 + 1e-5))][0]
             raise KdnasError(f"the model's score is {wrong}; try another --form, and export the model again")
-        starts = np.cumsum([0, *(len(sentence.windows) for sentence in sentences)])[:-1]
+        starts = np.cumsum([0, *map(len, parts)])[:-1]
         values = np.round(np.minimum(np.maximum.reduceat(chances, starts), 1.0), DIGITS)
         tokens = sum(len(row) for row in rows)
         for sentence, value in zip(sentences, values, strict=True):
@@ -183,14 +236,48 @@ class Scorer:
         return len(sentences), tokens
 
 
-def _whole(sentences: list[Sentence]) -> np.ndarray:
-    return np.asarray(np.max([sentence.scores for sentence in sentences], axis=0))  # type: ignore[arg-type]
+def _shown(
+    chunk: Chunk, spans: list[list[tuple[int, int]] | None], sentences: list[Sentence], gate: Gate | None
+) -> np.ndarray:
+    """(S,) whether the model scores each sentence: it did not pass the gate, or the audit chose it."""
+    if gate is None:
+        return np.ones(len(sentences), bool)
+    keys = document_keys("audit", gate.seed, [one for one in chunk.documents if one.text is not None])
+    audited = sentence_uniforms(keys, [len(one) for one in spans if one is not None]) < gate.audit
+    return audited | ~_passed(sentences)
 
 
-def _matrix(sentences: list[Sentence], nothing: np.ndarray) -> np.ndarray:
-    if not sentences:
-        return np.zeros((0, len(nothing)))
-    return np.stack([nothing if one.scores is None else one.scores for one in sentences])
+def _passed(sentences: list[Sentence]) -> np.ndarray:
+    return np.fromiter((one.passed for one in sentences), bool, len(sentences))
+
+
+def _matrix(sentences: list[Sentence], shown: np.ndarray, width: int) -> np.ndarray:
+    """Scores (S, L); NaN for sentences that the model has not scored, or that passed the gate."""
+    found = np.full((len(sentences), width), np.nan)
+    where = [index for index in np.flatnonzero(shown).tolist() if sentences[index].scores is not None]
+    if where:
+        found[where] = [sentences[index].scores for index in where]
+    return found
+
+
+def _by_document(prepared: Prepared, scores: np.ndarray) -> list[Scored | None]:
+    audited = prepared.shown & _passed(prepared.sentences)
+    parts = iter(pairwise(prepared.edges))
+    found: list[Scored | None] = []
+    for spans in prepared.spans:
+        if spans is None:
+            found.append(None)
+            continue
+        start, end = next(parts)
+        found.append(Scored(spans, scores[start:end], np.flatnonzero(audited[start:end]).tolist()))
+    return found
+
+
+def _gate_counts(prepared: Prepared, scores: np.ndarray, needed: np.ndarray, policy: Policy) -> dict[str, list[int]]:
+    passed = _passed(prepared.sentences) & needed
+    languages, counts = prepared.chunk.languages, np.diff(prepared.edges).tolist()
+    positive = policy.positive(scores, languages, counts) & needed
+    return count_gate(languages, counts, passed, passed & prepared.shown, positive)
 
 
 def independent_of_batch(session: Session) -> bool:

@@ -79,8 +79,16 @@ class Store(Protocol):
     def remove(self, name: str) -> None:
         """Remove a file or a folder with all its content, if it exists."""
 
-    def locked(self, name: str) -> AbstractContextManager[None]:
-        """Keep other processes from the same work, where the store has locks; without, they lose time and nothing else."""
+    def locked(self, name: str, wait: bool = False) -> AbstractContextManager[None]:
+        """Keep other processes from the same work, where the store has locks; without, they lose time and nothing else.
+
+        Args:
+            name: name of the lock, which ends with `.lock`.
+            wait: wait for a process that has the lock; without, that is an error.
+
+        Raises:
+            KdnasError: another process has the lock.
+        """
 
 
 def create_json(store: Store, name: str, value: Any) -> bool:

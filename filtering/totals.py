@@ -1,13 +1,15 @@
 """Counts of a filter run. They add up over pieces, units and blocks in any order."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
+from kdnas.filtering.audit import NO_COUNTS, added_counts
 from kdnas.filtering.decision import Policy, Verdict
 from kdnas.filtering.reading import Document
 
 COUNTS = ("documents", "kept", "dropped", "quarantine", "sentences", "tokens", "bytes", "seconds")
+AGAIN = "units_again"  # units that were scored again without the gate; runs of earlier versions do not have it
 BINS = 100
 SAMPLES = 30
 SAMPLE_CHARACTERS = 300
@@ -19,7 +21,7 @@ def no_totals(labels: Iterable[str]) -> dict[str, Any]:
     """The totals of nothing."""
     histogram = {label: [0] * BINS for label in labels}
     return dict.fromkeys(COUNTS, 0) | {
-        "scores": histogram, "drops": {}, "problems": {}, "languages": {}, "samples": [],
+        "scores": histogram, "drops": {}, "problems": {}, "languages": {}, "samples": [], "gate": {}, AGAIN: 0,
     }  # fmt: skip
 
 
@@ -46,6 +48,13 @@ def add_document(totals: dict[str, Any], document: Document, verdict: Verdict, p
             totals["samples"] = _smallest(samples)
 
 
+def add_gate(totals: dict[str, Any], counts: Mapping[str, Iterable[int]]) -> None:
+    """Count what the gate did, by language."""
+    for language, row in counts.items():
+        name = _name(totals["gate"], language)
+        totals["gate"][name] = added_counts(totals["gate"].get(name, NO_COUNTS), row)
+
+
 def added(parts: Iterable[dict[str, Any]], labels: Iterable[str]) -> dict[str, Any]:
     """The sum of totals. The sample of drops is the same for each order of the parts."""
     whole = no_totals(labels)
@@ -61,6 +70,8 @@ def added(parts: Iterable[dict[str, Any]], labels: Iterable[str]) -> dict[str, A
             row = whole["languages"].setdefault(_name(whole["languages"], key), [0, 0])
             row[0] += documents
             row[1] += dropped
+        add_gate(whole, part.get("gate", {}))
+        whole[AGAIN] += part.get(AGAIN, 0)
         whole["samples"] = _smallest([*whole["samples"], *part["samples"]])
     return whole
 

@@ -3,6 +3,7 @@
 import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from kdnas.errors import KdnasError
@@ -15,6 +16,7 @@ from kdnas.filtering.plan import Unit
 from kdnas.filtering.reading import Chunk, read_chunks
 from kdnas.filtering.scoring import ScoredChunk
 from kdnas.filtering.store import StoreError
+from kdnas.filtering.totals import AGAIN, added
 from kdnas.store.progress import say
 
 SHOWN = 5
@@ -23,10 +25,25 @@ Score = Callable[[Unit, Iterable[Chunk]], Iterator[ScoredChunk]]
 Note = Callable[[dict[str, Any]], None]  # is called with the totals of the piece in progress
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How units are scored.
+
+    Args:
+        score: scores chunks.
+        again: scores the chunks of a unit for which the scores of `score` do not do.
+        is_beyond: whether they do not, from what the gate did in the unit; without it, they always do.
+    """
+
+    score: Score
+    again: Score | None = None
+    is_beyond: Callable[[dict[str, list[int]]], bool] = lambda gate: False
+
+
 def filter_unit(
     folder: RunFolder,
     unit: Unit,
-    score: Score,
+    scoring: Scoring,
     policy: Policy,
     options: FilterOptions,
     note: Note = lambda totals: None,
@@ -41,13 +58,29 @@ def filter_unit(
     if (found := folder.committed(unit.number)) is not None:
         folder.settle(found)
         return found
-    pieces = folder.pieces(unit.number)
+    pieces = _pieces(folder, unit, scoring.score, policy, options, note, again=False)
+    totals = added((piece["totals"] for piece in pieces), policy.labels)
+    if scoring.again is not None and scoring.is_beyond(totals["gate"]):
+        say(
+            f"filter: unit {unit.number}: its audit is beyond the bound of the gate, so it is scored again without the gate"
+        )
+        pieces = _pieces(folder, unit, scoring.again, policy, options, note, again=True)
+        last = pieces[-1]["totals"]
+        last[AGAIN], last["seconds"] = 1, last["seconds"] + totals["seconds"]
+    return folder.commit(unit.number, pieces)
+
+
+def _pieces(
+    folder: RunFolder, unit: Unit, score: Score, policy: Policy, options: FilterOptions, note: Note, again: bool
+) -> list[dict[str, Any]]:
+    """Score and write the pieces of a unit that are missing; returns the records of all."""
+    pieces = folder.pieces(unit.number, again)
     writer: PieceWriter | None = None
     chunks = ahead(score(unit, read_chunks(unit, options, len(pieces))))
     try:
         for scored in chunks:
             if writer is not None and scored.chunk.piece != writer.piece:
-                pieces.append(folder.keep_piece(unit.number, writer.piece, writer.finish()))
+                pieces.append(folder.keep_piece(unit.number, writer.piece, writer.finish(), again))
                 writer = None
             writer = writer or PieceWriter(folder, unit, scored.chunk.piece, policy, options.mode)
             writer.write(scored)
@@ -60,20 +93,20 @@ def filter_unit(
         raise
     finally:
         chunks.close()  # type: ignore[attr-defined]
-    return folder.commit(unit.number, pieces)
+    return pieces
 
 
 def attempt_unit(
     folder: RunFolder,
     unit: Unit,
-    score: Score,
+    scoring: Scoring,
     policy: Policy,
     options: FilterOptions,
     note: Note = lambda totals: None,
 ) -> dict[str, Any] | str:
     """As `filter_unit`; the message if the unit fails for a reason that another unit need not share."""
     try:
-        return filter_unit(folder, unit, score, policy, options, note)
+        return filter_unit(folder, unit, scoring, policy, options, note)
     except StoreError:
         raise
     except KdnasError as error:

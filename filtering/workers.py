@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.cluster import TRIES, Workers
+from kdnas.filtering.cascade import scoring_of
 from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.decision import Policy
+from kdnas.filtering.gate import Gate
+from kdnas.filtering.gate_options import GateOptions
 from kdnas.filtering.open_store import open_store
 from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.plan import Unit
@@ -27,6 +30,8 @@ class WorkerSettings:
         form: form of the model.
         policy: decides about documents.
         options: what is read, how it is scored, and what is written.
+        gate_options: settings of the gate.
+        gate: the gate, if the run uses one.
     """
 
     output: str
@@ -34,6 +39,8 @@ class WorkerSettings:
     form: str
     policy: Policy
     options: FilterOptions
+    gate_options: GateOptions
+    gate: Gate | None
 
 
 def run_on_cluster(address: str, folder: RunFolder, settings: WorkerSettings) -> None:
@@ -61,10 +68,10 @@ def make_worker(settings: WorkerSettings) -> Callable[[Unit], dict[str, Any] | s
     """The function of a worker: filters a unit and returns its totals, or the message of its failure."""
     scorer = Scorer(settings.model, settings.form, 1, verify=False)  # the driver has verified the files
     folder = RunFolder(open_store(settings.output), list(settings.policy.labels))
+    scoring = scoring_of(scorer, settings.policy, settings.options, settings.gate_options, settings.gate)
 
     def work(unit: Unit) -> dict[str, Any] | str:
-        score = partial(scorer.scored_unit, settings.policy, settings.options)
-        found = attempt_unit(folder, unit, score, settings.policy, settings.options)
+        found = attempt_unit(folder, unit, scoring, settings.policy, settings.options)
         return found if isinstance(found, str) else dict(found["totals"])
 
     return work

@@ -48,6 +48,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     "report": {"jinja2": "jinja2", "plotly": "plotly"},
     "parquet": {"pyarrow": "pyarrow"},
     "remote": {"fsspec": "fsspec"},
+    "cascade": {"scipy": "scipy"},
     "gate": {"pytest": "pytest", "pytest-benchmark": "pytest_benchmark"},
     "track": {"tensorboardx": "tensorboardX"},
     "cluster": {"ray": "ray"},

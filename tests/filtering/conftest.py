@@ -2,14 +2,19 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from ..classifier_fixture import classifier, encoder, kdnas, sentences
-from .filter_fixture import write_documents
+from kdnas.export.folder import MULTI_LABEL, SETTINGS
 
-__all__ = ["classifier", "encoder", "kdnas", "sentences"]
+from ..classifier_fixture import classifier, encoder, kdnas, sentences
+from .filter_fixture import write_documents, write_thresholds
+from .gate_fixture import articles, whole
+from .s3_fixture import address, bucket, store
+
+__all__ = ["address", "articles", "bucket", "classifier", "encoder", "kdnas", "sentences", "store", "whole"]
 
 
 @pytest.fixture
@@ -30,3 +35,13 @@ def mixed(tmp_path: Path, sentences: list[str]) -> Path:
     (folder / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(texts).encode()))
     (folder / "c.txt").write_text("\n".join(sentences[500:700]))
     return folder
+
+
+@pytest.fixture
+def independent(classifier: Path, tmp_path: Path) -> Path:
+    """The classifier with independent labels, of which only hap has a threshold: 0.5, in German 0.8."""
+    model = Path(shutil.copytree(classifier, tmp_path / "model"))
+    settings = json.loads((model / SETTINGS).read_text())
+    (model / SETTINGS).write_text(json.dumps(settings | {"problem_type": MULTI_LABEL}))
+    hap = {"threshold": 0.5, "languages": {"de": {"threshold": 0.8}}}
+    return write_thresholds(model, {"ok": {"threshold": None}, "hap": hap})

@@ -7,6 +7,7 @@ from typing import Any
 
 import zstandard
 
+from kdnas.export.thresholds import THRESHOLDS
 from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.open_store import open_store
 from kdnas.filtering.options import FilterOptions
@@ -46,6 +47,12 @@ def write_documents(path: Path, texts: list[str]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps({"id": number, "text": text}) + "\n" for number, text in enumerate(texts)))
     return path
+
+
+def write_thresholds(folder: Path, labels: dict[str, Any]) -> Path:
+    data = {"schema": 1, "wanted": {"precision": 0.9}, "labels": labels}
+    (folder / THRESHOLDS).write_text(json.dumps(data))
+    return folder
 
 
 def run_folder(out: Path | str) -> RunFolder:

@@ -4,12 +4,14 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+
+from kdnas.filtering.open_store import open_store
+from kdnas.filtering.store import Store
 
 from .filter_fixture import FATES
 
@@ -20,6 +22,9 @@ def serving_s3() -> Iterator[str]:
 
     It answers one request at a time: moto's check of `If-None-Match` and its write are two steps, and those of S3 are one.
     """
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line for each request
     server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=False)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -46,6 +51,7 @@ def use_s3(patch: pytest.MonkeyPatch, address: str) -> None:
     }
     for name, value in given.items():
         patch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # an earlier server's address is remembered there
 
 
 def s3() -> Any:
@@ -65,3 +71,23 @@ def s3_contents(url: str) -> dict[str, bytes]:
     """Name and content of every output file, as `filter_fixture.contents`."""
     wanted = [name for name in names_in(url) if name.partition("/")[0] in FATES]
     return {name: s3().cat_file(f"{url}/{name}") for name in wanted}
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with serving_s3() as found, pytest.MonkeyPatch.context() as patch:
+        use_s3(patch, found)
+        yield found
+
+
+@pytest.fixture
+def bucket(address: str, request: pytest.FixtureRequest) -> str:
+    """The URL of a new bucket."""
+    name = f"bucket-{abs(hash(request.node.name))}"
+    s3().mkdir(name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(params=["disk", "s3"])
+def store(request: pytest.FixtureRequest, bucket: str, tmp_path: Path) -> Store:
+    return open_store(f"{bucket}/run" if request.param == "s3" else str(tmp_path / "run"))

@@ -27,7 +27,7 @@ from kdnas.filtering.store import Store
 from kdnas.store.artifact import SEAL, seal_of
 
 from .filter_fixture import FORM, contents, outcome, run, run_folder, write_documents
-from .s3_fixture import names_in, s3, s3_contents, serving_s3, use_s3
+from .s3_fixture import names_in, s3, s3_contents
 
 pytestmark = pytest.mark.slow
 COUNTS = (
@@ -43,26 +43,6 @@ COUNTS = (
     "languages",
 )
 Kdnas = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with serving_s3() as found, pytest.MonkeyPatch.context() as patch:
-        use_s3(patch, found)
-        yield found
-
-
-@pytest.fixture
-def bucket(address: str, request: pytest.FixtureRequest) -> str:
-    """The URL of a new bucket."""
-    name = f"bucket-{abs(hash(request.node.name))}"
-    s3().mkdir(name)
-    return f"s3://{name}"
-
-
-@pytest.fixture(params=["disk", "s3"])
-def store(request: pytest.FixtureRequest, bucket: str, tmp_path: Path) -> Store:
-    return open_store(f"{bucket}/run" if request.param == "s3" else str(tmp_path / "run"))
 
 
 def manifest_of(url: str) -> dict[str, Any]:

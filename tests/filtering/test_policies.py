@@ -2,15 +2,12 @@
 
 import json
 import math
-import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from kdnas.errors import UsageError
-from kdnas.export.folder import MULTI_LABEL, SETTINGS
 from kdnas.export.session import Session
 from kdnas.export.thresholds import THRESHOLDS
 from kdnas.filtering.decision import Scored, verdict_of
@@ -22,16 +19,10 @@ from kdnas.filtering.spans import sentence_spans
 from kdnas.store.artifact import Artifact
 
 from ..page_fixture import Page
-from .filter_fixture import FORM, contents, rows
+from .filter_fixture import FORM, contents, rows, write_thresholds
 
 LABELS = ["hate", "abuse", "profanity"]
 SOURCE = "thresholds.json (precision 0.9 on dev rows)"
-
-
-def write_thresholds(folder: Path, labels: dict[str, Any]) -> Path:
-    data = {"schema": 1, "wanted": {"precision": 0.9}, "labels": labels}
-    (folder / THRESHOLDS).write_text(json.dumps(data))
-    return folder
 
 
 @pytest.fixture
@@ -95,6 +86,17 @@ def test_a_language_decides_with_its_thresholds(folder: Path) -> None:
     assert [verdict_of(many, policy, code).value for code in ("en", "de")] == [0.65, 0.9]
 
 
+def test_a_sentence_is_positive_by_the_thresholds_of_its_language(folder: Path) -> None:
+    policy, _ = choose_policy(folder, LABELS, DecisionOptions())
+    scores = np.array([[0.65, 0.1], [0.65, 0.1], [0.75, np.nan], [1.0, 0.1], [1.0, 0.4], [np.nan, np.nan]])
+    found = policy.positive(scores, ["en", "de-AT", "", "fr"], [1, 2, 0, 3])
+    assert found.tolist() == [True, False, True, False, True, False]
+    assert policy.lowest_levels.tolist() == [0.6, 0.4]
+    fraction, _ = choose_policy(folder, LABELS, DecisionOptions(("hate",), (0.9,), "fraction", 0.3))
+    assert fraction.positive(scores[:, :1], ["de", "en"], [3, 3]).tolist() == [True] * 5 + [False]
+    assert fraction.lowest_levels.tolist() == [0.3]
+
+
 def test_a_policy_is_the_same_after_a_run_has_recorded_it(folder: Path) -> None:
     policy, source = choose_policy(folder, LABELS, DecisionOptions())
     config = json.loads(json.dumps(policy_config(policy, source), allow_nan=False))
@@ -105,16 +107,6 @@ def test_a_policy_is_the_same_after_a_run_has_recorded_it(folder: Path) -> None:
     assert (given.limits("fr"), origin) == ((0.2, 0.2), "option")
     with pytest.raises(UsageError, match="for probabilities"):
         recorded_policy(config, DecisionOptions(document_score="fraction"))
-
-
-@pytest.fixture
-def independent(classifier: Path, tmp_path: Path) -> Path:
-    """The classifier with independent labels, of which only hap has a threshold: 0.5, in German 0.8."""
-    model = Path(shutil.copytree(classifier, tmp_path / "model"))
-    settings = json.loads((model / SETTINGS).read_text())
-    (model / SETTINGS).write_text(json.dumps(settings | {"problem_type": MULTI_LABEL}))
-    hap = {"threshold": 0.5, "languages": {"de": {"threshold": 0.8}}}
-    return write_thresholds(model, {"ok": {"threshold": None}, "hap": hap})
 
 
 @pytest.mark.slow
