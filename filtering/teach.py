@@ -8,7 +8,7 @@ import numpy as np
 from kdnas.filtering.ngrams import BITS, blocks, grams
 
 DECAY = 1e-5  # of the squared weights, per text
-STEPS = 100
+STEPS = 60
 LARGEST = 2**15 - 1
 EDGE = 1e-4  # probabilities are at least this far from 0 and 1
 DIGITS = 3  # of the targets, so that the last digits of a score, which may differ between hosts, do not matter
@@ -63,6 +63,10 @@ def teach(texts: Sequence[str], wanted: np.ndarray) -> np.ndarray:
     matrix = feature_matrix(texts)
     used = np.unique(matrix.indices)  # other buckets keep the weight 0
     matrix = matrix[:, used]
+    rarity = np.log(
+        (1 + len(texts)) / (1 + np.bincount(matrix.indices, minlength=len(used)))
+    )  # rare n-grams learn faster
+    matrix = matrix.multiply(rarity).tocsr()
     turned = matrix.T.tocsr()
 
     def loss(point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -73,7 +77,7 @@ def teach(texts: Sequence[str], wanted: np.ndarray) -> np.ndarray:
         return float(value), np.concatenate([turned @ slope + DECAY * weights, [slope.sum()]])
 
     start = np.zeros(len(used) + 1)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS}).x[:-1]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS}).x[:-1] * rarity
     weights = np.zeros(2**BITS, np.int16)
     weights[used] = np.round(found * (LARGEST / max(float(np.abs(found).max()), 1e-9)))
     return weights
