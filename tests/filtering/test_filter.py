@@ -220,7 +220,8 @@ def test_the_filter_imports_neither_torch_nor_transformers(classifier: Path, doc
     command = [sys.executable, "-c", program, classifier, documents, tmp_path / "out"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
     loaded = set(done.stdout.splitlines()[-1].split())
-    assert {"tokenizers", "kdnas.filtering"} <= loaded
+    assert "kdnas.filtering" in loaded
+    assert loaded & {"tokenizers", "tokie"}
     heavy = {"torch", "transformers", "optimum", "nncf", "sklearn", "pandas", "pyarrow", "fastapi", "uvicorn"}
     assert not loaded & (heavy | {"kdnas.latency", "kdnas.evaluation", "kdnas.serving"})
 
