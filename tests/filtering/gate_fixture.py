@@ -1,12 +1,14 @@
 """Gated runs of the filter: settings, documents in two languages, and what the tests look at."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from kdnas.filtering import cascade
 from kdnas.filtering.gate import gate_record
 from kdnas.filtering.gate_options import GateOptions
 from kdnas.filtering.ngrams import BITS
@@ -18,6 +20,7 @@ from kdnas.store.outcome import Outcome
 from .filter_fixture import FORM
 
 GATE_OPTIONS = GateOptions(True, sample=400, miss=0.2, confidence=0.9, audit=0.2)
+SURE = replace(GATE_OPTIONS, confidence=0.999)  # the random choices depend on the path of the corpus
 UNIT_MB = 0.004
 LEVEL = 0.8
 
@@ -66,3 +69,8 @@ def bad_gate(passes: bool) -> dict[str, Any]:
     """The record of a gate that lets all sentences pass, or none."""
     made = {"used": True, "reason": "", "threshold": 1.0 if passes else -1.0, "audit": 0.5, "seed": 0}
     return gate_record(made, np.zeros(2**BITS, np.int16))
+
+
+def never_again(patch: pytest.MonkeyPatch) -> None:
+    """No unit is scored again without the gate."""
+    patch.setattr(cascade, "is_beyond", lambda gate, miss, confidence: False)
