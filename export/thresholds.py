@@ -15,6 +15,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ class Thresholds:
 
 def base_language(code: str) -> str:
     """The language of a code with a region or script, in lower case: `de` of `de-AT`."""
-    return code.strip().lower().replace("_", "-").partition("-")[0]
+    return re.split("[-_]", code.strip().lower())[0]
 
 
 def read_thresholds(folder: Path) -> Thresholds | None:

@@ -274,8 +274,8 @@ def test_a_damaged_graph_or_tokenizer_is_refused(form: str, encoder_export: Arti
     (folder / FORMS[form]).unlink()
     with pytest.raises(UsageError, match="missing"):
         Session(folder, form, verify=False)
-    (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(UsageError, match=r"tokenizer\.json: cannot be read"):
+    (folder / read_settings(folder)["encoder"]).write_text("{")
+    with pytest.raises(UsageError, match=r"tokenizer\.tkz: cannot be read"):
         Session(folder, form, verify=False)
 
 
