@@ -1,7 +1,7 @@
 """Conversion of texts to token ids in a session: by SentencePiece or tokie if the export found it equal, else by `tokenizers`.
 
 A Unigram tokenizer of 250,000 pieces takes 260 MB in `tokenizers`, which keeps a hash map for each prefix of a piece.
-SentencePiece keeps the same prefixes in one array of 36 MB and takes a fifth of the time. WordPiece takes `tokenizers` about ten
+SentencePiece keeps the same prefixes in one array of 36 MB and takes a fifth of the time. WordPiece takes `tokenizers` about five
 times as long as tokie (results/export). `kdnas.export.fast_tokenizer` writes the file of either library beside `tokenizer.json`.
 """
 
