@@ -30,7 +30,7 @@ def distill_side_by_side(
     """Distil new students into the working folders of their artifacts; arguments as for `distill_into`.
 
     Returns:
-        The results of each student. One that diverged has its error instead; the others go on without it.
+        The results of each student. One that diverged has its error instead; the others finish.
     """
     found: dict[Arch, Outcome] = {
         arch: done for arch, folder in folders.items() if (done := finished(folder)) is not None

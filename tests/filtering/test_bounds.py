@@ -18,7 +18,7 @@ def at_most(count: int, trials: int, rate: float) -> float:
 
 
 def test_the_numbers_of_positives_are_those_of_tolerance_limits() -> None:
-    """0.99 ** 299 = 0.0495; Wilks' table for 99 % and 95 % confidence goes on with 473 and 628."""
+    """0.99 ** 299 = 0.0495; Wilks' table for 99 % and 95 % confidence has 473 and 628 next."""
     assert positives_needed(0.01, 0.95) == 299
     assert positives_needed(0.05, 0.95) == 59
     assert positives_needed(0.1, 0.9) == 22
