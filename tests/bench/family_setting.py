@@ -15,10 +15,8 @@ from kdnas.store.artifact import Artifact, digest_of, read_jsonl
 from kdnas.text.corpus import Corpus
 
 MEMBERS_PER_PASS = 4
-CHECKS = {
-    "validations": 1,
-    "validation_sentences": 64,
-}  # the study scores all students itself, so training validates little
+# The study scores all students itself, so training validates little.
+CHECKS = {"validations": 1, "validation_sentences": 64}
 
 
 @dataclass(frozen=True)
