@@ -2,12 +2,14 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tests run in parallel: a busily waiting thread would take the core that another thread needs.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import numpy
@@ -42,6 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
+# The special tokens, the characters and the most frequent words: every text has a tokenization, and a step costs little.
+VOCABULARY = 4000
+SAMPLE_SENTENCES = 100
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -67,17 +72,23 @@ def teacher() -> Teacher:
 
 @pytest.fixture(scope="session")
 def tiny_teacher(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Teacher:
-    """A small random BERT with 4 layers, 12 heads and width 96, and the packaged tokenizer."""
+    """A small random BERT with 4 layers, 12 heads and width 96, and the packaged tokenizer's first `VOCABULARY` entries."""
     import torch
     from transformers import BertConfig, BertModel
 
     folder = tmp_path_factory.mktemp("tiny-teacher")
     torch.manual_seed(0)
     shape = {"num_hidden_layers": 4, "num_attention_heads": 12, "hidden_size": 96, "intermediate_size": 192}
-    config = BertConfig(vocab_size=teacher.config["vocab_size"], **shape)
+    config = BertConfig(vocab_size=VOCABULARY, **shape)
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
         (folder / name).write_bytes((teacher.path / name).read_bytes())
+    entries = (teacher.path / "vocab.txt").read_text().splitlines(keepends=True)
+    (folder / "vocab.txt").write_text("".join(entries[:VOCABULARY]))
+    tokenizer = json.loads((teacher.path / "tokenizer.json").read_text())
+    rows = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {entry: row for entry, row in rows.items() if row < VOCABULARY}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     return resolve_teacher(str(folder))
 
 
@@ -94,8 +105,27 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="module")
+def small_sample() -> Iterator[None]:
+    """A small sample for the start of a student: passes over the usual one take longer than the training of a test."""
+    from kdnas.distill import embedding_stage, loaded_teacher
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loaded_teacher, "SAMPLE_SENTENCES", SAMPLE_SENTENCES)
+        patch.setattr(embedding_stage, "HEAD_SENTENCES", 4 * SAMPLE_SENTENCES)
+        yield
+
+
+TEXT = TextOptions(topic="topic", group="group", seq_len=64, validation_fraction=0.2)
+
+
 @pytest.fixture(scope="session")
-def corpus(home: Path, corpus_file: Path, teacher: Teacher) -> Corpus:
-    """The small corpus, built with the packaged tokenizer (which the tiny teacher shares)."""
-    text = TextOptions(topic="topic", group="group", seq_len=64, validation_fraction=0.2)
-    return build_corpus(home, str(corpus_file), text, teacher)
+def corpus(home: Path, corpus_file: Path, tiny_teacher: Teacher) -> Corpus:
+    """The small corpus, for the tiny teacher."""
+    return build_corpus(home, str(corpus_file), TEXT, tiny_teacher)
+
+
+@pytest.fixture(scope="session")
+def full_corpus(home: Path, corpus_file: Path, teacher: Teacher) -> Corpus:
+    """The small corpus, for the packaged teacher."""
+    return build_corpus(home, str(corpus_file), TEXT, teacher)

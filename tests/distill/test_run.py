@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 import kdnas.distill.loop as loop
 import kdnas.distill.saver as saver
+from kdnas.distill import loaded_teacher
 from kdnas.distill.checkpoint import FOLDER, save_checkpoint
 from kdnas.distill.history import Log
 from kdnas.distill.options import DistillOptions, RefineOptions
@@ -40,12 +41,13 @@ from pathlib import Path
 from kdnas.models.arch import Arch
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
-from kdnas.distill import checkpoint
+from kdnas.distill import checkpoint, loaded_teacher
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.run import run_distill
 from kdnas.models.teacher import resolve_teacher
 
-home, teacher, corpus, options, kill_at = sys.argv[1:]
+home, teacher, corpus, options, kill_at, sentences = sys.argv[1:]
+loaded_teacher.SAMPLE_SENTENCES = int(sentences)
 if int(kill_at):  # die with the weights of this step on disk and the checkpoint not yet renamed
     rename = checkpoint.os.rename
     def dying(source, target):
@@ -72,6 +74,7 @@ def child(home: Path, teacher: Teacher, corpus: Corpus, kill_at: int) -> subproc
         str(corpus.artifact.path),
         json.dumps({**COMMON, "data_workers": 2}),
         str(kill_at),
+        str(loaded_teacher.SAMPLE_SENTENCES),
     ]
     return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], stderr=subprocess.DEVNULL)
 

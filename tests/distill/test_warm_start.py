@@ -30,8 +30,13 @@ def batches(corpus: Corpus) -> Batches:
     return sample_batches(corpus.train, 300, 2048, corpus.pad_id, "cpu")
 
 
-def started(encoder: PreTrainedModel, arch: Arch, batches: Batches) -> PreTrainedModel:
-    return start_student(arch, encoder, "layers", 0, TeacherLayers(encoder, batches)).eval()
+@pytest.fixture(scope="module")
+def layers(encoder: PreTrainedModel, batches: Batches) -> TeacherLayers:
+    return TeacherLayers(encoder, batches)
+
+
+def started(encoder: PreTrainedModel, arch: Arch, layers: TeacherLayers) -> PreTrainedModel:
+    return start_student(arch, encoder, "layers", 0, layers).eval()
 
 
 def last_states(model: PreTrainedModel, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -41,20 +46,26 @@ def last_states(model: PreTrainedModel, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 
 @pytest.mark.slow
-def test_student_with_the_shape_of_the_teacher_equals_the_teacher(encoder: PreTrainedModel, batches: Batches) -> None:
-    student = started(encoder, Arch(6, 12, 384, 1536), batches)
+def test_student_with_the_shape_of_the_teacher_equals_the_teacher(
+    encoder: PreTrainedModel, batches: Batches, layers: TeacherLayers
+) -> None:
+    student = started(encoder, Arch(6, 12, 384, 1536), layers)
     torch.testing.assert_close(last_states(student, batches[0]), last_states(encoder, batches[0]), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_wider_heads_and_feed_forwards_compute_the_same(encoder: PreTrainedModel, batches: Batches) -> None:
+def test_wider_heads_and_feed_forwards_compute_the_same(
+    encoder: PreTrainedModel, batches: Batches, layers: TeacherLayers
+) -> None:
     # Additional neurons and queries add nothing. The hidden size is the same, because wider states change a layer norm.
-    student = started(encoder, Arch(6, 12, 384, 2048), batches)
+    student = started(encoder, Arch(6, 12, 384, 2048), layers)
     torch.testing.assert_close(last_states(student, batches[0]), last_states(encoder, batches[0]), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_fewer_neurons_approximate_the_output(encoder: PreTrainedModel, batches: Batches) -> None:
+def test_fewer_neurons_approximate_the_output(
+    encoder: PreTrainedModel, batches: Batches, layers: TeacherLayers
+) -> None:
     held_out = batches[-1]
     goal = last_states(encoder, held_out)
 
@@ -62,13 +73,15 @@ def test_fewer_neurons_approximate_the_output(encoder: PreTrainedModel, batches:
         return float((last_states(model, held_out) - goal).square().mean() / goal.var(0).mean())
 
     small = Arch(6, 12, 384, 1024)
-    assert error(started(encoder, small, batches)) < 0.5 < error(student_from_teacher(small, encoder, seed=0).eval())
+    assert error(started(encoder, small, layers)) < 0.5 < error(student_from_teacher(small, encoder, seed=0).eval())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ["3,12,288,384,gelu", "4,2,384,576,relu", "3,6,576,2048,silu", "4,3,768,512,gelu"])
-def test_students_of_any_shape_get_layers_of_the_teacher(encoder: PreTrainedModel, batches: Batches, arch: str) -> None:
-    student = started(encoder, Arch.parse(arch), batches)
+def test_students_of_any_shape_get_layers_of_the_teacher(
+    encoder: PreTrainedModel, batches: Batches, layers: TeacherLayers, arch: str
+) -> None:
+    student = started(encoder, Arch.parse(arch), layers)
     plain = student_from_teacher(Arch.parse(arch), encoder, seed=0)
     assert torch.isfinite(last_states(student, batches[0])).all()
     for ours, other in zip(student.encoder.layer, plain.encoder.layer, strict=True):
@@ -77,16 +90,20 @@ def test_students_of_any_shape_get_layers_of_the_teacher(encoder: PreTrainedMode
 
 
 @pytest.mark.slow
-def test_attention_stays_random_if_the_head_counts_do_not_divide(encoder: PreTrainedModel, batches: Batches) -> None:
+def test_attention_stays_random_if_the_head_counts_do_not_divide(
+    encoder: PreTrainedModel, layers: TeacherLayers
+) -> None:
     student, plain = (student_from_teacher(Arch(3, 8, 384, 384), encoder, seed=0) for _ in range(2))
-    TeacherLayers(encoder, batches).start(student)
+    layers.start(student)
     ours, other = student.encoder.layer[0], plain.encoder.layer[0]
     assert torch.equal(ours.attention.self.query.weight, other.attention.self.query.weight)
     assert not torch.equal(ours.output.dense.weight, other.output.dense.weight)
 
 
-def test_joined_heads_give_the_mean_of_their_scores(encoder: PreTrainedModel, batches: Batches) -> None:
-    student = started(encoder, Arch(6, 6, 384, 1536), batches)
+def test_joined_heads_give_the_mean_of_their_scores(
+    encoder: PreTrainedModel, batches: Batches, layers: TeacherLayers
+) -> None:
+    student = started(encoder, Arch(6, 6, 384, 1536), layers)
     ours, theirs = student.encoder.layer[0].attention.self, encoder.encoder.layer[0].attention.self
     states = torch.randn(1, 5, 384)
 
@@ -99,8 +116,10 @@ def test_joined_heads_give_the_mean_of_their_scores(encoder: PreTrainedModel, ba
 
 
 @pytest.mark.slow
-def test_teacher_is_unchanged(teacher: Teacher, encoder: PreTrainedModel, batches: Batches) -> None:
-    started(encoder, Arch(3, 12, 288, 384), batches)
+def test_teacher_is_unchanged(
+    teacher: Teacher, encoder: PreTrainedModel, batches: Batches, layers: TeacherLayers
+) -> None:
+    started(encoder, Arch(3, 12, 288, 384), layers)
     before = load_encoder(teacher.path).state_dict()
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 

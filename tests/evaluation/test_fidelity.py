@@ -63,6 +63,7 @@ def data_root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_sample")
 def test_each_student_is_trained_once_and_the_rankings_are_compared(
     tiny_teacher: Teacher, corpus: Corpus, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +106,7 @@ def test_each_student_is_trained_once_and_the_rankings_are_compared(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_sample")
 def test_invalid_options_and_failed_trainings_are_refused(
     tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus
 ) -> None:

@@ -26,11 +26,11 @@ def encoder_export(home: Path, tiny_teacher: Teacher, corpus: Corpus) -> Artifac
 
 
 @pytest.fixture(scope="session")
-def classifier_folder(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def classifier_folder(tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT classifier of three labels."""
     labels = {0: "clean", 1: "rude", 2: "hateful"}
     folder = tmp_path_factory.mktemp("tiny-classifier")
-    return random_model("BertForSequenceClassification", teacher, folder, id2label=labels)
+    return random_model("BertForSequenceClassification", tiny_teacher, folder, id2label=labels)
 
 
 def random_model(kind: str, teacher: Teacher, folder: Path, **settings: Any) -> Path:
@@ -49,10 +49,10 @@ def random_model(kind: str, teacher: Teacher, folder: Path, **settings: Any) -> 
 
 
 @pytest.fixture(scope="session")
-def token_folder(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def token_folder(tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random classifier of tokens with three labels."""
     labels = {0: "O", 1: "PER", 2: "LOC"}
-    return random_model("BertForTokenClassification", teacher, tmp_path_factory.mktemp("tiny-tokens"), id2label=labels)
+    return random_model("BertForTokenClassification", tiny_teacher, tmp_path_factory.mktemp("tiny-tokens"), id2label=labels)
 
 
 @pytest.fixture(scope="session")
@@ -62,9 +62,9 @@ def token_export(home: Path, token_folder: Path, corpus: Corpus) -> Artifact:
 
 
 @pytest.fixture(scope="session")
-def question_folder(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def question_folder(tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random question answerer."""
-    return random_model("BertForQuestionAnswering", teacher, tmp_path_factory.mktemp("tiny-questions"))
+    return random_model("BertForQuestionAnswering", tiny_teacher, tmp_path_factory.mktemp("tiny-questions"))
 
 
 @pytest.fixture(scope="session")
@@ -80,10 +80,10 @@ def classifier_export(home: Path, classifier_folder: Path, corpus: Corpus) -> Ar
 
 
 @pytest.fixture(scope="session")
-def regression_folder(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def regression_folder(tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT with one output, which `transformers` interprets as a regression."""
     folder = tmp_path_factory.mktemp("tiny-regression")
-    return random_model("BertForSequenceClassification", teacher, folder, num_labels=1)
+    return random_model("BertForSequenceClassification", tiny_teacher, folder, num_labels=1)
 
 
 @pytest.fixture(scope="session")

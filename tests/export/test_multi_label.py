@@ -38,10 +38,10 @@ def test_sigmoid_does_not_overflow() -> None:
 
 @pytest.mark.slow
 def test_every_form_gives_the_probabilities_of_transformers(
-    home: Path, teacher: Teacher, corpus: Corpus, tmp_path: Path
+    home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path
 ) -> None:
     folder = random_model(
-        "BertForSequenceClassification", teacher, tmp_path / "model", id2label=NAMES, problem_type=MULTI_LABEL
+        "BertForSequenceClassification", tiny_teacher, tmp_path / "model", id2label=NAMES, problem_type=MULTI_LABEL
     )
     thresholds = {"schema": 1, "wanted": {"precision": 0.9}, "labels": {"hate": {"threshold": 0.7}}}
     (folder / THRESHOLDS).write_text(json.dumps(thresholds))
@@ -114,9 +114,9 @@ def test_a_judge_counts_independent_labels() -> None:
     assert worse["loss_points"] == worse["dev_loss_points"] == 100
 
 
-def test_one_independent_label_is_refused(teacher: Teacher, tmp_path: Path) -> None:
+def test_one_independent_label_is_refused(tiny_teacher: Teacher, tmp_path: Path) -> None:
     folder = random_model(
-        "BertForSequenceClassification", teacher, tmp_path / "one", num_labels=1, problem_type=MULTI_LABEL
+        "BertForSequenceClassification", tiny_teacher, tmp_path / "one", num_labels=1, problem_type=MULTI_LABEL
     )
     with pytest.raises(UsageError, match="multi_label_classification with 1 labels is not exported"):
         open_checkpoint(str(folder))
