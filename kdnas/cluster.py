@@ -63,7 +63,8 @@ class Workers(Generic[Item, Result]):
         from kdnas.store.host import physical_cores
 
         self._ray = ray
-        options: dict[str, Any] = {"num_cpus": physical_cores(), "include_dashboard": False}
+        # Without an address, Ray would join a cluster of another program on this host, and end with it.
+        options: dict[str, Any] = {"address": LOCAL, "num_cpus": physical_cores(), "include_dashboard": False}
         if self._address != LOCAL:
             options = {"address": self._address}
         handler = signal.getsignal(signal.SIGTERM)

@@ -125,6 +125,12 @@ def test_a_worker_startup_failure_is_reported(cluster: Cluster) -> None:
         list(workers(list(SPACE)))
 
 
+def test_a_local_cluster_does_not_join_another_on_the_host(cluster: Cluster, tmp_path: Path) -> None:
+    with candidate_workers("local", partial(make, tmp_path, 0.0)) as workers:
+        assert ray.get_runtime_context().gcs_address != cluster.address
+        assert dict(workers(list(SPACE)[:1])).keys() == {0}
+
+
 def test_real_candidates_on_a_local_cluster(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
     space = SearchSpace(layers=(3,), heads=(2, 3), hidden=(288,), ffn=(384,), activation=("gelu",))
     table = known_table()
