@@ -31,7 +31,6 @@ DISTILL = DistillOptions(steps=3, batch_tokens=256, validations=1, validation_se
 OPTIONS = FidelityOptions(architectures=5, tasks=("glue/sst2",))
 
 
-@pytest.mark.slow
 def test_a_good_ranking_has_a_positive_tau_against_losses_and_scores() -> None:
     losses = {arch: 0.5 - 0.05 * index for index, arch in enumerate(ARCHS)}
     scores = {arch: {"glue/sst2": 0.7 + 0.01 * index} for index, arch in enumerate(ARCHS)}

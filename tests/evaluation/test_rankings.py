@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kendalltau
 
 from kdnas.evaluation.rankings import (
     LOSS,
@@ -27,6 +30,17 @@ def test_tau_equals_the_hand_computed_value() -> None:
     assert low < tau <= high <= 1
     assert tau_with_interval(one, other, seed=0) == (tau, low, high)
     assert tau_with_interval(one, np.ones(4), seed=0) == (0, 0, 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=30), st.integers(0, 99))
+def test_tau_and_its_interval_equal_those_of_scipy(pairs: list[tuple[int, int]], seed: int) -> None:
+    one, other = np.array(pairs, dtype=float).T
+    drawn = np.random.default_rng(seed).integers(0, len(one), (30, len(one)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdnas.evaluation.rankings.DRAWS", 30)
+        found = tau_with_interval(one, other, seed)
+    taus = np.nan_to_num([kendalltau(one[rows], other[rows]).statistic for rows in [np.arange(len(one)), *drawn]])
+    assert found == pytest.approx((taus[0], *np.percentile(taus[1:], (2.5, 97.5))), abs=1e-9)
 
 
 def test_the_best_third_is_ranked_by_itself() -> None:
@@ -54,7 +68,6 @@ def test_noise_of_seeds_is_pooled_over_architectures() -> None:
     assert seed_noise([]) == {}
 
 
-@pytest.mark.slow
 def test_the_committed_taus_are_those_of_the_committed_table(tmp_path: Path) -> None:
     short, targets = read_table(RESULTS / "fidelity.csv")
     assert list(short) == [8453, 16381, 24541, 32601, 40597, 48017]

@@ -52,7 +52,9 @@ def random_model(kind: str, teacher: Teacher, folder: Path, **settings: Any) -> 
 def token_folder(tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random classifier of tokens with three labels."""
     labels = {0: "O", 1: "PER", 2: "LOC"}
-    return random_model("BertForTokenClassification", tiny_teacher, tmp_path_factory.mktemp("tiny-tokens"), id2label=labels)
+    return random_model(
+        "BertForTokenClassification", tiny_teacher, tmp_path_factory.mktemp("tiny-tokens"), id2label=labels
+    )
 
 
 @pytest.fixture(scope="session")
