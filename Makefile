@@ -4,6 +4,8 @@ VENV ?= .venv
 ARGS ?=
 KDNAS = $(VENV)/bin/kdnas
 READY = $(VENV)/.installed
+# Files in their order, each in one process. A dead process is replaced twice, so that its test is reported and the others run.
+PYTEST = $(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 2
 
 .PHONY: pipeline test test-fast latency-table teachers setup lint docs bench wheel-test gate hooks clean
 
@@ -11,11 +13,11 @@ pipeline: setup
 	$(KDNAS) pipeline --config configs/offline.yaml $(ARGS)
 
 test: setup lint wheel-test docs
-	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # The tests that take at most two seconds each, without lint, documentation and wheel.
 test-fast: setup
-	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 latency-table: setup
 	$(KDNAS) latency-table --minutes 10 $(ARGS)

@@ -81,7 +81,7 @@ def search(
     """
     require_output(output, "search")
     require_compatible(replay, ray)
-    require_steps(options, distill)
+    require_full(options, distill)
     home = home.resolve() if ray else home  # workers on other nodes have another working folder
     known = LatencyTable.load(table)
     found = resolve_teacher(teacher, home)
@@ -132,7 +132,7 @@ def run_search(
         KdnasError: all candidates failed.
     """
     require_compatible(None, ray)
-    require_steps(options, distill)
+    require_full(options, distill)
     space = space.teachable(teacher.layers)
     _warn_of_other_host(table)
     goal = make_goal(space, table, options, teacher)
@@ -207,8 +207,13 @@ def run_replay(
     return build(home, "search", "replay", config | {"teacher": str(goal.teacher)}, inputs, work)
 
 
-def require_steps(options: SearchOptions, distill: DistillOptions) -> None:
-    """Raise UsageError if full distillation has no equal budget for all candidates."""
+def require_full(options: SearchOptions, distill: DistillOptions) -> None:
+    """Raise UsageError if full distillation has no equal budget for all candidates, or would ignore the proxy's objective."""
+    if options.evaluator == "full" and options.proxy.objective not in ("hidden-state", distill.objective):
+        raise UsageError(
+            f"proxy.objective is '{options.proxy.objective}', and evaluator is 'full', which distils with distill.objective, "
+            f"'{distill.objective}': set --distill.objective instead"
+        )
     if options.evaluator == "full" and distill.steps is None:
         raise UsageError(
             "evaluator is 'full' and distill.steps is not given; minutes would give each shape a different budget: "

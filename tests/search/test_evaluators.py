@@ -43,10 +43,13 @@ def test_full_distillation_saves_each_student(
     assert longer.path != found.path
 
 
-def test_full_distillation_needs_one_budget(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
+def test_full_distillation_refuses_what_it_would_ignore(tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path) -> None:
     known = LatencyTable.of(table(tmp_path))
     with pytest.raises(UsageError, match=r"add --distill\.steps"):
         run_search(tmp_path, tiny_teacher, corpus, SMALL, known, FULL)
+    embedding = replace(FULL, proxy=replace(FULL.proxy, objective="embedding"))
+    with pytest.raises(UsageError, match=r"set --distill\.objective instead"):
+        run_search(tmp_path, tiny_teacher, corpus, SMALL, known, embedding, distill=DISTILL)
     with pytest.raises(UsageError, match="allowed are proxy and full"):
         SearchOptions(evaluator="whole")  # type: ignore[arg-type]
 
