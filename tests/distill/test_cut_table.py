@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, BertConfig, BertModel
 
+from kdnas.distill import loaded_teacher
 from kdnas.distill.building import deciding, settled
 from kdnas.distill.checkpoint import FOLDER
 from kdnas.distill.cut_table import CutEmbedding, cut_table, ids_of, restore_table
@@ -38,6 +39,7 @@ EXACT = {**COMMON, "precision": "f32", "pair_fraction": 0.25}
 CHILD = """
 import json, os, signal, sys
 from pathlib import Path
+from kdnas.distill import loaded_teacher
 from kdnas.distill.history import Log
 from kdnas.distill.options import DistillOptions
 from kdnas.distill.run import run_distill
@@ -47,7 +49,8 @@ from kdnas.models.teacher import resolve_teacher
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 
-home, teacher, corpus, options = sys.argv[1:]
+home, teacher, corpus, options, sentences = sys.argv[1:]
+loaded_teacher.SAMPLE_SENTENCES = int(sentences)
 Saver.save_when_due = lambda self, position: self.save(position) if position.step == 5 else None
 real = Log.write_loss
 def dying(self, position, *rest):
@@ -201,7 +204,8 @@ def test_a_run_that_was_killed_between_checkpoints_is_bit_identical(
 ) -> None:
     """The uninterrupted run writes no checkpoint before its end, so saving one must not change later steps either."""
     options = {**EXACT, "embedding_rows": "corpus"}
-    arguments = [str(tmp_path), str(tiny_teacher.path), str(corpus.artifact.path), json.dumps(options)]
+    paths = [str(tmp_path), str(tiny_teacher.path), str(corpus.artifact.path)]
+    arguments = [*paths, json.dumps(options), str(loaded_teacher.SAMPLE_SENTENCES)]
     done = subprocess.run([sys.executable, "-c", CHILD, *arguments], stderr=subprocess.PIPE, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     partial = next(tmp_path.glob("distill/*.partial"))

@@ -123,7 +123,7 @@ def test_a_student_equal_to_its_teacher_has_no_loss_after_the_start_of_the_head(
     objective, (ids, mask) = make(tiny_teacher), batch()
     objective.student = load_encoder(tiny_teacher.path)
     objective.loss = EmbeddingLoss(96, 96, "mse", (32,))
-    many = torch.randint(1000, 20000, (400, 8), generator=torch.Generator().manual_seed(2))
+    many = torch.randint(1000, 4000, (400, 8), generator=torch.Generator().manual_seed(2))
     before = float(objective(ids, mask)[0].detach())
     objective.start_head([(many, torch.ones_like(many))])
     assert float(objective(ids, mask)[0].detach()) < 0.02 * before

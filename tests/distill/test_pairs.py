@@ -26,14 +26,14 @@ from kdnas.text.sentences import Sentences
 
 
 @pytest.fixture(scope="module")
-def pairs(teacher: Teacher) -> Pairs:
+def pairs(tiny_teacher: Teacher) -> Pairs:
     """Pairs as the packaged tokenizer joins them, for a model with 512 positions."""
-    return Pairs(read_joining(teacher.path), 512)
+    return Pairs(read_joining(tiny_teacher.path), 512)
 
 
-def tokenizer_of(teacher: Teacher, kind: str) -> Any:
+def tokenizer_of(tiny_teacher: Teacher, kind: str) -> Any:
     """The packaged tokenizer, optionally changed to join texts like RoBERTa's or MPNet's."""
-    tokenizer = Tokenizer.from_file(str(teacher.path / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(tiny_teacher.path / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     start, end = ("[CLS]", tokenizer.token_to_id("[CLS]")), ("[SEP]", tokenizer.token_to_id("[SEP]"))
@@ -52,9 +52,9 @@ def tokenizer_of(teacher: Teacher, kind: str) -> Any:
     ("kind", "separators", "types"), [("bert", 2, {0, 1}), ("roberta", 3, {0}), ("mpnet", 3, {0, 1})]
 )
 def test_pair_equals_the_encoding_of_two_texts_by_the_tokenizer(
-    kind: str, separators: int, types: set[int], corpus: Corpus, teacher: Teacher
+    kind: str, separators: int, types: set[int], corpus: Corpus, tiny_teacher: Teacher
 ) -> None:
-    tokenizer = tokenizer_of(teacher, kind)
+    tokenizer = tokenizer_of(tiny_teacher, kind)
     texts, indices = corpus.train.texts, np.array([3, 11])
     made = Pairs(joining_of(tokenizer), 512)
     ids, mask, kinds = pair_batch(corpus.train, indices, corpus.pad_id, made, np.random.default_rng(0))
@@ -85,8 +85,8 @@ def test_pairs_are_truncated_to_the_number_of_positions(corpus: Corpus, pairs: P
     assert len({int(row[real == 1][-1]) for row, real in zip(ids, mask, strict=True)}) == 1
 
 
-def test_tokenizer_without_special_tokens_joins_without_separators(teacher: Teacher) -> None:
-    tokenizer = tokenizer_of(teacher, "bert")
+def test_tokenizer_without_special_tokens_joins_without_separators(tiny_teacher: Teacher) -> None:
+    tokenizer = tokenizer_of(tiny_teacher, "bert")
     tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
     joining = joining_of(tokenizer)
     assert (joining.before, joining.after, joining.added, joining.text_types) == (0, 0, 0, (0, 1))
@@ -118,7 +118,7 @@ def test_batches_are_the_same_from_any_position(corpus: Corpus, pairs: Pairs) ->
 
 
 @pytest.mark.slow
-def test_data_workers_make_the_same_batches(corpus: Corpus, teacher: Teacher, pairs: Pairs) -> None:
+def test_data_workers_make_the_same_batches(corpus: Corpus, tiny_teacher: Teacher, pairs: Pairs) -> None:
     # In a separate process like `kdnas distill`, because torch's workers crash a process that has run OpenVINO.
     script = """
         import json, sys
@@ -137,7 +137,14 @@ def test_data_workers_make_the_same_batches(corpus: Corpus, teacher: Teacher, pa
     """
     expected = [list(one) for one in made(corpus, pairs, (0, 2), 7, pair_fraction=0.5)]
     for workers in ("1", "2"):
-        command = [sys.executable, "-c", textwrap.dedent(script), str(corpus.artifact.path), workers, str(teacher.path)]
+        command = [
+            sys.executable,
+            "-c",
+            textwrap.dedent(script),
+            str(corpus.artifact.path),
+            workers,
+            str(tiny_teacher.path),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == expected

@@ -23,9 +23,9 @@ from kdnas.text.corpus import Corpus
 VOCABULARY = ("red", "green", "blue", "seven", "nine", "four", "the", "of")
 
 
-def test_token_ids_equal_those_of_the_corpus(teacher: Teacher, corpus: Corpus) -> None:
+def test_token_ids_equal_those_of_the_corpus(tiny_teacher: Teacher, corpus: Corpus) -> None:
     texts = corpus.validation.texts[:40]
-    encoded = Encoded.of(CLASSES, Split(list(texts), [0] * 40), teacher.path, seq_len=64)
+    encoded = Encoded.of(CLASSES, Split(list(texts), [0] * 40), tiny_teacher.path, seq_len=64)
     for index, ids in enumerate(encoded.ids):
         assert ids.tolist() == corpus.validation[index].tolist()
 
