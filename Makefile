@@ -7,17 +7,21 @@ READY = $(VENV)/.installed
 # Files in their order, each in one process. A dead process is replaced twice, so that its test is reported and the others run.
 PYTEST = $(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 2
 
-.PHONY: pipeline test test-fast latency-table teachers setup lint docs bench wheel-test gate hooks clean
+.PHONY: pipeline test test-all test-fast latency-table teachers setup lint docs bench wheel-test gate hooks clean
 
 pipeline: setup
 	$(KDNAS) pipeline --config configs/offline.yaml $(ARGS)
 
 test: setup lint wheel-test docs
+	$(PYTEST) -m "not exhaustive" $(ARGS)
+
+# Also the tests that repeat on more cases what another test shows; they take about as long again.
+test-all: setup lint wheel-test docs
 	$(PYTEST) $(ARGS)
 
 # The tests that take at most two seconds each, without lint, documentation and wheel.
 test-fast: setup
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow and not exhaustive" $(ARGS)
 
 latency-table: setup
 	$(KDNAS) latency-table --minutes 10 $(ARGS)

@@ -7,23 +7,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from kdnas.export.options import ExportOptions
 from kdnas.models.teacher import Teacher
+from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
 
 
-def export_tiny(home: Path, folder: Path, teacher: Teacher, corpus: Corpus) -> Path:
-    from kdnas.export.options import ExportOptions
+def export_once(home: Path, folder: Path, digest: str, corpus: Corpus, options: ExportOptions) -> Artifact:
+    """Export a model; the second process that asks for the same export gets that of the first."""
     from kdnas.export.run import run_export
 
+    with FileLock(home / f"{digest}.lock"):
+        return run_export(home, folder, digest, corpus, options)
+
+
+def export_tiny(home: Path, folder: Path, teacher: Teacher, corpus: Corpus) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
         (folder / name).write_bytes((teacher.path / name).read_bytes())
     options = ExportOptions(calibration_sentences=16, parity_sentences=16)
-    return run_export(home, folder, f"test-{folder.name}", corpus, options).path
+    return export_once(home, folder, f"test-{folder.name}", corpus, options).path
 
 
 @pytest.fixture(scope="session")
-def classifier(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def classifier(
+    shared_home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """An exported classifier with the labels `ok` and `hap`, 64 positions, and scores that spread over 0 to 1."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
@@ -40,11 +50,11 @@ def classifier(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_facto
     )
     folder = tmp_path_factory.mktemp("models") / "tiny-hap"
     BertForSequenceClassification(config).save_pretrained(folder)
-    return export_tiny(home, folder, tiny_teacher, corpus)
+    return export_tiny(shared_home, folder, tiny_teacher, corpus)
 
 
 @pytest.fixture(scope="session")
-def encoder(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def encoder(shared_home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported encoder without a head, 32 wide, 64 positions."""
     import torch
     from transformers import BertConfig, BertModel
@@ -54,7 +64,7 @@ def encoder(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory:
     config = BertConfig(vocab_size=tiny_teacher.config["vocab_size"], max_position_embeddings=64, **shape)
     folder = tmp_path_factory.mktemp("models") / "tiny-encoder"
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    return export_tiny(home, folder, tiny_teacher, corpus)
+    return export_tiny(shared_home, folder, tiny_teacher, corpus)
 
 
 @pytest.fixture(scope="session")

@@ -99,7 +99,7 @@ def test_members_pass_export_parity(family: Artifact, corpus: Corpus, tmp_path: 
     """An export fails if its graph differs from PyTorch by more than the bound."""
     options = ExportOptions(forms=("onnxruntime-f32",), calibration_sentences=16, parity_sentences=16)
     space = tiny_space()
-    for arch in (space.largest, space.smallest, Arch(5, 2, 48, 8), Arch(1, 6, 48, 96)):
+    for arch in (space.smallest, Arch(5, 2, 48, 8)):
         folder = tmp_path / arch.name
         extract(family.path, folder, str(arch))
         done = run_export(tmp_path / "home", folder, model_digest(folder), corpus, options)

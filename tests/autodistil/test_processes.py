@@ -60,7 +60,7 @@ def losses(artifact: Artifact) -> list[float]:
     return trained + [row["validation_loss"] for row in rows if row["kind"] == "validation"]
 
 
-@pytest.mark.parametrize("schedule", ["k-per-pass", "sandwich"])
+@pytest.mark.parametrize("schedule", [pytest.param("k-per-pass", marks=pytest.mark.exhaustive), "sandwich"])
 def test_two_processes_have_the_losses_of_one(
     schedule: str, tmp_path: Path, tiny_teacher: Teacher, corpus_file: Path
 ) -> None:

@@ -183,6 +183,7 @@ run_distill_several(
 """
 
 
+@pytest.mark.exhaustive  # the tests above stop it at the same moments, in their own process
 def test_kill_9(tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, separate: dict[Arch, Artifact]) -> None:
     arguments = [
         str(tmp_path),

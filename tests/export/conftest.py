@@ -8,11 +8,12 @@ import pytest
 
 from kdnas.export.checkpoint import open_checkpoint
 from kdnas.export.options import ExportOptions
-from kdnas.export.run import run_export
 from kdnas.models.pooling import write_modules
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact
 from kdnas.text.corpus import Corpus
+
+from ..classifier_fixture import export_once
 
 SHAPE = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 48, "intermediate_size": 80}
 OPTIONS = ExportOptions(calibration_sentences=24, parity_sentences=24, recipes=("static", "dynamic"))
@@ -20,9 +21,9 @@ EVERY_RECIPE = ExportOptions(calibration_sentences=24, parity_sentences=24)
 
 
 @pytest.fixture(scope="session")
-def encoder_export(home: Path, tiny_teacher: Teacher, corpus: Corpus) -> Artifact:
+def encoder_export(shared_home: Path, tiny_teacher: Teacher, corpus: Corpus) -> Artifact:
     """Export of the tiny random BERT."""
-    return run_export(home, tiny_teacher.path, tiny_teacher.digest, corpus, OPTIONS)
+    return export_once(shared_home, tiny_teacher.path, tiny_teacher.digest, corpus, OPTIONS)
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +59,9 @@ def token_folder(tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
-def token_export(home: Path, token_folder: Path, corpus: Corpus) -> Artifact:
+def token_export(shared_home: Path, token_folder: Path, corpus: Corpus) -> Artifact:
     """Its export."""
-    return run_export(home, token_folder, open_checkpoint(str(token_folder)).digest, corpus, OPTIONS)
+    return export_once(shared_home, token_folder, open_checkpoint(str(token_folder)).digest, corpus, OPTIONS)
 
 
 @pytest.fixture(scope="session")
@@ -70,15 +71,17 @@ def question_folder(tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def question_export(home: Path, question_folder: Path, corpus: Corpus) -> Artifact:
+def question_export(shared_home: Path, question_folder: Path, corpus: Corpus) -> Artifact:
     """Its export."""
-    return run_export(home, question_folder, open_checkpoint(str(question_folder)).digest, corpus, OPTIONS)
+    return export_once(shared_home, question_folder, open_checkpoint(str(question_folder)).digest, corpus, OPTIONS)
 
 
 @pytest.fixture(scope="session")
-def classifier_export(home: Path, classifier_folder: Path, corpus: Corpus) -> Artifact:
+def classifier_export(shared_home: Path, classifier_folder: Path, corpus: Corpus) -> Artifact:
     """Export of the tiny random classifier, with every recipe."""
-    return run_export(home, classifier_folder, open_checkpoint(str(classifier_folder)).digest, corpus, EVERY_RECIPE)
+    return export_once(
+        shared_home, classifier_folder, open_checkpoint(str(classifier_folder)).digest, corpus, EVERY_RECIPE
+    )
 
 
 @pytest.fixture(scope="session")
@@ -89,11 +92,10 @@ def regression_folder(tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
-def regression_export(home: Path, regression_folder: Path, corpus: Corpus) -> Artifact:
+def regression_export(shared_home: Path, regression_folder: Path, corpus: Corpus) -> Artifact:
     """Export of the tiny random regression."""
-    return run_export(
-        home, regression_folder, open_checkpoint(str(regression_folder)).digest, corpus, ExportOptions(16, 16)
-    )
+    digest = open_checkpoint(str(regression_folder)).digest
+    return export_once(shared_home, regression_folder, digest, corpus, ExportOptions(16, 16))
 
 
 @pytest.fixture(scope="session")
@@ -123,6 +125,6 @@ def roberta_folder(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def roberta_export(home: Path, roberta_folder: Path, corpus: Corpus) -> Artifact:
+def roberta_export(shared_home: Path, roberta_folder: Path, corpus: Corpus) -> Artifact:
     """Export of the tiny random XLM-RoBERTa; the corpus was tokenised by another tokenizer."""
-    return run_export(home, roberta_folder, open_checkpoint(str(roberta_folder)).digest, corpus, OPTIONS)
+    return export_once(shared_home, roberta_folder, open_checkpoint(str(roberta_folder)).digest, corpus, OPTIONS)

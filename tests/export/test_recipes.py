@@ -114,7 +114,7 @@ def test_int8_above_the_loss_bound_is_refused_with_exit_code_3(
     assert stopped.value.code == 3
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_tokens_and_answers_are_scored_by_their_own_metrics(
     token_folder: Path, question_folder: Path, corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -135,7 +135,7 @@ def test_tokens_and_answers_are_scored_by_their_own_metrics(
         assert f"Points lost: {metric}" in (artifact.path / "README.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_accuracy_control_loses_less_than_the_static_recipe(tiny_teacher: Teacher, tmp_path: Path) -> None:
     def kept(expected: np.ndarray, got: np.ndarray) -> float:
         return answers_kept(TASK, expected, got)

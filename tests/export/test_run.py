@@ -88,10 +88,10 @@ def test_only_requested_forms_and_their_sources_are_made(
 
 
 def test_a_finished_export_is_reused(
-    home: Path, tiny_teacher: Teacher, corpus: Corpus, encoder_export: Artifact
+    shared_home: Path, tiny_teacher: Teacher, corpus: Corpus, encoder_export: Artifact
 ) -> None:
     again = run_export(
-        home,
+        shared_home,
         tiny_teacher.path,
         tiny_teacher.digest,
         corpus,

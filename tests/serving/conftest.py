@@ -28,22 +28,26 @@ def with_task_head(kind: str, home: Path, teacher: Teacher, corpus: Corpus, fold
 
 
 @pytest.fixture(scope="session")
-def tagger(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tagger(shared_home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported classifier of tokens with five BIO labels."""
     labels = dict(enumerate(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]))
     folder = tmp_path_factory.mktemp("models") / "tiny-ner"
-    return with_task_head("BertForTokenClassification", home, tiny_teacher, corpus, folder, id2label=labels)
+    return with_task_head("BertForTokenClassification", shared_home, tiny_teacher, corpus, folder, id2label=labels)
 
 
 @pytest.fixture(scope="session")
-def answerer(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def answerer(
+    shared_home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """An exported question answerer."""
     folder = tmp_path_factory.mktemp("models") / "tiny-qa"
-    return with_task_head("BertForQuestionAnswering", home, tiny_teacher, corpus, folder)
+    return with_task_head("BertForQuestionAnswering", shared_home, tiny_teacher, corpus, folder)
 
 
 @pytest.fixture(scope="session")
-def regressor(home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def regressor(
+    shared_home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """An exported regression of texts: one number."""
     folder = tmp_path_factory.mktemp("models") / "tiny-regression"
-    return with_task_head("BertForSequenceClassification", home, tiny_teacher, corpus, folder, num_labels=1)
+    return with_task_head("BertForSequenceClassification", shared_home, tiny_teacher, corpus, folder, num_labels=1)
