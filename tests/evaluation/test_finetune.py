@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 RECIPE = Recipe([2e-3, 1e-6], seed=0, seq_len=32, batch_tokens=512)
-WORDS = (("terrible", "awful", "broken"), ("wonderful", "lovely", "excellent"))
+WORDS = (("poor", "wrong", "lost"), ("great", "happy", "perfect"))
 THINGS = ("food", "film", "hotel", "book", "road", "garden", "song", "phone")
 
 

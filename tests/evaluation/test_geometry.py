@@ -106,14 +106,16 @@ def test_the_choice_of_sentences_is_seeded_and_without_repeats(corpus: Corpus) -
 
 
 @pytest.fixture(scope="module")
-def two_languages(home: Path, corpus_file: Path, teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+def two_languages(
+    home: Path, corpus_file: Path, tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFactory
+) -> Corpus:
     """The small corpus; each tenth text is marked as Swahili, one as Thai, and the others as English."""
     file = tmp_path_factory.mktemp("languages") / "marked.jsonl"
     with file.open("w") as out:
         for number, line in enumerate(corpus_file.read_text().splitlines()):
             language = "th" if number == 0 else "en" if number % 10 else "sw"
             out.write(json.dumps(json.loads(line) | {"lang": language}) + "\n")
-    return build_corpus(home, str(file), TextOptions(seq_len=64, validation_fraction=0.2), teacher)
+    return build_corpus(home, str(file), TextOptions(seq_len=64, validation_fraction=0.2), tiny_teacher)
 
 
 def test_rare_languages_get_more_than_their_fraction(two_languages: Corpus) -> None:

@@ -33,7 +33,7 @@ SIZES: dict[str, Any] = {
     "teacher_learning_rates": [1e-3],
     "student_learning_rates": [2e-3],
 }
-TEXT = TextOptions(topic="topic", group="group", seq_len=64, validation_fraction=0.2)
+TEXT = TextOptions(topic="topic", group="group", seq_len=128, validation_fraction=0.2)
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -61,7 +61,7 @@ def timeless(value: Any) -> Any:
 def hap_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("hap") / "set.jsonl"
     words = ("kind", "nasty")
-    long = " and so on" * 40  # more than 64 tokens
+    long = " and so on" * 50  # more than 128 tokens
     rows = [{"text": f"number {n} is a {words[n % 2]} remark{long * (n % 5 == 0)}", "label": n % 2} for n in range(200)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
@@ -104,7 +104,7 @@ def test_results_have_all_values_of_the_report(evaluation: Artifact) -> None:
 
 def test_texts_that_are_cut_are_noted(evaluation: Artifact) -> None:
     splits = evaluation.results["hap"]["splits"]
-    assert re.search(r"; \d+ of \d+ \(\S+ %\) test rows are cut at 64 tokens$", splits), splits
+    assert re.search(r"; \d+ of \d+ \(\S+ %\) test rows are cut at 128 tokens$", splits), splits
     assert evaluation.results["hap_note"] == splits
     assert "are cut at" not in evaluation.results["topic"]["splits"]
 
@@ -226,7 +226,7 @@ def test_a_student_with_another_vocabulary_is_refused(
     for file in tiny_teacher.path.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
-    del tokenizer["model"]["vocab"]["zhang"]
+    del tokenizer["model"]["vocab"]["true"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UsageError, match="vocabulary differs from that of teacher"):
         run_evaluation(tmp_path, tiny_teacher, own_corpus, *resolve_student(tmp_path), EvaluationOptions(**SIZES))

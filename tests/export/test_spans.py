@@ -20,7 +20,7 @@ FORMS = ("openvino-f32", "onnxruntime-f32")
 def test_token_scores_equal_pytorch(form: str, token_export: Artifact, token_folder: Path, corpus: Corpus) -> None:
     session = Session(token_export.path, form, threads=1)
     assert session.labels == ["O", "PER", "LOC"]
-    texts = [*corpus.validation.texts[:12], "Ada Lovelace lived in London.", ""]
+    texts = [*corpus.validation.texts[:12], "John Smith lived in London.", ""]
     model, tokenizer = (
         AutoModelForTokenClassification.from_pretrained(token_folder),
         AutoTokenizer.from_pretrained(token_folder),
@@ -33,7 +33,7 @@ def test_token_scores_equal_pytorch(form: str, token_export: Artifact, token_fol
         np.testing.assert_array_equal(scores.offsets, offsets)
         np.testing.assert_allclose(scores.probabilities, expected, atol=1e-4)
     words = [texts[-2][start:end] for start, end in token_scores(session, texts[-2:])[0].offsets]
-    assert words[0].lower() == "ada"
+    assert words[0].lower() == "john"
 
 
 def best_span(folder: Path, question: str, context: str, most: int) -> tuple[int, int, float]:

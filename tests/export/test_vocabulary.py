@@ -90,7 +90,7 @@ def test_an_export_with_a_trimmed_vocabulary(
     vocabulary = found.results["vocabulary"]
     assert vocabulary["tokens_after"] < vocabulary["tokens_before"] == 4000
     card = (found.path / "README.md").read_text()
-    assert f"{vocabulary['tokens_after']:,} of 30,522 tokens were kept" in card
+    assert f"{vocabulary['tokens_after']:,} of 4,000 tokens were kept" in card
     sizes = [one.results["forms"]["openvino-f32"]["size_mb"] for one in (found, classifier_export)]
     assert sizes[0] < 0.8 * sizes[1]
     texts = corpus.train.texts[:40]
