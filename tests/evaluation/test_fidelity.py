@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdnas.distill.options import DistillOptions
-from kdnas.errors import KdnasError, UsageError
+from kdnas.errors import DivergenceError, KdnasError, UsageError
 from kdnas.evaluation import fidelity as module
 from kdnas.evaluation.fidelity import FILE, FidelityOptions, chosen, fidelity, kept_percent, run_fidelity, taus
 from kdnas.evaluation.suite_options import SuiteOptions
@@ -107,7 +107,7 @@ def test_each_student_is_trained_once_and_the_rankings_are_compared(
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_sample")
 def test_invalid_options_and_failed_trainings_are_refused(
-    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus
+    tmp_path: Path, tiny_teacher: Teacher, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UsageError, match=r"add --distill\.steps"):
         fidelity(FidelityOptions(), tmp_path, DistillOptions())
@@ -115,12 +115,14 @@ def test_invalid_options_and_failed_trainings_are_refused(
         FidelityOptions(architectures=4)
     with pytest.raises(UsageError, match="target is 0"):
         FidelityOptions(target=0)
-    diverges = DistillOptions(
-        steps=3, batch_tokens=256, validations=1, peak_lr=1e30, warmup_fraction=0, pair_fraction=0
-    )
+
+    def diverges(*_: object, **__: object) -> None:
+        raise DivergenceError("the loss is nan at step 3")
+
+    monkeypatch.setattr("kdnas.search.full.run_distill", diverges)
     with pytest.raises(KdnasError, match="0 of 5 architectures could be trained"):
         run_fidelity(
-            tmp_path, tiny_teacher, corpus, RECORDING, SPACE, FidelityOptions(architectures=5), diverges, SuiteOptions()
+            tmp_path, tiny_teacher, corpus, RECORDING, SPACE, FidelityOptions(architectures=5), DISTILL, SuiteOptions()
         )
     assert Arch(3, 2, 288, 384) in ARCHS
 

@@ -62,7 +62,7 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
         assert not child.is_running()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_export_has_the_same_graphs_with_a_second_process(
     tiny_teacher: Teacher, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

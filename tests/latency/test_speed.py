@@ -151,8 +151,8 @@ def test_invalid_folders_are_refused(
         run_speed(home, tiny_teacher, corpus, tiny_teacher.path, tmp_path, OPTIONS)
     other = shutil.copytree(tiny_teacher.path, tmp_path / "other")
     config = (other / "config.json").read_text()
-    (other / "config.json").write_text(config.replace('"vocab_size": 30522', '"vocab_size": 999'))
-    with pytest.raises(UsageError, match="vocabulary of 999, the teacher's has 30522"):
+    (other / "config.json").write_text(config.replace('"vocab_size": 4000', '"vocab_size": 999'))
+    with pytest.raises(UsageError, match="vocabulary of 999, the teacher's has 4000"):
         run_speed(home, tiny_teacher, corpus, other, exported.path, OPTIONS)
     for wrong in ({"minutes": 0}, {"sentences": 3}, {"rounds": 1}, {"threads": 0}):
         with pytest.raises(UsageError, match=next(iter(wrong))):

@@ -138,6 +138,7 @@ def test_configuration_without_weights_is_a_shape(copy: Path) -> None:
 
 
 def test_default_tokenizer_is_the_models_or_the_packaged_one(teacher: Teacher, copy: Path) -> None:
+    shutil.copy(teacher.path / "tokenizer.json", copy)
     shape, own = resolve_shape(SHAPE), resolve_shape(str(copy))
     assert resolve_tokenizer(None, own) == own
     assert resolve_tokenizer(None, shape).path == teacher.path

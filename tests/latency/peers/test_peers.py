@@ -36,6 +36,7 @@ def by_name(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in results["rows"]}
 
 
+@pytest.mark.exhaustive  # every library; the other tests run some
 def test_installed_libraries_give_the_same_answers(
     tmp_path: Path, small_export: Artifact, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
