@@ -119,7 +119,7 @@ def test_invalid_options_and_failed_trainings_are_refused(
     def diverges(*_: object, **__: object) -> None:
         raise DivergenceError("the loss is nan at step 3")
 
-    monkeypatch.setattr("kdnas.search.full.run_distill", diverges)
+    monkeypatch.setattr("kdnas.distill.run.run_distill", diverges)
     with pytest.raises(KdnasError, match="0 of 5 architectures could be trained"):
         run_fidelity(
             tmp_path, tiny_teacher, corpus, RECORDING, SPACE, FidelityOptions(architectures=5), DISTILL, SuiteOptions()
