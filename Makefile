@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 KDNAS = $(VENV)/bin/kdnas
 READY = $(VENV)/.installed
-# Files in their order, each in one process. A dead process is replaced twice, so that its test is reported and the others run.
+# Files in their order, each in one process; a dead process is replaced at most twice.
 PYTEST = $(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 2
 
 .PHONY: pipeline test test-all test-fast latency-table teachers setup lint docs bench wheel-test gate hooks clean

@@ -1,4 +1,4 @@
-"""Fixtures of the service and the filter: exports of a tiny classifier and a tiny encoder with random weights, and sentences."""
+"""Fixtures of the service and the filter: exports of tiny random models with the packaged tokenizer, and sentences."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def export_tiny(home: Path, folder: Path, teacher: Teacher, corpus: Corpus) -> P
 
 @pytest.fixture(scope="session")
 def classifier(
-    shared_home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+    shared_home: Path, teacher: Teacher, full_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """An exported classifier with the labels `ok` and `hap`, 64 positions, and scores that spread over 0 to 1."""
     import torch
@@ -41,7 +41,7 @@ def classifier(
     torch.manual_seed(0)
     shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 64}
     config = BertConfig(
-        vocab_size=tiny_teacher.config["vocab_size"],
+        vocab_size=teacher.config["vocab_size"],
         max_position_embeddings=64,
         id2label={0: "ok", 1: "hap"},
         label2id={"ok": 0, "hap": 1},
@@ -50,27 +50,27 @@ def classifier(
     )
     folder = tmp_path_factory.mktemp("models") / "tiny-hap"
     BertForSequenceClassification(config).save_pretrained(folder)
-    return export_tiny(shared_home, folder, tiny_teacher, corpus)
+    return export_tiny(shared_home, folder, teacher, full_corpus)
 
 
 @pytest.fixture(scope="session")
-def encoder(shared_home: Path, tiny_teacher: Teacher, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def encoder(shared_home: Path, teacher: Teacher, full_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported encoder without a head, 32 wide, 64 positions."""
     import torch
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
     shape = {"num_hidden_layers": 1, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 64}
-    config = BertConfig(vocab_size=tiny_teacher.config["vocab_size"], max_position_embeddings=64, **shape)
+    config = BertConfig(vocab_size=teacher.config["vocab_size"], max_position_embeddings=64, **shape)
     folder = tmp_path_factory.mktemp("models") / "tiny-encoder"
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    return export_tiny(shared_home, folder, tiny_teacher, corpus)
+    return export_tiny(shared_home, folder, teacher, full_corpus)
 
 
 @pytest.fixture(scope="session")
-def sentences(corpus: Corpus) -> list[str]:
+def sentences(full_corpus: Corpus) -> list[str]:
     """Real sentences that are short enough for the models."""
-    return [text for text in corpus.validation.texts if len(text) <= 150]
+    return [text for text in full_corpus.validation.texts if len(text) <= 150]
 
 
 @pytest.fixture
