@@ -15,7 +15,7 @@ pipeline: setup
 test: setup lint wheel-test docs
 	$(PYTEST) -m "not exhaustive" $(ARGS)
 
-# Also the tests that repeat on more cases what another test shows; they take about as long again.
+# Also the tests that repeat, on more cases or by real kills, what a quicker test shows.
 test-all: setup lint wheel-test docs
 	$(PYTEST) $(ARGS)
 
