@@ -16,7 +16,8 @@ from .serve_fixture import Served, post, serving, wait_until
 pytestmark = pytest.mark.slow
 FORM = "onnxruntime-f32"
 
-# The model fails by the text: "nan" gives NaN, "raise" raises, "die" ends the worker, and "slow" waits while a file exists.
+# The model fails by the text: "nan" gives NaN, "raise" raises, "die" ends the worker, and "slow" waits while a file exists;
+# another file says that it waits.
 FAILING = """
 import os
 import time
@@ -31,6 +32,7 @@ def failing(self, rows, batch_tokens):
     if words["die"] in ids:
         raise SystemExit("fatal")
     while words["slow"] in ids and os.path.exists(HOLD):
+        open(RUNNING, "w").close()
         time.sleep(0.005)
     found = run(self, rows, batch_tokens)
     return [np.full_like(one, np.nan) if words["nan"] in row.ids else one for one, row in zip(found, rows)]
@@ -44,6 +46,15 @@ def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("hold") / "hold"
 
 
+def running_file(hold: Path) -> Path:
+    return hold.with_suffix(".running")
+
+
+def failing_model(hold: Path) -> str:
+    """The code that makes the model fail."""
+    return f"HOLD, RUNNING = {str(hold)!r}, {str(running_file(hold))!r}\n{FAILING}"
+
+
 @contextmanager
 def slow_request(served: Served, hold: Path) -> Iterator[Callable[[], httpx.Response]]:
     """A request that occupies the worker until the returned function is called."""
@@ -52,11 +63,12 @@ def slow_request(served: Served, hold: Path) -> Iterator[Callable[[], httpx.Resp
         hold.unlink(missing_ok=True)
         return slow.result()
 
+    running_file(hold).unlink(missing_ok=True)
     hold.touch()
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(post, served, "slow")
         try:
-            wait_until(lambda: served.metric("kdnas_queue_texts") == 1)
+            wait_until(running_file(hold).exists)  # not merely queued: what is queued may join its batch
             yield release
         finally:
             hold.unlink(missing_ok=True)
@@ -64,9 +76,7 @@ def slow_request(served: Served, hold: Path) -> Iterator[Callable[[], httpx.Resp
 
 @pytest.fixture(scope="module")
 def failing(classifier: Path, hold: Path) -> Iterator[Served]:
-    with serving(
-        classifier, "--form", FORM, "--receive-seconds", 2, patch=f"HOLD = {str(hold)!r}\n{FAILING}"
-    ) as running:
+    with serving(classifier, "--form", FORM, "--receive-seconds", 2, patch=failing_model(hold)) as running:
         yield running
 
 
@@ -171,7 +181,7 @@ def test_a_body_in_single_bytes_is_read_or_closed(failing: Served) -> None:
 
 
 def test_stuck_work_fails_livez(classifier: Path, hold: Path) -> None:
-    patch = f"HOLD = {str(hold)!r}\n{FAILING}"
+    patch = failing_model(hold)
     with serving(classifier, "--form", FORM, "--stuck-seconds", 0.5, patch=patch) as served:
         with slow_request(served, hold) as release:
             wait_until(lambda: served.client.get("/livez").status_code == 503)
@@ -181,7 +191,7 @@ def test_stuck_work_fails_livez(classifier: Path, hold: Path) -> None:
 
 
 def test_a_dead_worker_fails_livez_and_the_waiting_requests(classifier: Path, hold: Path) -> None:
-    with serving(classifier, "--form", FORM, patch=f"HOLD = {str(hold)!r}\n{FAILING}") as served:
+    with serving(classifier, "--form", FORM, patch=failing_model(hold)) as served:
         with slow_request(served, hold) as release, ThreadPoolExecutor(2) as pool:
             dead = pool.submit(post, served, "die")
             wait_until(lambda: served.metric("kdnas_queue_texts") == 2)
