@@ -5,7 +5,7 @@ ARGS ?=
 KDNAS = $(VENV)/bin/kdnas
 READY = $(VENV)/.installed
 # Files in their order, each in one process; a dead process is replaced at most twice.
-PYTEST = $(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 2
+PYTEST = $(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: pipeline test test-all test-fast latency-table teachers setup lint docs bench wheel-test gate hooks clean
 

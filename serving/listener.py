@@ -7,6 +7,7 @@ other process may be stopped.
 import asyncio
 import mmap
 import socket
+import time
 from collections.abc import Callable
 
 YIELD_SECONDS = 0.002
@@ -15,7 +16,7 @@ NONE = -1  # the process does not accept connections
 
 
 class Counts:
-    """Numbers of open connections of each process, in memory that processes share after a fork.
+    """Numbers of open connections of each process and when each was well, in memory that processes share after a fork.
 
     Args:
         size: number of processes.
@@ -23,12 +24,21 @@ class Counts:
 
     def __init__(self, size: int) -> None:
         self._counts = memoryview(mmap.mmap(-1, 4 * size)).cast("i")
+        self._well = memoryview(mmap.mmap(-1, 8 * size)).cast("d")
         for number in range(1, size + 1):
             self.set(number, NONE)
 
     def set(self, number: int, count: int) -> None:
         """State the number of open connections of a process, or `NONE`; processes are numbered from 1."""
         self._counts[number - 1] = count
+
+    def set_well(self, number: int) -> None:
+        """State that a process is well now."""
+        self._well[number - 1] = time.monotonic()
+
+    def unwell_seconds(self, number: int) -> float:
+        """Seconds since a process was well; 0 if it does not accept connections."""
+        return 0.0 if self._counts[number - 1] == NONE else time.monotonic() - self._well[number - 1]
 
     def is_fewest(self, number: int, count: int) -> bool:
         """Whether no other process has fewer than `count` connections."""
@@ -61,6 +71,7 @@ class Listener:
         self._starting: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
         sock.setblocking(False)
+        counts.set_well(number)
         self.publish()
         self._watch()
 

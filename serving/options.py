@@ -37,7 +37,8 @@ class ServeOptions:
         cors_origins: origins whose pages may call the service in a browser, for example https://example.org.
         access_log: write one JSON line for each request to stdout, without texts.
         trace: record OpenTelemetry spans of requests; run the service with `opentelemetry-instrument`, which sends them.
-        stuck_seconds: /livez fails if one call of a model takes longer.
+        stuck_seconds: /livez fails if one call of a model takes longer; one of several processes that fails for as long, or is
+            frozen, is killed and replaced.
         drain_seconds: seconds after SIGTERM during which the service still answers, while /readyz returns 503.
         shutdown_seconds: maximum seconds, after the drain, in which requests in flight may finish.
     """

@@ -84,9 +84,12 @@ class Server(uvicorn.Server):
         listeners += [self._listener, await asyncio.get_running_loop().create_unix_server(private, file)]
 
     async def on_tick(self, counter: int) -> bool:
-        """State the number of open connections to the other processes, besides what uvicorn does ten times a second."""
-        if self._listener is not None:
+        """State the number of open connections, and that this process is well, besides what uvicorn does ten times a second."""
+        group = self.service.group
+        if self._listener is not None and group is not None:
             self._listener.publish()
+            if not self.service.dead():
+                group.counts.set_well(group.number)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The parent of several serving processes: starts them, replaces dead ones, passes signals on, and ends with the last one.
+"""The parent of several serving processes: starts them, replaces dead and frozen ones, passes signals on, ends with the last.
 
 All processes accept connections from one listening socket. A connection that a dead process had not accepted is accepted by
 another one.
@@ -65,6 +65,7 @@ class Supervisor:
         self._sock, self._answer, self._url = sock, answer, url_of(sock)
         self._children = [Child(number) for number in range(1, size + 1)]
         self._counts = Counts(size)
+        self._stuck_seconds = options.stuck_seconds
         self._end_seconds = options.drain_seconds + options.shutdown_seconds + GRACE_SECONDS
         self._listening = False  # whether all processes were ready once
         self._kill_time: float | None = None  # set by the first signal to stop
@@ -90,6 +91,7 @@ class Supervisor:
                 while self._kill_time is None or self._running():
                     self._start_due()
                     self._handle(signal.sigtimedwait(SIGNALS, POLL_SECONDS))
+                    self._kill_frozen()
                     self._reap()
                     self._announce()
             finally:
@@ -142,6 +144,15 @@ class Supervisor:
                 self._error_file(child).unlink(missing_ok=True)
                 child.started = time.monotonic()
                 child.pid = os.fork() or self._child(child)
+
+    def _kill_frozen(self) -> None:
+        """Kill processes that are not well for a long time: their event loop does not run, or a model is dead or stuck."""
+        for child in self._running():
+            seconds = self._counts.unwell_seconds(child.number)
+            if self._kill_time is None and seconds > self._stuck_seconds:
+                say(f"serve: process {child.number} (pid {child.pid}) is frozen or stuck for {seconds:.0f} s: it is killed")
+                self._counts.set(child.number, NONE)
+                _send(child, signal.SIGKILL)
 
     def _reap(self) -> None:
         for child in self._running():

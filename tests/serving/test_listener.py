@@ -20,6 +20,17 @@ def test_the_fewest_connections_of_the_processes_that_accept() -> None:
     assert counts.is_fewest(1, 4)
 
 
+def test_only_a_process_that_accepts_connections_can_be_unwell() -> None:
+    counts = Counts(2)
+    assert counts.unwell_seconds(2) == 0
+    counts.set(2, 0)
+    assert counts.unwell_seconds(2) > 0
+    counts.set_well(2)
+    assert counts.unwell_seconds(2) < 5
+    counts.set(2, NONE)
+    assert counts.unwell_seconds(2) == 0
+
+
 def test_a_connection_that_no_other_process_takes_is_accepted_until_the_end() -> None:
     async def main() -> None:
         counts, made = Counts(2), []

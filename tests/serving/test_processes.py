@@ -160,6 +160,45 @@ def stderr_after(served: Served) -> str:
     return served.process.stderr.read()
 
 
+# The next call of a model after this file appears never returns.
+STICKING = """
+import os
+import time
+from kdnas.serving.model import Model
+run = Model.run
+def sticking(self, *args):
+    if os.path.exists(FILE):
+        os.remove(FILE)
+        time.sleep(1000)
+    return run(self, *args)
+Model.run = sticking
+"""
+
+
+@pytest.mark.parametrize("how", ["frozen", "stuck"])
+def test_a_process_that_is_not_well_is_replaced(how: str, classifier: Path, tmp_path: Path) -> None:
+    file = tmp_path / "stick"
+    with (
+        serving(classifier, *TWO, "--stuck-seconds", 1, patch=f"FILE = {str(file)!r}{STICKING}") as served,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        before = {process.pid for process in children(served)}
+        if how == "frozen":
+            children(served)[0].suspend()
+        else:
+            file.touch()
+            stuck = pool.submit(fresh, served, "POST", "/v1/classify", texts=["a"])
+        wait_until(lambda: {process.pid for process in children(served)} != before)
+        wait_until(lambda: len(children(served)) == 2 and ready(served))
+        assert len(before & {process.pid for process in children(served)}) == 1
+        if how == "stuck":
+            with pytest.raises(httpx.TransportError):
+                stuck.result(20)
+        assert fresh(served, "POST", "/v1/classify", texts=["a"]).status_code == 200
+        messages = stderr_after(served)
+    assert messages.count("is killed") == messages.count("is replaced now") == 1
+
+
 def test_repeated_deaths_delay_the_next_start_and_are_reported(classifier: Path) -> None:
     with serving(classifier, *TWO) as served:
         for _ in range(3):
