@@ -180,7 +180,11 @@ def export_of(kind: str, home: Path, teacher: Teacher, corpus: Corpus) -> Path:
     ("kind", "left_out"),
     [
         ("BertModel", {"test_filter"}),
-        ("BertForTokenClassification", {"test_filter", "test_serving_round_trip", "test_session_128_texts"}),
+        pytest.param(
+            "BertForTokenClassification",
+            {"test_filter", "test_serving_round_trip", "test_session_128_texts"},
+            marks=pytest.mark.exhaustive,
+        ),
     ],
 )
 def test_benchmarks_of_other_tasks_are_skipped(

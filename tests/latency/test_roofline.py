@@ -139,7 +139,15 @@ def test_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["openvino-f32", "openvino-int8", "onnxruntime-int8", "pytorch-f32"])
+@pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param("openvino-f32", marks=pytest.mark.exhaustive),
+        "openvino-int8",
+        pytest.param("onnxruntime-int8", marks=pytest.mark.exhaustive),
+        "pytorch-f32",
+    ],
+)
 def test_measured_peaks_are_positive_numbers(engine: str) -> None:
     peaks = peaks_of(engine, 1, seconds=1.0)
     assert tuple(peaks.gflops_by_tokens) == TOKENS
