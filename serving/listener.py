@@ -1,4 +1,4 @@
-"""Accepting connections from a listening socket that several processes share, so that each gets about as many.
+"""Accepting connections from a listening socket, which several processes may share, so that each gets about as many.
 
 A process that is woken by a new connection leaves it to a process with fewer open ones, but takes it after a short while: the
 other process may be stopped.
@@ -9,7 +9,9 @@ import mmap
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
+BACKLOG = 2048  # connections that wait to be accepted
 YIELD_SECONDS = 0.002
 PAUSE_SECONDS = 1.0  # after an error such as too many open files
 NONE = -1  # the process does not accept connections
@@ -71,22 +73,26 @@ class Listener:
         self._starting: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
         sock.setblocking(False)
-        counts.set_well(number)
-        self.publish()
+        self.publish(well=True)
         self._watch()
 
-    def publish(self) -> None:
-        """Tell the other processes how many connections are open here."""
+    def publish(self, well: bool = False) -> None:
+        """Tell the other processes how many connections are open here, and, if it is so, that this process is well."""
         if self._sock.fileno() >= 0:
             self._counts.set(self._number, self._open() + len(self._starting))
+            if well:
+                self._counts.set_well(self._number)
 
     def close(self) -> None:
-        """Accept no more connections; may be called again."""
+        """Accept the connections that wait, and no more; may be called again."""
         if self._sock.fileno() < 0:
             return
         self._loop.remove_reader(self._sock)
         if self._timer is not None:
             self._timer.cancel()
+        with suppress(OSError):  # none is left
+            while True:
+                self._take(self._sock.accept()[0])
         self._counts.set(self._number, NONE)
         self._sock.close()
 
@@ -115,11 +121,15 @@ class Listener:
         except OSError:
             self._later(PAUSE_SECONDS, self._watch)
         else:
-            connection.setblocking(False)
-            task: asyncio.Task[object] = self._loop.create_task(
-                self._loop.connect_accepted_socket(self._protocol, connection)
-            )
-            self._starting.add(task)
-            task.add_done_callback(self._starting.discard)
+            self._take(connection)
             self.publish()
             self._watch()
+
+    def _take(self, connection: socket.socket) -> None:
+        """Give a connection its protocol."""
+        connection.setblocking(False)
+        task: asyncio.Task[object] = self._loop.create_task(
+            self._loop.connect_accepted_socket(self._protocol, connection)
+        )
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)

@@ -11,14 +11,13 @@ from kdnas.errors import KdnasError, UsageError
 from kdnas.serving.bench import measure, read_texts
 from kdnas.serving.group import Group
 from kdnas.serving.keys import Keys, require_keys
+from kdnas.serving.listener import BACKLOG
 from kdnas.serving.model import Model
 from kdnas.serving.options import ServeOptions
 from kdnas.serving.server import Server
 from kdnas.serving.service import Service
 from kdnas.serving.supervisor import Supervisor
 from kdnas.store.outcome import Outcome
-
-BACKLOG = 2048  # connections that wait to be accepted
 
 
 def serve(

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from kdnas.serving.app import create_app
 from kdnas.serving.group import Group
-from kdnas.serving.listener import Listener
+from kdnas.serving.listener import BACKLOG, Counts, Listener
 from kdnas.serving.processes import private_app, reload_all
 from kdnas.serving.protocol import protocol_class
 from kdnas.serving.service import Service
@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self.service, self.url = service, url_of(sock)
-        self._listener: Listener | None = None  # in a group
+        self._listener: Listener | None = None
         self._signal = 0
         self._cut = False
 
@@ -50,8 +50,18 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening and report the address; in a group, first wait until the models are warm."""
-        group = self.service.group
-        await super().startup(sockets if group is None else [])
+        assert sockets is not None
+        [sock], group = sockets, self.service.group
+        await super().startup([])
+        if group is None:
+            sock.listen(BACKLOG)
+        else:
+            await self._listen_in_group(group)
+        protocol: Any = self.config.http_protocol_class
+        public = partial(protocol, self.config, self.server_state, self.lifespan.state)
+        counts, number = (Counts(1), 1) if group is None else (group.counts, group.number)
+        self._listener = Listener(sock, public, lambda: len(self.server_state.connections), counts, number)
+        self.servers = [self._listener, *self.servers]
         served = "; ".join(
             f"{model.name}, {model.session.form}, {model.session.threads} threads"
             for model in self.service.models.values()
@@ -59,15 +69,10 @@ class Server(uvicorn.Server):
         if group is None:
             say(f"serve: listening on {self.url} ({served}); docs at /docs")
         else:
-            assert sockets is not None
-            await self._listen_in_group(group, sockets[0])
             say(f"serve: process {group.number} is ready ({served})")
 
-    async def _listen_in_group(self, group: Group, sock: socket.socket) -> None:
-        """Share the listening socket with the other processes, and answer them on a socket file, which is there from now on."""
-        protocol: Any = self.config.http_protocol_class
-        public = partial(protocol, self.config, self.server_state, self.lifespan.state)
-        self._listener = Listener(sock, public, lambda: len(self.server_state.connections), group.counts, group.number)
+    async def _listen_in_group(self, group: Group) -> None:
+        """Answer the other processes on a socket file, which is there from now on."""
         config = uvicorn.Config(
             private_app(self.service),
             http="httptools",
@@ -80,16 +85,12 @@ class Server(uvicorn.Server):
         config.load()
         private = partial(HttpToolsProtocol, config, self.server_state, {})
         file = group.socket_file(group.number)
-        listeners: list[Any] = self.servers
-        listeners += [self._listener, await asyncio.get_running_loop().create_unix_server(private, file)]
+        self.servers = [await asyncio.get_running_loop().create_unix_server(private, file)]
 
     async def on_tick(self, counter: int) -> bool:
         """State the number of open connections, and that this process is well, besides what uvicorn does ten times a second."""
-        group = self.service.group
-        if self._listener is not None and group is not None:
-            self._listener.publish()
-            if not self.service.dead():
-                group.counts.set_well(group.number)
+        if self._listener is not None:
+            self._listener.publish(well=not self.service.dead())
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -150,7 +150,9 @@ class Supervisor:
         for child in self._running():
             seconds = self._counts.unwell_seconds(child.number)
             if self._kill_time is None and seconds > self._stuck_seconds:
-                say(f"serve: process {child.number} (pid {child.pid}) is frozen or stuck for {seconds:.0f} s: it is killed")
+                say(
+                    f"serve: process {child.number} (pid {child.pid}) is frozen or stuck for {seconds:.0f} s: it is killed"
+                )
                 self._counts.set(child.number, NONE)
                 _send(child, signal.SIGKILL)
 

@@ -52,8 +52,12 @@ def test_a_connection_that_no_other_process_takes_is_accepted_until_the_end() ->
         assert len(made) == 3
         assert not counts.is_fewest(2, 11)
         assert counts.is_fewest(2, 10)
+        waiting = [socket.create_connection(address, 20) for _ in range(3)]  # the event loop has not accepted them
         listener.close()
         listener.close()
+        for connection in waiting:
+            assert await asyncio.to_thread(connection.recv, 5) == b"hello"
+            connection.close()
         await listener.wait_closed()
         assert counts.is_fewest(2, 99)
         try:

@@ -153,6 +153,32 @@ def test_sigterm_finishes_requests_in_flight(classifier: Path, sentences: list[s
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_resets_no_new_connection(processes: int, classifier: Path) -> None:
+    with serving(classifier, "--form", "onnxruntime-f32", "--processes", processes) as served:
+        address = httpx.URL(served.url)
+
+        def send() -> int:
+            """Number of answers, each on a new connection, until the service no longer listens."""
+            count = 0
+            while True:
+                try:
+                    connection = socket.create_connection((address.host, address.port), 20)
+                except ConnectionRefusedError:
+                    return count
+                with connection:
+                    connection.sendall(b"GET /info HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                    assert connection.recv(100).startswith(b"HTTP/1.1 200")
+                count += 1
+
+        with ThreadPoolExecutor(16) as pool:
+            counts = [pool.submit(send) for _ in range(16)]
+            served.process.send_signal(signal.SIGTERM)
+            assert sum(count.result() for count in counts) > 16
+        assert served.process.wait(20) == 0
+
+
+@pytest.mark.slow
 def test_a_second_signal_cuts_off_requests(classifier: Path, sentences: list[str]) -> None:
     with serving(classifier, "--form", "openvino-f32", "--max-texts", 99999, "--max-body-bytes", 10**8) as served:
         with ThreadPoolExecutor(1) as pool:
