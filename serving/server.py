@@ -61,7 +61,8 @@ class Server(uvicorn.Server):
         public = partial(protocol, self.config, self.server_state, self.lifespan.state)
         counts, number = (Counts(1), 1) if group is None else (group.counts, group.number)
         self._listener = Listener(sock, public, lambda: len(self.server_state.connections), counts, number)
-        self.servers = [self._listener, *self.servers]
+        listeners: list[Any] = self.servers
+        listeners.insert(0, self._listener)
         served = "; ".join(
             f"{model.name}, {model.session.form}, {model.session.threads} threads"
             for model in self.service.models.values()
