@@ -5,8 +5,10 @@ other process may be stopped.
 """
 
 import asyncio
+import ctypes
 import mmap
 import socket
+import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +16,7 @@ from contextlib import suppress
 BACKLOG = 2048  # connections that wait to be accepted
 YIELD_SECONDS = 0.002
 PAUSE_SECONDS = 1.0  # after an error such as too many open files
+SO_ATTACH_FILTER = 26  # of Linux; missing in the module socket
 NONE = -1  # the process does not accept connections
 
 
@@ -42,10 +45,27 @@ class Counts:
         """Seconds since a process was well; 0 if it does not accept connections."""
         return 0.0 if self._counts[number - 1] == NONE else time.monotonic() - self._well[number - 1]
 
+    @property
+    def is_none(self) -> bool:
+        """Whether no process accepts connections."""
+        return all(count == NONE for count in self._counts)
+
     def is_fewest(self, number: int, count: int) -> bool:
         """Whether no other process has fewer than `count` connections."""
         others = [found for at, found in enumerate(self._counts, 1) if at != number and found != NONE]
         return count <= min(others, default=count)
+
+
+def refuse_new(sock: socket.socket) -> None:
+    """Let a listening socket ignore clients that connect from now on; those that wait in its queue stay.
+
+    Raises:
+        OSError: the system has no packet filters of sockets, as Linux has.
+    """
+    # struct sock_filter: load the byte of the TCP header with the flags; if SYN is set, drop the packet, else keep it.
+    code = struct.pack("HBBI" * 4, 0x30, 0, 0, 13, 0x45, 0, 1, 0x02, 0x06, 0, 0, 0, 0x06, 0, 0, 0xFFFFFFFF)
+    program = ctypes.create_string_buffer(code)
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 4, ctypes.addressof(program)))
 
 
 class Listener:
@@ -90,10 +110,13 @@ class Listener:
         self._loop.remove_reader(self._sock)
         if self._timer is not None:
             self._timer.cancel()
+        self._counts.set(self._number, NONE)
+        if self._counts.is_none:
+            with suppress(OSError):  # not Linux
+                refuse_new(self._sock)
         with suppress(OSError):  # none is left
             while True:
                 self._take(self._sock.accept()[0])
-        self._counts.set(self._number, NONE)
         self._sock.close()
 
     async def wait_closed(self) -> None:

@@ -2,8 +2,11 @@
 
 import asyncio
 import socket
+import sys
 
-from kdnas.serving.listener import NONE, Counts, Listener
+import pytest
+
+from kdnas.serving.listener import NONE, Counts, Listener, refuse_new
 
 
 def test_the_fewest_connections_of_the_processes_that_accept() -> None:
@@ -18,6 +21,24 @@ def test_the_fewest_connections_of_the_processes_that_accept() -> None:
     counts.set(2, NONE)
     counts.set(3, NONE)
     assert counts.is_fewest(1, 4)
+    assert not counts.is_none
+    counts.set(1, NONE)
+    assert counts.is_none
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has packet filters of sockets")
+def test_a_socket_that_refuses_new_connections_keeps_those_that_wait() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        with socket.create_connection(sock.getsockname(), 5) as waiting:
+            refuse_new(sock)
+            with pytest.raises(TimeoutError):
+                socket.create_connection(sock.getsockname(), 0.2)
+            waiting.sendall(b"hello")
+            with sock.accept()[0] as accepted:
+                assert accepted.recv(5) == b"hello"
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.accept()
 
 
 def test_only_a_process_that_accepts_connections_can_be_unwell() -> None:
