@@ -21,7 +21,7 @@ NONE = -1  # the process does not accept connections
 
 
 class Counts:
-    """Numbers of open connections of each process and when each was well, in memory that processes share after a fork.
+    """Numbers of open connections of each process and when each was last healthy, in memory that processes share after a fork.
 
     Args:
         size: number of processes.
@@ -29,7 +29,7 @@ class Counts:
 
     def __init__(self, size: int) -> None:
         self._counts = memoryview(mmap.mmap(-1, 4 * size)).cast("i")
-        self._well = memoryview(mmap.mmap(-1, 8 * size)).cast("d")
+        self._healthy = memoryview(mmap.mmap(-1, 8 * size)).cast("d")
         for number in range(1, size + 1):
             self.set(number, NONE)
 
@@ -37,13 +37,13 @@ class Counts:
         """State the number of open connections of a process, or `NONE`; processes are numbered from 1."""
         self._counts[number - 1] = count
 
-    def set_well(self, number: int) -> None:
-        """State that a process is well now."""
-        self._well[number - 1] = time.monotonic()
+    def set_healthy(self, number: int) -> None:
+        """State that a process is healthy now."""
+        self._healthy[number - 1] = time.monotonic()
 
-    def unwell_seconds(self, number: int) -> float:
-        """Seconds since a process was well; 0 if it does not accept connections."""
-        return 0.0 if self._counts[number - 1] == NONE else time.monotonic() - self._well[number - 1]
+    def unhealthy_seconds(self, number: int) -> float:
+        """Seconds since a process was healthy; 0 if it does not accept connections."""
+        return 0.0 if self._counts[number - 1] == NONE else time.monotonic() - self._healthy[number - 1]
 
     @property
     def is_none(self) -> bool:
@@ -93,15 +93,15 @@ class Listener:
         self._starting: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
         sock.setblocking(False)
-        self.publish(well=True)
+        self.publish(healthy=True)
         self._watch()
 
-    def publish(self, well: bool = False) -> None:
-        """Tell the other processes how many connections are open here, and, if it is so, that this process is well."""
+    def publish(self, healthy: bool = False) -> None:
+        """Tell the other processes how many connections are open here, and, if it is so, that this process is healthy."""
         if self._sock.fileno() >= 0:
             self._counts.set(self._number, self._open() + len(self._starting))
-            if well:
-                self._counts.set_well(self._number)
+            if healthy:
+                self._counts.set_healthy(self._number)
 
     def close(self) -> None:
         """Accept the connections that wait, and no more; may be called again."""

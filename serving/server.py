@@ -89,9 +89,9 @@ class Server(uvicorn.Server):
         self.servers = [await asyncio.get_running_loop().create_unix_server(private, file)]
 
     async def on_tick(self, counter: int) -> bool:
-        """State the number of open connections, and that this process is well, besides what uvicorn does ten times a second."""
+        """State the open connections and that this process is healthy, besides what uvicorn does ten times a second."""
         if self._listener is not None:
-            self._listener.publish(well=not self.service.dead())
+            self._listener.publish(healthy=not self.service.dead())
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

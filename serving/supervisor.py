@@ -146,9 +146,9 @@ class Supervisor:
                 child.pid = os.fork() or self._child(child)
 
     def _kill_frozen(self) -> None:
-        """Kill processes that are not well for a long time: their event loop does not run, or a model is dead or stuck."""
+        """Kill processes that have long not been healthy: their event loop does not run, or a model is dead or stuck."""
         for child in self._running():
-            seconds = self._counts.unwell_seconds(child.number)
+            seconds = self._counts.unhealthy_seconds(child.number)
             if self._kill_time is None and seconds > self._stuck_seconds:
                 say(
                     f"serve: process {child.number} (pid {child.pid}) is frozen or stuck for {seconds:.0f} s: it is killed"

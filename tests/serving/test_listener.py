@@ -41,15 +41,15 @@ def test_a_socket_that_refuses_new_connections_keeps_those_that_wait() -> None:
             sock.accept()
 
 
-def test_only_a_process_that_accepts_connections_can_be_unwell() -> None:
+def test_only_a_process_that_accepts_connections_can_be_unhealthy() -> None:
     counts = Counts(2)
-    assert counts.unwell_seconds(2) == 0
+    assert counts.unhealthy_seconds(2) == 0
     counts.set(2, 0)
-    assert counts.unwell_seconds(2) > 0
-    counts.set_well(2)
-    assert counts.unwell_seconds(2) < 5
+    assert counts.unhealthy_seconds(2) > 0
+    counts.set_healthy(2)
+    assert counts.unhealthy_seconds(2) < 5
     counts.set(2, NONE)
-    assert counts.unwell_seconds(2) == 0
+    assert counts.unhealthy_seconds(2) == 0
 
 
 def test_a_connection_that_no_other_process_takes_is_accepted_until_the_end() -> None:

@@ -176,7 +176,7 @@ Model.run = sticking
 
 
 @pytest.mark.parametrize("how", ["frozen", "stuck"])
-def test_a_process_that_is_not_well_is_replaced(how: str, classifier: Path, tmp_path: Path) -> None:
+def test_an_unhealthy_process_is_replaced(how: str, classifier: Path, tmp_path: Path) -> None:
     file = tmp_path / "stick"
     with (
         serving(classifier, *TWO, "--stuck-seconds", 1, patch=f"FILE = {str(file)!r}{STICKING}") as served,
