@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 KDNAS = $(VENV)/bin/kdnas
 READY = $(VENV)/.installed
-# Files in their order, each in one process; a dead process is replaced at most twice.
+# Files in their order, each in one process. A dead process ends the run: with a restart pytest-xdist may wait for ever.
 PYTEST = $(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: pipeline test test-all test-fast latency-table teachers setup lint docs bench wheel-test gate hooks clean
@@ -44,6 +44,8 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/hadolint deploy/Dockerfile
+	$(VENV)/bin/kubernetes-validate --strict --quiet deploy/kubernetes.yaml
 
 # Build the documentation site in build/docs; warnings are errors.
 docs: setup

@@ -7,8 +7,12 @@ The functions have the same options as the commands, return a result with `path`
 messages, set the level of the logger `kdnas` to INFO. The functions import what they need on first use.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# From 1.29 on ONNX Runtime for Linux sends names and hashes of models to its maker unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = [
