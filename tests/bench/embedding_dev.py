@@ -4,7 +4,7 @@ Run as `python tests/bench/embedding_dev.py DATA HOME CORPUS MODEL...` with the 
 separated by commas), the home that has it, and folders of students of the packaged teacher. Texts are read as by
 `kdnas distill --text.passages true --text.seq-len 256`.
 
-Prints for each student, against its teacher: the mean cosine and the recall@10 of neighbours on 2,000 held-out texts of the corpus;
+Prints for each student, against its teacher: mean cosine and recall@10 of neighbours on 2,000 held-out texts of the corpus, and
 retention on the train rows of STS-B (Spearman), MRPC (average precision) and TyDi QA in English (nDCG@10 of 1,000 questions and
 their paragraphs), symmetric and with the teacher's documents. The validation and test rows of these tasks are reported by
 `kdnas suites --tasks embeddings`, and are not read here.
