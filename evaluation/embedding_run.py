@@ -197,7 +197,7 @@ def show_embeddings(results: Sequence[Mapping[str, Any]]) -> None:
                 "" if kept is None else f"{100 * kept:.1f} %",
                 "" if near is None else f"{near:.3f}",
             )
-    say_table(table)
+    say_table(table, plain_width=150)
     for result in results:
         if len(result["queries"]) > 1:
             say(f"{result['task']} by language: {json.dumps(_languages(result))}")

@@ -1,19 +1,18 @@
 """Rows of a task as training inputs, and the model with its head."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers.utils import logging
 
 from kdnas.evaluation.kinds import TaskKind
 from kdnas.evaluation.rows import Split
 from kdnas.export.folder import read_tokenizer
+from kdnas.export.silence import silence_transformers
 from kdnas.models.family import shape_of
 
 
@@ -93,14 +92,3 @@ def head_class(kind: TaskKind) -> Any:
     import transformers
 
     return getattr(transformers, kind.head)
-
-
-@contextmanager
-def silence_transformers() -> Iterator[None]:
-    """Silence transformers' warnings."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

@@ -11,8 +11,8 @@ import torch
 
 from kdnas.distill.embedding import pooled
 from kdnas.distill.options import LANGUAGE_POWER
-from kdnas.evaluation.encoded import silence_transformers
 from kdnas.evaluation.metrics import recall_at_k
+from kdnas.export.silence import silence_transformers
 from kdnas.models.family import shape_of
 from kdnas.models.pooling import Pooling, pooling_of
 from kdnas.models.teacher import load_encoder

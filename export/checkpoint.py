@@ -7,6 +7,7 @@ from typing import Any
 
 from kdnas.errors import UsageError
 from kdnas.export.folder import MULTI_LABEL
+from kdnas.export.silence import silence_transformers
 from kdnas.export.thresholds import THRESHOLDS
 from kdnas.models.family import family_of, shape_of
 from kdnas.models.folder import model_in
@@ -159,14 +160,14 @@ def load_model(checkpoint: Checkpoint) -> Any:
         "dtype": torch.float32,
         "output_loading_info": True,
     }
+    loader, more = transformers.AutoModel, family_of(checkpoint.config).without_pooler
+    if checkpoint.task != "feature-extraction":
+        head = next(head for head, task in HEADS.items() if task == checkpoint.task)
+        loader, more = getattr(transformers, f"AutoModel{head}"), {}
     try:
-        if checkpoint.task == "feature-extraction":
-            model, info = transformers.AutoModel.from_pretrained(
-                checkpoint.path, **family_of(checkpoint.config).without_pooler, **options
-            )
-        else:
-            head = next(head for head, task in HEADS.items() if task == checkpoint.task)
-            model, info = getattr(transformers, f"AutoModel{head}").from_pretrained(checkpoint.path, **options)
+        # No warning about the pooler's weights, which are not used; missing weights raise below.
+        with silence_transformers():
+            model, info = loader.from_pretrained(checkpoint.path, **more, **options)
     except (RuntimeError, ValueError, KeyError) as error:  # mismatched sizes, impossible heads, an unknown activation
         first = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         raise UsageError(f"model '{checkpoint.path}': cannot be loaded ({first}); check its config.json") from error

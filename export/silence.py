@@ -1,4 +1,4 @@
-"""Suppresses the exporters' terminal output."""
+"""Suppresses the terminal output of exporters and of transformers."""
 
 import contextlib
 import io
@@ -29,3 +29,16 @@ def silence_exporters() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def silence_transformers() -> Iterator[None]:
+    """Suppress transformers' warnings."""
+    from transformers.utils import logging as verbosity
+
+    before = verbosity.get_verbosity()
+    verbosity.set_verbosity_error()
+    try:
+        yield
+    finally:
+        verbosity.set_verbosity(before)

@@ -110,7 +110,9 @@ class Stage:
         self._meter.note = note or self._meter.note
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, text=self._meter.text())
-        elif time.monotonic() - self._last_line >= LINE_SECONDS:
+        elif (
+            done != self._meter.total and time.monotonic() - self._last_line >= LINE_SECONDS
+        ):  # the end has its own line
             self._last_line = time.monotonic()
             say(f"{self._meter.title}: {self._meter.text()}")
 

@@ -35,6 +35,7 @@ def test_progress_is_plain_lines_without_a_terminal(
     assert output.out == ""
     assert output.err.startswith("distill: started\ndistill:  50 %")
     assert "loss 0.7" in output.err
+    assert output.err.count("100 %") == 1  # the end is not told twice
 
 
 def test_messages_are_not_duplicated_by_a_root_handler(capsys: pytest.CaptureFixture[str]) -> None:
