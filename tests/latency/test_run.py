@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 ARCHITECTURES = 10
 # The tests' host is busy, so nearly every window is accepted; discarding is tested on synthetic logs.
 OPTIONS = LatencyOptions(minutes=8, threads=1, tolerance=0.95, max_architectures=ARCHITECTURES, peak_seconds=0.3)
-TEXT = TextOptions(topic="topic", group="group", seq_len=64, validation_fraction=0.2)
+TEXT = TextOptions(topic="topic", group="group", seq_len=16, validation_fraction=0.2)
 
 
 def test_rows_by_hand(tiny_teacher: Teacher) -> None:
@@ -88,7 +88,7 @@ class Interrupted:
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Teacher, corpus_file: Path) -> Interrupted:
     home = tmp_path_factory.mktemp("table-home")
     flags = f"--minutes 8 --threads 1 --tolerance 0.95 --max-architectures {ARCHITECTURES} --peak-seconds 0.3"
-    flags += " --text.topic topic --text.group group --text.seq_len 64 --text.validation_fraction 0.2"
+    flags += " --text.topic topic --text.group group --text.seq_len 16 --text.validation_fraction 0.2"
     command = [sys.executable, "-m", "kdnas.cli", "latency-table", *flags.split(), "--home", str(home)]
     command += ["--teacher", tiny_teacher.spec, "--corpus", str(corpus_file)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
