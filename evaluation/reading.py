@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import KdnasError, UsageError
+from kdnas.evaluation.hub_revisions import PARQUET
 from kdnas.evaluation.overlap import without
 from kdnas.evaluation.rows import Answers, Split
-from kdnas.evaluation.spec import PARQUET, Source, Spec, StandIn
+from kdnas.evaluation.spec import Source, Spec, StandIn
 from kdnas.evaluation.tasks import SPLITS
 from kdnas.text.lines import json_rows
 
@@ -273,7 +274,9 @@ def _hub_rows(source: Source, split: str, language: str) -> Iterator[Row]:
 
     config = source.config.format(language=language) if source.config else None
     # The Parquet branch has no list of configurations, only a folder for each.
-    chosen = {"data_dir": config or "default"} if source.revision == PARQUET else {"name": config}
+    chosen: dict[str, Any] = {"data_dir": config or "default"} if source.revision == PARQUET else {"name": config}
+    if source.hub_files:
+        chosen = {"data_files": {split: source.hub_files[split]}}
     split = source.hub_splits.get(split, split).format(language=language)
     try:
         rows = datasets.load_dataset(

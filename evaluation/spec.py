@@ -3,11 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kdnas.evaluation.hub_revisions import HUB_REVISIONS
 from kdnas.evaluation.kinds import TaskKind
-
-# The hub's branch of a set with its rows as Parquet files, one folder per configuration. For sets that are loading scripts, which
-# `datasets` no longer runs.
-PARQUET = "refs/convert/parquet"
 
 
 @dataclass(frozen=True)
@@ -19,9 +16,9 @@ class Source:
         folder: folder below the data root.
         config: configuration of the hub's set; `{language}` is replaced by the language's name in the set.
         file: file name of a split in the folder, without .jsonl.gz; `{split}`, `{code}` and `{language}` are replaced.
-        revision: branch, tag or commit of the hub's set; `PARQUET` for a loading script; None reads the newest rows.
         by_id: whether the hub's set mixes all languages, and `id` begins with the language's name.
         hub_splits: name on the hub of each split that has another name there; `{language}` is replaced.
+        hub_files: file of each split on the hub, for a set whose files have different columns; empty lets `datasets` find them.
         names: name of a language in the set by its code, for those whose name is not the code.
         pair_id: column of the number that a row and its translations have in common; empty if rows are not translations.
     """
@@ -30,11 +27,16 @@ class Source:
     folder: str
     config: str | None = None
     file: str = "{split}"
-    revision: str | None = None
     by_id: bool = False
     hub_splits: Mapping[str, str] = field(default_factory=dict)
+    hub_files: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     pair_id: str = ""
+
+    @property
+    def revision(self) -> str | None:
+        """Commit or branch of the hub's set; None reads the newest rows."""
+        return HUB_REVISIONS.get(self.hub)
 
     def name_of(self, code: str) -> str:
         """The language's name in the set."""

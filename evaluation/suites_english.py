@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from kdnas.evaluation.kinds import CLASSES, SCORE, SPANS, WORDS
-from kdnas.evaluation.spec import PARQUET, Source, Spec, StandIn
+from kdnas.evaluation.spec import Source, Spec, StandIn
 
 NER = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")
 MISC = ("B-MISC", "I-MISC")
@@ -36,7 +36,7 @@ SQUAD_HALF = StandIn(
     "trained and scored on parts of half of SQuAD 2.0's validation split, without unanswerable questions; no SQuAD train split",
 )
 CONLL_2003 = Spec(
-    "conll/2003", Source("eriktks/conll2003", "ner/conll2003", "conll2003", revision=PARQUET), ("tokens",), "ner_tags",
+    "conll/2003", Source("eriktks/conll2003", "ner/conll2003", "conll2003"), ("tokens",), "ner_tags",
     WORDS, NER + MISC, "entity_f1", 5e-5, 3, splits=("train", "validation", "test"),
 )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from kdnas.evaluation.kinds import CLASSES
-from kdnas.evaluation.spec import PARQUET, Part, Source, Spec
+from kdnas.evaluation.spec import Part, Source, Spec
 
 LABELS = ("not-hap", "hap")
 BINARY = {"0": 0, "1": 1}
@@ -22,15 +22,14 @@ def _hap(
     group: str = "",
     labels: tuple[str, ...] = LABELS,
     folder: str | None = None,
-    revision: str | None = None,
-    hub_splits: Mapping[str, str] | None = None,
+    hub_files: Mapping[str, str] | None = None,
     file: str | None = None,
     taught: tuple[str, ...] = (),
     parts: tuple[Part, ...] = (),
 ) -> Spec:
     """A HAP task: binary by default."""
     file = file or ("{split}" if config is None else f"{config}.{{split}}")
-    source = Source(hub, f"hap/{folder or task}", config, file, revision, hub_splits=hub_splits or {})
+    source = Source(hub, f"hap/{folder or task}", config, file, hub_files=hub_files or {})
     return Spec(
         f"hap/{task}", source, (text,), target, CLASSES, labels, "macro_f1", 2e-5, 3, splits=splits,
         languages=languages, taught=taught, classes=BINARY if classes is None else classes, otherwise=otherwise,
@@ -44,16 +43,15 @@ DAVIDSON = _hap(
 )  # fmt: skip
 GERMEVAL = _hap("germeval18", "philschmid/germeval18", "text", "binary", classes={"OTHER": 0, "OFFENSE": 1})
 TOLD_BR = _hap(
-    "told_br", "JAugusto97/told-br", "text", "label", config="binary", splits=("train", "validation", "test"),
-    revision=PARQUET,
-)  # fmt: skip
+    "told_br", "JAugusto97/told-br", "text", "label", config="binary", splits=("train", "validation", "test")
+)
+# test.csv has one column more than the others, so `datasets` cannot read all files as one set.
+COLD_FILES = {split: f"{split}.csv" for split in ("train", "dev", "test")}
 COLD = _hap(
     "cold", "thu-coai/cold", "TEXT", "label", splits=("train", "dev", "test"), group="topic",
-    hub_splits={"dev": "validation"},  # the hub's dev.csv is read as the split `validation`
+    hub_files=COLD_FILES,
 )  # fmt: skip
-KOR_HATE = _hap(
-    "kor_hate", "inmoonlight/kor_hate", "comments", "hate", classes={"0": 1, "1": 1, "2": 0}, revision=PARQUET
-)
+KOR_HATE = _hap("kor_hate", "inmoonlight/kor_hate", "comments", "hate", classes={"0": 1, "1": 1, "2": 0})
 INDONESIAN = _hap(
     "id_hate_abusive", "", "Tweet", ("HS", "Abusive"), classes={"0 0": 0}, otherwise=1, splits=("train", None, "train")
 )

@@ -7,7 +7,7 @@ XTREME (arXiv 2003.11080) and the paper's XNLI. `in-language`: taught the train 
 from dataclasses import replace
 
 from kdnas.evaluation.kinds import CLASSES, SPANS, WORDS
-from kdnas.evaluation.spec import PARQUET, Part, Source, Spec, StandIn
+from kdnas.evaluation.spec import Part, Source, Spec, StandIn
 from kdnas.evaluation.suites_english import CONLL_2003, MISC, NER, NLI, PAIR
 
 DATE = ("B-DATE", "I-DATE")
@@ -73,7 +73,7 @@ TYDIQA_GOLDP = Spec(
 TYDIQA_ENGLISH = Part("en", TYDIQA_GOLDP, ("train", None, None))
 CONLL_ENGLISH = Part("en", CONLL_2003, ("train", "validation", None))
 MLQA_DEV = StandIn(
-    Source("facebook/mlqa", "mlqa", "mlqa.{language}.{language}", "{language}.{language}.{split}", PARQUET),
+    Source("facebook/mlqa", "mlqa", "mlqa.{language}.{language}", "{language}.{language}.{split}"),
     "validation",
     "scored on MLQA's dev split, not on its test split",
 )
@@ -83,7 +83,7 @@ PANX_IN_LANGUAGE = Spec(
 )  # fmt: skip
 MASAKHANER_IN_LANGUAGE = Spec(
     "ner/masakhaner-in-language",
-    Source("masakhane/masakhaner", "ner/masakhaner", "{language}", "{language}.{split}", PARQUET, names=MASAKHANER),
+    Source("masakhane/masakhaner", "ner/masakhaner", "{language}", "{language}.{split}", names=MASAKHANER),
     ("tokens",), "ner_tags", WORDS, NER + DATE, "entity_f1", 5e-5, 5, splits=("train", "validation", "test"),
     languages=tuple(MASAKHANER),
 )  # fmt: skip
@@ -91,7 +91,7 @@ TWEETS_IN_LANGUAGE = Spec(
     "sentiment/tweets-in-language",
     Source(
         "cardiffnlp/tweet_sentiment_multilingual", "sentiment/tweet_sentiment_multilingual", "{language}",
-        "{language}.{split}", PARQUET, names=TWEETS,
+        "{language}.{split}", names=TWEETS,
     ),
     ("text",), "label", CLASSES, POLARITY, "macro_f1", 2e-5, 3, splits=("train", "validation", "test"),
     languages=tuple(TWEETS),
@@ -130,7 +130,7 @@ LANGUAGES = (
         languages=WIKINEURAL, taught=ENGLISH_ALONE, parts=(CONLL_ENGLISH,),
     ),
     Spec(
-        "ner/conll2002", Source("eriktks/conll2002", "ner/conll2002", "{language}", "{language}.{split}", PARQUET),
+        "ner/conll2002", Source("eriktks/conll2002", "ner/conll2002", "{language}", "{language}.{split}"),
         ("tokens",), "ner_tags", WORDS, NER + MISC, "entity_f1", 5e-5, 3, splits=("train", "validation", "test"),
         languages=("es", "nl"), taught=ENGLISH_ALONE, parts=(CONLL_ENGLISH,),
     ),
@@ -145,7 +145,7 @@ LANGUAGES = (
     Spec(
         "sentiment/afrisenti",
         Source(
-            "shmuhammad/AfriSenti-twitter-sentiment", "sentiment/afrisenti", "{language}", "{language}.{split}", PARQUET,
+            "shmuhammad/AfriSenti-twitter-sentiment", "sentiment/afrisenti", "{language}", "{language}.{split}",
             names=AFRISENTI,
         ),
         ("tweet",), "label", CLASSES, ("positive", "neutral", "negative"), "macro_f1", 2e-5, 3,

@@ -8,13 +8,14 @@ A label is known in a set only if the set tells its positives from its negatives
 language of that set never have the label. An unknown label is None and has no loss (`kdnas.evaluation.kinds.MULTI_LABEL`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kdnas.errors import UsageError
 from kdnas.evaluation.kinds import MultiLabel
 from kdnas.evaluation.kinds.multilabel import Truth
-from kdnas.evaluation.spec import PARQUET, Source, Spec
+from kdnas.evaluation.spec import Source, Spec
+from kdnas.evaluation.suites_hap import COLD_FILES
 
 LABELS = ("hate", "abuse", "profanity")
 UNCLEAR: Truth = (None, None, None)  # rows that annotators disagreed on or skipped
@@ -74,12 +75,11 @@ def _set(
     target: str | tuple[str, ...],
     splits: tuple[str, str | None, str] = ("train", None, "train"),
     config: str | None = None,
-    revision: str | None = None,
     file: str = "{split}",
-    hub_splits: dict[str, str] | None = None,
+    hub_files: Mapping[str, str] | None = None,
 ) -> HapSet:
     codes = tuple(languages.split())
-    source = Source(hub, f"hap/{name}", config, file, revision, hub_splits=hub_splits or {})
+    source = Source(hub, f"hap/{name}", config, file, hub_files=hub_files or {})
     spec = Spec(
         f"hap-set/{name}", source, (text,), target, MultiLabel(truth), LABELS, "macro_f1", 2e-5, 3, splits=splits,
         languages=codes,
@@ -94,7 +94,7 @@ SETS = (
     ),
     _set(  # 0 no hate, 1 hate, 2 skipped, 3 hate only together with another sentence
         "hate_speech18", "en", table(_0=(0, None, None), _1=(1, None, None), _2=UNCLEAR, _3=UNCLEAR),
-        "odegiber/hate_speech18", "text", "label", revision=PARQUET,
+        "odegiber/hate_speech18", "text", "label",
     ),
     _set("mlma", "ar en fr", mlma, "", "tweet", "sentiment", config="{language}", file="{language}.{split}"),
     _set(  # ABUSE attacks somebody as a member of a group, INSULT a person, PROFANITY nobody
@@ -105,17 +105,17 @@ SETS = (
     _set(
         "told_br", "pt", told_br, "JAugusto97/told-br", "text",
         ("homophobia", "obscene", "insult", "racism", "misogyny", "xenophobia"),
-        config="multilabel", revision=PARQUET, file="multilabel.{split}",
+        config="multilabel", file="multilabel.{split}",
     ),
     _set("hatebr", "pt", table(_0=(None, 0, None), _1=(None, 1, None)), "", "comentario", "label_final"),
     _set(  # 0 hate, 1 offensive, 2 none
         "kor_hate", "ko", table(_0=(1, 1, None), _1=(0, 1, None), _2=(0, 0, None)), "inmoonlight/kor_hate", "comments",
-        "hate", ("train", None, "test"), revision=PARQUET,
+        "hate", ("train", None, "test"),
     ),
     _set("id_hate_abusive", "id", indonesian, "", "Tweet", ("HS", "Abusive")),
     _set(  # 1 offensive; the finer labels exist in test alone
         "cold", "zh", table(_0=(None, 0, None), _1=(None, 1, None)), "thu-coai/cold", "TEXT", "label",
-        ("train", "dev", "test"), hub_splits={"dev": "validation"},
+        ("train", "dev", "test"), hub_files=COLD_FILES,
     ),
     _set(  # 0 abusive, 1 normal, 2 religious hate, 3 sexism, 4 profane but untargeted; its validation file repeats train
         "roman_urdu_hate_speech", "ur",

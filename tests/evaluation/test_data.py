@@ -1,5 +1,6 @@
 """Rows of the suites, from local files and from the hub, with notes on missing data."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ import pytest
 
 from kdnas.errors import UsageError
 from kdnas.evaluation.data import load_task
+from kdnas.evaluation.hap_classifier.sets import SETS
+from kdnas.evaluation.hub_revisions import HUB_REVISIONS, PARQUET
 from kdnas.evaluation.kinds import SCORE
 from kdnas.evaluation.reading import NoDataError
 from kdnas.evaluation.rows import Answers
-from kdnas.evaluation.spec import PARQUET
 from kdnas.evaluation.suites import SPECS, SUITES, chosen_specs
 
 from .suite_files import spec, write
@@ -82,7 +84,8 @@ def test_a_failed_download_is_reported_as_missing_data(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("datasets.load_dataset", fetch)
     with pytest.raises(
-        NoDataError, match=r"nyu-mll/glue: split train of revision main .*no route to the hub.*--data_root"
+        NoDataError,
+        match=r"nyu-mll/glue: split train of revision bcdcba7.* cannot be .*no route to the hub.*--data_root",
     ):
         load_task(spec("glue/sst2"), None)
     told = r"JAugusto97/told-br: split train of revision refs/convert/parquet .*same columns.*--data_root .*hap/told_br"
@@ -103,30 +106,20 @@ def test_the_hub_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     for split in ("train", "validation"):
         write(tmp_path, f"glue/sst2/{split}.jsonl.gz", sentences(split, 200))
     assert load_task(spec("glue/sst2"), None).task == load_task(spec("glue/sst2"), tmp_path).task
-    assert requested == [("nyu-mll/glue", "sst2", split, None, False) for split in ("train", "validation")]
+    assert requested == [
+        ("nyu-mll/glue", "sst2", split, HUB_REVISIONS["nyu-mll/glue"], False) for split in ("train", "validation")
+    ]
 
 
-# Sets that are loading scripts on the hub.
-SCRIPTS = {
-    "eriktks/conll2003",
-    "eriktks/conll2002",
-    "facebook/mlqa",
-    "masakhane/masakhaner",
-    "JAugusto97/told-br",
-    "inmoonlight/kor_hate",
-    "cardiffnlp/tweet_sentiment_multilingual",
-    "shmuhammad/AfriSenti-twitter-sentiment",
-}
-
-
-def test_loading_scripts_are_read_from_the_parquet_branch_and_the_guide_lists_every_set() -> None:
-    hubs = {one.source.hub: one.source.revision for one in SPECS if one.source.hub}
-    assert set(hubs) >= SCRIPTS
-    assert {hub for hub, revision in hubs.items() if revision == PARQUET} == SCRIPTS
+def test_every_hub_set_has_the_revision_that_the_guide_says() -> None:
+    hubs = {one.source.hub: one.source.revision for one in (*SPECS, *(one.spec for one in SETS)) if one.source.hub}
+    assert set(hubs) >= set(HUB_REVISIONS)
+    assert all(revision == PARQUET or re.fullmatch("[0-9a-f]{40}", revision) for revision in HUB_REVISIONS.values())
     guide = (Path(__file__).parents[2] / "docs/guides/suites.md").read_text()
-    pinned, unpinned = (" ".join(part.split()) for part in guide.split("## Data sets on the hub")[1].split("- ")[1:3])
+    commit, branch, newest = guide.split("## Data sets on the hub")[1].split("\n- ")[1:4]
     for hub, revision in hubs.items():
-        assert (f"`{hub}`" in pinned, f"`{hub}`" in unpinned) == (revision is not None, revision is None), hub
+        expected = [revision not in (None, PARQUET), revision == PARQUET, revision is None]
+        assert [f"`{hub}`" in part.split("\n\n")[0] for part in (commit, branch, newest)] == expected, hub
 
 
 def test_the_parquet_branch_is_read_by_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,13 +135,20 @@ def test_the_parquet_branch_is_read_by_folder(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("datasets.load_dataset", fetch)
     load_task(spec("hap/kor_hate"), None)
     load_task(spec("hap/cold"), None)
-    named = {"trust_remote_code": False, "name": None}
     assert requested == [
         *(
             ("inmoonlight/kor_hate", split, PARQUET, {"trust_remote_code": False, "data_dir": "default"})
             for split in ("train", "test")
         ),
-        *(("thu-coai/cold", split, None, named) for split in ("train", "test", "validation")),
+        *(
+            (
+                "thu-coai/cold",
+                split,
+                HUB_REVISIONS["thu-coai/cold"],
+                {"trust_remote_code": False, "data_files": {split: f"{split}.csv"}},
+            )
+            for split in ("train", "test", "dev")
+        ),
     ]
 
 
@@ -166,6 +166,18 @@ def test_a_folder_of_the_parquet_branch_has_the_splits_as_folders(tmp_path: Path
         str(tmp_path / "set"), split="validation", data_dir="binary", cache_dir=str(tmp_path / "cache")
     )
     assert found["text"][:] == ["binary validation"]
+
+
+def test_files_with_different_columns_are_read_one_by_one(tmp_path: Path) -> None:
+    import datasets
+
+    (tmp_path / "train.csv").write_text("TEXT,label\na,0\n")
+    (tmp_path / "test.csv").write_text("TEXT,label,fine-grained-label\nb,1,2\n")
+    cache = str(tmp_path / "cache")
+    with pytest.raises(datasets.exceptions.DatasetGenerationError):
+        datasets.load_dataset(str(tmp_path), split="train", cache_dir=cache)
+    found = datasets.load_dataset(str(tmp_path), split="test", data_files={"test": "test.csv"}, cache_dir=cache)
+    assert found["fine-grained-label"][:] == [2]
 
 
 def test_languages_without_rows_are_noted(tmp_path: Path) -> None:
