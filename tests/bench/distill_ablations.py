@@ -1,32 +1,36 @@
 """Ablations of distillation with equal tokens: the default, and the default with one choice changed.
 
-Run as `python tests/bench/distill_ablations.py CORPUS [STEPS [SEEDS [FOLDER]]]`: it distils one student of the shape
-`3,12,384,576,gelu` from the packaged teacher for each choice and seed, as `kdnas distill` does. FOLDER is the home of the
-artifacts: the same command resumes there, and two may run in parallel. Prints a table: explained variance of the teacher's
-hidden states on held-out single sentences, averaged over the layer pairs and for the last layer, with mean and standard
-deviation over the seeds, and the number of seeds in which the choice beats the default.
+Run as `python tests/bench/distill_ablations.py --corpus FILES`; `--help` lists the options. For each choice and seed it distils
+one student as `kdnas distill` does. Choices that see the same batches train side by side, so that the teacher runs once for all
+of them. `--output` keeps the runs: the same command resumes there. Prints a table: explained variance of the teacher's hidden
+states on held-out single sentences, averaged over the layer pairs and for the last layer, with mean and standard deviation over
+the seeds, and the number of seeds in which the choice beats the default.
 """
 
+import argparse
 import os
-import sys
 import tempfile
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
+from kdnas.distill.building import settled
+from kdnas.distill.fit import finished, results_of
+from kdnas.distill.loaded_teacher import LoadedTeacher
 from kdnas.distill.options import DistillOptions
-from kdnas.distill.run import run_distill
-from kdnas.errors import KdnasError
+from kdnas.distill.side_by_side import Together, share_teacher
+from kdnas.distill.stages import begin_distillation
 from kdnas.models.arch import Arch
-from kdnas.models.teacher import BUILTIN, resolve_teacher
-from kdnas.store.artifact import Artifact
+from kdnas.models.teacher import BUILTIN, Teacher, resolve_teacher
 from kdnas.store.host import host_line
-from kdnas.text.corpus import build_corpus
+from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
 
-ARCH = Arch(3, 12, 384, 576)
+DEFAULT = "the default"
 CHOICES: dict[str, dict[str, object]] = {
-    "the default": {},
+    DEFAULT: {},
     "random layers, the teacher's embeddings": {"start": "embeddings"},
     "single sentences alone": {"pair_fraction": 0.0},
     "half of the batches pairs": {"pair_fraction": 0.5},
@@ -50,37 +54,57 @@ def options_of(choice: str, steps: int, seed: int) -> DistillOptions:
     return replace(found, steps=steps * plain.batch_tokens // found.batch_tokens)
 
 
-def main(corpus: str, steps: int, seeds: int, home: Path) -> None:
+def run(
+    output: Path, home: Path, teacher: Teacher, corpus: Corpus, arch: Arch, runs: dict[str, DistillOptions]
+) -> dict[str, dict[str, Any]]:
+    """The results of one seed's runs on the same batches; those that are missing train side by side."""
+    folders = {choice: output / f"{choice.replace(' ', '-')}-{options.seed}" for choice, options in runs.items()}
+    found = {choice: done for choice, folder in folders.items() if (done := finished(folder)) is not None}
+    missing = [choice for choice in runs if choice not in found]
+    if missing:
+        loaded = LoadedTeacher(teacher, corpus, runs[missing[0]])
+        begun = {}
+        for choice in missing:
+            folders[choice].mkdir(parents=True, exist_ok=True)
+            begun[choice] = begin_distillation(folders[choice], home, loaded, arch, runs[choice])
+        share_teacher(loaded, [one.fitting for one in begun.values()], 1)
+        errors = Together([one.fitting for one in begun.values()]).train()
+        for (choice, one), error in zip(begun.items(), errors, strict=True):
+            if error is not None:
+                raise error
+            found[choice] = one.finish(results_of(one.fitting))
+    return found
+
+
+def main(given: argparse.Namespace, output: Path) -> None:
     """Train missing students, all choices with one seed before the next seed, and print the table."""
-    teacher = resolve_teacher(BUILTIN)
-    built = build_corpus(home, corpus, TextOptions(), teacher)
-    done: dict[tuple[str, int], Artifact] = {}
-    wanted = [(choice, seed) for seed in range(seeds) for choice in CHOICES]
-    for later in (False, True):  # the second pass collects what another process was training
-        for choice, seed in [key for key in wanted if key not in done]:
-            try:
-                options = options_of(choice, steps, seed)
-                done[choice, seed] = run_distill(home, teacher, built, ARCH, options)
-            except KdnasError as error:
-                if later:
-                    raise
-                print(f"{choice}, seed {seed}: {error}", file=sys.stderr)
-    found = {choice: [done[choice, seed] for seed in range(seeds)] for choice in CHOICES}
-    print(host_line(), f"{steps} steps, threads {os.environ.get('OMP_NUM_THREADS', 'all')}")
+    home, choices = Path(given.home), list(CHOICES) if given.choices is None else [DEFAULT, *given.choices.split(";")]
+    teacher, arch = resolve_teacher(given.teacher, home), Arch.parse(given.arch)
+    corpus = build_corpus(home, given.corpus, TextOptions(), teacher)
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for seed in range(given.seeds):
+        groups: dict[tuple[int, float], dict[str, DistillOptions]] = defaultdict(dict)
+        for choice in choices:
+            options = settled(options_of(choice, given.steps, seed), corpus, teacher)
+            groups[options.batch_tokens, options.pair_fraction][choice] = options
+        for runs in groups.values():
+            for choice, results in run(output, home, teacher, corpus, arch, runs).items():
+                found[choice].append(results)
+    print(host_line(), f"{given.steps} steps, threads {os.environ.get('OMP_NUM_THREADS', 'all')}")
     print("\n| choice | tokens | all pairs | last layer | better than the default |\n|---|---:|---:|---:|---:|")
-    default = [last_layer(artifact) for artifact in found["the default"]]
-    for choice, artifacts in found.items():
-        pairs = [artifact.results["explained_variance"] for artifact in artifacts]
-        last = [last_layer(artifact) for artifact in artifacts]
+    default = [last_layer(results) for results in found[DEFAULT]]
+    for choice in choices:
+        pairs = [results["explained_variance"] for results in found[choice]]
+        last = [last_layer(results) for results in found[choice]]
         wins = sum(one > other for one, other in zip(last, default, strict=True))
-        tokens = round(mean(artifact.results["tokens"] for artifact in artifacts))
-        beats = "" if choice == "the default" else f"{wins} of {len(last)}"
+        tokens = round(mean(results["tokens"] for results in found[choice]))
+        beats = "" if choice == DEFAULT else f"{wins} of {len(last)}"
         print(f"| {choice} | {tokens:,} | {spread(pairs)} | {spread(last)} | {beats} |")
 
 
-def last_layer(artifact: Artifact) -> float:
+def last_layer(results: dict[str, Any]) -> float:
     """Explained fraction of the teacher's states that are the targets of the last student layer."""
-    layers = artifact.results["explained_variance_layers"]
+    layers = results["explained_variance_layers"]
     return float(layers[max(layers, key=int)])
 
 
@@ -89,7 +113,19 @@ def spread(values: list[float]) -> str:
     return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
 
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", required=True, help="as in `kdnas distill`")
+    parser.add_argument("--teacher", default=BUILTIN, help="as in `kdnas distill`")
+    parser.add_argument("--arch", default="3,12,384,576,gelu", help="the students' architecture")
+    parser.add_argument("--steps", type=int, default=80, help="updates with the default batch size")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--choices", help=f"names separated by semicolons; by default all: {'; '.join(CHOICES)}")
+    parser.add_argument("--home", default="artifacts", help="root of the corpus and the fetched teachers")
+    parser.add_argument("--output", help="folder of the runs; by default a temporary one")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    folder = Path(given[3]) if len(given) > 3 else Path(tempfile.mkdtemp())
-    main(given[0], int(given[1]) if len(given) > 1 else 80, int(given[2]) if len(given) > 2 else 3, folder)
+    given = arguments()
+    main(given, Path(given.output or tempfile.mkdtemp()))
