@@ -76,7 +76,7 @@ def files_below(folder: Path) -> Iterator[str]:
 
 
 def copy_output(files: dict[str, Path], output: Path, kind: str) -> None:
-    """Copy files to a folder and remove the other files of an earlier output of the same kind.
+    """Copy files to a folder and remove the other files of an earlier output of the same kind, with folders that become empty.
 
     Args:
         files: source of each file by its path below `output`.
@@ -102,7 +102,15 @@ def copy_output(files: dict[str, Path], output: Path, kind: str) -> None:
             os.replace(scratch, target)
         for name in old - set(files):
             (output / name).unlink(missing_ok=True)
+            _remove_empty_folders((output / name).parent, output)
         write_json(output / RECORD, {"kind": kind, "files": sorted(files)})
+
+
+def _remove_empty_folders(folder: Path, root: Path) -> None:
+    """Remove a folder below `root` and its parents there, as far as they are empty."""
+    while folder != root and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def _record(output: Path) -> dict[str, list[str]]:

@@ -101,6 +101,8 @@ def test_each_of_several_results_gets_a_folder(tmp_path: Path) -> None:
     assert [one.path for one in found] == [tmp_path / "out" / artifact.path.name for artifact in artifacts]
     assert [(one.path / "a.txt").read_text() for one in found if one.path] == ["1", "2"]
     assert deliver_all(artifacts, None) == artifacts
+    deliver_all(artifacts[1:], tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"output.json", artifacts[1].path.name}
 
 
 @pytest.mark.parametrize("name", [
