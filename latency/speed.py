@@ -187,6 +187,8 @@ def _work(
         if exported_teacher is not None:
             for session in _sessions(exported_teacher, options):
                 engines[f"teacher {session.form}"] = _session_call(session, rows)
+        if note := threads_note({session.form: session.threads for session in sessions}, threads):
+            say(f"speed: {note}")
         rounds = _measure(folder / LOG, engines, rows, options)
     finally:
         torch.set_num_threads(before)
@@ -198,6 +200,20 @@ def _work(
         "rows": summarise(rounds),
         "from_text": from_text(rounds, f"student {sessions[0].form}"),
     }
+
+
+def threads_note(session_threads: Mapping[str, int], threads: int) -> str | None:
+    """What to say if the exported forms run on another number of threads than PyTorch; None if all are equal.
+
+    Args:
+        session_threads: threads of each form: those with which its export measured it, unless the speed options set them.
+        threads: threads of PyTorch.
+    """
+    others = {form: count for form, count in session_threads.items() if count != threads}
+    if not others:
+        return None
+    listed = ", ".join(f"{form} {count}" for form, count in others.items())
+    return f"threads differ: PyTorch {threads}, {listed}, as at the export; --threads {threads} gives all the same"
 
 
 def _sessions(exported: Path, options: SpeedOptions) -> list[Session]:

@@ -11,7 +11,17 @@ from kdnas.errors import UsageError
 from kdnas.export.checkpoint import open_checkpoint
 from kdnas.export.options import ExportOptions
 from kdnas.export.run import run_export
-from kdnas.latency.speed import STUDENT, TEACHER, TOKENIZER, SpeedOptions, from_text, one_round, run_speed, summarise
+from kdnas.latency.speed import (
+    STUDENT,
+    TEACHER,
+    TOKENIZER,
+    SpeedOptions,
+    from_text,
+    one_round,
+    run_speed,
+    summarise,
+    threads_note,
+)
 from kdnas.models.teacher import Teacher
 from kdnas.store.artifact import Artifact, append_jsonl
 from kdnas.text.corpus import Corpus
@@ -108,6 +118,13 @@ def test_statistics_by_hand() -> None:
     text = from_text(rounds, "student x")
     assert text["tokenise_mean_ms"] == 0.75
     assert text["speedup"] == pytest.approx((11 / 3 + 20.5 / 2.5) / 2, abs=1e-3)
+
+
+def test_different_numbers_of_threads_are_said() -> None:
+    """An export that was made with one thread is not compared with PyTorch on two without a word."""
+    assert threads_note({"onnxruntime-int8": 2, "openvino-f32": 2}, 2) is None
+    said = threads_note({"onnxruntime-int8": 1, "openvino-f32": 2}, 2)
+    assert said == "threads differ: PyTorch 2, onnxruntime-int8 1, as at the export; --threads 2 gives all the same"
 
 
 def test_the_table_has_one_line_per_engine() -> None:
