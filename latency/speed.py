@@ -183,11 +183,12 @@ def _work(
     torch.set_num_threads(threads)
     try:
         sessions = _sessions(exported, options)
+        teachers = [] if exported_teacher is None else _sessions(exported_teacher, options)
         engines = _engines(teacher, student, sessions, rows, texts)
-        if exported_teacher is not None:
-            for session in _sessions(exported_teacher, options):
-                engines[f"teacher {session.form}"] = _session_call(session, rows)
-        if note := threads_note({session.form: session.threads for session in sessions}, threads):
+        engines |= {f"teacher {session.form}": _session_call(session, rows) for session in teachers}
+        exports = {f"student {session.form}": session.threads for session in sessions}
+        exports |= {f"teacher {session.form}": session.threads for session in teachers}
+        if note := threads_note(exports, threads):
             say(f"speed: {note}")
         rounds = _measure(folder / LOG, engines, rows, options)
     finally:
@@ -206,7 +207,7 @@ def threads_note(session_threads: Mapping[str, int], threads: int) -> str | None
     """What to say if the exported forms run on another number of threads than PyTorch; None if all are equal.
 
     Args:
-        session_threads: threads of each form: those with which its export measured it, unless the speed options set them.
+        session_threads: threads of each exported form: those that its export chose, unless the speed options set them.
         threads: threads of PyTorch.
     """
     others = {form: count for form, count in session_threads.items() if count != threads}
