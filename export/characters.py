@@ -4,11 +4,11 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 # General categories: unassigned, private use, control. tokie keeps the control character U+007F in short texts alone.
 RARE = ("Cn", "Co", "Cc")
 BLOCK = 64  # characters that are compared in one text
+SAMPLED = 100  # one of so many unassigned and private characters is compared
 BEYOND = "\U00010000"  # first character outside the basic plane
 
 Encode = Callable[[list[str]], list[list[int]]]
@@ -27,16 +27,6 @@ class Characters:
         self._low = re.compile(f"[{''.join(_ranges(sorted(low)))}]")
         self._beyond = re.compile(f"[{BEYOND}-{chr(sys.maxunicode)}]")
         self._high = frozenset(character for character in others if character >= BEYOND)
-
-    @classmethod
-    def read(cls, file: Path) -> "Characters":
-        """Read a file of hexadecimal code points, one a line.
-
-        Raises:
-            OSError: the file cannot be read.
-            ValueError: its content is something else.
-        """
-        return cls("".join(chr(int(point, 16)) for point in file.read_text().split()))
 
     def occur_in(self, text: str) -> bool:
         """Whether a text has any of the characters."""
@@ -59,6 +49,15 @@ def differing_characters(one: Encode, other: Encode) -> str:
     blocks = [characters[start : start + BLOCK] for start in range(0, len(characters), BLOCK)]
     suspect = [found for block in _unequal(blocks, one, other) for found in block]
     return "".join(found for [found] in _unequal([[character] for character in suspect], one, other))
+
+
+def rare_ones_differ(one: Encode, other: Encode) -> bool:
+    """Whether two encoders treat rare characters differently: controls, and a sample of the unassigned and private ones."""
+    points = (chr(point) for point in range(1, sys.maxunicode + 1) if not 0xD800 <= point < 0xE000)
+    rare = [character for character in points if _is_rare(character)]
+    controls = [character for character in rare if unicodedata.category(character) == "Cc"]
+    blocks = [[character] for character in [*controls, *rare[::SAMPLED]]]
+    return any(_unequal(blocks, one, other))
 
 
 def _unequal(blocks: list[list[str]], one: Encode, other: Encode) -> Iterator[list[str]]:

@@ -1,10 +1,11 @@
-"""Conversion of texts to token ids in a session: by SentencePiece or tokie if the export found it equal, else by `tokenizers`.
+"""Conversion of texts to token ids in a session: by tokie or SentencePiece if the export found it equal, else by `tokenizers`.
 
-A Unigram tokenizer of 250,000 pieces takes 260 MB in `tokenizers`, which keeps a hash map for each prefix of a piece.
-SentencePiece keeps the same prefixes in one array of 36 MB and takes a fifth of the time. WordPiece takes `tokenizers` about five
-times as long as tokie (results/export). `kdnas.export.fast_tokenizer` writes the file of either library beside `tokenizer.json`.
+WordPiece takes `tokenizers` about five times as long as tokie. A Unigram tokenizer of 250,000 pieces takes a second to load and
+260 MB in `tokenizers`, 0.2 s and 47 MB in tokie (results/export). `kdnas.export.fast_tokenizer` writes the file of either library
+beside `tokenizer.json`.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from kdnas.export.characters import Characters
 TOKENIZER = "tokenizer.json"
 SENTENCEPIECE = "sentencepiece.model"
 TOKIE = "tokenizer.tkz"
-OTHER_CHARACTERS = "other_characters.txt"  # beside `tokenizer.tkz`
+TOKIE_DETAILS = "tokie.json"  # beside `tokenizer.tkz`: where tokie differs from `tokenizers`
 THREADED = 256  # minimum texts for several threads: SentencePiece starts new threads with each call
 
 
@@ -110,10 +111,10 @@ class SentencePieceEncoder:
 
 
 class TokieEncoder:
-    """Encoder by the tokie library.
+    """Encoder by the tokie library, with the differences in `tokie.json` mended.
 
-    Its tables of Unicode are newer than those of `tokenizers`. Texts with a character that both treat differently (those in
-    `other_characters.txt`, and rare ones) are encoded by `tokenizers`, which is loaded with the first such text.
+    Its tables of Unicode are newer than those of `tokenizers`. For WordPiece and BPE, texts with a character that both treat
+    differently are encoded by `tokenizers`, which is loaded with the first such text.
     """
 
     def __init__(self, file: Path) -> None:
@@ -123,8 +124,11 @@ class TokieEncoder:
         self._tokenizer = tokie.Tokenizer.from_file(str(file))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._other = Characters.read(self._folder / OTHER_CHARACTERS)
-        self.prefix, self.suffix = special_around(self._tokenizer)
+        details = json.loads((self._folder / TOKIE_DETAILS).read_text())
+        self.prefix, self.suffix = details["prefix"], details["suffix"]
+        self._blank: list[int] = details["blank"]
+        others = details["other_characters"]
+        self._other = None if others is None else Characters(others)
 
     @cached_property
     def _whole(self) -> TokenizersEncoder:
@@ -132,17 +136,15 @@ class TokieEncoder:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         if len(texts) < THREADED:
-            return [self._ids(text) for text in texts]
-        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), False)]
-        for index, text in enumerate(texts):
-            if self._other.occur_in(text):
-                rows[index] = self._whole.ids([text])[0]
-        return rows
+            return [self._mended(text, self._tokenizer.encode(text, False).ids) for text in texts]
+        encodings = self._tokenizer.encode_batch(list(texts), False)
+        return [self._mended(text, encoding.ids) for text, encoding in zip(texts, encodings, strict=True)]
 
-    def _ids(self, text: str) -> list[int]:
-        if self._other.occur_in(text):
+    def _mended(self, text: str, ids: list[int]) -> list[int]:
+        """The ids of `tokenizers`, given those of tokie."""
+        if self._other is not None and self._other.occur_in(text):
             return self._whole.ids([text])[0]
-        return list(self._tokenizer.encode(text, False).ids)
+        return [] if ids == self._blank else ids
 
 
 def special_around(tokenizer: Any) -> tuple[list[int], list[int]]:

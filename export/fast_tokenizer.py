@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kdnas.export.encoder import OTHER_CHARACTERS, SENTENCEPIECE, TOKENIZER, TOKIE, TokenizersEncoder, read_encoder
+from kdnas.export.encoder import SENTENCEPIECE, TOKENIZER, TOKIE, TOKIE_DETAILS, TokenizersEncoder, read_encoder
 from kdnas.export.sentencepiece_form import write_sentencepiece
 from kdnas.export.tokie_form import write_tokie
 
@@ -16,6 +16,10 @@ TOLERATED = 1e-4
 PROBES = (
     "",
     " ",
+    "\t",
+    "\u3000 \u200b",
+    "\x07",
+    "\u2581",
     "  two  spaces ",
     "tab\tand\nnew\r\nlines\u3000and\u00a0wide ones\u2028here",
     "ﬁne ｆｕｌｌ ½ ² ㎏ Ⅻ e\u0301",
@@ -25,10 +29,10 @@ PROBES = (
     "x" * 3000,
     "ab " * 3000,
 )
-# The main file of each form, the function that writes it, and its other files.
+# The main file of each form, the function that writes it, and its other files; the first with equal ids is used.
 WRITERS: dict[str, tuple[Callable[[Path], bool], tuple[str, ...]]] = {
+    TOKIE: (write_tokie, (TOKIE_DETAILS,)),
     SENTENCEPIECE: (write_sentencepiece, ()),
-    TOKIE: (write_tokie, (OTHER_CHARACTERS,)),
 }
 
 

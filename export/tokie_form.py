@@ -1,22 +1,22 @@
-"""Converts a tokenizer.json to tokie's own form, with the characters that both libraries treat differently."""
+"""Converts a tokenizer.json to tokie's own form, with what both libraries treat differently."""
 
 import json
 from pathlib import Path
 
-from kdnas.export.characters import differing_characters
-from kdnas.export.encoder import OTHER_CHARACTERS, TOKENIZER, TOKIE, TokenizersEncoder
+from kdnas.export.characters import differing_characters, rare_ones_differ
+from kdnas.export.encoder import TOKENIZER, TOKIE, TOKIE_DETAILS, TokenizersEncoder
 
 
 def write_tokie(folder: Path) -> bool:
-    """Write `tokenizer.tkz` and `other_characters.txt` beside `tokenizer.json`; returns False if tokie cannot read the tokenizer.
+    """Write `tokenizer.tkz` and `tokie.json` beside `tokenizer.json`; returns False if tokie cannot read the tokenizer.
 
-    Unigram is left out: on texts with new words tokie is no faster there than SentencePiece (results/export).
+    `tokie.json` has the special tokens before and after a text (tokie omits those after it for Unigram), the ids that tokie gives
+    a blank text where `tokenizers` gives none, and the characters that both treat differently, beside the rare ones; null if they
+    treat all alike.
     """
     import tokie
 
     file = folder / TOKENIZER
-    if json.loads(file.read_text())["model"].get("type") == "Unigram":
-        return False
     try:
         tokenizer = tokie.Tokenizer.from_json(str(file))
     except Exception:  # the library raises it for kinds of tokenizers that it does not know
@@ -28,5 +28,11 @@ def write_tokie(folder: Path) -> bool:
 
     tokenizer.save(str(folder / TOKIE))
     others = differing_characters(ids, whole.ids)
-    (folder / OTHER_CHARACTERS).write_text("".join(f"{ord(character):x}\n" for character in others))
+    details = {
+        "prefix": whole.prefix,
+        "suffix": whole.suffix,
+        "blank": ids([" "])[0] if whole.ids([" "]) == [[]] else [],
+        "other_characters": others if others or rare_ones_differ(ids, whole.ids) else None,
+    }
+    (folder / TOKIE_DETAILS).write_text(json.dumps(details))
     return True

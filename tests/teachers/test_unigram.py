@@ -12,8 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, normalizers
 
-from kdnas.export.encoder import SENTENCEPIECE
+from kdnas.export.encoder import (
+    SENTENCEPIECE,
+    THREADED,
+    TOKENIZER,
+    TOKIE,
+    TOKIE_DETAILS,
+    SentencePieceEncoder,
+    TokenizersEncoder,
+    read_encoder,
+)
 from kdnas.export.fast_tokenizer import PROBES, write_fast_tokenizer
+from kdnas.export.sentencepiece_form import write_sentencepiece
 from kdnas.models.pooling import pooling_of
 from kdnas.models.teacher import load_tokenizer
 from kdnas.teachers.charsmap import precompiled, with_compositions
@@ -141,6 +151,17 @@ def test_ids_are_those_of_transformers_xlmr_tokenizer(sentences: list[str], tmp_
     ours = load_tokenizer(tmp_path)
     texts = [*PROBES, *sentences, "a<s>b", "<mask>", "a <mask>."]
     assert ours(texts)["input_ids"] == theirs(texts)["input_ids"]
-    # An export reads the same map by SentencePiece, which is stricter than tokenizers about its form.
-    found = write_fast_tokenizer(tmp_path, sentences)
-    assert found == {"file": SENTENCEPIECE, "compared": len(sentences), "differ": 0}
+    # An export tokenises with tokie, which omits the token after a text and gives blank texts the mark of a space.
+    assert write_fast_tokenizer(tmp_path, sentences) == {"file": TOKIE, "compared": len(sentences), "differ": 0}
+    fast, whole = read_encoder(tmp_path, TOKIE), TokenizersEncoder(tmp_path / TOKENIZER)
+    assert (fast.prefix, fast.suffix) == (whole.prefix, whole.suffix) == ([0], [2])
+    blank = ["", " ", "\u3000", "\t \n"]
+    assert fast.ids(blank) == whole.ids(blank) == [[], [], [], []]
+    assert json.loads((tmp_path / TOKIE_DETAILS).read_text())["other_characters"] is None
+    rare = ["a", "\ue000", "b\U000f0000 a", "\x07", "c\u0378"] * THREADED
+    assert fast.ids(rare) == whole.ids(rare)
+    # SentencePiece reads the same map; it is stricter than tokenizers about its form.
+    assert write_sentencepiece(tmp_path)
+    assert SentencePieceEncoder(tmp_path / SENTENCEPIECE).ids(texts) == TokenizersEncoder(tmp_path / TOKENIZER).ids(
+        texts
+    )
