@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import UsageError
-from kdnas.export.folder import MULTI_LABEL
+from kdnas.export.folder import MULTI_LABEL, WEIGHTS
 from kdnas.export.silence import silence_transformers
 from kdnas.export.thresholds import THRESHOLDS
 from kdnas.models.family import family_of, shape_of
@@ -17,7 +17,6 @@ from kdnas.models.pooling import Pooling, pooling_of
 from kdnas.models.teacher import load_tokenizer, resolve_teacher
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-WEIGHTS = "model.safetensors"
 LONGEST = 512
 HEADS = {
     "ForSequenceClassification": "text-classification",

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kdnas.errors import UsageError
 from kdnas.models.engine import ENGINES, require_native
 
 SETTINGS = "kdnas.json"
+EXTERNAL = "_data"  # after the name of a graph: its external data, as Optimum names it
+WEIGHTS = "model.safetensors"  # of PyTorch, for further training
 MULTI_LABEL = (
     "multi_label_classification"  # `problem_type` of a classifier whose labels are independent, as in transformers
 )
@@ -66,6 +68,18 @@ def choose_form(path: Path, present: Iterable[str], form: str | None) -> str:
 def graph_of(form: str) -> str:
     """The graph file of a form, relative to the export folder."""
     return FORMS[RUN_TIME_FORMS.get(form, form)]
+
+
+def graph_files(graph: Path) -> tuple[Path, ...]:
+    """A graph's file and those beside it with its weights: the `.bin` of OpenVINO, the external data of ONNX."""
+    beside = graph.with_suffix(".bin"), graph.with_name(f"{graph.name}{EXTERNAL}")
+    return (graph, *(file for file in beside if file.is_file()))
+
+
+def is_read(name: str, form: str) -> bool:
+    """Whether a session of a form needs a file of the export folder: not PyTorch's weights and not the graphs of other forms."""
+    graphs = {PurePosixPath(graph).parent for graph in FORMS.values()} - {PurePosixPath(graph_of(form)).parent}
+    return name != WEIGHTS and PurePosixPath(name).parent not in graphs
 
 
 def read_tokenizer(file: Path, max_seq_len: int) -> Any:

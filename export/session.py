@@ -7,7 +7,7 @@ import ctypes
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from kdnas.export.folder import (
     TASKS,
     choose_form,
     graph_of,
+    is_read,
     read_settings,
     read_tokenizer,
 )
@@ -53,7 +54,7 @@ class Session:
         form: form to run, one of the folder's; by default the fastest form within the loss bound, as the export measured.
         threads: threads per call; by default the number with which the export measured the form to be fastest, but at most
             `kdnas.store.host.default_threads`.
-        verify: first compare every file of the folder with its hash in the manifest.
+        verify: first compare every file that this form needs with its hash in the manifest; the others must only exist.
         spin: with ONNX Runtime, let the threads wait for the next call in a busy loop. Consecutive short texts run a sixth
             faster, but the threads occupy their cores for some milliseconds after each call.
         streams: calls that `predict` runs in parallel, with the threads divided among them; for many texts this gives a fifth
@@ -76,7 +77,7 @@ class Session:
 
     Raises:
         UsageError: `path` is not an export folder, the form is unknown, or the graph is damaged.
-        KdnasError: a file has changed since the export.
+        KdnasError: a file has changed since the export, or is missing.
     """
 
     def __init__(
@@ -92,8 +93,9 @@ class Session:
         path = Path(path)
         require_policy(too_long, SESSION_POLICIES)
         settings = read_settings(path)
+        self.form = choose_form(path, settings["forms"], form)
         if verify:
-            Artifact.load(path, "export").verify()
+            Artifact.load(path, "export").verify(partial(is_read, form=self.form))
         self.path, self.too_long = path, too_long
         self._warned = False
         self.task: str = settings["task"]
@@ -106,7 +108,6 @@ class Session:
         self.has_head = "dimensions" in settings
         self.dimensions = int(settings.get("dimensions", self.hidden))
         self.prompts = Prompts(settings.get("prompts", {}), settings.get("default_prompt"))
-        self.form = choose_form(self.path, settings["forms"], form)
         best = min(int(settings.get("threads", {}).get(self.form, default_threads())), default_threads())
         self.threads = best if threads is None else threads
         if self.threads < 1:

@@ -1,4 +1,4 @@
-"""A session refuses an export if any byte has changed."""
+"""A changed byte is detected in every file of an export, and a session refuses a folder if a file that it needs has changed."""
 
 import os
 import random
@@ -42,28 +42,49 @@ def test_every_flipped_byte_is_detected(classifier_export: Artifact, folder: Pat
     Artifact.load(folder, "export").verify()
 
 
-@pytest.mark.parametrize("name", ["onnx/model.onnx", "openvino/int8/openvino_model.bin", "tokenizer.json"])
-def test_the_error_names_the_changed_file(name: str, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("onnx/model.onnx", "onnxruntime-f32"),
+        ("openvino/openvino_model.bin", "openvino-f32"),
+        ("openvino/int8/openvino_model.bin", "openvino-int8"),
+        ("tokenizer.json", "openvino-f32"),
+        ("tokie.json", "onnxruntime-int8"),
+    ],
+)
+def test_the_error_names_the_changed_file(name: str, form: str, folder: Path) -> None:
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
     with pytest.raises(KdnasError, match=f"{name}: missing or changed since it was written"):
-        Session(folder, "openvino-f32", threads=1)
+        Session(folder, form, threads=1)
     (folder / name).write_bytes(content[:-1])
     with pytest.raises(KdnasError, match=f"{name}: missing or changed"):
-        Session(folder, "openvino-f32", threads=1)
+        Session(folder, form, threads=1)
     (folder / name).unlink()
     with pytest.raises(KdnasError, match=f"{name}"):
+        Session(folder, form, threads=1)
+
+
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "openvino/int8/openvino_model.bin", "model.safetensors"])
+def test_files_that_a_form_does_not_need_must_only_exist(name: str, folder: Path) -> None:
+    """To start, a session of one form does not read the graphs of the other forms."""
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:-1])
+    assert Session(folder, "openvino-f32", threads=1).form == "openvino-f32"
+    (folder / name).unlink()
+    with pytest.raises(KdnasError, match=f"{name}: missing or changed"):
         Session(folder, "openvino-f32", threads=1)
 
 
-def test_swapped_files_are_detected(folder: Path) -> None:
+@pytest.mark.parametrize("form", ["onnxruntime-f32", "onnxruntime-int8"])
+def test_swapped_files_are_detected(form: str, folder: Path) -> None:
     first, second = folder / "onnx/model.onnx", folder / "onnx-int8/model_quantized.onnx"
     os.rename(first, folder / "kept")
     os.rename(second, first)
     os.rename(folder / "kept", second)
     with pytest.raises(KdnasError, match=r"onnx.*\.onnx: missing or changed"):
-        Session(folder, "openvino-f32", threads=1)
+        Session(folder, form, threads=1)
 
 
 def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> None:
