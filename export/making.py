@@ -15,16 +15,27 @@ import psutil
 
 from kdnas.export.ahead import Ahead
 from kdnas.export.card import write_card
-from kdnas.export.checkpoint import WEIGHTS, Checkpoint, copy_checkpoint, load_model
+from kdnas.export.checkpoint import Checkpoint, copy_checkpoint, load_model
 from kdnas.export.encoder import TOKENIZER
 from kdnas.export.engines import RUNTIMES, Forward, open_graph
 from kdnas.export.fast_tokenizer import write_fast_tokenizer
 from kdnas.export.first_token import last_layer_of_first_token
-from kdnas.export.folder import EMBEDDING, FORMS, RUN_TIME_FORMS, SETTINGS, TASKS, graph_of, read_tokenizer, token_ids
+from kdnas.export.folder import (
+    EMBEDDING,
+    FORMS,
+    RUN_TIME_FORMS,
+    SETTINGS,
+    TASKS,
+    WEIGHTS,
+    graph_of,
+    read_tokenizer,
+    token_ids,
+)
 from kdnas.export.head import add_embedding, embedding_parity, embeddings, require_same
 from kdnas.export.int8_search import Int8Search, require_inside
 from kdnas.export.judge import Candidate, Judge
 from kdnas.export.labelled import Labelled
+from kdnas.export.onnx_form import map_tables
 from kdnas.export.options import ExportOptions
 from kdnas.export.parity import compare, require_bound, spread_over_lengths, torch_forward, torch_outputs
 from kdnas.export.race import race
@@ -124,6 +135,9 @@ class Making:
         if self.head is not None:
             for form in order:
                 finished[form] |= self._add_head(folder, form, self.head)
+        for form in self.options.to_make():
+            if ENGINES[form].runtime == "onnxruntime":
+                map_tables(folder / graph_of(form))
         for form, found in self._race(folder, order).items():
             finished[form] |= found
         return self._describe(folder, finished, source)

@@ -4,12 +4,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from kdnas.export.folder import EXTERNAL
 from kdnas.models.teacher import load_config
 from kdnas.store.host import has_vnni
 
 GRAPH = "model.onnx"
 QUANTIZED = "model_quantized.onnx"  # Optimum's default name: it searches a folder for a file of this name
 BLOCK = 64  # number of inputs that share one scale
+MAPPED_BYTES = 1 << 20  # least size of a table that is mapped
+PAGE_BYTES = 4096
 
 
 def write_onnx(model: Any, task: str, folder: Path) -> None:
@@ -91,6 +94,35 @@ def write_onnx_int8_blocks(float_folder: Path, folder: Path) -> None:
     quantizer = MatMulNBitsQuantizer(onnx.load(folder / QUANTIZED), algo_config=settings)
     quantizer.process()
     onnx.save(quantizer.model.model, folder / QUANTIZED)
+
+
+def map_tables(graph: Path) -> None:
+    """Move large tables to a file beside the graph, ONNX's external data, unless the graph has such a file already.
+
+    ONNX Runtime maps the file into memory: a session starts sooner, and only the rows of its tokens take memory (results/export).
+
+    Args:
+        graph: an `.onnx` file; it is replaced when the other file is complete.
+    """
+    import onnx
+    from onnx.external_data_helper import set_external_data, uses_external_data
+
+    model = onnx.load(graph, load_external_data=False)
+    looked_up = {node.input[0] for node in model.graph.node if node.op_type == "Gather"}
+    constants = model.graph.initializer
+    tables = [one for one in constants if one.name in looked_up and len(one.raw_data) >= MAPPED_BYTES]
+    if not tables or any(uses_external_data(one) for one in constants):
+        return
+    data = graph.with_name(f"{graph.name}{EXTERNAL}")
+    with data.open("wb") as file:
+        for table in tables:
+            file.write(bytes(-file.tell() % PAGE_BYTES))
+            set_external_data(table, data.name, offset=file.tell(), length=len(table.raw_data))
+            file.write(table.raw_data)
+            table.ClearField("raw_data")
+    writing = graph.with_name(f"{graph.name}.tmp")
+    onnx.save(model, writing)
+    writing.replace(graph)
 
 
 def _kept_in_float(file: Path) -> list[str]:

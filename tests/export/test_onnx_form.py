@@ -1,4 +1,4 @@
-"""The int8 ONNX form: which operators are quantised, and loading with Optimum."""
+"""The ONNX forms: which operators are quantised, tables that are mapped, and loading with Optimum."""
 
 from collections import Counter
 from pathlib import Path
@@ -8,8 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from kdnas.export.folder import FORMS
-from kdnas.export.onnx_form import QUANTIZED, write_onnx_int8
+from kdnas.export.engines import open_graph
+from kdnas.export.folder import FORMS, graph_files
+from kdnas.export.onnx_form import QUANTIZED, map_tables, write_onnx_int8
 from kdnas.export.silence import silence_exporters
 from kdnas.store.artifact import Artifact
 
@@ -59,3 +60,42 @@ def test_weights_take_seven_bits_on_cpus_without_vnni(
         matrices = [onnx.numpy_helper.to_array(one) for one in graph.initializer if one.data_type == TensorProto.INT8]
         largest.append(max(int(np.abs(matrix.astype(np.int16)).max()) for matrix in matrices if matrix.ndim == 2))
     assert largest[1] <= 64 < largest[0] <= 128
+
+
+@pytest.mark.parametrize("form", ["onnxruntime-f32", "onnxruntime-int8"])
+def test_mapped_tables_give_the_same_outputs(
+    form: str, encoder_export: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = tmp_path / Path(FORMS[form]).name
+    onnx.save(onnx.load(encoder_export.path / FORMS[form]), graph)  # all in one file
+    ids = np.array([[2, 17, 3999, 3, 0]])
+    mask = (ids > 0).astype(np.int64)
+
+    def states() -> np.ndarray:
+        return open_graph(graph, form, ("last_hidden_state",), 1)(ids, mask)
+
+    expected, whole = states(), graph.stat().st_size
+    monkeypatch.setattr("kdnas.export.onnx_form.MAPPED_BYTES", 300_000)  # the words, not the positions
+    for _ in range(2):  # the second time nothing is left to do
+        map_tables(graph)
+        _, data = graph_files(graph)
+        width = 4 if form == "onnxruntime-f32" else 1
+        assert data.stat().st_size == 4000 * 96 * width
+        assert graph.stat().st_size < whole - data.stat().st_size + 1000
+        assert np.array_equal(states(), expected)
+    assert {file.name for file in tmp_path.iterdir()} == {graph.name, data.name}
+
+
+def test_small_tables_stay_in_the_graph(encoder_export: Artifact, tmp_path: Path) -> None:
+    graph = tmp_path / "model.onnx"
+    onnx.save(onnx.load(encoder_export.path / FORMS["onnxruntime-int8"]), graph)
+    before = graph.read_bytes()
+    map_tables(graph)
+    assert graph.read_bytes() == before
+    assert graph_files(graph) == (graph,)
+
+
+def test_an_export_maps_its_tables(encoder_export: Artifact) -> None:
+    graph = encoder_export.path / FORMS["onnxruntime-f32"]
+    assert [file.name for file in graph_files(graph)] == ["model.onnx", "model.onnx_data"]
+    assert "onnx/model.onnx_data" in encoder_export.manifest["files"]

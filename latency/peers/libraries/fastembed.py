@@ -61,4 +61,4 @@ def open_model(job: Job) -> Opened:
     def embed(texts: Sequence[str]) -> np.ndarray:
         return np.stack(list(model.embed(list(texts), batch_size=max(1, len(texts)))))
 
-    return Opened(embed, (job.exported / GRAPH, job.exported / "tokenizer.json"))
+    return Opened(embed, (job.exported / "onnx", job.exported / "tokenizer.json"))

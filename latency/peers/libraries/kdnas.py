@@ -24,10 +24,10 @@ def prepare(job: Job) -> None:
 
 def open_model(job: Job) -> Opened:
     from kdnas.export.encoder import TOKENIZER
-    from kdnas.export.folder import graph_of
+    from kdnas.export.folder import graph_files, graph_of
     from kdnas.export.session import Session
 
     session = Session(job.exported, job.variant, job.threads, verify=False, **job.choice)
     graph = job.exported / graph_of(job.variant)
-    files = (graph, graph.with_suffix(".bin"), job.exported / TOKENIZER)
+    files = (*graph_files(graph), job.exported / TOKENIZER)
     return Opened(session.predict, files, session.predict_ids)

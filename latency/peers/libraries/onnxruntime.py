@@ -26,7 +26,7 @@ def prepare(job: Job) -> None:
 def open_model(job: Job) -> Opened:
     import onnxruntime
 
-    from kdnas.export.folder import graph_of
+    from kdnas.export.folder import graph_files, graph_of
     from kdnas.latency.peers.libraries.pooling import embedder, feeds
 
     graph = job.exported / graph_of(f"onnxruntime-{job.variant}")
@@ -42,4 +42,4 @@ def open_model(job: Job) -> Opened:
         return np.asarray(session.run(["last_hidden_state"], feeds(names, ids, mask))[0])
 
     embed, embed_ids = embedder(job, states)
-    return Opened(embed, (graph, job.exported / "tokenizer.json"), embed_ids)
+    return Opened(embed, (*graph_files(graph), job.exported / "tokenizer.json"), embed_ids)

@@ -35,7 +35,7 @@ def openvino_config(threads: int) -> dict[str, str]:
 def open_model(job: Job) -> Opened:
     import openvino
 
-    from kdnas.export.folder import graph_of
+    from kdnas.export.folder import graph_files, graph_of
     from kdnas.latency.peers.libraries.pooling import embedder, feeds
 
     graph = job.exported / graph_of(f"openvino-{job.variant}")
@@ -46,4 +46,4 @@ def open_model(job: Job) -> Opened:
         return np.asarray(compiled(feeds(names, ids, mask))["last_hidden_state"])
 
     embed, embed_ids = embedder(job, states)
-    return Opened(embed, (graph, graph.with_suffix(".bin"), job.exported / "tokenizer.json"), embed_ids)
+    return Opened(embed, (*graph_files(graph), job.exported / "tokenizer.json"), embed_ids)

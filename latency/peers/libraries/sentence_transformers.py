@@ -29,7 +29,7 @@ def open_model(job: Job) -> Opened:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from kdnas.export.folder import graph_of
+    from kdnas.export.folder import graph_files, graph_of
 
     torch.set_num_threads(job.threads)
     backend: Any = job.variant
@@ -40,8 +40,7 @@ def open_model(job: Job) -> Opened:
         found = model.encode(list(texts), batch_size=max(1, len(texts)), show_progress_bar=False)
         return np.asarray(found)
 
-    weights = job.exported / (graph_of(FORMS[job.variant]) if job.variant in FORMS else "model.safetensors")
-    files = (weights, *([weights.with_suffix(".bin")] if job.variant == "openvino" else []))
+    files = graph_files(job.exported / (graph_of(FORMS[job.variant]) if job.variant in FORMS else "model.safetensors"))
     return Opened(embed, (*files, job.exported / "tokenizer.json"))
 
 
