@@ -19,8 +19,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from kdnas.errors import KdnasError, UsageError
 from kdnas.store.host import host
 from kdnas.store.unfinished import report_unfinished
@@ -195,6 +193,8 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
     Raises:
         KdnasError: another process holds the lock, or the file system has no locks.
     """
+    from filelock import FileLock, Timeout  # a session, which only reads, starts sooner without it
+
     lock = FileLock(path, blocking=wait, fallback_to_soft=False)
     try:
         lock.acquire()

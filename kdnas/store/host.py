@@ -5,7 +5,6 @@ import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +100,8 @@ def child_environment(**variables: str) -> dict[str, str]:
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     """Versions of the installed ones among these packages; by default packages that affect speed or results."""
+    from importlib import metadata
+
     found = {}
     for name in packages:
         try:

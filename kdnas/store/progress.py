@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+if TYPE_CHECKING:  # loaded when it is used: a session, which shows nothing, starts sooner
+    from rich.progress import Progress
+    from rich.table import Table
 
 LINE_SECONDS = 15.0
 LOG = logging.getLogger("kdnas")
@@ -49,13 +50,15 @@ def say(message: str) -> None:
         LOG.info("%s", message)
 
 
-def say_table(table: Table, plain_width: int | None = None) -> None:
+def say_table(table: "Table", plain_width: int | None = None) -> None:
     """Log a table as one message.
 
     Args:
         table: the table.
         plain_width: width in columns if stderr is not a terminal.
     """
+    from rich.console import Console
+
     console = Console(file=StringIO(), width=Console(stderr=True).width)
     if plain_width is not None and not sys.stderr.isatty():
         console.width = plain_width
@@ -100,7 +103,7 @@ class Meter:
 class Stage:
     """Handle to which a stage reports its progress."""
 
-    def __init__(self, meter: Meter, bar: Progress | None) -> None:
+    def __init__(self, meter: Meter, bar: "Progress | None") -> None:
         self._meter, self._bar, self._last_line = meter, bar, time.monotonic()
         self._task = bar.add_task(meter.title, total=meter.total, text="") if bar else None
 
@@ -132,6 +135,9 @@ def stage(title: str, total: float | None, done: float = 0.0) -> Iterator[Stage]
     """
     meter = Meter(title, total, done)
     if _bars and sys.stderr.isatty() and is_first_process():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
         columns = (TextColumn("{task.description:<14}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
         with Progress(*columns, console=Console(stderr=True)) as bar:
             yield Stage(meter, bar)
