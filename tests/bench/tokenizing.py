@@ -1,9 +1,9 @@
-"""The library that an export chooses for its tokenizer, against `tokenizers`: differences in the ids, speed and memory.
+"""The libraries that an export can choose for its tokenizer, against `tokenizers`: differences in the ids, speed and memory.
 
 Run as `python tests/bench/tokenizing.py DATA_ROOT [TOKENIZER.json ...]`; DATA_ROOT has `text/*.jsonl.gz` with the column `text`.
-Without files it takes the packaged teacher's WordPiece, and always 250,002 random Unigram pieces for the memory. Writes the form
-that `kdnas export` would write, compares the ids of all texts, and times texts of 15 to 25 tokens, one at a time and each for the
-first time. Memory is measured in separate processes.
+Without files it takes the packaged teacher's WordPiece, and always 250,002 random Unigram pieces for the memory. Writes the forms
+that the libraries can read, compares the ids of all texts, and times texts of 15 to 25 tokens, one at a time and each for the
+first time. Memory and loading are measured in separate processes.
 """
 
 import gzip
@@ -21,7 +21,7 @@ from statistics import median
 from export_memory import synthetic_tokenizer
 
 from kdnas.export.encoder import TOKENIZER, Encoder, read_encoder
-from kdnas.export.fast_tokenizer import write_fast_tokenizer
+from kdnas.export.fast_tokenizer import WRITERS, write_fast_tokenizer
 from kdnas.models.teacher import BUILTIN, resolve_teacher
 from kdnas.store.host import host_line
 
@@ -52,28 +52,32 @@ def read_texts(folder: Path) -> list[str]:
     return texts
 
 
-def compare(texts: list[str], folder: Path, name: str) -> None:
-    """Compare both on all texts, then time them; the order within a round alternates."""
-    fast, whole = read_encoder(folder, name), read_encoder(folder)
-    differ, timed = 0, list[str]()
+def compare(texts: list[str], folder: Path, names: list[str]) -> None:
+    """Compare all forms on all texts, then time them; the order within a round alternates."""
+    encoders = {name: read_encoder(folder, name) for name in names}
+    differ, timed = dict.fromkeys(names, 0), list[str]()
     for first in range(0, len(texts), CHUNK):
         chunk = texts[first : first + CHUNK]
-        expected = whole.ids(chunk)
-        differ += sum(one != other for one, other in zip(fast.ids(chunk), expected, strict=True))
+        expected = encoders[TOKENIZER].ids(chunk)
+        for name, encoder in encoders.items():
+            differ[name] += sum(one != other for one, other in zip(encoder.ids(chunk), expected, strict=True))
         timed += [text for text, row in zip(chunk, expected, strict=True) if SHORTEST <= len(row) <= LONGEST]
-    print(f"{name}: {differ} of {len(texts):,} texts differ", flush=True)
-    took: dict[str, list[float]] = {name: [], TOKENIZER: []}
-    fresh = {name: read_encoder(folder, name), TOKENIZER: read_encoder(folder)}  # they have seen no text
+    print(f"of {len(texts):,} texts differ: {differ}", flush=True)
+    took: dict[str, list[float]] = {name: [] for name in names}
+    fresh = {name: read_encoder(folder, name) for name in names}  # they have seen no text
     for number, (start, end) in enumerate(pairwise(range(0, (ROUNDS + 1) * TIMED, TIMED))):
         part = timed[start:end]
-        for one in (name, TOKENIZER) if number % 2 else (TOKENIZER, name):
+        for one in names if number % 2 else names[::-1]:
             took[one].append(microseconds(fresh[one], part))
-    ratios = sorted(other / one for one, other in zip(took[name], took[TOKENIZER], strict=True))
-    rates = ", ".join(
-        f"{one} {median(values):.1f} [{min(values):.1f}, {max(values):.1f}]" for one, values in took.items()
-    )
-    spread = f"{median(ratios):.1f} [{ratios[0]:.1f}, {ratios[-1]:.1f}] times"
-    print(f"microseconds a text of {SHORTEST} to {LONGEST} tokens: {rates}; {spread}", flush=True)
+    print(f"microseconds a text of {SHORTEST} to {LONGEST} tokens; times as fast as {TOKENIZER}, by round:")
+    for name, values in took.items():
+        ratios = sorted(whole / one for one, whole in zip(values, took[TOKENIZER], strict=True))
+        print(f"{name}: {spread(values)}; {spread(ratios)} times", flush=True)
+
+
+def spread(values: list[float]) -> str:
+    """Median and range."""
+    return f"{median(values):.1f} [{min(values):.1f}, {max(values):.1f}]"
 
 
 def microseconds(encoder: Encoder, texts: list[str]) -> float:
@@ -84,13 +88,18 @@ def microseconds(encoder: Encoder, texts: list[str]) -> float:
     return 1e6 * (time.perf_counter() - start) / len(texts)
 
 
-def memory(folder: Path, name: str) -> None:
-    """Print memory and start of both."""
-    for one in (name, TOKENIZER):
+def memory(folder: Path, names: list[str]) -> None:
+    """Print memory and loading time of all forms."""
+    for one in names:
         command = [sys.executable, "-c", GROWTH, str(folder), one]
         print(
             f"{one}: {subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()}", flush=True
         )
+
+
+def forms(folder: Path) -> list[str]:
+    """Names of the forms of `tokenizer.json` that could be written, and its own."""
+    return [*(name for name, (write, _) in WRITERS.items() if write(folder)), TOKENIZER]
 
 
 def main(data_root: Path, files: list[Path]) -> None:
@@ -102,18 +111,18 @@ def main(data_root: Path, files: list[Path]) -> None:
             folder = Path(scratch) / str(number)
             folder.mkdir()
             shutil.copy(file, folder / TOKENIZER)
-            fast = write_fast_tokenizer(folder, texts)
-            print(f"{file.parent.name}: {fast or 'no other form'}", flush=True)
-            if fast:
-                compare(texts, folder, fast["file"])
-                memory(folder, fast["file"])
+            chosen = write_fast_tokenizer(folder, texts)
+            print(f"{file.parent.name}: an export chooses {chosen['file'] if chosen else TOKENIZER}", flush=True)
+            names = forms(folder)
+            compare(texts, folder, names)
+            memory(folder, names)
         folder = Path(scratch) / "synthetic"
         folder.mkdir()
         tokenizer, words = synthetic_tokenizer(250_002)
         tokenizer.save(str(folder / TOKENIZER))
-        if fast := write_fast_tokenizer(folder, words):
+        if chosen := write_fast_tokenizer(folder, words):
             print("250,002 random pieces:")
-            memory(folder, fast["file"])
+            memory(folder, [chosen["file"], TOKENIZER])
 
 
 if __name__ == "__main__":
