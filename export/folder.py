@@ -9,6 +9,7 @@ from kdnas.errors import UsageError
 from kdnas.models.engine import ENGINES, require_native
 
 SETTINGS = "kdnas.json"
+LAYOUT = 2  # version of these files; after a change, the same command makes a new export
 EXTERNAL = "_data"  # after the name of a graph: its external data, as Optimum names it
 WEIGHTS = "model.safetensors"  # of PyTorch, for further training
 MULTI_LABEL = (

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kdnas.errors import UsageError
 from kdnas.export.checkpoint import Checkpoint, open_checkpoint
+from kdnas.export.folder import LAYOUT
 from kdnas.export.hub import upload
 from kdnas.export.int8_search import require_inside
 from kdnas.export.labelled import read_labelled
@@ -138,7 +139,8 @@ def run_export(home: Path, model: Path, model_digest: str, corpus: Corpus, optio
     if checkpoint.head is None:
         kept.pop("head")  # without effect
     making = Making(label, checkpoint, corpus, options, labelled)
-    artifact = build(home, "export", label, {"options": kept, "task": checkpoint.task}, inputs, making.work, needed)
+    config = {"options": kept, "task": checkpoint.task, "layout": LAYOUT}
+    artifact = build(home, "export", label, config, inputs, making.work, needed)
     if labelled is not None and not options.allow_loss:  # a finished export may have used `allow_loss`
         for form in set(RECIPES) & set(options.forms):
             require_inside(form, artifact.results["forms"][form], options.max_loss_points)

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto
 
 from kdnas.export.engines import open_graph
-from kdnas.export.folder import FORMS, graph_files
+from kdnas.export.folder import FORMS, LAYOUT, graph_files
 from kdnas.export.onnx_form import QUANTIZED, map_tables, write_onnx_int8
 from kdnas.export.silence import silence_exporters
 from kdnas.store.artifact import Artifact
@@ -99,3 +99,4 @@ def test_an_export_maps_its_tables(encoder_export: Artifact) -> None:
     graph = encoder_export.path / FORMS["onnxruntime-f32"]
     assert [file.name for file in graph_files(graph)] == ["model.onnx", "model.onnx_data"]
     assert "onnx/model.onnx_data" in encoder_export.manifest["files"]
+    assert encoder_export.manifest["config"]["layout"] == LAYOUT  # an export of another layout is made again
