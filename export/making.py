@@ -76,8 +76,30 @@ class Making:
 
     def work(self, folder: Path) -> dict[str, Any]:
         """Make the missing forms in the working folder and describe all of them."""
+        source = self.checkpoint.path
+        tokenizer = self._prepare(folder)
+        finished = {row["form"]: row for row in read_jsonl(folder / LOG)}
+        order = self.options.to_make()
+        order += [form for form, graph in RUN_TIME_FORMS.items() if graph in order and ENGINES[form].is_native]
+        if not has_vnni():
+            say(
+                "export: this CPU reports neither VNNI nor AMX: int8 may be slower than float32, the fastest form is the default"
+            )
+        self._make_forms(folder, order, finished, tokenizer)
+        if self.head is not None:
+            for form in order:
+                finished[form] |= self._add_head(folder, form, self.head)
+        for form in self.options.to_make():
+            if ENGINES[form].runtime == "onnxruntime":
+                map_tables(folder / graph_of(form))
+        for form, found in self._race(folder, order).items():
+            finished[form] |= found
+        return self._describe(folder, finished, source)
+
+    def _prepare(self, folder: Path) -> Any:
+        """Copy the model and its tokenizer, cut to the corpus on request; returns the tokenizer."""
         checkpoint, corpus, options = self.checkpoint, self.corpus, self.options
-        source, self.prompts = checkpoint.path, checkpoint.prompts
+        self.prompts = checkpoint.prompts
         self.head = checkpoint.head if options.head == "teacher" else None
         if options.vocabulary == "corpus":
             texts, most = (corpus.train.texts, corpus.validation.texts), options.vocabulary_tokens
@@ -88,15 +110,13 @@ class Making:
         compared = chain(corpus.validation.texts, corpus.train.texts if corpus.sampled else [])
         self.fast = write_fast_tokenizer(folder, compared)
         tokenizer = read_tokenizer(folder / TOKENIZER, checkpoint.max_seq_len)
-        finished = {row["form"]: row for row in read_jsonl(folder / LOG)}
-        order = options.to_make()
-        order += [form for form, graph in RUN_TIME_FORMS.items() if graph in order and ENGINES[form].is_native]
-        if not has_vnni():
-            say(
-                "export: this CPU reports neither VNNI nor AMX: int8 may be slower than float32, the fastest form is the default"
-            )
         self.rows = parity_rows(corpus.validation, tokenizer, options.parity_sentences, checkpoint.max_seq_len)
-        calibration = calibration_rows(corpus.train, tokenizer, options)
+        return tokenizer
+
+    def _make_forms(self, folder: Path, order: list[str], finished: dict[str, dict[str, Any]], tokenizer: Any) -> None:
+        """Write and measure the forms that are not in `finished`, and add them to it and to the log."""
+        checkpoint, options = self.checkpoint, self.options
+        calibration = calibration_rows(self.corpus.train, tokenizer, options)
         quantised = [form for form in order if form not in finished and form in RECIPES]
         with (
             stage("export", len(order) + 1, len(finished)) as progress,
@@ -118,11 +138,7 @@ class Making:
             )
             model = load_model(checkpoint)
             self.reference = torch_outputs(model, checkpoint.task, self.rows)
-            judge = Judge(checkpoint.task)
-            if self.labelled is not None:
-                forward, around = torch_forward(model, checkpoint.task), (checkpoint.pad_id, checkpoint.max_seq_len)
-                trained = Candidate(forward, checkpoint.task, tokenizer, *around, multi_label=checkpoint.multi_label)
-                judge = Judge.by_labels(self.labelled, checkpoint.settings["labels"], trained)
+            judge = self._judge(model, tokenizer)
             progress.advance(note="PyTorch's outputs")
             for form in order:
                 if form not in finished:
@@ -132,15 +148,15 @@ class Making:
                 for other in quantised:
                     if form == FLOAT[other]:
                         int8.write_ahead(other, begun_here=other == quantised[0])
-        if self.head is not None:
-            for form in order:
-                finished[form] |= self._add_head(folder, form, self.head)
-        for form in self.options.to_make():
-            if ENGINES[form].runtime == "onnxruntime":
-                map_tables(folder / graph_of(form))
-        for form, found in self._race(folder, order).items():
-            finished[form] |= found
-        return self._describe(folder, finished, source)
+
+    def _judge(self, model: Any, tokenizer: Any) -> Judge:
+        """Judges a form by the labelled inputs, if any, else by PyTorch's outputs."""
+        checkpoint = self.checkpoint
+        if self.labelled is None:
+            return Judge(checkpoint.task)
+        forward, around = torch_forward(model, checkpoint.task), (checkpoint.pad_id, checkpoint.max_seq_len)
+        trained = Candidate(forward, checkpoint.task, tokenizer, *around, multi_label=checkpoint.multi_label)
+        return Judge.by_labels(self.labelled, checkpoint.settings["labels"], trained)
 
     def _make(self, form: str, model: Any, int8: Int8Search) -> dict[str, Any]:
         """Write one form and measure it."""
