@@ -69,7 +69,7 @@ def filter_documents(
         cluster: score on a Ray cluster: `local` starts one with a worker per core; otherwise the address of a running one, whose
             hosts see the model, the input and the output under the same paths.
         options: what is read, how it is scored, and what is written.
-        verify: check the model's files against the hashes in its manifest first.
+        verify: compare the files that the model's form needs with the hashes in its manifest first.
         gate: a cheap model that lets clearly clean sentences pass.
 
     Returns:

@@ -95,7 +95,7 @@ class Scorer:
         model: folder of a classifier that `kdnas export` wrote.
         form: form of the model; by default the fastest.
         threads: threads of the model.
-        verify: check the model's files against the hashes in its manifest first.
+        verify: compare the files that the model's form needs with the hashes in its manifest first.
 
     Attributes:
         independent: whether a sentence's score is the same in each batch (within 1e-4). Only then a document that is

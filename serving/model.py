@@ -25,7 +25,7 @@ class Model:
         path: folder that `kdnas export` wrote.
         form: form of the model to run; by default the fastest.
         threads: threads of all calls together.
-        verify: check the folder's files against the hashes in its manifest first.
+        verify: compare the files that the form needs with the hashes in the manifest first.
         streams: parallel calls, as in `kdnas.export.session.Session`.
 
     Attributes:

@@ -46,7 +46,7 @@ def serve(
             exported, at most 4 and the cores of a process.
         processes: number of processes that answer on the same port, each with its own models, queue and group of cores.
         options: limits, batching and operation of the service.
-        verify: check the models' files against the hashes in their manifests first.
+        verify: compare the files that each model's form needs with the hashes in its manifest first.
         bench: file of texts, one a line or `.jsonl` with the field `text`: instead of serving, measure latency and throughput of
             the first model with these texts and 1 to 32 clients, print them and end.
     """
