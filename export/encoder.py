@@ -1,7 +1,7 @@
 """Conversion of texts to token ids in a session: by tokie or SentencePiece if the export found it equal, else by `tokenizers`.
 
 WordPiece takes `tokenizers` about five times as long as tokie. A Unigram tokenizer of 250,000 pieces takes a second to load and
-260 MB in `tokenizers`, 0.2 s and 47 MB in tokie (results/export). `kdnas.export.fast_tokenizer` writes the file of either library
+299 MB in `tokenizers`, 0.2 s and 44 MB in tokie (results/export). `kdnas.export.fast_tokenizer` writes the file of either library
 beside `tokenizer.json`.
 """
 

@@ -86,6 +86,22 @@ def test_mapped_tables_give_the_same_outputs(
     assert {file.name for file in tmp_path.iterdir()} == {graph.name, data.name}
 
 
+def test_an_interrupted_mapping_leaves_the_graph_whole(
+    encoder_export: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = tmp_path / "model.onnx"
+    onnx.save(onnx.load(encoder_export.path / FORMS["onnxruntime-f32"]), graph)
+    before = graph.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            map_tables(graph)
+    assert graph.read_bytes() == before
+    map_tables(graph)
+    assert graph.stat().st_size < len(before)
+    assert [file.name for file in graph_files(graph)] == ["model.onnx", "model.onnx_data"]
+
+
 def test_small_tables_stay_in_the_graph(encoder_export: Artifact, tmp_path: Path) -> None:
     graph = tmp_path / "model.onnx"
     onnx.save(onnx.load(encoder_export.path / FORMS["onnxruntime-int8"]), graph)
