@@ -9,7 +9,7 @@ from typing import Any
 from kdnas.errors import KdnasError, UsageError
 from kdnas.filtering.commits import RUN, RunFolder
 from kdnas.filtering.plan import FOLDER, PLAN, Unit, read_plan, write_plan
-from kdnas.filtering.store import Store, create_json, read_json
+from kdnas.filtering.store import Store, create_json
 from kdnas.store.artifact import MANIFEST, SCHEMA
 
 KIND = "filter"
@@ -23,15 +23,23 @@ def require_output(store: Store) -> None:
         UsageError: it is a file, or has other content than a filter run.
         StoreError: there is no access to it.
     """
-    if (manifest := _manifest(store)) is not None:
-        if manifest.get("kind") != KIND:
-            raise UsageError(
-                f"output '{store.url}': it contains a '{manifest.get('kind')}' artifact; give a new folder"
-            )
-    elif store.read(RUN) is None:
+    if not _is_run(store):
         store.require_usable()
-        if not all(_own(name) for name in store.names()):
+        if not all(_own(name) for name in store.names()) and not _is_run(store):
             raise UsageError(f"output '{store.url}': not empty, and not from `kdnas filter`; give a new folder")
+
+
+def _is_run(store: Store) -> bool:
+    """Whether a run is there, finished or not; another process may start or finish it at the same time.
+
+    Raises:
+        UsageError: it is an artifact of another kind.
+    """
+    started = store.read(RUN) is not None  # before the manifest, which is written before this file is removed
+    manifest = _manifest(store)
+    if manifest is not None and manifest.get("kind") != KIND:
+        raise UsageError(f"output '{store.url}': it contains a '{manifest.get('kind')}' artifact; give a new folder")
+    return started or manifest is not None
 
 
 def _own(name: str) -> bool:
@@ -49,12 +57,12 @@ def open_run(store: Store, config: dict[str, Any], plan: Callable[[], Iterable[U
     Raises:
         UsageError: there is a run with other settings.
     """
-    if is_finished(store):
-        _require_same(store, run_config(store), config, "the finished result of a run")
-        return RunFolder(store, config["labels"])
-    if not create_json(store, RUN, {"schema": SCHEMA, "config": config}):
-        _require_same(store, run_config(store), config, "an unfinished run")
-    if read_plan(store) is None:
+    created = not is_finished(store) and create_json(store, RUN, {"schema": SCHEMA, "config": config})
+    finished = is_finished(store)
+    if created and finished:  # another process has just finished the run
+        store.remove(RUN)
+    _require_same(store, run_config(store), config, "the finished result of a run" if finished else "an unfinished run")
+    if not finished and read_plan(store) is None:
         write_plan(store, plan())
     return RunFolder(store, config["labels"])
 
@@ -65,10 +73,11 @@ def run_config(store: Store) -> dict[str, Any]:
     Raises:
         UsageError: there is no run in the output.
     """
-    if (manifest := _manifest(store)) is not None:
-        return dict(manifest.get("config", {}))
     try:
-        return dict(read_json(store, RUN)["config"])
+        started = store.read(RUN)  # before the manifest, which is written before this file is removed
+        if (manifest := _manifest(store)) is not None:
+            return dict(manifest.get("config", {}))
+        return dict(json.loads(started or b"")["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"'{store.url}': no run of `kdnas filter` is there; give its --output folder") from error
 
