@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "distill": BASE,
     "pretrain": BASE | {"distill"},
     "autodistil": BASE | {"distill"},
-    "search": BASE | {"distill"},
+    "search": BASE | {"distill", "autodistil"},
     "export": BASE,
     "latency": BASE | {"export", "search"},
     "evaluation": BASE | {"export", "distill", "autodistil", "search"},

@@ -28,7 +28,8 @@ from kdnas.pipeline.plan import plan
 from kdnas.pipeline.report import write_report
 from kdnas.pipeline.summary import summarise
 from kdnas.search.options import SearchOptions
-from kdnas.search.run import require_full, run_search
+from kdnas.search.requirements import require_distilling, require_full
+from kdnas.search.run import run_search
 from kdnas.store.artifact import Artifact, digest_of, disk_errors, write_json
 from kdnas.store.host import host_line
 from kdnas.store.outcome import Outcome
@@ -100,6 +101,7 @@ def pipeline(
     if hap is not None:
         evaluation = replace(evaluation, hap=hap)
     require_full(search, distill)
+    require_distilling(search)
     if dry_run:
         return plan(teacher, text, space, latency, search, distill, refine, home)
     if evaluation.hap is not None:

@@ -9,7 +9,7 @@ from kdnas.search.reward import ALPHA, BETA
 from kdnas.search.strategies import STRATEGIES
 
 CHOICES = {
-    "evaluator": ("proxy", "full"),
+    "evaluator": ("proxy", "full", "family"),
     "above_one": ("divide", "printed"),
     "epsilon_draw": ("each", "fraction"),
     "controller_memory": ("all", "episode"),
@@ -101,7 +101,7 @@ class SearchOptions:
         controller_lr_decay: for `kdnas`: factor of the exponential schedule of the learning rate; 1 keeps the rate.
         controller_decay_each: for `kdnas`: apply that factor once per `episode` or per `epoch`; the paper does not say.
         evaluator: `proxy` distils candidates briefly on a proxy set; `full` distils them like `kdnas distill`, with the
-            options of `distill`.
+            options of `distill`; `family` looks up the losses of a family's members, which share the weights of one training.
         baselines: distil the paper's hand-designed shapes (6L-384H, 6L-768H) too, after the search, if the space has their
             depth.
         seed: seed of all random choices of the search.
@@ -130,7 +130,7 @@ class SearchOptions:
     controller_square_decay: float = 0.99
     controller_lr_decay: float = 0.95
     controller_decay_each: Literal["episode", "epoch"] = "episode"
-    evaluator: Literal["proxy", "full"] = "proxy"
+    evaluator: Literal["proxy", "full", "family"] = "proxy"
     baselines: bool = False
     seed: int = 0
     proxy: ProxyOptions = field(default_factory=ProxyOptions)
@@ -153,7 +153,7 @@ class SearchOptions:
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed are 0 to 1")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise UsageError(f"{name} is '{getattr(self, name)}'; allowed are {' and '.join(allowed)}")
+                raise UsageError(f"{name} is '{getattr(self, name)}'; allowed are {', '.join(allowed)}")
         for name in ("controller_square_decay", "controller_lr_decay"):
             if not 0 < getattr(self, name) <= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed is above 0, at most 1")

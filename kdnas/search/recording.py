@@ -70,7 +70,9 @@ class Recording:
         """
         found = [arch for arch in space if arch in self.losses]
         if not found:
-            raise UsageError(f"recording: none of its {len(self.losses)} architectures is in the space; widen --space")
+            raise UsageError(
+                f"none of the {len(self.losses)} architectures with a known loss is in the space; widen --space"
+            )
         return found
 
     def __call__(self, arch: Arch) -> ProxyResult:

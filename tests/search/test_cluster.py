@@ -28,7 +28,8 @@ from kdnas.search.options import ProxyOptions, SearchOptions
 from kdnas.search.outcome import Evaluate, ProxyResult, one_by_one
 from kdnas.search.record import RecordOptions, run_record
 from kdnas.search.recording import read_recording
-from kdnas.search.run import require_compatible, run_search
+from kdnas.search.requirements import require_compatible
+from kdnas.search.run import run_search
 from kdnas.search.strategies import make_strategy
 from kdnas.text.corpus import Corpus
 

@@ -16,13 +16,13 @@ from kdnas.search.comparison_options import ComparisonOptions
 from kdnas.search.curves import Curves, write_curves
 from kdnas.search.figures import strategy_bands
 from kdnas.search.goal import Goal
+from kdnas.search.known_losses import run_replay
 from kdnas.search.limits import make_goal
 from kdnas.search.options import SearchOptions, describe_strategies
 from kdnas.search.random_table import random_and_recommended
 from kdnas.search.recording import Recording
 from kdnas.search.replay_run import RUNS, run_once
 from kdnas.search.replays import Replay, make_replay, without_shape
-from kdnas.search.run import run_replay
 from kdnas.search.strategies import STRATEGIES, Observation, Proposal, Registered
 from kdnas.store.artifact import append_jsonl
 

@@ -50,7 +50,7 @@ def test_full_distillation_refuses_what_it_would_ignore(tiny_teacher: Teacher, c
     embedding = replace(FULL, proxy=replace(FULL.proxy, objective="embedding"))
     with pytest.raises(UsageError, match=r"set --distill\.objective instead"):
         run_search(tmp_path, tiny_teacher, corpus, SMALL, known, embedding, distill=DISTILL)
-    with pytest.raises(UsageError, match="allowed are proxy and full"):
+    with pytest.raises(UsageError, match="allowed are proxy, full"):
         SearchOptions(evaluator="whole")  # type: ignore[arg-type]
 
 

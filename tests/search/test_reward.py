@@ -57,5 +57,5 @@ def test_search_rewards_a_loss_above_1_as_the_options_say() -> None:
     assert printed.reward(arch, 1.5) == reward(1.5, table.rows[0].latency_ms, 8.0, above_one="printed")
     assert printed.reward(arch, 1.5) != divided.reward(arch, 1.5)
     assert printed.reward(arch, 0.5) == divided.reward(arch, 0.5)
-    with pytest.raises(UsageError, match="above_one is 'x'; allowed are divide and printed"):
+    with pytest.raises(UsageError, match="above_one is 'x'; allowed are divide, printed"):
         SearchOptions(above_one="x")  # type: ignore[arg-type]

@@ -20,13 +20,15 @@ from kdnas.models.table import LatencyTable
 from kdnas.models.teacher import Teacher
 from kdnas.search import journal
 from kdnas.search.explore import explore
+from kdnas.search.explored import summary
 from kdnas.search.goal import Goal
 from kdnas.search.journal import Candidate
+from kdnas.search.known_losses import run_replay
 from kdnas.search.limits import make_goal
 from kdnas.search.options import ProxyOptions, SearchOptions
 from kdnas.search.outcome import ProxyResult, one_by_one
 from kdnas.search.recording import read_recording
-from kdnas.search.run import run_replay, run_search, search, summary
+from kdnas.search.run import run_search, search
 from kdnas.search.strategies import make_strategy
 from kdnas.search.strategies.protocol import Strategy
 from kdnas.store.artifact import Artifact
@@ -227,7 +229,7 @@ def test_replays_recorded_losses(name: str, tmp_path: Path) -> None:
     assert found.results["strategy"] == name
     assert found.results["space_size"] == 9
     assert 0 < found.results["hypervolume"] < 1
-    with pytest.raises(UsageError, match="none of its 9 architectures is in the space"):
+    with pytest.raises(UsageError, match="none of the 9 architectures with a known loss is in the space"):
         search(options, artifact.path, replay=file, space=SearchSpace(hidden=(768,)), home=tmp_path)
 
 
