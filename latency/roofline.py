@@ -1,10 +1,11 @@
-"""The roofline: a lower bound of the latency from the host's best matrix products and its memory bandwidth.
+"""The roofline: a lower bound of the latency from the host's best matrix products, its memory bandwidth and an empty call.
 
 A sentence takes at least the longer of two times: its multiply-adds at the highest rate that the engine's own products
 reach on this host, and one read of all layers' weights. The part of them that fits the last-level cache is read at the
-cache's bandwidth, the rest at the memory's. Embeddings (only some rows are read), activations, softmax and layer norms are
-ignored, so no engine reaches the bound; int8 engines also do some work in f32. A fraction above 1 means that a peak was measured
-too low, for example on a busy host: nothing is clipped.
+cache's bandwidth, the rest at the memory's. The fixed cost of a call is added: that of a call of the engine with 16 products,
+fewer than any student of the search space has, and too small to take time of their own. Embeddings (only some rows are read),
+activations, softmax and layer norms are ignored, so no engine reaches the bound; int8 engines also do some work in f32. A
+fraction above 1 means that a peak was measured too low, for example on a busy host: nothing is clipped.
 
 Run as `python -m kdnas.latency.roofline ENGINE THREADS [SECONDS]`; prints one JSON line.
 """
@@ -32,6 +33,7 @@ from kdnas.store.host import child_environment
 TOKENS = (16, 32, 64, 128)
 # Inner and outer widths of the products in the search space's layers: projections and feed-forward, small to large.
 SHAPES = ((288, 384), (384, 1536), (576, 2048), (768, 768), (768, 3072))
+SMALLEST = (64, 64)  # widths of the products that measure the fixed cost of a call, at one token
 DEFAULT_CACHE_BYTES = 32 * 2**20  # if the system does not report it: a typical shared cache of a server
 MEMORY_BYTES = 512 * 2**20  # buffer for the memory's bandwidth, or 8 caches if that is more
 PASSES = 2  # over all measurements, because a disturbance may last longer than one slot
@@ -50,6 +52,7 @@ class Peaks:
         cache_gbs: read bandwidth of the last-level cache in GB/s, assuming that threads do not slow each other.
         bytes_per_weight: 4 in f32, 2 in bf16, 1 in int8.
         cache_bytes: size of the last-level cache.
+        call_ms: fixed cost of a call in ms; 0 in records of earlier versions.
     """
 
     gflops: float
@@ -58,24 +61,26 @@ class Peaks:
     cache_gbs: float
     bytes_per_weight: float
     cache_bytes: int = DEFAULT_CACHE_BYTES
+    call_ms: float = 0.0
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Peaks":
         """Peaks from their JSON record.
 
         Raises:
-            UsageError: a value is missing or not above 0.
+            UsageError: a value is missing or not above 0; `call_ms` may be 0.
         """
         try:
             peaks = cls(
                 gflops_by_tokens={int(key): float(value) for key, value in record["gflops_by_tokens"].items()},
                 cache_bytes=int(record.get("cache_bytes", DEFAULT_CACHE_BYTES)),
+                call_ms=float(record.get("call_ms", 0.0)),
                 **{key: float(record[key]) for key in ("gflops", "bandwidth_gbs", "cache_gbs", "bytes_per_weight")},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"peaks {dict(record)}: not a record of kdnas.latency.roofline ({error!r})") from error
         figures = (peaks.gflops, peaks.bandwidth_gbs, peaks.cache_gbs, peaks.bytes_per_weight)
-        if not all(np.isfinite(value) and value > 0 for value in figures):
+        if not all(np.isfinite(value) and value > 0 for value in figures) or not 0 <= peaks.call_ms < float("inf"):
             raise UsageError(f"peaks {dict(record)}: every value must be above 0")
         return peaks
 
@@ -103,7 +108,7 @@ def _bounds(archs: Sequence[Arch], tokens: Any, peaks: Peaks) -> np.ndarray:
     weights = np.array([arch.layer_parameters for arch in archs]) * peaks.bytes_per_weight
     cached = np.minimum(weights, peaks.cache_bytes)
     read = cached / (peaks.cache_gbs * 1e6) + (weights - cached) / (peaks.bandwidth_gbs * 1e6)
-    return np.maximum(compute, read[:, None])
+    return np.maximum(compute, read[:, None]) + peaks.call_ms
 
 
 def peaks_of(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
@@ -129,7 +134,8 @@ def peaks_of(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
 def measure_peaks(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
     """Peaks of this host, measured in this process.
 
-    Two thirds of the time go to chains of matrix products of (tokens, K) x (K, N) in the engine, one third to reading.
+    Two thirds of the time go to chains of matrix products of (tokens, K) x (K, N) in the engine, and to a call of the smallest
+    ones; one third to reading.
     Each value is the best median of consecutive calls. ONNX Runtime is compared with OpenVINO's products.
 
     Raises:
@@ -141,8 +147,9 @@ def measure_peaks(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
     if make is None:
         having = [name for name, other in ENGINES.items() if timer_of(other).product_chain is not None]
         raise UsageError(f"engine '{engine}': peaks are measured for {', '.join(having)}")
-    slot = seconds * 2 / 3 / (PASSES * len(SHAPES) * len(TOKENS))
+    slot = seconds * 2 / 3 / (PASSES * (len(SHAPES) * len(TOKENS) + 1))
     by_tokens = _product_peaks(partial(make, found, threads), slot)
+    call = make(found, threads, *SMALLEST)(1)
     cache_bytes = last_cache_bytes()
     reads = seconds / 3 / (2 * PASSES)  # memory and cache
     return Peaks(
@@ -153,6 +160,7 @@ def measure_peaks(engine: str, threads: int, seconds: float = SECONDS) -> Peaks:
         cache_gbs=round(threads * read_gbs(cache_bytes // 4, 1, reads), 2),
         bytes_per_weight=float(found.bytes_per_weight),
         cache_bytes=cache_bytes,
+        call_ms=round(1000 * min(best_seconds(call, slot) for _ in range(PASSES)), 5),
     )
 
 

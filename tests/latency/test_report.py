@@ -123,6 +123,12 @@ def test_a_missing_part_states_the_command_that_makes_it(table: Artifact, tmp_pa
     assert "it has no peaks of its host. python -m kdnas.latency.roofline pytorch-f32 2 measures" in limit
 
 
+def test_the_fixed_cost_of_a_call_is_part_of_the_limit(table: Artifact, tmp_path: Path) -> None:
+    assert "fixed cost" not in render(tmp_path, table).within("limit")  # a table of an earlier version
+    words = render(tmp_path, changed(table, roofline={**ROOFLINE, "call_ms": 0.042})).within("limit")
+    assert "plus the fixed cost of a call, 42.0 µs: that of one with products of one token and 64 dimensions" in words
+
+
 def test_fractions_above_the_limit_are_reported(table: Artifact, tmp_path: Path) -> None:
     assert "above the limit" not in render(tmp_path, table).within("limit")
     slow = {**ROOFLINE, "gflops": 40.0}

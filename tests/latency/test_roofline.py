@@ -40,6 +40,11 @@ def test_bound_is_the_maximum_of_computing_and_reading() -> None:
     assert bound_ms(ARCH, 32, replace(ROOMY, gflops=1e6)) == pytest.approx(4 * WEIGHTS / 40e9 * 1000)
 
 
+def test_the_fixed_cost_of_a_call_is_added() -> None:
+    assert bound_ms(ARCH, 32, replace(ROOMY, call_ms=0.25)) == pytest.approx(OPERATIONS / 100e9 * 1000 + 0.25)
+    assert Peaks.from_record({key: value for key, value in asdict(ROOMY).items() if key != "call_ms"}) == ROOMY
+
+
 def test_weights_beyond_the_cache_are_read_from_memory() -> None:
     fast = replace(ROOMY, gflops=1e6, cache_bytes=10_000_000)
     rest = 4 * WEIGHTS - 10_000_000
@@ -76,12 +81,12 @@ def test_fractions_are_not_clipped() -> None:
 
 
 def test_record_round_trip() -> None:
-    peaks = Peaks(300.5, {16: 200.0, 32: 300.5}, 15.0, 60.0, 2.0, 2**25)
+    peaks = Peaks(300.5, {16: 200.0, 32: 300.5}, 15.0, 60.0, 2.0, 2**25, 0.05)
     assert Peaks.from_record(json.loads(json.dumps(asdict(peaks)))) == peaks
 
 
 @pytest.mark.parametrize(
-    "change", [{"gflops": None}, {"cache_gbs": 0}, {"bandwidth_gbs": "fast"}, {"gflops_by_tokens": 1}]
+    "change", [{"gflops": None}, {"cache_gbs": 0}, {"bandwidth_gbs": "fast"}, {"gflops_by_tokens": 1}, {"call_ms": -1}]
 )
 def test_damaged_records_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="peaks"):
@@ -152,7 +157,7 @@ def test_measured_peaks_are_positive_numbers(engine: str) -> None:
     peaks = peaks_of(engine, 1, seconds=1.0)
     assert tuple(peaks.gflops_by_tokens) == TOKENS
     assert peaks.gflops == max(peaks.gflops_by_tokens.values())
-    for value in (*peaks.gflops_by_tokens.values(), peaks.bandwidth_gbs, peaks.cache_gbs):
+    for value in (*peaks.gflops_by_tokens.values(), peaks.bandwidth_gbs, peaks.cache_gbs, peaks.call_ms):
         assert math.isfinite(value)
         assert value > 0
     assert peaks.bytes_per_weight == ENGINES[engine].bytes_per_weight
