@@ -88,8 +88,8 @@ class FamilyLosses:
         shared = [arch for arch in self.recording.losses if arch in other.losses]
         if len(shared) < FEWEST:
             raise UsageError(
-                f"search: {len(shared)} members of the family are in the recording, at least {FEWEST} are needed to compare "
-                "ranks; record members with `kdnas record --space.layers ...`"
+                f"search: the recording has {len(shared)} of the family's {len(self.recording.losses)} members, at least "
+                f"{FEWEST} are needed to compare ranks; record the family's values with the --space options of `kdnas record`"
             )
         recorded = [other(arch).loss for arch in shared]
         return {

@@ -90,7 +90,7 @@ def test_its_ranks_are_compared_with_a_recording(
     assert "Kendall's tau 1.00 with 4 recorded losses" in capsys.readouterr().err
     assert search(OPTIONS, known.path, family=made.path, home=tmp_path).path != found.path
     few = recorded(tmp_path / "few.csv", members()[:2])
-    with pytest.raises(UsageError, match="2 members of the family are in the recording, at least 3 are needed"):
+    with pytest.raises(UsageError, match="the recording has 2 of the family's 4 members, at least 3 are needed"):
         search(OPTIONS, known.path, family=made.path, compare=few, home=tmp_path)
 
 
