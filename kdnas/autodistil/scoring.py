@@ -72,7 +72,7 @@ def fitted_losses(
     """
     objective.eval()
     found = {}
-    with accelerator.autocast():
+    with accelerator.autocast(), stage("fit linear maps", len(archs)) as progress:
         sample = [(ids, mask, None) for ids, mask in sample_of(batches)]
         targets = [objective.targets(inputs) for inputs in sample]
         for arch in archs:
@@ -81,5 +81,6 @@ def fitted_losses(
             fit_projections(
                 found[arch], ((objective.states(arch, inputs), target, inputs[1]) for inputs, target in known)
             )
+            progress.advance()
     objective.train()
     return found
