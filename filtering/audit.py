@@ -18,9 +18,10 @@ _STEP, _MIX_1, _MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E
 
 
 def document_keys(purpose: str, seed: int, documents: Iterable[Document]) -> np.ndarray:
-    """(D,) uint64 hash of each document's file and position."""
-    names = (f"{purpose}:{seed}:{one.file}:{one.position}" for one in documents)
-    return np.array([int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) for name in names], np.uint64)
+    """(D,) uint64 hash of each document's text, file name and position, the same wherever the corpus is stored."""
+    names = (f"{purpose}:{seed}:{one.file.rpartition('/')[2]}:{one.position}:{one.text}" for one in documents)
+    hashes = (blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest() for name in names)
+    return np.array([int.from_bytes(one) for one in hashes], np.uint64)
 
 
 def uniforms(keys: np.ndarray) -> np.ndarray:

@@ -209,6 +209,16 @@ def test_random_choices_depend_on_document_and_sentence_alone() -> None:
     assert abs(np.corrcoef(np.repeat(uniforms(keys), counts), found)[0, 1]) < 0.05
 
 
+def test_random_choices_do_not_depend_on_where_the_corpus_is_stored() -> None:
+    texts = ("one", "two", "a lone surrogate: \ud800")
+    here, there = (
+        document_keys("audit", 0, [document(f"{folder}/a.jsonl", 0, text) for text in texts])
+        for folder in ("/data/corpus", "s3://bucket/2026")
+    )
+    assert here.tolist() == there.tolist()
+    assert len({*here.tolist(), *document_keys("audit", 0, [document("/data/b.jsonl", 0, "one")]).tolist()}) == 4
+
+
 def test_the_gate_is_counted_by_language() -> None:
     passed = np.array([1, 1, 0, 0, 1, 0], bool)
     audited = np.array([1, 0, 0, 0, 1, 0], bool)
