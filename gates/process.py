@@ -77,7 +77,8 @@ def run_process(
         report = Path(folder, "report.json")
         command = [
             str(side.python), "-m", "pytest", str(suite), "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-            "-p", "no:hypothesispytest", "-p", "no:anyio", "--assert=plain", "--tb=line", "-p", PLUGIN_NAME,
+            "-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:schemathesis", "--assert=plain", "--tb=line",
+            "-p", PLUGIN_NAME,
             "--rootdir", str(suite if suite.is_dir() else suite.parent), "--import-mode", "importlib", "--benchmark-only",
             "--benchmark-json", str(report), f"--benchmark-max-time={options.benchmark_seconds}",
             f"--benchmark-min-rounds={options.rounds}", "--benchmark-disable-gc", "--benchmark-quiet", "-o", "addopts=",
