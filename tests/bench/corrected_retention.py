@@ -1,9 +1,9 @@
 """Plain and chance-corrected retention of the recorded students (results/distillation/suites.csv).
 
-Run as `python tests/bench/corrected_retention.py DATA_ROOT`, with the folder of the tasks' data, which gives the score of the
-majority class, c. Prints for each student the mean over tasks of s / t and of (s - c) / (t - c), for the scores s of the student
-and t of the teacher (means over the seeds, PyTorch), and both without the tasks where the teacher is within two standard
-deviations of c.
+Run as `python tests/bench/corrected_retention.py DATA_ROOT [STUDY]`, with the folder of the tasks' data, which gives the score of
+the majority class, c. STUDY selects rows of the table, by default `students`. Prints for each student the mean over the tasks
+that it and the teacher have of s / t and of (s - c) / (t - c), for the scores s of the student and t of the teacher (means
+over the seeds, PyTorch), and both without the tasks where the teacher is within two standard deviations of c.
 """
 
 import csv
@@ -20,25 +20,26 @@ TABLE = Path(__file__).parents[2] / "results/distillation/suites.csv"
 TEACHER = "builtin:minilm-l6"
 
 
-def recorded() -> dict[str, dict[str, list[float]]]:
+def recorded(study: str) -> dict[str, dict[str, list[float]]]:
     """Scores of all seeds by model and task."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with TABLE.open() as file:
         for row in csv.DictReader(file):
-            if (row["study"], row["engine"]) == ("students", "pytorch"):
+            if (row["study"], row["engine"]) == (study, "pytorch"):
                 found[row["model"]][row["task"]].append(float(row["score"]))
     return found
 
 
-def main(data_root: Path) -> None:
+def main(data_root: Path, study: str = "students") -> None:
     """Print the table."""
-    scores = recorded()
+    scores = recorded(study)
     teacher = scores.pop(TEACHER)
     floor = {spec.name: chance(load_task(spec, data_root).task) for spec in chosen_specs(tuple(teacher))}
     near = [task for task, values in teacher.items() if mean(values) - floor[task] <= 2 * stdev(values)]
     print(f"near chance: {', '.join(near) or 'none'}; majority class: {floor}")
     print("| model | plain | chance-corrected | plain, without near chance | chance-corrected, without near chance |")
-    for model, tasks in scores.items():
+    for model, every in scores.items():
+        tasks = {task: values for task, values in every.items() if task in teacher}
         plain = {task: mean(values) / mean(teacher[task]) for task, values in tasks.items()}
         corrected = {
             task: (mean(values) - floor[task]) / (mean(teacher[task]) - floor[task]) for task, values in tasks.items()
@@ -49,6 +50,6 @@ def main(data_root: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
