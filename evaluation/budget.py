@@ -15,7 +15,7 @@ from kdnas.evaluation.rows import Split
 from kdnas.evaluation.suite_options import EmbeddingRows
 from kdnas.evaluation.tasks import Task
 from kdnas.evaluation.trained_rows import train_rows
-from kdnas.store.artifact import write_json
+from kdnas.store.json_files import write_json
 from kdnas.store.progress import say
 from kdnas.text.sentences import token_batches
 

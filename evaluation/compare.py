@@ -14,7 +14,8 @@ from kdnas.evaluation.compare_results import read_model
 from kdnas.evaluation.compare_settings import check_settings
 from kdnas.evaluation.compare_tables import markdown, tables_of
 from kdnas.models.table import LatencyTable
-from kdnas.store.artifact import Artifact, disk_errors
+from kdnas.store.artifact import Artifact
+from kdnas.store.disk import disk_errors
 from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
 

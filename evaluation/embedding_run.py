@@ -19,8 +19,9 @@ from kdnas.evaluation.reading import NoDataError
 from kdnas.evaluation.suite_options import TRAINED, SuiteOptions
 from kdnas.export.vectors import VectorPrecision
 from kdnas.models.folder import model_digest, model_label
-from kdnas.store.artifact import Artifact, build, write_json
+from kdnas.store.artifact import Artifact, build
 from kdnas.store.host import host_line
+from kdnas.store.json_files import write_json
 from kdnas.store.progress import say, say_table, stage
 
 RESULT, KIND = "result.json", "embeddings"

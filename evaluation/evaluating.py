@@ -16,7 +16,7 @@ from kdnas.evaluation.report import card
 from kdnas.evaluation.tasks import ROLES, Task, write_labelled
 from kdnas.evaluation.topic import topic_task
 from kdnas.models.family import shape_of
-from kdnas.store.artifact import fsync_folder, write_json
+from kdnas.store.json_files import fsync_folder, write_json
 from kdnas.store.progress import say, stage
 from kdnas.text.corpus import Corpus
 

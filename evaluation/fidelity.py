@@ -26,7 +26,8 @@ from kdnas.search.cluster import all_of
 from kdnas.search.full import Full
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.recording import Recording, read_recording, require_objective, require_recorded_with
-from kdnas.store.artifact import Artifact, build, digest_of
+from kdnas.store.artifact import Artifact, build
+from kdnas.store.digest import digest_of
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import say, stage

@@ -17,7 +17,8 @@ from kdnas.models.folder import model_digest
 from kdnas.page.style import GREY, HALO, mark, style, text
 from kdnas.page.write import require_file_name, write_page
 from kdnas.search.pareto import pareto_front
-from kdnas.store.artifact import Artifact, disk_errors
+from kdnas.store.artifact import Artifact
+from kdnas.store.disk import disk_errors
 from kdnas.store.host import host_name
 from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say

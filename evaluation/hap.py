@@ -8,7 +8,7 @@ from typing import Any
 
 from kdnas.errors import UsageError
 from kdnas.evaluation.tasks import SPLITS, Task, normal_form, ordered, position_of
-from kdnas.store.artifact import file_sha256
+from kdnas.store.digest import file_sha256
 from kdnas.text.lines import json_rows
 
 LABELS = ["not-hap", "hap"]

@@ -25,8 +25,9 @@ from kdnas.evaluation.tasks import Task
 from kdnas.models.family import shape_of
 from kdnas.models.folder import model_label
 from kdnas.models.packaged import HOME
-from kdnas.store.artifact import Artifact, build, write_json
+from kdnas.store.artifact import Artifact, build
 from kdnas.store.host import host_line
+from kdnas.store.json_files import write_json
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver_all, require_output
 from kdnas.store.progress import say, stage

@@ -11,7 +11,8 @@ from kdnas.evaluation.report import show
 from kdnas.models.family import require_family, shape_of
 from kdnas.models.folder import REQUIRED_FILES, model_digest, model_in
 from kdnas.models.teacher import Teacher, resolve_teacher
-from kdnas.store.artifact import Artifact, build, to_json
+from kdnas.store.artifact import Artifact, build
+from kdnas.store.json_files import to_json
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
 from kdnas.text.corpus import Corpus, build_corpus

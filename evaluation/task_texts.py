@@ -13,7 +13,7 @@ from typing import Any
 from kdnas.errors import UsageError
 from kdnas.evaluation.data import load_task
 from kdnas.evaluation.suites import chosen_specs
-from kdnas.store.artifact import disk_errors
+from kdnas.store.disk import disk_errors
 from kdnas.store.outcome import Outcome
 
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from kdnas.distill.checkpoint import Position, load_checkpoint, remove_checkpoints
 from kdnas.distill.saver import Saver
-from kdnas.store.artifact import append_jsonl, file_sha256, fsync_folder, read_jsonl, to_json, write_json
+from kdnas.store.digest import file_sha256
+from kdnas.store.json_files import append_jsonl, fsync_folder, read_jsonl, to_json, write_json
 from kdnas.store.progress import say
 
 EVALUATIONS, SETTINGS = "evaluations.jsonl", "settings.json"

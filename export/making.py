@@ -45,8 +45,8 @@ from kdnas.export.vocabulary import REPORT, cut_of, trim
 from kdnas.models.engine import ENGINES, Precision, engine_of
 from kdnas.models.head import Head, Prompts
 from kdnas.models.pooling import write_modules
-from kdnas.store.artifact import append_jsonl, read_jsonl, write_json
 from kdnas.store.host import default_threads, has_vnni
+from kdnas.store.json_files import append_jsonl, read_jsonl, write_json
 from kdnas.store.progress import say, stage
 from kdnas.text.corpus import Corpus
 from kdnas.text.sentences import Sentences

@@ -16,7 +16,9 @@ from kdnas.export.summary import lines_of
 from kdnas.export.thresholds import THRESHOLDS, read_thresholds
 from kdnas.models.folder import model_in, model_label
 from kdnas.models.teacher import resolve_teacher
-from kdnas.store.artifact import MANIFEST, Artifact, build, file_sha256, to_json
+from kdnas.store.artifact import MANIFEST, Artifact, build
+from kdnas.store.digest import file_sha256
+from kdnas.store.json_files import to_json
 from kdnas.store.outcome import Result
 from kdnas.store.output import RECORD, deliver, require_output
 from kdnas.store.progress import say

@@ -22,7 +22,7 @@ from kdnas.errors import BoundError, UsageError
 from kdnas.export.checkpoint import Checkpoint, copy_description, load_model, open_checkpoint
 from kdnas.export.folder import read_tokenizer
 from kdnas.models.pooling import write_modules
-from kdnas.store.artifact import write_json
+from kdnas.store.json_files import write_json
 
 KINDS = ("WordPiece", "Unigram")
 REPORT = "vocabulary.json"

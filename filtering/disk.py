@@ -9,7 +9,8 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from kdnas.errors import KdnasError, UsageError
-from kdnas.store.artifact import fsync_folder, locked
+from kdnas.store.disk import locked
+from kdnas.store.json_files import fsync_folder
 
 SCRATCH = ".tmp"
 

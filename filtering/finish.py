@@ -15,8 +15,9 @@ from kdnas.filtering.opening import KIND, is_finished, output_errors, run_config
 from kdnas.filtering.page import NAME, filter_page
 from kdnas.filtering.remote import is_url
 from kdnas.filtering.store import Store
-from kdnas.store.artifact import MANIFEST, SCHEMA, json_text, now, sealed
+from kdnas.store.artifact import MANIFEST, SCHEMA, now, sealed
 from kdnas.store.host import host
+from kdnas.store.json_files import json_text
 from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
 

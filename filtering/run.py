@@ -29,7 +29,8 @@ from kdnas.filtering.shards import shard_of
 from kdnas.filtering.store import Store
 from kdnas.filtering.units import Failures, Scoring, Speed, attempt_unit
 from kdnas.filtering.workers import WorkerSettings, run_on_cluster
-from kdnas.store.artifact import MANIFEST, Artifact, digest_of, file_sha256
+from kdnas.store.artifact import MANIFEST, Artifact
+from kdnas.store.digest import digest_of, file_sha256
 from kdnas.store.host import default_threads
 from kdnas.store.outcome import Outcome
 from kdnas.store.progress import Stage, say, stage

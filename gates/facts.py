@@ -16,7 +16,7 @@ from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
 from kdnas.models.engine import engine_of
 from kdnas.models.table import FILE, read_rows
-from kdnas.store.artifact import file_sha256
+from kdnas.store.digest import file_sha256
 
 Facts = dict[str, Any]
 ARCHS = ("3,12,288,384,gelu", "4,12,576,768,gelu", "6,12,768,3072,silu")

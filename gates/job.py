@@ -11,7 +11,7 @@ from typing import Any
 from kdnas.gates.decision import Outcome, Rule, Verdict, judge, side_of
 from kdnas.gates.process import SideError, Timed
 from kdnas.gates.sides import Side
-from kdnas.store.artifact import append_jsonl, read_jsonl, write_json
+from kdnas.store.json_files import append_jsonl, read_jsonl, write_json
 from kdnas.store.progress import say, stage
 
 RESULTS, SUMMARY = "results.jsonl", "summary.json"

@@ -11,8 +11,10 @@ from kdnas.gates.job import Found, compare, save
 from kdnas.gates.process import SideError, SuiteOptions, Timed, run_process
 from kdnas.gates.sides import Side, make_side
 from kdnas.gates.summary import markdown, picture
-from kdnas.store.artifact import digest_of, file_sha256, locked, write_json
+from kdnas.store.digest import digest_of, file_sha256
+from kdnas.store.disk import locked
 from kdnas.store.host import SOURCE
+from kdnas.store.json_files import write_json
 from kdnas.store.outcome import Outcome
 from kdnas.store.progress import say
 

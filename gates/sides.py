@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdnas.errors import KdnasError, UsageError
-from kdnas.store.artifact import digest_of, file_sha256
+from kdnas.store.digest import digest_of, file_sha256
 
 LOCK = "requirements.lock"
 LINES = 12  # maximum lines of a failed command's output in the error

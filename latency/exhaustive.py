@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kdnas.latency.process import Processes, Worker
-from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.json_files import append_jsonl, read_jsonl
 from kdnas.store.progress import Stage, stage
 
 PART = 500  # sentences per line: the most that a kill can lose

@@ -18,8 +18,8 @@ from kdnas.latency.protocol import LatencyOptions, Lengths, calls_per_length
 from kdnas.latency.samples import TEACHER, TEACHER_EVERY, Sample, gather, movement, next_round
 from kdnas.latency.template import write_templates
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import append_jsonl, read_jsonl
 from kdnas.store.host import cpus_of_cores
+from kdnas.store.json_files import append_jsonl, read_jsonl
 from kdnas.store.progress import Stage, say, stage
 
 ROUND_ARCHITECTURES = 60

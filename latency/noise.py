@@ -12,7 +12,7 @@ from kdnas.latency.process import Processes, Worker
 from kdnas.latency.protocol import Lengths
 from kdnas.latency.samples import Sample, normalise
 from kdnas.models.arch import Arch
-from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.json_files import append_jsonl, read_jsonl
 from kdnas.store.progress import Stage, say, stage
 
 MODEL = Arch(6, 4, 576, 1024, "gelu")  # in the middle of the space

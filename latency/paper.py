@@ -13,7 +13,7 @@ from kdnas.latency.protocol import RUNS, WARM_CALLS, LatencyOptions, Lengths, de
 from kdnas.latency.samples import TEACHER, Measurement, Measurements, Sample
 from kdnas.latency.timing import CHUNK, REFERENCE_CALLS, REFERENCE_WARM_CALLS
 from kdnas.models.arch import Arch, SearchSpace
-from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.json_files import append_jsonl, read_jsonl
 from kdnas.store.progress import say
 
 PILOT = 8  # architectures for the time estimate

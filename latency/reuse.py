@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdnas.store.artifact import ATTEMPTS, MANIFEST, to_json
+from kdnas.store.artifact import ATTEMPTS, MANIFEST
+from kdnas.store.json_files import to_json
 from kdnas.store.progress import say
 
 LOG = "samples.jsonl"

@@ -48,8 +48,9 @@ from kdnas.models.engine import Engine
 from kdnas.models.family import family_of
 from kdnas.models.table import COLUMNS, FILE, KIND, LatencyTable, TableRow, write_rows
 from kdnas.models.teacher import Teacher, resolve_shape, resolve_tokenizer
-from kdnas.store.artifact import Artifact, build, read_jsonl, write_json
+from kdnas.store.artifact import Artifact, build
 from kdnas.store.host import host, versions
+from kdnas.store.json_files import read_jsonl, write_json
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import say, stage

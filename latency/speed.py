@@ -17,8 +17,9 @@ from kdnas.latency.protocol import WARM_CALLS
 from kdnas.models.engine import PYTORCH
 from kdnas.models.folder import model_in, model_label
 from kdnas.models.teacher import Teacher, load_encoder, resolve_teacher
-from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
+from kdnas.store.artifact import Artifact, build
 from kdnas.store.host import default_threads
+from kdnas.store.json_files import append_jsonl, read_jsonl
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import say, stage

@@ -27,7 +27,9 @@ from kdnas.export.outputs import sigmoid
 from kdnas.export.spans import Runs, text_logits
 from kdnas.export.thresholds import THRESHOLDS, Thresholds
 from kdnas.models.folder import model_digest
-from kdnas.store.artifact import Artifact, build, file_sha256, to_json, write_json
+from kdnas.store.artifact import Artifact, build
+from kdnas.store.digest import file_sha256
+from kdnas.store.json_files import to_json, write_json
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import say, say_table

@@ -12,7 +12,8 @@ from kdnas.autodistil.sub_space import SubSpace
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, write_json
+from kdnas.store.artifact import Artifact
+from kdnas.store.json_files import write_json
 
 KIND = "autodistil"
 SPACE, SCORES = "space.json", "family.csv"

@@ -14,7 +14,7 @@ from kdnas.autodistil.updates import FamilyUpdates
 from kdnas.distill.checkpoint import Position, random_states, set_random_states
 from kdnas.distill.step_budget import PLAN
 from kdnas.models.arch import Arch
-from kdnas.store.artifact import write_json
+from kdnas.store.json_files import write_json
 from kdnas.store.progress import say
 
 WARM_PASSES, TIMED_PASSES = 1, 6

@@ -38,7 +38,7 @@ from kdnas.models.card import inherited, with_metadata
 from kdnas.models.family import shape_of
 from kdnas.models.folder import save_model
 from kdnas.models.teacher import Teacher, load_encoder
-from kdnas.store.artifact import read_jsonl
+from kdnas.store.json_files import read_jsonl
 from kdnas.text.corpus import Corpus
 from kdnas.text.joining import read_joining
 

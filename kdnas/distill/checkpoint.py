@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kdnas.store.artifact import digest_of, file_sha256, fsync_folder, read_jsonl, write_json
+from kdnas.store.digest import digest_of, file_sha256
+from kdnas.store.json_files import fsync_folder, read_jsonl, write_json
 from kdnas.store.progress import say
 
 FOLDER = "checkpoints"

@@ -25,7 +25,7 @@ from kdnas.distill.turns import TrainingLoop, run_alone
 from kdnas.distill.validation import sample_batches, validate
 from kdnas.models.family import shape_of
 from kdnas.models.student import arch_of
-from kdnas.store.artifact import read_jsonl, write_json
+from kdnas.store.json_files import read_jsonl, write_json
 from kdnas.text.corpus import Corpus
 from kdnas.text.joining import read_joining
 from kdnas.text.sentences import draws_of

@@ -8,7 +8,7 @@ from kdnas.distill.checkpoint import Position, rewind_history
 from kdnas.distill.options import LoopOptions
 from kdnas.distill.processes import processes
 from kdnas.distill.tracking import Track
-from kdnas.store.artifact import append_jsonl
+from kdnas.store.json_files import append_jsonl
 
 
 class Log:

@@ -13,7 +13,7 @@ from kdnas.distill.batches import TrainBatches
 from kdnas.distill.checkpoint import Position
 from kdnas.distill.loop import seconds_per_step
 from kdnas.distill.options import LoopOptions
-from kdnas.store.artifact import write_json
+from kdnas.store.json_files import write_json
 from kdnas.store.progress import say
 
 PLAN = "plan.json"

@@ -13,7 +13,9 @@ import numpy as np
 from kdnas.models.family import FAMILIES, shape_of
 from kdnas.models.head import Head, marks_of, read_prompts
 from kdnas.models.pooling import pooling_of, write_modules
-from kdnas.store.artifact import MANIFEST, Artifact, file_sha256, fsync_folder, write_json
+from kdnas.store.artifact import MANIFEST, Artifact
+from kdnas.store.digest import file_sha256
+from kdnas.store.json_files import fsync_folder, write_json
 from kdnas.store.output import MODELS
 
 if TYPE_CHECKING:

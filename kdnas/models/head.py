@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from kdnas.errors import UsageError
-from kdnas.store.artifact import file_sha256, write_json
+from kdnas.store.digest import file_sha256
+from kdnas.store.json_files import write_json
 
 MODULES, DENSE, PROMPTS = "modules.json", "2_Dense", "config_sentence_transformers.json"
 WEIGHT, BIAS = "linear.weight", "linear.bias"  # names of the tensors in sentence-transformers

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from kdnas.errors import UsageError
 from kdnas.models.head import DENSE, PROMPTS, Head, Prompts, write_head
-from kdnas.store.artifact import write_json
+from kdnas.store.json_files import write_json
 
 Pooling = Literal["mean", "first"]
 MODULES, POOLING, NORMALIZE = "modules.json", "1_Pooling", "2_Normalize"

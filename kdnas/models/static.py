@@ -9,7 +9,7 @@ import numpy as np
 
 from kdnas.errors import UsageError
 from kdnas.models.head import MODULES, PROMPTS
-from kdnas.store.artifact import write_json
+from kdnas.store.json_files import write_json
 
 NORMALIZE = "1_Normalize"
 TABLE = "embedding.weight"  # name of the tensor in sentence-transformers

@@ -11,7 +11,7 @@ from kdnas.models.family import family_of, require_family, shape_of, student_sha
 from kdnas.models.folder import model_digest, model_in
 from kdnas.models.packaged import HOME, SCHEME, SHAPE, packaged_folder, require_unchanged
 from kdnas.models.parts import Shape
-from kdnas.store.artifact import file_sha256
+from kdnas.store.digest import file_sha256
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast

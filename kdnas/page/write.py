@@ -10,7 +10,7 @@ from jinja2 import ChainableUndefined, ChoiceLoader, Environment, PackageLoader
 from kdnas import __version__
 from kdnas.errors import UsageError
 from kdnas.page.formatting import FILTERS
-from kdnas.store.artifact import disk_errors
+from kdnas.store.disk import disk_errors
 
 REPORT = "report.html.jinja"  # template of a package
 

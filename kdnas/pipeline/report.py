@@ -16,7 +16,8 @@ from kdnas.page.write import require_file_name, write_page
 from kdnas.pipeline import figures as pipeline_figures
 from kdnas.pipeline.summary import summarise
 from kdnas.search import figures as search_figures
-from kdnas.store.artifact import MANIFEST, Artifact, read_jsonl
+from kdnas.store.artifact import MANIFEST, Artifact
+from kdnas.store.json_files import read_jsonl
 from kdnas.store.outcome import Outcome
 
 # Stage of the page, its artifact's kind, and the command that makes it.

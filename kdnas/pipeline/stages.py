@@ -30,8 +30,11 @@ from kdnas.pipeline.summary import summarise
 from kdnas.search.options import SearchOptions
 from kdnas.search.requirements import require_distilling, require_full
 from kdnas.search.run import run_search
-from kdnas.store.artifact import Artifact, digest_of, disk_errors, write_json
+from kdnas.store.artifact import Artifact
+from kdnas.store.digest import digest_of
+from kdnas.store.disk import disk_errors
 from kdnas.store.host import host_line
+from kdnas.store.json_files import write_json
 from kdnas.store.outcome import Outcome
 from kdnas.store.output import copy_output, files_below, require_output
 from kdnas.store.progress import clock, say

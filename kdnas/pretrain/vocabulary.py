@@ -11,7 +11,8 @@ import numpy as np
 from kdnas.errors import UsageError
 from kdnas.models.teacher import Teacher
 from kdnas.pretrain.options import PretrainOptions
-from kdnas.store.artifact import build, file_sha256
+from kdnas.store.artifact import build
+from kdnas.store.digest import file_sha256
 from kdnas.store.host import physical_cores
 from kdnas.store.progress import stage
 from kdnas.text.corpus import source_digest, split_of, unique_rows

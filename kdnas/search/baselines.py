@@ -10,7 +10,7 @@ from kdnas.search.journal import Candidate
 from kdnas.search.options import SearchOptions
 from kdnas.search.outcome import EvaluateAll
 from kdnas.search.reward import reward
-from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.json_files import append_jsonl, read_jsonl
 from kdnas.store.progress import stage
 
 FILE = "baselines.jsonl"

@@ -18,7 +18,8 @@ from kdnas.search.random_table import random_and_recommended
 from kdnas.search.replay_run import RUNS, run_once
 from kdnas.search.replays import Replay, open_replays
 from kdnas.search.study import STUDY, run_study
-from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
+from kdnas.store.artifact import Artifact, build
+from kdnas.store.json_files import append_jsonl, read_jsonl
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import stage

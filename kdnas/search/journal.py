@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kdnas.models.arch import Arch, arch_id
-from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.json_files import append_jsonl, read_jsonl
 
 FILE = "journal.jsonl"
 

@@ -33,7 +33,7 @@ from kdnas.search.options import ProxyOptions
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.prompted import PromptedSentences
 from kdnas.search.teacher_states import VARIANCE_TOKENS, CachedStates, Subset, cache_bytes
-from kdnas.store.artifact import require_space
+from kdnas.store.disk import require_space
 from kdnas.store.progress import say, stage
 from kdnas.text.corpus import Corpus
 from kdnas.text.sentences import balanced_order, token_batches

@@ -19,8 +19,9 @@ from kdnas.search.drawing import RANDOM, drawn, named, origins
 from kdnas.search.options import ProxyOptions
 from kdnas.search.outcome import ProxyResult
 from kdnas.search.recording import COLUMNS, FILE
-from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
+from kdnas.store.artifact import Artifact, build
 from kdnas.store.host import host, host_name
+from kdnas.store.json_files import append_jsonl, read_jsonl
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output
 from kdnas.store.progress import stage

@@ -12,7 +12,7 @@ from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.teacher import Teacher
 from kdnas.search.drawing import RANDOM
 from kdnas.search.outcome import ProxyResult
-from kdnas.store.artifact import file_sha256
+from kdnas.store.digest import file_sha256
 
 FILE = "recording.csv"
 LOSSES = ("id", "layers", "heads", "hidden", "ffn", "activation", "seed", "tokens", "loss", "seconds")

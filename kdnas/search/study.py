@@ -17,7 +17,8 @@ from kdnas.search.strategies import STRATEGIES
 from kdnas.search.study_cells import KEYS, Cell
 from kdnas.search.study_page import write_study
 from kdnas.search.study_problems import Problem, describe, make_problems, run_problem
-from kdnas.store.artifact import Artifact, append_jsonl, build, read_jsonl
+from kdnas.store.artifact import Artifact, build
+from kdnas.store.json_files import append_jsonl, read_jsonl
 from kdnas.store.progress import stage
 
 STUDY = "strategy-study"  # kind of the artifact

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from kdnas.distill.batches import to_tensors
 from kdnas.distill.hidden_state import TeacherStates
-from kdnas.store.artifact import write_json
+from kdnas.store.json_files import write_json
 from kdnas.text.sentences import Sentences, token_batches
 
 BATCH_TOKENS = 4096  # per teacher pass; without gradients, larger batches fit than in training

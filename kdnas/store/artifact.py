@@ -3,24 +3,21 @@
 A folder without a manifest is unfinished.
 """
 
-import errno
-import hashlib
 import json
 import os
-import re
-import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from kdnas.errors import KdnasError, UsageError
+from kdnas.store.digest import digest_of, file_sha256
+from kdnas.store.disk import disk_errors, locked, require_space
 from kdnas.store.host import host
+from kdnas.store.json_files import append_jsonl, fsync_folder, json_text, read_jsonl, to_json, write_json
 from kdnas.store.unfinished import report_unfinished
 
 SCHEMA = 1
@@ -186,93 +183,6 @@ def publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
     fsync_folder(final.parent)
 
 
-@contextmanager
-def locked(path: Path, wait: bool = False) -> Iterator[None]:
-    """Hold an exclusive lock file. The kernel releases it when the process dies, even by kill -9 with forked children alive.
-
-    Raises:
-        KdnasError: another process holds the lock, or the file system has no locks.
-    """
-    from filelock import FileLock, Timeout  # a session, which only reads, starts sooner without it
-
-    lock = FileLock(path, blocking=wait, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise KdnasError(f"{path.with_suffix('')}: another process is building it; wait for it or stop it") from error
-    except NotImplementedError as error:
-        raise KdnasError(
-            f"{path.parent}: this file system has no file locks; set KDNAS_HOME to another disk"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def disk_errors(home: Path) -> Iterator[None]:
-    """Turn a full disk or an unwritable folder into a message."""
-    try:
-        yield
-    except Exception as error:
-        number = _error_number(error)
-        if number == errno.ENOSPC:
-            raise KdnasError(
-                f"{home}: no disk space left; free some or set KDNAS_HOME to another disk, then run the same "
-                "command again: finished work is kept"
-            ) from error
-        if number in (errno.EACCES, errno.EROFS, errno.ENOTDIR):
-            raise KdnasError(
-                f"{home}: cannot write here ({os.strerror(number)}); set KDNAS_HOME to another folder"
-            ) from error
-        raise
-
-
-def _error_number(error: Exception) -> int | None:
-    """The operating system's error number. Libraries in Rust, such as safetensors, give it only in the message text."""
-    if isinstance(error, OSError):
-        return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else None
-
-
-def require_space(folder: Path, needed_bytes: int) -> None:
-    """Raise KdnasError if the disk of `folder` has less than `needed_bytes` free."""
-    free = shutil.disk_usage(folder).free
-    if free < needed_bytes:
-        raise KdnasError(
-            f"{folder}: {free / 1e9:.2f} GB free, {needed_bytes / 1e9:.2f} GB needed; free some space or set "
-            "KDNAS_HOME to another disk, then run the same command again"
-        )
-
-
-def to_json(value: Any) -> Any:
-    """Dataclasses, enums, paths and tuples as plain JSON values."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return to_json(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_json(item) for item in value]
-    if isinstance(value, Enum):
-        return value.value
-    return str(value) if isinstance(value, Path) else value
-
-
-def digest_of(value: Any) -> str:
-    """SHA-256 of the value's canonical JSON. 10 and 10.0 give the same digest, because YAML and Python defaults may differ."""
-    return hashlib.sha256(json.dumps(_whole_floats_as_ints(to_json(value)), sort_keys=True).encode()).hexdigest()
-
-
-def _whole_floats_as_ints(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _whole_floats_as_ints(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_whole_floats_as_ints(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write manifest.json with a hash of its own content."""
     write_json(folder / MANIFEST, sealed(manifest))
@@ -288,12 +198,6 @@ def seal_of(manifest: Mapping[str, Any]) -> str:
     return digest_of({key: value for key, value in manifest.items() if key != SEAL})
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def file_hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder except manifests, by its path in the folder."""
     return {
@@ -306,48 +210,3 @@ def file_hashes(folder: Path) -> dict[str, str]:
 def now() -> str:
     """UTC time, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def json_text(value: Any) -> str:
-    """A value as the text of a JSON file."""
-    return json.dumps(to_json(value), indent=2) + "\n"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically and durably: a reader sees either the whole old file or the whole new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(json_text(value))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    fsync_folder(path.parent)
-
-
-def fsync_folder(path: Path) -> None:
-    """Make renames inside a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of an append-only log. An incomplete last line is removed from the file, so that the next append starts a new line."""
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) != len(data):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    return [json.loads(line) for line in whole.splitlines() if line.strip()]
-
-
-def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
-    """Append one row and fsync it. Call `read_jsonl` once before the first append: it removes an incomplete last line."""
-    with path.open("a") as file:
-        file.write(json.dumps(to_json(row)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())

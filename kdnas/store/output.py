@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kdnas.errors import UsageError
-from kdnas.store.artifact import Artifact, disk_errors, write_json
+from kdnas.store.artifact import Artifact
+from kdnas.store.disk import disk_errors
+from kdnas.store.json_files import write_json
 from kdnas.store.outcome import Outcome, Result
 from kdnas.store.progress import is_first_process
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kdnas.errors import KdnasError
 from kdnas.models.packaged import Package
-from kdnas.store.artifact import file_sha256
+from kdnas.store.digest import file_sha256
 from kdnas.store.progress import stage
 
 OPTIONS = (

@@ -9,7 +9,7 @@ from kdnas.models.card import with_metadata
 from kdnas.models.family import BERT_PARTS
 from kdnas.models.packaged import PackagedTeacher
 from kdnas.models.pooling import write_modules
-from kdnas.store.artifact import write_json
+from kdnas.store.json_files import write_json
 from kdnas.teachers.e5s1 import E5S1, Sizes
 from kdnas.teachers.unigram import write_tokenizer
 

@@ -9,17 +9,8 @@ from kdnas.errors import KdnasError
 from kdnas.extras import require_extras
 from kdnas.models.folder import model_digest
 from kdnas.models.packaged import KIND, PackagedTeacher, fetch_command, folder_of
-from kdnas.store.artifact import (
-    MANIFEST,
-    SCHEMA,
-    Artifact,
-    disk_errors,
-    file_hashes,
-    locked,
-    now,
-    publish,
-    require_space,
-)
+from kdnas.store.artifact import MANIFEST, SCHEMA, Artifact, file_hashes, now, publish
+from kdnas.store.disk import disk_errors, locked, require_space
 from kdnas.store.host import host
 from kdnas.store.progress import say
 from kdnas.teachers.download import download

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import KdnasError
-from kdnas.store.artifact import write_json
+from kdnas.store.json_files import write_json
 from kdnas.teachers.charsmap import precompiled, with_compositions
 from kdnas.teachers.e5s1 import Pieces
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from kdnas.errors import KdnasError
-from kdnas.store.artifact import file_sha256
+from kdnas.store.digest import file_sha256
 
 PIECE = 1 << 20  # bytes read at a time
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from kdnas.errors import UsageError
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, build, digest_of, file_sha256, find
+from kdnas.store.artifact import Artifact, build, find
+from kdnas.store.digest import digest_of, file_sha256
 from kdnas.store.progress import stage
 from kdnas.text.passages import passage_rows
 from kdnas.text.pydocs import installed_packages

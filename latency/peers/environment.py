@@ -15,8 +15,10 @@ from pathlib import Path
 
 from kdnas.errors import KdnasError
 from kdnas.latency.peers.libraries import Library, library_of
-from kdnas.store.artifact import digest_of, disk_errors, locked, require_space, write_json
+from kdnas.store.digest import digest_of
+from kdnas.store.disk import disk_errors, locked, require_space
 from kdnas.store.host import SOURCE, child_environment
+from kdnas.store.json_files import write_json
 from kdnas.store.progress import stage
 
 FOLDER = "peers-environments"

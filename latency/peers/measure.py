@@ -16,7 +16,7 @@ from kdnas.latency.peers.process import PeerProcess
 from kdnas.latency.peers.rows import RIGHT, Row, candidates
 from kdnas.latency.peers.texts import MIX
 from kdnas.latency.process import WorkerError
-from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.json_files import append_jsonl, read_jsonl
 from kdnas.store.progress import say, stage
 
 RACE_ROUNDS, RACE_TEXTS, CHECK_TEXTS = 3, 20, 32

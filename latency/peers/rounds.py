@@ -10,7 +10,7 @@ from kdnas.latency.peers.measure import Live, Sets, Times, turn, workloads_of
 from kdnas.latency.peers.options import PeerOptions
 from kdnas.latency.peers.rows import Row
 from kdnas.latency.process import ATTEMPTS, WorkerError
-from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.json_files import append_jsonl, read_jsonl
 from kdnas.store.progress import say, stage
 
 

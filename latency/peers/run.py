@@ -30,7 +30,8 @@ from kdnas.latency.peers.texts import LENGTHS, MIX, id_sets, similarity_pairs, t
 from kdnas.latency.process import WorkerError
 from kdnas.models.folder import model_label
 from kdnas.models.teacher import resolve_teacher
-from kdnas.store.artifact import Artifact, build, digest_of
+from kdnas.store.artifact import Artifact, build
+from kdnas.store.digest import digest_of
 from kdnas.store.host import versions
 from kdnas.store.outcome import Result
 from kdnas.store.output import deliver, require_output

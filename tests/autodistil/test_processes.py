@@ -12,7 +12,8 @@ import pytest
 from kdnas.autodistil.family import Family
 from kdnas.cli import main
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, read_jsonl
+from kdnas.store.artifact import Artifact
+from kdnas.store.json_files import read_jsonl
 
 pytestmark = pytest.mark.slow
 

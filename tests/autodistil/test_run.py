@@ -26,7 +26,9 @@ from kdnas.distill.student_folder import find_student
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.arch import Arch
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import SEAL, Artifact, file_hashes, file_sha256, read_jsonl, write_manifest
+from kdnas.store.artifact import SEAL, Artifact, file_hashes, write_manifest
+from kdnas.store.digest import file_sha256
+from kdnas.store.json_files import read_jsonl
 from kdnas.text.corpus import Corpus
 
 from ..latency.table_fixture import law_rows, table_artifact

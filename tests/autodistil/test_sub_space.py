@@ -8,7 +8,7 @@ import pytest
 from kdnas.autodistil.sub_space import SubSpace, nested_layers, require_member
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch
-from kdnas.store.artifact import json_text
+from kdnas.store.json_files import json_text
 
 from .family_nets import tiny_space
 

@@ -11,7 +11,9 @@ from kdnas.distill.building import settled
 from kdnas.distill.options import DistillOptions
 from kdnas.models.arch import Arch
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, digest_of, read_jsonl
+from kdnas.store.artifact import Artifact
+from kdnas.store.digest import digest_of
+from kdnas.store.json_files import read_jsonl
 from kdnas.text.corpus import Corpus
 
 MEMBERS_PER_PASS = 4

@@ -18,7 +18,7 @@ from kdnas.autodistil.run import run_autodistil
 from kdnas.distill.run import run_distill
 from kdnas.distill.several import run_distill_several, students_of
 from kdnas.models.arch import Arch
-from kdnas.store.artifact import write_json
+from kdnas.store.json_files import write_json
 
 K_PER_PASS = {"unordered", "3-nets"}  # ablations of this schedule
 WARM, TIMED = 4, 12  # updates of a student alone or side by side

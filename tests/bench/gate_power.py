@@ -28,7 +28,7 @@ from kdnas.gates.decision import Outcome, Rule
 from kdnas.gates.job import compare
 from kdnas.gates.process import SuiteOptions, Timed, run_process
 from kdnas.gates.sides import Side
-from kdnas.store.artifact import locked
+from kdnas.store.disk import locked
 from kdnas.store.host import host_line
 
 PLAN = "0:1,0.03:1,0.05:1,0.1:1,0.2:1"

@@ -26,8 +26,9 @@ from transformers import BertConfig, BertModel
 from kdnas.distill.checkpoint import FOLDER
 from kdnas.models.folder import copy_tokenizer
 from kdnas.models.teacher import BUILTIN, resolve_teacher
-from kdnas.store.artifact import file_sha256, read_jsonl
+from kdnas.store.digest import file_sha256
 from kdnas.store.host import host_line
+from kdnas.store.json_files import read_jsonl
 
 SECONDS_TO_END = 30.0
 STEPS_A_KILL = 12

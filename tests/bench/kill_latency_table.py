@@ -30,8 +30,9 @@ import kdnas.latency.validate
 from kdnas.latency.engines import REFERENCE
 from kdnas.models.arch import Arch
 from kdnas.models.table import read_rows
-from kdnas.store.artifact import ATTEMPTS, Artifact, read_jsonl
+from kdnas.store.artifact import ATTEMPTS, Artifact
 from kdnas.store.host import host_line
+from kdnas.store.json_files import read_jsonl
 
 WINDOW_SECONDS = 0.1  # at most
 MINUTES_A_KILL = 0.03

@@ -1,7 +1,9 @@
 """Options of a short run, and the comparison of two runs, which the tests of the training stages share."""
 
 from kdnas.models.arch import Arch
-from kdnas.store.artifact import Artifact, file_sha256, read_jsonl
+from kdnas.store.artifact import Artifact
+from kdnas.store.digest import file_sha256
+from kdnas.store.json_files import read_jsonl
 
 ARCH = Arch(2, 4, 24, 64)
 STEPS = 15

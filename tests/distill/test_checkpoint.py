@@ -16,7 +16,7 @@ from kdnas.distill.checkpoint import (
     save_checkpoint,
 )
 from kdnas.distill.loop import make_optimizer
-from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.json_files import append_jsonl, read_jsonl
 
 
 def module(seed: int) -> tuple[nn.Module, torch.optim.AdamW]:

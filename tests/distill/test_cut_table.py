@@ -26,7 +26,9 @@ from kdnas.distill.student_folder import find_student
 from kdnas.distill.updates import update
 from kdnas.errors import UsageError
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, file_sha256, read_jsonl
+from kdnas.store.artifact import Artifact
+from kdnas.store.digest import file_sha256
+from kdnas.store.json_files import read_jsonl
 from kdnas.text.corpus import Corpus
 
 from .distill_fixture import ARCH, COMMON

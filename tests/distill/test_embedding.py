@@ -28,7 +28,8 @@ from kdnas.models.head import Prompts, read_head, read_prompts
 from kdnas.models.pooling import write_modules
 from kdnas.models.student import student_from_teacher
 from kdnas.models.teacher import Teacher, load_encoder, resolve_teacher
-from kdnas.store.artifact import Artifact, file_sha256
+from kdnas.store.artifact import Artifact
+from kdnas.store.digest import file_sha256
 from kdnas.text.corpus import Corpus
 
 from .distill_fixture import ARCH, COMMON

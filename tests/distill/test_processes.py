@@ -18,7 +18,8 @@ from kdnas.cli import main
 from kdnas.distill import loaded_teacher
 from kdnas.distill.checkpoint import FOLDER
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, read_jsonl
+from kdnas.store.artifact import Artifact
+from kdnas.store.json_files import read_jsonl
 from kdnas.text.corpus import Corpus
 
 STEPS = 12

@@ -13,7 +13,8 @@ from kdnas.evaluation.embedder import open_embedder
 from kdnas.models.folder import model_digest
 from kdnas.models.head import read_head
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, file_sha256
+from kdnas.store.artifact import Artifact
+from kdnas.store.digest import file_sha256
 from kdnas.text.corpus import Corpus
 
 from .distill_fixture import ARCH, COMMON

@@ -11,7 +11,7 @@ from kdnas.distill.options import RefineOptions
 from kdnas.distill.run import refine, run_refine_new
 from kdnas.errors import UsageError
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import read_jsonl
+from kdnas.store.json_files import read_jsonl
 from kdnas.text.corpus import Corpus
 
 from .distill_fixture import ARCH, COMMON

@@ -24,7 +24,8 @@ from kdnas.distill.student_folder import find_student
 from kdnas.errors import KdnasError, Terminated, UsageError
 from kdnas.models.folder import model_digest
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, read_jsonl
+from kdnas.store.artifact import Artifact
+from kdnas.store.json_files import read_jsonl
 from kdnas.text.corpus import Corpus
 
 from .distill_fixture import ARCH, COMMON, STEPS, assert_same_run

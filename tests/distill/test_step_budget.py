@@ -12,7 +12,7 @@ from kdnas.distill.run import run_distill
 from kdnas.distill.step_budget import PLAN, USED, extended_steps
 from kdnas.models.arch import Arch
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import read_jsonl
+from kdnas.store.json_files import read_jsonl
 from kdnas.text.corpus import Corpus
 
 OPTIONS = DistillOptions(minutes=6)

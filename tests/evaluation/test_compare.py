@@ -17,7 +17,8 @@ from kdnas.evaluation.compare_tables import markdown, tables_of
 from kdnas.evaluation.harness import RESULT
 from kdnas.models.arch import Arch
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import build, write_json
+from kdnas.store.artifact import build
+from kdnas.store.json_files import write_json
 
 from ..latency.table_fixture import TEACHER_MS, law_ms, law_rows, table_artifact
 

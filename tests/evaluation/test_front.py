@@ -14,7 +14,8 @@ from kdnas.evaluation.front_scores import read_scores
 from kdnas.models.folder import model_digest
 from kdnas.models.static import StaticModel, bare_tokenizer, write_static
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, build, write_json
+from kdnas.store.artifact import Artifact, build
+from kdnas.store.json_files import write_json
 
 STUDENT, EXPORT, TEACHER = "a" * 64, "b" * 64, "c" * 64
 SPEED = {"teacher pytorch-f32": 20.0, "student pytorch-f32": 5.0, "student openvino-int8": 1.0}

@@ -16,7 +16,7 @@ from kdnas.export.options import ExportOptions
 from kdnas.export.recipes import Quantising
 from kdnas.export.run import run_export
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import read_jsonl
+from kdnas.store.json_files import read_jsonl
 from kdnas.text.corpus import Corpus
 
 FORM, GIVEN = "onnxruntime-int8", Quantising(Path("no such folder"), "feature-extraction", [[5, 6]])

@@ -10,7 +10,7 @@ from kdnas.gates.job import RESULTS, Found, Process, compare, save
 from kdnas.gates.process import SideError, Timed
 from kdnas.gates.sides import Side
 from kdnas.gates.summary import markdown, picture, sketch
-from kdnas.store.artifact import read_jsonl
+from kdnas.store.json_files import read_jsonl
 
 SIDES = {name: Side(spec, Path("python"), None, None, name) for name, spec in (("A", "main"), ("B", "my-branch"))}
 RULE = Rule(looks=(8, 10))  # 8 pairs decide on up to 6 benchmarks

@@ -8,7 +8,8 @@ from typing import Any
 from kdnas.latency.protocol import held_out
 from kdnas.models.arch import SearchSpace, arch_id
 from kdnas.models.table import TableRow, read_rows, write_rows
-from kdnas.store.artifact import Artifact, build, write_json
+from kdnas.store.artifact import Artifact, build
+from kdnas.store.json_files import write_json
 
 from .table_fixture import row
 

@@ -13,7 +13,7 @@ from kdnas.latency import exhaustive, process
 from kdnas.latency.exhaustive import PROCESS_ARCHITECTURES, Passes, measure_passes, runs_of
 from kdnas.latency.process import WorkerError
 from kdnas.latency.protocol import design
-from kdnas.store.artifact import read_jsonl
+from kdnas.store.json_files import read_jsonl
 
 from .worker_fixture import MockWorker
 

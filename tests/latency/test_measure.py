@@ -18,7 +18,7 @@ from kdnas.latency.process import Worker, WorkerError
 from kdnas.latency.protocol import LatencyOptions, design, stratify
 from kdnas.latency.samples import TEACHER
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import read_jsonl
+from kdnas.store.json_files import read_jsonl
 
 from .worker_fixture import MockWorker
 

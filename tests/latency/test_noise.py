@@ -13,7 +13,7 @@ from kdnas.latency import process
 from kdnas.latency.noise import MODEL, PROCESSES, WINDOWS, check_host, describe, spread
 from kdnas.latency.process import WorkerError
 from kdnas.latency.protocol import stratify
-from kdnas.store.artifact import read_jsonl
+from kdnas.store.json_files import read_jsonl
 
 from .worker_fixture import MockWorker
 

@@ -19,7 +19,7 @@ from kdnas.latency.run import build_table, design_for
 from kdnas.latency.samples import TEACHER
 from kdnas.models.arch import Arch
 from kdnas.models.teacher import SHAPE, Teacher, resolve_shape
-from kdnas.store.artifact import read_jsonl
+from kdnas.store.json_files import read_jsonl
 from kdnas.text.corpus import Corpus
 
 from .worker_fixture import MockWorker

@@ -13,7 +13,8 @@ from kdnas.latency.measure import least_seconds, require_minutes
 from kdnas.latency.protocol import LatencyOptions
 from kdnas.latency.reuse import take_samples
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import ATTEMPTS, MANIFEST, to_json
+from kdnas.store.artifact import ATTEMPTS, MANIFEST
+from kdnas.store.json_files import to_json
 
 INPUTS = {"teacher": "a", "corpus": "b"}
 

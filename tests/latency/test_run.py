@@ -23,7 +23,8 @@ from kdnas.latency.timing import ROUNDS
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.table import LatencyTable, read_rows
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, read_jsonl
+from kdnas.store.artifact import Artifact
+from kdnas.store.json_files import read_jsonl
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
 

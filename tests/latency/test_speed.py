@@ -23,7 +23,8 @@ from kdnas.latency.speed import (
     threads_note,
 )
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, append_jsonl
+from kdnas.store.artifact import Artifact
+from kdnas.store.json_files import append_jsonl
 from kdnas.text.corpus import Corpus
 
 pytestmark = pytest.mark.slow

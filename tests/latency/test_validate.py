@@ -27,7 +27,8 @@ from kdnas.latency.validate import (
 from kdnas.models.arch import Arch, SearchSpace
 from kdnas.models.table import MEASURED, PREDICTED, LatencyTable
 from kdnas.models.teacher import Teacher
-from kdnas.store.artifact import Artifact, read_jsonl
+from kdnas.store.artifact import Artifact
+from kdnas.store.json_files import read_jsonl
 from kdnas.text.corpus import Corpus
 
 from .worker_fixture import MockWorker

@@ -11,7 +11,8 @@ from typing import Any
 from kdnas.models.arch import FIELDS, Arch, SearchSpace, arch_id
 from kdnas.models.table import TableRow, write_rows
 from kdnas.search.baselines import SHAPES
-from kdnas.store.artifact import Artifact, append_jsonl, build, write_json
+from kdnas.store.artifact import Artifact, build
+from kdnas.store.json_files import append_jsonl, write_json
 
 WINNER = Arch(4, 12, 384, 1024)
 TEACHER_MS = 21.4

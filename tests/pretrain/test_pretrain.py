@@ -24,7 +24,9 @@ from kdnas.pretrain.options import PretrainOptions
 from kdnas.pretrain.run import pretrain
 from kdnas.pretrain.stacking import stack
 from kdnas.pretrain.vocabulary import balanced_counts, build_tokenizer, chosen_rows
-from kdnas.store.artifact import Artifact, file_sha256, read_jsonl
+from kdnas.store.artifact import Artifact
+from kdnas.store.digest import file_sha256
+from kdnas.store.json_files import read_jsonl
 from kdnas.text.readers import TextOptions, TextRow
 
 SHAPE = {

@@ -24,7 +24,7 @@ from kdnas.search.recording import Recording
 from kdnas.search.replay_run import RUNS, run_once
 from kdnas.search.replays import Replay, make_replay, without_shape
 from kdnas.search.strategies import STRATEGIES, Observation, Proposal, Registered
-from kdnas.store.artifact import append_jsonl
+from kdnas.store.json_files import append_jsonl
 
 from .search_fixture import fake_evaluate, known_table, latency_ms
 

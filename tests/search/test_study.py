@@ -20,7 +20,7 @@ from kdnas.search.study import run_study, settings_of
 from kdnas.search.study_cells import GRID, Cell, estimate, mean, median, metrics
 from kdnas.search.study_page import LIMITS, PAGE, TABLE, TEXT
 from kdnas.search.study_problems import Problem, describe, make_problems, random_limits, schedule
-from kdnas.store.artifact import append_jsonl, read_jsonl
+from kdnas.store.json_files import append_jsonl, read_jsonl
 
 from .search_fixture import fake_evaluate, latency_ms, recorded, table
 

@@ -19,7 +19,10 @@ from safetensors.numpy import save_file
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.store import artifact
-from kdnas.store.artifact import Artifact, append_jsonl, build, digest_of, locked, read_jsonl, require_space, to_json
+from kdnas.store.artifact import Artifact, build
+from kdnas.store.digest import digest_of
+from kdnas.store.disk import locked, require_space
+from kdnas.store.json_files import append_jsonl, read_jsonl, to_json
 
 
 def write(path: Path) -> dict[str, Any]:
@@ -85,7 +88,8 @@ def test_killed_work_resumes(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import os, signal, sys
         from pathlib import Path
-        from kdnas.store.artifact import append_jsonl, build, read_jsonl
+        from kdnas.store.artifact import build
+        from kdnas.store.json_files import append_jsonl, read_jsonl
         def work(path):
             for n in range(len(read_jsonl(path / "log.jsonl")), 5):
                 append_jsonl(path / "log.jsonl", {"n": n})
@@ -130,7 +134,7 @@ def test_children_of_a_killed_process_do_not_hold_its_lock(tmp_path: Path) -> No
     script = """
         import os, sys, time
         from pathlib import Path
-        from kdnas.store.artifact import locked
+        from kdnas.store.disk import locked
         with locked(Path(sys.argv[1])):
             if os.fork() == 0:
                 print(os.getpid(), flush=True)

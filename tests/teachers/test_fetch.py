@@ -17,7 +17,9 @@ import pytest
 from kdnas.errors import KdnasError, UsageError
 from kdnas.models.packaged import PACKAGED, PackagedTeacher, folder_of
 from kdnas.models.teacher import load_encoder, resolve_teacher
-from kdnas.store.artifact import Artifact, disk_errors, file_sha256
+from kdnas.store.artifact import Artifact
+from kdnas.store.digest import file_sha256
+from kdnas.store.disk import disk_errors
 from kdnas.teachers import download as download_module
 from kdnas.teachers.fetch import fetch_teacher
 from kdnas.teachers.run import teachers

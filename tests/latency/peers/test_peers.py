@@ -15,7 +15,8 @@ from kdnas.latency.peers.options import PeerOptions
 from kdnas.latency.peers.rounds import Rounds
 from kdnas.latency.peers.rows import chosen_libraries, find_rows
 from kdnas.latency.peers.run import run_peers
-from kdnas.store.artifact import Artifact, read_jsonl
+from kdnas.store.artifact import Artifact
+from kdnas.store.json_files import read_jsonl
 from kdnas.text.corpus import Corpus
 
 pytestmark = pytest.mark.slow
