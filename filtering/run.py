@@ -98,13 +98,13 @@ def filter_documents(
             with store.locked(f"filter-{index}-of-{count}.lock"):
                 built = open_gate(folder, scorer, policy, options, gate)
                 if cluster is None:
-                    scoring = scoring_of(scorer, policy, options, gate, built)
-                    run_units(folder, scoring, policy, options, index, count)
+                    run_units(folder, scoring_of(scorer, policy, options, gate, built), policy, options, index, count)
                 else:
                     place = output if is_url(output) else os.path.realpath(output)
                     around = (policy, options, gate, built)
-                    settings = WorkerSettings(place, model.resolve(), scorer.session.form, *around)
-                    run_on_cluster(cluster, folder, settings)
+                    run_on_cluster(
+                        cluster, folder, WorkerSettings(place, model.resolve(), scorer.session.form, *around)
+                    )
             if count > 1:
                 say(
                     f"filter: shard {index} of {count} is done; after the others: kdnas filter finish --output {output}"

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from kdnas.evaluation.geometry import LinearFit, VarianceMeter, choose, geometry, pool, views
+from kdnas.evaluation.explained_variance import LinearFit, VarianceMeter
+from kdnas.evaluation.geometry import choose, geometry, pool, views
 from kdnas.models.teacher import Teacher, load_encoder
 from kdnas.text.corpus import Corpus, build_corpus
 from kdnas.text.readers import TextOptions
