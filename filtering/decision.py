@@ -37,18 +37,16 @@ class Policy:
 
     def reached(self, scores: np.ndarray, language: str = "") -> bool:
         """Whether one of the scores (L,) of a document reaches its threshold."""
-        return bool((scores >= np.asarray(self.limits(language))).any())
+        return any(score >= limit for score, limit in zip(scores.tolist(), self.limits(language), strict=True))
 
     def whole(self, scores: np.ndarray) -> np.ndarray:
         """Scores (L,) of a document from all its sentences' scores (S, L), where NaN counts as 0; 0 without sentences."""
-        if not len(scores):
-            return np.zeros(len(self.labels))
+        if self.document_score == "max" or not len(scores):
+            return np.asarray(np.fmax.reduce(scores.reshape(-1, len(self.labels)), axis=0, initial=0.0))
         scores = np.nan_to_num(scores)
         if self.document_score == "mean":
             return np.round(scores.mean(axis=0), DIGITS)
-        if self.document_score == "fraction":
-            return np.round((scores >= self.sentence_threshold).mean(axis=0), DIGITS)
-        return np.asarray(scores.max(axis=0))
+        return np.round((scores >= self.sentence_threshold).mean(axis=0), DIGITS)
 
     def sentence_levels(self, languages: Sequence[str]) -> np.ndarray:
         """(D, L) score from which a sentence counts for a document in each of D languages."""
@@ -86,7 +84,7 @@ class Scored:
     """Sentences of one document and their scores.
 
     Args:
-        spans: start and end of each sentence in code points.
+        spans: start and end of each sentence in code points; empty if the scores are recorded ones.
         scores: (S, L) probabilities, rounded to six digits; NaN for sentences that were not needed for the decision, or that
             passed the gate.
         audited: indices of the sentences that passed the gate and were scored all the same.

@@ -15,6 +15,7 @@ from kdnas.filtering.opening import KIND, is_finished, output_errors, run_config
 from kdnas.filtering.page import NAME, filter_page
 from kdnas.filtering.remote import is_url
 from kdnas.filtering.store import Store
+from kdnas.filtering.units import rate
 from kdnas.store.artifact import MANIFEST, SCHEMA, now, sealed
 from kdnas.store.host import host
 from kdnas.store.json_files import json_text
@@ -106,13 +107,14 @@ def changes(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
 
 def report(store: Store, totals: dict[str, Any], config: dict[str, Any], earlier: bool) -> Outcome:
     """Log the counts of a run and return its outcome."""
-    documents, seconds = totals["documents"], max(totals["seconds"], 1e-9)
+    documents = totals["documents"]
     gate = gate_results(store, config, totals)
     reasons = ", ".join(f"{count} {label}" for label, count in sorted(totals["drops"].items()))
     say(
         f"filter: {documents} documents: {totals['kept']} kept, {totals['dropped']} dropped"
         + (f" ({reasons})" if reasons else "")
-        + f", {totals['quarantine']} quarantined; {documents / seconds:.0f} docs/s, {totals['tokens'] / seconds:.0f} tokens/s"
+        + f", {totals['quarantine']} quarantined"
+        + (f"; {rate(totals, totals['seconds'])} in each process" if documents else "")
         + ("; finished by an earlier run" if earlier else "")
     )
     if gate is not None:

@@ -163,7 +163,8 @@ def flagged(document: Document, verdict: Verdict, is_text: bool) -> bytes:
     """
     if is_text:
         return _json({"text": document.text, KEY: verdict.record})
-    record = json.loads(document.raw)
+    may_have_key = KEY.encode() in document.raw or b"\\u" in document.raw
+    record = json.loads(document.raw) if may_have_key or not document.strict else {}
     key = free_key(record)
     if not document.strict:
         return _json(json_safe(record) | {key: verdict.record})

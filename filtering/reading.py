@@ -10,6 +10,8 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, BinaryIO
 
+import orjson
+
 from kdnas.errors import UsageError
 from kdnas.filtering.inputs import opened
 from kdnas.filtering.options import FilterOptions
@@ -142,14 +144,11 @@ def _document(segment: Segment, start: int, line: bytes, problem: str, options: 
     if problem:
         return Document(url, start, line, None, problem, f"{url}:{start}")
     try:
-        content = line.decode("utf-8")
+        if segment.file.kind == "txt":
+            return Document(url, start, line, line.decode("utf-8"), name=f"{url}:{start}")
+        record, strict = parsed(line, (options.id_column, options.language_column))
     except UnicodeDecodeError as error:
         return Document(url, start, line, None, f"not UTF-8: {error.reason} at byte {error.start}", f"{url}:{start}")
-    if segment.file.kind == "txt":
-        return Document(url, start, line, content, name=f"{url}:{start}")
-    odd: list[str] = []
-    try:
-        record = json.loads(content, parse_constant=lambda word: odd.append(word) or float(word))  # type: ignore[func-returns-value]
     except (ValueError, RecursionError) as error:
         return Document(url, start, line, None, f"not JSON: {error}", f"{url}:{start}")
     if not isinstance(record, dict):
@@ -157,7 +156,29 @@ def _document(segment: Segment, start: int, line: bytes, problem: str, options: 
     text, reason = text_of(record, options.column)
     name = _name(record.get(options.id_column), f"{url}:{start}")
     language = str(_name(record.get(options.language_column), ""))
-    return Document(url, start, line, text, reason, name, language, strict=not odd)
+    return Document(url, start, line, text, reason, name, language, strict=strict)
+
+
+def parsed(line: bytes, names: tuple[str, ...]) -> tuple[Any, bool]:
+    """The JSON value of a line, and whether it is without NaN and Infinity.
+
+    Args:
+        line: the line.
+        names: columns whose whole numbers keep all digits, however many.
+
+    Raises:
+        ValueError: it is not JSON, or not UTF-8.
+        RecursionError: it is too deep.
+    """
+    try:
+        value = orjson.loads(line)
+        if not (isinstance(value, dict) and any(isinstance(value.get(column), float) for column in names)):
+            return value, True  # a float may be a whole number of more than 64 bits
+    except orjson.JSONDecodeError:
+        pass  # not JSON, or what only Python's own reader takes: NaN, unpaired surrogates, 1e999
+    odd: list[str] = []
+    value = json.loads(line.decode("utf-8"), parse_constant=lambda word: odd.append(word) or float(word))  # type: ignore[func-returns-value]
+    return value, not odd
 
 
 def _name(value: Any, default: str) -> str | int:

@@ -1,17 +1,19 @@
 """`kdnas filter apply`: split a corpus again from recorded scores, without the model."""
 
-import json
+import io
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
+import orjson
 import zstandard
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.filtering.audit import count_gate
 from kdnas.filtering.commits import RunFolder
-from kdnas.filtering.decision import Policy, Scored
+from kdnas.filtering.decision import FIRST_SENTENCES, Policy, Scored
 from kdnas.filtering.finish import finish
 from kdnas.filtering.gate import read_gate_record
 from kdnas.filtering.gate_options import GateOptions
@@ -22,12 +24,14 @@ from kdnas.filtering.plan import BLOCK_UNITS, Unit, block_name
 from kdnas.filtering.policies import policy_config, recorded_policy
 from kdnas.filtering.reading import Chunk
 from kdnas.filtering.remote import is_url, named_errors
-from kdnas.filtering.run import run_units
 from kdnas.filtering.scoring import ScoredChunk
 from kdnas.filtering.store import Store
-from kdnas.filtering.units import Scoring
+from kdnas.filtering.units import Scoring, attempt_unit
+from kdnas.filtering.workers import Work, run_in_processes
 from kdnas.store.outcome import Outcome
 
+READ_BYTES = 2**17
+SENTENCES = b', "sentences": '  # the last key of a row
 READ = ("column", "id_column", "language_column", "unit_mb")  # settings with which the corpus was read
 
 
@@ -65,9 +69,11 @@ def filter_apply(run: str, output: str, options: DecisionOptions = DecisionOptio
         folder = open_run(store, config, source.plan.units)
         if not is_finished(store):
             with store.locked("filter.lock"):
-                counted = policy if gated else None
-                scoring = Scoring(lambda unit, chunks: recorded(recording, unit, chunks, columns, counted))
-                run_units(folder, scoring, policy, reading)
+                sums = earlier["document_score"] == policy.document_score == "max" and not gated
+                place = output if is_url(output) else os.path.realpath(output)
+                run_in_processes(
+                    folder, partial(_make_worker, config["scores"], place, policy, columns, sums, gated, reading)
+                )
         return finish(folder, config)
 
 
@@ -110,36 +116,62 @@ def uses_gate(run: Store, earlier: dict[str, Any], policy: Policy) -> bool:
     return True
 
 
+def _make_worker(
+    run: str,
+    output: str,
+    policy: Policy,
+    columns: list[int],
+    sums: bool,
+    gated: bool,
+    reading: FilterOptions,
+) -> Work:
+    folder = RunFolder(open_store(output), list(policy.labels))
+    scoring = Scoring(partial(recorded, open_store(run), policy, columns, sums, gated))
+
+    def work(unit: Unit) -> dict[str, Any] | str:
+        found = attempt_unit(folder, unit, scoring, policy, reading)
+        return found if isinstance(found, str) else dict(found["totals"])
+
+    return work
+
+
 def recorded(
-    source: Store, unit: Unit, chunks: Iterable[Chunk], columns: list[int], counted: Policy | None = None
+    source: Store, policy: Policy, columns: list[int], sums: bool, gated: bool, unit: Unit, chunks: Iterable[Chunk]
 ) -> Iterator[ScoredChunk]:
     """The chunks of a unit with the scores of its side-car.
 
     Args:
         source: output of the run with the scores.
+        policy: decides about documents.
+        columns: columns of its labels among the recorded scores.
+        sums: the recorded scores of documents are those of the policy, so those of most sentences need not be read.
+        gated: count what a gate did, with the positive sentences of the policy.
         unit: the unit.
         chunks: its chunks.
-        columns: columns of the scores that are wanted.
-        counted: count what a gate did, with the positive sentences of this policy.
 
     Raises:
         KdnasError: a side-car is missing, or does not belong to these documents.
     """
     piece = -1
-    rows: Iterator[dict[str, Any]] = iter(())
+    rows: Iterator[tuple[dict[str, Any], bytes]] = iter(())
     for chunk in chunks:
         if chunk.piece != piece:
             piece = chunk.piece
             rows = _rows(source, sidecar(unit.number, piece))
-        scored = []
+        scored: list[Scored | None] = []
         for document in chunk.documents:
-            row = next(rows, None)
-            if row is None or row["id"] != document.name or ("problem" in row) != (document.text is None):
+            row, sentences = next(rows, ({}, b""))
+            if row.get("id") != document.name or ("problem" in row) != (document.text is None):
                 raise KdnasError(
                     f"'{source.url}/{sidecar(unit.number, piece)}': it does not fit '{document.name}'; filter again"
                 )
-            scored.append(None if document.text is None else _scored(row, columns))
-        yield ScoredChunk(chunk, scored, gate=_gate_counts(chunk, scored, counted) if counted else {})
+            if document.text is None:
+                scored.append(None)
+            elif sums:
+                scored.append(_summed(row, sentences, policy, columns, document.language))
+            else:
+                scored.append(Scored([], _scores(sentences, columns), row.get("audited", [])))
+        yield ScoredChunk(chunk, scored, gate=_gate_counts(chunk, scored, policy) if gated else {})
 
 
 def sidecar(unit: int, piece: int) -> str:
@@ -147,18 +179,28 @@ def sidecar(unit: int, piece: int) -> str:
     return f"scores/{block_name(unit // BLOCK_UNITS)}/part-{unit:07d}-{piece:05d}.jsonl.zst"
 
 
-def _rows(source: Store, name: str) -> Iterator[dict[str, Any]]:
+def _rows(source: Store, name: str) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Each row without its sentences, and these as JSON."""
     with named_errors(f"the scores in '{source.url}/{name}'"), source.open(name) as stream:
-        for line in zstandard.open(stream, "rt", encoding="utf-8", newline="\n"):
-            yield json.loads(line)
+        for line in io.BufferedReader(zstandard.open(stream, "rb"), READ_BYTES):
+            row, _, sentences = line.rstrip(b"\n").rpartition(SENTENCES)
+            yield (orjson.loads(row + b"}"), sentences[:-1]) if row else (orjson.loads(line), b"[]")
 
 
-def _scored(row: dict[str, Any], columns: list[int]) -> Scored:
-    sentences = row["sentences"]
-    scores = np.array([[one[2 + column] for column in columns] for one in sentences], float).reshape(
-        len(sentences), len(columns)
-    )
-    return Scored([(one[0], one[1]) for one in sentences], scores, row.get("audited", []))
+def _scores(sentences: bytes, columns: list[int]) -> np.ndarray:
+    """(S, L) scores of sentences; NaN for those without a score."""
+    rows = orjson.loads(sentences)  # start, end, score of each recorded label
+    return np.array(rows, float)[:, [2 + column for column in columns]] if rows else np.zeros((0, len(columns)))
+
+
+def _summed(row: dict[str, Any], sentences: bytes, policy: Policy, columns: list[int], language: str) -> Scored:
+    """The scores of as few sentences as give the same verdict on a document as all of them, by the maximum of all."""
+    whole = np.array([[row["scores"][label] for label in policy.labels]])
+    if not policy.reached(whole[0], language):
+        return Scored([], whole)
+    if sentences.count(b"]") > FIRST_SENTENCES + 1:
+        sentences = b"]".join(sentences.split(b"]", FIRST_SENTENCES)[:FIRST_SENTENCES]) + b"]]"
+    return Scored([], np.concatenate([_scores(sentences, columns), whole]))
 
 
 def _gate_counts(chunk: Chunk, scored: list[Scored | None], policy: Policy) -> dict[str, list[int]]:
@@ -166,7 +208,7 @@ def _gate_counts(chunk: Chunk, scored: list[Scored | None], policy: Policy) -> d
     if not known:
         return {}
     scores = np.concatenate([one.scores for one in known])
-    audited = np.concatenate([np.isin(np.arange(len(one.spans)), one.audited) for one in known])
-    languages, counts = chunk.languages, [len(one.spans) for one in known]
+    audited = np.concatenate([np.isin(np.arange(len(one.scores)), one.audited) for one in known])
+    languages, counts = chunk.languages, [len(one.scores) for one in known]
     passed, positive = audited | np.isnan(scores).any(axis=1), policy.positive(scores, languages, counts)
     return count_gate(languages, counts, passed, audited, positive)

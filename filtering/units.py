@@ -152,5 +152,11 @@ class Speed:
     def line(self, now: dict[str, Any] | None = None) -> str:
         """The line, with the totals of the piece in progress."""
         sums = {name: value + (now[name] if now else 0) for name, value in self._done.items()}
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        return f"{sums['documents'] / seconds:.0f} docs/s, {sums['tokens'] / seconds:.0f} tokens/s, {sums['dropped']} dropped"
+        seconds = time.monotonic() - self._start
+        return f"{rate(sums, seconds)}, {sums['dropped']} dropped"
+
+
+def rate(totals: dict[str, Any], seconds: float) -> str:
+    """Documents and tokens per second; documents alone where no model ran."""
+    names = {"documents": "docs/s", "tokens": "tokens/s"}
+    return ", ".join(f"{totals[name] / max(seconds, 1e-9):.0f} {unit}" for name, unit in names.items() if totals[name])

@@ -11,7 +11,6 @@ from kdnas.errors import KdnasError, UsageError
 EXTRAS: dict[str, dict[str, str]] = {
     "serve": {
         "httptools": "httptools",
-        "orjson": "orjson",
         "prometheus-client": "prometheus_client",
         "pydantic": "pydantic",
         "starlette": "starlette",
@@ -31,7 +30,6 @@ EXTRAS: dict[str, dict[str, str]] = {
         "safetensors": "safetensors",
         "scikit-learn": "sklearn",
         "scipy": "scipy",
-        "threadpoolctl": "threadpoolctl",
         "torch": "torch",
         "transformers": "transformers",
     },

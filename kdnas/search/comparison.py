@@ -6,6 +6,7 @@ from typing import Any
 
 from kdnas.errors import UsageError
 from kdnas.models.arch import Arch, SearchSpace, arch_from_id
+from kdnas.processes import finished
 from kdnas.search.comparison_options import ComparisonOptions
 from kdnas.search.comparison_page import write_comparison_page
 from kdnas.search.curves import Curves, best_reward, write_curves
@@ -13,7 +14,6 @@ from kdnas.search.frozen import require_frozen
 from kdnas.search.goal import Goal
 from kdnas.search.limits import make_goal
 from kdnas.search.options import SearchOptions
-from kdnas.search.processes import finished
 from kdnas.search.random_table import random_and_recommended
 from kdnas.search.replay_run import RUNS, run_once
 from kdnas.search.replays import Replay, open_replays

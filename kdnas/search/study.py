@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdnas.processes import finished
 from kdnas.search.comparison_options import ComparisonOptions
 from kdnas.search.options import SearchOptions
-from kdnas.search.processes import finished
 from kdnas.search.replay_run import RUNS
 from kdnas.search.replays import Replay
 from kdnas.search.strategies import STRATEGIES

@@ -14,11 +14,11 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from kdnas.processes import SIGNALS, leave_signals_to_the_parent
 from kdnas.store.host import physical_cores
 
 STANDARD_LIBRARY = "python"
 FILES_AT_ONCE = 64  # files that a worker reads in one task
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # Sections of numpy, Google and Sphinx docstrings, which have names, types and code instead of prose.
 SECTION = re.compile(
@@ -63,13 +63,6 @@ def docstring_sentences(files: Sequence[tuple[Path, str, str]] | None = None) ->
             yield from rows
     finally:
         pool.shutdown(cancel_futures=True)  # otherwise all files would be read, even if few sentences were taken
-
-
-def leave_signals_to_the_parent() -> None:
-    """Ignore Ctrl-C in a worker. It reaches the whole process group; a worker killed with a queue's lock blocks the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def source_files() -> Iterator[tuple[Path, str, str]]:

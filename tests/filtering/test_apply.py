@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kdnas.errors import KdnasError, UsageError
 from kdnas.filtering.decision import Policy, Scored, verdict_of
-from kdnas.filtering.options import DecisionOptions, FilterOptions
+from kdnas.filtering.options import DecisionOptions, DocumentScore, FilterOptions
 from kdnas.filtering.recorded import filter_apply
 from kdnas.filtering.run import filter_documents
 from kdnas.filtering.scoring import Scorer, independent_of_batch
@@ -91,6 +94,19 @@ def test_a_document_is_decided_by_its_first_sentences_if_they_suffice() -> None:
         assert (verdict.fate, verdict.value) == ("dropped", 0.6)
     assert verdict_of(None, policy).fate == "quarantine"
     assert verdict_of(Scored([], np.zeros((0, 1))), policy).fate == "kept"
+
+
+@given(
+    st.lists(st.tuples(*[st.none() | st.floats(0, 1)] * 2), max_size=40), st.sampled_from(["max", "mean", "fraction"])
+)
+def test_the_score_of_a_document_counts_sentences_without_a_score_as_zero(rows_: list[Any], how: DocumentScore) -> None:
+    policy = Policy(("hap", "spam"), (0.5, 0.5), how)
+    found = policy.whole(np.array(rows_, float).reshape(-1, 2))
+    for column in range(2):
+        values = [row[column] or 0.0 for row in rows_]
+        counts = [value >= 0.5 for value in values]
+        naive = {"max": max(values, default=0), "mean": sum(values) / max(1, len(values))}
+        assert found[column] == pytest.approx(naive.get(how, sum(counts) / max(1, len(counts))), abs=1e-6)
 
 
 @pytest.mark.parametrize("form", ["onnxruntime-int8", "openvino-int8"])

@@ -8,14 +8,14 @@ import sys
 import psutil
 import pytest
 
-from kdnas.search.processes import AHEAD, finished
+from kdnas.processes import AHEAD, finished
 from kdnas.store.host import child_environment, physical_cores
 
 PROGRAM = """
 import os
 import time
 
-from kdnas.search.processes import finished
+from kdnas.processes import finished
 
 def work(seconds):
     time.sleep(seconds)

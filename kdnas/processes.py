@@ -1,6 +1,7 @@
-"""Independent runs in one process per physical core."""
+"""Independent calls in one process per physical core."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -9,10 +10,10 @@ from multiprocessing import connection, get_context, parent_process
 from typing import Any, TypeVar
 
 from kdnas.store.host import physical_cores
-from kdnas.text.pydocs import leave_signals_to_the_parent
 
 Key = TypeVar("Key")
 AHEAD = 16  # calls that are queued per process
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def finished(
@@ -50,6 +51,13 @@ def finished(
                 yield waiting.pop(future), future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def leave_signals_to_the_parent() -> None:
+    """Ignore Ctrl-C in a worker. It reaches the whole process group; a worker killed with a queue's lock blocks the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _end_with_the_parent() -> None:
