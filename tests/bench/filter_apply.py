@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kdnas.store.host import host_line
 
+UNIT_MB = 16  # several units for each core, as a large corpus has
 THRESHOLDS = ("0.5", "0.9")
 KDNAS = Path(sys.executable).parent / "kdnas"
 
@@ -25,12 +26,22 @@ def run(*command: object) -> float:
     return time.perf_counter() - start
 
 
+def score(model: str, source: Path, output: Path, *options: str) -> float:
+    """Run `kdnas filter`; returns its seconds."""
+    return run("filter", "--model", model, "--input", source, "--output", output, "--unit-mb", UNIT_MB, *options)
+
+
+def apply(scores: Path, output: Path, threshold: str) -> float:
+    """Run `kdnas filter apply`; returns its seconds."""
+    return run("filter", "apply", "--run", scores, "--output", output, "--threshold", threshold)
+
+
 def kept(folder: Path) -> list[bytes]:
     return [file.read_bytes() for file in sorted((folder / "kept").rglob("part-*"))]
 
 
 def main(model: str, corpus: str, copies: str = "4", rounds: str = "3") -> None:
-    print(f"{host_line()}")
+    print(host_line())
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         data = Path(corpus).read_bytes()
@@ -39,26 +50,20 @@ def main(model: str, corpus: str, copies: str = "4", rounds: str = "3") -> None:
             (root / folder).mkdir()
             for number in range(count):
                 (root / folder / f"{number:03d}.jsonl").write_bytes(data)
-            seconds = run(
-                "filter", "--model", model, "--input", root / folder, "--output", root / f"{folder}-scores",
-                "--mode", "annotate",
-            )  # fmt: skip
+            seconds = score(model, root / folder, root / f"{folder}-scores", "--mode", "annotate")
         megabytes = int(copies) * len(data) / 1e6
         print(f"annotate: {megabytes:.0f} MB in {seconds:.1f} s, {megabytes / seconds:.1f} MB/s")
         for number in range(int(rounds)):
             for threshold in THRESHOLDS:
-                out = root / f"split-{number}-{threshold}"
-                seconds = run(
-                    "filter", "apply", "--run", root / "all-scores", "--output", out, "--threshold", threshold
-                )
+                seconds = apply(root / "all-scores", root / f"split-{number}-{threshold}", threshold)
                 print(
                     f"round {number}, threshold {threshold}: {seconds:.2f} s, {megabytes / seconds:.1f} MB/s",
                     flush=True,
                 )
         for threshold in THRESHOLDS:
             applied, fresh = root / f"applied-{threshold}", root / f"fresh-{threshold}"
-            run("filter", "apply", "--run", root / "one-scores", "--output", applied, "--threshold", threshold)
-            run("filter", "--model", model, "--input", root / "one", "--output", fresh, "--threshold", threshold)
+            apply(root / "one-scores", applied, threshold)
+            score(model, root / "one", fresh, "--threshold", threshold)
             print(f"threshold {threshold}: kept documents equal to a new run's: {kept(applied) == kept(fresh)}")
 
 
