@@ -2,8 +2,8 @@
 
 Run as `python tests/bench/filter_peer.py MODEL EXPORT CORPUS DPK [DOCUMENTS [ROUNDS]]`; MODEL is the Hugging Face folder of a
 classifier with two labels, EXPORT its export, CORPUS a file of JSON lines with `text`, of which the first DOCUMENTS (by default
-500) count. `pip install --no-deps --target DPK data-prep-toolkit==1.1.8 data-prep-toolkit-transforms==1.1.8 mmh3
-python-json-logger` makes the folder DPK.
+60: DPK needs minutes for more) count. DPK is `-`, to leave it out, or a folder that `pip install --no-deps --target DPK
+data-prep-toolkit==1.1.8 data-prep-toolkit-transforms==1.1.8 mmh3 python-json-logger` makes.
 
 Both sides have the same weights, threads and sentences: DPK's splitter, which needs a download, is replaced by that of kdnas. Of
 DPK, its transform alone is timed, without its start and without reading and writing files; of kdnas, the whole run from a Parquet
@@ -19,8 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ from kdnas.filtering.run import filter_documents
 from kdnas.filtering.spans import sentence_spans
 from kdnas.store.host import SOURCE, default_threads, host_line
 
+NONE = "-"
 COLUMN = "contents"
 OPTIONS = FilterOptions(mode="annotate", column=COLUMN)
 FORMS = ("onnxruntime-f32", "openvino-f32", "onnxruntime-int8", "openvino-int8")
@@ -45,7 +48,8 @@ def sentences_of(text: str) -> list[str]:
 
 def dpk_worker(table: str, model: str) -> None:
     """Apply DPK's transform at each line of the standard input; prints the seconds, then the scores."""
-    nltk: Any = SimpleNamespace(download=lambda name: True, sent_tokenize=sentences_of)
+    nltk: Any = ModuleType("nltk")
+    nltk.download, nltk.sent_tokenize, nltk.__spec__ = (lambda name: True), sentences_of, ModuleSpec("nltk", None)
     sys.modules["nltk"] = nltk
     from dpk_hap.transform import HAPTransform, logger  # type: ignore[import-not-found]
 
@@ -119,36 +123,47 @@ def spread(values: list[float]) -> str:
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def main(model: str, export: str, corpus: str, dpk: str, documents: str = "500", rounds: str = "3") -> None:
+def main(model: str, export: str, corpus: str, dpk: str, documents: str = "60", rounds: str = "3") -> None:
     print(host_line())
     with gzip.open(corpus, "rt", encoding="utf-8") if corpus.endswith(".gz") else open(corpus) as file:
         rows = [json.loads(line)["text"] for _, line in zip(range(int(documents)), file, strict=False)]
     texts = [" ".join(text.split()) for text in rows]  # as DPK does it
+    seconds: dict[str, list[float]] = defaultdict(list)
+    scores: dict[str, np.ndarray] = {}
+    tokens = 0
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "table.parquet"
         pq.write_table(pa.table({COLUMN: texts}), table)
-        peer = Dpk(Path(dpk), table, Path(model))
-        seconds: dict[str, list[float]] = {"dpk": []}
-        scores: dict[str, np.ndarray] = {}
-        tokens = 0
-        for _ in range(int(rounds)):
-            taken, scores["dpk"] = peer.run()
-            seconds["dpk"].append(taken)
+        peer = None if dpk == NONE else Dpk(Path(dpk), table, Path(model))
+        for number in range(int(rounds)):
+            if peer is not None:
+                taken, scores["dpk"] = peer.run()
+                seconds["dpk"].append(taken)
             for form in FORMS:
                 taken, scores[form] = filtered(Path(export), table, form)
-                seconds.setdefault(form, []).append(taken)
+                seconds[form].append(taken)
                 taken, tokens = alone(Path(export), texts, form)
-                seconds.setdefault(f"{form} alone", []).append(taken)
-        peer.end()
+                seconds[f"{form} alone"].append(taken)
+            print(
+                f"round {number}: {json.dumps({name: round(taken[-1], 2) for name, taken in seconds.items()})}",
+                flush=True,
+            )
+        if peer is not None:
+            peer.end()
     print(f"{len(texts)} documents, {tokens} tokens in distinct sentences, {default_threads()} threads")
-    print("| side | seconds | times DPK | share of the model alone | largest difference of a score from DPK |")
+    print("| form | seconds | times DPK | the model alone, of the time | largest difference of a score from DPK |")
     print("|---|---:|---:|---:|---:|")
-    print(f"| DPK | {spread(seconds['dpk'])} | 1 | | |")
     for form in FORMS:
-        faster = [one / other for one, other in zip(seconds["dpk"], seconds[form], strict=True)]
-        share = [one / other for one, other in zip(seconds[f"{form} alone"], seconds[form], strict=True)]
-        difference = np.abs(scores[form] - scores["dpk"]).max()
-        print(f"| {form} | {spread(seconds[form])} | {spread(faster)} | {spread(share)} | {difference:.4f} |")
+        faster = spread(ratios(seconds["dpk"], seconds[form])) if peer else ""
+        difference = f"{np.abs(scores[form] - scores['dpk']).max():.4f}" if peer else ""
+        share = spread(ratios(seconds[f"{form} alone"], seconds[form]))
+        print(f"| {form} | {spread(seconds[form])} | {faster} | {share} | {difference} |")
+    if peer:
+        print(f"DPK: {spread(seconds['dpk'])} s")
+
+
+def ratios(above: list[float], below: list[float]) -> list[float]:
+    return [one / other for one, other in zip(above, below, strict=True)]
 
 
 if __name__ == "__main__":
