@@ -1,9 +1,9 @@
 """`kdnas filter` against the HAP transform of data-prep-kit (DPK), and against the model alone on the same tokens.
 
-Run as `python tests/bench/filter_peer.py MODEL EXPORT CORPUS DPK [DOCUMENTS [ROUNDS]]`; MODEL is the Hugging Face folder of a
-classifier with two labels, EXPORT its export, CORPUS a file of JSON lines with `text`, of which the first DOCUMENTS (by default
-60: DPK needs minutes for more) count. DPK is `-`, to leave it out, or a folder that `pip install --no-deps --target DPK
-data-prep-toolkit==1.1.8 data-prep-toolkit-transforms==1.1.8 mmh3 python-json-logger` makes.
+Run as `python tests/bench/filter_peer.py MODEL EXPORT CORPUS DPK [DOCUMENTS [ROUNDS [FORM,...]]]`; MODEL is the Hugging Face
+folder of a classifier with two labels, EXPORT its export, CORPUS a file of JSON lines with `text`, of which the first DOCUMENTS
+(by default 60: DPK needs minutes for more) count. DPK is `-`, to leave it out, or a folder that `pip install --no-deps --target
+DPK data-prep-toolkit==1.1.8 data-prep-toolkit-transforms==1.1.8 mmh3 python-json-logger` makes.
 
 Both sides have the same weights, threads and sentences: DPK's splitter, which needs a download, is replaced by that of kdnas. Of
 DPK, its transform alone is timed, without its start and without reading and writing files; of kdnas, the whole run from a Parquet
@@ -39,7 +39,7 @@ from kdnas.store.host import SOURCE, default_threads, host_line
 NONE = "-"
 COLUMN = "contents"
 OPTIONS = FilterOptions(mode="annotate", column=COLUMN)
-FORMS = ("onnxruntime-f32", "openvino-f32", "onnxruntime-int8", "openvino-int8")
+FORMS = "onnxruntime-f32,openvino-f32,onnxruntime-int8,openvino-int8"
 
 
 def sentences_of(text: str) -> list[str]:
@@ -110,7 +110,8 @@ def filtered(export: Path, table: Path, form: str) -> tuple[float, np.ndarray]:
 
 def alone(export: Path, texts: list[str], form: str) -> tuple[float, int]:
     """Seconds of the model alone on the ids of all distinct sentences, and their tokens."""
-    session = Session(export, form)
+    threads = default_threads()
+    session = Session(export, form, threads, streams=threads)  # as `kdnas filter` opens it
     rows = session.encode(list(dict.fromkeys(one for text in texts for one in sentences_of(text))))
     session.predict_ids(rows[:64], OPTIONS.batch_tokens)
     start = time.perf_counter()
@@ -123,14 +124,16 @@ def spread(values: list[float]) -> str:
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def main(model: str, export: str, corpus: str, dpk: str, documents: str = "60", rounds: str = "3") -> None:
+def main(
+    model: str, export: str, corpus: str, dpk: str, documents: str = "60", rounds: str = "3", names: str = FORMS
+) -> None:
     print(host_line())
     with gzip.open(corpus, "rt", encoding="utf-8") if corpus.endswith(".gz") else open(corpus) as file:
         rows = [json.loads(line)["text"] for _, line in zip(range(int(documents)), file, strict=False)]
     texts = [" ".join(text.split()) for text in rows]  # as DPK does it
     seconds: dict[str, list[float]] = defaultdict(list)
     scores: dict[str, np.ndarray] = {}
-    tokens = 0
+    tokens, forms = 0, names.split(",")
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "table.parquet"
         pq.write_table(pa.table({COLUMN: texts}), table)
@@ -139,7 +142,7 @@ def main(model: str, export: str, corpus: str, dpk: str, documents: str = "60", 
             if peer is not None:
                 taken, scores["dpk"] = peer.run()
                 seconds["dpk"].append(taken)
-            for form in FORMS:
+            for form in forms:
                 taken, scores[form] = filtered(Path(export), table, form)
                 seconds[form].append(taken)
                 taken, tokens = alone(Path(export), texts, form)
@@ -153,7 +156,7 @@ def main(model: str, export: str, corpus: str, dpk: str, documents: str = "60", 
     print(f"{len(texts)} documents, {tokens} tokens in distinct sentences, {default_threads()} threads")
     print("| form | seconds | times DPK | the model alone, of the time | largest difference of a score from DPK |")
     print("|---|---:|---:|---:|---:|")
-    for form in FORMS:
+    for form in forms:
         faster = spread(ratios(seconds["dpk"], seconds[form])) if peer else ""
         difference = f"{np.abs(scores[form] - scores['dpk']).max():.4f}" if peer else ""
         share = spread(ratios(seconds[f"{form} alone"], seconds[form]))
