@@ -18,7 +18,9 @@ from kdnas.filtering.gate import Gate
 from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.plan import Unit
 from kdnas.filtering.reading import Chunk
+from kdnas.filtering.spans import sentence_spans
 
+TEXTS_AT_ONCE = 4096  # are tokenised at once: the lists of ids take more memory than the texts
 CACHED = 100_000  # distinct sentences that are remembered
 # Labels of documents that users usually want to drop, in lower case.
 DROP_LABELS = (
@@ -120,9 +122,9 @@ class Scorer:
     ) -> Iterator[ScoredChunk]:
         """Chunks with their scores, in order; reading, tokenising and scoring run at the same time, in bounded queues."""
         early = self.independent and options.mode == "split" and policy.document_score == "max"
-        prepared = ahead(self._prepare(ahead(chunks), options.overlap, gate))
-        for one in prepared:
+        for one in ahead(self._prepare(ahead(chunks), options.overlap, gate)):
             yield self._score(one, policy, options.batch_tokens, early, gate is not None)
+            del one  # the next one may take as much memory
 
     def scored_unit(
         self, policy: Policy, options: FilterOptions, gate: Gate | None, _unit: Unit, chunks: Iterable[Chunk]
@@ -139,32 +141,35 @@ class Scorer:
         return _matrix(sentences, np.ones(len(texts), bool), len(policy.labels))
 
     def _prepare(self, chunks: Iterable[Chunk], overlap: int, gate: Gate | None) -> Iterator[Prepared]:
-        from kdnas.filtering.spans import sentence_spans
-
         known: OrderedDict[bytes, Sentence] = OrderedDict()
         piece = -1
         for chunk in chunks:
             if chunk.piece != piece:
                 known.clear()
                 piece = chunk.piece
-            spans = [None if one.text is None else sentence_spans(one.text) for one in chunk.documents]
-            texts = [
-                one.text[start:end]
-                for one, found in zip(chunk.documents, spans, strict=True)
-                if one.text is not None
-                for start, end in found or ()
-            ]
-            keys = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
-            new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-            passed = gate.passes(list(new.values())).tolist() if gate is not None else [False] * len(new)
-            local = {key: Sentence(one) for key, one in zip(new, passed, strict=True)}
-            sentences = [local.get(key) or known[key] for key in keys]
-            known |= local
-            while len(known) > CACHED:
-                known.popitem(last=False)
-            prepared = Prepared(chunk, spans, sentences, _shown(chunk, spans, sentences, gate))
-            self._tokenise(prepared, texts, overlap)
-            yield prepared
+            yield self._prepared(chunk, known, overlap, gate)
+            del chunk  # as above
+
+    def _prepared(self, chunk: Chunk, known: OrderedDict[bytes, Sentence], overlap: int, gate: Gate | None) -> Prepared:
+        """A chunk whose new sentences are tokenised and added to the known ones."""
+        spans = [None if one.text is None else sentence_spans(one.text) for one in chunk.documents]
+        texts = [
+            one.text[start:end]
+            for one, found in zip(chunk.documents, spans, strict=True)
+            if one.text is not None
+            for start, end in found or ()
+        ]
+        keys = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        passed = gate.passes(list(new.values())).tolist() if gate is not None else [False] * len(new)
+        local = {key: Sentence(one) for key, one in zip(new, passed, strict=True)}
+        sentences = [local.get(key) or known[key] for key in keys]
+        known |= local
+        while len(known) > CACHED:
+            known.popitem(last=False)
+        prepared = Prepared(chunk, spans, sentences, _shown(chunk, spans, sentences, gate))
+        self._tokenise(prepared, texts, overlap)
+        return prepared
 
     def _tokenise(self, prepared: Prepared, texts: list[str], overlap: int) -> None:
         """Set the token ids of the sentences that the model will read."""
@@ -172,9 +177,11 @@ class Scorer:
         for sentence, text, shown in zip(prepared.sentences, texts, prepared.shown.tolist(), strict=True):
             if shown and sentence.windows is None:
                 wanted.setdefault(id(sentence), (sentence, text))
-        windows = self._windows([text for _, text in wanted.values()], overlap)
-        for (sentence, _), rows in zip(wanted.values(), windows, strict=True):
-            sentence.windows = rows
+        rows = list(wanted.values())
+        for first in range(0, len(rows), TEXTS_AT_ONCE):
+            part = rows[first : first + TEXTS_AT_ONCE]
+            for (sentence, _), windows in zip(part, self._windows([text for _, text in part], overlap), strict=True):
+                sentence.windows = windows
 
     def _windows(self, texts: list[str], overlap: int) -> list[list[np.ndarray]]:
         """Token ids of each text, special tokens included, in windows that the model can read."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdnas.errors import KdnasError
-from kdnas.filtering.ahead import ahead
+from kdnas.filtering.ahead import ByteLimit, ahead
 from kdnas.filtering.commits import RunFolder
 from kdnas.filtering.decision import Policy
 from kdnas.filtering.options import FilterOptions
@@ -20,6 +20,7 @@ from kdnas.filtering.totals import AGAIN, added
 from kdnas.store.progress import say
 
 SHOWN = 5
+BYTES_AHEAD = 2**23  # with so many bytes of chunks that are read and not written yet, reading waits
 # Scores chunks, in order: the model's scores, or recorded ones.
 Score = Callable[[Unit, Iterable[Chunk]], Iterator[ScoredChunk]]
 Note = Callable[[dict[str, Any]], None]  # is called with the totals of the piece in progress
@@ -76,7 +77,8 @@ def _pieces(
     """Score and write the pieces of a unit that are missing; returns the records of all."""
     pieces = folder.pieces(unit.number, again)
     writer: PieceWriter | None = None
-    chunks = ahead(score(unit, read_chunks(unit, options, len(pieces))))
+    limit = ByteLimit(BYTES_AHEAD)
+    chunks = ahead(score(unit, limit.enter(read_chunks(unit, options, len(pieces)))))
     try:
         for scored in chunks:
             if writer is not None and scored.chunk.piece != writer.piece:
@@ -85,6 +87,8 @@ def _pieces(
             writer = writer or PieceWriter(folder, unit, scored.chunk.piece, policy, options.mode)
             writer.write(scored)
             note(writer.totals)
+            limit.leave(scored.chunk.bytes)
+            del scored  # the next one may take as much memory
         if writer is not None:
             pieces.append(writer.finish())
     except BaseException:
@@ -92,6 +96,7 @@ def _pieces(
             writer.abandon()
         raise
     finally:
+        limit.close()
         chunks.close()  # type: ignore[attr-defined]
     return pieces
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ def page_text(package: str, values: Mapping[str, Any], name: str = REPORT) -> st
 
 def template(package: str, name: str = REPORT) -> Any:
     """A template of a package; a missing number is shown as "not measured", never as 0."""
+    return _environment(package).get_template(name)
+
+
+@cache
+def _environment(package: str) -> Environment:
+    """The templates of a package; each is compiled once in a process."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("kdnas.page", ".")]),
         autoescape=True,
@@ -59,4 +66,4 @@ def template(package: str, name: str = REPORT) -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= FILTERS
-    return environment.get_template(name)
+    return environment

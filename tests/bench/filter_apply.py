@@ -15,7 +15,7 @@ from pathlib import Path
 from kdnas.store.host import host_line
 
 UNIT_MB = 16  # several units for each core, as a large corpus has
-THRESHOLDS = ("0.5", "0.9")
+THRESHOLDS = ("0.5", "0.999")
 KDNAS = Path(sys.executable).parent / "kdnas"
 
 
@@ -41,7 +41,7 @@ def kept(folder: Path) -> list[bytes]:
 
 
 def main(model: str, corpus: str, copies: str = "4", rounds: str = "3") -> None:
-    print(host_line())
+    print(host_line(), flush=True)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         data = Path(corpus).read_bytes()
