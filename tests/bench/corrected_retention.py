@@ -35,6 +35,9 @@ def main(data_root: Path, study: str = "students") -> None:
     scores = recorded(study)
     teacher = scores.pop(TEACHER)
     floor = {spec.name: chance(load_task(spec, data_root).task) for spec in chosen_specs(tuple(teacher))}
+    single = [task for task, values in teacher.items() if len(values) < 2]
+    if single:
+        sys.exit(f"{TABLE}: the teacher has one seed in {', '.join(single)}; two are needed for a standard deviation")
     near = [task for task, values in teacher.items() if mean(values) - floor[task] <= 2 * stdev(values)]
     print(f"near chance: {', '.join(near) or 'none'}; majority class: {floor}")
     print("| model | plain | chance-corrected | plain, without near chance | chance-corrected, without near chance |")
