@@ -26,8 +26,8 @@ from kdnas.filtering.reading import Chunk
 from kdnas.filtering.remote import is_url, named_errors
 from kdnas.filtering.scoring import ScoredChunk
 from kdnas.filtering.store import Store
-from kdnas.filtering.units import Scoring, attempt_unit
-from kdnas.filtering.workers import Work, run_in_processes
+from kdnas.filtering.units import Scoring
+from kdnas.filtering.workers import Work, filter_one, run_in_processes
 from kdnas.store.outcome import Outcome
 
 READ_BYTES = 2**17
@@ -127,12 +127,7 @@ def _make_worker(
 ) -> Work:
     folder = RunFolder(open_store(output), list(policy.labels))
     scoring = Scoring(partial(recorded, open_store(run), policy, columns, sums, gated))
-
-    def work(unit: Unit) -> dict[str, Any] | str:
-        found = attempt_unit(folder, unit, scoring, policy, reading)
-        return found if isinstance(found, str) else dict(found["totals"])
-
-    return work
+    return partial(filter_one, folder, scoring, policy, reading)
 
 
 def recorded(

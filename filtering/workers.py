@@ -18,7 +18,7 @@ from kdnas.filtering.open_store import open_store
 from kdnas.filtering.options import FilterOptions
 from kdnas.filtering.plan import Unit
 from kdnas.filtering.scoring import Scorer
-from kdnas.filtering.units import Failures, Speed, attempt_unit
+from kdnas.filtering.units import Failures, Scoring, Speed, attempt_unit
 from kdnas.processes import finished
 from kdnas.store.progress import stage
 
@@ -103,12 +103,15 @@ def make_worker(settings: WorkerSettings) -> Work:
     scorer = Scorer(settings.model, settings.form, 1, verify=False)  # the driver has verified the files
     folder = RunFolder(open_store(settings.output), list(settings.policy.labels))
     scoring = scoring_of(scorer, settings.policy, settings.options, settings.gate_options, settings.gate)
+    return partial(filter_one, folder, scoring, settings.policy, settings.options)
 
-    def work(unit: Unit) -> dict[str, Any] | str:
-        found = attempt_unit(folder, unit, scoring, settings.policy, settings.options)
-        return found if isinstance(found, str) else dict(found["totals"])
 
-    return work
+def filter_one(
+    folder: RunFolder, scoring: Scoring, policy: Policy, options: FilterOptions, unit: Unit
+) -> dict[str, Any] | str:
+    """Filter a unit; returns its totals, or the message of its failure."""
+    found = attempt_unit(folder, unit, scoring, policy, options)
+    return found if isinstance(found, str) else dict(found["totals"])
 
 
 def _dead(unit: Unit) -> str:
