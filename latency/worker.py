@@ -9,25 +9,14 @@ or `{"arch": "teacher"}`, is answered by its times and the reference windows aro
 import json
 import os
 import random
-import signal
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from kdnas.latency.lines import answer, serve_lines
+
 FIRST_WINDOWS = 5
 TEACHER = "teacher"
-
-
-def main() -> None:
-    """Serve requests until end of file."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent closes the pipe
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not enter the protocol
-    try:
-        serve(sys.stdin, answers)
-    except BrokenPipeError:
-        os._exit(0)
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
@@ -79,11 +68,5 @@ def rounded(values: list[float], digits: int) -> list[float]:
     return [round(value, digits) for value in values]
 
 
-def answer(out: TextIO, value: dict[str, Any]) -> None:
-    """Write one line and flush it."""
-    out.write(json.dumps(value) + "\n")
-    out.flush()
-
-
 if __name__ == "__main__":
-    main()
+    serve_lines(serve)

@@ -81,21 +81,6 @@ class Fitting:
         )
 
 
-def fit(
-    folder: Path,
-    objective: Objective,
-    corpus: Corpus,
-    options: LoopOptions,
-    accelerator: Accelerator,
-    title: str,
-    tokenizer: Path,
-    table_ids: np.ndarray | None = None,
-    partners: np.ndarray | None = None,
-) -> dict[str, Any]:
-    """Plan, train and return the results for the manifest; arguments as for `prepare`."""
-    return train_alone(prepare(folder, objective, corpus, options, accelerator, title, tokenizer, table_ids, partners))
-
-
 def prepare(
     folder: Path,
     objective: Objective,

@@ -15,7 +15,7 @@ from kdnas.distill.batches import Batch
 from kdnas.distill.cut_table import ids_of
 from kdnas.distill.embedding import EmbeddingObjective
 from kdnas.distill.embedding_stage import embedding_objective, fit_again, objective_of_head, start_head
-from kdnas.distill.fit import Fitting, finish, finished, fit, prepare, train_alone
+from kdnas.distill.fit import Fitting, finish, finished, prepare, train_alone
 from kdnas.distill.hidden_state import (
     HiddenStateLoss,
     HiddenStateObjective,
@@ -178,7 +178,8 @@ def refine_into(
     objective = _refined(loaded, model, relations, options)
     vectors = None if isinstance(student, Arch) else objective_of_head(student, teacher, encoder, model)
     ids = trained_ids(corpus, teacher, options)
-    results = fit(folder, objective, corpus, options, accelerator, "refine", teacher.path, ids)
+    fitting = prepare(folder, objective, corpus, options, accelerator, "refine", teacher.path, ids)
+    results = train_alone(fitting)
     results |= {"teacher_layers_used": [relations.teacher_layer], "relation_heads": relations.heads}
     if vectors is None:
         return _finish(folder, objective, teacher, corpus, results)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedTokenizerFast, XLMRobertaConfig
 
-from kdnas.distill.fit import finish, finished, fit
+from kdnas.distill.fit import finish, finished, prepare, train_alone
 from kdnas.distill.loop import make_accelerator, use_all_cores
 from kdnas.models.arch import Arch
 from kdnas.models.card import with_metadata
@@ -53,15 +53,8 @@ def pretrain_into(
         stack(model, start)
     special = sorted(set(tokens.all_special_ids) - {tokens.unk_token_id})
     objective = MaskedLanguageModel(model, tokens.mask_token_id, special, options.mask_fraction).to(accelerator.device)
-    results = fit(
-        folder,
-        objective,
-        corpus,
-        options,
-        accelerator,
-        "pretrain",
-        tokenizer.path,
-    )
+    fitting = prepare(folder, objective, corpus, options, accelerator, "pretrain", tokenizer.path)
+    results = train_alone(fitting)
     results |= {"perplexity": math.exp(results["validation_loss"]), "vocabulary": model.config.vocab_size}
     card = with_metadata(METADATA, CARD.format(name=arch.name, corpus=corpus.name, **results))
     return finish(folder, results, lambda: save_model(folder / "teacher", model.cpu(), tokenizer.path, card))

@@ -14,9 +14,6 @@ A request that raises is answered by `{"error": its first line}`; the process co
 
 import gc
 import json
-import os
-import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -25,20 +22,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from kdnas.latency.lines import answer, serve_lines
 from kdnas.latency.peers.libraries import Job, Library, Opened, library_of
 
 WARM_CALLS = 8  # untimed calls before each set: they wake threads and fill caches
-
-
-def main() -> None:
-    """Serve requests until end of file."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent closes the pipe
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not enter the protocol
-    try:
-        serve(sys.stdin, answers)
-    except BrokenPipeError:
-        os._exit(0)
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
@@ -48,11 +35,9 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         return
     setup = json.loads(first)
     peer = Peer(setup["library"], Job.from_line(setup["job"]))
-    answers.write("{}\n")
-    answers.flush()
+    answer(answers, {})
     for line in iter(requests.readline, ""):
-        answers.write(json.dumps(peer.answer(json.loads(line))) + "\n")
-        answers.flush()
+        answer(answers, peer.answer(json.loads(line)))
 
 
 class Peer:
@@ -166,4 +151,4 @@ def bytes_of(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    serve_lines(serve)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdnas.distill.fit import fit
+from kdnas.distill.fit import prepare, train_alone
 from kdnas.distill.hidden_state import HiddenStateLoss, HiddenStateObjective, TeacherStates, student_states
 from kdnas.distill.loop import make_accelerator
 from kdnas.distill.objective import Objective
@@ -54,15 +54,8 @@ def test_custom_objective_trains_and_reports_its_metrics(tmp_path: Path, tiny_te
     options = DistillOptions(
         steps=3, peak_lr=1e-3, batch_tokens=512, precision="f32", validations=1, validation_sentences=50
     )
-    results = fit(
-        tmp_path,
-        objective,
-        corpus,
-        options,
-        accelerator,
-        "distil",
-        tiny_teacher.path,
-    )
+    fitting = prepare(tmp_path, objective, corpus, options, accelerator, "distil", tiny_teacher.path)
+    results = train_alone(fitting)
     assert results["validation_loss"] < 1 - before
     assert results["steps"] == 3
 
