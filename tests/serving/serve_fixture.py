@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 
 class Served:
@@ -55,8 +56,13 @@ def serving(model: Path | str, *words: object, patch: str = "", stdout: int | No
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=stdout, text=True) as process:
         try:
             assert process.stderr is not None
-            line = next((line for line in process.stderr if "listening on" in line), "")
-            assert line, process.wait(10)
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if "listening on" in line:
+                    break
+            else:
+                pytest.fail(f"the service ended with code {process.wait(10)} before it listened:\n{''.join(lines)}")
             served = Served(process, line.split("listening on ")[1].split()[0])
             with served.client:
                 wait_until(lambda: served.client.get("/startupz").status_code == 200)
